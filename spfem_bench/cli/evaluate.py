@@ -1,0 +1,175 @@
+"""``spfem-bench eval``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from spfem_bench.cli import options
+
+
+@click.command("eval")
+@click.option("--method", required=True, help="A published method, a control, or your own name.")
+@click.option(
+    "--protocol",
+    "protocols",
+    multiple=True,
+    default=("stccl-page-ned",),
+    show_default=True,
+    help="Which items to score; may be given several times.",
+)
+@click.option("--profile", default="light", show_default=True, help="Which networks to use.")
+@click.option(
+    "--metrics", default="", help="Comma-separated; all that the protocol has when not given."
+)
+@click.option(
+    "--videos",
+    type=options.FOLDER,
+    help="Your own outputs, one per item, named as the protocol expects.",
+)
+@click.option(
+    "--frame-rate", type=click.FloatRange(1, 1000), help="For outputs that are folders of frames."
+)
+@click.option(
+    "--partial",
+    is_flag=True,
+    help="Score what is there; headline numbers are marked as partial.",
+)
+@click.option(
+    "--results",
+    type=options.FOLDER,
+    default=Path("results"),
+    show_default=True,
+    help="Folder for run records.",
+)
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Frames per batch."
+)
+@click.option("--device", default="cpu", show_default=True, help="Where networks run: cpu, cuda.")
+@click.option("--json", "as_json", is_flag=True, help="Print the scores as a JSON list.")
+@options.weights_dir
+@options.data_dir
+@options.quiet
+def evaluate(
+    method: str,
+    protocols: tuple[str, ...],
+    profile: str,
+    metrics: str,
+    videos: Path | None,
+    frame_rate: float | None,
+    partial: bool,
+    results: Path,
+    workers: int,
+    batch_size: int,
+    device: str,
+    as_json: bool,
+    weights_dir: Path | None,
+    data_dir: Path | None,
+    quiet: bool,
+) -> None:
+    """Score one method on a protocol.
+
+    A preflight first lists what is missing, extra or unreadable. Features are
+    kept, so that a second run computes no network and a killed one goes on. The
+    run record, from which 'spfem-bench table' draws, is written to
+    RESULTS/PROTOCOL/METHOD.PROFILE.json.
+
+    \b
+    Examples:
+      spfem-bench eval --method stccl-ned
+      spfem-bench eval --method source --protocol asccl-repo-inter-id
+      spfem-bench eval --method my-model --videos out/ --protocol stccl-page-ned
+      spfem-bench eval --method ned --metrics fad,csim --json -q
+
+    Without --partial, a method with missing or refused clips gets no headline
+    score and exit code 2.
+    """
+    import json
+    from dataclasses import asdict
+
+    from spfem_bench.definitions.metrics import profile_card
+    from spfem_bench.definitions.protocols import protocol as read_protocol
+    from spfem_bench.evaluation import record as records
+    from spfem_bench.evaluation.data import DataFolders
+    from spfem_bench.evaluation.plan import Videos, make_plan, plan_summary
+    from spfem_bench.evaluation.run import evaluate as run
+    from spfem_bench.features.extract import Extractor
+    from spfem_bench.features.store import FeatureStore
+    from spfem_bench.networks.weights import WeightsStore
+    from spfem_bench.reporting.tables import score_lines
+
+    options.check_device(device)
+    wanted = [m.strip() for m in metrics.split(",") if m.strip()]
+    weights, data = WeightsStore.locate(weights_dir), DataFolders.locate(data_dir)
+    networks = profile_card(profile)
+    plans = [
+        make_plan(
+            method,
+            read_protocol(name),
+            networks,
+            data=data,
+            weights=weights,
+            metrics=wanted,
+            videos=Videos(videos, frame_rate) if videos else None,
+        )
+        for name in dict.fromkeys(protocols)
+    ]
+    printed, incomplete = [], False
+    for plan in plans:
+        found = plan_summary(plan)
+        if found and (not quiet or not (plan.complete or partial)):
+            click.echo(f"{plan.method.label} on {plan.protocol.name}, before any network runs:", err=True)
+            for line in found:
+                click.echo(f"  {line}", err=True)
+        if not plan.complete and not partial:
+            click.echo("No headline score: add --partial to score what is there.", err=True)
+            incomplete = True
+            continue
+        path = records.record_path(results, {"method": {"name": plan.method.name},
+                                             "protocol": {"name": plan.protocol.name},
+                                             "profile": profile})  # fmt: skip
+        records.check_writable(path.parent)
+        bars = None if quiet else options.progress_bars(options.count_clips(plan))
+        extractor = Extractor(
+            networks,
+            weights,
+            FeatureStore.locate(),
+            faces=plan.protocol.card.faces,
+            batch_size=batch_size,
+            device=device,
+            threads=options.processors(),
+            **({"progress": bars} if bars else {}),
+        )
+        try:
+            record = run(plan, extractor, workers=workers, partial=partial)
+        finally:
+            if bars:
+                bars.close()
+        records.save(record, path)
+        incomplete = incomplete or not (record["complete"] or partial)
+        for refusal in record["refused"]:
+            if refusal["kind"] == "refused" and not quiet:
+                click.echo(
+                    f"refused for {', '.join(refusal['metrics'])}: {refusal['reason']}. "
+                    f"{refusal['remedy']}",
+                    err=True,
+                )
+        rows = records.scores(record)
+        printed += [asdict(s) for s in rows]
+        if not as_json:
+            click.echo(f"\n{plan.method.label} on {plan.protocol.name} ({plan.protocol.card.setting}), "
+                       f"profile {profile}")
+            click.echo(score_lines(record))
+            for sign in dict.fromkeys(s.signature for s in rows if s.signature):
+                click.echo(sign)
+            if not quiet:
+                for note in plan.protocol.card.notes:
+                    click.echo(f"Note: {note}", err=True)
+                click.echo(f"Record: {path}   Full table: spfem-bench table {path}", err=True)
+    if as_json:
+        click.echo(json.dumps(printed, indent=1))
+    if incomplete:
+        sys.exit(2)

@@ -1,0 +1,80 @@
+"""``spfem-bench list``."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(["methods", "protocols", "metrics", "networks"]))
+def list_(what: str) -> None:
+    """List methods, protocols, metrics or networks, with what a user must know of each."""
+    from tabulate import tabulate
+
+    heads, rows = {
+        "methods": _methods,
+        "protocols": _protocols,
+        "metrics": _metrics,
+        "networks": _networks,
+    }[what]()
+    click.echo(tabulate(rows, heads, disable_numparse=True))
+
+
+def _methods() -> tuple[list[str], list[list[str]]]:
+    from spfem_bench.definitions.cards import Kind, names
+    from spfem_bench.definitions.protocols import method_card, protocol
+
+    where: dict[str, list[str]] = {}
+    for name in names(Kind.PROTOCOL):
+        card = protocol(name).card
+        for method in card.outputs:
+            where.setdefault(method, []).append(name)
+        for role in card.clips:
+            where.setdefault(role, []).append("any")
+    rows = []
+    for name in names(Kind.METHOD):
+        method = method_card(name)
+        found = ["every protocol"] if method.kind == "control" else where.get(name, [])
+        rows.append(
+            [name, ", ".join(method.aliases), method.kind, method.paper, "\n".join(found) or "–"]
+        )
+    return ["Method", "Also", "Kind", "Paper", "Clips in"], rows
+
+
+def _protocols() -> tuple[list[str], list[list[str]]]:
+    from spfem_bench.definitions.cards import Kind, names
+    from spfem_bench.definitions.protocols import protocol
+
+    rows = []
+    for name in names(Kind.PROTOCOL):
+        found = protocol(name)
+        card = found.card
+        rows.append(
+            [
+                name, str(card.version), card.setting, str(len(found.items)),
+                str(len(card.emotions)), ", ".join(card.metrics), ", ".join(card.outputs),
+            ]
+        )  # fmt: skip
+    return ["Protocol", "Version", "Setting", "Clips", "Emotions", "Metrics", "Methods"], rows
+
+
+def _metrics() -> tuple[list[str], list[list[str]]]:
+    from spfem_bench.definitions.cards import Kind, names
+    from spfem_bench.definitions.metrics import metric_card
+
+    better = {"lower": "lower", "higher": "higher", "zero": "nearer 0"}
+    rows = []
+    for name in names(Kind.METRIC):
+        card = metric_card(name)
+        rows.append(
+            [name, card.label, better[card.direction], card.unit, card.role,
+             " to ".join(card.compare), card.title]
+        )  # fmt: skip
+    return ["Metric", "Printed as", "Better", "Unit", "Network", "Compares", "Title"], rows
+
+
+def _networks() -> tuple[list[str], list[list[str]]]:
+    from spfem_bench.cli.networks import network_rows
+    from spfem_bench.networks.weights import WeightsStore
+
+    return network_rows(WeightsStore.locate())

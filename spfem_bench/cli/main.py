@@ -1,0 +1,63 @@
+"""``spfem-bench``: the group of all commands."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import click
+
+from spfem_bench import __version__
+from spfem_bench.cli.data import data
+from spfem_bench.cli.evaluate import evaluate
+from spfem_bench.cli.faces import faces
+from spfem_bench.cli.list import list_
+from spfem_bench.cli.networks import networks
+from spfem_bench.cli.table import table
+from spfem_bench.errors import SpfemBenchError
+
+
+class _Group(click.Group):
+    """Turns the library's errors into one line on standard error and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SpfemBenchError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="spfem-bench")
+def main() -> None:
+    """Evaluate speech-preserving facial expression manipulation (SPFEM).
+
+    FAD, CSIM and LSE-D on videos, under inter-ID and cross-ID protocols, with
+    counts, intervals and a signature beside every number.
+
+    \b
+    A first run, on clips published by the papers' authors (10 MB):
+      spfem-bench networks fetch --profile light
+      spfem-bench data fetch stccl-page
+      spfem-bench eval --method stccl-ned
+      spfem-bench eval --method ned
+      spfem-bench table results/stccl-page-ned/*.json
+
+    \b
+    Your own clips, named as the protocol expects:
+      spfem-bench eval --method my-model --videos DIR --protocol stccl-page-ned
+
+    Exit codes: 0 done; 1 an error; 2 bad usage, or an incomplete method
+    without --partial.
+    """
+    logging.captureWarnings(True)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="insightface")
+
+
+main.add_command(evaluate)
+main.add_command(table)
+main.add_command(list_)
+main.add_command(networks)
+main.add_command(data)
+main.add_command(faces)

@@ -1,0 +1,98 @@
+"""``spfem-bench networks``: what is pinned, fetching it, checking it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from spfem_bench.cli import options
+
+if TYPE_CHECKING:
+    from spfem_bench.definitions.metrics import NetworkCard
+    from spfem_bench.networks.weights import WeightsStore
+
+
+@click.group()
+def networks() -> None:
+    """List, fetch and verify the networks' weights."""
+
+
+@networks.command("list")
+@options.weights_dir
+def list_(weights_dir: Path | None) -> None:
+    """List all networks and whether their weights are here."""
+    from tabulate import tabulate
+
+    from spfem_bench.networks.weights import WeightsStore
+
+    heads, rows = network_rows(WeightsStore.locate(weights_dir))
+    click.echo(tabulate(rows, heads, disable_numparse=True))
+
+
+@networks.command()
+@click.argument("names", nargs=-1)
+@click.option("--profile", help="All networks of a profile.")
+@options.quiet
+def fetch(names: tuple[str, ...], profile: str | None, quiet: bool) -> None:
+    """Download weights into the cache and verify them.
+
+    What is there and right is not fetched again. Without NAMES, the networks
+    of the profile 'light'.
+    """
+    from spfem_bench import pinned
+    from spfem_bench.networks.weights import WeightsStore
+
+    store = WeightsStore.locate()
+    for card in _chosen(names, profile):
+        if store.state(card) == "verified":
+            click.echo(f"{card.name}: there and verified")
+            continue
+        click.echo(f"{card.name}: licence: {card.licence}")
+        for file in card.files:
+            path = pinned.fetch(file, store.cache, progress=not quiet)
+            click.echo(f"{card.name}: {path} verified")
+
+
+@networks.command()
+@click.argument("names", nargs=-1)
+@click.option("--profile", help="All networks of a profile.")
+@options.weights_dir
+def verify(names: tuple[str, ...], profile: str | None, weights_dir: Path | None) -> None:
+    """Check the SHA-256 of weights; exit code 1 when one is missing or wrong."""
+    from spfem_bench.networks.weights import WeightsStore, remedy
+
+    store = WeightsStore.locate(weights_dir)
+    failed = False
+    for card in _chosen(names, profile):
+        state = store.state(card)
+        failed = failed or state != "verified"
+        hint = "" if state == "verified" else f". {remedy(card)}"
+        click.echo(f"{card.name}: {state}{hint}")
+    sys.exit(1 if failed else 0)
+
+
+def _chosen(names: tuple[str, ...], profile: str | None) -> list[NetworkCard]:
+    from spfem_bench.definitions.metrics import network_card, profile_card
+
+    if names and profile is None:
+        return [network_card(n) for n in names]
+    card = profile_card(profile or "light")
+    chosen = [card.network(role) for role in ("detector", "identity", "expression", "sync")]
+    return chosen + [network_card(n) for n in names]
+
+
+def network_rows(store: WeightsStore) -> tuple[list[str], list[list[str]]]:
+    """Return the table of all networks: heads and rows."""
+    from spfem_bench.definitions.cards import Kind
+    from spfem_bench.definitions.cards import names as card_names
+    from spfem_bench.definitions.metrics import network_card
+
+    rows = []
+    for name in card_names(Kind.NETWORK):
+        card = network_card(name)
+        size = sum(f.bytes or 0 for f in card.files) / 1e6
+        rows.append([name, card.role, f"{size:.1f} MB", store.state(card), card.title])
+    return ["Network", "Role", "Size", "Weights", "Title"], rows

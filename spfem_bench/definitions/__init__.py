@@ -1,0 +1,1 @@
+"""Cards and lists turned into frozen, validated objects. No media, no networks."""

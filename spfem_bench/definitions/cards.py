@@ -1,0 +1,199 @@
+"""Where cards are found, and how one is read.
+
+A card is a TOML file; its name is the file's stem. The project's own cards lie
+in ``metrics/``, ``protocols/`` and ``reference_results/`` at the top of a
+checkout and in ``spfem_bench/data/`` of an installed package. A user's own
+cards lie in folders of the same layout named by ``SPFEM_BENCH_CARDS`` (several
+are separated as in ``PATH``); a name may exist only once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import pydantic
+
+from spfem_bench.errors import CardError, near_names, unknown_name
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore,no-redef]
+
+
+class Kind(str, Enum):
+    """The kinds of cards, each with the folder that holds them."""
+
+    METRIC = "metrics"
+    NETWORK = "metrics/networks"
+    PROFILE = "metrics/profiles"
+    PROTOCOL = "protocols"
+    DATASET = "protocols/datasets"
+    METHOD = "reference_results/methods"
+    PUBLISHED = "reference_results/published"
+
+    @property
+    def label(self) -> str:
+        """The word for one such card in a message."""
+        return {"PUBLISHED": "published table", "DATASET": "data set"}.get(
+            self.name, self.name.lower()
+        )
+
+
+class Strict(pydantic.BaseModel):
+    """A frozen record that refuses keys it does not know.
+
+    ``score_neutral`` lists the fields that cannot move a score; every other
+    field is part of the signature of any number it helped to make.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+    score_neutral: ClassVar[frozenset[str]] = frozenset()
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that can move a score, as plain JSON values."""
+        return {
+            key: _plain(getattr(self, key))
+            for key in type(self).model_fields
+            if key not in self.score_neutral
+        }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Strict):
+        return value.settings()
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return value
+
+
+class Card(Strict):
+    """What every card has: a name (its file's stem), a title and free notes."""
+
+    score_neutral: ClassVar[frozenset[str]] = frozenset(
+        {"title", "description", "notes", "citation", "licence", "source", "path"}
+    )
+    name: str
+    title: str
+    description: str = ""
+    notes: tuple[str, ...] = ()
+    path: Path = pydantic.Field(exclude=True)
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.path))
+
+
+CardType = TypeVar("CardType", bound=Card)
+
+
+def builtin_folder() -> Path:
+    """Return the folder that holds the project's own cards."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "data"
+    return installed if installed.is_dir() else package.parent
+
+
+def card_folders() -> list[Path]:
+    """Return the folders searched for cards: the project's, then the user's."""
+    own = os.environ.get("SPFEM_BENCH_CARDS", "")
+    return [builtin_folder(), *(Path(p) for p in own.split(os.pathsep) if p)]
+
+
+def names(kind: Kind) -> list[str]:
+    """Return the names of all cards of one kind, sorted."""
+    return sorted(_paths(kind, tuple(card_folders())))
+
+
+def load(model: type[CardType], kind: Kind, name: str) -> CardType:
+    """Read one card.
+
+    Raises:
+        UnknownNameError: no card has that name; near names are suggested.
+        CardError: the card has an unknown key, lacks one, or has a bad value.
+    """
+    paths = _paths(kind, tuple(card_folders()))
+    if name not in paths:
+        raise unknown_name(kind.label, name, paths)
+    return _read(model, paths[name])
+
+
+@cache
+def _paths(kind: Kind, folders: tuple[Path, ...]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted((folder / kind.value).glob("*.toml")):
+            if path.stem in found:
+                raise CardError(
+                    f"two {kind.label} cards are named '{path.stem}': {found[path.stem]}, {path}",
+                    "Rename yours",
+                )
+            found[path.stem] = path
+    return found
+
+
+@cache
+def _read(model: type[CardType], path: Path) -> CardType:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CardError(f"{path} is not valid TOML: {error}") from error
+    return validate(model, {**content, "name": path.stem, "path": path}, str(path))
+
+
+ModelType = TypeVar("ModelType", bound=pydantic.BaseModel)
+
+
+def validate(model: type[ModelType], content: Mapping[str, Any], where: str) -> ModelType:
+    """Build *model* from plain values, with errors in the words of the card's author.
+
+    Raises:
+        CardError: names *where*, the key, what is wrong, and near key names.
+    """
+    try:
+        return model.model_validate(dict(content))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            allowed = _keys_beside(model, first["loc"])
+            remedy = near_names(str(first["loc"][-1]), allowed)
+            raise CardError(f"{where}: unknown key '{key}'", remedy) from None
+        raise CardError(f"{where}: '{key}': {first['msg']}", f"Given: {first['input']!r}"[:200]) from None
+
+
+def _keys_beside(model: type[pydantic.BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Return the keys allowed where an unknown one was found (nested tables too)."""
+    current: Any = model
+    for part in location[:-1]:
+        field = getattr(current, "model_fields", {}).get(part)
+        candidates = _models_in(field.annotation) if field else _models_in(current)
+        tagged = [c for c in candidates if part in _tags(c)]
+        current = (tagged or candidates or [current])[0]
+        if not field and tagged:
+            continue
+    hidden = {"name", "path"}
+    return [k for k in getattr(current, "model_fields", {}) if k not in hidden]
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        return [annotation]
+    found: list[Any] = []
+    for argument in getattr(annotation, "__args__", ()):
+        found.extend(_models_in(argument))
+    return found
+
+
+def _tags(model: Any) -> tuple[Any, ...]:
+    for key in ("kind", "crop"):
+        field = getattr(model, "model_fields", {}).get(key)
+        if field is not None:
+            return tuple(getattr(field.annotation, "__args__", ()))
+    return ()

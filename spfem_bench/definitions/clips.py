@@ -1,0 +1,121 @@
+"""A clip's address: which file, which columns of it, which frames and sound."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from spfem_bench.errors import CardError
+
+_OPTIONS = ("xywh", "fps", "audio")
+
+
+@dataclass(frozen=True, order=True)
+class Crop:
+    """A rectangle in pixels of the upright (already rotated) picture."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, order=True)
+class Clip:
+    """One talking-head video with its audio.
+
+    Written as ``path#xywh=x,y,w,h`` for a column of a strip (the syntax of W3C
+    media fragments), ``folder#fps=30&audio=sound.wav`` for numbered frames, and
+    a plain path for a whole video file.
+
+    Attributes:
+        path: a video file, or a folder of numbered frames.
+        crop: the part of the picture to use; all of it when None.
+        frame_rate: frames a second, for a folder of frames only.
+        audio: a sound file, for a folder of frames only.
+
+    >>> str(Clip.parse("strip.mp4#xywh=256,0,256,256").crop)
+    'Crop(x=256, y=0, width=256, height=256)'
+    """
+
+    path: Path
+    crop: Crop | None = None
+    frame_rate: float | None = None
+    audio: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Clip:
+        """Read a clip's address.
+
+        Raises:
+            CardError: the fragment has an unknown key or a bad value.
+        """
+        path, mark, fragment = text.rpartition("#") if "#" in text else (text, "", "")
+        if mark and not re.match(rf"({'|'.join(_OPTIONS)})=", fragment):
+            path, fragment = text, ""  # a '#' that belongs to the file's own name
+        clip = cls(Path(path))
+        for option in filter(None, fragment.split("&")):
+            key, _, value = option.partition("=")
+            clip = replace(clip, **_option(text, key, value))
+        return clip
+
+    def __str__(self) -> str:
+        options = []
+        if self.crop:
+            c = self.crop
+            options.append(f"xywh={c.x},{c.y},{c.width},{c.height}")
+        if self.frame_rate is not None:
+            options.append(f"fps={self.frame_rate:g}")
+        if self.audio is not None:
+            options.append(f"audio={self.audio.as_posix()}")
+        return self.path.as_posix() + ("#" + "&".join(options) if options else "")
+
+    def within(self, folder: Path) -> Clip:
+        """Return the clip with its relative paths placed inside *folder*.
+
+        Raises:
+            CardError: a path would leave the folder.
+        """
+        audio = None if self.audio is None else inside(folder, self.audio.as_posix())
+        return replace(self, path=inside(folder, self.path.as_posix()), audio=audio)
+
+
+def _option(text: str, key: str, value: str) -> dict[str, Crop | float | Path]:
+    if key == "xywh":
+        match = re.fullmatch(r"(\d+),(\d+),(\d+),(\d+)", value)
+        if not match or int(match[3]) == 0 or int(match[4]) == 0:
+            raise CardError(
+                f"clip '{text}': bad rectangle '{value}'",
+                "Write xywh=x,y,width,height in whole pixels, for example xywh=256,0,256,256",
+            )
+        return {"crop": Crop(*(int(g) for g in match.groups()))}
+    if key == "fps":
+        if not re.fullmatch(r"\d+(\.\d+)?", value) or float(value) == 0:
+            raise CardError(f"clip '{text}': bad frame rate '{value}'", "Write for example fps=30")
+        return {"frame_rate": float(value)}
+    if key == "audio" and value:
+        return {"audio": Path(value)}
+    raise CardError(f"clip '{text}': unknown option '{key}'", f"Allowed: {', '.join(_OPTIONS)}")
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return ``folder/name``, and refuse any name that leaves the folder.
+
+    Raises:
+        CardError: the name is absolute, has a ``..``, a backslash or a control
+            character, or goes out through a symbolic link.
+
+    >>> inside(Path("data"), "../../etc/passwd")
+    Traceback (most recent call last):
+    ...
+    spfem_bench.errors.CardError: the name '../../etc/passwd' leaves its folder. Use a relative path without '..'
+    """
+    pure = PurePosixPath(name)
+    bad = pure.is_absolute() or ".." in pure.parts or "\\" in name or not name
+    if bad or any(ord(c) < 32 for c in name) or re.match(r"[A-Za-z]:", name):
+        raise CardError(f"the name '{name}' leaves its folder", "Use a relative path without '..'")
+    path = folder / pure
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise CardError(f"the name '{name}' leaves its folder through a link", "Copy the file there")
+    return path

@@ -1,0 +1,240 @@
+"""Metrics, the networks they look through, and profiles that choose between networks."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import pydantic
+
+from spfem_bench.definitions.cards import Card, Kind, Strict, load
+from spfem_bench.errors import CardError
+
+Role = Literal["identity", "expression", "sync"]
+ClipRole = Literal["output", "source", "reference", "real"]
+
+
+class FrechetSettings(Strict):
+    """Frechet distance between two sets of frame embeddings.
+
+    Attributes:
+        normalise: scale each embedding to length 1 first.
+    """
+
+    kind: Literal["frechet"]
+    normalise: bool = False
+
+
+class SimilaritySettings(Strict):
+    """Cosine similarity between two clips.
+
+    Attributes:
+        pooling: ``mean`` compares the clips' mean features; ``frames`` compares
+            frame t with frame t and averages, for clips that run in step.
+    """
+
+    kind: Literal["similarity"]
+    pooling: Literal["mean", "frames"]
+
+
+class SyncSettings(Strict):
+    """SyncNet distances between mouth and sound at a range of shifts.
+
+    Attributes:
+        report: the smallest mean distance (LSE-D), the median minus the
+            smallest (LSE-C), or the shift of the smallest (offset, frames).
+        max_shift: shifts run from minus to plus this many frames.
+        min_windows: a clip with fewer five-frame windows is refused.
+    """
+
+    kind: Literal["sync"]
+    report: Literal["distance", "confidence", "offset"]
+    max_shift: int = pydantic.Field(gt=0)
+    min_windows: int = pydantic.Field(gt=0)
+
+
+StatisticSettings = Annotated[
+    FrechetSettings | SimilaritySettings | SyncSettings, pydantic.Field(discriminator="kind")
+]
+
+
+class MetricCard(Card):
+    """What one metric measures.
+
+    Attributes:
+        version: raised whenever any score can move.
+        direction: which way is better; ``zero`` for signed quantities.
+        range: smallest and largest possible value (None: unbounded).
+        role: the network role whose features are compared.
+        output: which output of that network.
+        compare: the clips compared, the method's own first.
+        hides: what the number cannot show.
+    """
+
+    score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
+        "label", "direction", "range", "unit", "hides",
+    }  # fmt: skip
+    version: int = pydantic.Field(gt=0)
+    label: str
+    direction: Literal["lower", "higher", "zero"]
+    range: tuple[float | None, float | None]
+    unit: str
+    role: Role
+    output: str
+    compare: tuple[ClipRole, ...] = pydantic.Field(min_length=1, max_length=2)
+    statistic: StatisticSettings
+    hides: str
+    citation: str
+
+
+class PinnedFile(Strict):
+    """One downloadable file, known by its hash.
+
+    Attributes:
+        name: the file's name, relative to where its kind is kept.
+        sha256: hash of its bytes, 64 hexadecimal digits.
+        bytes: its size.
+        url: where it is fetched from (https, a fixed commit).
+    """
+
+    score_neutral: ClassVar[frozenset[str]] = frozenset({"name", "bytes", "url"})
+    name: str
+    sha256: str = pydantic.Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int | None = None
+    url: str = pydantic.Field(pattern=r"^https://")
+
+
+class FrameInput(Strict):
+    """The whole frame, resized so that its longer side has ``long_side`` pixels."""
+
+    crop: Literal["frame"]
+    long_side: int = pydantic.Field(gt=0)
+    mean: float
+    std: float
+
+
+class ArcFaceInput(Strict):
+    """The 5-point aligned face, 112 high and 112 wide or less (cut evenly at the sides)."""
+
+    crop: Literal["arcface"]
+    width: int = pydantic.Field(gt=0, le=112)
+    mean: float
+    std: float
+
+
+class ExpressionInput(Strict):
+    """A square around the face box, its side the box's longer one plus a margin on each side."""
+
+    crop: Literal["expression"]
+    size: int = pydantic.Field(gt=0)
+    margin: float = pydantic.Field(ge=0)
+    colour: Literal["rgb", "grey"]
+    mean: float
+    std: float
+
+
+class SyncInput(Strict):
+    """SyncNet's crop of the lower face, from median-smoothed boxes (FACTS: official recipe).
+
+    Attributes:
+        size: side of the crop in pixels.
+        scale: margin around the box, as a part of its half side.
+        smoothing: frames of the median filter over box centre and size (odd).
+        padding: grey value beyond the picture's edge.
+    """
+
+    crop: Literal["syncnet"]
+    size: int = pydantic.Field(gt=0)
+    scale: float = pydantic.Field(ge=0)
+    smoothing: int = pydantic.Field(gt=0, multiple_of=1)
+    padding: int = pydantic.Field(ge=0, le=255)
+
+
+NetworkInput = Annotated[
+    FrameInput | ArcFaceInput | ExpressionInput | SyncInput, pydantic.Field(discriminator="crop")
+]
+
+
+class DetectorSettings(Strict):
+    """When a detection counts.
+
+    Attributes:
+        threshold: lowest score.
+        overlap: of boxes that overlap more (IoU), only the best is kept.
+    """
+
+    threshold: float = pydantic.Field(gt=0, lt=1)
+    overlap: float = pydantic.Field(gt=0, lt=1)
+
+
+class NetworkCard(Card):
+    """A pretrained network: architecture, input contract, where its weights come from."""
+
+    role: Literal["detector", "identity", "expression", "sync"]
+    architecture: Literal[
+        "scrfd-ncnn", "insightface-detector", "mobilefacenet", "mini-xception", "syncnet"
+    ]
+    outputs: dict[str, int] = pydantic.Field(default_factory=dict)
+    input: NetworkInput
+    detector: DetectorSettings | None = None
+    files: tuple[PinnedFile, ...] = pydantic.Field(min_length=1)
+    source: str
+    licence: str
+    citation: str
+
+
+class FaceSettings(Strict):
+    """How one subject is chosen in a clip and followed (see ``spfem_bench.faces.track``).
+
+    Attributes:
+        settle: frames, from the first with a face, over which the subject is chosen.
+        min_overlap: IoU with the last box that a detection must have to continue it.
+        max_gap: longest run of frames without the subject that is interpolated.
+        min_coverage: a clip with a smaller share of frames with a face is refused.
+        rival: a clip is refused when, in more than half of its frames, another
+            face has at least this share of the subject's box area.
+    """
+
+    settle: int = pydantic.Field(gt=0)
+    min_overlap: float = pydantic.Field(gt=0, lt=1)
+    max_gap: int = pydantic.Field(ge=0)
+    min_coverage: float = pydantic.Field(gt=0, le=1)
+    rival: float = pydantic.Field(gt=0)
+
+
+class ProfileCard(Card):
+    """Which network each role uses, and how faces are followed."""
+
+    detector: str
+    identity: str
+    expression: str
+    sync: str
+    faces: FaceSettings
+
+    def network(self, role: Literal["detector"] | Role) -> NetworkCard:
+        """Return the card of the network that fills a role.
+
+        Raises:
+            CardError: that network's card is made for another role.
+        """
+        card = network_card(getattr(self, role))
+        if card.role != role:
+            raise CardError(
+                f"profile '{self.name}' uses '{card.name}' as {role}, but it is a network for "
+                f"{card.role}"
+            )
+        return card
+
+
+def metric_card(name: str) -> MetricCard:
+    """Read a metric's card by name."""
+    return load(MetricCard, Kind.METRIC, name)
+
+
+def network_card(name: str) -> NetworkCard:
+    """Read a network's card by name."""
+    return load(NetworkCard, Kind.NETWORK, name)
+
+
+def profile_card(name: str) -> ProfileCard:
+    """Read a profile's card by name."""
+    return load(ProfileCard, Kind.PROFILE, name)

@@ -1,0 +1,265 @@
+"""Protocols, their items, the data sets they stand on, and the methods compared."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import pydantic
+
+from spfem_bench.definitions.cards import Card, Kind, Strict, load, names
+from spfem_bench.definitions.clips import Clip, inside
+from spfem_bench.definitions.metrics import ClipRole, PinnedFile, metric_card
+from spfem_bench.errors import CardError, unknown_name
+
+EMOTIONS = ("neutral", "angry", "disgusted", "fear", "happy", "sad", "surprised")
+"""The papers' seven, in the papers' order."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing a method must produce and be scored on.
+
+    Attributes:
+        id: unique within its protocol.
+        emotion: the target emotion.
+        clips: source, reference and real clips, paths relative to the data set's folder.
+        outputs: the clips that the methods' authors published, by method.
+        output_name: the file name expected from a user's own method.
+    """
+
+    id: str
+    speaker: str
+    emotion: str
+    clips: Mapping[ClipRole, Clip] = field(hash=False)
+    outputs: Mapping[str, Clip] = field(hash=False)
+    output_name: str = ""
+
+
+class PublishedRows(Strict):
+    """Which published rows are shown beside a protocol's own."""
+
+    dataset: str
+    setting: str
+
+
+class ProtocolCard(Card):
+    """A named, versioned list of items and the rule that aggregates them.
+
+    ``clips`` and ``outputs`` are clip addresses in which ``{column}`` stands for
+    a column of the list. Averages are the plain mean over emotions.
+
+    Attributes:
+        version: raised whenever any score can move.
+        faces: ``detect``, or ``aligned`` when the clips are already face crops.
+        not_applicable: metrics this protocol cannot have, each with the reason.
+        published: the published rows to show beside the protocol's own.
+    """
+
+    score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
+        "outputs", "output_name", "published", "not_applicable", "metrics", "items",
+    }  # fmt: skip
+    version: int = pydantic.Field(gt=0)
+    setting: Literal["inter-id", "cross-id"]
+    dataset: str
+    items: str
+    emotions: tuple[str, ...] = pydantic.Field(min_length=1)
+    metrics: tuple[str, ...] = pydantic.Field(min_length=1)
+    not_applicable: dict[str, str] = pydantic.Field(default_factory=dict)
+    faces: Literal["detect", "aligned"] = "detect"
+    clips: dict[ClipRole, str]
+    outputs: dict[str, str] = pydantic.Field(default_factory=dict)
+    output_name: str = "{id}.mp4"
+    published: PublishedRows | None = None
+    citation: str = ""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A protocol's card with its items read and checked."""
+
+    card: ProtocolCard
+    items: tuple[Item, ...]
+    list_sha256: str
+
+    @property
+    def name(self) -> str:
+        """The protocol's name."""
+        return self.card.name
+
+
+class DatasetCard(Card):
+    """Pinned files that protocols stand on; ``files`` is a CSV of path, sha256, bytes.
+
+    Attributes:
+        url: where a file is fetched from; ``{commit}`` and ``{path}`` are filled in.
+    """
+
+    repository: str
+    commit: str
+    url: str
+    files: str
+    licence: str
+    citation: str
+
+
+class MethodCard(Card):
+    """Who made the clips.
+
+    Attributes:
+        aliases: other names that mean this method.
+        kind: a system of the field, or a control with a known answer.
+        clip: for a control: the item's clip that it puts in the output's place.
+    """
+
+    label: str
+    aliases: tuple[str, ...] = ()
+    kind: Literal["system", "control"] = "system"
+    clip: ClipRole | None = None
+    paper: str = ""
+    link: str = ""
+
+
+def protocol(name: str) -> Protocol:
+    """Read a protocol and its list.
+
+    Raises:
+        CardError: the list has a bad row; the message names file and line.
+    """
+    card = load(ProtocolCard, Kind.PROTOCOL, name)
+    for metric in (*card.metrics, *card.not_applicable):
+        metric_card(metric)
+    return _read_items(card)
+
+
+@cache
+def _read_items(card: ProtocolCard) -> Protocol:
+    path = inside(card.path.parent, card.items)
+    items: dict[str, Item] = {}
+    for where, row in read_list(path):
+        missing = {"id", "emotion", "speaker"} - row.keys()
+        if missing:
+            raise CardError(f"{where}: the list lacks the column '{sorted(missing)[0]}'")
+        if row["emotion"] not in card.emotions:
+            raise CardError(
+                f"{where}: emotion '{row['emotion']}' is not one of the protocol's",
+                f"Allowed: {', '.join(card.emotions)}",
+            )
+        if row["id"] in items:
+            raise CardError(f"{where}: the id '{row['id']}' is there twice")
+        try:
+            items[row["id"]] = _item(card, row)
+        except CardError as error:
+            raise CardError(f"{where}: {error.problem}", error.remedy) from None
+    if not items:
+        raise CardError(f"{path}: the list is empty")
+    absent = set(card.emotions) - {i.emotion for i in items.values()}
+    if absent:
+        raise CardError(f"{card.path}: no item has the emotion '{sorted(absent)[0]}'")
+    return Protocol(card, tuple(items.values()), _digest(items))
+
+
+def _item(card: ProtocolCard, row: Mapping[str, str]) -> Item:
+    def clip(template: str) -> Clip:
+        parsed = Clip.parse(fill(template, row))
+        parsed.within(Path())  # refuses names that leave the data folder
+        return parsed
+
+    output_name = fill(card.output_name, row)
+    inside(Path(), output_name)
+    return Item(
+        id=row["id"],
+        speaker=row["speaker"],
+        emotion=row["emotion"],
+        clips={role: clip(template) for role, template in card.clips.items()},
+        outputs={method: clip(template) for method, template in card.outputs.items()},
+        output_name=output_name,
+    )
+
+
+def _digest(items: Mapping[str, Item]) -> str:
+    """Hash what the items ask for; who published outputs for them cannot move a score."""
+    rows = [
+        [i.id, i.speaker, i.emotion, sorted((r, str(c)) for r, c in i.clips.items())]
+        for i in items.values()
+    ]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def read_list(path: Path) -> list[tuple[str, dict[str, str]]]:
+    """Read a CSV list; each row comes with the words that name its place.
+
+    Raises:
+        CardError: the file is absent, or a row has too few or too many cells.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CardError(f"{path}: {error.strerror}") from None
+    rows = []
+    for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
+        if None in row or None in row.values():
+            raise CardError(f"{path}, line {number}: the number of cells differs from the header's")
+        rows.append((f"{path}, line {number}", dict(row)))
+    return rows
+
+
+def fill(template: str, row: Mapping[str, str]) -> str:
+    """Put a row's cells into a template; only plain ``{column}`` is understood.
+
+    >>> fill("{speaker}/{id}.mp4", {"id": "7", "speaker": "M003"})
+    'M003/7.mp4'
+    """
+
+    def cell(match: re.Match[str]) -> str:
+        if match[1] not in row:
+            raise unknown_name("list column", match[1], row)
+        return row[match[1]]
+
+    return re.sub(r"\{([A-Za-z_][A-Za-z0-9_]*)\}", cell, template)
+
+
+def dataset_card(name: str) -> DatasetCard:
+    """Read a data set's card by name."""
+    return load(DatasetCard, Kind.DATASET, name)
+
+
+@cache
+def dataset_files(card: DatasetCard) -> Mapping[str, PinnedFile]:
+    """Return a data set's files by path."""
+    files = {}
+    for where, row in read_list(inside(card.path.parent, card.files)):
+        inside(Path(), row["path"])
+        url = card.url.replace("{commit}", card.commit).replace("{path}", row["path"])
+        try:
+            files[row["path"]] = PinnedFile(
+                name=row["path"], sha256=row["sha256"], bytes=int(row["bytes"]), url=url
+            )
+        except (KeyError, ValueError) as error:
+            raise CardError(f"{where}: {error}") from None
+    return files
+
+
+def method_card(name: str) -> MethodCard:
+    """Read a method's card by its name or one of its aliases.
+
+    Raises:
+        UnknownNameError: neither exists; near names are suggested.
+    """
+    cards = [load(MethodCard, Kind.METHOD, n) for n in names(Kind.METHOD)]
+    known: dict[str, MethodCard] = {}
+    for card in cards:
+        for key in (card.name, *card.aliases):
+            if key in known:
+                raise CardError(f"two methods answer to '{key}': {known[key].path}, {card.path}")
+            known[key] = card
+    if name not in known:
+        raise unknown_name("method", name, known)
+    return known[name]

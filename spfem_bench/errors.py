@@ -1,0 +1,60 @@
+"""What goes wrong, said in one line: what was given, what is allowed, what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SpfemBenchError(Exception):
+    """Any failure that a user can do something about.
+
+    Args:
+        problem: what is wrong and with what, one line without a final stop.
+        remedy: what to do or type next.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem}. {self.remedy}".rstrip() if self.remedy else self.problem
+
+
+class UnknownNameError(SpfemBenchError):
+    """A method, protocol, metric, network, profile or key that does not exist."""
+
+
+class CardError(SpfemBenchError):
+    """A card or list that does not say what it must."""
+
+
+class ClipError(SpfemBenchError):
+    """A clip that cannot be read, or not be used for what was asked of it."""
+
+
+class WeightsError(SpfemBenchError):
+    """Weights or pinned files that are missing, or are not what their card says."""
+
+
+class StorageError(SpfemBenchError):
+    """A folder that cannot be written, or a disk that is full."""
+
+
+def near_names(given: str, allowed: Iterable[str]) -> str:
+    """Say what *given* may have meant, and what is allowed.
+
+    >>> near_names("stcl-ned", ["ned", "stccl-ned"])
+    "Did you mean 'stccl-ned'? Allowed: ned, stccl-ned"
+    """
+    names = sorted(allowed)
+    close = get_close_matches(given, names, n=1)
+    hint = f"Did you mean '{close[0]}'? " if close else ""
+    return f"{hint}Allowed: {', '.join(names) or '(none)'}"
+
+
+def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> UnknownNameError:
+    """Build the error for a name that does not exist, with near names suggested."""
+    return UnknownNameError(f"unknown {kind} '{given}'", near_names(given, allowed))

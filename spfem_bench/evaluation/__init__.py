@@ -1,0 +1,1 @@
+"""Plan, features, components, scores; and the record of it all."""

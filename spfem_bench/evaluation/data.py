@@ -1,0 +1,59 @@
+"""Where the clips of data sets lie on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from spfem_bench import pinned
+from spfem_bench.definitions.clips import inside
+from spfem_bench.definitions.metrics import PinnedFile
+from spfem_bench.definitions.protocols import DatasetCard, dataset_files
+from spfem_bench.errors import ClipError
+from spfem_bench.media.video import file_sha256
+
+
+@dataclass(frozen=True)
+class DataFolders:
+    """The folders searched for data sets, each set in a folder of its name.
+
+    Attributes:
+        own: the user's folder (``--data-dir``, else ``SPFEM_BENCH_DATA``), searched first.
+    """
+
+    own: Path | None = None
+
+    @classmethod
+    def locate(cls, given: Path | None = None) -> DataFolders:
+        """Take the folder given, else the one the environment names."""
+        named = os.environ.get("SPFEM_BENCH_DATA")
+        return cls(given or (Path(named) if named else None))
+
+    @property
+    def cache(self) -> Path:
+        """The folder that ``data fetch`` fills."""
+        return pinned.cache_folder() / "data"
+
+    def find(self, card: DatasetCard, file: PinnedFile) -> Path | None:
+        """Return where a file lies, right or wrong; None when it is nowhere."""
+        folders = [f / card.name for f in (self.own, self.cache) if f is not None]
+        return next((p for f in folders if (p := inside(f, file.name)).is_file()), None)
+
+    def verified(self, card: DatasetCard, name: str) -> Path:
+        """Return a pinned file's path after checking its hash.
+
+        Raises:
+            ClipError: the file is not listed, missing, or not the pinned one.
+        """
+        files: Mapping[str, PinnedFile] = dataset_files(card)
+        if name not in files:
+            raise ClipError(f"{name}: not a file of the data set '{card.name}'")
+        path = self.find(card, files[name])
+        fetch = f"Type 'spfem-bench data fetch {card.name}', or name a folder with --data-dir"
+        if path is None:
+            raise ClipError(f"{card.name}/{name}: missing", fetch)
+        if file_sha256(path) != files[name].sha256:
+            raise ClipError(f"{path}: not the published file (its SHA-256 differs)", fetch)
+        return path

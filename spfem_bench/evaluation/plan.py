@@ -1,0 +1,324 @@
+"""What one evaluation will do, found out before any network runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from spfem_bench.definitions.clips import Clip, inside
+from spfem_bench.definitions.metrics import (
+    ClipRole,
+    MetricCard,
+    NetworkCard,
+    ProfileCard,
+    metric_card,
+)
+from spfem_bench.definitions.protocols import (
+    Item,
+    MethodCard,
+    Protocol,
+    dataset_card,
+    method_card,
+)
+from spfem_bench.errors import ClipError, SpfemBenchError, UnknownNameError, unknown_name
+from spfem_bench.evaluation.data import DataFolders
+from spfem_bench.media import ffmpeg
+from spfem_bench.media.video import numbered_pictures
+from spfem_bench.networks.weights import WeightsStore, remedy
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an item has no score in some metrics.
+
+    Attributes:
+        clip: the address of the clip at fault.
+        kind: ``missing``, ``unreadable`` (found before any network ran) or ``refused``.
+    """
+
+    item: str
+    clip: str
+    metrics: tuple[str, ...]
+    kind: str
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class PlannedItem:
+    """An item with its clips found on this machine.
+
+    Attributes:
+        clips: by role, with paths on this machine.
+        addresses: by role, as recorded: relative to the data set or the videos' folder.
+    """
+
+    item: Item
+    clips: Mapping[ClipRole, Clip]
+    addresses: Mapping[ClipRole, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One evaluation, resolved.
+
+    Attributes:
+        metrics: those that will be computed.
+        unavailable: metrics that cannot be, with the reason and remedy.
+        refusals: what the preflight found missing or unreadable.
+        extra: files in the user's folder that no item expects.
+    """
+
+    method: MethodCard
+    protocol: Protocol
+    profile: ProfileCard
+    metrics: tuple[MetricCard, ...]
+    unavailable: Mapping[str, str]
+    items: tuple[PlannedItem, ...]
+    refusals: tuple[Refusal, ...]
+    extra: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing so far."""
+        return not self.refusals and not self.unavailable
+
+
+@dataclass(frozen=True)
+class Videos:
+    """A user's folder of outputs.
+
+    Attributes:
+        frame_rate: for outputs that are folders of frames.
+    """
+
+    folder: Path
+    frame_rate: float | None = None
+    used: set[str] = field(default_factory=set)
+
+    def clip(self, item: Item) -> Clip:
+        """Return the output of an item: its expected name, or that stem as another kind.
+
+        Raises:
+            ClipError: it is not there, or there twice; says the exact name expected.
+        """
+        stem = str(Path(item.output_name).with_suffix(""))
+        names = [item.output_name]
+        names += [stem + s for s in VIDEO_SUFFIXES if stem + s != item.output_name]
+        found = [n for n in names if inside(self.folder, n).is_file()]
+        if inside(self.folder, stem).is_dir():
+            found.append(stem)
+        if not found:
+            raise ClipError(
+                f"{self.folder / item.output_name}: missing",
+                f"Expected: {item.output_name} (or a folder of frames, {stem}/)",
+            )
+        if len(found) > 1:
+            raise ClipError(f"{self.folder}: {' and '.join(found)} for one item", "Keep one")
+        self.used.add(found[0])
+        clip = Clip(self.folder / found[0])
+        if not clip.path.is_dir():
+            return clip
+        sounds = [n for n in (f"{stem}.wav", f"{stem}/audio.wav") if (self.folder / n).is_file()]
+        self.used.update(sounds)
+        audio = self.folder / sounds[0] if sounds else None
+        return replace(clip, frame_rate=self.frame_rate, audio=audio)
+
+    def extra(self) -> tuple[str, ...]:
+        """Return the names in the folder that no item took."""
+        top = {Path(n).parts[0] for n in self.used}
+        names = (p.name for p in self.folder.iterdir() if p.name[0] != ".")
+        return tuple(sorted(n for n in names if n not in top))
+
+
+def make_plan(
+    method: str,
+    protocol: Protocol,
+    profile: ProfileCard,
+    *,
+    data: DataFolders,
+    weights: WeightsStore,
+    metrics: Sequence[str] = (),
+    videos: Videos | None = None,
+) -> Plan:
+    """Resolve names, find clips, read their headers, look for weights.
+
+    Args:
+        method: a registered method or control, or any name with *videos*.
+        metrics: those wanted; all of the protocol's when empty.
+        videos: the user's own outputs.
+
+    Raises:
+        UnknownNameError: no such method in this protocol, or no such metric.
+    """
+    card = _method(method, protocol, videos)
+    wanted = _metrics(metrics, protocol)
+    unavailable = dict(_missing_weights(wanted, protocol, profile, weights))
+    usable = tuple(m for m in wanted if m.name not in unavailable)
+    items: list[PlannedItem] = []
+    refusals: list[Refusal] = []
+    for item in protocol.items:
+        planned, refused = _find_clips(item, card, protocol, wanted, data, videos)
+        items.append(planned)
+        refusals += refused
+    return Plan(
+        card, protocol, profile, usable, unavailable, tuple(items), tuple(refusals),
+        videos.extra() if videos else (),
+    )  # fmt: skip
+
+
+def _method(name: str, protocol: Protocol, videos: Videos | None) -> MethodCard:
+    if videos is not None:
+        if not videos.folder.is_dir():
+            raise ClipError(f"{videos.folder}: no such folder", "Give the folder of your outputs")
+        try:
+            return method_card(name)
+        except UnknownNameError:
+            return MethodCard(name=name, title=name, label=name, path=Path(name))
+    controls = [c for c in ("source", "reference") if c in protocol.card.clips]
+    here = [*protocol.card.outputs, *controls]
+    try:
+        card = method_card(name)
+    except UnknownNameError as error:
+        raise UnknownNameError(
+            error.problem,
+            f"{error.remedy}. To score your own clips, add --videos DIR",
+        ) from None
+    if card.clip is None and card.name not in protocol.card.outputs:
+        raise UnknownNameError(
+            f"the protocol '{protocol.name}' has no published clips of '{card.name}'",
+            f"It has: {', '.join(here)}. To score your own, add --videos DIR",
+        )
+    if card.clip is not None and card.clip not in protocol.card.clips:
+        raise UnknownNameError(
+            f"the protocol '{protocol.name}' has no {card.clip} clips for the control "
+            f"'{card.name}'",
+            f"It has: {', '.join(here)}",
+        )
+    return card
+
+
+def _metrics(names: Sequence[str], protocol: Protocol) -> list[MetricCard]:
+    for name in names:
+        metric_card(name)
+        if name in protocol.card.not_applicable:
+            raise UnknownNameError(
+                f"the metric '{name}' is not applicable to '{protocol.name}': "
+                f"{protocol.card.not_applicable[name]}",
+                f"Allowed: {', '.join(protocol.card.metrics)}",
+            )
+        if name not in protocol.card.metrics:
+            raise unknown_name(f"metric of '{protocol.name}'", name, protocol.card.metrics)
+    return [metric_card(n) for n in dict.fromkeys(names or protocol.card.metrics)]
+
+
+def _missing_weights(
+    metrics: Sequence[MetricCard],
+    protocol: Protocol,
+    profile: ProfileCard,
+    weights: WeightsStore,
+) -> Mapping[str, str]:
+    states: dict[str, str] = {}
+
+    def lacking(card: NetworkCard) -> str:
+        state = states.setdefault(card.name, weights.state(card))
+        if state == "verified":
+            return ""
+        what = "are missing" if state == "missing" else "are not the pinned ones (wrong SHA-256)"
+        return f"the weights of '{card.name}' {what}. {remedy(card)}"
+
+    found = {}
+    for metric in metrics:
+        cards = [profile.network(metric.role)]
+        if protocol.card.faces == "detect":
+            cards.append(profile.network("detector"))
+        reason = next(filter(None, map(lacking, cards)), "")
+        if reason:
+            found[metric.name] = reason
+    return found
+
+
+def _find_clips(
+    item: Item,
+    method: MethodCard,
+    protocol: Protocol,
+    metrics: Sequence[MetricCard],
+    data: DataFolders,
+    videos: Videos | None,
+) -> tuple[PlannedItem, list[Refusal]]:
+    """Find an item's clips; what is missing or unreadable is refused for the metrics it hits."""
+    addresses: dict[ClipRole, str] = {role: str(clip) for role, clip in item.clips.items()}
+    clips: dict[ClipRole, Clip] = {}
+    refusals = []
+    dataset = dataset_card(protocol.card.dataset)
+    needed: list[ClipRole] = list(dict.fromkeys(r for m in metrics for r in m.compare))
+    for role in needed:
+        own = role == "output" and videos is not None
+        try:
+            if own and videos is not None:
+                clip = videos.clip(item)
+                addresses[role] = str(replace(clip, path=clip.path.relative_to(videos.folder)))
+            else:
+                listed = _listed(item, role, method)
+                addresses[role] = str(listed)
+                path = data.verified(dataset, listed.path.as_posix())
+                clip = replace(listed, path=path)
+            _check_readable(clip)
+            clips[role] = clip
+        except ClipError as error:
+            hit = tuple(m.name for m in metrics if role in m.compare)
+            kind = "missing" if error.problem.endswith(": missing") else "unreadable"
+            addresses.setdefault(role, item.output_name)
+            refusals.append(
+                Refusal(item.id, addresses[role], hit, kind, error.problem, error.remedy)
+            )
+    return PlannedItem(item, clips, addresses), refusals
+
+
+def _listed(item: Item, role: ClipRole, method: MethodCard) -> Clip:
+    if role != "output":
+        return item.clips[role]
+    return item.clips[method.clip] if method.clip else item.outputs[method.name]
+
+
+def _check_readable(clip: Clip) -> None:
+    if clip.path.is_dir():
+        numbered_pictures(clip)
+    elif ffmpeg.probe(clip.path).size is None:
+        raise ClipError(f"{clip.path}: has no video stream", "Give a video, not a sound file")
+
+
+def plan_summary(plan: Plan) -> list[str]:
+    """Return the preflight's findings, one line each."""
+    lines = [f"{name}: {reason}" for name, reason in _grouped(plan.unavailable).items()]
+    missing = [r for r in plan.refusals if r.kind == "missing"]
+    seen: set[tuple[str, str]] = set()
+    unique = []
+    for r in missing:
+        key = (r.reason, r.remedy)
+        if key not in seen:
+            seen.add(key)
+            unique.append(r)
+    if unique:
+        absent = {r.item for r in unique}
+        lines.append(f"missing for {len(absent)} of {len(plan.items)} items:")
+        lines += [f"  {r.reason.removesuffix(': missing')}" for r in unique]
+        lines += [f"  {remedy}" for remedy in dict.fromkeys(r.remedy for r in unique)][:3]
+    for r in plan.refusals:
+        if r.kind != "missing" and (r.reason, r.remedy) not in seen:
+            seen.add((r.reason, r.remedy))
+            lines.append(str(SpfemBenchError(f"unreadable: {r.reason}", r.remedy)))
+    if plan.extra:
+        lines.append(f"extra, expected by no item: {', '.join(plan.extra)}")
+    return lines
+
+
+def _grouped(unavailable: Mapping[str, str]) -> dict[str, str]:
+    """Join the metrics that lack the same thing."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in unavailable.items():
+        by_reason.setdefault(reason, []).append(name)
+    return {", ".join(names): f"not available: {reason}" for reason, names in by_reason.items()}

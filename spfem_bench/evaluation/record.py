@@ -1,0 +1,107 @@
+"""Run records: one JSON file per evaluation, from which any table is drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from spfem_bench.errors import CardError
+from spfem_bench.features.store import write_atomically
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number with everything it must carry.
+
+    Attributes:
+        emotion: an emotion, or ``avg`` for the plain mean over emotions (the headline).
+        value: None when there is no score; ``note`` says why.
+        low: lower end of the 95 % bootstrap interval over items.
+        high: upper end.
+        n_items: clips the number stands on.
+        n_frames: frames (for lip sync: windows) of the method's clips it stands on.
+        n_refused: clips that are missing or were refused.
+        n_frames_refused: frames of the scored clips that do not count.
+        partial: whether clips are missing or refused.
+        kind: ``reproduced`` or ``control``.
+        signature: how the number was made; equal signatures may be compared.
+    """
+
+    method: str
+    protocol: str
+    setting: str
+    profile: str
+    metric: str
+    emotion: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n_items: int
+    n_frames: int
+    n_refused: int
+    n_frames_refused: int
+    partial: bool
+    kind: str
+    note: str
+    signature: str
+
+
+def record_path(folder: Path, record: Mapping[str, Any]) -> Path:
+    """Return where a record belongs in a results folder."""
+    name = f"{record['method']['name']}.{record['profile']}.json"
+    return folder / record["protocol"]["name"] / name
+
+
+def check_writable(folder: Path) -> None:
+    """Find out now, not after an hour's work, whether records can be written.
+
+    Raises:
+        StorageError: the folder cannot be made or written.
+    """
+    probe = folder / ".writable"
+    write_atomically(probe, b"")
+    probe.unlink()
+
+
+def save(record: Mapping[str, Any], path: Path) -> None:
+    """Write a record, whole or not at all.
+
+    Raises:
+        StorageError: the folder cannot be written, or the disk is full.
+    """
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a record.
+
+    Raises:
+        CardError: the file is no run record, or of a later schema.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        schema = record["schema"]
+    except OSError as error:
+        raise CardError(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise CardError(
+            f"{path} is not a run record", "Give files that 'spfem-bench eval' wrote"
+        ) from None
+    if schema != SCHEMA:
+        raise CardError(
+            f"{path} has schema {schema}; this version reads {SCHEMA}", "Upgrade spfem-bench"
+        )
+    return dict(record)
+
+
+def scores(record: Mapping[str, Any]) -> list[Score]:
+    """Return a record's scores."""
+    names = {f.name for f in fields(Score)}
+    return [Score(**{k: v for k, v in s.items() if k in names}) for s in record["scores"]]
+

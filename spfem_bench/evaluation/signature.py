@@ -1,0 +1,78 @@
+"""The signature of a number, derived from everything that can move it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from spfem_bench.definitions.metrics import MetricCard
+from spfem_bench.definitions.protocols import Protocol
+from spfem_bench.features.extract import Extractor
+from spfem_bench.statistics import intervals
+
+SOFTWARE = (
+    "spfem-bench", "torch", "numpy", "scipy", "opencv-python", "insightface", "ncnn",
+    "python-speech-features", "syncnet-python",
+)  # fmt: skip
+"""Packages whose arithmetic is in the numbers."""
+
+
+def software() -> dict[str, str]:
+    """Return the versions of the packages whose arithmetic is in the numbers."""
+    found = {}
+    for name in SOFTWARE:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def settings(metric: MetricCard, protocol: Protocol, extractor: Extractor) -> dict[str, Any]:
+    """Return everything that can move a number, as plain JSON values."""
+    return {
+        "metric": metric.settings(),
+        "protocol": {**protocol.card.settings(), "list": protocol.list_sha256},
+        "network": extractor.profile.network(metric.role).settings(),
+        "faces": extractor.face_settings(),
+        "media": extractor.media_settings(),
+        "interval": {"resamples": intervals.RESAMPLES, "seed": intervals.SEED},
+        "software": software(),
+    }
+
+
+def signature(
+    frozen: Mapping[str, Any], profile: str, scored: Sequence[str], n_items: int
+) -> str:
+    """Return the short string printed under a number.
+
+    Args:
+        frozen: from :func:`settings`; all of it goes into the last part, a hash.
+        profile: the profile's name, for the reader.
+        scored: ids of the items the number stands on.
+        n_items: items that the protocol has.
+
+    Two numbers may be compared when their signatures are equal: same settings,
+    same networks, same items.
+    """
+    network, media = frozen["network"], frozen["media"]
+    parts = [
+        f"{frozen['metric']['name']}:{frozen['metric']['version']}",
+        f"{frozen['protocol']['name']}:{frozen['protocol']['version']}",
+        profile,
+        f"{network['name']}@{network['files'][0]['sha256'][:8]}",
+        f"faces:{frozen['faces']['faces']}",
+        f"{media['frame_rate']}fps",
+        f"ffmpeg{media['ffmpeg']}",
+        f"v{frozen['software']['spfem-bench']}",
+    ]
+    if len(scored) < n_items:
+        parts.append(f"partial:{len(scored)}of{n_items}@{_hash(sorted(scored))[:6]}")
+    return "|".join([*parts, f"#{_hash(frozen)[:10]}"])
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""From frames to what a network wants: detect, follow one subject, align, crop."""

@@ -1,0 +1,157 @@
+"""The three crops that networks want, all from one detection."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spfem_bench.definitions.metrics import ArcFaceInput, ExpressionInput, SyncInput
+from spfem_bench.faces.track import Face
+from spfem_bench.media.video import Frame
+
+
+@cache
+def _cv2() -> Any:
+    import cv2
+
+    # One thread: the pictures are small, and results must not depend on threads.
+    cv2.setNumThreads(1)
+    return cv2
+
+
+def arcface(frame: Frame, face: Face | None, settings: ArcFaceInput) -> Frame:
+    """Align a face by its five points to the ArcFace template (insightface's ``norm_crop``).
+
+    Args:
+        frame: uint8 (height, width, 3).
+        face: the subject, or None when the frame is itself an aligned face.
+        settings: the network's input contract.
+
+    Returns:
+        uint8 (112, settings.width, 3).
+    """
+    cv2 = _cv2()
+    if face is None:
+        aligned = cv2.resize(frame, (112, 112), interpolation=cv2.INTER_AREA)
+    else:
+        from insightface.utils.face_align import norm_crop
+
+        aligned = norm_crop(frame, face.points, 112)
+    side = (112 - settings.width) // 2
+    return np.ascontiguousarray(aligned[:, side : side + settings.width])
+
+
+def expression(frame: Frame, face: Face | None, settings: ExpressionInput) -> Frame:
+    """Cut a square around the face box, with a margin, and resize it.
+
+    Beyond the picture's edge the edge's pixels are repeated.
+
+    Returns:
+        uint8 (size, size, 3), or (size, size, 1) for grey.
+    """
+    cv2 = _cv2()
+    if face is None:
+        cut = frame
+    else:
+        left, top, right, bottom = (float(v) for v in face.box)
+        half = max(right - left, bottom - top) / 2 * (1 + 2 * settings.margin)
+        x, y = (left + right) / 2, (top + bottom) / 2
+        cut = _cut(frame, round(x - half), round(y - half), round(2 * half))
+    resized = cv2.resize(cut, (settings.size, settings.size), interpolation=cv2.INTER_AREA)
+    if settings.colour == "grey":
+        return np.asarray(cv2.cvtColor(resized, cv2.COLOR_RGB2GRAY))[:, :, None]
+    return np.asarray(resized)
+
+
+def _cut(frame: Frame, left: int, top: int, side: int) -> Frame:
+    cv2 = _cv2()
+    height, width = frame.shape[:2]
+    beyond = max(0, -left, -top, left + side - width, top + side - height)
+    if beyond:
+        frame = cv2.copyMakeBorder(frame, *(beyond,) * 4, cv2.BORDER_REPLICATE)
+        left, top = left + beyond, top + beyond
+    return frame[top : top + side, left : left + side]
+
+
+class SyncCropper:
+    """SyncNet's crops of one clip, frame by frame.
+
+    The official recipe (syncnet_python, ``run_pipeline.py``): box centre and
+    half side go through a median filter that sees zeros beyond the track's
+    ends; the crop reaches ``1 + scale`` half sides to the left and right, one
+    up and ``1 + 2 scale`` down; beyond the picture lies grey. Frames without a
+    face end a track.
+    """
+
+    def __init__(self, settings: SyncInput) -> None:
+        self.settings = settings
+        self.reach = settings.smoothing // 2
+        self._boxes: deque[npt.NDArray[np.float64]] = deque(maxlen=settings.smoothing)
+        self._frames: deque[tuple[int, Frame]] = deque()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._frames.clear()
+        self._boxes.extend([np.zeros(3)] * self.settings.smoothing)
+
+    def push(self, index: int, frame: Frame, face: Face) -> Iterator[tuple[int, Frame]]:
+        """Take the next frame with a face; yield the crops that are ready, with their indices."""
+        if self._frames and index != self._frames[-1][0] + 1:
+            yield from self.finish()
+        left, top, right, bottom = (float(v) for v in face.box)
+        half = max(bottom - top, right - left) / 2
+        self._boxes.append(np.array([(left + right) / 2, (top + bottom) / 2, half]))
+        self._frames.append((index, frame))
+        if len(self._frames) > self.reach:
+            yield from self._crop()
+
+    def finish(self) -> Iterator[tuple[int, Frame]]:
+        """End the track; yield the crops still held back."""
+        after = len(self._frames) - 1  # boxes in the window after the oldest held frame
+        while self._frames:
+            self._boxes.append(np.zeros(3))
+            after += 1
+            if after == self.reach:
+                yield from self._crop()
+                after -= 1
+        self._reset()
+
+    def _crop(self) -> Iterator[tuple[int, Frame]]:
+        index, frame = self._frames.popleft()
+        x, y, half = np.median(np.stack(self._boxes), axis=0)
+        if half >= 1:  # zero in tracks shorter than half the filter: nothing to cut
+            yield index, sync_crop(frame, x, y, half, self.settings)
+
+
+def sync_crop(frame: Frame, x: float, y: float, half: float, settings: SyncInput) -> Frame:
+    """Cut SyncNet's crop around a smoothed box.
+
+    Args:
+        frame: uint8 (height, width, 3), RGB.
+        x: box centre, pixels.
+        y: box centre, pixels.
+        half: half the box's longer side, pixels.
+        settings: crop scale, size and padding.
+
+    Returns:
+        uint8 (size, size, 3), RGB.
+    """
+    cv2 = _cv2()
+    pad = int(half * (1 + 2 * settings.scale))
+    grey = (settings.padding,) * 3
+    padded = cv2.copyMakeBorder(frame, *(pad,) * 4, cv2.BORDER_CONSTANT, value=grey)
+    x, y = x + pad, y + pad
+    top, bottom = int(y - half), int(y + half * (1 + 2 * settings.scale))
+    left, right = int(x - half * (1 + settings.scale)), int(x + half * (1 + settings.scale))
+    cut = padded[max(top, 0) : bottom, max(left, 0) : right]
+    return np.asarray(cv2.resize(cut, (settings.size, settings.size)))
+
+
+def resize(frame: Frame, size: int) -> Frame:
+    """Scale a picture that is a face crop already to ``size`` x ``size``."""
+    return np.asarray(_cv2().resize(frame, (size, size)))

@@ -1,0 +1,230 @@
+"""One subject followed through a clip, in one pass and with bounded memory.
+
+The rule, in full. *Choice*: over the first ``settle`` frames from the first one
+with a face, detections are linked by overlap; the subject is the linked face
+with the largest sum of box areas. *Following*: in each frame the detection that
+overlaps the subject's last box most, by an IoU of at least ``min_overlap``,
+continues it. *Gaps*: up to ``max_gap`` frames without such a detection are
+interpolated linearly; a longer gap leaves them without a face, and the largest
+face that appears after it is the subject again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from spfem_bench.definitions.metrics import FaceSettings
+from spfem_bench.errors import ClipError
+from spfem_bench.media.video import Frame
+
+Array = npt.NDArray[np.float32]
+
+
+class Face(NamedTuple):
+    """One detected face.
+
+    Attributes:
+        box: float32 (4,): left, top, right, bottom in pixels.
+        points: float32 (5, 2): left eye, right eye, nose, left and right mouth corner.
+        score: the detector's confidence, 0 to 1.
+    """
+
+    box: Array
+    points: Array
+    score: float
+
+    @property
+    def area(self) -> float:
+        """The box's area in square pixels."""
+        return float((self.box[2] - self.box[0]) * (self.box[3] - self.box[1]))
+
+
+@dataclass
+class FaceTrack:
+    """Where the subject is in every frame of a clip.
+
+    Attributes:
+        faces: one entry per frame; None where there is no face.
+        detected: per frame, whether the face was seen (not interpolated).
+        rivals: frames in which another face was nearly as large.
+    """
+
+    faces: list[Face | None] = field(default_factory=list)
+    detected: list[bool] = field(default_factory=list)
+    rivals: int = 0
+
+    def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Return the track as arrays: boxes, points, scores (NaN without a face), detected."""
+        n = len(self.faces)
+        boxes = np.full((n, 4), np.nan, np.float32)
+        points = np.full((n, 5, 2), np.nan, np.float32)
+        scores = np.full(n, np.nan, np.float32)
+        for i, face in enumerate(self.faces):
+            if face is not None:
+                boxes[i], points[i], scores[i] = face
+        return {
+            "boxes": boxes,
+            "points": points,
+            "scores": scores,
+            "detected": np.array(self.detected, np.uint8),
+            "rivals": np.array([self.rivals], np.int64),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, npt.NDArray[np.generic]]) -> FaceTrack:
+        """Rebuild a track from :meth:`to_arrays`."""
+        boxes = np.asarray(arrays["boxes"], np.float32)
+        points = np.asarray(arrays["points"], np.float32)
+        scores = np.asarray(arrays["scores"], np.float32)
+        faces = [
+            None if np.isnan(score) else Face(box, point, float(score))
+            for box, point, score in zip(boxes, points, scores, strict=True)
+        ]
+        detected = [bool(d) for d in np.asarray(arrays["detected"])]
+        return cls(faces, detected, int(np.asarray(arrays["rivals"])[0]))
+
+    def check(self, clip: object, settings: FaceSettings) -> None:
+        """Refuse a clip whose subject is absent, rarely seen, or not clearly one.
+
+        Raises:
+            ClipError: says which, with counts.
+        """
+        n, with_face = len(self.faces), sum(f is not None for f in self.faces)
+        if with_face == 0:
+            raise ClipError(
+                f"{clip}: no face in any of its {n} frames",
+                "Look with 'spfem-bench faces CLIP'; a face must be upright and at least 20 pixels",
+            )
+        if with_face < settings.min_coverage * n:
+            raise ClipError(
+                f"{clip}: a face in only {with_face} of {n} frames",
+                f"At least {settings.min_coverage:.0%} are needed; cut the clip to where the face is",
+            )
+        if self.rivals > n / 2:
+            raise ClipError(
+                f"{clip}: two faces of similar size in {self.rivals} of {n} frames",
+                "Cut out the subject with #xywh=x,y,width,height",
+            )
+
+
+def overlap(a: Array, b: Array) -> float:
+    """Return the intersection over union of two boxes.
+
+    >>> overlap(np.float32([0, 0, 2, 2]), np.float32([1, 0, 3, 2])) * 3
+    1.0
+    """
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = float(width * height)
+    union = float((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])) - both
+    return both / union
+
+
+def follow(
+    frames: Iterable[tuple[Frame, list[Face]]], settings: FaceSettings, track: FaceTrack
+) -> Iterator[tuple[Frame, Face | None]]:
+    """Follow one subject through frames with their detections.
+
+    At most ``settle + max_gap`` frames are held back.
+
+    Args:
+        frames: pictures with all their detected faces.
+        settings: the rule's numbers.
+        track: filled in as frames pass.
+
+    Yields:
+        each picture with the subject's face, or None.
+    """
+    last: Face | None = None
+    waiting: list[Frame] = []  # frames since the subject was last seen
+
+    def give(frame: Frame, face: Face | None, seen: bool) -> tuple[Frame, Face | None]:
+        track.faces.append(face)
+        track.detected.append(seen)
+        return frame, face
+
+    for frame, faces in _settled(frames, settings):
+        face = _continue(last, faces, settings, lost=len(waiting) > settings.max_gap)
+        if face is None:
+            waiting.append(frame)
+            if last is None or len(waiting) > settings.max_gap + 1:
+                # The gap is already too long to interpolate: let go of its frames.
+                yield give(waiting.pop(0), None, seen=False)
+            continue
+        bridged = last is not None and len(waiting) <= settings.max_gap
+        for i, held in enumerate(waiting, start=1):
+            between = _between(last, face, i / (len(waiting) + 1)) if bridged and last else None
+            yield give(held, between, seen=False)
+        waiting.clear()
+        if any(f.area >= settings.rival * face.area for f in faces if f is not face):
+            track.rivals += 1
+        last = face
+        yield give(frame, face, seen=True)
+    for held in waiting:
+        yield give(held, None, seen=False)
+
+
+def _settled(
+    frames: Iterable[tuple[Frame, list[Face]]], settings: FaceSettings
+) -> Iterator[tuple[Frame, list[Face]]]:
+    """Put the chosen subject first in the list of the first frame that shows it.
+
+    Frames before the first face pass at once; the ``settle`` frames from there
+    are held until the choice is made.
+    """
+    source = iter(frames)
+    held: list[tuple[Frame, list[Face]]] = []
+    for frame, faces in source:
+        if not held and not faces:
+            yield frame, faces
+            continue
+        held.append((frame, faces))
+        if len(held) == settings.settle:
+            break
+    chains: list[list[tuple[int, Face]]] = []
+    for index, (_, faces) in enumerate(held):
+        for face in faces:
+            near = [c for c in chains if c[-1][0] < index]
+            best = max(near, key=lambda c: overlap(c[-1][1].box, face.box), default=None)
+            if best and overlap(best[-1][1].box, face.box) >= settings.min_overlap:
+                best.append((index, face))
+            else:
+                chains.append([(index, face)])
+    subject = max(chains, key=lambda c: sum(f.area for _, f in c), default=[])
+    start = subject[0][0] if subject else 0
+    for index, (frame, faces) in enumerate(held):
+        if index < start:
+            yield frame, []  # others only, before the subject appears
+        elif subject and index == start:
+            first = subject[0][1]
+            yield frame, [first, *(f for f in faces if f is not first)]
+        else:
+            yield frame, faces
+    yield from source
+
+
+def _continue(
+    last: Face | None, faces: list[Face], settings: FaceSettings, *, lost: bool
+) -> Face | None:
+    if not faces:
+        return None
+    if last is None:
+        return faces[0]
+    if lost:
+        return max(faces, key=lambda f: f.area)
+    best = max(faces, key=lambda f: overlap(last.box, f.box))
+    return best if overlap(last.box, best.box) >= settings.min_overlap else None
+
+
+def _between(a: Face, b: Face, part: float) -> Face:
+    def mix(x: Array, y: Array) -> Array:
+        return (x + (y - x) * np.float32(part)).astype(np.float32)
+
+    return Face(mix(a.box, b.box), mix(a.points, b.points), a.score + (b.score - a.score) * part)

@@ -1,0 +1,1 @@
+"""Which network sees which clip, batches made of many clips, and the store."""

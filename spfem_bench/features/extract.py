@@ -1,0 +1,446 @@
+"""Features of many clips in one pass: decode once, find the face once, crop for each network.
+
+Crops of different clips share batches. Every batch has the same size (the last
+is filled up), so that a clip's features do not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.metrics import (
+    ArcFaceInput,
+    ExpressionInput,
+    NetworkCard,
+    ProfileCard,
+    Role,
+    SyncInput,
+)
+from spfem_bench.errors import ClipError
+from spfem_bench.faces import crop
+from spfem_bench.faces.detect import Detector, load_detector
+from spfem_bench.faces.track import Face, FaceTrack, follow
+from spfem_bench.features.store import Arrays, FeatureStore
+from spfem_bench.media import audio, ffmpeg, video
+from spfem_bench.media.video import Frame
+from spfem_bench.networks import syncnet
+from spfem_bench.networks.load import BatchFunction, load_network
+from spfem_bench.networks.weights import WeightsStore
+
+Faces = Literal["detect", "aligned"]
+Wants = Mapping[Clip, frozenset[Role]]
+"""Which networks have to see which clips."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What one network says about one clip.
+
+    Attributes:
+        outputs: arrays by output name, first axis over ``frames``.
+        frames: int64 (N,), the frame (or first frame of the window) of each row.
+        n_frames: frames of the clip, with or without a face.
+    """
+
+    outputs: Mapping[str, npt.NDArray[np.float32]]
+    frames: npt.NDArray[np.int64]
+    n_frames: int
+
+    def to_arrays(self) -> Arrays:
+        """Return the features as named arrays for the store."""
+        named: Arrays = {f"output.{k}": v for k, v in self.outputs.items()}
+        return {**named, "frames": self.frames, "n_frames": np.array([self.n_frames], np.int64)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Features:
+        """Rebuild features from the store's arrays."""
+        outputs = {
+            k.removeprefix("output."): np.asarray(v, np.float32)
+            for k, v in arrays.items()
+            if k.startswith("output.")
+        }
+        n_frames = int(np.asarray(arrays["n_frames"])[0])
+        return cls(outputs, np.asarray(arrays["frames"], np.int64), n_frames)
+
+
+class Progress:
+    """Told how the work goes on; this one keeps silent."""
+
+    def decoded(self, frames: int) -> None:
+        """Hear that so many more frames were decoded and searched for faces."""
+
+    def embedded(self, samples: int) -> None:
+        """Hear that networks have seen so many more crops or windows."""
+
+    def finished(self, clips: int) -> None:
+        """Hear that so many more clips are done."""
+
+
+@dataclass
+class Batcher:
+    """Collects samples of many clips and runs a function on batches of one fixed size."""
+
+    function: BatchFunction
+    size: int
+    progress: Progress
+    _samples: list[npt.NDArray[np.generic]] = field(default_factory=list)
+    _takers: list[Callable[[Mapping[str, npt.NDArray[np.float32]]], None]] = field(
+        default_factory=list
+    )
+
+    def add(
+        self,
+        sample: npt.NDArray[np.generic],
+        taker: Callable[[Mapping[str, npt.NDArray[np.float32]]], None],
+    ) -> None:
+        """Add one sample; *taker* gets its outputs once its batch has run."""
+        self._samples.append(sample)
+        self._takers.append(taker)
+        if len(self._samples) == self.size:
+            self.flush()
+
+    def flush(self) -> None:
+        """Run what is waiting, filled up to the batch size with its last sample."""
+        if not self._samples:
+            return
+        missing = self.size - len(self._samples)
+        batch = np.stack(self._samples + self._samples[-1:] * missing)
+        outputs = self.function(batch)
+        for i, taker in enumerate(self._takers):
+            taker({name: rows[i] for name, rows in outputs.items()})
+        self.progress.embedded(len(self._samples))
+        self._samples.clear()
+        self._takers.clear()
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """Computes features with the networks of one profile and keeps them in the store.
+
+    Attributes:
+        faces: ``detect``, or ``aligned`` for clips that are face crops already.
+        batch_size: frames in a batch; moves no score beyond rounding.
+        threads: processor threads for decoding and detection.
+    """
+
+    profile: ProfileCard
+    weights: WeightsStore
+    store: FeatureStore
+    faces: Faces = "detect"
+    batch_size: int = 32
+    device: str = "cpu"
+    threads: int = 1
+    progress: Progress = field(default_factory=Progress)
+
+    # ---- keys -----------------------------------------------------------------------
+
+    def face_settings(self) -> dict[str, Any]:
+        """Return all that decides where the subject is."""
+        if self.faces == "aligned":
+            return {"faces": "aligned"}
+        detector = self.profile.network("detector")
+        return {
+            "faces": "detect",
+            "detector": detector.settings(),
+            "follow": self.profile.faces.settings(),
+        }
+
+    @staticmethod
+    def media_settings() -> dict[str, Any]:
+        """Return all that decides what frames and sound come out of a file."""
+        return {
+            "frame_rate": video.FRAME_RATE,
+            "sample_rate": audio.SAMPLE_RATE,
+            "scaler": video.SCALER,
+            "ffmpeg": ffmpeg.version(),
+        }
+
+    def key(self, clip: Clip, role: Role | None) -> dict[str, Any]:
+        """Return what a clip's features (or with None, its face track) are made of."""
+        return {
+            "clip": video.content_id(clip),
+            "media": self.media_settings(),
+            "faces": self.face_settings(),
+            "network": self.profile.network(role).settings() if role else None,
+        }
+
+    def load(self, clip: Clip, role: Role) -> Features | None:
+        """Return stored features, or None."""
+        arrays = self.store.get(self.key(clip, role))
+        return None if arrays is None else Features.from_arrays(arrays)
+
+    # ---- networks, loaded when first needed -------------------------------------------
+
+    @cached_property
+    def _detector(self) -> Detector:
+        card = self.profile.network("detector")
+        return load_detector(card, self.weights, threads=self.threads)
+
+    @cached_property
+    def _batchers(self) -> dict[tuple[Role, str], Batcher]:
+        return {}
+
+    def _batcher(self, role: Role, function: str) -> Batcher:
+        if (role, function) not in self._batchers:
+            network = load_network(self.profile.network(role), self.weights, self.device)
+            for name, run in network.items():
+                size = max(1, self.batch_size // RUN) if name == "frames" else self.batch_size
+                self._batchers[role, name] = Batcher(run, size, self.progress)
+        return self._batchers[role, function]
+
+    # ---- the pass over clips ------------------------------------------------------------
+
+    def ensure(self, wants: Wants) -> dict[tuple[Clip, Role], ClipError]:
+        """Compute and store all wanted features that are not in the store yet.
+
+        Returns:
+            The reason for each clip and role that cannot be had.
+
+        Raises:
+            WeightsError: a network's weights are missing or wrong.
+            StorageError: the store cannot be written.
+        """
+        failures: dict[tuple[Clip, Role], ClipError] = {}
+        open_clips: list[_OpenClip] = []
+        for clip, roles in wants.items():
+            missing: set[Role] = set()
+            for role in sorted(roles):
+                try:
+                    if self.load(clip, role) is None:
+                        missing.add(role)
+                except ClipError as error:
+                    failures[clip, role] = error
+            if missing:
+                work = _OpenClip(self, clip, failures)
+                work.read(missing)
+                open_clips.append(work)
+                open_clips = [c for c in open_clips if not c.close()]
+            self.progress.finished(1)
+        for batcher in self._batchers.values():
+            batcher.flush()
+        for work in open_clips:
+            work.close()
+        return failures
+
+    def tracked_frames(
+        self, clip: Clip, track: FaceTrack
+    ) -> Iterator[tuple[Frame, Face | None]]:
+        """Yield a clip's frames with the subject's face, and fill *track* on the way.
+
+        A stored track is used again; a new one is stored when the clip ends.
+        """
+        pictures = video.frames(clip)
+        if self.faces == "aligned":
+            for picture in pictures:
+                track.faces.append(None)
+                yield picture, None
+            return
+        key = self.key(clip, None)
+        known = self.store.get(key)
+        if known is not None:
+            found = FaceTrack.from_arrays(known)
+            track.faces, track.detected, track.rivals = found.faces, found.detected, found.rivals
+            track.check(clip, self.profile.faces)  # before any frame is decoded again
+            yield from zip(pictures, track.faces, strict=True)
+            return
+        yield from follow(_detected(pictures, self._detector), self.profile.faces, track)
+        self.store.put(key, track.to_arrays())
+
+
+def _detected(
+    pictures: Iterable[Frame], detector: Detector
+) -> Iterator[tuple[Frame, list[Face]]]:
+    for picture in pictures:
+        yield picture, detector(picture)
+
+
+RUN = 16
+"""Windows per sample of SyncNet's lip tower: runs of 20 frames, five per window."""
+
+
+class _Outputs:
+    """Rows that come back from batches, in the order of their frames."""
+
+    def __init__(self) -> None:
+        self.frames: list[int] = []
+        self.rows: dict[str, list[npt.NDArray[np.float32]]] = {}
+        self.waiting = 0
+
+    def expect(
+        self, frames: list[int]
+    ) -> Callable[[Mapping[str, npt.NDArray[np.float32]]], None]:
+        """Return the taker for a sample whose outputs have one row for each of *frames*."""
+        self.frames += frames
+        self.waiting += 1
+        count = len(frames)
+
+        def take(outputs: Mapping[str, npt.NDArray[np.float32]]) -> None:
+            self.waiting -= 1
+            for name, rows in outputs.items():
+                self.rows.setdefault(name, []).append(rows.reshape(-1, rows.shape[-1])[:count].copy())
+
+        return take
+
+    def arrays(self) -> dict[str, npt.NDArray[np.float32]]:
+        return {name: np.concatenate(rows) for name, rows in self.rows.items()}
+
+
+class _OpenClip:
+    """One clip on its way through the networks."""
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        clip: Clip,
+        failures: dict[tuple[Clip, Role], ClipError],
+    ) -> None:
+        self.extractor, self.clip, self.failures = extractor, clip, failures
+        self.outputs: dict[Role, _Outputs] = {}
+        self.sound = _Outputs()
+        self.track = FaceTrack()
+
+    def read(self, roles: set[Role]) -> None:
+        """Send the clip's frames and sound through the networks; note what fails."""
+        x = self.extractor
+        consumers: dict[Role, _Consumer] = {}
+        samples = None
+        if "sync" in roles:
+            try:
+                samples = audio.samples(self.clip)
+            except ClipError as error:
+                self.failures[self.clip, "sync"] = error
+                roles = roles - {"sync"}
+        try:
+            for role in sorted(roles):
+                consumers[role] = _consumer(x, role, self.outputs.setdefault(role, _Outputs()))
+            for index, (picture, face) in enumerate(x.tracked_frames(self.clip, self.track)):
+                if face is not None or x.faces == "aligned":
+                    for consumer in consumers.values():
+                        consumer.push(index, picture, face)
+                x.progress.decoded(1)
+            for consumer in consumers.values():
+                consumer.finish()
+            if x.faces == "detect":
+                self.track.check(self.clip, x.profile.faces)
+            if samples is not None:
+                self._read_sound(samples)
+        except ClipError as error:
+            for role in roles:
+                self._fail(role, error)
+
+    def _fail(self, role: Role, error: ClipError) -> None:
+        self.failures[self.clip, role] = error
+        self.outputs.pop(role, None)
+
+    def _read_sound(self, samples: npt.NDArray[np.int16]) -> None:
+        n_frames, seconds = len(self.track.faces), len(samples) / audio.SAMPLE_RATE
+        count = min(n_frames, len(samples) // syncnet.SAMPLES_PER_FRAME) - syncnet.WINDOW
+        problem = ""
+        if count < 1:
+            problem = f"too short for lip sync: {n_frames} frames and {seconds:.2f} s of sound"
+        elif not self.outputs["sync"].frames:
+            problem = f"no {syncnet.WINDOW} frames in a row with a face, in {n_frames}"
+        if problem:
+            self._fail("sync", ClipError(f"{self.clip}: {problem}", "Give at least one second"))
+            return
+        batcher = self.extractor._batcher("sync", "sound")
+        windows = syncnet.sound_windows(syncnet.mfcc(samples), count)
+        for start, window in enumerate(windows):
+            batcher.add(window, self.sound.expect([start]))
+
+    def close(self) -> bool:
+        """Store what is complete; say whether nothing is left to wait for."""
+        for role, outputs in list(self.outputs.items()):
+            if outputs.waiting or (role == "sync" and self.sound.waiting):
+                continue
+            n_frames = len(self.track.faces)
+            arrays, frames = outputs.arrays(), np.array(outputs.frames, np.int64)
+            if role == "sync":
+                spoken = self.sound.arrays()
+                kept = frames < len(self.sound.frames)  # the last windows have no sound
+                arrays = {**{k: v[kept] for k, v in arrays.items()}, **spoken}
+                frames = frames[kept]
+            key = self.extractor.key(self.clip, role)
+            self.extractor.store.put(key, Features(arrays, frames, n_frames).to_arrays())
+            del self.outputs[role]
+        return not self.outputs
+
+
+class _Consumer(Protocol):
+    def push(self, index: int, picture: Frame, face: Face | None) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+def _consumer(x: Extractor, role: Role, outputs: _Outputs) -> _Consumer:
+    card = x.profile.network(role)
+    if isinstance(card.input, SyncInput):
+        return _SyncConsumer(x, card.input, outputs)
+    return _FaceConsumer(x._batcher(role, "crops"), card, outputs)
+
+
+class _FaceConsumer:
+    """One crop per frame: identity and expression networks."""
+
+    def __init__(self, batcher: Batcher, card: NetworkCard, outputs: _Outputs) -> None:
+        self.batcher, self.card, self.outputs = batcher, card, outputs
+
+    def push(self, index: int, picture: Frame, face: Face | None) -> None:
+        if isinstance(self.card.input, ArcFaceInput):
+            sample = crop.arcface(picture, face, self.card.input)
+        elif isinstance(self.card.input, ExpressionInput):
+            sample = crop.expression(picture, face, self.card.input)
+        else:
+            raise TypeError(f"{self.card.path}: no such crop for frames")
+        self.batcher.add(sample, self.outputs.expect([index]))
+
+    def finish(self) -> None:
+        """Nothing is held back."""
+
+
+class _SyncConsumer:
+    """Runs of frames for SyncNet's lip tower."""
+
+    def __init__(self, x: Extractor, settings: SyncInput, outputs: _Outputs) -> None:
+        self.batcher = x._batcher("sync", "frames")
+        self.cropper = crop.SyncCropper(settings)
+        self.size = settings.size
+        self.outputs = outputs
+        self.run: list[tuple[int, Frame]] = []
+
+    def push(self, index: int, picture: Frame, face: Face | None) -> None:
+        if face is None:  # aligned input: the frame is the crop
+            self._take(index, crop.resize(picture, self.size))
+            return
+        for number, cut in self.cropper.push(index, picture, face):
+            self._take(number, cut)
+
+    def _take(self, index: int, cut: Frame) -> None:
+        if self.run and index != self.run[-1][0] + 1:
+            self._send()
+            self.run.clear()
+        self.run.append((index, cut))
+        if len(self.run) == RUN + syncnet.WINDOW - 1:
+            self._send()
+            self.run = self.run[RUN:]
+
+    def _send(self) -> None:
+        windows = [index for index, _ in self.run[: 1 - syncnet.WINDOW]]
+        if windows:
+            cuts = [cut for _, cut in self.run]
+            cuts += cuts[-1:] * (RUN + syncnet.WINDOW - 1 - len(cuts))
+            self.batcher.add(np.stack(cuts), self.outputs.expect(windows))
+
+    def finish(self) -> None:
+        """End a track: the crops held back by the smoothing come out."""
+        for number, cut in self.cropper.finish():
+            self._take(number, cut)
+        self._send()
+        self.run.clear()

@@ -1,0 +1,49 @@
+"""Sound of a clip: 16,000 samples a second, one channel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from spfem_bench.definitions.clips import Clip
+from spfem_bench.errors import ClipError
+from spfem_bench.media import ffmpeg
+
+SAMPLE_RATE = 16_000
+"""Samples a second of all decoded sound; SyncNet's."""
+
+
+def samples(clip: Clip) -> npt.NDArray[np.int16]:
+    """Return a clip's sound, mixed to one channel, at 16 kHz.
+
+    Sound that begins after the picture is padded with silence in front, so that
+    sample 0 and frame 0 belong to the same moment.
+
+    Returns:
+        int16 array of shape (samples,).
+
+    Raises:
+        ClipError: no sound, or it is damaged.
+    """
+    path = clip.audio if clip.path.is_dir() else clip.path
+    if path is None:
+        raise ClipError(
+            f"{clip.path}: a folder of frames without a sound file",
+            "Put sound.wav beside it, named after the folder, or write FOLDER#fps=30&audio=FILE",
+        )
+    if not ffmpeg.probe(path).has_audio:
+        raise ClipError(f"{path}: has no sound", _mux_hint(path))
+    stream = ffmpeg.local_input(path).audio.filter("aresample", **{"async": 1, "first_pts": 0})
+    output = stream.output("pipe:", format="s16le", ac=1, ar=SAMPLE_RATE)
+    with ffmpeg.decoding(output, path) as pipe:
+        content = pipe.read()
+    return np.frombuffer(content[: len(content) // 2 * 2], np.int16)
+
+
+def _mux_hint(path: Path) -> str:
+    return (
+        "Add the source's sound: "
+        f"ffmpeg -i {path.name} -i SOURCE -map 0:v -map 1:a -c copy WITH_SOUND.mp4"
+    )

@@ -1,0 +1,160 @@
+"""The ffmpeg program: which one, and how it is started.
+
+It is only ever given local files, in the container formats below: no playlist
+or script format that could name other files or addresses.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+from spfem_bench.errors import ClipError
+
+FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,wav,mp3,flac,aac"
+
+
+@cache
+def program() -> str:
+    """Return the system's ffmpeg, or the one that imageio-ffmpeg ships."""
+    import imageio_ffmpeg
+
+    return shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
+
+
+@cache
+def version() -> str:
+    """Return the version of the ffmpeg in use, such as ``7.1`` (it decides pixels)."""
+    said = subprocess.run([program(), "-version"], capture_output=True, text=True, check=True)
+    match = re.search(r"ffmpeg version n?([\w.]+)", said.stdout)
+    return match[1] if match else "unknown"
+
+
+def local_input(path: Path, **options: Any) -> Any:
+    """Return an ffmpeg-python input node for a local file."""
+    import ffmpeg
+
+    return ffmpeg.input(
+        f"file:{path}", protocol_whitelist="file", format_whitelist=FORMATS, **options
+    )
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a file holds.
+
+    Attributes:
+        duration: seconds; None when the container does not say.
+        size: width and height in pixels of the upright picture (rotation applied);
+            None without a video stream.
+    """
+
+    duration: float | None
+    size: tuple[int, int] | None
+    has_audio: bool
+
+
+def probe(path: Path) -> MediaInfo:
+    """Read a file's header.
+
+    The text that ffmpeg prints is read, because imageio-ffmpeg ships no ffprobe.
+
+    Raises:
+        ClipError: the file is absent, empty, or not a video or sound file.
+    """
+    if not path.is_file():
+        raise ClipError(f"{path}: no such file", "Check the name and the folder")
+    if path.stat().st_size == 0:
+        raise ClipError(f"{path}: the file is empty (0 bytes)", "Write the clip again")
+    command = [program(), "-hide_banner", "-nostdin", "-protocol_whitelist", "file",
+               "-format_whitelist", FORMATS, "-i", f"file:{path}"]  # fmt: skip
+    said = subprocess.run(command, capture_output=True, check=False).stderr.decode(errors="replace")
+    if "Input #0" not in said:
+        raise ClipError(
+            f"{path}: not a readable video: {_reason(said, path)}",
+            "Write it again as mp4, mov, mkv, webm or avi; a truncated download must be repeated",
+        )
+    match = re.search(r"Duration: (\d+):(\d+):(\d+(?:\.\d+)?)", said)
+    duration = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None
+    # A cover picture is a video stream of one frame, marked so.
+    video = re.search(r"Stream #0:\d+.*: Video: (?!.*attached pic).*?, (\d+)x(\d+)", said)
+    size = (int(video[1]), int(video[2])) if video else None
+    if size and re.search(r"displaymatrix: rotation of -?(90|270)\.", said):
+        size = size[::-1]
+    return MediaInfo(duration, size, re.search(r"Stream #0:\d+.*: Audio: ", said) is not None)
+
+
+@contextmanager
+def decoding(
+    node: Any, path: Path, stdin: Iterator[bytes] | None = None
+) -> Iterator[IO[bytes]]:
+    """Start ffmpeg on a compiled graph and yield its output, bytes as they come.
+
+    Args:
+        node: an ffmpeg-python output node that writes to ``pipe:``.
+        path: the clip, for messages.
+        stdin: blocks to feed to ``pipe:0``.
+
+    Raises:
+        ClipError: on leaving the block, when ffmpeg found damage in the file.
+    """
+    from threading import Thread
+
+    # -xerror: a damaged stream ends with an error instead of patched-up frames.
+    command = [*node.compile(cmd=program()), "-hide_banner", "-v", "error", "-xerror"]
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        )
+        if process.stdout is None:
+            raise RuntimeError("a pipe was asked for")
+        if stdin is not None:
+            Thread(target=_feed, args=(process, stdin), daemon=True).start()
+        try:
+            yield process.stdout
+            ended = process.wait()
+        finally:  # also when the reader stops early
+            process.stdout.close()
+            process.kill()
+            process.wait()
+        errors.seek(0)
+        said = errors.read().decode(errors="replace")
+        # A file cut in the middle of a packet ends "well", with this message only.
+        if ended != 0 or "partial file" in said:
+            raise ClipError(
+                f"{path}: damaged or truncated: {_reason(said, path)}",
+                "Write the clip again; a truncated download must be repeated",
+            )
+
+
+def _feed(process: subprocess.Popen[bytes], blocks: Iterator[bytes]) -> None:
+    if process.stdin is None:
+        raise RuntimeError("a pipe was asked for")
+    try:
+        for block in blocks:
+            process.stdin.write(block)
+        process.stdin.close()
+    except (BrokenPipeError, ValueError):
+        pass  # ffmpeg has ended; its own words say why
+
+
+def _reason(said: str, path: Path) -> str:
+    """Pick the line of ffmpeg's messages that tells the cause."""
+    lines = [re.sub(r"^(\[[^]]*\]\s*)+", "", line).strip() for line in said.splitlines()]
+    lines = [
+        line
+        for line in lines
+        if line and not line.startswith("Error opening input") and "low score" not in line
+    ]
+    return lines[0].replace(f"file:{path}", path.name)[:160] if lines else "no reason given"

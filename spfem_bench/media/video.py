@@ -1,0 +1,166 @@
+"""Frames of a clip: RGB pictures at 25 a second, one after the other."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from spfem_bench.definitions.clips import Clip
+from spfem_bench.errors import ClipError
+from spfem_bench.media import ffmpeg
+from spfem_bench.pinned import sha256_of
+
+FRAME_RATE = 25
+"""Frames a second of every decoded clip; SyncNet's, and the field's."""
+
+SCALER = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
+"""How YUV becomes RGB: the exact path, the same on every processor."""
+
+Frame = npt.NDArray[np.uint8]
+"""One picture, shape (height, width, 3), RGB."""
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
+
+
+def frames(clip: Clip) -> Iterator[Frame]:
+    """Yield a clip's frames as RGB pictures at 25 frames a second.
+
+    Frames are chosen by their time stamps (ffmpeg's ``fps`` filter, rounding to
+    the nearest), so a variable frame rate is handled; rotation metadata is
+    applied; deeper colour is brought to 8 bits. Memory is bounded: one frame at
+    a time.
+
+    Yields:
+        uint8 arrays of shape (height, width, 3).
+
+    Raises:
+        ClipError: unreadable, damaged, without video, or the crop does not fit.
+    """
+    import ffmpeg as graph
+
+    if clip.path.is_dir():
+        pictures = numbered_pictures(clip)
+        _check_crop(clip, _picture_size(pictures[0]))
+        node = graph.input("pipe:0", format="image2pipe", framerate=clip.frame_rate)
+        stdin: Iterator[bytes] | None = (p.read_bytes() for p in pictures)
+    else:
+        size = ffmpeg.probe(clip.path).size
+        if size is None:
+            raise ClipError(f"{clip.path}: has no video stream", "Give a video, not a sound file")
+        _check_crop(clip, size)
+        node, stdin = ffmpeg.local_input(clip.path), None
+    stream = node.video
+    if clip.crop and (clip.crop.x % 2 or clip.crop.y % 2):
+        stream = stream.filter("format", "rgb24")  # odd corners lie between chroma samples
+    if clip.crop:
+        c = clip.crop
+        stream = stream.filter("crop", c.width, c.height, c.x, c.y, exact=1)
+    stream = stream.filter("fps", FRAME_RATE, start_time=0).filter("scale", flags=SCALER)
+    # Every PPM picture carries its own size: no need to know it beforehand.
+    output = stream.output("pipe:", format="image2pipe", vcodec="ppm", pix_fmt="rgb24")
+    count = 0
+    with ffmpeg.decoding(output, clip.path, stdin) as pipe:
+        while (picture := _read_ppm(pipe)) is not None:
+            count += 1
+            yield picture
+    if count == 0:
+        raise ClipError(f"{clip.path}: holds no frame", "Write the clip again")
+
+
+def _check_crop(clip: Clip, size: tuple[int, int]) -> None:
+    crop = clip.crop
+    if crop and (crop.x + crop.width > size[0] or crop.y + crop.height > size[1]):
+        raise ClipError(
+            f"{clip}: the crop rectangle leaves the picture of {size[0]} x {size[1]} pixels",
+            "Write #xywh=x,y,width,height within it",
+        )
+
+
+def _picture_size(path: Path) -> tuple[int, int]:
+    import cv2
+
+    picture = cv2.imread(str(path))
+    if picture is None:
+        raise ClipError(f"{path}: not a readable picture", "Write the frame again")
+    return picture.shape[1], picture.shape[0]
+
+
+def _read_ppm(pipe: IO[bytes]) -> Frame | None:
+    if pipe.readline() != b"P6\n":
+        return None
+    width, height = (int(part) for part in pipe.readline().split())
+    pipe.readline()  # the largest value, 255
+    content = pipe.read(width * height * 3)
+    if len(content) < width * height * 3:
+        return None
+    return np.frombuffer(content, np.uint8).reshape(height, width, 3)
+
+
+def numbered_pictures(clip: Clip) -> list[Path]:
+    """Return a folder's pictures in order of their numbers.
+
+    Raises:
+        ClipError: no frame rate, no pictures, one without a number, or a gap.
+    """
+    folder = clip.path
+    if clip.frame_rate is None:
+        raise ClipError(
+            f"{folder}: a folder of frames needs its frame rate",
+            "Write for example FOLDER#fps=30, or --frame-rate 30 with --videos",
+        )
+    found = [p for p in folder.iterdir() if p.suffix.lower() in PICTURES and p.name[0] != "."]
+    if not found:
+        raise ClipError(f"{folder}: holds no pictures", f"Allowed: {', '.join(PICTURES)}")
+    numbered: dict[int, Path] = {}
+    for path in found:
+        match = re.search(r"(\d+)$", path.stem)
+        if not match or int(match[1]) in numbered:
+            raise ClipError(
+                f"{path}: not a frame number of its own", "Name frames 000000.png, 000001.png, …"
+            )
+        numbered[int(match[1])] = path
+    order = sorted(numbered)
+    if order[-1] - order[0] + 1 != len(order):
+        gap = next(n for n in range(order[0], order[-1]) if n not in numbered)
+        raise ClipError(f"{folder}: frame {gap} is missing", "Write the frames again, without gaps")
+    return [numbered[n] for n in order]
+
+
+def content_id(clip: Clip) -> str:
+    """Return a hash of all that a clip is made of: its bytes, crop, frame rate and sound.
+
+    Raises:
+        ClipError: a file is absent.
+    """
+    parts = [str(clip.crop), str(clip.frame_rate)]
+    files = numbered_pictures(clip) if clip.path.is_dir() else [clip.path]
+    parts += [file_sha256(p) for p in files]
+    if clip.audio is not None:
+        parts.append(file_sha256(clip.audio))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's SHA-256; it is read again only when its size or time stamp changes.
+
+    Raises:
+        ClipError: the file cannot be read.
+    """
+    try:
+        status = path.stat()
+        return _sha256(path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise ClipError(f"{path}: {error.strerror}", "Check the name and the folder") from None
+
+
+@lru_cache(maxsize=100_000)
+def _sha256(path: Path, size: int, changed: int) -> str:
+    del size, changed  # part of the cache's key
+    return sha256_of(path)

@@ -1,0 +1,100 @@
+"""From a network's card to a function on batches of crops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from spfem_bench.definitions.metrics import NetworkCard, SyncInput
+from spfem_bench.errors import CardError, WeightsError
+from spfem_bench.networks.weights import WeightsStore, remedy, torch_state
+
+Array = npt.NDArray[np.float32]
+BatchFunction = Callable[[npt.NDArray[np.generic]], Mapping[str, Array]]
+"""From a batch of samples to named outputs, one row per sample."""
+
+
+def load_network(
+    card: NetworkCard, weights: WeightsStore, device: str = "cpu"
+) -> Mapping[str, BatchFunction]:
+    """Load a network, in eval mode, as functions on batches.
+
+    Args:
+        card: its card; weights are verified now.
+        weights: where its files are looked for.
+        device: a torch device.
+
+    Returns:
+        For image networks ``{"crops": f}``, f on uint8 (B, height, width, channels).
+        For SyncNet ``{"frames": f, "sound": g}``: f on uint8 (B, T, 224, 224, 3) RGB
+        gives ``visual`` (B, T - 4, 1024); g on float32 (B, 1, 13, 20) gives
+        ``audio`` (B, 1024).
+
+    Raises:
+        WeightsError: missing, not the pinned ones, or of another architecture.
+    """
+    import torch
+
+    content = weights.read(card)[0]
+    module, state = _architecture(card, content)
+    try:
+        module.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise WeightsError(
+            f"the weights of '{card.name}' are not a {card.architecture}'s: {reason[:120]}",
+            remedy(card),
+        ) from error
+    module.eval().requires_grad_(False).to(device)
+
+    def run(function: Callable[..., object], batch: torch.Tensor) -> object:
+        with torch.inference_mode():
+            return function(batch.to(device))
+
+    if isinstance(card.input, SyncInput):
+
+        def frames(batch: npt.NDArray[np.generic]) -> Mapping[str, Array]:
+            bgr = np.ascontiguousarray(batch[..., ::-1].transpose(0, 4, 1, 2, 3))
+            out = run(module.visual, torch.from_numpy(bgr).float())
+            return {"visual": out.cpu().numpy()}  # type: ignore[attr-defined]
+
+        def sound(batch: npt.NDArray[np.generic]) -> Mapping[str, Array]:
+            out = run(module.audio, torch.from_numpy(batch))
+            return {"audio": out.cpu().numpy()}  # type: ignore[attr-defined]
+
+        return {"frames": frames, "sound": sound}
+
+    mean, std = card.input.mean, card.input.std
+
+    def crops(batch: npt.NDArray[np.generic]) -> Mapping[str, Array]:
+        pictures = torch.from_numpy(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))
+        out = run(module, (pictures.float() - mean) / std)
+        return {k: v.cpu().numpy() for k, v in out.items()}  # type: ignore[attr-defined]
+
+    return {"crops": crops}
+
+
+def _architecture(card: NetworkCard, content: bytes):  # type: ignore[no-untyped-def]
+    """Return an empty network of the card's architecture, and its weights by our names."""
+    if card.architecture == "mobilefacenet":
+        from spfem_bench.networks.mobilefacenet import MobileFaceNet
+
+        state = torch_state(content, card)
+        return MobileFaceNet(), state.get("net_state_dict", state)
+    if card.architecture == "mini-xception":
+        from spfem_bench.networks.mini_xception import MiniXception, state_from_hdf5
+
+        try:
+            return MiniXception(), state_from_hdf5(content)
+        except (KeyError, OSError) as error:
+            raise WeightsError(
+                f"the weights of '{card.name}' are not a mini-xception's: {error}", remedy(card)
+            ) from error
+    if card.architecture == "syncnet":
+        from spfem_bench.networks.syncnet import SyncNet
+
+        state = torch_state(content, card)
+        return SyncNet(), {f"net.{key}": value for key, value in state.items()}
+    raise CardError(f"{card.path}: '{card.architecture}' is a detector, not a network on crops")

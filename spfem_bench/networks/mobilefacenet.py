@@ -1,0 +1,84 @@
+"""MobileFaceNet (Chen et al., CCBR 2018, table 1) for 112 x 96 faces.
+
+Parameter names follow the checkpoint of Xiaoccer/MobileFaceNet_Pytorch
+(``net_state_dict``), whose last depthwise layer spans 7 x 6 positions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+# Table 1 of the paper: expansion, channels, repeats, stride of the first.
+BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
+
+
+class _Conv(nn.Module):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int | tuple[int, int],
+        stride: int = 1,
+        padding: int = 0,
+        *,
+        depthwise: bool = False,
+        linear: bool = False,
+    ) -> None:
+        super().__init__()
+        groups = inputs if depthwise else 1
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(outputs)
+        self.prelu = None if linear else nn.PReLU(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn(self.conv(x))
+        return x if self.prelu is None else self.prelu(x)
+
+
+class _Bottleneck(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        wide = inputs * expansion
+        self.shortcut = stride == 1 and inputs == outputs
+        self.conv = nn.Sequential(
+            nn.Conv2d(inputs, wide, 1, bias=False),
+            nn.BatchNorm2d(wide),
+            nn.PReLU(wide),
+            nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False),
+            nn.BatchNorm2d(wide),
+            nn.PReLU(wide),
+            nn.Conv2d(wide, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        return x + y if self.shortcut else y
+
+
+class MobileFaceNet(nn.Module):
+    """Face embedding network.
+
+    Input float32 (B, 3, 112, 96), RGB, ``(x - 127.5) / 128``; output (B, 128),
+    not normalised.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = _Conv(3, 64, 3, 2, 1)
+        self.dw_conv1 = _Conv(64, 64, 3, 1, 1, depthwise=True)
+        blocks, inputs = [], 64
+        for expansion, outputs, repeats, stride in BOTTLENECKS:
+            for i in range(repeats):
+                blocks.append(_Bottleneck(inputs, outputs, stride if i == 0 else 1, expansion))
+                inputs = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.conv2 = _Conv(128, 512, 1)
+        self.linear7 = _Conv(512, 512, (7, 6), depthwise=True, linear=True)
+        self.linear1 = _Conv(512, 128, 1, linear=True)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Return ``embedding`` (B, 128)."""
+        x = self.conv2(self.blocks(self.dw_conv1(self.conv1(x))))
+        return {"embedding": torch.flatten(self.linear1(self.linear7(x)), 1)}

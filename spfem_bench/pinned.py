@@ -1,0 +1,101 @@
+"""Files known by their hash: found in a folder, fetched, verified. Weights and clips alike."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from spfem_bench.definitions.clips import inside
+from spfem_bench.definitions.metrics import PinnedFile
+from spfem_bench.errors import StorageError, WeightsError
+
+
+def cache_folder() -> Path:
+    """Return the folder for fetched files and features (``SPFEM_BENCH_CACHE``)."""
+    import platformdirs
+
+    own = os.environ.get("SPFEM_BENCH_CACHE")
+    return Path(own) if own else Path(platformdirs.user_cache_dir("spfem-bench"))
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def find(file: PinnedFile, folders: Iterable[Path], *, anywhere: bool = False) -> Path | None:
+    """Return where a pinned file lies, by its name, or with *anywhere* by its bytes alone.
+
+    A file of the right name is returned even when its bytes are wrong, so that
+    the caller can say so; a right one in a later folder goes before it.
+    """
+    wrong = None
+    for folder in folders:
+        path = inside(folder, file.name)
+        if path.is_file():
+            if sha256_of(path) == file.sha256:
+                return path
+            wrong = wrong or path
+        if anywhere and folder.is_dir():
+            for other in sorted(p for p in folder.rglob("*") if p.is_file()):
+                same_size = file.bytes is None or other.stat().st_size == file.bytes
+                if same_size and sha256_of(other) == file.sha256:
+                    return other
+    return wrong
+
+
+def read_verified(path: Path, file: PinnedFile, remedy: str) -> bytes:
+    """Return a file's bytes after checking them; what was hashed is what is used.
+
+    Raises:
+        WeightsError: the bytes are not those of the card.
+    """
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != file.sha256:
+        raise WeightsError(
+            f"{path} is not the pinned file: SHA-256 {found[:16]}…, expected {file.sha256[:16]}…",
+            remedy,
+        )
+    return content
+
+
+def fetch(file: PinnedFile, folder: Path, *, progress: bool) -> Path:
+    """Download a pinned file into *folder* and verify it; nothing is kept if it is wrong.
+
+    Raises:
+        WeightsError: no connection, or what came is not what the card says.
+        StorageError: the folder cannot be written.
+    """
+    import pooch
+    import requests
+
+    target = inside(folder, file.name)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        pooch.retrieve(
+            file.url,
+            known_hash=f"sha256:{file.sha256}",
+            fname=target.name,
+            path=target.parent,
+            downloader=pooch.HTTPDownloader(progressbar=progress, timeout=30),
+        )
+    except requests.RequestException as error:
+        raise WeightsError(
+            f"cannot download {file.url}: {type(error).__name__}",
+            f"Without a connection, fetch it elsewhere and copy it to {target}",
+        ) from error
+    except ValueError as error:  # pooch: the hash differs
+        raise WeightsError(
+            f"{file.url} no longer holds the pinned file {file.name} (SHA-256 {file.sha256[:16]}…)",
+            f"Copy a right one to {target}",
+        ) from error
+    except OSError as error:
+        raise StorageError(f"cannot write {target}: {error.strerror}") from error
+    return target

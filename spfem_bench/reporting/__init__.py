@@ -1,0 +1,1 @@
+"""Run records turned into Markdown, CSV, LaTeX and text. Pure functions."""

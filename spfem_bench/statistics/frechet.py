@@ -1,0 +1,131 @@
+"""Frechet distance between two sets of embeddings (FAD)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over a set of D-dimensional vectors; sets are joined by adding.
+
+    Attributes:
+        count: number of vectors.
+        total: float64 (D,), their sum.
+        outer: float64 (D, D), the sum of their outer products.
+    """
+
+    count: int
+    total: Float64
+    outer: Float64
+
+    @classmethod
+    def of(cls, vectors: npt.NDArray[np.floating]) -> Moments:
+        """Sum up vectors, shape (N, D)."""
+        v = np.asarray(vectors, np.float64)
+        return cls(len(v), v.sum(axis=0), v.T @ v)
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            self.count + other.count, self.total + other.total, self.outer + other.outer
+        )
+
+    def mean(self) -> Float64:
+        """Return the mean, (D,)."""
+        return self.total / self.count
+
+    def covariance(self) -> Float64:
+        """Return the unbiased covariance, (D, D); needs two vectors at least."""
+        mean = self.mean()
+        scatter = self.outer - self.count * np.outer(mean, mean)
+        return (scatter + scatter.T) / 2 / (self.count - 1)
+
+
+@dataclass(frozen=True)
+class FrechetComponents:
+    """One item's part of a Frechet distance: moments of its own and of its real frames."""
+
+    output: Moments
+    real: Moments
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of the output that count."""
+        return self.output.count
+
+
+def components(
+    output: npt.NDArray[np.floating], real: npt.NDArray[np.floating], *, normalise: bool
+) -> FrechetComponents:
+    """Sum up an item's embeddings.
+
+    Args:
+        output: (N, D) embeddings of the method's frames.
+        real: (M, D) embeddings of the item's real frames.
+        normalise: scale each to length 1 first.
+    """
+
+    def prepared(v: npt.NDArray[np.floating]) -> Float64:
+        v = np.asarray(v, np.float64)
+        return v / np.linalg.norm(v, axis=1, keepdims=True) if normalise else v
+
+    return FrechetComponents(Moments.of(prepared(output)), Moments.of(prepared(real)))
+
+
+def score(parts: Sequence[FrechetComponents]) -> float:
+    """Return the Frechet distance between all outputs' frames and all real frames.
+
+    Each item brings its real frames with it: a real clip that several items
+    share counts once for each.
+
+    Raises:
+        ValueError: no items, or fewer than two frames on a side.
+    """
+    if not parts:
+        raise ValueError("a Frechet distance of no items")
+    output, real = parts[0].output, parts[0].real
+    for part in parts[1:]:
+        output, real = output + part.output, real + part.real
+    return frechet_distance(output, real)
+
+
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """Return ``|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))`` (Dowson and Landau, 1982).
+
+    The trace of the root is taken from the symmetric product
+    ``C_a^(1/2) C_b C_a^(1/2)``, which has the same eigenvalues as ``C_a C_b``
+    and none below zero. So nothing needs to be added to the diagonal when
+    there are fewer vectors than dimensions.
+
+    >>> a = Moments.of(np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 2.0]]))
+    >>> b = Moments.of(np.array([[3.0, 4.0], [5.0, 4.0], [3.0, 6.0], [5.0, 6.0]]))
+    >>> frechet_distance(a, b)  # the same shape moved by (3, 4)
+    25.0
+
+    Raises:
+        ValueError: fewer than two vectors on a side.
+    """
+    if min(a.count, b.count) < 2:
+        raise ValueError("a covariance needs two frames at least")
+    cov_a, cov_b = a.covariance(), b.covariance()
+    values, axes = np.linalg.eigh(cov_a)
+    root = (axes * np.sqrt(np.clip(values, 0, None))) @ axes.T
+    inner = root @ cov_b @ root
+    trace = np.sqrt(np.clip(np.linalg.eigvalsh((inner + inner.T) / 2), 0, None)).sum()
+    apart = a.mean() - b.mean()
+    return max(0.0, float(apart @ apart + np.trace(cov_a) + np.trace(cov_b) - 2 * trace))
+
+
+def note(parts: Sequence[FrechetComponents]) -> str | None:
+    """Say when a distance stands on fewer frames than it has dimensions."""
+    dimensions = len(parts[0].output.total)
+    frames = min(sum(p.output.count for p in parts), sum(p.real.count for p in parts))
+    if frames > dimensions:
+        return None
+    return f"{frames} frames for {dimensions} dimensions: biased upwards"

@@ -1,0 +1,93 @@
+"""Lip sync from SyncNet's vectors: LSE-D, LSE-C and the offset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+EPSILON = 1e-6
+"""Added to every difference by torch's pairwise_distance, which the field's script uses."""
+
+
+@dataclass(frozen=True)
+class SyncComponents:
+    """One item's distances.
+
+    Attributes:
+        totals: float64 (2 max_shift + 1,), summed distances; shift 0 in the middle.
+        windows: windows summed.
+        refused: windows without a face in all of their frames.
+    """
+
+    totals: npt.NDArray[np.float64]
+    windows: int
+    refused: int
+
+    @property
+    def n_frames(self) -> int:
+        """Frames that count: one per window."""
+        return self.windows
+
+
+def components(
+    visual: npt.NDArray[np.float32],
+    audio: npt.NDArray[np.float32],
+    frames: npt.NDArray[np.int64],
+    *,
+    max_shift: int,
+) -> SyncComponents:
+    """Sum distances between mouth and sound at every shift.
+
+    As in syncnet_python's ``evaluate``: the sound before the first and after
+    the last window is a vector of zeros.
+
+    Args:
+        visual: (V, D) vectors of windows that begin with ``frames``.
+        audio: (A, D) vectors of all windows from frame 0 on.
+        frames: (V,) int, increasing, below A.
+        max_shift: shifts run from minus to plus this.
+    """
+    totals = np.zeros(2 * max_shift + 1)
+    for begin in range(0, len(frames), 1024):  # bounded memory for long clips
+        v = visual[begin : begin + 1024].astype(np.float64)
+        at = frames[begin : begin + 1024]
+        for i, shift in enumerate(range(-max_shift, max_shift + 1)):
+            heard = at + shift
+            exists = (heard >= 0) & (heard < len(audio))
+            sound = np.where(exists[:, None], audio[np.clip(heard, 0, len(audio) - 1)], 0.0)
+            totals[i] += np.sqrt(((v - sound + EPSILON) ** 2).sum(axis=1)).sum()
+    return SyncComponents(totals, len(frames), len(audio) - len(frames))
+
+
+def value(part: SyncComponents, report: Literal["distance", "confidence", "offset"]) -> float:
+    """Return one clip's smallest mean distance, its confidence, or its offset in frames.
+
+    The offset is positive when the sound comes earlier than the mouth.
+
+    >>> part = SyncComponents(np.array([9.0, 8.0, 4.0]), windows=2, refused=0)
+    >>> value(part, "distance"), value(part, "confidence"), value(part, "offset")
+    (2.0, 2.0, -1.0)
+    """
+    means = part.totals / part.windows
+    if report == "distance":
+        return float(means.min())
+    if report == "confidence":
+        return float(np.median(means) - means.min())
+    return float(len(means) // 2 - means.argmin())
+
+
+def score(
+    parts: Sequence[SyncComponents], report: Literal["distance", "confidence", "offset"]
+) -> float:
+    """Return the mean over clips of each clip's value: clips weigh the same.
+
+    Raises:
+        ValueError: no items.
+    """
+    if not parts:
+        raise ValueError("a mean of no items")
+    return float(np.mean([value(p, report) for p in parts]))
