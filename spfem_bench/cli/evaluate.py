@@ -70,7 +70,7 @@ def evaluate(
     data_dir: Path | None,
     quiet: bool,
 ) -> None:
-    """Score one method on a protocol.
+    r"""Score one method on a protocol.
 
     A preflight first lists what is missing, extra or unreadable. Features are
     kept, so that a second run computes no network and a killed one goes on. The
@@ -96,7 +96,7 @@ def evaluate(
     from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.plan import Videos, make_plan, plan_summary
     from spfem_bench.evaluation.run import evaluate as run
-    from spfem_bench.features.extract import Extractor
+    from spfem_bench.features.extract import Extractor, Progress
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting.tables import score_lines
@@ -121,18 +121,17 @@ def evaluate(
     for plan in plans:
         found = plan_summary(plan)
         if found and (not quiet or not (plan.complete or partial)):
-            click.echo(f"{plan.method.label} on {plan.protocol.name}, before any network runs:", err=True)
+            click.echo(
+                f"{plan.method.label} on {plan.protocol.name}, before any network runs:", err=True
+            )
             for line in found:
                 click.echo(f"  {line}", err=True)
         if not plan.complete and not partial:
             click.echo("No headline score: add --partial to score what is there.", err=True)
             incomplete = True
             continue
-        path = records.record_path(results, {"method": {"name": plan.method.name},
-                                             "protocol": {"name": plan.protocol.name},
-                                             "profile": profile})  # fmt: skip
+        path = records.record_path(results, plan.protocol.name, plan.method.name, profile)
         records.check_writable(path.parent)
-        bars = None if quiet else options.progress_bars(options.count_clips(plan))
         extractor = Extractor(
             networks,
             weights,
@@ -141,13 +140,12 @@ def evaluate(
             batch_size=batch_size,
             device=device,
             threads=options.processors(),
-            **({"progress": bars} if bars else {}),
+            progress=Progress() if quiet else options.progress_bars(options.count_clips(plan)),
         )
         try:
             record = run(plan, extractor, workers=workers, partial=partial)
         finally:
-            if bars:
-                bars.close()
+            extractor.progress.close()
         records.save(record, path)
         incomplete = incomplete or not (record["complete"] or partial)
         for refusal in record["refused"]:
@@ -160,8 +158,10 @@ def evaluate(
         rows = records.scores(record)
         printed += [asdict(s) for s in rows]
         if not as_json:
-            click.echo(f"\n{plan.method.label} on {plan.protocol.name} ({plan.protocol.card.setting}), "
-                       f"profile {profile}")
+            click.echo(
+                f"\n{plan.method.label} on {plan.protocol.name} ({plan.protocol.card.setting}), "
+                f"profile {profile}"
+            )
             click.echo(score_lines(record))
             for sign in dict.fromkeys(s.signature for s in rows if s.signature):
                 click.echo(sign)

@@ -23,9 +23,7 @@ from spfem_bench.cli import options
     "--count", type=click.IntRange(1, 50), default=8, show_default=True, help="Frames to show."
 )
 @options.weights_dir
-def faces(
-    clip: str, output: Path, profile: str, count: int, weights_dir: Path | None
-) -> None:
+def faces(clip: str, output: Path, profile: str, count: int, weights_dir: Path | None) -> None:
     """Draw a clip's face track: box, five points, and the three crops.
 
     CLIP is a video file, one column of a strip (strip.mp4#xywh=256,0,256,256),

@@ -26,18 +26,13 @@ def _methods() -> tuple[list[str], list[list[str]]]:
 
     where: dict[str, list[str]] = {}
     for name in names(Kind.PROTOCOL):
-        card = protocol(name).card
-        for method in card.outputs:
+        for method in protocol(name).card.outputs:
             where.setdefault(method, []).append(name)
-        for role in card.clips:
-            where.setdefault(role, []).append("any")
     rows = []
     for name in names(Kind.METHOD):
-        method = method_card(name)
-        found = ["every protocol"] if method.kind == "control" else where.get(name, [])
-        rows.append(
-            [name, ", ".join(method.aliases), method.kind, method.paper, "\n".join(found) or "–"]
-        )
+        card = method_card(name)
+        found = ["every protocol"] if card.kind == "control" else where.get(name, [])
+        rows.append([name, ", ".join(card.aliases), card.kind, card.paper, "\n".join(found) or "–"])
     return ["Method", "Also", "Kind", "Paper", "Clips in"], rows
 
 

@@ -31,7 +31,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="spfem-bench")
 def main() -> None:
-    """Evaluate speech-preserving facial expression manipulation (SPFEM).
+    r"""Evaluate speech-preserving facial expression manipulation (SPFEM).
 
     FAD, CSIM and LSE-D on videos, under inter-ID and cross-ID protocols, with
     counts, intervals and a signature beside every number.

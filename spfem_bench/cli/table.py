@@ -8,9 +8,7 @@ import click
 
 
 @click.command()
-@click.argument(
-    "runs", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path)
-)
+@click.argument("runs", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--format",
     "style",
@@ -25,7 +23,7 @@ import click
     help="Show the papers' rows of the same methods beside them, marked.",
 )
 def table(runs: tuple[Path, ...], style: str, published: bool) -> None:
-    """Print run records in the papers' layout: settings x emotions x metrics.
+    r"""Print run records in the papers' layout: settings x emotions x metrics.
 
     Only numbers with one signature are compared by bold face. The signatures
     follow the table.

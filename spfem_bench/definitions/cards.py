@@ -121,7 +121,8 @@ def load(model: type[CardType], kind: Kind, name: str) -> CardType:
     paths = _paths(kind, tuple(card_folders()))
     if name not in paths:
         raise unknown_name(kind.label, name, paths)
-    return _read(model, paths[name])
+    card: CardType = _read(model, paths[name])
+    return card
 
 
 @cache
@@ -139,7 +140,7 @@ def _paths(kind: Kind, folders: tuple[Path, ...]) -> dict[str, Path]:
 
 
 @cache
-def _read(model: type[CardType], path: Path) -> CardType:
+def _read(model: type[Card], path: Path) -> Any:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -165,7 +166,9 @@ def validate(model: type[ModelType], content: Mapping[str, Any], where: str) -> 
             allowed = _keys_beside(model, first["loc"])
             remedy = near_names(str(first["loc"][-1]), allowed)
             raise CardError(f"{where}: unknown key '{key}'", remedy) from None
-        raise CardError(f"{where}: '{key}': {first['msg']}", f"Given: {first['input']!r}"[:200]) from None
+        raise CardError(
+            f"{where}: '{key}': {first['msg']}", f"Given: {first['input']!r}"[:200]
+        ) from None
 
 
 def _keys_beside(model: type[pydantic.BaseModel], location: tuple[int | str, ...]) -> list[str]:

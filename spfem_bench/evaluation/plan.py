@@ -148,6 +148,10 @@ def make_plan(
 
     Args:
         method: a registered method or control, or any name with *videos*.
+        protocol: the items to score.
+        profile: the networks to use.
+        data: where data sets are looked for.
+        weights: where weights are looked for.
         metrics: those wanted; all of the protocol's when empty.
         videos: the user's own outputs.
 

@@ -51,10 +51,9 @@ class Score:
     signature: str
 
 
-def record_path(folder: Path, record: Mapping[str, Any]) -> Path:
+def record_path(folder: Path, protocol: str, method: str, profile: str) -> Path:
     """Return where a record belongs in a results folder."""
-    name = f"{record['method']['name']}.{record['profile']}.json"
-    return folder / record["protocol"]["name"] / name
+    return folder / protocol / f"{method}.{profile}.json"
 
 
 def check_writable(folder: Path) -> None:
@@ -104,4 +103,3 @@ def scores(record: Mapping[str, Any]) -> list[Score]:
     """Return a record's scores."""
     names = {f.name for f in fields(Score)}
     return [Score(**{k: v for k, v in s.items() if k in names}) for s in record["scores"]]
-

@@ -18,7 +18,6 @@ from spfem_bench.definitions.metrics import (
     MetricCard,
     Role,
     SimilaritySettings,
-    SyncSettings,
 )
 from spfem_bench.errors import ClipError
 from spfem_bench.evaluation.plan import Plan, PlannedItem, Refusal
@@ -148,13 +147,16 @@ def compute_features(
     clips = list(wants)
     # A few clips at a time: enough to share batches, few enough to spread evenly.
     size = max(1, min(8, len(clips) // (2 * workers)))
-    parts = [dict((c, wants[c]) for c in clips[i : i + size]) for i in range(0, len(clips), size)]
+    parts = [{c: wants[c] for c in clips[i : i + size]} for i in range(0, len(clips), size)]
     quiet = replace(extractor, progress=Progress())
     failures: dict[tuple[Clip, Role], ClipError] = {}
     from multiprocessing import get_context
 
     with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(quiet, workers)
+        workers,
+        mp_context=get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(quiet, workers),
     ) as pool:
         running = {pool.submit(_work, part): part for part in parts}
         for future in as_completed(running):
@@ -217,48 +219,45 @@ def _components(
     planned: PlannedItem, metric: MetricCard, features: Sequence[Features]
 ) -> ItemResult:
     """Turn an item's features into its components in one metric."""
-    card, output = metric.statistic, features[0]
-    name, parts, described = metric.output, None, {}
-    counted = len(output.frames)
-    if isinstance(card, FrechetSettings):
-        parts = frechet.components(
-            output.outputs[name], features[1].outputs[name], normalise=card.normalise
+    card, output, clip = metric.statistic, features[0], planned.clips["output"]
+
+    def result(parts: Any, **described: Any) -> ItemResult:
+        return ItemResult(
+            item=planned.item.id,
+            emotion=planned.item.emotion,
+            components=parts,
+            n_frames=parts.n_frames,
+            n_frames_refused=output.n_frames - parts.n_frames,
+            described=described,
         )
-        moments = {
-            "output": parts.output.outer, "output_total": parts.output.total,
-            "real": parts.real.outer, "real_total": parts.real.total,
-        }  # fmt: skip
-        described = {"n_frames_real": parts.real.count, "moments_sha256": digest({**moments})}
-    elif isinstance(card, SimilaritySettings):
+
+    if isinstance(card, FrechetSettings):
+        own, real = output.outputs[metric.output], features[1].outputs[metric.output]
+        moments = frechet.components(own, real, normalise=card.normalise)
+        sums = {"output": moments.output.outer, "real": moments.real.outer}
+        return result(moments, n_frames_real=moments.real.count, moments_sha256=digest({**sums}))
+    if isinstance(card, SimilaritySettings):
         try:
-            parts = similarity.components(output, features[1], name, pooling=card.pooling)
-        except ValueError as error:
-            raise ClipError(f"{planned.clips['output']}: {error}") from error
-        described = {"total": parts.total, "count": parts.count}
-        counted = parts.n_frames
-    elif isinstance(card, SyncSettings):
-        if counted < card.min_windows:
-            raise ClipError(
-                f"{planned.clips['output']}: too short for {metric.label}: {counted} windows of "
-                "five frames with a face",
-                f"The metric's card asks for {card.min_windows}; give a longer clip",
+            cosines = similarity.components(
+                output, features[1], metric.output, pooling=card.pooling
             )
-        parts = sync.components(
-            output.outputs["visual"], output.outputs["audio"], output.frames,
-            max_shift=card.max_shift,
-        )  # fmt: skip
-        described = {
-            "totals": parts.totals.tolist(),
-            "windows": parts.windows,
-            "windows_refused": parts.refused,
-        }
-    return ItemResult(
-        item=planned.item.id,
-        emotion=planned.item.emotion,
-        components=parts,
-        n_frames=counted,
-        n_frames_refused=output.n_frames - counted,
-        described=described,
+        except ValueError as error:
+            raise ClipError(f"{clip}: {error}") from error
+        return result(cosines, total=cosines.total, count=cosines.count)
+    windows = len(output.frames)
+    if windows < card.min_windows:
+        raise ClipError(
+            f"{clip}: too short for {metric.label}: {windows} windows of five frames with a face",
+            f"The metric's card asks for {card.min_windows}; give a longer clip",
+        )
+    distances = sync.components(
+        output.outputs["visual"], output.outputs["audio"], output.frames, max_shift=card.max_shift
+    )
+    return result(
+        distances,
+        totals=distances.totals.tolist(),
+        windows=distances.windows,
+        windows_refused=distances.refused,
     )
 
 
@@ -307,11 +306,22 @@ def _score(
         return sum(values) / len(values)
 
     sign = signature(frozen, plan.profile.name, [r.item for r in results], len(plan.items))
-    expected = {e: [p for p in plan.items if p.item.emotion == e] for e in plan.protocol.card.emotions}
+    expected = {
+        e: [p for p in plan.items if p.item.emotion == e] for e in plan.protocol.card.emotions
+    }
 
     def row(emotion: str, chosen: list[int], n_expected: int, value: float | None) -> Score:
         scorer = mean_over_emotions if emotion == AVERAGE else lambda d: of_items(tuple(d))
         low = high = None
+        why = "incomplete: no headline score without --partial"
+        if not chosen:
+            why = (
+                f"no clip of '{emotion}' could be scored"
+                if emotion != AVERAGE
+                else "no clip could be scored"
+            )
+        elif emotion != AVERAGE:
+            why = "too few frames"
         if value is not None:
             low, high = bootstrap(len(chosen), lambda drawn: scorer([chosen[i] for i in drawn]))
         return Score(
@@ -330,13 +340,7 @@ def _score(
             n_frames_refused=sum(results[i].n_frames_refused for i in chosen),
             partial=len(chosen) < n_expected,
             kind="control" if plan.method.kind == "control" else "reproduced",
-            note=(
-                _note(metric, [results[i] for i in chosen], plan)
-                if value is not None or not chosen
-                else "incomplete: no headline score without --partial"
-                if emotion == AVERAGE
-                else "too few frames"
-            ),
+            note=_note(metric, [results[i] for i in chosen], plan) if value is not None else why,
             signature=sign,
         )
 
@@ -362,8 +366,6 @@ def _score(
 
 def _note(metric: MetricCard, results: Sequence[ItemResult], plan: Plan) -> str:
     """Say what a reader of this number must know."""
-    if not results:
-        return "no item could be scored"
     notes = []
     if isinstance(metric.statistic, FrechetSettings):
         by_emotion: dict[str, list[Any]] = {}

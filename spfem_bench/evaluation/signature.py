@@ -44,9 +44,7 @@ def settings(metric: MetricCard, protocol: Protocol, extractor: Extractor) -> di
     }
 
 
-def signature(
-    frozen: Mapping[str, Any], profile: str, scored: Sequence[str], n_items: int
-) -> str:
+def signature(frozen: Mapping[str, Any], profile: str, scored: Sequence[str], n_items: int) -> str:
     """Return the short string printed under a number.
 
     Args:

@@ -51,7 +51,12 @@ def _scrfd_ncnn(
     param, binary = weights.read(card)
     net = ncnn.Net()
     net.opt.num_threads = threads
-    for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
+    for option in (
+        "use_fp16_packed",
+        "use_fp16_storage",
+        "use_fp16_arithmetic",
+        "use_bf16_storage",
+    ):
         setattr(net.opt, option, False)  # float32 throughout: the same boxes on every processor
     if net.load_param_mem(param.decode()) != 0:
         raise WeightsError(f"ncnn cannot read the network of '{card.name}'", remedy(card))
@@ -72,11 +77,11 @@ def _scrfd_ncnn(
         extractor.input("input.1", ncnn.Mat(planes))
         found: list[Face] = []
         for stride in (8, 16, 32):
-            outputs = [
-                np.array(extractor.extract(f"{name}_{stride}")[1])
+            scores, boxes, points = (
+                np.array(extractor.extract(f"{name}_{stride}")[1], np.float32)
                 for name in ("score", "bbox", "kps")
-            ]
-            found += _decode_scrfd(*outputs, stride, settings.threshold, scale)
+            )
+            found += _decode_scrfd(scores, boxes, points, stride, settings.threshold, scale)
         return suppress(found, settings.overlap)
 
     return detect

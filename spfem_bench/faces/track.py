@@ -103,7 +103,7 @@ class FaceTrack:
         if with_face < settings.min_coverage * n:
             raise ClipError(
                 f"{clip}: a face in only {with_face} of {n} frames",
-                f"At least {settings.min_coverage:.0%} are needed; cut the clip to where the face is",
+                f"{settings.min_coverage:.0%} are needed; cut the clip to where the face is",
             )
         if self.rivals > n / 2:
             raise ClipError(

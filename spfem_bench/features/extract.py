@@ -82,6 +82,9 @@ class Progress:
     def finished(self, clips: int) -> None:
         """Hear that so many more clips are done."""
 
+    def close(self) -> None:
+        """Hear that all is over."""
+
 
 @dataclass
 class Batcher:
@@ -229,9 +232,7 @@ class Extractor:
             work.close()
         return failures
 
-    def tracked_frames(
-        self, clip: Clip, track: FaceTrack
-    ) -> Iterator[tuple[Frame, Face | None]]:
+    def tracked_frames(self, clip: Clip, track: FaceTrack) -> Iterator[tuple[Frame, Face | None]]:
         """Yield a clip's frames with the subject's face, and fill *track* on the way.
 
         A stored track is used again; a new one is stored when the clip ends.
@@ -254,9 +255,7 @@ class Extractor:
         self.store.put(key, track.to_arrays())
 
 
-def _detected(
-    pictures: Iterable[Frame], detector: Detector
-) -> Iterator[tuple[Frame, list[Face]]]:
+def _detected(pictures: Iterable[Frame], detector: Detector) -> Iterator[tuple[Frame, list[Face]]]:
     for picture in pictures:
         yield picture, detector(picture)
 
@@ -273,9 +272,7 @@ class _Outputs:
         self.rows: dict[str, list[npt.NDArray[np.float32]]] = {}
         self.waiting = 0
 
-    def expect(
-        self, frames: list[int]
-    ) -> Callable[[Mapping[str, npt.NDArray[np.float32]]], None]:
+    def expect(self, frames: list[int]) -> Callable[[Mapping[str, npt.NDArray[np.float32]]], None]:
         """Return the taker for a sample whose outputs have one row for each of *frames*."""
         self.frames += frames
         self.waiting += 1
@@ -284,7 +281,9 @@ class _Outputs:
         def take(outputs: Mapping[str, npt.NDArray[np.float32]]) -> None:
             self.waiting -= 1
             for name, rows in outputs.items():
-                self.rows.setdefault(name, []).append(rows.reshape(-1, rows.shape[-1])[:count].copy())
+                self.rows.setdefault(name, []).append(
+                    rows.reshape(-1, rows.shape[-1])[:count].copy()
+                )
 
         return take
 

@@ -93,9 +93,7 @@ def probe(path: Path) -> MediaInfo:
 
 
 @contextmanager
-def decoding(
-    node: Any, path: Path, stdin: Iterator[bytes] | None = None
-) -> Iterator[IO[bytes]]:
+def decoding(node: Any, path: Path, stdin: Iterator[bytes] | None = None) -> Iterator[IO[bytes]]:
     """Start ffmpeg on a compiled graph and yield its output, bytes as they come.
 
     Args:

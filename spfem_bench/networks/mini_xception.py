@@ -52,7 +52,8 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.first_bn(self.first(x)))
         y = _pool_same(self.second_bn(self.second(y)))
-        return y + self.shortcut_bn(self.shortcut(x))
+        shortcut: Tensor = self.shortcut_bn(self.shortcut(x))
+        return y + shortcut
 
 
 class MiniXception(nn.Module):
@@ -100,9 +101,11 @@ def state_from_hdf5(content: bytes) -> dict[str, Tensor]:
         def array(layer: str, name: str) -> Tensor:
             found: list[Tensor] = []
             groups[layer].visititems(
-                lambda key, value: found.append(torch.from_numpy(np.asarray(value)))
-                if key.endswith(f"/{name}:0")
-                else None
+                lambda key, value: (
+                    found.append(torch.from_numpy(np.asarray(value)))
+                    if key.endswith(f"/{name}:0")
+                    else None
+                )
             )
             if len(found) != 1:
                 raise KeyError(f"{layer}/{name}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
 WINDOW = 5
@@ -88,9 +87,7 @@ def mfcc(samples: npt.NDArray[np.int16], sample_rate: int = 16_000) -> npt.NDArr
     return np.concatenate(pieces).astype(np.float32)
 
 
-def sound_windows(
-    steps: npt.NDArray[np.float32], count: int
-) -> npt.NDArray[np.float32]:
+def sound_windows(steps: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
     """Return the windows of sound that begin with frames 0 to ``count - 1``.
 
     Args:

@@ -47,8 +47,10 @@ def published_rows(dataset: str, setting: str) -> pd.DataFrame:
         if not set(COLUMNS) <= set(table.columns):
             continue  # a user study has other columns
         table = table[(table["dataset"] == dataset) & (table["setting"] == setting)]
-        keys = table[["dataset", "setting", "method", "metric", "emotion"]].agg("/".join, axis=1)
-        doubts = keys.map(card.doubts).fillna("") if len(table) else keys
+        cells = zip(
+            *(table[c] for c in ("dataset", "setting", "method", "metric", "emotion")), strict=True
+        )
+        doubts = [card.doubts.get("/".join(cell), "") for cell in cells]
         tables.append(table.assign(kind=card.kind, paper=card.paper, doubt=doubts))
     joined = pd.concat(tables)
     joined = joined.drop_duplicates(["method", "emotion", "metric"])

@@ -102,7 +102,7 @@ def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) 
     """
     cells: dict[tuple[str, str, Column, str], Cell] = {}
     columns: dict[Column, None] = {}
-    notes: dict[str, None] = {}
+    empty: dict[str, dict[str, set[str]]] = {}
     signatures: dict[str, None] = {}
     metrics: dict[str, None] = {}
     several = len({(r["protocol"]["name"], r["profile"]) for r in records}) > 1
@@ -122,16 +122,14 @@ def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) 
             if s.signature and s.value is not None:
                 signatures[s.signature] = None
             if s.value is None and s.note:
-                name = metric_card(s.metric).label
-                notes[f"{name}, {record['method']['label']}: {s.note}"] = None
+                metric = metric_card(s.metric).label
+                empty.setdefault(s.note, {}).setdefault(metric, set()).add(label)
             key = (s.setting, s.emotion, column, s.metric)
             cells[key] = Cell(s.value, s.low, s.high, "", s.signature)
-    if published:
-        for record in records:
-            for column, key, cell in _published(record, set(metrics)):
-                columns[column] = None
-                kinds |= {column.kind} | ({"doubt"} if cell.mark else set())
-                cells[key] = cell
+        for printed, key, cell in _published(record, set(metrics)) if published else ():
+            columns[printed] = None
+            kinds |= {printed.kind} | ({"doubt"} if cell.mark else set())
+            cells[key] = cell
     settings = list(dict.fromkeys(k[0] for k in cells))
     listed = {(k[0], k[1]) for k in cells}
     order = [*EMOTIONS, *sorted({e for _, e in listed} - {*EMOTIONS, "avg"}), "avg"]
@@ -139,8 +137,26 @@ def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) 
     rows_shown = tuple((s, e) for s in settings for e in order if (s, e) in own)
     legend = [LEGEND[k] for k in LEGEND if k in kinds]
     return Table(
-        tuple(columns), tuple(metrics), rows_shown, cells, (*notes, *legend), tuple(signatures)
+        tuple(columns),
+        tuple(metrics),
+        rows_shown,
+        cells,
+        (
+            *_reasons(empty, {c.label for c in columns if c.kind in ("reproduced", "control")}),
+            *legend,
+        ),
+        tuple(signatures),
     )
+
+
+def _reasons(empty: Mapping[str, Mapping[str, set[str]]], methods: set[str]) -> list[str]:
+    """Say once, for each reason, which metrics (and methods, if not all) have no number."""
+    lines = []
+    for reason, metrics in empty.items():
+        who = set.union(*metrics.values())
+        of = f" of {', '.join(sorted(who))}" if who < methods else ""
+        lines.append(f"No {', '.join(metrics)}{of}: {reason}")
+    return lines
 
 
 def _published(
@@ -262,9 +278,14 @@ def _latex(table: Table) -> str:
             best = column in table.best(setting, emotion, metric)
             values.append(rf"\textbf{{{text}}}" if best else text)
         frame[_escape(column.label), _escape(_head(metric))] = values
-    frame.columns = pd.MultiIndex.from_tuples(list(frame.columns)) if heads else frame.columns
+    frame.columns = (
+        pd.MultiIndex.from_tuples(list(map(tuple, frame.columns))) if heads else frame.columns
+    )
     body = frame.to_latex(
-        escape=False, multicolumn=True, multicolumn_format="c", column_format="ll" + "r" * len(heads)
+        escape=False,
+        multicolumn=True,
+        multicolumn_format="c",
+        column_format="ll" + "r" * len(heads),
     )
     comments = [f"% {line}" for line in (*table.notes, *table.signatures)]
     return body + "\n".join(comments) + "\n"
@@ -289,7 +310,9 @@ def score_lines(record: Mapping[str, Any]) -> str:
         if s.emotion != "avg":
             continue
         card = metric_card(s.metric)
-        interval = f"[{s.low:.3f}, {s.high:.3f}]" if s.low is not None and s.high is not None else ""
+        interval = (
+            f"[{s.low:.3f}, {s.high:.3f}]" if s.low is not None and s.high is not None else ""
+        )
         lines.append(
             [
                 f"{card.label}{ARROWS[card.direction]}",
@@ -305,4 +328,3 @@ def score_lines(record: Mapping[str, Any]) -> str:
         lines, heads, disable_numparse=True, colalign=("left", "right", "left", "right", "right"),
         maxcolwidths=[None, None, None, None, None, 70],
     )  # fmt: skip
-

@@ -32,9 +32,7 @@ class Moments:
         return cls(len(v), v.sum(axis=0), v.T @ v)
 
     def __add__(self, other: Moments) -> Moments:
-        return Moments(
-            self.count + other.count, self.total + other.total, self.outer + other.outer
-        )
+        return Moments(self.count + other.count, self.total + other.total, self.outer + other.outer)
 
     def mean(self) -> Float64:
         """Return the mean, (D,)."""
@@ -72,8 +70,10 @@ def components(
     """
 
     def prepared(v: npt.NDArray[np.floating]) -> Float64:
-        v = np.asarray(v, np.float64)
-        return v / np.linalg.norm(v, axis=1, keepdims=True) if normalise else v
+        wide: Float64 = np.asarray(v, np.float64)
+        if normalise:
+            wide = wide / np.linalg.norm(wide, axis=1, keepdims=True)
+        return wide
 
     return FrechetComponents(Moments.of(prepared(output)), Moments.of(prepared(real)))
 

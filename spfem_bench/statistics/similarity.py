@@ -27,9 +27,7 @@ class SimilarityComponents:
     n_frames: int
 
 
-def cosine(
-    a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]
-) -> npt.NDArray[np.float64]:
+def cosine(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """Return cosines between vectors along the last axis, in float64.
 
     >>> float(cosine(np.array([3.0, 4.0]), np.array([4.0, 3.0])))
