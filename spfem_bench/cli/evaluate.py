@@ -139,7 +139,6 @@ def evaluate(
             faces=plan.protocol.card.faces,
             batch_size=batch_size,
             device=device,
-            threads=options.processors(),
             progress=Progress() if quiet else options.progress_bars(options.count_clips(plan)),
         )
         try:

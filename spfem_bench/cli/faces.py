@@ -44,7 +44,6 @@ def faces(clip: str, output: Path, profile: str, count: int, weights_dir: Path |
         card,
         WeightsStore.locate(weights_dir),
         FeatureStore.locate(),
-        threads=options.processors(),
     )
     address, track, found = Clip.parse(clip), FaceTrack(), 0
     for _, face in extractor.tracked_frames(address, track):

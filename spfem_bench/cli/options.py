@@ -58,13 +58,6 @@ def progress_bars(clips: int) -> Progress:
     return Bars()
 
 
-def processors() -> int:
-    """Return how many processors this process may use."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def check_device(device: str) -> None:
     """Refuse a device that torch does not have here."""
     if device == "cpu":

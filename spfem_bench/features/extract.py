@@ -288,7 +288,8 @@ class _Outputs:
         return take
 
     def arrays(self) -> dict[str, npt.NDArray[np.float32]]:
-        return {name: np.concatenate(rows) for name, rows in self.rows.items()}
+        """Join the rows, which are given up one output at a time to save memory."""
+        return {name: np.concatenate(self.rows.pop(name)) for name in list(self.rows)}
 
 
 class _OpenClip:
@@ -363,9 +364,9 @@ class _OpenClip:
             arrays, frames = outputs.arrays(), np.array(outputs.frames, np.int64)
             if role == "sync":
                 spoken = self.sound.arrays()
-                kept = frames < len(self.sound.frames)  # the last windows have no sound
-                arrays = {**{k: v[kept] for k, v in arrays.items()}, **spoken}
-                frames = frames[kept]
+                kept = int(np.searchsorted(frames, len(self.sound.frames)))  # the last lack sound
+                arrays = {**{k: v[:kept] for k, v in arrays.items()}, **spoken}
+                frames = frames[:kept]
             key = self.extractor.key(self.clip, role)
             self.extractor.store.put(key, Features(arrays, frames, n_frames).to_arrays())
             del self.outputs[role]

@@ -12,10 +12,13 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,39 +47,37 @@ class FeatureStore:
         """Return the file for a key: a mapping of plain JSON values."""
         text = json.dumps({"format": FORMAT, **made_of}, sort_keys=True)
         key = hashlib.sha256(text.encode()).hexdigest()
-        return self.folder / key[:2] / f"{key}.safetensors"
+        return self.folder / key[:2] / f"{key}.npz"
 
     def get(self, made_of: Mapping[str, Any]) -> Arrays | None:
         """Return stored arrays; None when absent or damaged (then the file is removed)."""
-        from safetensors import SafetensorError, safe_open
-
         path = self.path(made_of)
         try:
-            with safe_open(path, framework="numpy") as file:
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                checksum = (file.metadata() or {}).get("checksum")
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
         except FileNotFoundError:
             return None
-        except (SafetensorError, OSError, ValueError):
-            checksum, arrays = None, {}
-        if checksum != digest(arrays):
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+            arrays = {}
+        checksum = arrays.pop(CHECKSUM, None)
+        if checksum is None or bytes(checksum).hex() != digest(arrays):
             path.unlink(missing_ok=True)
             return None
         return arrays
 
     def put(self, made_of: Mapping[str, Any], arrays: Arrays) -> None:
-        """Store arrays.
+        """Store arrays; written piece by piece, without a copy in memory.
 
         Raises:
             StorageError: the folder cannot be written, or the disk is full.
         """
-        from safetensors.numpy import save
+        named: dict[str, Any] = dict(arrays)
+        named[CHECKSUM] = np.frombuffer(bytes.fromhex(digest(arrays)), np.uint8)
+        with atomic_file(self.path(made_of)) as file:
+            np.savez(file, **named)
 
-        content = save(
-            {name: np.ascontiguousarray(a) for name, a in arrays.items()},
-            metadata={"checksum": digest(arrays), "made_of": json.dumps(made_of, sort_keys=True)},
-        )
-        write_atomically(self.path(made_of), content)
+
+CHECKSUM = "checksum"
 
 
 def digest(arrays: Arrays) -> str:
@@ -85,12 +86,13 @@ def digest(arrays: Arrays) -> str:
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         total.update(f"{name}{array.shape}{array.dtype}".encode())
-        total.update(array.tobytes())
+        total.update(array.reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all.
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that appears under its name whole or not at all.
 
     Raises:
         StorageError: says whether the folder cannot be written or the disk is full.
@@ -100,11 +102,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
             temporary = file.name
-            file.write(content)
+            yield file
         os.replace(temporary, path)  # noqa: PTH105  (atomic on every system)
-    except OSError as error:
+    except BaseException as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise StorageError(
             f"cannot write {path}: {error.strerror}",
@@ -112,3 +116,13 @@ def write_atomically(path: Path, content: bytes) -> None:
             if full
             else "Name a folder you may write to",
         ) from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a small file so that it is there whole or not at all.
+
+    Raises:
+        StorageError: the folder cannot be written, or the disk is full.
+    """
+    with atomic_file(path) as file:
+        file.write(content)
