@@ -29,25 +29,34 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def find(file: PinnedFile, folders: Iterable[Path], *, anywhere: bool = False) -> Path | None:
-    """Return where a pinned file lies, by its name, or with *anywhere* by its bytes alone.
+def find(file: PinnedFile, by_name: Iterable[Path], by_hash: Iterable[Path] = ()) -> Path | None:
+    """Return where a pinned file lies.
 
     A file of the right name is returned even when its bytes are wrong, so that
-    the caller can say so; a right one in a later folder goes before it.
+    the caller can say so; a right one elsewhere goes before it.
+
+    Args:
+        file: what is looked for.
+        by_name: folders in which it has its own name.
+        by_hash: folders searched before those, whatever their files are called.
     """
     wrong = None
-    for folder in folders:
+    for folder in by_hash:
+        for path in (inside(folder, file.name), *sorted(folder.rglob("*"))):
+            if path.is_file() and _is(file, path):
+                return path
+    for folder in (*by_hash, *by_name):
         path = inside(folder, file.name)
         if path.is_file():
-            if sha256_of(path) == file.sha256:
+            if _is(file, path):
                 return path
             wrong = wrong or path
-        if anywhere and folder.is_dir():
-            for other in sorted(p for p in folder.rglob("*") if p.is_file()):
-                same_size = file.bytes is None or other.stat().st_size == file.bytes
-                if same_size and sha256_of(other) == file.sha256:
-                    return other
     return wrong
+
+
+def _is(file: PinnedFile, path: Path) -> bool:
+    same_size = file.bytes is None or file.bytes == path.stat().st_size
+    return same_size and sha256_of(path) == file.sha256
 
 
 def read_verified(path: Path, file: PinnedFile, remedy: str) -> bytes:
@@ -97,5 +106,5 @@ def fetch(file: PinnedFile, folder: Path, *, progress: bool) -> Path:
             f"Copy a right one to {target}",
         ) from error
     except OSError as error:
-        raise StorageError(f"cannot write {target}: {error.strerror}") from error
+        raise StorageError(f"cannot write {target}: {error.strerror or error}") from error
     return target

@@ -103,7 +103,11 @@ def builtin_folder() -> Path:
 def card_folders() -> list[Path]:
     """Return the folders searched for cards: the project's, then the user's."""
     own = os.environ.get("SPFEM_BENCH_CARDS", "")
-    return [builtin_folder(), *(Path(p) for p in own.split(os.pathsep) if p)]
+    folders = [Path(p) for p in own.split(os.pathsep) if p]
+    for folder in folders:
+        if not folder.is_dir():
+            raise CardError(f"{folder}, named by SPFEM_BENCH_CARDS, is no folder")
+    return [builtin_folder(), *folders]
 
 
 def names(kind: Kind) -> list[str]:
@@ -129,7 +133,7 @@ def load(model: type[CardType], kind: Kind, name: str) -> CardType:
 def _paths(kind: Kind, folders: tuple[Path, ...]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in folders:
-        for path in sorted((folder / kind.value).glob("*.toml")):
+        for path in sorted(p for p in (folder / kind.value).glob("*.toml") if p.is_file()):
             if path.stem in found:
                 raise CardError(
                     f"two {kind.label} cards are named '{path.stem}': {found[path.stem]}, {path}",
@@ -145,6 +149,9 @@ def _read(model: type[Card], path: Path) -> Any:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CardError(f"{path} is not valid TOML: {error}") from error
+    for key in ("name", "path"):
+        if key in content:
+            raise CardError(f"{path}: unknown key '{key}'", "A card's name is its file's")
     return validate(model, {**content, "name": path.stem, "path": path}, str(path))
 
 
@@ -160,7 +167,9 @@ def validate(model: type[ModelType], content: Mapping[str, Any], where: str) -> 
     try:
         return model.model_validate(dict(content))
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key is an unknown one and a missing one: speak of the first.
+        found = error.errors()
+        first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             allowed = _keys_beside(model, first["loc"])
@@ -173,16 +182,14 @@ def validate(model: type[ModelType], content: Mapping[str, Any], where: str) -> 
 
 def _keys_beside(model: type[pydantic.BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """Return the keys allowed where an unknown one was found (nested tables too)."""
-    current: Any = model
+    here: list[Any] = [model]
     for part in location[:-1]:
-        field = getattr(current, "model_fields", {}).get(part)
-        candidates = _models_in(field.annotation) if field else _models_in(current)
-        tagged = [c for c in candidates if part in _tags(c)]
-        current = (tagged or candidates or [current])[0]
-        if not field and tagged:
-            continue
-    hidden = {"name", "path"}
-    return [k for k in getattr(current, "model_fields", {}) if k not in hidden]
+        fields = [m.model_fields[part] for m in here if part in m.model_fields]
+        if fields:
+            here = _models_in(fields[0].annotation) or here
+        else:  # the tag that tells the kinds of one table apart
+            here = [m for m in here if part in _tags(m)] or here
+    return [k for k in here[0].model_fields if k not in ("name", "path")]
 
 
 def _models_in(annotation: Any) -> list[Any]:

@@ -54,6 +54,8 @@ class Clip:
         path, mark, fragment = text.rpartition("#") if "#" in text else (text, "", "")
         if mark and not re.match(rf"({'|'.join(_OPTIONS)})=", fragment):
             path, fragment = text, ""  # a '#' that belongs to the file's own name
+        if not path:
+            raise CardError(f"clip '{text}': the path is empty", "Give the path of a video")
         clip = cls(Path(path))
         for option in filter(None, fragment.split("&")):
             key, _, value = option.partition("=")
@@ -66,7 +68,7 @@ class Clip:
             c = self.crop
             options.append(f"xywh={c.x},{c.y},{c.width},{c.height}")
         if self.frame_rate is not None:
-            options.append(f"fps={self.frame_rate:g}")
+            options.append(f"fps={self.frame_rate!r}")
         if self.audio is not None:
             options.append(f"audio={self.audio.as_posix()}")
         return self.path.as_posix() + ("#" + "&".join(options) if options else "")
@@ -91,7 +93,7 @@ def _with_option(clip: Clip, text: str, key: str, value: str) -> Clip:
             )
         return replace(clip, crop=Crop(*(int(g) for g in match.groups())))
     if key == "fps":
-        if not re.fullmatch(r"\d+(\.\d+)?", value) or float(value) == 0:
+        if not re.fullmatch(r"\d{1,4}(\.\d{1,20})?", value) or float(value) == 0:
             raise CardError(f"clip '{text}': bad frame rate '{value}'", "Write for example fps=30")
         return replace(clip, frame_rate=float(value))
     if key == "audio" and value:

@@ -109,7 +109,7 @@ class FrameInput(Strict):
     crop: Literal["frame"]
     long_side: int = pydantic.Field(gt=0)
     mean: float
-    std: float
+    std: float = pydantic.Field(gt=0)
 
 
 class ArcFaceInput(Strict):
@@ -118,7 +118,7 @@ class ArcFaceInput(Strict):
     crop: Literal["arcface"]
     width: int = pydantic.Field(gt=0, le=112)
     mean: float
-    std: float
+    std: float = pydantic.Field(gt=0)
 
 
 class ExpressionInput(Strict):
@@ -129,7 +129,13 @@ class ExpressionInput(Strict):
     margin: float = pydantic.Field(ge=0)
     colour: Literal["rgb", "grey"]
     mean: float
-    std: float
+    std: float = pydantic.Field(gt=0)
+
+
+def _odd(number: int) -> int:
+    if number % 2 == 0:
+        raise ValueError("must be odd")
+    return number
 
 
 class SyncInput(Strict):
@@ -145,7 +151,7 @@ class SyncInput(Strict):
     crop: Literal["syncnet"]
     size: int = pydantic.Field(gt=0)
     scale: float = pydantic.Field(ge=0)
-    smoothing: int = pydantic.Field(gt=0, multiple_of=1)
+    smoothing: Annotated[int, pydantic.AfterValidator(_odd)] = pydantic.Field(gt=0)
     padding: int = pydantic.Field(ge=0, le=255)
 
 

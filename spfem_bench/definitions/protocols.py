@@ -14,10 +14,10 @@ from typing import ClassVar, Literal
 
 import pydantic
 
-from spfem_bench.definitions.cards import Card, Kind, Strict, load, names
+from spfem_bench.definitions.cards import Card, Kind, Strict, load, names, validate
 from spfem_bench.definitions.clips import Clip, inside
 from spfem_bench.definitions.metrics import ClipRole, PinnedFile, metric_card
-from spfem_bench.errors import CardError, unknown_name
+from spfem_bench.errors import CardError, UnknownNameError, unknown_name
 
 EMOTIONS = ("neutral", "angry", "disgusted", "fear", "happy", "sad", "surprised")
 """The papers' seven, in the papers' order."""
@@ -135,7 +135,13 @@ def protocol(name: str) -> Protocol:
     """
     card = load(ProtocolCard, Kind.PROTOCOL, name)
     for metric in (*card.metrics, *card.not_applicable):
-        metric_card(metric)
+        lacking = set(metric_card(metric).compare) - {"output", *card.clips}
+        if lacking and metric in card.metrics:
+            raise CardError(
+                f"{card.path}: '{metric}' compares with '{min(lacking)}', of which the protocol "
+                "has no clips",
+                f"Add it under [clips], or put {metric} under [not_applicable] with the reason",
+            )
     return _read_items(card)
 
 
@@ -156,7 +162,7 @@ def _read_items(card: ProtocolCard) -> Protocol:
             raise CardError(f"{where}: the id '{row['id']}' is there twice")
         try:
             items[row["id"]] = _item(card, row)
-        except CardError as error:
+        except (CardError, UnknownNameError) as error:
             raise CardError(f"{where}: {error.problem}", error.remedy) from None
     if not items:
         raise CardError(f"{path}: the list is empty")
@@ -199,15 +205,19 @@ def read_list(path: Path) -> list[tuple[str, dict[str, str]]]:
     Raises:
         CardError: the file is absent, or a row has too few or too many cells.
     """
+    rows = []
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            for row in reader:
+                where = f"{path}, line {reader.line_num}"
+                if None in row or None in row.values():
+                    raise CardError(f"{where}: the number of cells differs from the header's")
+                rows.append((where, dict(row)))
     except OSError as error:
         raise CardError(f"{path}: {error.strerror}") from None
-    rows = []
-    for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
-        if None in row or None in row.values():
-            raise CardError(f"{path}, line {number}: the number of cells differs from the header's")
-        rows.append((f"{path}, line {number}", dict(row)))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CardError(f"{path} is not a CSV list in UTF-8: {error}") from None
     return rows
 
 
@@ -234,16 +244,21 @@ def dataset_card(name: str) -> DatasetCard:
 @cache
 def dataset_files(card: DatasetCard) -> Mapping[str, PinnedFile]:
     """Return a data set's files by path."""
-    files = {}
+    files: dict[str, PinnedFile] = {}
     for where, row in read_list(inside(card.path.parent, card.files)):
-        inside(Path(), row["path"])
-        url = card.url.replace("{commit}", card.commit).replace("{path}", row["path"])
+        for column in ("path", "sha256", "bytes"):
+            if column not in row:
+                raise CardError(f"{where}: the list lacks the column '{column}'")
+        name = row["path"]
         try:
-            files[row["path"]] = PinnedFile(
-                name=row["path"], sha256=row["sha256"], bytes=int(row["bytes"]), url=url
-            )
-        except (KeyError, ValueError) as error:
-            raise CardError(f"{where}: {error}") from None
+            inside(Path(), name)
+        except CardError as error:
+            raise CardError(f"{where}: {error.problem}", error.remedy) from None
+        if name in files:
+            raise CardError(f"{where}: the path '{name}' is there twice")
+        url = card.url.replace("{commit}", card.commit).replace("{path}", name)
+        pin = {"name": name, "sha256": row["sha256"], "bytes": row["bytes"], "url": url}
+        files[name] = validate(PinnedFile, pin, where)
     return files
 
 

@@ -37,9 +37,11 @@ class DataFolders:
         return pinned.cache_folder() / "data"
 
     def find(self, card: DatasetCard, file: PinnedFile) -> Path | None:
-        """Return where a file lies, right or wrong; None when it is nowhere."""
+        """Return where a file lies, a right one before a wrong one; None when it is nowhere."""
         folders = [f / card.name for f in (self.own, self.cache) if f is not None]
-        return next((p for f in folders if (p := inside(f, file.name)).is_file()), None)
+        found = [p for f in folders if (p := inside(f, file.name)).is_file()]
+        right = (p for p in found if file_sha256(p) == file.sha256)
+        return next(right, found[0] if found else None)
 
     def verified(self, card: DatasetCard, name: str) -> Path:
         """Return a pinned file's path after checking its hash.

@@ -172,7 +172,7 @@ def _start_worker(extractor: Extractor, workers: int) -> None:
     import torch
 
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
-    _worker.append(replace(extractor, threads=1))
+    _worker.append(extractor)
 
 
 def _work(wants: Mapping[Clip, frozenset[Role]]) -> dict[tuple[Clip, Role], ClipError]:

@@ -18,13 +18,12 @@ Detector = Callable[[Frame], list[Face]]
 """From a picture, uint8 (height, width, 3) RGB, to its faces, best score first."""
 
 
-def load_detector(card: NetworkCard, weights: WeightsStore, *, threads: int) -> Detector:
+def load_detector(card: NetworkCard, weights: WeightsStore) -> Detector:
     """Load the detector that a card describes.
 
     Args:
         card: architecture ``scrfd-ncnn`` or ``insightface-detector``.
         weights: where its files are looked for.
-        threads: processor threads to use; changes no result.
 
     Raises:
         WeightsError: weights missing, not the pinned ones, or not a detector's.
@@ -32,7 +31,7 @@ def load_detector(card: NetworkCard, weights: WeightsStore, *, threads: int) -> 
     if card.detector is None or not isinstance(card.input, FrameInput):
         raise CardError(f"{card.path}: a detector's card needs [detector] and crop = 'frame'")
     if card.architecture == "scrfd-ncnn":
-        return _scrfd_ncnn(card, card.input, card.detector, weights, threads)
+        return _scrfd_ncnn(card, card.input, card.detector, weights)
     return _insightface(card, card.input, card.detector, weights)
 
 
@@ -41,7 +40,6 @@ def _scrfd_ncnn(
     frame_input: FrameInput,
     settings: DetectorSettings,
     weights: WeightsStore,
-    threads: int,
 ) -> Detector:
     import cv2
     import ncnn
@@ -50,7 +48,7 @@ def _scrfd_ncnn(
         raise CardError(f"{card.path}: ncnn needs two files, .param first, then .bin")
     param, binary = weights.read(card)
     net = ncnn.Net()
-    net.opt.num_threads = threads
+    net.opt.num_threads = 1  # more would fight with torch's threads over the same processors
     for option in (
         "use_fp16_packed",
         "use_fp16_storage",
@@ -128,9 +126,16 @@ def _insightface(
     from insightface import model_zoo
 
     path = weights.verified_paths(card)[0]
-    model: Any = model_zoo.get_model(str(path), providers=["CPUExecutionProvider"])
-    if not hasattr(model, "detect"):
-        raise WeightsError(f"{path} is not a face detector that insightface knows", remedy(card))
+    try:
+        model: Any = model_zoo.get_model(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common kind
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise WeightsError(f"{path} cannot be read: {reason[:120]}", remedy(card)) from error
+    if not hasattr(model, "detect") or not getattr(model, "use_kps", True):
+        raise WeightsError(
+            f"{path} is not a face detector with five points that insightface knows", remedy(card)
+        )
+    model.input_mean, model.input_std = frame_input.mean, frame_input.std
     side = frame_input.long_side
     model.prepare(ctx_id=-1, input_size=(side, side), det_thresh=settings.threshold)
     model.nms_thresh = settings.overlap

@@ -207,6 +207,7 @@ def _settled(
             yield frame, [first, *(f for f in faces if f is not first)]
         else:
             yield frame, faces
+    held.clear()  # the frames have gone their way
     yield from source
 
 

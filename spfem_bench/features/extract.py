@@ -130,7 +130,6 @@ class Extractor:
     Attributes:
         faces: ``detect``, or ``aligned`` for clips that are face crops already.
         batch_size: frames in a batch; moves no score beyond rounding.
-        threads: processor threads for decoding and detection.
     """
 
     profile: ProfileCard
@@ -139,7 +138,6 @@ class Extractor:
     faces: Faces = "detect"
     batch_size: int = 32
     device: str = "cpu"
-    threads: int = 1
     progress: Progress = field(default_factory=Progress)
 
     # ---- keys -----------------------------------------------------------------------
@@ -184,7 +182,7 @@ class Extractor:
     @cached_property
     def _detector(self) -> Detector:
         card = self.profile.network("detector")
-        return load_detector(card, self.weights, threads=self.threads)
+        return load_detector(card, self.weights)
 
     @cached_property
     def _batchers(self) -> dict[tuple[Role, str], Batcher]:

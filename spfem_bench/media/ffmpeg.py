@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from spfem_bench.errors import ClipError
 
-FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,wav,mp3,flac,aac"
+FORMATS = "mov,matroska,avi,flv,ogg,wav,mp3,flac,aac"
 
 
 @cache
@@ -77,19 +77,49 @@ def probe(path: Path) -> MediaInfo:
     command = [program(), "-hide_banner", "-nostdin", "-protocol_whitelist", "file",
                "-format_whitelist", FORMATS, "-i", f"file:{path}"]  # fmt: skip
     said = subprocess.run(command, capture_output=True, check=False).stderr.decode(errors="replace")
-    if "Input #0" not in said:
+    if "\nInput #0" not in f"\n{said}":
         raise ClipError(
             f"{path}: not a readable video: {_reason(said, path)}",
             "Write it again as mp4, mov, mkv, webm or avi; a truncated download must be repeated",
         )
-    match = re.search(r"Duration: (\d+):(\d+):(\d+(?:\.\d+)?)", said)
+    _refuse_cut_mp4(path)
+    # Anchored to ffmpeg's indents: a title of the file's own may imitate its words.
+    match = re.search(r"(?m)^  Duration: (\d+):(\d+):(\d+(?:\.\d+)?)", said)
     duration = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None
     # A cover picture is a video stream of one frame, marked so.
-    video = re.search(r"Stream #0:\d+.*: Video: (?!.*attached pic).*?, (\d+)x(\d+)", said)
+    stream = r"(?m)^  Stream #0:\d+[^\n]*?: "
+    video = re.search(stream + r"Video: (?![^\n]*attached pic)[^\n]*?, (\d+)x(\d+)", said)
     size = (int(video[1]), int(video[2])) if video else None
-    if size and re.search(r"displaymatrix: rotation of -?(90|270)\.", said):
+    turned = r"(?im)^      display ?matrix: rotation of -?(90|270)\."
+    if video and size and re.search(turned, said[video.end() :].split("\n  Stream #0:")[0]):
         size = size[::-1]
-    return MediaInfo(duration, size, re.search(r"Stream #0:\d+.*: Audio: ", said) is not None)
+    return MediaInfo(duration, size, re.search(stream + "Audio: ", said) is not None)
+
+
+def _refuse_cut_mp4(path: Path) -> None:
+    """Refuse an mp4 or mov whose last box ends beyond the end of the file.
+
+    One that was cut exactly between two packets decodes without a complaint.
+    """
+    end = path.stat().st_size
+    with path.open("rb") as file:
+        at = 0
+        while at + 8 <= end:
+            file.seek(at)
+            head = file.read(16)
+            if at == 0 and head[4:8] not in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+                return  # another container
+            size = int.from_bytes(head[:4], "big")
+            if size == 1:
+                size = int.from_bytes(head[8:16], "big")
+            if size == 0:  # to the end of the file
+                return
+            at += max(size, 8)
+    if at > end:
+        raise ClipError(
+            f"{path}: truncated: {at - end} bytes are missing at its end",
+            "Write the clip again; a truncated download must be repeated",
+        )
 
 
 @contextmanager
@@ -117,8 +147,9 @@ def decoding(node: Any, path: Path, stdin: Iterator[bytes] | None = None) -> Ite
         )
         if process.stdout is None:
             raise RuntimeError("a pipe was asked for")
+        problems: list[ClipError] = []
         if stdin is not None:
-            Thread(target=_feed, args=(process, stdin), daemon=True).start()
+            Thread(target=_feed, args=(process, stdin, problems), daemon=True).start()
         try:
             yield process.stdout
             ended = process.wait()
@@ -126,25 +157,31 @@ def decoding(node: Any, path: Path, stdin: Iterator[bytes] | None = None) -> Ite
             process.stdout.close()
             process.kill()
             process.wait()
+        if problems:
+            raise problems[0]
         errors.seek(0)
         said = errors.read().decode(errors="replace")
-        # A file cut in the middle of a packet ends "well", with this message only.
-        if ended != 0 or "partial file" in said:
+        # A file cut in the middle of a packet ends "well", with one of these messages only.
+        if ended != 0 or "partial file" in said or "ended prematurely" in said:
             raise ClipError(
                 f"{path}: damaged or truncated: {_reason(said, path)}",
                 "Write the clip again; a truncated download must be repeated",
             )
 
 
-def _feed(process: subprocess.Popen[bytes], blocks: Iterator[bytes]) -> None:
+def _feed(
+    process: subprocess.Popen[bytes], blocks: Iterator[bytes], problems: list[ClipError]
+) -> None:
     if process.stdin is None:
         raise RuntimeError("a pipe was asked for")
     try:
         for block in blocks:
             process.stdin.write(block)
-        process.stdin.close()
+    except ClipError as error:
+        problems.append(error)
     except (BrokenPipeError, ValueError):
-        pass  # ffmpeg has ended; its own words say why
+        return  # ffmpeg has ended; its own words say why
+    process.stdin.close()
 
 
 def _reason(said: str, path: Path) -> str:

@@ -47,9 +47,13 @@ def frames(clip: Clip) -> Iterator[Frame]:
 
     if clip.path.is_dir():
         pictures = numbered_pictures(clip)
-        _check_crop(clip, _picture_size(pictures[0]))
-        node = graph.input("pipe:0", format="image2pipe", framerate=clip.frame_rate)
-        stdin: Iterator[bytes] | None = (p.read_bytes() for p in pictures)
+        height, width = _picture(pictures[0]).shape[:2]
+        _check_crop(clip, (width, height))
+        node = graph.input(
+            "pipe:0", format="rawvideo", pix_fmt="bgr24", video_size=(width, height),
+            framerate=repr(clip.frame_rate),
+        )  # fmt: skip
+        stdin: Iterator[bytes] | None = _raw_pictures(pictures, (height, width))
     else:
         size = ffmpeg.probe(clip.path).size
         if size is None:
@@ -58,7 +62,8 @@ def frames(clip: Clip) -> Iterator[Frame]:
         node, stdin = ffmpeg.local_input(clip.path), None
     stream = node.video
     if clip.crop and (clip.crop.x % 2 or clip.crop.y % 2):
-        stream = stream.filter("format", "rgb24")  # odd corners lie between chroma samples
+        # Odd corners lie between chroma samples: to RGB first.
+        stream = stream.filter("scale", flags=SCALER).filter("format", "rgb24")
     if clip.crop:
         c = clip.crop
         stream = stream.filter("crop", c.width, c.height, c.x, c.y, exact=1)
@@ -83,13 +88,29 @@ def _check_crop(clip: Clip, size: tuple[int, int]) -> None:
         )
 
 
-def _picture_size(path: Path) -> tuple[int, int]:
+def _picture(path: Path) -> Frame:
+    """Read a picture file: uint8 (height, width, 3), BGR, alpha dropped."""
     import cv2
 
-    picture = cv2.imread(str(path))
-    if picture is None:
-        raise ClipError(f"{path}: not a readable picture", "Write the frame again")
-    return picture.shape[1], picture.shape[0]
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+    # OpenCV fills up a JPEG that was cut; its end marker tells.
+    cut = path.suffix.lower() in (".jpg", ".jpeg") and b"\xff\xd9" not in content[-1024:].tobytes()
+    if picture is None or cut:
+        raise ClipError(f"{path}: not a readable picture, or cut short", "Write the frame again")
+    return np.asarray(picture)
+
+
+def _raw_pictures(paths: list[Path], shape: tuple[int, int]) -> Iterator[bytes]:
+    for path in paths:
+        picture = _picture(path)
+        if picture.shape[:2] != shape:
+            raise ClipError(
+                f"{path}: {picture.shape[1]} x {picture.shape[0]} pixels, the first frame has "
+                f"{shape[1]} x {shape[0]}",
+                "Write all frames in one size",
+            )
+        yield picture.tobytes()
 
 
 def _read_ppm(pipe: IO[bytes]) -> Frame | None:

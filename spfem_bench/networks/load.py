@@ -88,9 +88,11 @@ def _architecture(card: NetworkCard, content: bytes):  # type: ignore[no-untyped
 
         try:
             return MiniXception(), state_from_hdf5(content)
-        except (KeyError, OSError) as error:
+        except Exception as error:  # any HDF5 file may be here: h5py and permute raise many kinds
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise WeightsError(
-                f"the weights of '{card.name}' are not a mini-xception's: {error}", remedy(card)
+                f"the weights of '{card.name}' are not a mini-xception's: {reason[:120]}",
+                remedy(card),
             ) from error
     if card.architecture == "syncnet":
         from spfem_bench.networks.syncnet import SyncNet

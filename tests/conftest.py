@@ -1,0 +1,175 @@
+"""Fixtures: real clips and weights where they are, small videos made by the real ffmpeg."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from spfem_bench.definitions.cards import builtin_folder
+from spfem_bench.media import ffmpeg
+from spfem_bench.pinned import sha256_of
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("SPFEM_BENCH_TEST_MATERIAL", ROOT.parent / "shared"))
+
+WHY_NOT = (
+    "needs the authors' clips and the small networks, which this repository does not contain; "
+    "name their folder with SPFEM_BENCH_TEST_MATERIAL"
+)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or fills the user's cache, or sees the user's folders."""
+    monkeypatch.setenv("SPFEM_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+    for name in ("SPFEM_BENCH_WEIGHTS", "SPFEM_BENCH_DATA", "SPFEM_BENCH_CARDS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The folder of the authors' clips: ``stccl-page/`` and ``asccl-repo/``."""
+    if not (SHARED / "samples").is_dir():
+        pytest.skip(WHY_NOT)
+    return SHARED / "samples"
+
+
+@pytest.fixture(scope="session")
+def weights_folder() -> Path:
+    """The folder of small real networks."""
+    if not (SHARED / "weights").is_dir():
+        pytest.skip(WHY_NOT)
+    return SHARED / "weights"
+
+
+@pytest.fixture(scope="session")
+def run_ffmpeg() -> Callable[..., None]:
+    """Run the same ffmpeg that the product uses, with the given arguments."""
+
+    def run(*arguments: str | Path) -> None:
+        command = [ffmpeg.program(), "-v", "error", "-y", "-nostdin", *map(str, arguments)]
+        subprocess.run(command, check=True)
+
+    return run
+
+
+@dataclass(frozen=True)
+class World:
+    """A small benchmark of real strips: four clips of 1.6 s, two emotions, every metric.
+
+    SyncNet's weights are random (seeded) in the official file format, because the
+    trained ones cannot be had everywhere: only equality is tested with them.
+    """
+
+    cards: Path
+    data: Path
+    weights: Path
+
+    def environment(self, cache: Path) -> dict[str, str]:
+        return {
+            "SPFEM_BENCH_CARDS": str(self.cards),
+            "SPFEM_BENCH_DATA": str(self.data),
+            "SPFEM_BENCH_WEIGHTS": str(self.weights),
+            "SPFEM_BENCH_CACHE": str(cache),
+        }
+
+
+STRIPS = ("M003_source_sad_033", "W015_source_sad_028", "W015_source_happy_037",
+          "M012_source_happy_037")  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def world(
+    samples: Path,
+    weights_folder: Path,
+    run_ffmpeg: Callable[..., None],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> World:
+    """Build the small benchmark as a user would: cards and lists in a folder of his own."""
+    import torch
+    from syncnet_python.SyncNetModel import S
+
+    top = tmp_path_factory.mktemp("world")
+    cards, data, weights = top / "cards", top / "data", top / "weights"
+    for folder in ("metrics/networks", "metrics/profiles", "protocols/datasets"):
+        (cards / folder).mkdir(parents=True)
+    (data / "mini").mkdir(parents=True)
+    weights.mkdir()
+    for file in weights_folder.iterdir():
+        (weights / file.name).symlink_to(file)
+
+    # Networks: the light profile with a SyncNet of random weights.
+    torch.manual_seed(7)
+    torch.save(S().state_dict(), weights / "random.model", _use_new_zipfile_serialization=False)
+    builtin = builtin_folder()
+    card = (builtin / "metrics/networks/syncnet-v2.toml").read_text()
+    card = re.sub(r'sha256 = ".*"', f'sha256 = "{sha256_of(weights / "random.model")}"', card)
+    card = re.sub(r"(?m)^bytes = .*\n", "", card)
+    (cards / "metrics/networks/syncnet-random.toml").write_text(card)
+    profile = (builtin / "metrics/profiles/light.toml").read_text()
+    profile = profile.replace('sync = "syncnet-v2"', 'sync = "syncnet-random"')
+    (cards / "metrics/profiles/mini.toml").write_text(profile)
+
+    # Clips: the first 1.6 s (40 frames) of four strips, pixels and sound unchanged.
+    files, items = ["path,sha256,bytes"], ["id,speaker,emotion,file"]
+    for name in STRIPS:
+        target = data / "mini" / f"{name}.mkv"
+        run_ffmpeg("-i", samples / f"stccl-page/video_result/{name}.mp4", "-t", "1.6",
+                   "-c:v", "ffv1", "-c:a", "pcm_s16le", target)  # fmt: skip
+        files.append(f"{target.name},{sha256_of(target)},{target.stat().st_size}")
+        speaker, _, emotion, _ = name.split("_")
+        items.append(f"{name},{speaker},{emotion},{target.name}")
+    (cards / "protocols/datasets/mini.csv").write_text("\n".join(files) + "\n")
+    (cards / "protocols/mini.csv").write_text("\n".join(items) + "\n")
+    dataset = (builtin / "protocols/datasets/stccl-page.toml").read_text()
+    dataset = dataset.replace("stccl-page.csv", "mini.csv")
+    (cards / "protocols/datasets/mini.toml").write_text(dataset)
+    protocol = (builtin / "protocols/stccl-page-ned.toml").read_text()
+    protocol = protocol.replace("stccl-page-ned.csv", "mini.csv")
+    protocol = protocol.replace('dataset = "stccl-page"', 'dataset = "mini"')
+    protocol = re.sub(r"(?m)^emotions = .*$", 'emotions = ["happy", "sad"]', protocol)
+    (cards / "protocols/mini.toml").write_text(protocol)
+    return World(cards, data, weights)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command printed and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def common_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for the tests that only look at results: each feature is computed once."""
+    return tmp_path_factory.mktemp("common-cache")
+
+
+@pytest.fixture
+def spfem_bench(
+    world: World, tmp_path: Path, common_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Outcome]:
+    """Run the command line in this process, in the small benchmark, in an empty folder."""
+    from click.testing import CliRunner
+
+    from spfem_bench.cli.main import main
+
+    for name, value in world.environment(common_cache).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> Outcome:
+        result = CliRunner().invoke(main, [str(a) for a in arguments])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Outcome(result.exit_code, result.stdout, result.stderr)
+
+    return run

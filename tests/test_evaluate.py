@@ -1,0 +1,325 @@
+"""``spfem-bench eval`` on real strips, from the command line to the record."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spfem_bench.media.video import SCALER
+from tests.conftest import STRIPS, Outcome, World
+
+Run = Callable[..., Outcome]
+EVAL = ("eval", "--protocol", "mini", "--profile", "mini", "-q")
+
+
+def record_of(folder: Path, method: str = "stccl-vd-ned") -> dict[str, Any]:
+    record = json.loads((folder / "results" / "mini" / f"{method}.mini.json").read_text())
+    record.pop("timings")
+    return dict(record)
+
+
+def values(record: dict[str, Any]) -> dict[tuple[str, str], float]:
+    return {(s["metric"], s["emotion"]): s["value"] for s in record["scores"]}
+
+
+def test_json_carries_every_promised_field(spfem_bench: Run, tmp_path: Path) -> None:
+    done = spfem_bench(*EVAL, "--method", "stccl-ned", "--json")
+    assert done.code == 0, done.err
+    scores = json.loads(done.out)
+    for score in scores:
+        assert {
+            "method", "protocol", "setting", "metric", "emotion", "value", "low", "high",
+            "n_items", "n_frames", "n_refused", "signature",
+        } <= score.keys()  # fmt: skip
+        assert score["method"] == "stccl-vd-ned"  # the alias is resolved
+    assert {s["metric"] for s in scores} == {
+        "fad", "csim", "lse-d", "lse-c", "av-offset", "id-sim",
+    }  # fmt: skip
+    assert {s["emotion"] for s in scores} == {"happy", "sad", "avg"}
+    headline = {s["metric"]: s for s in scores if s["emotion"] == "avg"}
+    for metric, score in headline.items():
+        emotions = [s["value"] for s in scores if s["metric"] == metric and s["emotion"] != "avg"]
+        assert score["value"] == pytest.approx(sum(emotions) / 2, rel=1e-12)
+        assert score["low"] <= score["value"] <= score["high"] or metric == "fad"
+        assert (score["n_items"], score["n_refused"]) == (4, 0)
+    assert headline["csim"]["n_frames"] == 4 * 40
+    # LSE's windows: min(40 frames, sound) - 5 of each clip.
+    assert 4 * 30 <= headline["lse-d"]["n_frames"] <= 4 * 35
+    assert record_of(tmp_path)["complete"] is True
+
+
+def test_second_run_computes_no_network_and_is_identical(
+    spfem_bench: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert spfem_bench(*EVAL, "--method", "ned").code == 0
+    first = record_of(tmp_path, "ned")
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("a network was loaded")
+
+    monkeypatch.setattr("spfem_bench.features.extract.load_network", forbidden)
+    monkeypatch.setattr("spfem_bench.features.extract.load_detector", forbidden)
+    assert spfem_bench(*EVAL, "--method", "ned").code == 0
+    assert record_of(tmp_path, "ned") == first
+
+
+def test_processes_and_batch_sizes_move_no_score(
+    spfem_bench: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    for variant in ([], ["--batch-size", "7"], ["--workers", "3"]):
+        if variant:  # with none, the common cache serves: batches of 32, one process
+            monkeypatch.setenv("SPFEM_BENCH_CACHE", str(tmp_path / "-".join(variant)))
+        assert spfem_bench(*EVAL, "--method", "stccl-ned", *variant).code == 0
+        seen.append(values(record_of(tmp_path)))
+    for other in seen[1:]:
+        assert other == pytest.approx(seen[0], rel=1e-5)
+
+
+def test_killed_run_goes_on_and_ends_identical(world: World, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "spfem_bench", *EVAL, "--method", "stccl-ned"]
+
+    def start(folder: Path) -> subprocess.Popen[bytes]:
+        folder.mkdir(exist_ok=True)
+        environment = os.environ | world.environment(folder / "cache")
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+
+    assert start(tmp_path / "whole").wait() == 0
+    killed = start(tmp_path / "killed")
+    store = tmp_path / "killed" / "cache" / "features"
+    while killed.poll() is None and len(list(store.rglob("*.npz"))) < 4:
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    kept = {p: p.stat().st_mtime_ns for p in store.rglob("*.npz")}
+    assert start(tmp_path / "killed").wait() == 0
+    assert all(p.stat().st_mtime_ns == t for p, t in kept.items()), "kept features are not redone"
+    assert record_of(tmp_path / "killed") == record_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("damage", ["flipped byte", "cut short", "emptied"])
+def test_damaged_features_are_found_and_computed_again(
+    spfem_bench: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setenv("SPFEM_BENCH_CACHE", str(tmp_path / "cache"))
+    arguments = (*EVAL, "--method", "ned", "--metrics", "csim")
+    assert spfem_bench(*arguments).code == 0
+    first = record_of(tmp_path, "ned")
+    for path in (tmp_path / "cache" / "features").rglob("*.npz"):
+        content = bytearray(path.read_bytes())
+        content[-5] ^= 1
+        path.write_bytes(
+            {"flipped byte": content, "cut short": content[:-9], "emptied": b""}[damage]
+        )
+    assert spfem_bench(*arguments).code == 0
+    assert record_of(tmp_path, "ned") == first
+
+
+def test_control_source_does_nothing_and_the_table_says_so(
+    spfem_bench: Run, tmp_path: Path
+) -> None:
+    done = spfem_bench(*EVAL, "--method", "source", "--metrics", "fad,id-sim", "--json")
+    assert done.code == 0
+    headline = {s["metric"]: s for s in json.loads(done.out) if s["emotion"] == "avg"}
+    assert headline["fad"]["value"] == pytest.approx(0, abs=1e-6)
+    assert "the real clip itself" in headline["fad"]["note"]
+    assert headline["id-sim"]["value"] == pytest.approx(1)
+    assert headline["fad"]["kind"] == "control"
+
+
+# ---- a user's own method -----------------------------------------------------------------
+
+
+@pytest.fixture
+def own(samples: Path, tmp_path: Path, run_ffmpeg: Callable[..., None], world: World) -> Path:
+    """A folder of a user's outputs: the STCCL-VD columns of the strips, cut out losslessly."""
+    folder = tmp_path / "own videos"
+    folder.mkdir()
+    for name in STRIPS:
+        run_ffmpeg("-i", world.data / "mini" / f"{name}.mkv", "-vf", "crop=256:256:512:0",
+                   "-c:v", "ffv1", "-c:a", "copy", folder / f"{name}.mkv")  # fmt: skip
+    return folder
+
+
+def test_own_videos_score_as_the_published_columns_do(
+    spfem_bench: Run, own: Path, tmp_path: Path
+) -> None:
+    arguments = ("--metrics", "fad,csim,lse-d")
+    assert spfem_bench(*EVAL, "--method", "stccl-ned", *arguments).code == 0
+    done = spfem_bench(*EVAL, "--method", "my-model", "--videos", own, *arguments)
+    assert done.code == 0, done.err
+    assert values(record_of(tmp_path, "my-model")) == pytest.approx(
+        values(record_of(tmp_path)), rel=1e-6
+    )
+
+
+def test_folders_of_frames_with_sound_score_too(
+    spfem_bench: Run, own: Path, tmp_path: Path, run_ffmpeg: Callable[..., None]
+) -> None:
+    frames = tmp_path / "frames"
+    for name in STRIPS:
+        (frames / name).mkdir(parents=True)
+        # By our scaler: another way from YUV to RGB moves CSIM by half a percent.
+        run_ffmpeg("-i", own / f"{name}.mkv", "-vf", f"scale=flags={SCALER}",
+                   frames / name / "%06d.png")  # fmt: skip
+        run_ffmpeg("-i", own / f"{name}.mkv", frames / f"{name}.wav")
+    arguments = (*EVAL, "--method", "mine", "--metrics", "csim,lse-d", "--videos")
+    assert spfem_bench(*arguments, own).code == 0
+    video = values(record_of(tmp_path, "mine"))
+    done = spfem_bench(*arguments, frames, "--frame-rate", "30")
+    assert done.code == 0, done.err
+    assert values(record_of(tmp_path, "mine")) == pytest.approx(video, rel=1e-6)
+    refused = spfem_bench(*arguments, frames)
+    assert refused.code == 2
+    assert "needs its frame rate" in refused.err and "--frame-rate" in refused.err
+
+
+def test_preflight_names_what_is_missing_extra_and_unreadable_before_any_network(
+    spfem_bench: Run, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "spfem_bench.features.extract.Extractor.ensure",
+        lambda *_: pytest.fail("features were computed"),
+    )
+    (own / f"{STRIPS[0]}.mkv").unlink()
+    (own / f"{STRIPS[1]}.mkv").write_bytes(b"")
+    (own / "M003_source_sad_33.mp4").write_bytes(b"a name that nothing expects")
+    done = spfem_bench(*EVAL, "--method", "my-model", "--videos", own)
+    assert done.code == 2
+    assert f"{STRIPS[0]}.mp4" in done.err
+    assert "the file is empty" in done.err
+    assert "extra, expected by no item: M003_source_sad_33.mp4" in done.err
+    assert "--partial" in done.err
+
+
+def test_bad_videos_are_refused_one_by_one_and_the_rest_is_scored(
+    spfem_bench: Run, own: Path, tmp_path: Path, run_ffmpeg: Callable[..., None]
+) -> None:
+    # No face at all; two faces of one size; the fourth stays good.
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=256x256:r=25:d=1.6", own / "none.mkv")
+    (own / "none.mkv").replace(own / f"{STRIPS[0]}.mkv")
+    run_ffmpeg("-i", own / f"{STRIPS[1]}.mkv", "-filter_complex", "[0:v]split[a][b];[a][b]hstack",
+               "-c:v", "ffv1", "-c:a", "copy", own / "two.mkv")  # fmt: skip
+    (own / "two.mkv").replace(own / f"{STRIPS[1]}.mkv")
+    # A face in the first third only.
+    run_ffmpeg("-i", own / f"{STRIPS[2]}.mkv", "-vf", "drawbox=t=fill:enable='gte(n,16)'",
+               "-c:v", "ffv1", "-c:a", "copy", own / "third.mkv")  # fmt: skip
+    (own / "third.mkv").replace(own / f"{STRIPS[2]}.mkv")
+    arguments = (*EVAL[:-1], "--method", "mine", "--metrics", "csim", "--videos", own)
+    done = spfem_bench(*arguments)
+    assert done.code == 2
+    assert "no face in any of its 40 frames" in done.err
+    assert "two faces of similar size" in done.err
+    assert "a face in only" in done.err
+    scores = {s["emotion"]: s for s in record_of(tmp_path, "mine")["scores"]}
+    assert scores["avg"]["value"] is None
+    assert scores["happy"]["value"] is not None and scores["happy"]["n_refused"] == 1
+    partial = spfem_bench(*arguments, "--partial")
+    assert partial.code == 0
+    scores = {s["emotion"]: s for s in record_of(tmp_path, "mine")["scores"]}
+    assert scores["avg"]["partial"] is True and scores["avg"]["n_refused"] == 3
+    assert "partial:1of4" in scores["avg"]["signature"]
+
+
+def test_sound_missing_or_clip_too_short_refuses_lip_sync_only(
+    spfem_bench: Run, own: Path, tmp_path: Path, run_ffmpeg: Callable[..., None]
+) -> None:
+    run_ffmpeg("-i", own / f"{STRIPS[0]}.mkv", "-an", "-c:v", "copy", own / "silent.mkv")
+    (own / "silent.mkv").replace(own / f"{STRIPS[0]}.mkv")
+    run_ffmpeg("-i", own / f"{STRIPS[1]}.mkv", "-t", "0.2", "-c:v", "ffv1", "-c:a", "pcm_s16le",
+               own / "short.mkv")  # fmt: skip
+    (own / "short.mkv").replace(own / f"{STRIPS[1]}.mkv")
+    done = spfem_bench(
+        *EVAL[:-1], "--method", "mine", "--metrics", "fad,lse-d", "--videos", own, "--partial"
+    )
+    assert "has no sound" in done.err and "ffmpeg -i" in done.err
+    assert "too short for lip sync: 5 frames" in done.err
+    scores = {
+        s["metric"]: s for s in record_of(tmp_path, "mine")["scores"] if s["emotion"] == "avg"
+    }
+    assert scores["fad"]["n_items"] == 4 and not scores["fad"]["partial"]
+    assert scores["lse-d"]["n_items"] == 2 and scores["lse-d"]["n_refused"] == 2
+
+
+# ---- names, weights, folders -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--method", "stcl-ned"], "Did you mean 'stccl-ned'?"),
+        (["--method", "eat"], "has no published clips of 'eat'"),
+        (["--method", "ned", "--protocol", "minni"], "Did you mean 'mini'?"),
+        (["--method", "ned", "--metrics", "lsed"], "Did you mean 'lse-d'?"),
+        (["--method", "ned", "--profile", "lite"], "Did you mean 'light'?"),
+        (["--method", "mine", "--videos", "nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_unknown_names_suggest_near_ones(
+    spfem_bench: Run, arguments: list[str], expected: str
+) -> None:
+    done = spfem_bench(*EVAL, *arguments)
+    assert done.code == 1
+    assert expected in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+def test_missing_weights_say_what_to_type_and_leave_the_rest(
+    spfem_bench: Run, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    for file in world.weights.iterdir():
+        if file.name != "random.model":
+            (folder / file.name).symlink_to(file.resolve())
+    refused = spfem_bench(*EVAL, "--method", "ned", "--weights-dir", folder)
+    assert refused.code == 2
+    assert "spfem-bench networks fetch syncnet-random" in refused.err
+    done = spfem_bench(*EVAL, "--method", "ned", "--weights-dir", folder, "--partial", "--json")
+    assert done.code == 0
+    scores = {s["metric"]: s for s in json.loads(done.out) if s["emotion"] == "avg"}
+    assert scores["csim"]["value"] is not None
+    assert scores["lse-d"]["value"] is None and "networks fetch" in scores["lse-d"]["note"]
+
+
+def test_wrong_weights_are_never_loaded(spfem_bench: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "068.ckpt").write_bytes(b"not MobileFaceNet")
+    done = spfem_bench(*EVAL, "--method", "ned", "--metrics", "id-sim", "--weights-dir", folder)
+    assert done.code == 2
+    assert "wrong SHA-256" in done.err
+
+
+def test_results_folder_that_cannot_be_written(spfem_bench: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file, not a folder")
+    done = spfem_bench(
+        *EVAL, "--method", "ned", "--metrics", "csim", "--results", tmp_path / "file" / "below"
+    )
+    assert done.code == 1
+    assert "cannot write" in done.err and "Name a folder you may write to" in done.err
+
+
+def test_full_disk_is_one_line_and_leaves_no_half_file(
+    spfem_bench: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setenv("SPFEM_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("spfem_bench.features.store.os.replace", full)
+    done = spfem_bench(*EVAL, "--method", "ned", "--metrics", "csim")
+    assert done.code == 1
+    assert "No space left on device" in done.err and "Free some space" in done.err
+    assert not list(tmp_path.rglob(".new-*"))
