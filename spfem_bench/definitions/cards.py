@@ -77,9 +77,7 @@ def _plain(value: Any) -> Any:
 class Card(Strict):
     """What every card has: a name (its file's stem), a title and free notes."""
 
-    score_neutral: ClassVar[frozenset[str]] = frozenset(
-        {"title", "description", "notes", "citation", "licence", "source", "path"}
-    )
+    score_neutral: ClassVar[frozenset[str]] = frozenset({"title", "description", "notes", "path"})
     name: str
     title: str
     description: str = ""

@@ -71,7 +71,7 @@ class MetricCard(Card):
     """
 
     score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
-        "label", "direction", "range", "unit", "hides",
+        "label", "direction", "range", "unit", "hides", "citation",
     }  # fmt: skip
     version: int = pydantic.Field(gt=0)
     label: str
@@ -174,6 +174,10 @@ class DetectorSettings(Strict):
 
 class NetworkCard(Card):
     """A pretrained network: architecture, input contract, where its weights come from."""
+
+    score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
+        "source", "licence", "citation",
+    }  # fmt: skip
 
     role: Literal["detector", "identity", "expression", "sync"]
     architecture: Literal[

@@ -64,7 +64,7 @@ class ProtocolCard(Card):
     """
 
     score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
-        "outputs", "output_name", "published", "not_applicable", "metrics", "items",
+        "outputs", "output_name", "published", "not_applicable", "metrics", "items", "citation",
     }  # fmt: skip
     version: int = pydantic.Field(gt=0)
     setting: Literal["inter-id", "cross-id"]

@@ -287,8 +287,8 @@ def _latex(table: Table) -> str:
         multicolumn_format="c",
         column_format="ll" + "r" * len(heads),
     )
-    comments = [f"% {line}" for line in (*table.notes, *table.signatures)]
-    return body + "\n".join(comments) + "\n"
+    lines = (r"needs \usepackage{booktabs,multirow}", *table.notes, *table.signatures)
+    return body + "\n".join(f"% {line}" for line in lines) + "\n"
 
 
 def _escape(text: str) -> str:

@@ -1,0 +1,149 @@
+"""Tables are pure functions of run records: checked against text written by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spfem_bench.errors import CardError
+from spfem_bench.evaluation.record import load, save, scores
+from spfem_bench.reporting.published import published_rows
+from spfem_bench.reporting.tables import make_table, render, score_lines
+
+
+def record(
+    method: str,
+    label: str,
+    values: Mapping[tuple[str, str], float | None],
+    *,
+    kind: str = "system",
+    sign: str = "s",
+    partial: bool = False,
+    published: bool = False,
+) -> dict[str, Any]:
+    """A run record as docs/run_record.md describes it, with only what tables need."""
+    return {
+        "schema": 1,
+        "method": {"name": method, "label": label, "kind": kind},
+        "protocol": {
+            "name": "p",
+            "setting": "cross-id",
+            "published": {"dataset": "mead", "setting": "cross-id"} if published else None,
+        },
+        "profile": "light",
+        "scores": [
+            {
+                "method": method, "protocol": "p", "setting": "cross-id", "profile": "light",
+                "metric": metric, "emotion": emotion, "value": value,
+                "low": None if value is None else value - 1,
+                "high": None if value is None else value + 1,
+                "n_items": 0 if value is None else 2, "n_frames": 9, "n_refused": 0,
+                "n_frames_refused": 0, "partial": partial, "kind": "reproduced",
+                "note": "no clips" if value is None else "",
+                "signature": "" if value is None else f"{metric}|{sign}",
+            }
+            for (metric, emotion), value in values.items()
+        ],
+    }  # fmt: skip
+
+
+NED = {("fad", "sad"): 4.0, ("fad", "avg"): 5.0, ("csim", "sad"): 0.7, ("csim", "avg"): 0.72}
+VD = {("fad", "sad"): 4.5, ("fad", "avg"): 3.0, ("csim", "sad"): 0.8, ("csim", "avg"): 0.81}
+
+
+def test_markdown_is_as_written_by_hand() -> None:
+    table = make_table([record("ned", "NED", NED), record("vd", "VD", VD)])
+    assert render(table, "markdown") == (
+        "| Setting   | Emotion   |   NED FAD↓ |   NED CSIM↑ |   VD FAD↓ |   VD CSIM↑ |\n"
+        "|-----------|-----------|------------|-------------|-----------|------------|\n"
+        "| cross-id  | Sad       |  **4.000** |       0.700 |     4.500 |  **0.800** |\n"
+        "| cross-id  | Avg.      |      5.000 |       0.720 | **3.000** |  **0.810** |\n"
+        "\n"
+        "- `fad|s`\n"
+        "- `csim|s`\n"
+    )
+
+
+def test_only_equal_signatures_are_compared() -> None:
+    other = record("vd", "NED + VD", VD, sign="another network")
+    assert "**" not in render(make_table([record("ned", "NED", NED), other]), "markdown")
+
+
+def test_controls_are_marked_and_never_best() -> None:
+    control = record("source", "source", {("fad", "avg"): 0.0}, kind="control")
+    systems = [record("ned", "NED", NED), record("vd", "NED + VD", VD)]
+    text = render(make_table([*systems, control]), "markdown")
+    assert "source‡ FAD↓" in text and "**0.000**" not in text
+    assert "**3.000**" in text
+    assert "‡ control" in text
+
+
+def test_partial_and_absent_numbers_say_so() -> None:
+    values = {**NED, ("lse-d", "avg"): None}
+    text = render(make_table([record("ned", "NED", values, partial=True)]), "markdown")
+    assert "NED* FAD↓" in text and "* partial" in text
+    assert "- No LSE-D: no clips" in text
+
+
+def test_published_rows_stand_beside_marked_and_are_not_compared() -> None:
+    table = make_table([record("ned", "NED", NED, published=True)])
+    text = render(table, "markdown")
+    assert "NED† (ASCCL, MEAD) FAD↓" in text
+    assert "4.448" in text  # NED's cross-ID average in table 1 of both papers
+    assert "† published, not computed here" in text
+    assert "**" not in text
+    assert "4.448" not in render(
+        make_table([record("ned", "NED", NED, published=True)], published=False), "markdown"
+    )
+
+
+def test_csv_keeps_full_precision_and_signatures() -> None:
+    table = make_table([record("ned", "NED", {("fad", "avg"): 1 / 3})])
+    rows = list(csv.DictReader(io.StringIO(render(table, "csv"))))
+    assert float(rows[0]["value"]) == 1 / 3
+    assert rows[0]["signature"] == "fad|s"
+    assert rows[0]["kind"] == "reproduced"
+
+
+def test_latex_is_a_booktabs_table_with_everything_escaped() -> None:
+    text = render(make_table([record("a_b", "A_B & 5 %", NED)]), "latex")
+    assert r"\toprule" in text and r"\multicolumn{2}{c}{A\_B \& 5 \%}" in text
+    assert r"FAD$\downarrow$ & CSIM$\uparrow$" in text
+    assert "Sad & 4.000 & 0.700" in text and r"Avg. & 5.000 & 0.720" in text
+    _, comments = text.split(r"\end{tabular}")
+    assert all(line.startswith("%") for line in comments.strip().splitlines())
+    assert "% fad|s" in comments
+
+
+def test_headline_text_gives_interval_and_counts() -> None:
+    text = score_lines(record("ned", "NED", NED))
+    assert "FAD↓" in text and "[4.000, 6.000]" in text and "2/2" in text
+
+
+def test_published_rows_keep_the_doubts() -> None:
+    rows = published_rows("ravdess", "cross-id")
+    doubtful = rows[(rows["method"] == "asccl-icface") & (rows["doubt"] != "")]
+    assert set(doubtful["emotion"]) == {"surprised", "avg"}
+    second = published_rows("mead", "cross-id")
+    assert set(second[second["kind"] == "second-hand"]["method"]) == {
+        "eat", "stccl-vd-eat", "dice-talk", "stccl-vd-dice-talk",
+    }  # fmt: skip
+
+
+def test_records_survive_the_disk_and_others_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ned.json"
+    save(record("ned", "NED", NED), path)
+    assert scores(load(path)) == scores(record("ned", "NED", NED))
+    for content, expected in (("[]", "not a run record"), ("{", "not a run record")):
+        path.write_text(content)
+        with pytest.raises(CardError, match=expected):
+            load(path)
+    path.write_text(json.dumps({"schema": 99}))
+    with pytest.raises(CardError, match="schema 99"):
+        load(path)
