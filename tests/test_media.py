@@ -787,3 +787,20 @@ def test_pictures_are_listed_by_number_not_by_name(make_folder):
     folder = make_folder("clip", numbered(12), "{:d}.png")
     names = [p.name for p in numbered_pictures(Clip(folder, None, 25.0))]
     assert names == [f"{n}.png" for n in range(12)]
+
+
+def test_a_span_of_time_cuts_frames_and_sound(
+    tmp_path: Path, run_ffmpeg: Callable[..., None]
+) -> None:
+    """At 25 fps the span from 0.2 s up to 0.6 s is frames 5 to 14, samples 3,200 to 9,600."""
+    path = tmp_path / "a.mkv"
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=2", "-f", "lavfi", "-i",
+               "sine=r=16000:d=2", "-c:v", "ffv1", "-pix_fmt", "bgr0", "-c:a", "pcm_s16le",
+               path)  # fmt: skip
+    whole, cut = Clip(path), Clip.parse(f"{path}#t=0.2,0.6")
+    pictures = list(frames(whole))
+    np.testing.assert_array_equal(np.stack(pictures[5:15]), np.stack(list(frames(cut))))
+    np.testing.assert_array_equal(audio.samples(whole)[3200:9600], audio.samples(cut))
+    assert content_id(whole) != content_id(cut)
+    with pytest.raises(ClipError, match="holds no frame"):
+        list(frames(Clip.parse(f"{path}#t=5,6")))

@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from spfem_bench.errors import CardError
 
-_OPTIONS = ("xywh", "fps", "audio")
+_NUMBER = r"\d{1,6}(?:\.\d{1,20})?"
+_OPTIONS = ("xywh", "t", "fps", "audio")
 
 
 @dataclass(frozen=True, order=True)
@@ -22,18 +23,28 @@ class Crop:
 
 
 @dataclass(frozen=True, order=True)
+class Span:
+    """A part of a clip's time, from ``start`` up to ``end``, in seconds."""
+
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, order=True)
 class Clip:
     """One talking-head video with its audio.
 
-    Written as ``path#xywh=x,y,w,h`` for a column of a strip (the syntax of W3C
-    media fragments), ``folder#fps=30&audio=sound.wav`` for numbered frames, and
-    a plain path for a whole video file.
+    Written as ``path#xywh=x,y,w,h&t=start,end`` for a column of a strip, up to
+    where it ends (the syntax of W3C media fragments), as
+    ``folder#fps=30&audio=sound.wav`` for numbered frames, and as a plain path
+    for a whole video file.
 
     Attributes:
         path: a video file, or a folder of numbered frames.
         crop: the part of the picture to use; all of it when None.
         frame_rate: frames a second, for a folder of frames only.
         audio: a sound file, for a folder of frames only.
+        span: the part of the time to use; all of it when None.
 
     >>> str(Clip.parse("strip.mp4#xywh=256,0,256,256").crop)
     'Crop(x=256, y=0, width=256, height=256)'
@@ -43,6 +54,7 @@ class Clip:
     crop: Crop | None = None
     frame_rate: float | None = None
     audio: Path | None = None
+    span: Span | None = None
 
     @classmethod
     def parse(cls, text: str) -> Clip:
@@ -67,6 +79,8 @@ class Clip:
         if self.crop:
             c = self.crop
             options.append(f"xywh={c.x},{c.y},{c.width},{c.height}")
+        if self.span:
+            options.append(f"t={self.span.start!r},{self.span.end!r}")
         if self.frame_rate is not None:
             options.append(f"fps={self.frame_rate!r}")
         if self.audio is not None:
@@ -92,8 +106,16 @@ def _with_option(clip: Clip, text: str, key: str, value: str) -> Clip:
                 "Write xywh=x,y,width,height in whole pixels, for example xywh=256,0,256,256",
             )
         return replace(clip, crop=Crop(*(int(g) for g in match.groups())))
+    if key == "t":
+        match = re.fullmatch(rf"({_NUMBER})?,({_NUMBER})", value)
+        if not match or float(match[1] or 0) >= float(match[2]):
+            raise CardError(
+                f"clip '{text}': bad time span '{value}'",
+                "Write t=start,end in seconds, for example t=0,3.6",
+            )
+        return replace(clip, span=Span(float(match[1] or 0), float(match[2])))
     if key == "fps":
-        if not re.fullmatch(r"\d{1,4}(\.\d{1,20})?", value) or float(value) == 0:
+        if not re.fullmatch(_NUMBER, value) or float(value) == 0:
             raise CardError(f"clip '{text}': bad frame rate '{value}'", "Write for example fps=30")
         return replace(clip, frame_rate=float(value))
     if key == "audio" and value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -205,19 +206,22 @@ def read_list(path: Path) -> list[tuple[str, dict[str, str]]]:
     Raises:
         CardError: the file is absent, or a row has too few or too many cells.
     """
-    rows = []
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                if None in row or None in row.values():
-                    raise CardError(f"{where}: the number of cells differs from the header's")
-                rows.append((where, dict(row)))
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise CardError(f"{path}: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CardError(f"{path} is not a CSV list in UTF-8: {error}") from None
+    except UnicodeDecodeError as error:
+        raise CardError(f"{path} is not in UTF-8: {error}") from None
+    if "\0" in text:  # Python 3.10's reader stops at it, later ones let it pass
+        line = text[: text.index("\0")].count("\n") + 1
+        raise CardError(f"{path}, line {line}: a NUL character", "Write the list as plain text")
+    rows = []
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    for row in reader:
+        where = f"{path}, line {reader.line_num}"
+        if None in row or None in row.values():
+            raise CardError(f"{where}: the number of cells differs from the header's")
+        rows.append((where, dict(row)))
     return rows
 
 

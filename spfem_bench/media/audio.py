@@ -36,6 +36,8 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
     if not ffmpeg.probe(path).has_audio:
         raise ClipError(f"{path}: has no sound", _mux_hint(path))
     stream = ffmpeg.local_input(path).audio.filter("aresample", **{"async": 1, "first_pts": 0})
+    if clip.span:
+        stream = stream.filter("atrim", start=clip.span.start, end=clip.span.end)
     output = stream.output("pipe:", format="s16le", ac=1, ar=SAMPLE_RATE)
     with ffmpeg.decoding(output, path) as pipe:
         content = pipe.read()

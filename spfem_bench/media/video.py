@@ -67,7 +67,11 @@ def frames(clip: Clip) -> Iterator[Frame]:
     if clip.crop:
         c = clip.crop
         stream = stream.filter("crop", c.width, c.height, c.x, c.y, exact=1)
-    stream = stream.filter("fps", FRAME_RATE, start_time=0).filter("scale", flags=SCALER)
+    stream = stream.filter("fps", FRAME_RATE, start_time=0)
+    if clip.span:
+        stream = stream.filter("trim", start=clip.span.start, end=clip.span.end)
+        stream = stream.filter("setpts", "PTS-STARTPTS")
+    stream = stream.filter("scale", flags=SCALER)
     # Every PPM picture carries its own size: no need to know it beforehand.
     output = stream.output("pipe:", format="image2pipe", vcodec="ppm", pix_fmt="rgb24")
     count = 0
@@ -76,7 +80,7 @@ def frames(clip: Clip) -> Iterator[Frame]:
             count += 1
             yield picture
     if count == 0:
-        raise ClipError(f"{clip.path}: holds no frame", "Write the clip again")
+        raise ClipError(f"{clip}: holds no frame", "Write the clip again, or mend its t=start,end")
 
 
 def _check_crop(clip: Clip, size: tuple[int, int]) -> None:
@@ -155,12 +159,12 @@ def numbered_pictures(clip: Clip) -> list[Path]:
 
 
 def content_id(clip: Clip) -> str:
-    """Return a hash of all that a clip is made of: its bytes, crop, frame rate and sound.
+    """Return a hash of all that a clip is made of: bytes, crop, span, frame rate and sound.
 
     Raises:
         ClipError: a file is absent.
     """
-    parts = [str(clip.crop), str(clip.frame_rate)]
+    parts = [str(clip.crop), str(clip.span), str(clip.frame_rate)]
     files = numbered_pictures(clip) if clip.path.is_dir() else [clip.path]
     parts += [file_sha256(p) for p in files]
     if clip.audio is not None:
