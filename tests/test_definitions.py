@@ -597,7 +597,7 @@ def test_a_list_with_a_line_end_in_a_name_is_refused(own_protocol, name):
 def test_a_cell_cannot_smuggle_in_a_sound_file_from_elsewhere(own_protocol):
     rows = "id,speaker,emotion,file,rate\na,M,happy,a,25\nb,M,sad,b,25&audio=../../etc/passwd\n"
     own_protocol(rows, clip="{file}#fps={rate}")
-    with pytest.raises(CardError, match="leaves its folder|a NUL character") as caught:
+    with pytest.raises(CardError, match="leaves its folder") as caught:
         protocol("mine")
     assert "line 3" in one_line(caught.value)
 
@@ -605,7 +605,7 @@ def test_a_cell_cannot_smuggle_in_a_sound_file_from_elsewhere(own_protocol):
 @pytest.mark.parametrize("name", ["../{id}.mp4", "/tmp/{id}.mp4", "{speaker}/../../{id}"])  # noqa: S108
 def test_an_output_name_that_leaves_its_folder_is_refused(own_protocol, name):
     path = own_protocol(more=f'output_name = "{name}"')
-    with pytest.raises(CardError, match="leaves its folder|a NUL character") as caught:
+    with pytest.raises(CardError, match="leaves its folder") as caught:
         protocol("mine")
     assert str(path) in one_line(caught.value)
 
@@ -619,7 +619,7 @@ def test_an_output_name_made_from_a_cell_cannot_leave_either(own_protocol):
 @pytest.mark.parametrize("items", ["../mine.csv", "/etc/passwd", "datasets/../../mine.csv"])
 def test_the_list_itself_must_lie_beside_its_card(own_protocol, items):
     own_protocol(items=items)
-    with pytest.raises(CardError, match="leaves its folder|a NUL character") as caught:
+    with pytest.raises(CardError, match="leaves its folder") as caught:
         protocol("mine")
     one_line(caught.value)
 
@@ -782,7 +782,7 @@ def test_an_own_data_set_is_read(own_dataset):
 @pytest.mark.parametrize("name", [n for n in ESCAPES if n])
 def test_a_data_set_that_names_a_file_elsewhere_is_refused(own_dataset, name):
     card = own_dataset(f"path,sha256,bytes\n{name},{SHA},5\n")
-    with pytest.raises(CardError, match="leaves its folder") as caught:
+    with pytest.raises(CardError, match="leaves its folder|a NUL character") as caught:
         dataset_files(card)
     assert "mine.csv, line 2" in one_line(caught.value)
 
