@@ -262,6 +262,7 @@ def test_sound_missing_or_clip_too_short_refuses_lip_sync_only(
         (["--method", "ned", "--metrics", "lsed"], "Did you mean 'lse-d'?"),
         (["--method", "ned", "--profile", "lite"], "Did you mean 'light'?"),
         (["--method", "mine", "--videos", "nowhere"], "nowhere: no such folder"),
+        (["--method", "../../x", "--videos", "."], "is no name for a method"),
     ],
 )
 def test_unknown_names_suggest_near_ones(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -178,6 +179,11 @@ def _method(name: str, protocol: Protocol, videos: Videos | None) -> MethodCard:
     if videos is not None:
         if not videos.folder.is_dir():
             raise ClipError(f"{videos.folder}: no such folder", "Give the folder of your outputs")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise UnknownNameError(
+                f"'{name}' is no name for a method",
+                "Use letters, digits, '.', '_' and '-': the run record is named after it",
+            )
         try:
             return method_card(name)
         except UnknownNameError:
