@@ -782,7 +782,7 @@ def test_an_own_data_set_is_read(own_dataset):
 @pytest.mark.parametrize("name", [n for n in ESCAPES if n])
 def test_a_data_set_that_names_a_file_elsewhere_is_refused(own_dataset, name):
     card = own_dataset(f"path,sha256,bytes\n{name},{SHA},5\n")
-    with pytest.raises(CardError, match="leaves its folder|a NUL character") as caught:
+    with pytest.raises(CardError, match=r"leaves its folder|a NUL character") as caught:
         dataset_files(card)
     assert "mine.csv, line 2" in one_line(caught.value)
 
