@@ -446,7 +446,7 @@ def test_an_unknown_key_suggests_the_near_one(own_cards, file, old, new, key, ne
         (PROFILE, "settle = 25", 'settle = ["25"]', "settle"),
         (PROTOCOL, 'setting = "cross-id"', 'setting = "crossid"', "setting"),
         (PROTOCOL, 'metrics = ["fad"', 'metrics = [3, "fad"', "metrics"),
-        (DATASET, 'commit = "3c8dff4"', "commit = 3", "commit"),
+        (DATASET, 'commit = "3c8dff482330e142eff5c9fe131d7db355d37d69"', "commit = 3", "commit"),
     ],
 )
 def test_a_bad_value_is_refused_with_file_and_key(own_cards, file, old, new, key):

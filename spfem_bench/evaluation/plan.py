@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.clips import Clip, inside
 from spfem_bench.definitions.metrics import (
     ClipRole,
@@ -22,7 +23,14 @@ from spfem_bench.definitions.protocols import (
     dataset_card,
     method_card,
 )
-from spfem_bench.errors import ClipError, SpfemBenchError, UnknownNameError, unknown_name
+from spfem_bench.errors import (
+    CardError,
+    ClipError,
+    SpfemBenchError,
+    UnknownNameError,
+    near_names,
+    unknown_name,
+)
 from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.video import numbered_pictures
@@ -185,11 +193,17 @@ def _method(name: str, protocol: Protocol, videos: Videos | None) -> MethodCard:
                 "Use letters, digits, '.', '_' and '-': the run record is named after it",
             )
         try:
-            return method_card(name)
+            card = method_card(name)
         except UnknownNameError:
             return MethodCard(name=name, title=name, label=name, path=Path(name))
-    controls = [c for c in ("source", "reference") if c in protocol.card.clips]
-    here = [*protocol.card.outputs, *controls]
+        if card.kind == "control" or card.name in protocol.card.outputs:
+            raise UnknownNameError(
+                f"'{name}' already has clips in '{protocol.name}', which yours would be taken for",
+                f"Give yours another name, for example --method my-{card.name}",
+            )
+        return card
+    controls = [c for c in map(method_card, names(Kind.METHOD)) if c.kind == "control"]
+    here = [*protocol.card.outputs, *(c.name for c in controls if c.clip in protocol.card.clips)]
     try:
         card = method_card(name)
     except UnknownNameError as error:
@@ -243,6 +257,11 @@ def _missing_weights(
     found = {}
     for metric in metrics:
         cards = [profile.network(metric.role)]
+        if metric.output not in cards[0].outputs:
+            raise CardError(
+                f"{metric.path}: '{cards[0].name}' has no output '{metric.output}'",
+                near_names(metric.output, cards[0].outputs),
+            )
         if protocol.card.faces == "detect":
             cards.append(profile.network("detector"))
         reason = next(filter(None, map(lacking, cards)), "")
@@ -270,7 +289,9 @@ def _find_clips(
         try:
             if own and videos is not None:
                 clip = videos.clip(item)
-                addresses[role] = str(replace(clip, path=clip.path.relative_to(videos.folder)))
+                sound = clip.audio and clip.audio.relative_to(videos.folder)
+                within = replace(clip, path=clip.path.relative_to(videos.folder), audio=sound)
+                addresses[role] = str(within)
             else:
                 listed = _listed(item, role, method)
                 addresses[role] = str(listed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -62,9 +63,9 @@ def check_writable(folder: Path) -> None:
     Raises:
         StorageError: the folder cannot be made or written.
     """
-    probe = folder / ".writable"
+    probe = folder / f".writable-{uuid.uuid4().hex}"
     write_atomically(probe, b"")
-    probe.unlink()
+    probe.unlink(missing_ok=True)
 
 
 def save(record: Mapping[str, Any], path: Path) -> None:
@@ -100,6 +101,13 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def scores(record: Mapping[str, Any]) -> list[Score]:
-    """Return a record's scores."""
+    """Return a record's scores.
+
+    Raises:
+        CardError: the record lacks something that a score must have.
+    """
     names = {f.name for f in fields(Score)}
-    return [Score(**{k: v for k, v in s.items() if k in names}) for s in record["scores"]]
+    try:
+        return [Score(**{k: v for k, v in s.items() if k in names}) for s in record["scores"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CardError(f"a run record is damaged: {error}", "Run the evaluation again") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -12,8 +13,11 @@ from datetime import datetime, timezone
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import (
+    ClipRole,
     FrechetSettings,
     MetricCard,
     Role,
@@ -21,13 +25,13 @@ from spfem_bench.definitions.metrics import (
 )
 from spfem_bench.errors import ClipError
 from spfem_bench.evaluation.plan import Plan, PlannedItem, Refusal
-from spfem_bench.evaluation.record import Score
+from spfem_bench.evaluation.record import SCHEMA, Score
 from spfem_bench.evaluation.signature import settings, signature
 from spfem_bench.features.extract import Extractor, Features, Progress
 from spfem_bench.features.store import digest
 from spfem_bench.media.video import content_id
 from spfem_bench.statistics import frechet, similarity, sync
-from spfem_bench.statistics.intervals import bootstrap
+from spfem_bench.statistics.intervals import bootstrap, interval
 
 AVERAGE = "avg"
 """The name of the mean over emotions, in the place of an emotion."""
@@ -82,7 +86,7 @@ def evaluate(plan: Plan, extractor: Extractor, *, workers: int, partial: bool) -
         scores.append(_empty_score(plan, name, f"not applicable: {reason}"))
     ended = time.perf_counter()
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "method": {
             "name": plan.method.name,
             "label": plan.method.label,
@@ -100,7 +104,8 @@ def evaluate(plan: Plan, extractor: Extractor, *, workers: int, partial: bool) -
             "published": plan.protocol.card.published and plan.protocol.card.published.settings(),
         },
         "profile": plan.profile.name,
-        "complete": not refusals and not plan.unavailable,
+        "complete": not plan.unavailable
+        and all(s.value is not None and not s.partial for s in scores if s.signature),
         "partial": partial,
         "scores": [asdict(s) for s in scores],
         "items": [_item_record(p, per_item.get(p.item.id, {})) for p in plan.items],
@@ -159,9 +164,13 @@ def compute_features(
         initargs=(quiet, workers),
     ) as pool:
         running = {pool.submit(_work, part): part for part in parts}
-        for future in as_completed(running):
-            failures.update(future.result())
-            extractor.progress.finished(len(running[future]))
+        try:
+            for future in as_completed(running):
+                failures.update(future.result())
+                extractor.progress.finished(len(running[future]))
+        except BaseException:  # a full disk, Ctrl-C: do not wait for what is queued
+            pool.shutdown(cancel_futures=True)
+            raise
     return failures
 
 
@@ -192,10 +201,11 @@ def _measure(
     for planned in plan.items:
         if any(role not in planned.clips for role in metric.compare):
             continue  # refused by the preflight
+        at_fault: ClipRole = metric.compare[0]
         try:
             features = []
             for role in metric.compare:
-                clip = planned.clips[role]
+                at_fault, clip = role, planned.clips[role]
                 if (clip, metric.role) in failures:
                     raise failures[clip, metric.role]
                 loaded = extractor.load(clip, metric.role)
@@ -203,14 +213,19 @@ def _measure(
                     raise ClipError(
                         f"{clip}: its features vanished from the store", "Run the command again"
                     )
+                if not all(np.isfinite(a).all() for a in loaded.outputs.values()):
+                    raise ClipError(
+                        f"{clip}: the {metric.role} network gave no finite numbers",
+                        "Look at the frames, and at the network's weights",
+                    )
                 features.append(loaded)
+            at_fault = metric.compare[0]
             results.append(_components(planned, metric, features))
         except ClipError as error:
-            address = planned.addresses[metric.compare[0]]
+            address = planned.addresses[at_fault]
+            reason, remedy = error.problem, error.remedy
             refused.append(
-                Refusal(
-                    planned.item.id, address, (metric.name,), "refused", error.problem, error.remedy
-                )
+                Refusal(planned.item.id, address, (metric.name,), "refused", reason, remedy)
             )
     return results, refused
 
@@ -243,6 +258,8 @@ def _components(
             )
         except ValueError as error:
             raise ClipError(f"{clip}: {error}") from error
+        if not math.isfinite(cosines.total):
+            raise ClipError(f"{clip}: a feature vector of zeros has no cosine")
         return result(cosines, total=cosines.total, count=cosines.count)
     windows = len(output.frames)
     if windows < card.min_windows:
@@ -274,15 +291,6 @@ def _aggregator(metric: MetricCard) -> Callable[[Sequence[Any]], float]:
     return lambda parts: sync.score(parts, report)
 
 
-def average(results: Sequence[ItemResult], score: Callable[[Sequence[Any]], float]) -> float:
-    """Return the plain mean over emotions of the score of each emotion's items."""
-    by_emotion: dict[str, list[Any]] = {}
-    for result in results:
-        by_emotion.setdefault(result.emotion, []).append(result.components)
-    values = [score(parts) for parts in by_emotion.values()]
-    return sum(values) / len(values)
-
-
 def _score(
     plan: Plan,
     metric: MetricCard,
@@ -291,39 +299,11 @@ def _score(
     *,
     partial: bool,
 ) -> list[Score]:
-    plain = _aggregator(metric)
-
-    # A bootstrap draws the same few clips of an emotion again and again.
-    @cache
-    def of_items(indices: tuple[int, ...]) -> float:
-        return plain([results[i].components for i in indices])
-
-    def mean_over_emotions(indices: Sequence[int]) -> float:
-        groups: dict[str, list[int]] = {}
-        for i in indices:
-            groups.setdefault(results[i].emotion, []).append(i)
-        values = [of_items(tuple(g)) for g in groups.values()]
-        return sum(values) / len(values)
-
+    """Score each emotion and their plain mean, each with its bootstrap over clips."""
+    score = _aggregator(metric)
     sign = signature(frozen, plan.profile.name, [r.item for r in results], len(plan.items))
-    expected = {
-        e: [p for p in plan.items if p.item.emotion == e] for e in plan.protocol.card.emotions
-    }
 
-    def row(emotion: str, chosen: list[int], n_expected: int, value: float | None) -> Score:
-        scorer = mean_over_emotions if emotion == AVERAGE else lambda d: of_items(tuple(d))
-        low = high = None
-        why = "incomplete: no headline score without --partial"
-        if not chosen:
-            why = (
-                f"no clip of '{emotion}' could be scored"
-                if emotion != AVERAGE
-                else "no clip could be scored"
-            )
-        elif emotion != AVERAGE:
-            why = "too few frames"
-        if value is not None:
-            low, high = bootstrap(len(chosen), lambda drawn: scorer([chosen[i] for i in drawn]))
+    def row(emotion: str, chosen: Sequence[ItemResult], n_expected: int, **more: Any) -> Score:
         return Score(
             method=plan.method.name,
             protocol=plan.protocol.name,
@@ -331,36 +311,70 @@ def _score(
             profile=plan.profile.name,
             metric=metric.name,
             emotion=emotion,
-            value=value,
-            low=low,
-            high=high,
             n_items=len(chosen),
-            n_frames=sum(results[i].n_frames for i in chosen),
+            n_frames=sum(r.n_frames for r in chosen),
             n_refused=n_expected - len(chosen),
-            n_frames_refused=sum(results[i].n_frames_refused for i in chosen),
+            n_frames_refused=sum(r.n_frames_refused for r in chosen),
             partial=len(chosen) < n_expected,
             kind="control" if plan.method.kind == "control" else "reproduced",
-            note=_note(metric, [results[i] for i in chosen], plan) if value is not None else why,
             signature=sign,
+            **more,
         )
 
-    rows = []
-    for emotion, items in expected.items():
-        chosen = [i for i, r in enumerate(results) if r.emotion == emotion]
-        try:
-            value = of_items(tuple(chosen)) if chosen else None
-        except ValueError:
-            value = None
-        rows.append(row(emotion, chosen, len(items), value))
-    everything = list(range(len(results)))
+    rows: list[Score] = []
+    values: list[float | None] = []
+    resampled = []
+    alone = 0  # emotions that stand on one clip
+    for emotion in plan.protocol.card.emotions:
+        n_expected = sum(p.item.emotion == emotion for p in plan.items)
+        chosen = [r for r in results if r.emotion == emotion]
+        if not chosen:
+            note = f"no clip of '{emotion}' could be scored"
+            rows.append(row(emotion, [], n_expected, value=None, low=None, high=None, note=note))
+            continue
+        parts = [r.components for r in chosen]
+
+        # A bootstrap of few clips draws the same ones again and again.
+        @cache
+        def drawn(indices: tuple[int, ...], parts: tuple[Any, ...] = tuple(parts)) -> float:
+            try:
+                return score([parts[i] for i in indices])
+            except ValueError:
+                return math.nan
+
+        value = drawn(tuple(range(len(parts))))
+        draws = bootstrap(len(parts), lambda d, f=drawn: f(tuple(d)), metric.resamples)  # type: ignore[misc]
+        values.append(None if math.isnan(value) else value)
+        resampled.append(draws)
+        alone += len(parts) == 1
+        low, high = interval(draws) if len(parts) > 1 else (None, None)
+        note = _note(metric, chosen, plan) if values[-1] is not None else "too few frames"
+        rows.append(
+            row(emotion, chosen, n_expected, value=values[-1], low=low, high=high, note=note)
+        )
+
     whole = len(results) == len(plan.items)
-    headline = None
-    if results and (whole or partial):
-        try:
-            headline = mean_over_emotions(everything)
-        except ValueError:
-            headline = None
-    rows.append(row(AVERAGE, everything, len(plan.items), headline))
+    known = [v for v in values if v is not None]
+    headline, low, high = None, None, None
+    note = "incomplete: no headline score without --partial"
+    if not results:
+        note = "no clip could be scored"
+    elif len(known) < len(values):
+        note = "too few frames in an emotion"
+    elif whole or partial:
+        headline = sum(known) / len(known)
+        # Clips are drawn within each emotion: the mean keeps its emotions in every draw.
+        if alone < len(known):
+            low, high = interval(np.mean(resampled, axis=0))
+        note = _note(metric, results, plan)
+        if alone:
+            note += (
+                f"{'; ' if note else ''}one clip in {alone} of {len(known)} emotions, which the "
+            )
+            note += "interval cannot see"
+    rows.append(
+        row(AVERAGE, results, len(plan.items), value=headline, low=low, high=high, note=note)
+    )
     return rows
 
 
@@ -380,8 +394,6 @@ def _note(metric: MetricCard, results: Sequence[ItemResult], plan: Plan) -> str:
         chosen = [p for p in plan.items if p.item.id in scored]
         if all(p.clips["output"] == p.clips["real"] for p in chosen):
             notes.append("the output is the real clip itself")
-    if len(results) == 1:
-        notes.append("one clip: no interval")
     return "; ".join(notes)
 
 

@@ -5,30 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from spfem_bench.definitions.metrics import MetricCard
 from spfem_bench.definitions.protocols import Protocol
-from spfem_bench.features.extract import Extractor
+from spfem_bench.features.extract import Extractor, software
 from spfem_bench.statistics import intervals
-
-SOFTWARE = (
-    "spfem-bench", "torch", "numpy", "scipy", "opencv-python", "insightface", "ncnn",
-    "python-speech-features", "syncnet-python",
-)  # fmt: skip
-"""Packages whose arithmetic is in the numbers."""
-
-
-def software() -> dict[str, str]:
-    """Return the versions of the packages whose arithmetic is in the numbers."""
-    found = {}
-    for name in SOFTWARE:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
 
 
 def settings(metric: MetricCard, protocol: Protocol, extractor: Extractor) -> dict[str, Any]:
@@ -39,8 +21,8 @@ def settings(metric: MetricCard, protocol: Protocol, extractor: Extractor) -> di
         "network": extractor.profile.network(metric.role).settings(),
         "faces": extractor.face_settings(),
         "media": extractor.media_settings(),
-        "interval": {"resamples": intervals.RESAMPLES, "seed": intervals.SEED},
-        "software": software(),
+        "seed": intervals.SEED,
+        "software": dict(software()),
     }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -125,16 +127,24 @@ def _insightface(
 ) -> Detector:
     from insightface import model_zoo
 
-    path = weights.verified_paths(card)[0]
+    content = weights.read(card)[0]
+    # insightface wants a path that ends in .onnx: a private one, with the bytes just verified.
+    folder = tempfile.TemporaryDirectory(prefix="spfem-bench-")
+    path = Path(folder.name) / "detector.onnx"
+    path.write_bytes(content)
     try:
         model: Any = model_zoo.get_model(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common kind
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise WeightsError(f"{path} cannot be read: {reason[:120]}", remedy(card)) from error
+        raise WeightsError(
+            f"the weights of '{card.name}' cannot be read: {reason[:120]}", remedy(card)
+        ) from error
     if not hasattr(model, "detect") or not getattr(model, "use_kps", True):
         raise WeightsError(
-            f"{path} is not a face detector with five points that insightface knows", remedy(card)
+            f"'{card.name}' is not a face detector with five points that insightface knows",
+            remedy(card),
         )
+    model.private_folder = folder  # it opens the file again for each new picture size
     model.input_mean, model.input_std = frame_input.mean, frame_input.std
     side = frame_input.long_side
     model.prepare(ctx_id=-1, input_size=(side, side), det_thresh=settings.threshold)

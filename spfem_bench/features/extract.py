@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -33,6 +34,25 @@ from spfem_bench.media.video import Frame
 from spfem_bench.networks import syncnet
 from spfem_bench.networks.load import BatchFunction, load_network
 from spfem_bench.networks.weights import WeightsStore
+
+SOFTWARE = (
+    "spfem-bench", "torch", "numpy", "scipy", "opencv-python", "scikit-image", "insightface",
+    "onnxruntime", "ncnn", "python-speech-features", "syncnet-python",
+)  # fmt: skip
+"""Packages whose arithmetic is in the numbers."""
+
+
+@cache
+def software() -> Mapping[str, str]:
+    """Return the versions of the packages whose arithmetic is in the numbers."""
+    found = {}
+    for name in SOFTWARE:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
 
 Faces = Literal["detect", "aligned"]
 Wants = Mapping[Clip, frozenset[Role]]
@@ -170,6 +190,8 @@ class Extractor:
             "media": self.media_settings(),
             "faces": self.face_settings(),
             "network": self.profile.network(role).settings() if role else None,
+            "software": dict(software()),
+            "device": self.device.partition(":")[0],
         }
 
     def load(self, clip: Clip, role: Role) -> Features | None:
@@ -219,8 +241,8 @@ class Extractor:
                 except ClipError as error:
                     failures[clip, role] = error
             if missing:
-                work = _OpenClip(self, clip, failures)
-                work.read(missing)
+                work = _OpenClip(self, clip, missing, failures)
+                work.read()
                 open_clips.append(work)
                 open_clips = [c for c in open_clips if not c.close()]
             self.progress.finished(1)
@@ -230,7 +252,9 @@ class Extractor:
             work.close()
         return failures
 
-    def tracked_frames(self, clip: Clip, track: FaceTrack) -> Iterator[tuple[Frame, Face | None]]:
+    def tracked_frames(
+        self, clip: Clip, track: FaceTrack, key: Mapping[str, Any] | None = None
+    ) -> Iterator[tuple[Frame, Face | None]]:
         """Yield a clip's frames with the subject's face, and fill *track* on the way.
 
         A stored track is used again; a new one is stored when the clip ends.
@@ -241,7 +265,7 @@ class Extractor:
                 track.faces.append(None)
                 yield picture, None
             return
-        key = self.key(clip, None)
+        key = key or self.key(clip, None)
         known = self.store.get(key)
         if known is not None:
             found = FaceTrack.from_arrays(known)
@@ -297,16 +321,21 @@ class _OpenClip:
         self,
         extractor: Extractor,
         clip: Clip,
+        roles: set[Role],
         failures: dict[tuple[Clip, Role], ClipError],
     ) -> None:
         self.extractor, self.clip, self.failures = extractor, clip, failures
+        # Now: should the file change while it is read, nothing is stored under the new bytes.
+        self.keys = {role: extractor.key(clip, role) for role in roles}
+        self.track_key = extractor.key(clip, None)
+        self.roles = roles
         self.outputs: dict[Role, _Outputs] = {}
         self.sound = _Outputs()
         self.track = FaceTrack()
 
-    def read(self, roles: set[Role]) -> None:
+    def read(self) -> None:
         """Send the clip's frames and sound through the networks; note what fails."""
-        x = self.extractor
+        x, roles = self.extractor, self.roles
         consumers: dict[Role, _Consumer] = {}
         samples = None
         if "sync" in roles:
@@ -315,10 +344,14 @@ class _OpenClip:
             except ClipError as error:
                 self.failures[self.clip, "sync"] = error
                 roles = roles - {"sync"}
+        if not roles:
+            return
         try:
             for role in sorted(roles):
                 consumers[role] = _consumer(x, role, self.outputs.setdefault(role, _Outputs()))
-            for index, (picture, face) in enumerate(x.tracked_frames(self.clip, self.track)):
+            for index, (picture, face) in enumerate(
+                x.tracked_frames(self.clip, self.track, self.track_key)
+            ):
                 if face is not None or x.faces == "aligned":
                     for consumer in consumers.values():
                         consumer.push(index, picture, face)
@@ -329,9 +362,11 @@ class _OpenClip:
                 self.track.check(self.clip, x.profile.faces)
             if samples is not None:
                 self._read_sound(samples)
-        except ClipError as error:
+        except (ClipError, ValueError) as error:
+            # ValueError: frames and stored track differ in number, the file has just changed.
+            problem = error if isinstance(error, ClipError) else ClipError(f"{self.clip}: {error}")
             for role in roles:
-                self._fail(role, error)
+                self._fail(role, problem)
 
     def _fail(self, role: Role, error: ClipError) -> None:
         self.failures[self.clip, role] = error
@@ -365,8 +400,9 @@ class _OpenClip:
                 kept = int(np.searchsorted(frames, len(self.sound.frames)))  # the last lack sound
                 arrays = {**{k: v[:kept] for k, v in arrays.items()}, **spoken}
                 frames = frames[:kept]
-            key = self.extractor.key(self.clip, role)
-            self.extractor.store.put(key, Features(arrays, frames, n_frames).to_arrays())
+            self.extractor.store.put(
+                self.keys[role], Features(arrays, frames, n_frames).to_arrays()
+            )
             del self.outputs[role]
         return not self.outputs
 

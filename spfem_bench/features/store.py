@@ -11,11 +11,11 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -57,7 +57,11 @@ class FeatureStore:
                 arrays = {name: file[name] for name in file.files}
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+        except OSError as error:  # not damage: someone else's file, or too many open ones
+            raise StorageError(
+                f"cannot read {path}: {error.strerror}", "Name a cache folder of your own"
+            ) from error
+        except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
             arrays = {}
         checksum = arrays.pop(CHECKSUM, None)
         if checksum is None or bytes(checksum).hex() != digest(arrays):
@@ -97,16 +101,16 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         StorageError: says whether the folder cannot be written or the disk is full.
     """
-    temporary = None
+    # Not tempfile's: a store may be shared, so files get the permissions of the umask.
+    temporary = path.with_name(f".new-{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
-            temporary = file.name
+        with temporary.open("xb") as file:
             yield file
         os.replace(temporary, path)  # noqa: PTH105  (atomic on every system)
     except BaseException as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         if not isinstance(error, OSError):
             raise
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.errors import ClipError
 from spfem_bench.media import ffmpeg
+from spfem_bench.media.video import FRAME_RATE, span_frames
 
 SAMPLE_RATE = 16_000
 """Samples a second of all decoded sound; SyncNet's."""
@@ -37,7 +38,8 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
         raise ClipError(f"{path}: has no sound", _mux_hint(path))
     stream = ffmpeg.local_input(path).audio.filter("aresample", **{"async": 1, "first_pts": 0})
     if clip.span:
-        stream = stream.filter("atrim", start=clip.span.start, end=clip.span.end)
+        first, last = (n / FRAME_RATE for n in span_frames(clip.span))  # as the picture is cut
+        stream = stream.filter("atrim", start=first, end=last)
     output = stream.output("pipe:", format="s16le", ac=1, ar=SAMPLE_RATE)
     with ffmpeg.decoding(output, path) as pipe:
         content = pipe.read()

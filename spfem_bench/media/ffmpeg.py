@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,17 +34,15 @@ def program() -> str:
 def version() -> str:
     """Return the version of the ffmpeg in use, such as ``7.1`` (it decides pixels)."""
     said = subprocess.run([program(), "-version"], capture_output=True, text=True, check=True)
-    match = re.search(r"ffmpeg version n?([\w.]+)", said.stdout)
+    match = re.search(r"ffmpeg version n?(\S+)", said.stdout)
     return match[1] if match else "unknown"
 
 
-def local_input(path: Path, **options: Any) -> Any:
+def local_input(path: Path) -> Any:
     """Return an ffmpeg-python input node for a local file."""
     import ffmpeg
 
-    return ffmpeg.input(
-        f"file:{path}", protocol_whitelist="file", format_whitelist=FORMATS, **options
-    )
+    return ffmpeg.input(f"file:{path}", protocol_whitelist="file", format_whitelist=FORMATS)
 
 
 @dataclass(frozen=True)
@@ -174,14 +172,14 @@ def _feed(
 ) -> None:
     if process.stdin is None:
         raise RuntimeError("a pipe was asked for")
-    try:
-        for block in blocks:
-            process.stdin.write(block)
-    except ClipError as error:
-        problems.append(error)
-    except (BrokenPipeError, ValueError):
-        return  # ffmpeg has ended; its own words say why
-    process.stdin.close()
+    with suppress(BrokenPipeError, ValueError):  # ffmpeg has ended; its own words say why
+        try:
+            for block in blocks:
+                process.stdin.write(block)
+        except ClipError as error:
+            problems.append(error)
+        finally:  # or ffmpeg waits for ever
+            process.stdin.close()
 
 
 def _reason(said: str, path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -12,7 +13,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.clips import Clip, Span
 from spfem_bench.errors import ClipError
 from spfem_bench.media import ffmpeg
 from spfem_bench.pinned import sha256_of
@@ -55,6 +56,8 @@ def frames(clip: Clip) -> Iterator[Frame]:
         )  # fmt: skip
         stdin: Iterator[bytes] | None = _raw_pictures(pictures, (height, width))
     else:
+        if clip.frame_rate is not None or clip.audio is not None:
+            raise ClipError(f"{clip}: fps= and audio= are for folders of frames", "Leave them out")
         size = ffmpeg.probe(clip.path).size
         if size is None:
             raise ClipError(f"{clip.path}: has no video stream", "Give a video, not a sound file")
@@ -69,7 +72,8 @@ def frames(clip: Clip) -> Iterator[Frame]:
         stream = stream.filter("crop", c.width, c.height, c.x, c.y, exact=1)
     stream = stream.filter("fps", FRAME_RATE, start_time=0)
     if clip.span:
-        stream = stream.filter("trim", start=clip.span.start, end=clip.span.end)
+        first, last = span_frames(clip.span)
+        stream = stream.filter("trim", start_frame=first, end_frame=last)
         stream = stream.filter("setpts", "PTS-STARTPTS")
     stream = stream.filter("scale", flags=SCALER)
     # Every PPM picture carries its own size: no need to know it beforehand.
@@ -81,6 +85,15 @@ def frames(clip: Clip) -> Iterator[Frame]:
             yield picture
     if count == 0:
         raise ClipError(f"{clip}: holds no frame", "Write the clip again, or mend its t=start,end")
+
+
+def span_frames(span: Span) -> tuple[int, int]:
+    """Return the first frame whose time lies in a span, and the first after it.
+
+    >>> span_frames(Span(0.2, 0.61))
+    (5, 16)
+    """
+    return math.ceil(span.start * FRAME_RATE - 1e-9), math.ceil(span.end * FRAME_RATE - 1e-9)
 
 
 def _check_crop(clip: Clip, size: tuple[int, int]) -> None:
@@ -96,8 +109,12 @@ def _picture(path: Path) -> Frame:
     """Read a picture file: uint8 (height, width, 3), BGR, alpha dropped."""
     import cv2
 
-    content = np.frombuffer(path.read_bytes(), np.uint8)
-    picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+    try:
+        content = np.frombuffer(path.read_bytes(), np.uint8)
+        picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+    except (cv2.error, OSError) as error:  # too large, no permission
+        reason = str(error).strip().splitlines()[0]
+        raise ClipError(f"{path}: not a readable picture: {reason}", "Write it again") from error
     # OpenCV fills up a JPEG that was cut; its end marker tells.
     cut = path.suffix.lower() in (".jpg", ".jpeg") and b"\xff\xd9" not in content[-1024:].tobytes()
     if picture is None or cut:

@@ -37,6 +37,8 @@ def load_network(
     """
     import torch
 
+    # Full float32 on every device: TF32 would move scores in the third digit.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     content = weights.read(card)[0]
     module, state = _architecture(card, content)
     try:

@@ -66,11 +66,6 @@ class WeightsStore:
             contents.append(pinned.read_verified(path, file, remedy(card)))
         return contents
 
-    def verified_paths(self, card: NetworkCard) -> list[Path]:
-        """Return paths of files just verified, for loaders that insist on a path."""
-        self.read(card)
-        return [p for p in self.paths(card) if p is not None]
-
 
 def remedy(card: NetworkCard) -> str:
     """Say how to get a network's weights."""

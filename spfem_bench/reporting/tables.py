@@ -10,6 +10,7 @@ import pandas as pd
 
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.protocols import EMOTIONS
+from spfem_bench.errors import CardError
 from spfem_bench.evaluation.record import scores
 from spfem_bench.reporting.published import published_rows
 
@@ -51,6 +52,10 @@ class Cell:
     high: float | None = None
     mark: str = ""
     signature: str = ""
+    n_items: int | None = None
+    n_frames: int | None = None
+    n_refused: int | None = None
+    n_frames_refused: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,7 @@ def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) 
     empty: dict[str, dict[str, set[str]]] = {}
     signatures: dict[str, None] = {}
     metrics: dict[str, None] = {}
+    every = {s.metric for r in records for s in scores(r)}
     several = len({(r["protocol"]["name"], r["profile"]) for r in records}) > 1
     kinds: set[str] = set()
     for record in records:
@@ -115,6 +121,10 @@ def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) 
         mark = MARKS[kind] + ("*" if partial else "")
         label = record["method"]["label"] + mark + (f" ({source})" if several else "")
         column = Column(record["method"]["name"], label, kind, source)
+        if column in columns:
+            raise CardError(
+                f"two records of '{column.method}' on {source}", "Give each method's record once"
+            )
         columns[column] = None
         kinds |= {kind} | ({"partial"} if partial else set())
         for s in rows:
@@ -125,28 +135,56 @@ def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) 
                 metric = metric_card(s.metric).label
                 empty.setdefault(s.note, {}).setdefault(metric, set()).add(label)
             key = (s.setting, s.emotion, column, s.metric)
-            cells[key] = Cell(s.value, s.low, s.high, "", s.signature)
-        for printed, key, cell in _published(record, set(metrics)) if published else ():
+            cells[key] = Cell(
+                s.value, s.low, s.high, "", s.signature,
+                s.n_items, s.n_frames, s.n_refused, s.n_frames_refused,
+            )  # fmt: skip
+        for printed, key, cell in _published(record, every) if published else ():
             columns[printed] = None
             kinds |= {printed.kind} | ({"doubt"} if cell.mark else set())
             cells[key] = cell
     settings = list(dict.fromkeys(k[0] for k in cells))
     listed = {(k[0], k[1]) for k in cells}
     order = [*EMOTIONS, *sorted({e for _, e in listed} - {*EMOTIONS, "avg"}), "avg"]
-    own = {(k[0], k[1]) for k in cells if k[2].kind in ("reproduced", "control")}
+    own_kinds = ("reproduced", "control")
+    own = {(k[0], k[1]) for k in cells if k[2].kind in own_kinds}
     rows_shown = tuple((s, e) for s in settings for e in order if (s, e) in own)
     legend = [LEGEND[k] for k in LEGEND if k in kinds]
+    counts = [_counts(c, rows_shown, metrics, cells) for c in columns if c.kind in own_kinds]
     return Table(
         tuple(columns),
         tuple(metrics),
         rows_shown,
         cells,
         (
-            *_reasons(empty, {c.label for c in columns if c.kind in ("reproduced", "control")}),
+            *filter(None, counts),
+            *_reasons(empty, {c.label for c in columns if c.kind in own_kinds}),
             *legend,
         ),
         tuple(signatures),
     )
+
+
+def _counts(
+    column: Column,
+    rows: Iterable[tuple[str, str]],
+    metrics: Iterable[str],
+    cells: Mapping[tuple[str, str, Column, str], Cell],
+) -> str:
+    """Say what a method's averages stand on, with their intervals."""
+    said = []
+    for setting in dict.fromkeys(s for s, e in rows if e == "avg"):
+        for metric in metrics:
+            cell = cells.get((setting, "avg", column, metric))
+            if cell is None or cell.value is None:
+                continue
+            interval = "" if cell.low is None else f" [{cell.low:.3f}, {cell.high:.3f}]"
+            refused = f", {cell.n_refused} refused" if cell.n_refused else ""
+            said.append(
+                f"{metric_card(metric).label} {cell.value:.3f}{interval} on {cell.n_items} clips"
+                f"{refused}, {cell.n_frames} frames"
+            )
+    return f"{column.label}, Avg. with 95 % interval: {'; '.join(said)}" if said else ""
 
 
 def _reasons(empty: Mapping[str, Mapping[str, set[str]]], methods: set[str]) -> list[str]:
@@ -209,13 +247,8 @@ def _head(metric: str) -> str:
     return f"{card.label}{ARROWS[card.direction]}"
 
 
-def _number(cell: Cell | None, *, interval: bool = False) -> str:
-    if cell is None or cell.value is None:
-        return "–"
-    text = f"{cell.value:.3f}{cell.mark}"
-    if interval and cell.low is not None and cell.high is not None:
-        text += f" [{cell.low:.3f}, {cell.high:.3f}]"
-    return text
+def _number(cell: Cell | None) -> str:
+    return "–" if cell is None or cell.value is None else f"{cell.value:.3f}{cell.mark}"
 
 
 def _emotion(name: str) -> str:

@@ -5,38 +5,42 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-RESAMPLES = 1000
 SEED = 0
+"""Seed of every bootstrap: the same clips give the same interval."""
 
 
 def bootstrap(
-    items: int, statistic: Callable[[Sequence[int]], float]
-) -> tuple[float | None, float | None]:
-    """Return the 95 % percentile bootstrap interval of a statistic of items.
+    items: int, statistic: Callable[[Sequence[int]], float], resamples: int
+) -> npt.NDArray[np.float64]:
+    """Return a statistic of items drawn with replacement, once for each resample.
 
-    Items (clips) are drawn with replacement; frames of one clip stay together,
-    because they are no independent observations.
+    Items (clips) are drawn whole: frames of one clip are no independent
+    observations.
 
     Args:
-        items: number of items.
-        statistic: from sorted indices of drawn items to the value; may raise
-            ValueError for a draw that it cannot score (left out).
+        items: number of items, at least one.
+        statistic: from sorted indices of drawn items to the value; NaN for a
+            draw that it cannot score.
+        resamples: number of draws.
 
     Returns:
-        Lower and upper bound, or None twice with fewer than two items: one clip
-        says nothing about the spread between clips.
+        float64 (resamples,).
     """
-    if items < 2:
-        return None, None
     generator = np.random.default_rng(SEED)
-    values = []
-    for _ in range(RESAMPLES):
-        try:
-            values.append(statistic(sorted(generator.integers(0, items, items).tolist())))
-        except ValueError:
-            continue
-    if not values:
+    draws = np.sort(generator.integers(0, items, (resamples, items)), axis=1)
+    return np.array([statistic(draw.tolist()) for draw in draws])
+
+
+def interval(values: npt.NDArray[np.float64]) -> tuple[float | None, float | None]:
+    """Return the 95 % percentile interval, or None twice when no draw could be scored.
+
+    >>> interval(np.arange(1001.0))
+    (25.0, 975.0)
+    """
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
         return None, None
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
