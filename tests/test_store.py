@@ -71,7 +71,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
         file.write(b"half")
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["a.json"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_files_have_the_permissions_of_the_umask(tmp_path: Path) -> None:
