@@ -1,6 +1,6 @@
 """Peak memory of feature extraction for a short and a long clip, side by side.
 
-    python benchmarks/memory.py CLIP [--seconds 10 600] [--profile light] [--roles identity,expression]
+    python benchmarks/memory.py CLIP [--seconds 10 600] [--profile light] [--roles identity]
 
 Each length runs in a process of its own: CLIP is repeated without re-encoding
 until it is long enough. Prints one line per length, and the difference.

@@ -149,7 +149,7 @@ def _odd(number: int) -> int:
 
 
 class SyncInput(Strict):
-    """SyncNet's crop of the lower face, from median-smoothed boxes (syncnet_python, ``run_pipeline.py``).
+    """SyncNet's crop, from median-smoothed boxes (syncnet_python, ``run_pipeline.py``).
 
     Attributes:
         size: side of the crop in pixels.

@@ -98,7 +98,7 @@ class FaceTrack:
         if with_face == 0:
             raise ClipError(
                 f"{clip}: no face in any of its {n} frames",
-                "Look with 'spfem-bench faces CLIP'; a face must be upright and at least 20 pixels",
+                "Look with 'spfem-bench faces CLIP'; a face must be upright and not too small",
             )
         if with_face < settings.min_coverage * n:
             raise ClipError(
