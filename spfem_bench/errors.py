@@ -50,8 +50,9 @@ def near_names(given: str, allowed: Iterable[str]) -> str:
     "Did you mean 'stccl-ned'? Allowed: ned, stccl-ned"
     """
     names = sorted(allowed)
-    close = get_close_matches(given, names, n=1)
-    hint = f"Did you mean '{close[0]}'? " if close else ""
+    lower = {name.lower(): name for name in names}
+    close = get_close_matches(given.lower(), lower, n=1)
+    hint = f"Did you mean '{lower[close[0]]}'? " if close else ""
     return f"{hint}Allowed: {', '.join(names) or '(none)'}"
 
 

@@ -20,6 +20,20 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(platformdirs.user_cache_dir("spfem-bench"))
 
 
+def named_folder(given: Path | None, variable: str) -> Path | None:
+    """Return the folder given, else the one an environment variable names, else None.
+
+    Raises:
+        StorageError: the folder does not exist.
+    """
+    named = os.environ.get(variable)
+    folder = given or (Path(named) if named else None)
+    if folder is not None and not folder.is_dir():
+        where = "" if given else f", named by {variable},"
+        raise StorageError(f"{folder}{where} is no folder", "Check its name")
+    return folder
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
@@ -68,11 +82,14 @@ def read_verified(path: Path, file: PinnedFile, remedy: str) -> bytes:
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != file.sha256:
-        raise WeightsError(
-            f"{path} is not the pinned file: SHA-256 {found[:16]}…, expected {file.sha256[:16]}…",
-            remedy,
-        )
+        raise WeightsError(mismatch(path, file, found), remedy)
     return content
+
+
+def mismatch(path: Path, file: PinnedFile, found: str) -> str:
+    """Say that a file is not the pinned one."""
+    expected = file.sha256
+    return f"{path} is not the pinned file: SHA-256 {found[:16]}…, expected {expected[:16]}…"
 
 
 def fetch(file: PinnedFile, folder: Path, *, progress: bool) -> Path:

@@ -693,7 +693,7 @@ def test_a_template_with_a_bad_clip_option_is_refused(own_protocol, clip):
 
 def test_a_protocol_with_an_unknown_metric_is_refused(own_protocol):
     own_protocol(more='not_applicable = {lse_d = "no sound"}')
-    with pytest.raises(UnknownNameError, match="Did you mean 'lse-d'"):
+    with pytest.raises(CardError, match=r"mine.toml: unknown metric.*Did you mean 'lse-d'"):
         protocol("mine")
 
 

@@ -174,13 +174,13 @@ def own_network(tmp_path, monkeypatch) -> Callable[..., NetworkCard]:
 
 def test_own_weights_are_read_from_the_cache(own_network):
     card = own_network(RIGHT)
-    assert WeightsStore().state(card) == "verified"
+    assert WeightsStore().check(card).state == "verified"
     assert WeightsStore().read(card) == [RIGHT]
 
 
 def test_missing_weights_say_what_to_type(own_network):
     card = own_network(RIGHT, put=False)
-    assert WeightsStore().state(card) == "missing"
+    assert WeightsStore().check(card).state == "missing"
     with pytest.raises(WeightsError, match=r"'mine' are missing \(mine\.ckpt\)") as caught:
         WeightsStore().read(card)
     message = one_line(caught.value)
@@ -197,6 +197,9 @@ def test_a_users_folder_is_searched_by_hash(own_network, tmp_path, monkeypatch):
     assert WeightsStore.locate().read(card) == [RIGHT]
     # A folder given by hand goes before the environment's.
     other = tmp_path / "other"
+    with pytest.raises(StorageError, match="other is no folder"):
+        WeightsStore.locate(other)
+    other.mkdir()
     assert WeightsStore.locate(other).own == other
 
 
@@ -209,7 +212,7 @@ def test_a_users_folder_goes_before_the_cache(own_network, tmp_path):
 def test_wrong_weights_are_refused_at_the_first_load(own_network):
     card = own_network(RIGHT)
     path = write(WeightsStore().cache / "mine.ckpt", WRONG)
-    assert WeightsStore().state(card) == "wrong hash"
+    assert WeightsStore().check(card).state == "wrong hash"
     with pytest.raises(WeightsError, match="is not the pinned file") as caught:
         WeightsStore().read(card)
     assert str(path) in one_line(caught.value)
@@ -229,7 +232,7 @@ def test_weights_changed_after_a_good_load_are_refused_at_the_next(own_network):
         store.read(card)
     with pytest.raises(WeightsError, match="is not the pinned file"):
         store.read(card)
-    assert store.state(card) == "wrong hash"
+    assert store.check(card).state == "wrong hash"
 
 
 def test_a_wrong_file_in_a_users_folder_does_not_hide_the_right_one_in_the_cache(
@@ -250,20 +253,20 @@ def test_a_wrong_file_in_a_users_folder_is_named_when_it_is_all_there_is(own_net
 
 def test_a_folder_of_weights_that_is_not_there_says_missing(own_network, tmp_path):
     card = own_network(RIGHT, put=False)
-    assert WeightsStore(tmp_path / "gone").state(card) == "missing"
+    assert WeightsStore(tmp_path / "gone").check(card).state == "missing"
 
 
 def test_a_network_with_one_of_two_files_is_missing(tmp_path):
     card = network_card("scrfd-500m")
     write(tmp_path / card.files[0].name, b"x")
-    assert WeightsStore(tmp_path).state(card) == "missing"
+    assert WeightsStore(tmp_path).check(card).state == "missing"
 
 
 @pytest.mark.parametrize("name", ["scrfd-500m", "mobilefacenet", "mini-xception"])
 def test_the_small_networks_are_verified(weights_folder, name):
     card = network_card(name)
     store = WeightsStore(weights_folder)
-    assert store.state(card) == "verified"
+    assert store.check(card).state == "verified"
     for content, file in zip(store.read(card), card.files, strict=True):
         assert hashlib.sha256(content).hexdigest() == file.sha256
         assert len(content) == file.bytes

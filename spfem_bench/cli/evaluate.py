@@ -70,7 +70,7 @@ def evaluate(
     data_dir: Path | None,
     quiet: bool,
 ) -> None:
-    r"""Score one method on a protocol.
+    """Score one method on a protocol.
 
     A preflight first lists what is missing, extra or unreadable. Features are
     kept, so that a second run computes no network and a killed one goes on. The
@@ -86,7 +86,7 @@ def evaluate(
 
     Without --partial, a method with missing or refused clips gets no headline
     score and exit code 2.
-    """
+    """  # noqa: D301
     import json
     from dataclasses import asdict
 
@@ -128,14 +128,17 @@ def evaluate(
                 click.echo(f"  {line}", err=True)
         if not plan.complete and not partial:
             click.echo("No headline score: add --partial to score what is there.", err=True)
+        if not plan.metrics or (not plan.complete and not partial):
             incomplete = True
             continue
         path = records.record_path(results, plan.protocol.name, plan.method.name, profile)
         records.check_writable(path.parent)
+        store = FeatureStore.locate()
+        records.check_writable(store.folder)
         extractor = Extractor(
             networks,
             weights,
-            FeatureStore.locate(),
+            store,
             faces=plan.protocol.card.faces,
             batch_size=batch_size,
             device=device,
@@ -143,10 +146,17 @@ def evaluate(
         )
         try:
             record = run(plan, extractor, workers=workers, partial=partial)
+        except KeyboardInterrupt:
+            click.echo("Interrupted. Run the command again: it goes on from here.", err=True)
+            sys.exit(130)
         finally:
             extractor.progress.close()
+        rows = records.scores(record)
+        if not quiet and (lost := records.replaced_metrics(path, rows)):
+            click.echo(f"{path} is replaced; it also had {', '.join(lost)}.", err=True)
         records.save(record, path)
-        incomplete = incomplete or not (record["complete"] or partial)
+        scored = any(s.value is not None for s in rows)
+        incomplete = incomplete or not scored or not (record["complete"] or partial)
         for refusal in record["refused"]:
             if refusal["kind"] == "refused" and not (quiet and partial):
                 click.echo(
@@ -154,7 +164,6 @@ def evaluate(
                     f"{refusal['remedy']}",
                     err=True,
                 )
-        rows = records.scores(record)
         printed += [asdict(s) for s in rows]
         if not as_json:
             click.echo(

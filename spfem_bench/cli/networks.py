@@ -47,7 +47,7 @@ def fetch(names: tuple[str, ...], profile: str | None, quiet: bool) -> None:
 
     store = WeightsStore.locate()
     for card in _chosen(names, profile):
-        if store.state(card) == "verified":
+        if store.check(card).state == "verified":
             click.echo(f"{card.name}: there and verified")
             continue
         click.echo(f"{card.name}: licence: {card.licence}")
@@ -67,10 +67,9 @@ def verify(names: tuple[str, ...], profile: str | None, weights_dir: Path | None
     store = WeightsStore.locate(weights_dir)
     failed = False
     for card in _chosen(names, profile):
-        state = store.state(card)
-        failed = failed or state != "verified"
-        hint = "" if state == "verified" else f". {remedy(card)}"
-        click.echo(f"{card.name}: {state}{hint}")
+        problem = store.check(card).problem
+        failed = failed or bool(problem)
+        click.echo(f"{card.name}: {f'{problem}. {remedy(card)}' if problem else 'verified'}")
     sys.exit(1 if failed else 0)
 
 
@@ -94,5 +93,5 @@ def network_rows(store: WeightsStore) -> tuple[list[str], list[list[str]]]:
     for name in card_names(Kind.NETWORK):
         card = network_card(name)
         size = sum(f.bytes or 0 for f in card.files) / 1e6
-        rows.append([name, card.role, f"{size:.1f} MB", store.state(card), card.title])
+        rows.append([name, card.role, f"{size:.1f} MB", store.check(card).state, card.title])
     return ["Network", "Role", "Size", "Weights", "Title"], rows

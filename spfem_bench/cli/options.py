@@ -36,7 +36,8 @@ def progress_bars(clips: int) -> Progress:
     class Bars(Progress):
         def __init__(self) -> None:
             def bar(position: int, **options: Any) -> tqdm[Any]:
-                return tqdm(position=position, leave=False, dynamic_ncols=True, **options)
+                # disable=None: no bars in a file or a pipe.
+                return tqdm(position=position, leave=False, disable=None, **options)
 
             self.clips = bar(0, total=clips, desc="clips   ", unit="clip")
             self.frames = bar(1, desc="decode  ", unit="frame")

@@ -8,7 +8,7 @@ import click
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--format",
     "style",
@@ -23,7 +23,7 @@ import click
     help="Show the papers' rows of the same methods beside them, marked.",
 )
 def table(runs: tuple[Path, ...], style: str, published: bool) -> None:
-    r"""Print run records in the papers' layout: settings x emotions x metrics.
+    """Print run records in the papers' layout: settings x emotions x metrics.
 
     Only numbers with one signature are compared by bold face. The signatures
     follow the table.
@@ -32,9 +32,10 @@ def table(runs: tuple[Path, ...], style: str, published: bool) -> None:
     Examples:
       spfem-bench table results/stccl-page-ned/*.json
       spfem-bench table --format latex results/*/*.json > table.tex
-    """
+    """  # noqa: D301
     from spfem_bench.evaluation.record import load
     from spfem_bench.reporting.tables import make_table, render
 
-    records = [load(path) for path in runs]
+    files = [f for p in runs for f in (sorted(p.rglob("*.json")) if p.is_dir() else [p])]
+    records = [load(path) for path in files]
     click.echo(render(make_table(records, published=published), style), nl=False)  # type: ignore[arg-type]

@@ -209,7 +209,8 @@ class FaceSettings(Strict):
         settle: frames, from the first with a face, over which the subject is chosen.
         min_overlap: IoU with the last box that a detection must have to continue it.
         max_gap: longest run of frames without the subject that is interpolated.
-        min_coverage: a clip with a smaller share of frames with a face is refused.
+        min_coverage: a clip is refused when the subject is seen (not interpolated) in a
+            smaller share of its frames.
         rival: a clip is refused when, in more than half of its frames, another
             face has at least this share of the subject's box area.
     """

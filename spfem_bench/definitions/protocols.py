@@ -142,7 +142,10 @@ def protocol(name: str) -> Protocol:
     """
     card = load(ProtocolCard, Kind.PROTOCOL, name)
     for metric in (*card.metrics, *card.not_applicable):
-        lacking = set(metric_card(metric).compare) - {"output", *card.clips}
+        try:
+            lacking = set(metric_card(metric).compare) - {"output", *card.clips}
+        except UnknownNameError as error:
+            raise CardError(f"{card.path}: {error.problem}", error.remedy) from None
         if lacking and metric in card.metrics:
             raise CardError(
                 f"{card.path}: '{metric}' compares with '{min(lacking)}', of which the protocol "
@@ -182,7 +185,10 @@ def _read_items(card: ProtocolCard) -> Protocol:
     absent = set(card.emotions) - {i.emotion for i in items.values()}
     if absent:
         raise CardError(f"{card.path}: no item has the emotion '{sorted(absent)[0]}'")
-    files = dataset_files(dataset_card(card.dataset))
+    try:
+        files = dataset_files(dataset_card(card.dataset))
+    except UnknownNameError as error:
+        raise CardError(f"{card.path}: {error.problem}", error.remedy) from None
     return Protocol(card, tuple(items.values()), _digest(items, files))
 
 

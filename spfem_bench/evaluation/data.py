@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +27,7 @@ class DataFolders:
     @classmethod
     def locate(cls, given: Path | None = None) -> DataFolders:
         """Take the folder given, else the one the environment names."""
-        named = os.environ.get("SPFEM_BENCH_DATA")
-        return cls(given or (Path(named) if named else None))
+        return cls(pinned.named_folder(given, "SPFEM_BENCH_DATA"))
 
     @property
     def cache(self) -> Path:
@@ -53,7 +51,10 @@ class DataFolders:
         if name not in files:
             raise ClipError(f"{name}: not a file of the data set '{card.name}'")
         path = self.find(card, files[name])
-        fetch = f"Type 'spfem-bench data fetch {card.name}', or name a folder with --data-dir"
+        fetch = (
+            f"Type 'spfem-bench data fetch {card.name}', or name with --data-dir the folder that "
+            f"holds {card.name}/"
+        )
         if path is None:
             raise ClipError(f"{card.name}/{name}: missing", fetch)
         if file_sha256(path) != files[name].sha256:

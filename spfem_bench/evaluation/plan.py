@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from spfem_bench.definitions.cards import Kind, names
@@ -123,7 +124,8 @@ class Videos:
         if not found:
             raise ClipError(
                 f"{self.folder / item.output_name}: missing",
-                f"Expected: {item.output_name} (or a folder of frames, {stem}/)",
+                "Names must be exactly these; .avi, .mov, .mkv, .webm, or a folder of frames will "
+                "do in the place of .mp4",
             )
         if len(found) > 1:
             raise ClipError(f"{self.folder}: {' and '.join(found)} for one item", "Keep one")
@@ -245,14 +247,12 @@ def _missing_weights(
     profile: ProfileCard,
     weights: WeightsStore,
 ) -> Mapping[str, str]:
-    states: dict[str, str] = {}
+    problems: dict[str, str] = {}
 
     def lacking(card: NetworkCard) -> str:
-        state = states.setdefault(card.name, weights.state(card))
-        if state == "verified":
-            return ""
-        what = "are missing" if state == "missing" else "are not the pinned ones (wrong SHA-256)"
-        return f"the weights of '{card.name}' {what}. {remedy(card)}"
+        if card.name not in problems:
+            problems[card.name] = weights.check(card).problem
+        return f"{problems[card.name]}. {remedy(card)}" if problems[card.name] else ""
 
     found = {}
     for metric in metrics:
@@ -325,25 +325,26 @@ def _check_readable(clip: Clip) -> None:
 def plan_summary(plan: Plan) -> list[str]:
     """Return the preflight's findings, one line each."""
     lines = [f"{name}: {reason}" for name, reason in _grouped(plan.unavailable).items()]
-    missing = [r for r in plan.refusals if r.kind == "missing"]
-    seen: set[tuple[str, str]] = set()
-    unique = []
-    for r in missing:
-        key = (r.reason, r.remedy)
-        if key not in seen:
-            seen.add(key)
-            unique.append(r)
-    if unique:
-        absent = {r.item for r in unique}
-        lines.append(f"missing for {len(absent)} of {len(plan.items)} items:")
-        lines += [f"  {r.reason.removesuffix(': missing')}" for r in unique]
-        lines += [f"  {remedy}" for remedy in dict.fromkeys(r.remedy for r in unique)][:3]
+    absent: dict[str, dict[str, str]] = {}  # by remedy: what is missing, for which item
     for r in plan.refusals:
-        if r.kind != "missing" and (r.reason, r.remedy) not in seen:
-            seen.add((r.reason, r.remedy))
-            lines.append(str(SpfemBenchError(f"unreadable: {r.reason}", r.remedy)))
-    if plan.extra:
-        lines.append(f"extra, expected by no item: {', '.join(plan.extra)}")
+        if r.kind == "missing":
+            absent.setdefault(r.remedy, {})[r.reason.removesuffix(": missing")] = r.item
+    for remedy_, files in absent.items():
+        n_items = len(set(files.values()))
+        lines.append(f"missing, for {n_items} of {len(plan.items)} items:")
+        lines += [f"  {name}" for name in files]
+        lines.append(f"  {remedy_}")
+    unreadable = {
+        str(SpfemBenchError(f"unreadable: {r.reason}", r.remedy)): None
+        for r in plan.refusals
+        if r.kind == "unreadable"
+    }
+    lines += unreadable
+    expected = {Path(p.item.output_name).stem.lower(): p.item.output_name for p in plan.items}
+    for name in plan.extra:
+        close = get_close_matches(Path(name).stem.lower(), expected, n=1)
+        hint = f"; meant for {expected[close[0]]}?" if close else ""
+        lines.append(f"extra, expected by no item: {name}{hint}")
     return lines
 
 

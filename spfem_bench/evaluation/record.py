@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from spfem_bench.errors import CardError
+from spfem_bench.errors import CardError, StorageError
 from spfem_bench.features.store import write_atomically
 
 SCHEMA = 1
@@ -64,7 +64,10 @@ def check_writable(folder: Path) -> None:
         StorageError: the folder cannot be made or written.
     """
     probe = folder / f".writable-{uuid.uuid4().hex}"
-    write_atomically(probe, b"")
+    try:
+        write_atomically(probe, b"")
+    except StorageError as error:
+        raise StorageError(error.problem.replace(str(probe), str(folder)), error.remedy) from None
     probe.unlink(missing_ok=True)
 
 
@@ -78,6 +81,17 @@ def save(record: Mapping[str, Any], path: Path) -> None:
     write_atomically(path, (text + "\n").encode())
 
 
+def replaced_metrics(path: Path, new: Sequence[Score]) -> list[str]:
+    """Return the metrics that a record has now and a new one in its place would not have."""
+    if not path.is_file():
+        return []
+    try:
+        old = {s.metric for s in scores(load(path)) if s.value is not None}
+    except CardError:
+        return []
+    return sorted(old - {s.metric for s in new})
+
+
 def load(path: Path) -> dict[str, Any]:
     """Read a record.
 
@@ -88,7 +102,9 @@ def load(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
         schema = record["schema"]
     except OSError as error:
-        raise CardError(f"{path}: {error.strerror}") from None
+        raise CardError(
+            f"{path}: {error.strerror}", "Give files that 'spfem-bench eval' wrote"
+        ) from None
     except (ValueError, KeyError, TypeError):
         raise CardError(
             f"{path} is not a run record", "Give files that 'spfem-bench eval' wrote"

@@ -46,6 +46,7 @@ class ItemResult:
     components: Any
     n_frames: int
     n_frames_refused: int
+    n_frames_interpolated: int
     described: Mapping[str, Any]
 
 
@@ -77,12 +78,15 @@ def evaluate(plan: Plan, extractor: Extractor, *, workers: int, partial: bool) -
             per_item.setdefault(result.item, {})[metric.name] = {
                 "n_frames": result.n_frames,
                 "n_frames_refused": result.n_frames_refused,
+                "n_frames_interpolated": result.n_frames_interpolated,
                 **result.described,
             }
     refusals = _merged(refusals)
     for name, reason in plan.unavailable.items():
         scores.append(_empty_score(plan, name, reason))
-    for name, reason in plan.protocol.card.not_applicable.items():
+    asked = {m.name for m in plan.metrics} | plan.unavailable.keys()
+    everything = asked == set(plan.protocol.card.metrics)
+    for name, reason in plan.protocol.card.not_applicable.items() if everything else ():
         scores.append(_empty_score(plan, name, f"not applicable: {reason}"))
     ended = time.perf_counter()
     return {
@@ -243,6 +247,7 @@ def _components(
             components=parts,
             n_frames=parts.n_frames,
             n_frames_refused=output.n_frames - parts.n_frames,
+            n_frames_interpolated=output.n_interpolated,
             described=described,
         )
 
@@ -367,6 +372,9 @@ def _score(
         if alone < len(known):
             low, high = interval(np.mean(resampled, axis=0))
         note = _note(metric, results, plan)
+        if len(known) < len(plan.protocol.card.emotions):
+            note += f"{'; ' if note else ''}over {len(known)} of "
+            note += f"{len(plan.protocol.card.emotions)} emotions"
         if alone:
             note += (
                 f"{'; ' if note else ''}one clip in {alone} of {len(known)} emotions, which the "
@@ -389,7 +397,10 @@ def _note(metric: MetricCard, results: Sequence[ItemResult], plan: Plan) -> str:
         if len(by_emotion) == 1:
             notes += biased
         elif biased:
-            notes.append(f"biased upwards in {len(biased)} of {len(by_emotion)} emotions")
+            notes.append(
+                f"biased upwards in {len(biased)} of {len(by_emotion)} emotions: no more frames "
+                "than dimensions"
+            )
         scored = {r.item for r in results}
         chosen = [p for p in plan.items if p.item.id in scored]
         if all(p.clips["output"] == p.clips["real"] for p in chosen):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from functools import cache
@@ -24,6 +25,15 @@ def _cv2() -> Any:
     return cv2
 
 
+@cache
+def _norm_crop() -> Any:
+    from insightface.utils.face_align import norm_crop
+
+    # It calls a function that scikit-image means to remove; pyproject.toml holds that back.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=norm_crop.__module__)
+    return norm_crop
+
+
 def arcface(frame: Frame, face: Face | None, settings: ArcFaceInput) -> Frame:
     """Align a face by its five points to the ArcFace template (insightface's ``norm_crop``).
 
@@ -39,9 +49,7 @@ def arcface(frame: Frame, face: Face | None, settings: ArcFaceInput) -> Frame:
     if face is None:
         aligned = cv2.resize(frame, (112, 112), interpolation=cv2.INTER_AREA)
     else:
-        from insightface.utils.face_align import norm_crop
-
-        aligned = norm_crop(frame, face.points, 112)
+        aligned = _norm_crop()(frame, face.points, 112)
     side = (112 - settings.width) // 2
     return np.ascontiguousarray(aligned[:, side : side + settings.width])
 

@@ -94,15 +94,15 @@ class FaceTrack:
         Raises:
             ClipError: says which, with counts.
         """
-        n, with_face = len(self.faces), sum(f is not None for f in self.faces)
-        if with_face == 0:
+        n, seen = len(self.faces), sum(self.detected)
+        if seen == 0:
             raise ClipError(
                 f"{clip}: no face in any of its {n} frames",
                 "Look with 'spfem-bench faces CLIP'; a face must be upright and not too small",
             )
-        if with_face < settings.min_coverage * n:
+        if seen < settings.min_coverage * n:
             raise ClipError(
-                f"{clip}: a face in only {with_face} of {n} frames",
+                f"{clip}: a face in only {seen} of {n} frames",
                 f"{settings.min_coverage:.0%} are needed; cut the clip to where the face is",
             )
         if self.rivals > n / 2:

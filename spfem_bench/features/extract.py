@@ -67,16 +67,19 @@ class Features:
         outputs: arrays by output name, first axis over ``frames``.
         frames: int64 (N,), the frame (or first frame of the window) of each row.
         n_frames: frames of the clip, with or without a face.
+        n_interpolated: frames whose face was not seen but interpolated.
     """
 
     outputs: Mapping[str, npt.NDArray[np.float32]]
     frames: npt.NDArray[np.int64]
     n_frames: int
+    n_interpolated: int = 0
 
     def to_arrays(self) -> Arrays:
         """Return the features as named arrays for the store."""
         named: Arrays = {f"output.{k}": v for k, v in self.outputs.items()}
-        return {**named, "frames": self.frames, "n_frames": np.array([self.n_frames], np.int64)}
+        counts = np.array([self.n_frames, self.n_interpolated], np.int64)
+        return {**named, "frames": self.frames, "counts": counts}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Features:
@@ -86,8 +89,8 @@ class Features:
             for k, v in arrays.items()
             if k.startswith("output.")
         }
-        n_frames = int(np.asarray(arrays["n_frames"])[0])
-        return cls(outputs, np.asarray(arrays["frames"], np.int64), n_frames)
+        n_frames, n_interpolated = (int(n) for n in np.asarray(arrays["counts"]))
+        return cls(outputs, np.asarray(arrays["frames"], np.int64), n_frames, n_interpolated)
 
 
 class Progress:
@@ -400,9 +403,9 @@ class _OpenClip:
                 kept = int(np.searchsorted(frames, len(self.sound.frames)))  # the last lack sound
                 arrays = {**{k: v[:kept] for k, v in arrays.items()}, **spoken}
                 frames = frames[:kept]
-            self.extractor.store.put(
-                self.keys[role], Features(arrays, frames, n_frames).to_arrays()
-            )
+            between = sum(f is not None for f in self.track.faces) - sum(self.track.detected)
+            features = Features(arrays, frames, n_frames, between)
+            self.extractor.store.put(self.keys[role], features.to_arrays())
             del self.outputs[role]
         return not self.outputs
 

@@ -6,13 +6,20 @@ same bytes to the reader. No reader executes pickles.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from spfem_bench import pinned
 from spfem_bench.definitions.metrics import NetworkCard
 from spfem_bench.errors import WeightsError
+
+
+class Check(NamedTuple):
+    """How a network's weights are found: ``state`` in a word, ``problem`` in a sentence."""
+
+    state: Literal["verified", "missing", "wrong hash"]
+    problem: str
 
 
 @dataclass(frozen=True)
@@ -29,8 +36,7 @@ class WeightsStore:
     @classmethod
     def locate(cls, given: Path | None = None) -> WeightsStore:
         """Take the folder given, else the one the environment names."""
-        named = os.environ.get("SPFEM_BENCH_WEIGHTS")
-        return cls(given or (Path(named) if named else None))
+        return cls(pinned.named_folder(given, "SPFEM_BENCH_WEIGHTS"))
 
     @property
     def cache(self) -> Path:
@@ -41,15 +47,18 @@ class WeightsStore:
         """Return where each file of a network lies; None for those not found."""
         return [pinned.find(f, [self.cache], [self.own] if self.own else []) for f in card.files]
 
-    def state(self, card: NetworkCard) -> str:
-        """Return ``verified``, ``missing`` or ``wrong hash``."""
-        paths = self.paths(card)
-        if any(p is None for p in paths):
-            return "missing"
-        right = (
-            pinned.sha256_of(p) == f.sha256 for p, f in zip(paths, card.files, strict=True) if p
-        )
-        return "verified" if all(right) else "wrong hash"
+    def check(self, card: NetworkCard) -> Check:
+        """Look for a network's files and compare their hashes."""
+        found = list(zip(self.paths(card), card.files, strict=True))
+        absent = [file.name for path, file in found if path is None]
+        if absent:
+            names = ", ".join(absent)
+            return Check("missing", f"the weights of '{card.name}' are missing ({names})")
+        for path, file in found:
+            digest = pinned.sha256_of(path) if path else ""
+            if path and digest != file.sha256:
+                return Check("wrong hash", pinned.mismatch(path, file, digest))
+        return Check("verified", "")
 
     def read(self, card: NetworkCard) -> list[bytes]:
         """Return the verified bytes of each of a network's files, in the card's order.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -131,7 +132,7 @@ def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) 
             metrics[s.metric] = None
             if s.signature and s.value is not None:
                 signatures[s.signature] = None
-            if s.value is None and s.note:
+            if s.value is None and s.emotion == "avg":
                 metric = metric_card(s.metric).label
                 empty.setdefault(s.note, {}).setdefault(metric, set()).add(label)
             key = (s.setting, s.emotion, column, s.metric)
@@ -321,6 +322,7 @@ def _latex(table: Table) -> str:
         column_format="ll" + "r" * len(heads),
     )
     lines = (r"needs \usepackage{booktabs,multirow}", *table.notes, *table.signatures)
+    body = re.sub(r"\\cline\{[^}]*\}\n(?=\\bottomrule)", "", body)
     return body + "\n".join(f"% {line}" for line in lines) + "\n"
 
 
@@ -338,10 +340,13 @@ def score_lines(record: Mapping[str, Any]) -> str:
     """Return one evaluation as text: each metric's headline with interval and counts."""
     from tabulate import tabulate
 
-    lines = []
+    lines: list[list[object]] = []
+    said: set[str] = set()
     for s in scores(record):
         if s.emotion != "avg":
             continue
+        note = "as above" if s.value is None and s.note in said else s.note
+        said.add(s.note)
         card = metric_card(s.metric)
         interval = (
             f"[{s.low:.3f}, {s.high:.3f}]" if s.low is not None and s.high is not None else ""
@@ -353,7 +358,7 @@ def score_lines(record: Mapping[str, Any]) -> str:
                 interval,
                 f"{s.n_items}/{s.n_items + s.n_refused}",
                 s.n_frames,
-                s.note,
+                note,
             ]
         )
     heads = ["Metric", "Avg.", "95 % interval", "Clips", "Frames", "Note"]
