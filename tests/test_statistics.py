@@ -30,7 +30,8 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import SyncInput, network_card, profile_card
 from spfem_bench.faces import crop
 from spfem_bench.faces.track import FaceTrack
-from spfem_bench.features.extract import Extractor, Features
+from spfem_bench.features.extract import Extractor
+from spfem_bench.features.features import Features
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import audio
 from spfem_bench.networks.weights import WeightsStore

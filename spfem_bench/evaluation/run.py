@@ -27,7 +27,8 @@ from spfem_bench.errors import ClipError
 from spfem_bench.evaluation.plan import Plan, PlannedItem, Refusal
 from spfem_bench.evaluation.record import SCHEMA, Score
 from spfem_bench.evaluation.signature import settings, signature
-from spfem_bench.features.extract import Extractor, Features, Progress
+from spfem_bench.features.extract import Extractor, Progress
+from spfem_bench.features.features import Features
 from spfem_bench.features.store import digest
 from spfem_bench.media.video import content_id
 from spfem_bench.statistics import frechet, similarity, sync

@@ -28,7 +28,8 @@ from spfem_bench.errors import ClipError
 from spfem_bench.faces import crop
 from spfem_bench.faces.detect import Detector, load_detector
 from spfem_bench.faces.track import Face, FaceTrack, follow
-from spfem_bench.features.store import Arrays, FeatureStore
+from spfem_bench.features.features import Features
+from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import audio, ffmpeg, video
 from spfem_bench.media.video import Frame
 from spfem_bench.networks import syncnet
@@ -57,40 +58,6 @@ def software() -> Mapping[str, str]:
 Faces = Literal["detect", "aligned"]
 Wants = Mapping[Clip, frozenset[Role]]
 """Which networks have to see which clips."""
-
-
-@dataclass(frozen=True)
-class Features:
-    """What one network says about one clip.
-
-    Attributes:
-        outputs: arrays by output name, first axis over ``frames``.
-        frames: int64 (N,), the frame (or first frame of the window) of each row.
-        n_frames: frames of the clip, with or without a face.
-        n_interpolated: frames whose face was not seen but interpolated.
-    """
-
-    outputs: Mapping[str, npt.NDArray[np.float32]]
-    frames: npt.NDArray[np.int64]
-    n_frames: int
-    n_interpolated: int = 0
-
-    def to_arrays(self) -> Arrays:
-        """Return the features as named arrays for the store."""
-        named: Arrays = {f"output.{k}": v for k, v in self.outputs.items()}
-        counts = np.array([self.n_frames, self.n_interpolated], np.int64)
-        return {**named, "frames": self.frames, "counts": counts}
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Features:
-        """Rebuild features from the store's arrays."""
-        outputs = {
-            k.removeprefix("output."): np.asarray(v, np.float32)
-            for k, v in arrays.items()
-            if k.startswith("output.")
-        }
-        n_frames, n_interpolated = (int(n) for n in np.asarray(arrays["counts"]))
-        return cls(outputs, np.asarray(arrays["frames"], np.int64), n_frames, n_interpolated)
 
 
 class Progress:
@@ -213,7 +180,8 @@ class Extractor:
     def _batchers(self) -> dict[tuple[Role, str], Batcher]:
         return {}
 
-    def _batcher(self, role: Role, function: str) -> Batcher:
+    def batcher(self, role: Role, function: str) -> Batcher:
+        """Return the batches of one of a network's functions; the network is loaded first."""
         if (role, function) not in self._batchers:
             network = load_network(self.profile.network(role), self.weights, self.device)
             for name, run in network.items():
@@ -386,7 +354,7 @@ class _OpenClip:
         if problem:
             self._fail("sync", ClipError(f"{self.clip}: {problem}", "Give at least one second"))
             return
-        batcher = self.extractor._batcher("sync", "sound")
+        batcher = self.extractor.batcher("sync", "sound")
         windows = syncnet.sound_windows(syncnet.mfcc(samples), count)
         for start, window in enumerate(windows):
             batcher.add(window, self.sound.expect([start]))
@@ -420,7 +388,7 @@ def _consumer(x: Extractor, role: Role, outputs: _Outputs) -> _Consumer:
     card = x.profile.network(role)
     if isinstance(card.input, SyncInput):
         return _SyncConsumer(x, card.input, outputs)
-    return _FaceConsumer(x._batcher(role, "crops"), card, outputs)
+    return _FaceConsumer(x.batcher(role, "crops"), card, outputs)
 
 
 class _FaceConsumer:
@@ -446,7 +414,7 @@ class _SyncConsumer:
     """Runs of frames for SyncNet's lip tower."""
 
     def __init__(self, x: Extractor, settings: SyncInput, outputs: _Outputs) -> None:
-        self.batcher = x._batcher("sync", "frames")
+        self.batcher = x.batcher("sync", "frames")
         self.cropper = crop.SyncCropper(settings)
         self.size = settings.size
         self.outputs = outputs

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.features.extract import Features
+from spfem_bench.features.features import Features
 
 
 @dataclass(frozen=True)

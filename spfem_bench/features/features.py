@@ -1,0 +1,45 @@
+"""Features: what one network says about one clip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from spfem_bench.features.store import Arrays
+
+
+@dataclass(frozen=True)
+class Features:
+    """What one network says about one clip.
+
+    Attributes:
+        outputs: arrays by output name, first axis over ``frames``.
+        frames: int64 (N,), the frame (or first frame of the window) of each row.
+        n_frames: frames of the clip, with or without a face.
+        n_interpolated: frames whose face was not seen but interpolated.
+    """
+
+    outputs: Mapping[str, npt.NDArray[np.float32]]
+    frames: npt.NDArray[np.int64]
+    n_frames: int
+    n_interpolated: int = 0
+
+    def to_arrays(self) -> Arrays:
+        """Return the features as named arrays for the store."""
+        named: Arrays = {f"output.{k}": v for k, v in self.outputs.items()}
+        counts = np.array([self.n_frames, self.n_interpolated], np.int64)
+        return {**named, "frames": self.frames, "counts": counts}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Features:
+        """Rebuild features from the store's arrays."""
+        outputs = {
+            k.removeprefix("output."): np.asarray(v, np.float32)
+            for k, v in arrays.items()
+            if k.startswith("output.")
+        }
+        n_frames, n_interpolated = (int(n) for n in np.asarray(arrays["counts"]))
+        return cls(outputs, np.asarray(arrays["frames"], np.int64), n_frames, n_interpolated)
