@@ -46,7 +46,7 @@ def signature(frozen: Mapping[str, Any], profile: str, scored: Sequence[str], n_
         f"{network['name']}@{network['files'][0]['sha256'][:8]}",
         f"faces:{frozen['faces']['faces']}",
         f"{media['frame_rate']}fps",
-        f"ffmpeg{media['ffmpeg']}",
+        f"ffmpeg{media['ffmpeg'].split('-')[0]}",  # all of it is in the hash
         f"v{frozen['software']['spfem-bench']}",
     ]
     if len(scored) < n_items:
