@@ -134,6 +134,12 @@ def test_damaged_features_are_found_and_computed_again(
     assert record_of(tmp_path, "ned") == first
 
 
+def test_a_narrower_run_says_what_it_replaces(spfem_bench: Run) -> None:
+    arguments = (*EVAL[:-1], "--method", "ned", "--metrics")
+    assert "is replaced" not in spfem_bench(*arguments, "csim,id-sim").err
+    assert "is replaced; it also had id-sim." in spfem_bench(*arguments, "csim").err
+
+
 def test_control_source_does_nothing_and_the_table_says_so(
     spfem_bench: Run, tmp_path: Path
 ) -> None:

@@ -89,7 +89,7 @@ def replaced_metrics(path: Path, new: Sequence[Score]) -> list[str]:
         old = {s.metric for s in scores(load(path)) if s.value is not None}
     except CardError:
         return []
-    return sorted(old - {s.metric for s in new})
+    return sorted(old - {s.metric for s in new if s.value is not None})
 
 
 def load(path: Path) -> dict[str, Any]:
