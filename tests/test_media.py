@@ -674,11 +674,11 @@ def test_any_folder_name_can_be_read(make_folder, tmp_path, monkeypatch, name):
 
 @pytest.mark.parametrize(
     "title",
-    ["Stream #0:1: Audio: aac, 44100 Hz", "Duration: 00:00:59.00, start: 0",
+    ["Stream #0:1: Audio: aac, 44100 Hz",
      "displaymatrix: rotation of -90.00 degrees", "Display Matrix: rotation of 90.00 degrees",
      "Stream #0:0: Video: h264, yuv420p, 999x777",
-     "line one\nStream #0:7: Audio: pcm\nDuration: 01:00:00.00"],
-    ids=["audio", "duration", "rotation", "new rotation", "size", "lines"],
+     "line one\nStream #0:7: Audio: pcm"],
+    ids=["audio", "rotation", "new rotation", "size", "lines"],
 )  # fmt: skip
 def test_a_title_cannot_pass_for_a_stream(make_video, tmp_path, title):
     # The header is read from the text that ffmpeg prints, in which titles stand too.
@@ -687,18 +687,16 @@ def test_a_title_cannot_pass_for_a_stream(make_video, tmp_path, title):
     )
     info = ffmpeg.probe(path)
     assert (info.size, info.has_audio) == ((40, 24), False)
-    assert info.duration == pytest.approx(1.0, abs=0.05)
     assert read(path)[0].shape == (24, 40, 3)
 
 
-def test_the_header_says_length_size_and_sound(make_video, tmp_path):
+def test_the_header_says_size_and_sound(make_video, tmp_path):
     sound = write_wav(tmp_path / "s.wav", tone(1.5, 16_000), 16_000)
     path = make_video(
         "a.mp4", numbered(50, 64, 48), before=("-i", sound), codec=(*MP4, "-c:a", "aac")
     )
     info = ffmpeg.probe(path)
     assert (info.size, info.has_audio) == ((64, 48), True)
-    assert info.duration == pytest.approx(2.0, abs=0.05)
 
 
 # --- identity -------------------------------------------------------------------------

@@ -50,12 +50,10 @@ class MediaInfo:
     """What a file holds.
 
     Attributes:
-        duration: seconds; None when the container does not say.
         size: width and height in pixels of the upright picture (rotation applied);
             None without a video stream.
     """
 
-    duration: float | None
     size: tuple[int, int] | None
     has_audio: bool
 
@@ -82,8 +80,6 @@ def probe(path: Path) -> MediaInfo:
         )
     _refuse_cut_mp4(path)
     # Anchored to ffmpeg's indents: a title of the file's own may imitate its words.
-    match = re.search(r"(?m)^  Duration: (\d+):(\d+):(\d+(?:\.\d+)?)", said)
-    duration = int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]) if match else None
     # A cover picture is a video stream of one frame, marked so.
     stream = r"(?m)^  Stream #0:\d+[^\n]*?: "
     video = re.search(stream + r"Video: (?![^\n]*attached pic)[^\n]*?, (\d+)x(\d+)", said)
@@ -91,7 +87,7 @@ def probe(path: Path) -> MediaInfo:
     turned = r"(?im)^      display ?matrix: rotation of -?(90|270)\."
     if video and size and re.search(turned, said[video.end() :].split("\n  Stream #0:")[0]):
         size = size[::-1]
-    return MediaInfo(duration, size, re.search(stream + "Audio: ", said) is not None)
+    return MediaInfo(size, re.search(stream + "Audio: ", said) is not None)
 
 
 def _refuse_cut_mp4(path: Path) -> None:
