@@ -35,6 +35,10 @@ class ClipError(SpfemBenchError):
     """A clip that cannot be read, or not be used for what was asked of it."""
 
 
+class MissingClipError(ClipError):
+    """A clip that is not where it is looked for."""
+
+
 class WeightsError(SpfemBenchError):
     """Weights or pinned files that are missing, or are not what their card says."""
 

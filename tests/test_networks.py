@@ -151,7 +151,7 @@ def keras_layer(
         return sum(inputs[1:], start=x)
     if kind == "GlobalAveragePooling2D":
         return x.mean(axis=(1, 2))
-    raise NotImplementedError(kind)
+    raise ValueError(f"a layer that this walker does not know: {kind}")
 
 
 def walk_keras(path: Path, x: np.ndarray) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ from spfem_bench import pinned
 from spfem_bench.definitions.clips import inside
 from spfem_bench.definitions.metrics import PinnedFile
 from spfem_bench.definitions.protocols import DatasetCard, dataset_files
-from spfem_bench.errors import ClipError
+from spfem_bench.errors import ClipError, MissingClipError
 from spfem_bench.media.video import file_sha256
 
 
@@ -56,7 +56,7 @@ class DataFolders:
             f"holds {card.name}/"
         )
         if path is None:
-            raise ClipError(f"{card.name}/{name}: missing", fetch)
+            raise MissingClipError(f"{card.name}/{name}: missing", fetch)
         if file_sha256(path) != files[name].sha256:
             raise ClipError(f"{path}: not the published file (its SHA-256 differs)", fetch)
         return path

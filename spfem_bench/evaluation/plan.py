@@ -27,6 +27,7 @@ from spfem_bench.definitions.protocols import (
 from spfem_bench.errors import (
     CardError,
     ClipError,
+    MissingClipError,
     SpfemBenchError,
     UnknownNameError,
     near_names,
@@ -122,7 +123,7 @@ class Videos:
         if inside(self.folder, stem).is_dir():
             found.append(stem)
         if not found:
-            raise ClipError(
+            raise MissingClipError(
                 f"{self.folder / item.output_name}: missing",
                 "Names must be exactly these; .avi, .mov, .mkv, .webm, or a folder of frames will "
                 "do in the place of .mp4",
@@ -285,9 +286,8 @@ def _find_clips(
     dataset = dataset_card(protocol.card.dataset)
     needed: list[ClipRole] = list(dict.fromkeys(r for m in metrics for r in m.compare))
     for role in needed:
-        own = role == "output" and videos is not None
         try:
-            if own and videos is not None:
+            if role == "output" and videos is not None:
                 clip = videos.clip(item)
                 sound = clip.audio and clip.audio.relative_to(videos.folder)
                 within = replace(clip, path=clip.path.relative_to(videos.folder), audio=sound)
@@ -301,7 +301,7 @@ def _find_clips(
             clips[role] = clip
         except ClipError as error:
             hit = tuple(m.name for m in metrics if role in m.compare)
-            kind = "missing" if error.problem.endswith(": missing") else "unreadable"
+            kind = "missing" if isinstance(error, MissingClipError) else "unreadable"
             addresses.setdefault(role, item.output_name)
             refusals.append(
                 Refusal(item.id, addresses[role], hit, kind, error.problem, error.remedy)

@@ -29,7 +29,7 @@ from spfem_bench.evaluation.record import SCHEMA, Score
 from spfem_bench.evaluation.signature import settings, signature
 from spfem_bench.features.extract import Extractor, Progress
 from spfem_bench.features.features import Features
-from spfem_bench.features.store import digest
+from spfem_bench.features.store import Arrays, digest
 from spfem_bench.media.video import content_id
 from spfem_bench.statistics import frechet, similarity, sync
 from spfem_bench.statistics.intervals import bootstrap, interval
@@ -255,8 +255,10 @@ def _components(
     if isinstance(card, FrechetSettings):
         own, real = output.outputs[metric.output], features[1].outputs[metric.output]
         moments = frechet.components(own, real, normalise=card.normalise)
-        sums = {"output": moments.output.outer, "real": moments.real.outer}
-        return result(moments, n_frames_real=moments.real.count, moments_sha256=digest({**sums}))
+        sums: Arrays = {}
+        for side, part in (("output", moments.output), ("real", moments.real)):
+            sums |= {f"{side}.total": part.total, f"{side}.outer": part.outer}
+        return result(moments, n_frames_real=moments.real.count, moments_sha256=digest(sums))
     if isinstance(card, SimilaritySettings):
         try:
             cosines = similarity.components(
