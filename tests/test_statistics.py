@@ -525,3 +525,13 @@ def test_no_interval_where_no_draw_can_be_scored() -> None:
         return math.nan
 
     assert interval_of(4, never) == (None, None)
+
+
+def test_groups_that_are_averaged_are_drawn_independently() -> None:
+    # Seven groups of two clips with values -1 and 1. A group's drawn mean is -1, 0 or 1 with
+    # chances 1/4, 1/2, 1/4: variance 1/2. The mean of seven independent ones has 1/14; were
+    # the draws the same in each group, it would still have 1/2.
+    groups = [
+        intervals.bootstrap(2, mean_of(np.array([-1.0, 1.0])), 4000, stream) for stream in range(7)
+    ]
+    assert np.mean(groups, axis=0).var() == pytest.approx(1 / 14, rel=0.1)

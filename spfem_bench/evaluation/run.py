@@ -333,7 +333,7 @@ def _score(
     values: list[float | None] = []
     resampled = []
     alone = 0  # emotions that stand on one clip
-    for emotion in plan.protocol.card.emotions:
+    for stream, emotion in enumerate(plan.protocol.card.emotions):
         n_expected = sum(p.item.emotion == emotion for p in plan.items)
         chosen = [r for r in results if r.emotion == emotion]
         if not chosen:
@@ -351,7 +351,12 @@ def _score(
                 return math.nan
 
         value = drawn(tuple(range(len(parts))))
-        draws = bootstrap(len(parts), lambda d, f=drawn: f(tuple(d)), metric.resamples)  # type: ignore[misc]
+        draws = bootstrap(
+            len(parts),
+            lambda d, f=drawn: f(tuple(d)),  # type: ignore[misc]
+            metric.resamples,
+            stream,
+        )
         values.append(None if math.isnan(value) else value)
         resampled.append(draws)
         alone += len(parts) == 1

@@ -12,7 +12,7 @@ SEED = 0
 
 
 def bootstrap(
-    items: int, statistic: Callable[[Sequence[int]], float], resamples: int
+    items: int, statistic: Callable[[Sequence[int]], float], resamples: int, stream: int = 0
 ) -> npt.NDArray[np.float64]:
     """Return a statistic of items drawn with replacement, once for each resample.
 
@@ -24,11 +24,13 @@ def bootstrap(
         statistic: from sorted indices of drawn items to the value; NaN for a
             draw that it cannot score.
         resamples: number of draws.
+        stream: groups that are averaged need draws independent of each other: a
+            number of its own for each.
 
     Returns:
         float64 (resamples,).
     """
-    generator = np.random.default_rng(SEED)
+    generator = np.random.default_rng([SEED, stream])
     draws = np.sort(generator.integers(0, items, (resamples, items)), axis=1)
     return np.array([statistic(draw.tolist()) for draw in draws])
 
