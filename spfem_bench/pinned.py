@@ -96,12 +96,18 @@ def fetch(file: PinnedFile, folder: Path, *, progress: bool) -> Path:
     """Download a pinned file into *folder* and verify it; nothing is kept if it is wrong.
 
     Raises:
-        WeightsError: no connection, or what came is not what the card says.
+        WeightsError: no connection, no address to fetch it from, or what came is not
+            what the card says.
         StorageError: the folder cannot be written.
     """
     import pooch
     import requests
 
+    if file.url is None:
+        raise WeightsError(
+            f"{file.name} is shipped with its card and cannot be fetched",
+            "Install spfem-bench again",
+        )
     target = inside(folder, file.name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

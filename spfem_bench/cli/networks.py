@@ -39,17 +39,21 @@ def list_(weights_dir: Path | None) -> None:
 def fetch(names: tuple[str, ...], profile: str | None, quiet: bool) -> None:
     """Download weights into the cache and verify them.
 
-    What is there and right is not fetched again. Without NAMES, the networks
+    What is there and right is not fetched again; networks shipped with
+    spfem-bench are only verified. Without NAMES, the networks
     of the profile 'light'.
     """
     from spfem_bench import pinned
-    from spfem_bench.networks.weights import WeightsStore
+    from spfem_bench.errors import WeightsError
+    from spfem_bench.networks.weights import WeightsStore, is_shipped, remedy
 
     store = WeightsStore.locate()
     for card in _chosen(names, profile):
         if store.check(card).state == "verified":
             click.echo(f"{card.name}: there and verified")
             continue
+        if is_shipped(card):
+            raise WeightsError(store.check(card).problem, remedy(card))
         click.echo(f"{card.name}: licence: {card.licence}")
         for file in card.files:
             path = pinned.fetch(file, store.cache, progress=not quiet)
@@ -79,7 +83,7 @@ def _chosen(names: tuple[str, ...], profile: str | None) -> list[NetworkCard]:
     if names and profile is None:
         return [network_card(n) for n in names]
     card = profile_card(profile or "light")
-    chosen = [card.network(role) for role in ("detector", "identity", "expression", "sync")]
+    chosen = [card.network(role) for role in card.roles]
     return chosen + [network_card(n) for n in names]
 
 
@@ -88,10 +92,14 @@ def network_rows(store: WeightsStore) -> tuple[list[str], list[list[str]]]:
     from spfem_bench.definitions.cards import Kind
     from spfem_bench.definitions.cards import names as card_names
     from spfem_bench.definitions.metrics import network_card
+    from spfem_bench.networks.weights import is_shipped
 
     rows = []
     for name in card_names(Kind.NETWORK):
         card = network_card(name)
         size = sum(f.bytes or 0 for f in card.files) / 1e6
-        rows.append([name, card.role, f"{size:.1f} MB", store.check(card).state, card.title])
+        state: str = store.check(card).state
+        if state == "verified" and is_shipped(card):
+            state = "verified, shipped"
+        rows.append([name, card.role, f"{size:.1f} MB", state, card.title])
     return ["Network", "Role", "Size", "Weights", "Title"], rows

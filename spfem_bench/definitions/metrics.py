@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 import pydantic
 
-from spfem_bench.definitions.cards import Card, Kind, Strict, load
+from spfem_bench.definitions.cards import Card, Kind, Strict, load, names
 from spfem_bench.errors import CardError
 
 Role = Literal["identity", "expression", "sync"]
@@ -97,20 +97,21 @@ class MetricCard(Card):
 
 
 class PinnedFile(Strict):
-    """One downloadable file, known by its hash.
+    """One file, known by its hash.
 
     Attributes:
         name: the file's name, relative to where its kind is kept.
         sha256: hash of its bytes, 64 hexadecimal digits.
         bytes: its size.
-        url: where it is fetched from (https, a fixed commit).
+        url: where it is fetched from (https, a fixed commit). A network's file without
+            one is shipped in the folder ``weights`` beside its card.
     """
 
     score_neutral: ClassVar[frozenset[str]] = frozenset({"name", "bytes", "url"})
     name: str
     sha256: str = pydantic.Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int | None = None
-    url: str = pydantic.Field(pattern=r"^https://")
+    url: str | None = pydantic.Field(default=None, pattern=r"^https://")
 
 
 class FrameInput(Strict):
@@ -191,8 +192,9 @@ class NetworkCard(Card):
 
     role: Literal["detector", "identity", "expression", "sync"]
     architecture: Literal[
-        "scrfd-ncnn", "insightface-detector", "mobilefacenet", "mini-xception", "syncnet"
-    ]
+        "scrfd-ncnn", "insightface-detector", "mobilefacenet", "mini-xception", "syncnet",
+        "compact-identity", "compact-expression", "compact-sync",
+    ]  # fmt: skip
     outputs: dict[str, int] = pydantic.Field(default_factory=dict)
     input: NetworkInput
     detector: DetectorSettings | None = None
@@ -223,21 +225,63 @@ class FaceSettings(Strict):
 
 
 class ProfileCard(Card):
-    """Which network each role uses, and how faces are followed."""
+    """Which network each role uses, and how faces are followed.
 
-    detector: str
+    Attributes:
+        detector: what finds faces. Without one, and then without ``faces``, the profile
+            sees only clips that are face crops already.
+        faces: how one subject is chosen and followed.
+    """
+
+    detector: str | None = None
     identity: str
     expression: str
     sync: str
-    faces: FaceSettings
+    faces: FaceSettings | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _finds_and_follows_or_neither(self) -> ProfileCard:
+        if (self.detector is None) != (self.faces is None):
+            raise ValueError("'detector' and the table 'faces' go together: give both, or neither")
+        return self
+
+    @property
+    def roles(self) -> tuple[Literal["detector"] | Role, ...]:
+        """The roles that this profile fills."""
+        every: tuple[Literal["detector"] | Role, ...] = (
+            "detector", "identity", "expression", "sync",
+        )  # fmt: skip
+        return every if self.detector else every[1:]
+
+    def follow(self) -> FaceSettings:
+        """Return how one subject is chosen and followed.
+
+        Raises:
+            CardError: the profile has no detector.
+        """
+        if self.faces is None:
+            raise self._blind()
+        return self.faces
+
+    def _blind(self) -> CardError:
+        able = [n for n in names(Kind.PROFILE) if profile_card(n).detector]
+        return CardError(
+            f"profile '{self.name}' has no detector: it sees only protocols whose clips are face "
+            'crops already (faces = "aligned")',
+            f"Name one that has a detector with --profile: {', '.join(able)}",
+        )
 
     def network(self, role: Literal["detector"] | Role) -> NetworkCard:
         """Return the card of the network that fills a role.
 
         Raises:
-            CardError: that network's card is made for another role.
+            CardError: that network's card is made for another role, or the profile has
+                no detector.
         """
-        card = network_card(getattr(self, role))
+        name = getattr(self, role)
+        if name is None:
+            raise self._blind()
+        card = network_card(name)
         if card.role != role:
             raise CardError(
                 f"profile '{self.name}' uses '{card.name}' as {role}, but it is a network for "

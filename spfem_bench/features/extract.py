@@ -140,7 +140,7 @@ class Extractor:
         return {
             "faces": "detect",
             "detector": detector.settings(),
-            "follow": self.profile.faces.settings(),
+            "follow": self.profile.follow().settings(),
         }
 
     @staticmethod
@@ -241,10 +241,10 @@ class Extractor:
         if known is not None:
             found = FaceTrack.from_arrays(known)
             track.faces, track.detected, track.rivals = found.faces, found.detected, found.rivals
-            track.check(clip, self.profile.faces)  # before any frame is decoded again
+            track.check(clip, self.profile.follow())  # before any frame is decoded again
             yield from zip(pictures, track.faces, strict=True)
             return
-        yield from follow(_detected(pictures, self._detector), self.profile.faces, track)
+        yield from follow(_detected(pictures, self._detector), self.profile.follow(), track)
         self.store.put(key, track.to_arrays())
 
 
@@ -330,7 +330,7 @@ class _OpenClip:
             for consumer in consumers.values():
                 consumer.finish()
             if x.faces == "detect":
-                self.track.check(self.clip, x.profile.faces)
+                self.track.check(self.clip, x.profile.follow())
             if samples is not None:
                 self._read_sound(samples)
         except (ClipError, ValueError) as error:

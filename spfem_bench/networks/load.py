@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from spfem_bench.definitions.metrics import NetworkCard, SyncInput
 from spfem_bench.errors import CardError, WeightsError
-from spfem_bench.networks.weights import WeightsStore, remedy, torch_state
+from spfem_bench.networks.weights import WeightsStore, remedy, safetensors_state, torch_state
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Array = npt.NDArray[np.float32]
 BatchFunction = Callable[[npt.NDArray[np.generic]], Mapping[str, Array]]
 """From a batch of samples to named outputs, one row per sample."""
+
+COMPACT = {
+    "compact-identity": "CompactIdentity",
+    "compact-expression": "CompactExpression",
+    "compact-sync": "CompactSync",
+}
+"""Architectures in :mod:`spfem_bench.networks.compact`."""
 
 
 def load_network(
@@ -28,28 +39,16 @@ def load_network(
 
     Returns:
         For image networks ``{"crops": f}``, f on uint8 (B, height, width, channels).
-        For SyncNet ``{"frames": f, "sound": g}``: f on uint8 (B, T, 224, 224, 3) RGB
-        gives ``visual`` (B, T - 4, 1024); g on float32 (B, 1, 13, 20) gives
-        ``audio`` (B, 1024).
+        For lip sync ``{"frames": f, "sound": g}``: f on uint8 (B, T, size, size, 3) RGB
+        gives ``visual`` (B, T - 4, D); g on float32 (B, 1, 13, 20) gives ``audio`` (B, D).
+        The card's input says the size (224 for SyncNet), its outputs D (1024).
 
     Raises:
         WeightsError: missing, not the pinned ones, or of another architecture.
     """
     import torch
 
-    # Full float32 on every device: TF32 would move scores in the third digit.
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    content = weights.read(card)[0]
-    module, state = _architecture(card, content)
-    try:
-        module.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise WeightsError(
-            f"the weights of '{card.name}' are not a {card.architecture}'s: {reason[:120]}",
-            remedy(card),
-        ) from error
-    module.eval().requires_grad_(False).to(device)
+    module: Any = load_module(card, weights, device)
 
     def run(function: Callable[..., object], batch: torch.Tensor) -> object:
         with torch.inference_mode():
@@ -78,6 +77,31 @@ def load_network(
     return {"crops": crops}
 
 
+def load_module(card: NetworkCard, weights: WeightsStore, device: str = "cpu") -> nn.Module:
+    """Load a network as it is, in eval mode and without gradients.
+
+    Raises:
+        WeightsError: missing, not the pinned ones, or of another architecture.
+    """
+    import torch
+
+    # Full float32 on every device: TF32 would move scores in the third digit.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    content = weights.read(card)[0]
+    module: nn.Module
+    module, state = _architecture(card, content)
+    try:
+        module.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise WeightsError(
+            f"the weights of '{card.name}' are not a {card.architecture}'s: {reason[:120]}",
+            remedy(card),
+        ) from error
+    module.eval().requires_grad_(False).to(device)
+    return module
+
+
 def _architecture(card: NetworkCard, content: bytes):  # type: ignore[no-untyped-def]
     """Return an empty network of the card's architecture, and its weights by our names."""
     if card.architecture == "mobilefacenet":
@@ -101,4 +125,9 @@ def _architecture(card: NetworkCard, content: bytes):  # type: ignore[no-untyped
 
         state = torch_state(content, card)
         return SyncNet(), {f"net.{key}": value for key, value in state.items()}
+    if card.architecture in COMPACT:
+        from spfem_bench.networks import compact
+
+        network = getattr(compact, COMPACT[card.architecture])
+        return network(), safetensors_state(content, card)
     raise CardError(f"{card.path}: '{card.architecture}' is a detector, not a network on crops")

@@ -45,7 +45,10 @@ class WeightsStore:
 
     def paths(self, card: NetworkCard) -> list[Path | None]:
         """Return where each file of a network lies; None for those not found."""
-        return [pinned.find(f, [self.cache], [self.own] if self.own else []) for f in card.files]
+        own = [self.own] if self.own else []
+        return [
+            pinned.find(f, [self.cache if f.url else shipped_folder(card)], own) for f in card.files
+        ]
 
     def check(self, card: NetworkCard) -> Check:
         """Look for a network's files and compare their hashes."""
@@ -76,12 +79,45 @@ class WeightsStore:
         return contents
 
 
+def shipped_folder(card: NetworkCard) -> Path:
+    """Return where a network's files lie that travel with its card: those without a url."""
+    return card.path.parent / "weights"
+
+
+def is_shipped(card: NetworkCard) -> bool:
+    """Say whether all of a network's files travel with its card."""
+    return all(file.url is None for file in card.files)
+
+
 def remedy(card: NetworkCard) -> str:
     """Say how to get a network's weights."""
+    if is_shipped(card):
+        return (
+            f"It is shipped in {shipped_folder(card)}: install spfem-bench again, or name a "
+            f"folder that holds {card.files[0].name} with --weights-dir or SPFEM_BENCH_WEIGHTS"
+        )
     return (
         f"Type 'spfem-bench networks fetch {card.name}', or name a folder that holds "
         f"{card.files[0].name} with --weights-dir or SPFEM_BENCH_WEIGHTS"
     )
+
+
+def safetensors_state(content: bytes, card: NetworkCard) -> dict[str, object]:
+    """Read a file of named tensors; the format holds nothing that could be executed.
+
+    Raises:
+        WeightsError: the bytes are not of that format.
+    """
+    from safetensors.torch import load
+
+    try:
+        return dict(load(content))
+    except Exception as error:  # a file of any bytes may be here: several kinds are raised
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise WeightsError(
+            f"the weights of '{card.name}' cannot be read as safetensors: {reason[:120]}",
+            remedy(card),
+        ) from error
 
 
 def torch_state(content: bytes, card: NetworkCard) -> dict[str, object]:

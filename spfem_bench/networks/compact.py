@@ -1,0 +1,200 @@
+"""Three small networks of the profile ``compact``, made for this project.
+
+All three are stacks of residual depthwise-separable convolutions (Howard et al.,
+MobileNets, 2017; He et al., CVPR 2016), small enough for any processor. They are
+trained on the project's own puppets (``spfem_bench/demo/training``), so their
+weights are free of anyone's pictures and travel with the cards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F  # noqa: N812  (the field's name for it)
+from torch import Tensor, nn
+
+DIMENSIONS = 64
+"""Length of every feature vector here."""
+
+EXPRESSIONS = 7
+"""Outputs of the classifier, in the order of ``definitions.protocols.EMOTIONS``."""
+
+
+def _conv(
+    inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """Return a convolution that keeps size / stride, and its BatchNorm."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+    )
+
+
+class _Block(nn.Module):
+    """3 x 3 depthwise, 1 x 1, and a shortcut: averaged and projected where the size changes."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.depthwise = _conv(inputs, inputs, 3, stride, groups=inputs)
+        self.pointwise = _conv(inputs, outputs)
+        self.pool = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
+        same = inputs == outputs
+        self.shortcut = nn.Identity() if same else _conv(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.pointwise(F.relu(self.depthwise(x)))
+        return F.relu(y + self.shortcut(self.pool(x)))
+
+
+def _stage(inputs: int, outputs: int, blocks: int, stride: int = 2) -> nn.Sequential:
+    """Return blocks of one size, the first of which changes size and channels."""
+    return nn.Sequential(
+        *(_Block(outputs if i else inputs, outputs, 1 if i else stride) for i in range(blocks))
+    )
+
+
+def _trunk(widths: Sequence[int], blocks: Sequence[int]) -> nn.ModuleList:
+    """Return stages, each half the size of the one before; the first keeps the stem's size."""
+    inputs = (widths[0], *widths)
+    return nn.ModuleList(
+        _stage(inputs[i], widths[i], blocks[i], 2 if i else 1) for i in range(len(widths))
+    )
+
+
+class CompactIdentity(nn.Module):
+    """Face embedding network.
+
+    Input float32 (B, 3, 112, 112), RGB, ``(x - 127.5) / 127.5``; output
+    ``embedding`` (B, 64), not normalised. The last layers are those of
+    MobileFaceNet (Chen et al., CCBR 2018): a depthwise convolution over all
+    positions, then a linear layer and BatchNorm, as ArcFace wants it.
+    """
+
+    WIDTHS = (24, 56, 112, 192)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _conv(3, self.WIDTHS[0], 3, 2)
+        self.trunk = _trunk(self.WIDTHS, (1, 2, 3, 2))
+        self.wide = _conv(self.WIDTHS[-1], 384)
+        self.positions = nn.Conv2d(384, 384, 7, groups=384, bias=False)
+        self.positions_bn = nn.BatchNorm2d(384)
+        self.linear = nn.Linear(384, DIMENSIONS, bias=False)
+        self.linear_bn = nn.BatchNorm1d(DIMENSIONS)
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """Return the feature maps after each of the four stages, all at least 0.
+
+        Args:
+            x: float32 (B, 3, 112, 112), scaled as for :meth:`forward`.
+
+        Returns:
+            float32 (B, 24, 56, 56), (B, 56, 28, 28), (B, 112, 14, 14), (B, 192, 7, 7).
+        """
+        maps = []
+        x = F.relu(self.stem(x))
+        for stage in self.trunk:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Return ``embedding`` (B, 64)."""
+        x = F.relu(self.wide(self.stages(x)[-1]))
+        x = self.positions_bn(self.positions(x)).flatten(1)
+        return {"embedding": self.linear_bn(self.linear(x))}
+
+
+class CompactExpression(nn.Module):
+    """Seven-expression network.
+
+    Input float32 (B, 3, 64, 64), RGB, ``(x - 127.5) / 127.5``; outputs
+    ``features`` (B, 64), a linear layer and BatchNorm before the classifier, and
+    ``probabilities`` (B, 7) in the order of ``EMOTIONS``: neutral, angry,
+    disgusted, fear, happy, sad, surprised.
+    """
+
+    WIDTHS = (24, 48, 96, 160)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _conv(3, self.WIDTHS[0], 3, 2)
+        self.trunk = _trunk(self.WIDTHS, (2, 2, 3, 2))
+        # Four by four positions stay apart: a brow and a mouth are not the same sign.
+        self.linear = nn.Linear(self.WIDTHS[-1] * 16, DIMENSIONS, bias=False)
+        self.linear_bn = nn.BatchNorm1d(DIMENSIONS)
+        self.classifier = nn.Linear(DIMENSIONS, EXPRESSIONS)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return ``features`` (B, 64)."""
+        x = F.relu(self.stem(x))
+        for stage in self.trunk:
+            x = stage(x)
+        vectors: Tensor = self.linear_bn(self.linear(x.flatten(1)))
+        return vectors
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Return ``features`` (B, 64) and ``probabilities`` (B, 7)."""
+        features = self.features(x)
+        return {"features": features, "probabilities": self.classifier(features).softmax(1)}
+
+
+class CompactSync(nn.Module):
+    """Two towers that put mouth and sound into one space (Chung and Zisserman, 2016).
+
+    The lip tower convolves over time in its first layer only, five frames wide,
+    so that a run of frames gives what its windows give one by one. Both towers
+    end in vectors of length 1, so that distances lie in 0 to 2.
+    """
+
+    WIDTHS = (32, 64, 96, 160)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time = nn.Conv3d(
+            3, self.WIDTHS[0], (5, 5, 5), stride=(1, 2, 2), padding=(0, 2, 2), bias=False
+        )
+        self.time_bn = nn.BatchNorm2d(self.WIDTHS[0])
+        self.lips = _trunk(self.WIDTHS, (1, 2, 3, 1))
+        self.lips_linear = nn.Linear(self.WIDTHS[-1] * 16, DIMENSIONS, bias=False)
+        self.lips_bn = nn.BatchNorm1d(DIMENSIONS)
+        # Each coefficient has a scale of its own.
+        self.scale = nn.BatchNorm1d(13)
+        self.ears = nn.Sequential(
+            _conv(1, 32, 3),
+            nn.ReLU(),
+            _stage(32, 64, 2),
+            _stage(64, 96, 2),
+        )
+        self.ears_linear = nn.Linear(96 * 4 * 5, DIMENSIONS, bias=False)
+        self.ears_bn = nn.BatchNorm1d(DIMENSIONS)
+
+    def visual(self, frames: Tensor) -> Tensor:
+        """Embed every five-frame window of runs of frames.
+
+        Args:
+            frames: float32 (B, 3, T, 64, 64), BGR, 0 to 255, T at least 5.
+
+        Returns:
+            float32 (B, T - 4, 64), each row of length 1.
+        """
+        x = self.time((frames - 127.5) / 127.5)
+        batch, channels, windows, height, width = x.shape
+        x = x.transpose(1, 2).reshape(batch * windows, channels, height, width)
+        x = F.relu(self.time_bn(x))
+        for stage in self.lips:
+            x = stage(x)
+        vectors = self.lips_bn(self.lips_linear(x.flatten(1)))
+        return F.normalize(vectors, dim=1).reshape(batch, windows, -1)
+
+    def audio(self, steps: Tensor) -> Tensor:
+        """Embed windows of sound.
+
+        Args:
+            steps: float32 (B, 1, 13, 20): 13 MFCCs over 20 steps.
+
+        Returns:
+            float32 (B, 64), each row of length 1.
+        """
+        x = self.ears(self.scale(steps[:, 0])[:, None])
+        return F.normalize(self.ears_bn(self.ears_linear(x.flatten(1))), dim=1)
