@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from spfem_bench.errors import StorageError
-from spfem_bench.features.store import FeatureStore, atomic_file, digest
+from spfem_bench.features.store import FeatureStore, digest
+from spfem_bench.files import atomic_file
 
 KEY = {"clip": "a", "network": None}
 

@@ -36,7 +36,8 @@ def faces(clip: str, output: Path, profile: str, count: int, weights_dir: Path |
     from spfem_bench.faces.draw import contact_sheet
     from spfem_bench.faces.track import FaceTrack
     from spfem_bench.features.extract import Extractor
-    from spfem_bench.features.store import FeatureStore, write_atomically
+    from spfem_bench.features.store import FeatureStore
+    from spfem_bench.files import write_atomically
     from spfem_bench.networks.weights import WeightsStore
 
     card = profile_card(profile)

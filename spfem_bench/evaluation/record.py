@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spfem_bench.errors import CardError, StorageError
-from spfem_bench.features.store import write_atomically
+from spfem_bench.files import write_atomically
 
 SCHEMA = 1
 

@@ -7,24 +7,21 @@ carries a checksum of its arrays; one that does not agree counts as absent.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
-import uuid
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from spfem_bench import pinned
 from spfem_bench.errors import StorageError
+from spfem_bench.files import atomic_file
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 
@@ -92,41 +89,3 @@ def digest(arrays: Arrays) -> str:
         total.update(f"{name}{array.shape}{array.dtype}".encode())
         total.update(array.reshape(-1).view(np.uint8).data)
     return total.hexdigest()
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that appears under its name whole or not at all.
-
-    Raises:
-        StorageError: says whether the folder cannot be written or the disk is full.
-    """
-    # Not tempfile's: a store may be shared, so files get the permissions of the umask.
-    temporary = path.with_name(f".new-{uuid.uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            yield file
-        os.replace(temporary, path)  # noqa: PTH105  (atomic on every system)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink()
-        if not isinstance(error, OSError):
-            raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise StorageError(
-            f"cannot write {path}: {error.strerror}",
-            "Free some space, or name another folder; what is done so far is kept"
-            if full
-            else "Name a folder you may write to",
-        ) from error
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a small file so that it is there whole or not at all.
-
-    Raises:
-        StorageError: the folder cannot be written, or the disk is full.
-    """
-    with atomic_file(path) as file:
-        file.write(content)

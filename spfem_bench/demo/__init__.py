@@ -1,0 +1,1 @@
+"""A procedural world of talking puppets whose truth is known exactly."""
