@@ -68,7 +68,7 @@ class Phoneme:
 _INSISTENCE = {
     "open": (1.2, 0.8, 0.8, 1.0, 0.5, 0.5),
     "round": (1.0, 1.2, 2.0, 1.0, 0.6, 0.4),
-    "lips": (1.2, 0.15, 0.15, 4.5, 0.8, 0.3),
+    "lips": (2.0, 0.15, 0.15, 4.5, 0.8, 0.3),
     "bite": (1.2, 0.4, 0.3, 1.5, 3.0, 0.4),
     "hiss": (1.5, 0.4, 0.5, 1.0, 1.6, 0.6),
     "tip": (0.8, 0.2, 0.15, 0.9, 0.6, 2.0),
@@ -215,7 +215,7 @@ Nine empty boats moved in the fog. / n ay n eh m p t iy b ow t s | m uw v d ih n
 I hope Emma brings her map. / ay hh ow p eh m ax | b r ih ng z hh er m ae p
 Bob may bring you two purple balloons. / b aa b m ey b r ih ng y uw | t uw p er p ax l b ax l uw n z
 Poor Amy will be home by noon. / p uh r ey m iy w ih l b iy hh ow m | b ay n uw n
-Move the big mop by the pool. / m uw v dh ax b ih g m aa p | b ay dh ax p uw l
+We moved a big mop by the pool. / w iy m uw v d ax b ih g m aa p | b ay dh ax p uw l
 """
 
 
@@ -294,7 +294,7 @@ def manner(emotion: str, intensity: float) -> Manner:
 
 
 # How much of a change of pace each kind takes up: vowels stretch, closures hardly
-# (Gay, 1978), which is why two readings are not a uniform stretch of each other.
+# (Gay, 1981), which is why two readings are not a uniform stretch of each other.
 _ELASTICITY = {"vowel": 1.3, "approximant": 0.9, "nasal": 0.7, "fricative": 0.7}
 _STIFF = 0.35
 
@@ -383,7 +383,7 @@ def visemes(
     frame nearest to the centre of p, b and m the lips are closed for certain.
 
     Args:
-        phones: a reading.
+        phones: a reading; before and after it the mouth stays as at its ends.
         n_frames: number of frames; frame i shows time ``(i + 0.5) / frame_rate``.
         frame_rate: frames a second.
         amplitude: factor of the jaw's opening (:attr:`Manner.jaw`).
@@ -391,25 +391,26 @@ def visemes(
     Returns:
         float64 (n_frames, 6), columns as :data:`VISEMES`, within their ranges.
     """
-    # A diphthong is two targets: itself early, its glide late. Others: their middle half.
-    parts = []
+    targets, strength, cores = [], [], []
     for phone in phones:
         said, length = PHONEMES[phone.symbol], phone.end - phone.start
-        spans = [(said, 0.1, 0.4), (PHONEMES[said.glide], 0.75, 0.9)] if said.glide else []
-        for target, begin, stop in spans or [(said, 0.25, 0.75)]:
-            span = (phone.start + begin * length, phone.start + stop * length)
-            parts.append((target.viseme, said.insistence, span, min(1.0, length / 0.03)))
-    targets, insistence, spans_, presence = (
-        np.array(column) for column in zip(*parts, strict=True)
-    )
+        held = [(said, 0.25, 0.75)]
+        if said.glide:  # a diphthong is held twice: itself early, its glide late
+            held = [(said, 0.1, 0.4), (PHONEMES[said.glide], 0.75, 0.9)]
+        for target, begin, end in held:
+            targets.append(target.viseme)
+            strength.append([hold * min(1.0, length / 0.03) for hold in said.insistence])
+            cores.append((phone.start + begin * length, phone.start + end * length))
+    core = np.array(cores)
+    core[0, 0], core[-1, 1] = -np.inf, np.inf  # the ends go on outside the reading
 
     moments = (np.arange(n_frames) + 0.5) / frame_rate
-    before = np.maximum(spans_[None, :, :1] - moments[:, None, None], 0)  # (frames, parts, 1)
-    after = np.maximum(moments[:, None, None] - spans_[None, :, 1:], 0)
-    # In logarithms, so that far outside the reading the nearest phone still decides.
-    hold = np.log(insistence * presence[:, None] + 1e-9) - before / _AHEAD - after / _BEHIND
-    hold = np.exp(hold - hold.max(axis=1, keepdims=True, initial=-np.inf))
-    mouth = (hold * targets).sum(axis=1) / hold.sum(axis=1)
+    before = np.maximum(core[None, :, :1] - moments[:, None, None], 0)  # (frames, held, 1)
+    after = np.maximum(moments[:, None, None] - core[None, :, 1:], 0)
+    # In logarithms: far from all that insists, the nearest still decides.
+    hold = np.log(np.array(strength) + 1e-9) - before / _AHEAD - after / _BEHIND
+    hold = np.exp(hold - hold.max(axis=1, keepdims=True))
+    mouth = (hold * np.array(targets)).sum(axis=1) / hold.sum(axis=1)
 
     for phone in phones:
         nearest = math.floor((phone.start + phone.end) / 2 * frame_rate)

@@ -67,7 +67,7 @@ def synthesise(
         phones: a reading, of at least one phone.
         voice: the speaker's.
         manner: the emotion's.
-        n_samples: length at 16 kHz; what is said after it is cut.
+        n_samples: length at 16 kHz, above 0; what is said after it is cut.
         rng: this recording's: intonation, jitter and noise.
 
     Returns:
@@ -109,9 +109,9 @@ def _amplitudes(
         begin, release, end = (_at(t) for t in (phone.start, _release(phone, what), phone.end))
         voicing[begin:end] = what.voicing
         if phone.symbol == "hh":
-            aspiration[begin:end] = 0.25
+            aspiration[begin:end] = 0.35
         elif what.kind == "stop" and not what.voicing:
-            aspiration[release:end] = 0.15
+            aspiration[release:end] = 0.3
         elif what.kind == "vowel":
             # The vowel is loudest early and a little weaker towards the end of the phrase.
             voicing[begin:end] *= np.linspace(1.0, 0.85, len(voicing[begin:end]))
