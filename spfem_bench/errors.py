@@ -39,6 +39,10 @@ class MissingClipError(ClipError):
     """A clip that is not where it is looked for."""
 
 
+class UnsuitedClipError(ClipError):
+    """An item of which a control cannot be made."""
+
+
 class WeightsError(SpfemBenchError):
     """Weights or pinned files that are missing, or are not what their card says."""
 

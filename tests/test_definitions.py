@@ -277,7 +277,9 @@ def test_aliases_name_the_same_method():
 
 
 def test_the_control_source_puts_the_source_in_the_outputs_place():
-    assert (method_card("source").kind, method_card("source").clip) == ("control", "source")
+    control = method_card("source").control
+    assert method_card("source").kind == "control"
+    assert control is not None and control.settings() == {"kind": "clip", "clip": "source"}
 
 
 # --- a user's own cards ---------------------------------------------------------------

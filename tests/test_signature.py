@@ -102,6 +102,7 @@ NEUTRAL = {
     "unit": "for readers", "hides": "words",
     "url": "the hash pins the bytes", "bytes": "the hash pins them",
     "outputs": "which published clips exist; which one is scored is the method",
+    "faded": "which clips a control plays; which one is scored is the method",
     "output_name": "a file's name", "published": "rows shown beside",
     "not_applicable": "metrics that are not computed", "metrics": "which are computed",
     "items": "the list's name; its content is hashed",

@@ -157,8 +157,10 @@ def evaluate(
         records.save(record, path)
         scored = any(s.value is not None for s in rows)
         incomplete = incomplete or not scored or not (record["complete"] or partial)
+        told = {(r.item, r.reason) for r in plan.refusals}
         for refusal in record["refused"]:
-            if refusal["kind"] == "refused" and not (quiet and partial):
+            new = (refusal["item"], refusal["reason"]) not in told
+            if new and refusal["kind"] == "refused" and not (quiet and partial):
                 click.echo(
                     f"refused for {', '.join(refusal['metrics'])}: {refusal['reason']}. "
                     f"{refusal['remedy']}",

@@ -23,15 +23,20 @@ def list_(what: str) -> None:
 def _methods() -> tuple[list[str], list[list[str]]]:
     from spfem_bench.definitions.cards import Kind, names
     from spfem_bench.definitions.protocols import method_card, protocol
+    from spfem_bench.evaluation.controls import controls
 
     where: dict[str, list[str]] = {}
-    for name in names(Kind.PROTOCOL):
-        for method in protocol(name).card.outputs:
+    protocols = names(Kind.PROTOCOL)
+    for name in protocols:
+        one = protocol(name)
+        for method in (*one.card.outputs, *(c.name for c in controls(one))):
             where.setdefault(method, []).append(name)
     rows = []
     for name in names(Kind.METHOD):
         card = method_card(name)
-        found = ["every protocol"] if card.kind == "control" else where.get(name, [])
+        found = where.get(name, [])
+        if found == protocols:
+            found = ["every protocol"]
         rows.append([name, ", ".join(card.aliases), card.kind, card.paper, "\n".join(found) or "–"])
     return ["Method", "Also", "Kind", "Paper", "Clips in"], rows
 

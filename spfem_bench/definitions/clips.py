@@ -1,15 +1,16 @@
-"""A clip's address: which file, which columns of it, which frames and sound."""
+"""A clip's address: which file, which columns of it, which frames and sound, what is spoilt."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Literal, get_args
 
-from spfem_bench.errors import CardError
+from spfem_bench.errors import CardError, near_names
 
 _NUMBER = r"\d{1,6}(?:\.\d{1,20})?"
-_OPTIONS = ("xywh", "t", "fps", "audio")
+_OPTIONS = ("xywh", "t", "fps", "audio", "edit")
 
 
 @dataclass(frozen=True, order=True)
@@ -30,6 +31,88 @@ class Span:
     end: float
 
 
+EditKind = Literal["blurred", "frozen-mouth", "shifted-audio", "time-shuffled"]
+
+
+@dataclass(frozen=True)
+class _Range:
+    """What an edit's level may be, and the level at which nothing is changed."""
+
+    low: float
+    high: float
+    whole: bool
+    nothing: float
+    unit: str
+
+
+_RANGES: dict[EditKind, _Range] = {
+    "blurred": _Range(0, 100, False, 0, "Gaussian sigma in percent of the picture's height"),
+    "frozen-mouth": _Range(0, 1, False, 0, "share of the frames, from the first"),
+    "shifted-audio": _Range(-250, 250, True, 0, "frames by which the sound comes early"),
+    "time-shuffled": _Range(1, 250, True, 1, "frames in a block"),
+}
+
+
+@dataclass(frozen=True, order=True)
+class Edit:
+    """A known degradation, made while the clip is read (see ``spfem_bench.faces.edits``).
+
+    Written as ``blurred:2``.
+
+    Attributes:
+        kind: what is done.
+        level: how much of it, in the kind's own unit; millionths are rounded.
+
+    Raises:
+        CardError: no such kind, or a level that it cannot have.
+
+    >>> str(Edit.parse("blurred:0.50"))
+    'blurred:0.5'
+    """
+
+    kind: EditKind
+    level: float
+
+    def __post_init__(self) -> None:
+        if self.kind not in _RANGES:
+            raise CardError(f"unknown edit '{self.kind}'", near_names(self.kind, _RANGES))
+        allowed = _RANGES[self.kind]
+        fits = allowed.low <= self.level <= allowed.high  # false for NaN
+        if not fits or (allowed.whole and self.level != int(self.level)):
+            raise CardError(
+                f"the edit '{self.kind}' has no level {self.level:g}",
+                f"Allowed: {'whole numbers' if allowed.whole else 'numbers'} from {allowed.low:g} "
+                f"to {allowed.high:g} ({allowed.unit})",
+            )
+        # One way of writing each level, without an exponent or a minus zero.
+        object.__setattr__(self, "level", round(float(self.level), 6) + 0.0)
+
+    @classmethod
+    def parse(cls, text: str) -> Edit:
+        """Read an edit written as ``kind:level``.
+
+        Raises:
+            CardError: it is not written so, or not allowed.
+        """
+        kind, _, level = text.partition(":")
+        known = next((k for k in get_args(EditKind) if k == kind), None)
+        if known is None:
+            raise CardError(f"unknown edit '{kind}'", near_names(kind, _RANGES))
+        if not re.fullmatch(rf"-?{_NUMBER}", level):
+            raise CardError(
+                f"the edit '{kind}' has no level '{level}'", f"Write for example edit={kind}:1"
+            )
+        return cls(known, float(level))
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{f'{self.level:.6f}'.rstrip('0').rstrip('.')}"
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the level is the one that leaves every frame and sample as it is."""
+        return self.level == _RANGES[self.kind].nothing
+
+
 @dataclass(frozen=True, order=True)
 class Clip:
     """One talking-head video with its audio.
@@ -37,7 +120,7 @@ class Clip:
     Written as ``path#xywh=x,y,w,h&t=start,end`` for a column of a strip, up to
     where it ends (the syntax of W3C media fragments), as
     ``folder#fps=30&audio=sound.wav`` for numbered frames, and as a plain path
-    for a whole video file.
+    for a whole video file. Any of them may end in ``edit=blurred:2``.
 
     Attributes:
         path: a video file, or a folder of numbered frames.
@@ -45,6 +128,7 @@ class Clip:
         frame_rate: frames a second, for a folder of frames only.
         audio: a sound file, for a folder of frames only.
         span: the part of the time to use; all of it when None.
+        edit: how what is read is spoilt on purpose; not at all when None.
 
     >>> str(Clip.parse("strip.mp4#xywh=256,0,256,256").crop)
     'Crop(x=256, y=0, width=256, height=256)'
@@ -55,6 +139,7 @@ class Clip:
     frame_rate: float | None = None
     audio: Path | None = None
     span: Span | None = None
+    edit: Edit | None = None
 
     @classmethod
     def parse(cls, text: str) -> Clip:
@@ -85,6 +170,8 @@ class Clip:
             options.append(f"fps={self.frame_rate!r}")
         if self.audio is not None:
             options.append(f"audio={self.audio.as_posix()}")
+        if self.edit is not None:
+            options.append(f"edit={self.edit}")
         return self.path.as_posix() + ("#" + "&".join(options) if options else "")
 
     def within(self, folder: Path) -> Clip:
@@ -120,6 +207,11 @@ def _with_option(clip: Clip, text: str, key: str, value: str) -> Clip:
         return replace(clip, frame_rate=float(value))
     if key == "audio" and value:
         return replace(clip, audio=Path(value))
+    if key == "edit":
+        try:
+            return replace(clip, edit=Edit.parse(value))
+        except CardError as error:
+            raise CardError(f"clip '{text}': {error.problem}", error.remedy) from None
     raise CardError(f"clip '{text}': unknown option '{key}'", f"Allowed: {', '.join(_OPTIONS)}")
 
 

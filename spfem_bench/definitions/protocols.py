@@ -17,6 +17,7 @@ import pydantic
 
 from spfem_bench.definitions.cards import Card, Kind, Strict, load, names, validate
 from spfem_bench.definitions.clips import Clip, inside
+from spfem_bench.definitions.controls import Control
 from spfem_bench.definitions.metrics import ClipRole, PinnedFile, metric_card
 from spfem_bench.errors import CardError, UnknownNameError, unknown_name
 
@@ -34,6 +35,8 @@ class Item:
         clips: source, reference and real clips, paths relative to the data set's folder.
         outputs: the clips that the methods' authors published, by method.
         output_name: the file name expected from a user's own method.
+        faded: address of the real performance, its ``{intensity}`` still to be filled in;
+            empty when there are no such clips.
     """
 
     id: str
@@ -42,6 +45,11 @@ class Item:
     clips: Mapping[ClipRole, Clip] = field(hash=False)
     outputs: Mapping[str, Clip] = field(hash=False)
     output_name: str = ""
+    faded: str = ""
+
+    def at_intensity(self, level: float) -> Clip:
+        """Return the real performance with less emotion, at an intensity from 0 to 1."""
+        return Clip.parse(self.faded.replace("{intensity}", f"{level:.2f}"))
 
 
 class PublishedRows(Strict):
@@ -68,10 +76,13 @@ class ProtocolCard(Card):
         faces: ``detect``, or ``aligned`` when the clips are already face crops.
         not_applicable: metrics this protocol cannot have, each with the reason.
         published: the published rows to show beside the protocol's own.
+        faded: for clips that exist in graded intensities: a clip address in which
+            ``{intensity}`` stands for ``0.00`` to ``1.00``.
     """
 
     score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
         "outputs", "output_name", "published", "not_applicable", "metrics", "items", "citation",
+        "faded",
     }  # fmt: skip
     version: int = pydantic.Field(gt=0)
     setting: Literal["inter-id", "cross-id"]
@@ -85,7 +96,15 @@ class ProtocolCard(Card):
     outputs: dict[str, str] = pydantic.Field(default_factory=dict)
     output_name: str = "{id}.mp4"
     published: PublishedRows | None = None
+    faded: str = ""
     citation: str = ""
+
+    @pydantic.field_validator("faded")
+    @classmethod
+    def _has_an_intensity(cls, template: str) -> str:
+        if template and "{intensity}" not in template:
+            raise ValueError("must hold {intensity}, which is filled in as 0.00 to 1.00")
+        return template
 
 
 @dataclass(frozen=True)
@@ -122,16 +141,19 @@ class MethodCard(Card):
 
     Attributes:
         aliases: other names that mean this method.
-        kind: a system of the field, or a control with a known answer.
-        clip: for a control: the item's clip that it puts in the output's place.
+        control: for a control with a known answer: what it puts in the output's place.
     """
 
     label: str
     aliases: tuple[str, ...] = ()
-    kind: Literal["system", "control"] = "system"
-    clip: ClipRole | None = None
+    control: Control | None = None
     paper: str = ""
     link: str = ""
+
+    @property
+    def kind(self) -> Literal["system", "control"]:
+        """Whether it is a system of the field, or a control."""
+        return "control" if self.control else "system"
 
 
 def protocol(name: str) -> Protocol:
@@ -200,6 +222,9 @@ def _item(card: ProtocolCard, row: Mapping[str, str]) -> Item:
 
     output_name = fill(card.output_name, row)
     inside(Path(), output_name)
+    faded = fill(card.faded, {**row, "intensity": "{intensity}"})
+    if faded:
+        Clip.parse(faded.replace("{intensity}", "0.00")).within(Path())
     return Item(
         id=row["id"],
         speaker=row["speaker"],
@@ -207,6 +232,7 @@ def _item(card: ProtocolCard, row: Mapping[str, str]) -> Item:
         clips={role: clip(template) for role, template in card.clips.items()},
         outputs={method: clip(template) for method, template in card.outputs.items()},
         output_name=output_name,
+        faded=faded,
     )
 
 
@@ -303,6 +329,11 @@ def method_card(name: str) -> MethodCard:
     cards = [load(MethodCard, Kind.METHOD, n) for n in names(Kind.METHOD)]
     known: dict[str, MethodCard] = {}
     for card in cards:
+        for metric in getattr(card.control, "attacks", ()):
+            try:
+                metric_card(metric)
+            except UnknownNameError as error:
+                raise CardError(f"{card.path}: {error.problem}", error.remedy) from None
         for key in (card.name, *card.aliases):
             if key in known:
                 raise CardError(f"two methods answer to '{key}': {known[key].path}, {card.path}")

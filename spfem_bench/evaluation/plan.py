@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.clips import Clip, inside
 from spfem_bench.definitions.metrics import (
     ClipRole,
@@ -30,9 +29,11 @@ from spfem_bench.errors import (
     MissingClipError,
     SpfemBenchError,
     UnknownNameError,
+    UnsuitedClipError,
     near_names,
     unknown_name,
 )
+from spfem_bench.evaluation.controls import at_level, control_outputs, controls, why_not
 from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.video import numbered_pictures
@@ -47,7 +48,7 @@ class Refusal:
 
     Attributes:
         clip: the address of the clip at fault.
-        kind: ``missing``, ``unreadable`` (found before any network ran) or ``refused``.
+        kind: ``missing`` or ``unreadable`` (found before any network ran), or ``refused``.
     """
 
     item: str
@@ -155,6 +156,7 @@ def make_plan(
     weights: WeightsStore,
     metrics: Sequence[str] = (),
     videos: Videos | None = None,
+    level: float | None = None,
 ) -> Plan:
     """Resolve names, find clips, read their headers, look for weights.
 
@@ -166,18 +168,27 @@ def make_plan(
         weights: where weights are looked for.
         metrics: those wanted; all of the protocol's when empty.
         videos: the user's own outputs.
+        level: how much a graded control does, in the place of its card's own level.
 
     Raises:
         UnknownNameError: no such method in this protocol, or no such metric.
+        CardError: a level that the method does not have.
     """
     card = _method(method, protocol, videos)
+    if level is not None:
+        card = at_level(card, level)
+    outputs: Mapping[str, Clip | ClipError | Videos]
+    if card.control:
+        outputs = control_outputs(card, protocol)
+    else:
+        outputs = {i.id: videos or i.outputs[card.name] for i in protocol.items}
     wanted = _metrics(metrics, protocol)
     unavailable = dict(_missing_weights(wanted, protocol, profile, weights))
     usable = tuple(m for m in wanted if m.name not in unavailable)
     items: list[PlannedItem] = []
     refusals: list[Refusal] = []
     for item in protocol.items:
-        planned, refused = _find_clips(item, card, protocol, wanted, data, videos)
+        planned, refused = _find_clips(item, outputs[item.id], protocol, wanted, data)
         items.append(planned)
         refusals += refused
     return Plan(
@@ -205,8 +216,7 @@ def _method(name: str, protocol: Protocol, videos: Videos | None) -> MethodCard:
                 f"Give yours another name, for example --method my-{card.name}",
             )
         return card
-    controls = [c for c in map(method_card, names(Kind.METHOD)) if c.kind == "control"]
-    here = [*protocol.card.outputs, *(c.name for c in controls if c.clip in protocol.card.clips)]
+    here = ", ".join([*protocol.card.outputs, *(c.name for c in controls(protocol))])
     try:
         card = method_card(name)
     except UnknownNameError as error:
@@ -214,17 +224,13 @@ def _method(name: str, protocol: Protocol, videos: Videos | None) -> MethodCard:
             error.problem,
             f"{error.remedy}. To score your own clips, add --videos DIR",
         ) from None
-    if card.clip is None and card.name not in protocol.card.outputs:
+    if card.control is None and card.name not in protocol.card.outputs:
         raise UnknownNameError(
             f"the protocol '{protocol.name}' has no published clips of '{card.name}'",
-            f"It has: {', '.join(here)}. To score your own, add --videos DIR",
+            f"It has: {here}. To score your own, add --videos DIR",
         )
-    if card.clip is not None and card.clip not in protocol.card.clips:
-        raise UnknownNameError(
-            f"the protocol '{protocol.name}' has no {card.clip} clips for the control "
-            f"'{card.name}'",
-            f"It has: {', '.join(here)}",
-        )
+    if card.control is not None and (reason := why_not(card, protocol)):
+        raise UnknownNameError(f"no control '{card.name}' here: {reason}", f"It has: {here}")
     return card
 
 
@@ -273,13 +279,20 @@ def _missing_weights(
 
 def _find_clips(
     item: Item,
-    method: MethodCard,
+    output: Clip | ClipError | Videos,
     protocol: Protocol,
     metrics: Sequence[MetricCard],
     data: DataFolders,
-    videos: Videos | None,
 ) -> tuple[PlannedItem, list[Refusal]]:
-    """Find an item's clips; what is missing or unreadable is refused for the metrics it hits."""
+    """Find an item's clips; what is missing or unreadable is refused for the metrics it hits.
+
+    Args:
+        item: one of the protocol's.
+        output: the listed clip, why there is none, or the user's folder.
+        protocol: for its data set.
+        metrics: those wanted.
+        data: where data sets are looked for.
+    """
     addresses: dict[ClipRole, str] = {role: str(clip) for role, clip in item.clips.items()}
     clips: dict[ClipRole, Clip] = {}
     refusals = []
@@ -287,13 +300,15 @@ def _find_clips(
     needed: list[ClipRole] = list(dict.fromkeys(r for m in metrics for r in m.compare))
     for role in needed:
         try:
-            if role == "output" and videos is not None:
-                clip = videos.clip(item)
-                sound = clip.audio and clip.audio.relative_to(videos.folder)
-                within = replace(clip, path=clip.path.relative_to(videos.folder), audio=sound)
+            listed = output if role == "output" else item.clips[role]
+            if isinstance(listed, ClipError):
+                raise listed
+            if isinstance(listed, Videos):
+                clip = listed.clip(item)
+                sound = clip.audio and clip.audio.relative_to(listed.folder)
+                within = replace(clip, path=clip.path.relative_to(listed.folder), audio=sound)
                 addresses[role] = str(within)
             else:
-                listed = _listed(item, role, method)
                 addresses[role] = str(listed)
                 path = data.verified(dataset, listed.path.as_posix())
                 clip = replace(listed, path=path)
@@ -302,17 +317,13 @@ def _find_clips(
         except ClipError as error:
             hit = tuple(m.name for m in metrics if role in m.compare)
             kind = "missing" if isinstance(error, MissingClipError) else "unreadable"
+            if isinstance(error, UnsuitedClipError):
+                kind = "refused"
             addresses.setdefault(role, item.output_name)
             refusals.append(
                 Refusal(item.id, addresses[role], hit, kind, error.problem, error.remedy)
             )
     return PlannedItem(item, clips, addresses), refusals
-
-
-def _listed(item: Item, role: ClipRole, method: MethodCard) -> Clip:
-    if role != "output":
-        return item.clips[role]
-    return item.clips[method.clip] if method.clip else item.outputs[method.name]
 
 
 def _check_readable(clip: Clip) -> None:
@@ -334,12 +345,11 @@ def plan_summary(plan: Plan) -> list[str]:
         lines.append(f"missing, for {n_items} of {len(plan.items)} items:")
         lines += [f"  {name}" for name in files]
         lines.append(f"  {remedy_}")
-    unreadable = {
-        str(SpfemBenchError(f"unreadable: {r.reason}", r.remedy)): None
+    lines += dict.fromkeys(
+        str(SpfemBenchError(f"{r.kind}: {r.reason}", r.remedy))
         for r in plan.refusals
-        if r.kind == "unreadable"
-    }
-    lines += unreadable
+        if r.kind != "missing"
+    )
     expected = {Path(p.item.output_name).stem.lower(): p.item.output_name for p in plan.items}
     for name in plan.extra:
         close = get_close_matches(Path(name).stem.lower(), expected, n=1)

@@ -96,6 +96,7 @@ def evaluate(plan: Plan, extractor: Extractor, *, workers: int, partial: bool) -
             "name": plan.method.name,
             "label": plan.method.label,
             "kind": plan.method.kind,
+            "control": plan.method.control and plan.method.control.settings(),
             "paper": plan.method.paper,
             "link": plan.method.link,
         },

@@ -17,7 +17,8 @@ from spfem_bench.media.video import Frame
 
 
 @cache
-def _cv2() -> Any:
+def opencv() -> Any:
+    """Return OpenCV, held to one thread."""
     import cv2
 
     # One thread: the pictures are small, and results must not depend on threads.
@@ -45,7 +46,7 @@ def arcface(frame: Frame, face: Face | None, settings: ArcFaceInput) -> Frame:
     Returns:
         uint8 (112, settings.width, 3).
     """
-    cv2 = _cv2()
+    cv2 = opencv()
     if face is None:
         aligned = cv2.resize(frame, (112, 112), interpolation=cv2.INTER_AREA)
     else:
@@ -62,7 +63,7 @@ def expression(frame: Frame, face: Face | None, settings: ExpressionInput) -> Fr
     Returns:
         uint8 (size, size, 3), or (size, size, 1) for grey.
     """
-    cv2 = _cv2()
+    cv2 = opencv()
     if face is None:
         cut = frame
     else:
@@ -77,7 +78,7 @@ def expression(frame: Frame, face: Face | None, settings: ExpressionInput) -> Fr
 
 
 def _cut(frame: Frame, left: int, top: int, side: int) -> Frame:
-    cv2 = _cv2()
+    cv2 = opencv()
     height, width = frame.shape[:2]
     beyond = max(0, -left, -top, left + side - width, top + side - height)
     if beyond:
@@ -149,7 +150,7 @@ def sync_crop(frame: Frame, x: float, y: float, half: float, settings: SyncInput
     Returns:
         uint8 (size, size, 3), RGB.
     """
-    cv2 = _cv2()
+    cv2 = opencv()
     pad = int(half * (1 + 2 * settings.scale))
     grey = (settings.padding,) * 3
     padded = cv2.copyMakeBorder(frame, *(pad,) * 4, cv2.BORDER_CONSTANT, value=grey)
@@ -162,4 +163,4 @@ def sync_crop(frame: Frame, x: float, y: float, half: float, settings: SyncInput
 
 def resize(frame: Frame, size: int) -> Frame:
     """Scale a picture that is a face crop already to ``size`` x ``size``."""
-    return np.asarray(_cv2().resize(frame, (size, size)))
+    return np.asarray(opencv().resize(frame, (size, size)))

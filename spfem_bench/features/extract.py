@@ -7,7 +7,7 @@ is filled up), so that a clip's features do not depend on its neighbours.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, Protocol
@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.clips import Clip, Edit
 from spfem_bench.definitions.metrics import (
     ArcFaceInput,
     ExpressionInput,
@@ -25,7 +25,7 @@ from spfem_bench.definitions.metrics import (
     SyncInput,
 )
 from spfem_bench.errors import ClipError
-from spfem_bench.faces import crop
+from spfem_bench.faces import crop, edits
 from spfem_bench.faces.detect import Detector, load_detector
 from spfem_bench.faces.track import Face, FaceTrack, follow
 from spfem_bench.features.features import Features
@@ -228,8 +228,12 @@ class Extractor:
     ) -> Iterator[tuple[Frame, Face | None]]:
         """Yield a clip's frames with the subject's face, and fill *track* on the way.
 
-        A stored track is used again; a new one is stored when the clip ends.
+        A stored track is used again; a new one is stored when the clip ends. An edit
+        acts on frames whose face is known; the track and *key* are the unedited clip's.
         """
+        if clip.edit is not None:
+            yield from self._edited(clip, clip.edit, track, key)
+            return
         pictures = video.frames(clip)
         if self.faces == "aligned":
             for picture in pictures:
@@ -246,6 +250,20 @@ class Extractor:
             return
         yield from follow(_detected(pictures, self._detector), self.profile.follow(), track)
         self.store.put(key, track.to_arrays())
+
+    def _edited(
+        self, clip: Clip, edit: Edit, track: FaceTrack, key: Mapping[str, Any] | None
+    ) -> Iterator[tuple[Frame, Face | None]]:
+        bare = replace(clip, edit=None)
+        n_frames = 0
+        if edit.kind == "frozen-mouth":  # a share of the frames: they are counted first
+            n_frames = sum(1 for _ in self.tracked_frames(bare, FaceTrack(), key))
+        pairs = self.tracked_frames(bare, track, key)
+        yield from edits.frames(pairs, edit, n_frames, aligned=self.faces == "aligned")
+        if edit.kind == "time-shuffled":
+            block = int(edit.level)
+            track.faces = list(edits.shuffled(track.faces, block))
+            track.detected = list(edits.shuffled(track.detected, block))
 
 
 def _detected(pictures: Iterable[Frame], detector: Detector) -> Iterator[tuple[Frame, list[Face]]]:
@@ -298,7 +316,7 @@ class _OpenClip:
         self.extractor, self.clip, self.failures = extractor, clip, failures
         # Now: should the file change while it is read, nothing is stored under the new bytes.
         self.keys = {role: extractor.key(clip, role) for role in roles}
-        self.track_key = extractor.key(clip, None)
+        self.track_key = extractor.key(replace(clip, edit=None), None)
         self.roles = roles
         self.outputs: dict[Role, _Outputs] = {}
         self.sound = _Outputs()
@@ -311,7 +329,7 @@ class _OpenClip:
         samples = None
         if "sync" in roles:
             try:
-                samples = audio.samples(self.clip)
+                samples = edits.sound(audio.samples(replace(self.clip, edit=None)), self.clip)
             except ClipError as error:
                 self.failures[self.clip, "sync"] = error
                 roles = roles - {"sync"}

@@ -27,7 +27,10 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
 
     Raises:
         ClipError: no sound, or it is damaged.
+        ValueError: the clip has an edit, which is applied to what this returns.
     """
+    if clip.edit is not None:
+        raise ValueError(f"{clip}: sound is read without the edit, which is applied to it")
     path = clip.audio if clip.path.is_dir() else clip.path
     if path is None:
         raise ClipError(

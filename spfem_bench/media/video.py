@@ -43,9 +43,12 @@ def frames(clip: Clip) -> Iterator[Frame]:
 
     Raises:
         ClipError: unreadable, damaged, without video, or the crop does not fit.
+        ValueError: the clip has an edit, which acts only after faces are found.
     """
     import ffmpeg as graph
 
+    if clip.edit is not None:
+        raise ValueError(f"{clip}: frames are read without the edit, which is applied to them")
     if clip.path.is_dir():
         pictures = numbered_pictures(clip)
         height, width = _picture(pictures[0]).shape[:2]
@@ -176,7 +179,7 @@ def numbered_pictures(clip: Clip) -> list[Path]:
 
 
 def content_id(clip: Clip) -> str:
-    """Return a hash of all that a clip is made of: bytes, crop, span, frame rate and sound.
+    """Return a hash of all that a clip is made of: bytes, crop, span, rate, sound and edit.
 
     Raises:
         ClipError: a file is absent.
@@ -186,6 +189,8 @@ def content_id(clip: Clip) -> str:
     parts += [file_sha256(p) for p in files]
     if clip.audio is not None:
         parts.append(file_sha256(clip.audio))
+    if clip.edit is not None:
+        parts.append(f"edit={clip.edit}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

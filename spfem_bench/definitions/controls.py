@@ -1,0 +1,84 @@
+"""Controls: what is put in a method's place when the answer is known beforehand."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pydantic
+
+from spfem_bench.definitions.cards import Strict
+from spfem_bench.definitions.clips import Edit, EditKind
+from spfem_bench.errors import CardError
+
+
+class ClipControl(Strict):
+    """One of the item's own clips, as it is."""
+
+    kind: Literal["clip"]
+    clip: Literal["source", "reference", "real"]
+
+
+class _Graded(Strict):
+    """A control that does more or less harm.
+
+    Attributes:
+        level: how much, unless another is asked for.
+        levels: from the one that changes nothing to the strongest.
+        attacks: metrics that must get worse, the more the higher the level.
+    """
+
+    level: float
+    levels: tuple[float, ...] = pydantic.Field(min_length=2)
+    attacks: tuple[str, ...] = pydantic.Field(min_length=1)
+
+    @pydantic.model_validator(mode="after")
+    def _levels_are_possible_and_begin_with_nothing(self) -> _Graded:
+        for level in (self.level, *self.levels):
+            self._check(level)
+        if not self._changes_nothing(self.levels[0]):
+            raise ValueError("levels must begin with the one that changes nothing")
+        return self
+
+    def _check(self, level: float) -> None:
+        if not 0 <= level <= 1:
+            raise ValueError(f"no level {level:g}: allowed are numbers from 0 to 1")
+
+    def _changes_nothing(self, level: float) -> bool:
+        return level == 0
+
+
+class EditControl(_Graded):
+    """The real clip, spoilt while it is read (see ``spfem_bench.faces.edits``)."""
+
+    kind: Literal["edit"]
+    edit: EditKind
+
+    def _check(self, level: float) -> None:
+        try:
+            Edit(self.edit, level)
+        except CardError as error:
+            raise ValueError(str(error)) from None
+
+    def _changes_nothing(self, level: float) -> bool:
+        return Edit(self.edit, level).changes_nothing
+
+
+class OtherSpeakerControl(_Graded):
+    """Another speaker's real clip of the same emotion; the level is the share of items."""
+
+    kind: Literal["other-speaker"]
+
+
+class FadedControl(_Graded):
+    """The real performance with less emotion; the level is the intensity, 1 is all of it."""
+
+    kind: Literal["faded"]
+
+    def _changes_nothing(self, level: float) -> bool:
+        return level == 1
+
+
+Control = Annotated[
+    ClipControl | EditControl | OtherSpeakerControl | FadedControl,
+    pydantic.Field(discriminator="kind"),
+]

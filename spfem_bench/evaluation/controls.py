@@ -1,0 +1,149 @@
+"""Which controls a protocol has, and the clip that each puts in an item's output's place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from spfem_bench.definitions.cards import Kind, names
+from spfem_bench.definitions.clips import Clip, Edit
+from spfem_bench.definitions.controls import ClipControl, EditControl, OtherSpeakerControl
+from spfem_bench.definitions.metrics import metric_card
+from spfem_bench.definitions.protocols import Item, MethodCard, Protocol, method_card
+from spfem_bench.errors import CardError, ClipError, UnsuitedClipError
+
+
+def controls(protocol: Protocol) -> list[MethodCard]:
+    """Return the controls that a protocol has the clips for, by name."""
+    cards = map(method_card, names(Kind.METHOD))
+    return [card for card in cards if card.control and not why_not(card, protocol)]
+
+
+def why_not(method: MethodCard, protocol: Protocol) -> str:
+    """Say why a protocol cannot have a control; empty when it can."""
+    control = method.control
+    if control is None:
+        return f"'{method.name}' is no control"
+    wanted = control.clip if isinstance(control, ClipControl) else "real"
+    if wanted not in protocol.card.clips:
+        return f"the protocol '{protocol.name}' has no {wanted} clips"
+    if isinstance(control, EditControl):
+        if control.edit == "shifted-audio" and not _hears(protocol):
+            return f"no metric of the protocol '{protocol.name}' hears the sound"
+    elif isinstance(control, OtherSpeakerControl):
+        if all(len(speakers) < 2 for speakers in _by_speaker(protocol).values()):
+            return f"in the protocol '{protocol.name}' no two speakers have an emotion in common"
+    elif control.kind == "faded" and not protocol.card.faded:
+        return (
+            f"the protocol '{protocol.name}' has no clips in graded intensities (its card has no "
+            "'faded')"
+        )
+    return ""
+
+
+def at_level(method: MethodCard, level: float) -> MethodCard:
+    """Return a control's card with another level.
+
+    Raises:
+        CardError: it is no graded control, or has no such level.
+    """
+    control = method.control
+    if control is None or isinstance(control, ClipControl):
+        raise CardError(f"'{method.name}' has no levels", "Leave the level out")
+    try:
+        graded = type(control).model_validate(control.model_dump() | {"level": level})
+    except ValueError:
+        allowed = ", ".join(f"{v:g}" for v in control.levels)
+        raise CardError(
+            f"the control '{method.name}' has no level {level:g}", f"Its card names {allowed}"
+        ) from None
+    return method.model_copy(update={"control": graded})
+
+
+def control_outputs(method: MethodCard, protocol: Protocol) -> Mapping[str, Clip | ClipError]:
+    """Return, by item, the clip that stands in the output's place, or why there is none.
+
+    Paths are relative to the data set's folder.
+    """
+    control, items = method.control, protocol.items
+    if control is None:
+        raise ValueError(f"'{method.name}' is no control")
+    if isinstance(control, ClipControl):
+        return {i.id: i.clips[control.clip] for i in items}
+    if isinstance(control, EditControl):
+        edit = Edit(control.edit, control.level)
+        return {i.id: _edited(i.clips["real"], edit) for i in items}
+    if isinstance(control, OtherSpeakerControl):
+        return _other_speakers(protocol, control.level)
+    return {i.id: i.at_intensity(control.level) for i in items}
+
+
+def _edited(clip: Clip, edit: Edit) -> Clip | ClipError:
+    if clip.edit is not None:
+        return UnsuitedClipError(f"{clip}: edited already", "Controls edit clips that are not")
+    # An edit that changes nothing is left away: the features of the clip itself serve.
+    return clip if edit.changes_nothing else replace(clip, edit=edit)
+
+
+def _hears(protocol: Protocol) -> bool:
+    return any(metric_card(m).role == "sync" for m in protocol.card.metrics)
+
+
+# ---- other-speaker -------------------------------------------------------------------------
+
+
+def _by_speaker(protocol: Protocol) -> dict[str, dict[str, list[Item]]]:
+    """Return each emotion's speakers in order of their names, each with the items."""
+    found: dict[str, dict[str, list[Item]]] = {e: {} for e in protocol.card.emotions}
+    for item in sorted(protocol.items, key=lambda i: i.speaker):  # keeps the list's order else
+        found[item.emotion].setdefault(item.speaker, []).append(item)
+    return found
+
+
+def _other_speakers(protocol: Protocol, share: float) -> dict[str, Clip | ClipError]:
+    """Replace a share of each emotion's items by one other speaker's.
+
+    All are replaced by the first speaker's (by name), and that one's by the
+    second's: FAD pools the clips of an emotion, so it would not see an exchange.
+    A speaker's k-th item gets the other's k-th, from the beginning again when
+    there are fewer. Items without another speaker are refused at every level,
+    so that all levels stand on the same items.
+    """
+    outputs: dict[str, Clip | ClipError] = {}
+    for emotion, speakers in _by_speaker(protocol).items():
+        if len(speakers) < 2:
+            outputs |= {
+                i.id: UnsuitedClipError(
+                    f"no other speaker than {i.speaker} has '{emotion}' in '{protocol.name}'",
+                    "Nobody can stand in for this item",
+                )
+                for items in speakers.values()
+                for i in items
+            }
+            continue
+        first, second, *_ = speakers
+        stand_ins = {
+            item.id: speakers[second if name == first else first]
+            for name, items in speakers.items()
+            for item in items
+        }
+        ordered = [(k, item) for items in speakers.values() for k, item in enumerate(items)]
+        replaced = {ordered[n][1].id for n in _spread(len(ordered), share)}
+        for k, item in ordered:
+            others = stand_ins[item.id]
+            chosen = others[k % len(others)] if item.id in replaced else item
+            outputs[item.id] = chosen.clips["real"]
+    return outputs
+
+
+def _spread(count: int, share: float) -> Sequence[int]:
+    """Choose a share of the numbers below *count*: evenly spread, and more at a higher share.
+
+    In order of the reversed bits of each number, as in van der Corput's sequence.
+
+    >>> [sorted(_spread(4, share)) for share in (0.25, 0.5, 0.75, 1)]
+    [[0], [0, 2], [0, 1, 2], [0, 1, 2, 3]]
+    """
+    bits = max(1, (count - 1).bit_length())
+    order = sorted(range(count), key=lambda n: f"{n:0{bits}b}"[::-1])
+    return order[: int(share * count + 0.5)]

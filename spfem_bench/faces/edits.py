@@ -1,0 +1,221 @@
+"""Known degradations of a clip, made while it is read: controls for what metrics notice.
+
+Edits act on frames whose face is known already, from the clip as it was: the
+stored face track is used again, and what a metric says of an edit is about the
+edit, not about what the detector makes of it. No file is written. Memory is
+bounded: one frame, for ``time-shuffled`` one block of frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from spfem_bench.definitions.clips import Clip, Edit
+from spfem_bench.errors import ClipError
+from spfem_bench.faces.crop import opencv
+from spfem_bench.faces.track import Face
+from spfem_bench.media.audio import SAMPLE_RATE
+from spfem_bench.media.video import FRAME_RATE, Frame
+
+SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
+SEED = 0
+"""Of the shuffle; every clip's blocks are shuffled alike."""
+
+CORE = 0.75
+"""Part of the mouth's ellipse, from its middle, that is replaced wholly; then it fades out."""
+
+Pair = tuple[Frame, Face | None]
+Thing = TypeVar("Thing")
+
+
+def frames(
+    pairs: Iterable[Pair], edit: Edit, n_frames: int = 0, *, aligned: bool = False
+) -> Iterator[Pair]:
+    """Apply an edit to a clip's frames.
+
+    Args:
+        pairs: uint8 (height, width, 3) RGB frames, each with the subject's face.
+        edit: what to do; edits of sound leave frames alone.
+        n_frames: how many frames the clip has; asked for by ``frozen-mouth`` only.
+        aligned: the frames are face crops already and come without faces.
+
+    Yields:
+        as many frames with their faces; a frame that is not changed is the same object.
+    """
+    if edit.changes_nothing:
+        yield from pairs
+    elif edit.kind == "blurred":
+        for frame, face in pairs:
+            yield blurred(frame, edit.level), face
+    elif edit.kind == "frozen-mouth":
+        count = int(edit.level * n_frames + 0.5)
+        yield from _frozen(pairs, count, aligned=aligned)
+    elif edit.kind == "time-shuffled":
+        yield from shuffled(pairs, int(edit.level))
+    else:
+        yield from pairs
+
+
+def sound(samples: npt.NDArray[np.int16], clip: Clip) -> npt.NDArray[np.int16]:
+    """Apply a clip's edit, if it has one, to its sound.
+
+    Args:
+        samples: int16 (samples,) at 16 kHz.
+        clip: for its edit, and for messages.
+
+    Returns:
+        int16 array of the same length; the same object when nothing is changed.
+
+    Raises:
+        ClipError: the sound is shifted by more than there is.
+    """
+    edit = clip.edit
+    if edit is None or edit.kind != "shifted-audio" or edit.changes_nothing:
+        return samples
+    early = int(edit.level) * SAMPLES_PER_FRAME
+    if abs(early) >= len(samples):
+        raise ClipError(
+            f"{clip}: the sound is {len(samples) / SAMPLE_RATE:.2f} s long, all of which would be "
+            "shifted away",
+            f"Shift by fewer than {len(samples) / SAMPLES_PER_FRAME:.0f} frames",
+        )
+    silence = np.zeros(abs(early), np.int16)
+    if early > 0:
+        return np.concatenate([samples[early:], silence])
+    return np.concatenate([silence, samples[:early]])
+
+
+# ---- blurred -------------------------------------------------------------------------------
+
+
+def blurred(frame: Frame, percent: float) -> Frame:
+    """Blur a frame with a Gaussian whose sigma is a part of the picture's height."""
+    sigma = percent / 100 * frame.shape[0]
+    return np.asarray(opencv().GaussianBlur(frame, (0, 0), sigma))
+
+
+# ---- time-shuffled -------------------------------------------------------------------------
+
+
+def shuffled(things: Iterable[Thing], block: int) -> Iterator[Thing]:
+    """Yield things in another order within consecutive blocks; the last may be shorter.
+
+    >>> sorted(list(shuffled("abcdefgh", 3))[:3])
+    ['a', 'b', 'c']
+    """
+    held: list[Thing] = []
+    number = 0
+    for thing in things:
+        held.append(thing)
+        if len(held) == block:
+            yield from _mixed(held, number)
+            held.clear()
+            number += 1
+    yield from _mixed(held, number)
+
+
+def _mixed(held: list[Thing], number: int) -> list[Thing]:
+    order = np.random.default_rng([SEED, number]).permutation(len(held))
+    return [held[i] for i in order]
+
+
+# ---- frozen-mouth --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ellipse:
+    """Mouth and chin in one picture, in pixels; points are complex numbers x + iy.
+
+    Attributes:
+        centre: the ellipse's.
+        across: direction from the picture's left to its right corner of the mouth, length 1.
+        half_axes: across the face, and down.
+    """
+
+    centre: complex
+    across: complex
+    half_axes: tuple[float, float]
+
+
+def mouth(frame: Frame, face: Face | None) -> Ellipse:
+    """Return where mouth and chin are; without a face, where an aligned picture has them."""
+    if face is None:
+        height, width = frame.shape[:2]
+        return Ellipse(complex(0.5 * width, 0.76 * height), 1, (0.34 * width, 0.26 * height))
+    points = _complex(face.points)
+    lips = points[3:].mean()
+    down = lips - points[:2].mean()  # as long as it is from the eyes to the mouth
+    size = abs(down)
+    return Ellipse(lips + 0.28 * down, -1j * down / size, (0.68 * size, 0.68 * size))
+
+
+def similarity(source: Face, target: Face) -> tuple[complex, complex]:
+    """Return (a, b): the turn, scale and shift ``z -> a z + b`` that fits the points best.
+
+    Least squares over the five points; b is 0 and a is 1 from a face to itself.
+    """
+    p, q = _complex(source.points), _complex(target.points)
+    p0, q0 = p.mean(), q.mean()
+    a = ((p - p0).conj() * (q - q0)).sum() / (abs(p - p0) ** 2).sum()
+    return complex(a), complex(q0 - a * p0)
+
+
+def _complex(points: npt.NDArray[np.float32]) -> npt.NDArray[np.complex128]:
+    return points[:, 0].astype(np.float64) + 1j * points[:, 1]
+
+
+def with_mouth(frame: Frame, source: Frame, where: Ellipse, move: tuple[complex, complex]) -> Frame:
+    """Put the mouth of another picture into a frame.
+
+    Args:
+        frame: uint8 (height, width, 3).
+        source: the picture whose mouth is taken, of the same size.
+        where: the mouth in *source*.
+        move: the similarity from *source* to *frame*.
+
+    Returns:
+        a new frame; pixels outside the moved ellipse are the frame's own.
+    """
+    a, b = move
+    height, width = frame.shape[:2]
+    middle, reach = a * where.centre + b, abs(a) * max(where.half_axes)
+    left, right = (round(min(max(middle.real + r, 0), width)) for r in (-reach - 1, reach + 2))
+    top, bottom = (round(min(max(middle.imag + r, 0), height)) for r in (-reach - 1, reach + 2))
+    if left >= right or top >= bottom:  # beyond the picture
+        return frame
+    cv2 = opencv()
+    matrix = np.array([[a.real, -a.imag, b.real - left], [a.imag, a.real, b.imag - top]])
+    moved = cv2.warpAffine(
+        source, matrix, (right - left, bottom - top), borderMode=cv2.BORDER_REPLICATE
+    )
+    z = np.arange(left, right)[None, :] + 1j * np.arange(top, bottom)[:, None]
+    z = ((z - b) / a - where.centre) / where.across
+    distance = np.hypot(z.real / where.half_axes[0], z.imag / where.half_axes[1])
+    share = np.clip((1 - distance) / (1 - CORE), 0, 1)[:, :, None]
+    result = frame.copy()
+    below = frame[top:bottom, left:right]
+    result[top:bottom, left:right] = np.rint(below + share * (moved.astype(np.float64) - below))
+    return result
+
+
+def _frozen(pairs: Iterable[Pair], count: int, *, aligned: bool) -> Iterator[Pair]:
+    """Give the first *count* frames the mouth of the first one that has a face.
+
+    Frames without a face stay as they are, unless all pictures are aligned faces.
+    """
+    first: tuple[Frame, Face | None, Ellipse] | None = None
+    for index, (frame, face) in enumerate(pairs):
+        if index >= count or (face is None and not aligned):
+            yield frame, face
+        elif first is None:
+            first = frame, face, mouth(frame, face)
+            yield frame, face
+        else:
+            source, at, where = first
+            move = similarity(at, face) if at is not None and face is not None else (1 + 0j, 0j)
+            yield with_mouth(frame, source, where, move), face
