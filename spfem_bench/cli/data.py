@@ -34,6 +34,9 @@ def list_(data_dir: Path | None) -> None:
     folders, rows = DataFolders.locate(data_dir), []
     for name in names(Kind.DATASET):
         card = dataset_card(name)
+        if card.world:
+            rows.append([name, "rendered when needed", "", card.title, ""])
+            continue
         files = dataset_files(card)
         here = sum(folders.find(card, f) is not None for f in files.values())
         size = sum(f.bytes or 0 for f in files.values()) / 1e6
@@ -61,6 +64,9 @@ def fetch(names: tuple[str, ...], data_dir: Path | None, quiet: bool) -> None:
     folders = DataFolders.locate(data_dir)
     for name in names:
         card = dataset_card(name)
+        if card.world:
+            click.echo(f"{name}: nothing to fetch, its clips are rendered when they are needed")
+            continue
         click.echo(f"{name}: licence: {card.licence}")
         files = list(dataset_files(card).values())
         for file in tqdm(files, desc=name, unit="file", disable=quiet):
@@ -80,6 +86,8 @@ def verify(names: tuple[str, ...], data_dir: Path | None) -> None:
     folders, failed = DataFolders.locate(data_dir), False
     for name in names:
         card = dataset_card(name)
+        if card.world:
+            click.echo(f"{name}: nothing to verify, rendered clips are checked at every use")
         for path, file in dataset_files(card).items():
             state = _state(folders, card, file)
             failed = failed or state != "verified"

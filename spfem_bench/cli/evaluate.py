@@ -114,6 +114,7 @@ def evaluate(
             weights=weights,
             metrics=wanted,
             videos=Videos(videos, frame_rate) if videos else None,
+            rendering=options.rendering(quiet),
         )
         for name in dict.fromkeys(protocols)
     ]

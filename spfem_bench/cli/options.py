@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,24 @@ def progress_bars(clips: int) -> Progress:
                 bar.close()
 
     return Bars()
+
+
+def rendering(quiet: bool) -> Callable[[int], Callable[[], None]]:
+    """Return what shows, on standard error, how rendering a world's clips goes on."""
+    from tqdm import tqdm
+
+    def start(count: int) -> Callable[[], None]:
+        bar = tqdm(total=count, desc="render", unit="clip", leave=False,
+                   disable=True if quiet else None)  # fmt: skip
+
+        def done() -> None:
+            bar.update(1)
+            if bar.n == count:
+                bar.close()
+
+        return done
+
+    return start
 
 
 def check_device(device: str) -> None:

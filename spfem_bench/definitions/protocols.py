@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
@@ -121,19 +121,43 @@ class Protocol:
         return self.card.name
 
 
-class DatasetCard(Card):
-    """Pinned files that protocols stand on; ``files`` is a CSV of path, sha256, bytes.
+class WorldSettings(Strict):
+    """A world of puppets, whose clips are rendered when they are needed.
 
     Attributes:
-        url: where a file is fetched from; ``{commit}`` and ``{path}`` are filled in.
+        version: of the rules by which puppets are drawn and speak.
+        seed: of everything random.
+        size: side of a frame in pixels.
     """
 
-    repository: str
-    commit: str
-    url: str
-    files: str
+    version: int
+    seed: int
+    size: int
+
+
+class DatasetCard(Card):
+    """The clips that protocols stand on: pinned files, or a world that is rendered.
+
+    Attributes:
+        files: for pinned files: a CSV of path, sha256, bytes.
+        url: where a file is fetched from; ``{commit}`` and ``{path}`` are filled in.
+        world: for rendered clips: which world (see ``spfem_bench.demo``).
+    """
+
+    repository: str = ""
+    commit: str = ""
+    url: str = ""
+    files: str = ""
+    world: WorldSettings | None = None
     licence: str
     citation: str
+
+    @pydantic.model_validator(mode="after")
+    def _files_or_world(self) -> DatasetCard:
+        pinned = (self.repository, self.commit, self.url, self.files)
+        if any(pinned) if self.world else not all(pinned):
+            raise ValueError("give 'repository', 'commit', 'url' and 'files', or 'world' alone")
+        return self
 
 
 class MethodCard(Card):
@@ -208,10 +232,10 @@ def _read_items(card: ProtocolCard) -> Protocol:
     if absent:
         raise CardError(f"{card.path}: no item has the emotion '{sorted(absent)[0]}'")
     try:
-        files = dataset_files(dataset_card(card.dataset))
+        dataset = dataset_card(card.dataset)
     except UnknownNameError as error:
         raise CardError(f"{card.path}: {error.problem}", error.remedy) from None
-    return Protocol(card, tuple(items.values()), _digest(items, files))
+    return Protocol(card, tuple(items.values()), _digest(items, dataset))
 
 
 def _item(card: ProtocolCard, row: Mapping[str, str]) -> Item:
@@ -236,21 +260,24 @@ def _item(card: ProtocolCard, row: Mapping[str, str]) -> Item:
     )
 
 
-def _digest(items: Mapping[str, Item], files: Mapping[str, PinnedFile]) -> str:
-    """Hash what the items ask for: addresses, and the pinned bytes behind them.
+def _digest(items: Mapping[str, Item], dataset: DatasetCard) -> str:
+    """Hash what the items ask for: addresses, and the pinned bytes or the world behind them.
 
     Who published outputs for them cannot move a score.
     """
+    files = dataset_files(dataset)
 
     def pinned(clip: Clip) -> str:
         file = files.get(clip.path.as_posix())
         return file.sha256 if file else ""
 
-    rows = [
+    rows: list[Any] = [
         [i.id, i.speaker, i.emotion]
         + [[role, str(clip), pinned(clip)] for role, clip in sorted(i.clips.items())]
         for i in items.values()
     ]
+    if dataset.world:
+        rows.append(dataset.world.settings())
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
@@ -301,7 +328,9 @@ def dataset_card(name: str) -> DatasetCard:
 
 @cache
 def dataset_files(card: DatasetCard) -> Mapping[str, PinnedFile]:
-    """Return a data set's files by path."""
+    """Return a data set's pinned files by path; a world has none."""
+    if card.world:
+        return {}
     files: dict[str, PinnedFile] = {}
     for where, row in read_list(inside(card.path.parent, card.files)):
         for column in ("path", "sha256", "bytes"):

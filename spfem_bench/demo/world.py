@@ -204,6 +204,31 @@ def cross_id(world: World) -> dict[str, str]:
     return {name: names[k - 1] for k, name in enumerate(names)}
 
 
+def items(world: World, setting: Literal["inter-id", "cross-id"]) -> Iterator[dict[str, str]]:
+    """Yield the rows of a demo protocol's list: six test speakers x seven emotions.
+
+    The test sentences take turns; the reference says another one. In the inter-ID
+    setting it shows the same speaker, in the cross-ID setting the one of :func:`cross_id`,
+    in the clip that is real for that one: nothing more needs rendering.
+    """
+    sentences = [s.name for s in world.sentences if s.split == "test"]
+    others = cross_id(world)
+    for i, speaker in enumerate(others):
+        for j, emotion in enumerate(EMOTIONS):
+            said, other = (
+                sentences[(i + j + k) % len(sentences)]
+                for k in (0, 1 if setting == "inter-id" else 2)
+            )
+            yield {
+                "id": f"{speaker}_{emotion}_{said}",
+                "speaker": speaker,
+                "emotion": emotion,
+                "sentence": said,
+                "reference_speaker": speaker if setting == "inter-id" else others[speaker],
+                "reference_sentence": other,
+            }
+
+
 @dataclass(frozen=True)
 class Take:
     """One performance with its exact truth.

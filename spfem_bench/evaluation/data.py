@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spfem_bench import pinned
 from spfem_bench.definitions.clips import inside
@@ -12,6 +13,9 @@ from spfem_bench.definitions.metrics import PinnedFile
 from spfem_bench.definitions.protocols import DatasetCard, dataset_files
 from spfem_bench.errors import ClipError, MissingClipError
 from spfem_bench.media.video import file_sha256
+
+if TYPE_CHECKING:
+    from spfem_bench.demo.world import World
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,49 @@ class DataFolders:
         right = (p for p in found if file_sha256(p) == file.sha256)
         return next(right, found[0] if found else None)
 
+    def rendered(self, card: DatasetCard) -> tuple[World, Path]:
+        """Return a data set's world, and the folder its rendered clips are kept in."""
+        from spfem_bench.demo.world import World
+
+        if card.world is None:
+            raise ValueError(f"{card.name} is not rendered")
+        world = World(card.world.version, card.world.seed, card.world.size)
+        return world, self.cache / card.name / world.name
+
+    def lacking(self, card: DatasetCard, names: Iterable[str]) -> list[str]:
+        """Return those clips of a world that have to be rendered first; of pinned files none."""
+        if card.world is None:
+            return []
+        from spfem_bench.demo.clips import rendered
+
+        folder = self.rendered(card)[1]
+        return [name for name in dict.fromkeys(names) if rendered(folder, name) is None]
+
+    def render(self, card: DatasetCard, names: list[str], done: Callable[[], None]) -> None:
+        """Render clips of a world; *done* is called after each.
+
+        Raises:
+            StorageError: the cache cannot be written.
+            SpfemBenchError: a name asks for no take.
+        """
+        from spfem_bench.demo.clips import render_all
+
+        world, folder = self.rendered(card)
+        render_all(world, folder, names, done=done)
+
     def verified(self, card: DatasetCard, name: str) -> Path:
-        """Return a pinned file's path after checking its hash.
+        """Return a clip's path after checking its hash.
 
         Raises:
             ClipError: the file is not listed, missing, or not the pinned one.
         """
+        if card.world:
+            from spfem_bench.demo.clips import rendered
+
+            whole = rendered(self.rendered(card)[1], name)
+            if whole is None:
+                raise MissingClipError(f"{card.name}/{name}: not rendered", "Run the command again")
+            return whole
         files: Mapping[str, PinnedFile] = dataset_files(card)
         if name not in files:
             raise ClipError(f"{name}: not a file of the data set '{card.name}'")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -157,6 +157,7 @@ def make_plan(
     metrics: Sequence[str] = (),
     videos: Videos | None = None,
     level: float | None = None,
+    rendering: Callable[[int], Callable[[], None]] = lambda count: lambda: None,
 ) -> Plan:
     """Resolve names, find clips, read their headers, look for weights.
 
@@ -169,6 +170,8 @@ def make_plan(
         metrics: those wanted; all of the protocol's when empty.
         videos: the user's own outputs.
         level: how much a graded control does, in the place of its card's own level.
+        rendering: told how many clips of a world are rendered first; gives a function that
+            hears of each one done.
 
     Raises:
         UnknownNameError: no such method in this protocol, or no such metric.
@@ -185,6 +188,7 @@ def make_plan(
     wanted = _metrics(metrics, protocol)
     unavailable = dict(_missing_weights(wanted, protocol, profile, weights))
     usable = tuple(m for m in wanted if m.name not in unavailable)
+    _render(protocol, wanted, outputs, data, rendering)
     items: list[PlannedItem] = []
     refusals: list[Refusal] = []
     for item in protocol.items:
@@ -277,6 +281,22 @@ def _missing_weights(
     return found
 
 
+def _render(
+    protocol: Protocol,
+    metrics: Sequence[MetricCard],
+    outputs: Mapping[str, Clip | ClipError | Videos],
+    data: DataFolders,
+    rendering: Callable[[int], Callable[[], None]],
+) -> None:
+    """Render the clips that the metrics compare, where the data set is a world."""
+    dataset = dataset_card(protocol.card.dataset)
+    roles = {role for metric in metrics for role in metric.compare}
+    clips = [outputs[i.id] if r == "output" else i.clips[r] for i in protocol.items for r in roles]
+    names = [clip.path.as_posix() for clip in clips if isinstance(clip, Clip)]
+    if lacking := data.lacking(dataset, names):
+        data.render(dataset, lacking, rendering(len(lacking)))
+
+
 def _find_clips(
     item: Item,
     output: Clip | ClipError | Videos,
@@ -312,7 +332,8 @@ def _find_clips(
                 addresses[role] = str(listed)
                 path = data.verified(dataset, listed.path.as_posix())
                 clip = replace(listed, path=path)
-            _check_readable(clip)
+            if dataset.world is None or isinstance(listed, Videos):
+                _check_readable(clip)
             clips[role] = clip
         except ClipError as error:
             hit = tuple(m.name for m in metrics if role in m.compare)
