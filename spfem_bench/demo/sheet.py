@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,7 +66,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _grid(frames: list[list[Frame]], rows: list[str], columns: list[str]) -> Figure:
+def _grid(frames: list[list[Frame]], rows: Sequence[str], columns: Sequence[str]) -> Figure:
     """Lay frames out with names beside rows and above columns."""
     side = 1.6
     width, height = len(columns) * side + 0.9, len(rows) * side + 0.4
