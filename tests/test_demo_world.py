@@ -1,0 +1,327 @@
+"""The puppets: what is drawn lies where the truth says, and everything follows from the seed."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spfem_bench.definitions.cards import builtin_folder
+from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.protocols import EMOTIONS, dataset_card, protocol
+from spfem_bench.demo.clips import clip_name, render, render_all, rendered, take_of
+from spfem_bench.demo.face import LANDMARKS
+from spfem_bench.demo.sheet import SHEETS, sheet
+from spfem_bench.demo.world import World, cross_id, items
+from spfem_bench.errors import CardError, ClipError, UnknownNameError
+from spfem_bench.media import audio, video
+from spfem_bench.media.write import write_clip
+
+TEST = ("P115", "P116", "P117", "P118", "P119", "P120")
+CHIN = LANDMARKS.index("chin")
+
+
+@pytest.fixture(scope="module")
+def puppets() -> World:
+    return World()
+
+
+# ---- who there is ---------------------------------------------------------------------------
+
+
+def test_the_cast_and_its_splits(puppets: World) -> None:
+    counts = {split: [s.name for s in puppets.speakers if s.split == split]
+              for split in ("train", "validation", "test")}  # fmt: skip
+    assert [len(v) for v in counts.values()] == [108, 6, 6]
+    assert tuple(counts["test"]) == TEST
+    assert len({s.look for s in puppets.speakers}) == 120  # nobody twice
+    assert len(puppets.sentences) == 30
+    assert sum(s.paired for s in puppets.sentences) == 3
+
+
+def test_recordings_mirror_mead(puppets: World) -> None:
+    train = list(puppets.recordings("train"))
+    test = list(puppets.recordings("test"))
+    assert len(set(train)) == len(train)
+    assert {s for *_, s in test} == {"028", "029", "030"}
+    assert not {s for *_, s in train} & {s for *_, s in test}
+    assert not {p for p, *_ in train} & {p for p, *_ in test}
+    paired = {s.name for s in puppets.sentences if s.paired}
+    one = [(e, s) for p, e, s in train if p == "P001"]
+    for sentence in paired:
+        assert [e for e, s in one if s == sentence] == list(EMOTIONS)
+    for sentence in {s for _, s in one} - paired:
+        assert len([e for e, s in one if s == sentence]) == 2  # neutral and one emotion
+
+
+def test_the_cross_id_map_is_a_ring_without_fixed_points(puppets: World) -> None:
+    taken = cross_id(puppets)
+    assert sorted(taken) == sorted(taken.values()) == list(TEST)
+    seen, name = set(), TEST[0]
+    while name not in seen:
+        seen.add(name)
+        name = taken[name]
+    assert seen == set(TEST)
+
+
+@pytest.mark.parametrize("setting", ["inter-id", "cross-id"])
+def test_the_lists_in_the_repository_are_the_ones_that_are_drawn(
+    puppets: World, setting: str
+) -> None:
+    path = builtin_folder() / f"protocols/demo-{setting}.csv"
+    assert list(csv.DictReader(path.open(newline=""))) == list(items(puppets, setting))  # type: ignore[arg-type]
+    demo = protocol(f"demo-{setting}")
+    assert len(demo.items) == 6 * 7
+    for row in items(puppets, setting):  # type: ignore[arg-type]
+        assert row["reference_sentence"] != row["sentence"]
+        assert (row["reference_speaker"] == row["speaker"]) == (setting == "inter-id")
+
+
+def test_the_demo_s_world_is_the_one_that_networks_are_trained_in(puppets: World) -> None:
+    card = dataset_card("puppets")
+    assert card.world is not None
+    assert World(card.world.version, card.world.seed, card.world.size) == puppets
+
+
+# ---- truth ------------------------------------------------------------------------------------
+
+
+def test_landmarks_lie_where_the_picture_has_them(puppets: World) -> None:
+    """The pupil is the darkest part of an eye: its centre of mass, against the truth's.
+
+    The irises look away by up to half a radius, so the eyes are made to look ahead.
+    """
+    errors = []
+    for speaker in ("P002", "P040", "P115", "P116", "P119"):
+        take = World(size=256).take(speaker, "surprised", "028")
+        take._eyes[:] = 0  # looking ahead, no blink
+        for index in (5, 20, 35):
+            picture = take.frame(index).astype(float).sum(2)
+            points = take.landmarks[index]
+            for first in (0, 4):  # an eye has four landmarks
+                left, right = sorted((points[first, 0], points[first + 2, 0]))
+                top, bottom = points[first + 1, 1] + 3, points[first + 3, 1]
+                x0, y0 = int(left + 5), int(top)
+                patch = picture[y0 : int(bottom), x0 : int(right - 5)]
+                dark = np.argwhere(patch < 120)
+                if len(dark) < 8:
+                    continue
+                y, x = dark.mean(0)
+                errors.append((x + x0) - (left + right) / 2)
+    assert len(errors) > 15
+    assert abs(np.mean(errors)) < 2.5  # of eyes about 36 pixels wide
+    assert np.std(errors) < 3
+
+
+def test_a_chin_s_landmark_is_the_edge_between_face_and_neck(puppets: World) -> None:
+    """Below the chin's landmark the picture darkens: the shadow on the neck."""
+    for speaker in ("P115", "P119"):
+        take = World(size=256).take(speaker, "neutral", "028")
+        for index in (4, 30):
+            x, y = take.landmarks[index, CHIN]
+            column = take.frame(index)[:, int(x) - 4 : int(x) + 5].astype(float).mean((1, 2))
+            above, below = column[int(y) - 7 : int(y) - 3].mean(), column[int(y) + 4 : int(y) + 8]
+            assert below.mean() < above - 15
+
+
+def test_the_mouth_opens_as_the_truth_says(puppets: World) -> None:
+    """Dark or toothy pixels between the lips grow with the distance of the inner lips."""
+    take = World(size=192).take("P119", "neutral", "029")
+    top, bottom = LANDMARKS.index("mouth_inner_top"), LANDMARKS.index("mouth_inner_bottom")
+    gap = take.landmarks[:, bottom, 1] - take.landmarks[:, top, 1]
+    middle = (take.landmarks[:, bottom] + take.landmarks[:, top]) / 2
+    seen = []
+    for index in range(take.n_frames):
+        x, y = middle[index].round().astype(int)
+        strip = take.frame(index)[y - 14 : y + 15, x - 3 : x + 4].astype(float).mean(1)
+        red = strip[:, 0] - strip[:, 1:].mean(1)
+        seen.append((red < 25).sum())  # neither skin nor lips
+    assert np.corrcoef(gap, seen)[0, 1] > 0.8
+
+
+def test_closed_lips_are_drawn_closed(puppets: World) -> None:
+    take = puppets.take("P116", "neutral", "028")
+    top, bottom = LANDMARKS.index("mouth_inner_top"), LANDMARKS.index("mouth_inner_bottom")
+    gap = take.landmarks[:, bottom, 1] - take.landmarks[:, top, 1]
+    pressed = take.mouth[:, 3] > 0.99
+    assert pressed.sum() >= 4
+    assert gap[pressed].max() < 0.4
+    assert gap.max() > 3
+
+
+def test_intensity_is_continuous_and_leaves_the_rest_of_a_take_alone(puppets: World) -> None:
+    levels = np.linspace(0, 1, 11)
+    frames = [puppets.take("P117", "happy", "028", v).landmarks[12] for v in levels]
+    steps = [np.abs(b - a).max() for a, b in zip(frames, frames[1:], strict=False)]
+    assert max(steps) < 4  # no jump, in pixels of 128
+    corner = LANDMARKS.index("mouth_left")
+    lifted = [f[LANDMARKS.index("nose_tip"), 1] - f[corner, 1] for f in frames]
+    assert lifted[-1] > lifted[0] + 2
+    takes = [puppets.take("P117", "happy", "028", v) for v in (0.0, 1.0)]
+    assert takes[0]._light == takes[1]._light
+    assert takes[0].emotion_track.max() == 0
+    assert 0.9 < takes[1].emotion_track.max() <= 1
+
+
+def test_a_take_follows_from_version_and_seed(puppets: World) -> None:
+    one, two = (World().take("P115", "sad", "030") for _ in range(2))
+    assert np.array_equal(one.frame(7), two.frame(7))
+    assert np.array_equal(one.sound(), two.sound())
+    other = World(seed=1).take("P115", "sad", "030")
+    assert not np.array_equal(one.frame(7), other.frame(7))
+    elsewhere = subprocess.run(
+        [sys.executable, "-c",
+         "from spfem_bench.demo.world import World; import hashlib\n"
+         "t = World().take('P115', 'sad', '030')\n"
+         "print(hashlib.sha256(t.frame(7).tobytes() + t.sound().tobytes()).hexdigest())"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    here = hashlib.sha256(one.frame(7).tobytes() + one.sound().tobytes()).hexdigest()
+    assert elsewhere.stdout.strip() == here
+
+
+def test_sound_and_picture_are_equally_long(puppets: World) -> None:
+    for speaker, emotion in (("P115", "neutral"), ("P120", "sad")):
+        take = puppets.take(speaker, emotion, "028")
+        assert len(take.sound()) == take.n_frames * 640
+        assert abs(take.phones[-1].end - take.n_frames / 25) <= 0.5 / 25
+
+
+# ---- files ------------------------------------------------------------------------------------
+
+
+def test_a_rendered_clip_is_read_back_in_step(tmp_path: Path) -> None:
+    small = World(size=64)
+    path = render(small, tmp_path, "P115/happy/1.00/028.mp4")
+    take = small.take("P115", "happy", "028")
+    read = list(video.frames(Clip(path)))
+    assert len(read) == take.n_frames
+    assert np.array_equal(audio.samples(Clip(path)), take.sound())
+    for index in (0, 17, take.n_frames - 1):
+        drawn = take.frame(index).astype(float)
+        assert np.abs(read[index] - drawn).mean() < 4  # H.264 with halved chroma
+        others = [np.abs(read[k] - drawn).mean() for k in (index - 5, index - 12)]
+        assert min(others) > np.abs(read[index] - drawn).mean()
+
+
+def test_names_and_takes_belong_together(puppets: World) -> None:
+    name = "P115/angry/0.25/029.mp4"
+    assert clip_name(take_of(puppets, name)) == name
+    for wrong in ("P115/angry/029.mp4", "P115/angry/1/029.mp4", "../P115/angry/1.00/029.mp4"):
+        with pytest.raises(CardError, match="names no take"):
+            take_of(puppets, wrong)
+    with pytest.raises(UnknownNameError, match="P115"):
+        take_of(puppets, "P15/angry/1.00/029.mp4")
+    with pytest.raises(CardError, match="from 0 to 1"):
+        take_of(puppets, "P115/angry/1.50/029.mp4")
+
+
+def test_a_rendering_that_was_cut_is_not_taken_for_finished(tmp_path: Path) -> None:
+    small, name = World(size=64), "P115/neutral/1.00/028.mp4"
+    path = render(small, tmp_path, name)
+    whole = path.read_bytes()
+    assert rendered(tmp_path, name) == path
+    path.write_bytes(whole[:-1])  # a file cut short
+    assert rendered(tmp_path, name) is None
+    assert render(small, tmp_path, name).read_bytes() == whole
+    path.with_suffix(".sha256").unlink()  # killed between the clip and its mark
+    assert rendered(tmp_path, name) is None
+    assert render(small, tmp_path, name).read_bytes() == whole
+
+
+def test_kill_9_half_way_leaves_only_whole_clips(tmp_path: Path) -> None:
+    names = [f"P115/{e}/1.00/028.mp4" for e in EMOTIONS]
+    script = tmp_path / "go.py"
+    script.write_text(
+        "import sys; from pathlib import Path\n"
+        "from spfem_bench.demo.clips import render_all\n"
+        "from spfem_bench.demo.world import World\n"
+        f"render_all(World(size=64), Path({str(tmp_path)!r}), {names!r}, workers=1)\n"
+    )
+    process = subprocess.Popen([sys.executable, str(script)])
+    deadline = time.monotonic() + 60
+    while not rendered(tmp_path, names[1]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = [n for n in names if rendered(tmp_path, n)]
+    assert 2 <= len(finished) < len(names)
+    for name in finished:
+        list(video.frames(Clip(tmp_path / name)))  # decodes to its end
+    render_all(World(size=64), tmp_path, names, workers=1)
+    assert all(rendered(tmp_path, n) for n in names)
+
+
+def test_several_processes_render_the_same_bytes(tmp_path: Path) -> None:
+    names = [f"P116/{e}/1.00/029.mp4" for e in EMOTIONS[:3]]
+    heard: list[int] = []
+    render_all(World(size=64), tmp_path / "a", names, workers=2, done=lambda: heard.append(1))
+    render_all(World(size=64), tmp_path / "b", names, workers=1)
+    assert len(heard) == 3
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_wrong_name_is_known_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError):
+        render_all(World(size=64), tmp_path, ["P115/sad/1.00/028.mp4", "P115/glad/1.00/028.mp4"])
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
+def test_writing_refuses_frames_of_two_sizes_and_none(tmp_path: Path) -> None:
+    sound = np.zeros(1280, np.int16)
+    with pytest.raises(ClipError, match="no frame"):
+        write_clip(tmp_path / "a.mp4", [], sound)
+    frames = [np.zeros((64, 64, 3), np.uint8), np.zeros((32, 64, 3), np.uint8)]
+    with pytest.raises(ClipError, match="two sizes"):
+        write_clip(tmp_path / "a.mp4", frames, sound)
+    assert not list(tmp_path.iterdir())
+
+
+# ---- bad input --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"version": 7}, "unknown world version '7'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": "abc"}, "seed is 'abc'"),
+        ({"seed": 1.5}, "seed is 1.5"),
+        ({"size": -128}, "-128 pixels"),
+        ({"size": 129}, "even number"),
+        ({"size": 32}, "from 64"),
+    ],
+)
+def test_a_world_that_cannot_be_is_refused(given: dict[str, object], words: str) -> None:
+    with pytest.raises((CardError, UnknownNameError), match=words):
+        World(**given)  # type: ignore[arg-type]
+
+
+def test_unknown_people_words_and_feelings(puppets: World) -> None:
+    for given in (("P999", "sad", "028"), ("P115", "glad", "028"), ("P115", "sad", "031")):
+        with pytest.raises(UnknownNameError):
+            puppets.take(*given)
+    for intensity in (-0.1, 1.1, float("nan")):
+        with pytest.raises(CardError, match="from 0 to 1"):
+            puppets.take("P115", "sad", "028", intensity)
+
+
+# ---- pictures ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", SHEETS)
+def test_sheets_are_pictures(what: str) -> None:
+    import cv2
+
+    content = sheet(World(size=64), what)
+    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    assert picture.std() > 20
