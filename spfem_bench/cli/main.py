@@ -9,6 +9,7 @@ import click
 
 from spfem_bench import __version__
 from spfem_bench.cli.data import data
+from spfem_bench.cli.demo import demo
 from spfem_bench.cli.evaluate import evaluate
 from spfem_bench.cli.faces import faces
 from spfem_bench.cli.list import list_
@@ -59,4 +60,5 @@ main.add_command(table)
 main.add_command(list_)
 main.add_command(networks)
 main.add_command(data)
+main.add_command(demo)
 main.add_command(faces)

@@ -155,7 +155,9 @@ class CompactSync(nn.Module):
             3, self.WIDTHS[0], (5, 5, 5), stride=(1, 2, 2), padding=(0, 2, 2), bias=False
         )
         self.time_bn = nn.BatchNorm2d(self.WIDTHS[0])
-        self.lips = _trunk(self.WIDTHS, (1, 2, 3, 1))
+        self.lips = nn.Sequential(
+            *(_stage(a, b, n) for a, b, n in zip(self.WIDTHS, self.WIDTHS[1:], (2, 3, 1)))
+        )
         self.lips_linear = nn.Linear(self.WIDTHS[-1] * 16, DIMENSIONS, bias=False)
         self.lips_bn = nn.BatchNorm1d(DIMENSIONS)
         # Each coefficient has a scale of its own.
@@ -181,9 +183,7 @@ class CompactSync(nn.Module):
         x = self.time((frames - 127.5) / 127.5)
         batch, channels, windows, height, width = x.shape
         x = x.transpose(1, 2).reshape(batch * windows, channels, height, width)
-        x = F.relu(self.time_bn(x))
-        for stage in self.lips:
-            x = stage(x)
+        x = self.lips(F.relu(self.time_bn(x)))
         vectors = self.lips_bn(self.lips_linear(x.flatten(1)))
         return F.normalize(vectors, dim=1).reshape(batch, windows, -1)
 

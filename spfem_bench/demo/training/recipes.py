@@ -1,0 +1,124 @@
+"""What is trained how: every number that decides the weights, apart from the world itself."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+NetworkName = Literal["identity", "expression", "sync"]
+NAMES: tuple[NetworkName, ...] = ("identity", "expression", "sync")
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How pictures are changed at random, so that recoded and shifted clips look the same.
+
+    All are mild: what a video codec and a slightly other crop do. Values are drawn
+    evenly from 0 (or minus the value) to the value.
+
+    Attributes:
+        shift: of the picture, as a part of its side, either way.
+        zoom: larger or smaller, as a part, either way.
+        turn: degrees, either way.
+        flip: share of pictures mirrored.
+        brightness: added, in grey levels of 255, either way.
+        contrast: as a part, either way.
+        colour: gain of each channel, as a part, either way.
+        blur: how far pictures go towards their 3 x 3 binomial blur, 0 to 1.
+        blurred: share of pictures blurred at all.
+        quantisation: step of the 8 x 8 cosine transform's coefficients, grey levels, the
+            coarse half of what JPEG and H.264 do; chroma is halved in size with it.
+        quantised: share of pictures quantised at all.
+        noise: standard deviation, grey levels.
+    """
+
+    shift: float = 0.03
+    zoom: float = 0.04
+    turn: float = 2.0
+    flip: float = 0.0
+    brightness: float = 10.0
+    contrast: float = 0.1
+    colour: float = 0.04
+    blur: float = 0.4
+    blurred: float = 0.3
+    quantisation: float = 12.0
+    quantised: float = 0.7
+    noise: float = 2.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What all three trainings have in common.
+
+    Attributes:
+        takes: per training speaker.
+        frames: drawn at random from each take; 0 for all of them, in order.
+        steps: of the optimiser (AdamW; Loshchilov and Hutter, ICLR 2019).
+        batch: samples per step.
+        rate: the largest learning rate; it rises over the first twentieth of the steps and
+            falls to a hundredth along a cosine.
+        decay: AdamW's weight decay.
+        seed: of takes, frames, first weights, order and changes.
+    """
+
+    takes: int
+    frames: int
+    steps: int
+    batch: int
+    rate: float
+    decay: float = 0.01
+    seed: int = 1
+    changes: Changes = field(default_factory=Changes)
+
+    def described(self) -> dict[str, Any]:
+        """Return all values as plain JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class IdentityRecipe(Recipe):
+    """ArcFace: additive angular margin (Deng et al., CVPR 2019).
+
+    Attributes:
+        scale: of the cosines.
+        margin: radians; it grows from 0 over the first third of the steps.
+    """
+
+    scale: float = 32.0
+    margin: float = 0.4
+
+
+@dataclass(frozen=True)
+class SyncRecipe(Recipe):
+    """Contrast of mouth and sound; a sample is a run of frames.
+
+    Negatives are all other times of the same run and all windows of the other runs
+    (Chung, Chung and Kang, ICASSP 2019; the loss is InfoNCE, van den Oord et al., 2018).
+
+    Attributes:
+        run: frames of a sample; its windows are four fewer.
+        temperature: that cosines are divided by.
+        loudness: the sound's gain, decibels either way.
+        quietest: smallest ratio of sound to added noise, decibels.
+        noises: versions of each take's sound with noise of their own, beside the clean one.
+    """
+
+    run: int = 36
+    temperature: float = 0.07
+    loudness: float = 6.0
+    quietest: float = 20.0
+    noises: int = 2
+
+
+RECIPES: dict[NetworkName, Recipe] = {
+    "identity": IdentityRecipe(takes=40, frames=3, steps=1500, batch=128, rate=3e-3),
+    "expression": Recipe(
+        takes=60, frames=2, steps=1500, batch=128, rate=3e-3, changes=Changes(flip=0.5)
+    ),
+    "sync": SyncRecipe(takes=4, frames=0, steps=2000, batch=12, rate=2e-3),
+}
+
+
+def with_steps(recipe: Recipe, steps: int | None) -> Recipe:
+    """Return the recipe with another number of steps, or as it is for None."""
+    return replace(recipe, steps=steps) if steps else recipe
