@@ -19,17 +19,15 @@ class ClipControl(Strict):
 
 
 class _Graded(Strict):
-    """A control that does more or less harm.
+    """A control that does more or less harm; which metrics must feel it, their cards claim.
 
     Attributes:
         level: how much, unless another is asked for.
         levels: from the one that changes nothing to the strongest.
-        attacks: metrics that must get worse, the more the higher the level.
     """
 
     level: float
     levels: tuple[float, ...] = pydantic.Field(min_length=2)
-    attacks: tuple[str, ...] = pydantic.Field(min_length=1)
 
     @pydantic.model_validator(mode="after")
     def _levels_are_possible_and_begin_with_nothing(self) -> _Graded:

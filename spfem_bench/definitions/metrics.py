@@ -57,6 +57,26 @@ StatisticSettings = Annotated[
 ]
 
 
+class Claims(Strict):
+    """What a metric claims to feel and not to feel; 'spfem-bench validate' puts it to the test.
+
+    Attributes:
+        measures: graded controls with which it must get worse, step by step; a metric whose
+            best value is zero must read the control's level off.
+        ignores: graded controls that it should hardly feel.
+    """
+
+    measures: tuple[str, ...] = ()
+    ignores: tuple[str, ...] = ()
+
+    @pydantic.model_validator(mode="after")
+    def _does_not_contradict_itself(self) -> Claims:
+        both = set(self.measures) & set(self.ignores)
+        if both:
+            raise ValueError(f"'{min(both)}' cannot be measured and ignored")
+        return self
+
+
 class MetricCard(Card):
     """What one metric measures.
 
@@ -69,10 +89,11 @@ class MetricCard(Card):
         compare: the clips compared, the method's own first.
         resamples: draws of the bootstrap behind the interval.
         hides: what the number cannot show.
+        claims: what it must and must not feel.
     """
 
     score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
-        "label", "direction", "range", "unit", "hides", "citation",
+        "label", "direction", "range", "unit", "hides", "citation", "claims",
     }  # fmt: skip
     version: int = pydantic.Field(gt=0)
     label: str
@@ -86,6 +107,7 @@ class MetricCard(Card):
     resamples: int = pydantic.Field(default=1000, ge=100)
     hides: str
     citation: str
+    claims: Claims = Claims()
 
     @pydantic.model_validator(mode="after")
     def _compares_what_its_statistic_can(self) -> MetricCard:

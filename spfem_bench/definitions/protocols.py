@@ -358,11 +358,6 @@ def method_card(name: str) -> MethodCard:
     cards = [load(MethodCard, Kind.METHOD, n) for n in names(Kind.METHOD)]
     known: dict[str, MethodCard] = {}
     for card in cards:
-        for metric in getattr(card.control, "attacks", ()):
-            try:
-                metric_card(metric)
-            except UnknownNameError as error:
-                raise CardError(f"{card.path}: {error.problem}", error.remedy) from None
         for key in (card.name, *card.aliases):
             if key in known:
                 raise CardError(f"two methods answer to '{key}': {known[key].path}, {card.path}")
