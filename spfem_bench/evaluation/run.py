@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import (
@@ -64,14 +65,14 @@ def evaluate(plan: Plan, extractor: Extractor, *, workers: int, partial: bool) -
         StorageError: features cannot be stored; a later run goes on from there.
     """
     started, clock = datetime.now(timezone.utc), time.perf_counter()
-    failures = compute_features(extractor, _wants(plan), workers)
+    failures = compute_features(extractor, wanted_features(plan), workers)
     featured = time.perf_counter()
     refusals = list(plan.refusals)
     scores: list[Score] = []
     per_item: dict[str, dict[str, Any]] = {}
     frozen = {}
     for metric in plan.metrics:
-        results, refused = _measure(plan, metric, extractor, failures)
+        results, refused = measure(plan, metric, extractor, failures)
         refusals += refused
         frozen[metric.name] = settings(metric, plan.protocol, extractor)
         scores += _score(plan, metric, results, frozen[metric.name], partial=partial)
@@ -135,7 +136,8 @@ def evaluate(plan: Plan, extractor: Extractor, *, workers: int, partial: bool) -
 # ---- features ------------------------------------------------------------------------------
 
 
-def _wants(plan: Plan) -> dict[Clip, frozenset[Role]]:
+def wanted_features(plan: Plan) -> dict[Clip, frozenset[Role]]:
+    """Return which networks have to see which clips before a plan can be scored."""
     wants: dict[Clip, set[Role]] = {}
     for planned in plan.items:
         for metric in plan.metrics:
@@ -197,12 +199,23 @@ def _work(wants: Mapping[Clip, frozenset[Role]]) -> dict[tuple[Clip, Role], Clip
 # ---- components ----------------------------------------------------------------------------
 
 
-def _measure(
+def measure(
     plan: Plan,
     metric: MetricCard,
     extractor: Extractor,
     failures: Mapping[tuple[Clip, Role], ClipError],
 ) -> tuple[list[ItemResult], list[Refusal]]:
+    """Turn stored features into one metric's components.
+
+    Args:
+        plan: whose items; those that the preflight refused are passed over.
+        metric: one of the plan's.
+        extractor: whose store holds the features.
+        failures: from :func:`compute_features`.
+
+    Returns:
+        The results in the order of the plan's items, and what was refused.
+    """
     results, refused = [], []
     for planned in plan.items:
         if any(role not in planned.clips for role in metric.compare):
@@ -290,6 +303,81 @@ def _components(
 # ---- scores --------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Resampled:
+    """A score, and what it becomes when its clips are drawn again.
+
+    Attributes:
+        value: NaN when there are too few frames.
+        draws: float64 (resamples,); NaN where a draw cannot be scored.
+        varies: whether there is more than one clip to draw from.
+    """
+
+    value: float
+    draws: npt.NDArray[np.float64]
+    varies: bool
+
+    @property
+    def interval(self) -> tuple[float | None, float | None]:
+        """The 95 % interval over clips; None twice when a single clip cannot tell."""
+        return interval(self.draws) if self.varies else (None, None)
+
+    def __sub__(self, other: Resampled) -> Resampled:
+        """Return the change from another score of the same items, draw by draw."""
+        return Resampled(
+            self.value - other.value, self.draws - other.draws, self.varies and other.varies
+        )
+
+
+def average(scores: Sequence[Resampled]) -> Resampled:
+    """Return the plain mean; each draw keeps all emotions, as clips are drawn within each."""
+    return Resampled(
+        sum(s.value for s in scores) / len(scores),
+        np.mean([s.draws for s in scores], axis=0),
+        any(s.varies for s in scores),
+    )
+
+
+def resample(
+    metric: MetricCard, results: Sequence[ItemResult], emotions: Sequence[str]
+) -> dict[str, Resampled]:
+    """Score each emotion that has results, with its bootstrap over clips.
+
+    An emotion's draws depend on its place in the protocol and its number of
+    clips alone: results on the same items, in the same order, are drawn alike
+    and may be subtracted draw by draw.
+
+    Args:
+        metric: for its statistic and number of draws.
+        results: of that metric.
+        emotions: all of the protocol's, in its order.
+    """
+    score = _aggregator(metric)
+    found = {}
+    for stream, emotion in enumerate(emotions):
+        parts = [r.components for r in results if r.emotion == emotion]
+        if not parts:
+            continue
+
+        # A bootstrap of few clips draws the same ones again and again.
+        @cache
+        def drawn(indices: tuple[int, ...], parts: tuple[Any, ...] = tuple(parts)) -> float:
+            try:
+                return score([parts[i] for i in indices])
+            except ValueError:
+                return math.nan
+
+        value = drawn(tuple(range(len(parts))))
+        draws = bootstrap(
+            len(parts),
+            lambda d, f=drawn: f(tuple(d)),  # type: ignore[misc]
+            metric.resamples,
+            stream,
+        )
+        found[emotion] = Resampled(value, draws, len(parts) > 1)
+    return found
+
+
 def _aggregator(metric: MetricCard) -> Callable[[Sequence[Any]], float]:
     card = metric.statistic
     if isinstance(card, FrechetSettings):
@@ -309,7 +397,6 @@ def _score(
     partial: bool,
 ) -> list[Score]:
     """Score each emotion and their plain mean, each with its bootstrap over clips."""
-    score = _aggregator(metric)
     sign = signature(frozen, plan.profile.name, [r.item for r in results], len(plan.items))
 
     def row(emotion: str, chosen: Sequence[ItemResult], n_expected: int, **more: Any) -> Score:
@@ -331,55 +418,31 @@ def _score(
         )
 
     rows: list[Score] = []
-    values: list[float | None] = []
-    resampled = []
-    alone = 0  # emotions that stand on one clip
-    for stream, emotion in enumerate(plan.protocol.card.emotions):
+    found = resample(metric, results, plan.protocol.card.emotions)
+    for emotion in plan.protocol.card.emotions:
         n_expected = sum(p.item.emotion == emotion for p in plan.items)
         chosen = [r for r in results if r.emotion == emotion]
         if not chosen:
             note = f"no clip of '{emotion}' could be scored"
             rows.append(row(emotion, [], n_expected, value=None, low=None, high=None, note=note))
             continue
-        parts = [r.components for r in chosen]
-
-        # A bootstrap of few clips draws the same ones again and again.
-        @cache
-        def drawn(indices: tuple[int, ...], parts: tuple[Any, ...] = tuple(parts)) -> float:
-            try:
-                return score([parts[i] for i in indices])
-            except ValueError:
-                return math.nan
-
-        value = drawn(tuple(range(len(parts))))
-        draws = bootstrap(
-            len(parts),
-            lambda d, f=drawn: f(tuple(d)),  # type: ignore[misc]
-            metric.resamples,
-            stream,
-        )
-        values.append(None if math.isnan(value) else value)
-        resampled.append(draws)
-        alone += len(parts) == 1
-        low, high = interval(draws) if len(parts) > 1 else (None, None)
-        note = _note(metric, chosen, plan) if values[-1] is not None else "too few frames"
-        rows.append(
-            row(emotion, chosen, n_expected, value=values[-1], low=low, high=high, note=note)
-        )
+        value = None if math.isnan(found[emotion].value) else found[emotion].value
+        low, high = found[emotion].interval
+        note = "too few frames" if value is None else _note(metric, chosen, plan)
+        rows.append(row(emotion, chosen, n_expected, value=value, low=low, high=high, note=note))
 
     whole = len(results) == len(plan.items)
-    known = [v for v in values if v is not None]
+    known = [s for s in found.values() if not math.isnan(s.value)]
+    alone = sum(not s.varies for s in found.values())  # emotions that stand on one clip
     headline, low, high = None, None, None
     note = "incomplete: no headline score without --partial"
     if not results:
         note = "no clip could be scored"
-    elif len(known) < len(values):
+    elif len(known) < len(found):
         note = "too few frames in an emotion"
     elif whole or partial:
-        headline = sum(known) / len(known)
-        # Clips are drawn within each emotion: the mean keeps its emotions in every draw.
-        if alone < len(known):
-            low, high = interval(np.mean(resampled, axis=0))
+        mean = average(known)
+        headline, (low, high) = mean.value, mean.interval
         note = _note(metric, results, plan)
         if len(known) < len(plan.protocol.card.emotions):
             note += f"{'; ' if note else ''}over {len(known)} of "
