@@ -31,8 +31,9 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 COMMANDS = (
-    ["eval"], ["table"], ["list"], ["faces"], ["networks", "list"], ["networks", "fetch"],
-    ["networks", "verify"], ["data", "list"], ["data", "fetch"], ["data", "verify"],
+    ["eval"], ["table"], ["check"], ["list"], ["faces"], ["networks", "list"],
+    ["networks", "fetch"], ["networks", "verify"], ["data", "list"], ["data", "fetch"],
+    ["data", "verify"],
 )  # fmt: skip
 
 

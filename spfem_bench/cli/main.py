@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from spfem_bench import __version__
+from spfem_bench.cli.check import check
 from spfem_bench.cli.data import data
 from spfem_bench.cli.demo import demo
 from spfem_bench.cli.evaluate import evaluate
@@ -57,6 +58,7 @@ def main() -> None:
 
 main.add_command(evaluate)
 main.add_command(table)
+main.add_command(check)
 main.add_command(list_)
 main.add_command(networks)
 main.add_command(data)

@@ -36,13 +36,16 @@ class Kind(str, Enum):
     DATASET = "protocols/datasets"
     METHOD = "reference_results/methods"
     PUBLISHED = "reference_results/published"
+    MEASURED = "reference_results/measured"
 
     @property
     def label(self) -> str:
         """The word for one such card in a message."""
-        return {"PUBLISHED": "published table", "DATASET": "data set"}.get(
-            self.name, self.name.lower()
-        )
+        return {
+            "PUBLISHED": "published table",
+            "DATASET": "data set",
+            "MEASURED": "reference numbers",
+        }.get(self.name, self.name.lower())
 
 
 class Strict(pydantic.BaseModel):
@@ -141,12 +144,21 @@ def _paths(kind: Kind, folders: tuple[Path, ...]) -> dict[str, Path]:
     return found
 
 
-@cache
-def _read(model: type[Card], path: Path) -> Any:
+def parse(content: bytes, path: Path) -> dict[str, Any]:
+    """Parse a card's bytes.
+
+    Raises:
+        CardError: they are not TOML.
+    """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CardError(f"{path} is not valid TOML: {error}") from error
+
+
+@cache
+def _read(model: type[Card], path: Path) -> Any:
+    content = parse(path.read_bytes(), path)
     for key in ("name", "path"):
         if key in content:
             raise CardError(f"{path}: unknown key '{key}'", "A card's name is its file's")
@@ -182,11 +194,12 @@ def _keys_beside(model: type[pydantic.BaseModel], location: tuple[int | str, ...
     """Return the keys allowed where an unknown one was found (nested tables too)."""
     here: list[Any] = [model]
     for part in location[:-1]:
+        tagged = [m for m in here if part in _tags(m)] if len(here) > 1 else []
         fields = [m.model_fields[part] for m in here if part in m.model_fields]
-        if fields:
+        if tagged:  # the tag that tells the kinds of one table apart
+            here = tagged
+        elif fields:
             here = _models_in(fields[0].annotation) or here
-        else:  # the tag that tells the kinds of one table apart
-            here = [m for m in here if part in _tags(m)] or here
     return [k for k in here[0].model_fields if k not in ("name", "path")]
 
 

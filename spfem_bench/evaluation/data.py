@@ -24,14 +24,16 @@ class DataFolders:
 
     Attributes:
         own: the user's folder (``--data-dir``, else ``SPFEM_BENCH_DATA``), searched first.
+        renders: where clips of worlds are kept; with the fetched ones when None.
     """
 
     own: Path | None = None
+    renders: Path | None = None
 
     @classmethod
-    def locate(cls, given: Path | None = None) -> DataFolders:
+    def locate(cls, given: Path | None = None, *, renders: Path | None = None) -> DataFolders:
         """Take the folder given, else the one the environment names."""
-        return cls(pinned.named_folder(given, "SPFEM_BENCH_DATA"))
+        return cls(pinned.named_folder(given, "SPFEM_BENCH_DATA"), renders)
 
     @property
     def cache(self) -> Path:
@@ -52,7 +54,7 @@ class DataFolders:
         if card.world is None:
             raise ValueError(f"{card.name} is not rendered")
         world = World(card.world.version, card.world.seed, card.world.size)
-        return world, self.cache / card.name / world.name
+        return world, (self.renders or self.cache) / card.name / world.name
 
     def lacking(self, card: DatasetCard, names: Iterable[str]) -> list[str]:
         """Return those clips of a world that have to be rendered first; of pinned files none."""

@@ -1,0 +1,109 @@
+"""``spfem-bench check``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from spfem_bench.cli import options
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option(
+    "--update", is_flag=True, help="Put the numbers of here in the place of the reference."
+)
+@click.option("--reason", help="With --update: why they moved; it is kept with the numbers.")
+@click.option(
+    "--cached",
+    is_flag=True,
+    help="Use rendered clips and features of earlier runs: quick, but blind to changed code.",
+)
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option("--json", "as_json", is_flag=True, help="Print every row and change as JSON.")
+@options.weights_dir
+@options.data_dir
+@options.quiet
+def check(
+    names: tuple[str, ...],
+    update: bool,
+    reason: str | None,
+    cached: bool,
+    workers: int,
+    as_json: bool,
+    weights_dir: Path | None,
+    data_dir: Path | None,
+    quiet: bool,
+) -> None:
+    """Make reference numbers again and compare them with reference_results/measured/.
+
+    Clips are rendered and features computed anew, then evaluated as always. All
+    sets are checked when none is named. A number that left its tolerance is
+    shown beside its reference, with the settings that differ.
+
+    \b
+    Examples:
+      spfem-bench check
+      spfem-bench check demo --workers 2
+      spfem-bench check demo --update --reason "fad 2: embeddings of length 1"
+
+    Exit codes: 0 all numbers hold; 1 a number moved, a row is missing or new, or
+    a card that makes numbers was changed; 2 wrong options.
+    """  # noqa: D301
+    import json
+    import tempfile
+
+    from spfem_bench.definitions.cards import Kind
+    from spfem_bench.definitions.cards import names as all_names
+    from spfem_bench.definitions.measured import measured_card, read_rows, read_settings
+    from spfem_bench.evaluation import check as checking
+    from spfem_bench.evaluation.data import DataFolders
+    from spfem_bench.features.extract import Progress
+    from spfem_bench.features.store import FeatureStore
+    from spfem_bench.networks.weights import WeightsStore
+    from spfem_bench.reporting.differences import comparison_json, comparison_text
+
+    reason = " ".join((reason or "").split())
+    if update and not reason:
+        raise click.UsageError('--update needs --reason "why the numbers moved"')
+    if reason and not update:
+        raise click.UsageError("--reason belongs to --update")
+    if not reason.isprintable():
+        raise click.UsageError("--reason holds characters that cannot be printed")
+    cards = [measured_card(n) for n in dict.fromkeys(names or all_names(Kind.MEASURED))]
+    references = {}
+    for card in cards:  # every mistake is found before any work
+        if update:
+            checking.check_rewritable(card)
+        else:
+            references[card.name] = read_rows(card), read_settings(card)
+    found = []
+    for card in cards:
+        with tempfile.TemporaryDirectory() as fresh:
+            try:
+                here = checking.recompute(
+                    card,
+                    weights=WeightsStore.locate(weights_dir),
+                    data=DataFolders.locate(data_dir, renders=None if cached else Path(fresh)),
+                    store=FeatureStore.locate(None if cached else Path(fresh) / "features"),
+                    workers=workers,
+                    rendering=options.rendering(quiet),
+                    progress=(lambda clips: Progress()) if quiet else options.progress_bars,
+                )
+            except KeyboardInterrupt:
+                click.echo("Interrupted: nothing was rewritten.", err=True)
+                sys.exit(130)
+        if update:
+            checking.rewrite(card, here, reason)
+            if not quiet:
+                click.echo(f"{card.values_path}: {len(here.rows)} rows", err=True)
+            continue
+        found.append(checking.compare(card, *references[card.name], here))
+        if not as_json:
+            click.echo(comparison_text(found[-1]))
+    if as_json:
+        click.echo(json.dumps([comparison_json(c) for c in found], indent=1))
+    if not all(c.holds for c in found):
+        sys.exit(1)

@@ -1,0 +1,243 @@
+"""Reference numbers measured here: what was evaluated, how far each may move, and why it did.
+
+Three files make one set. The card (``NAME.toml``) is written by hand, except for
+its history, to which every update appends. ``NAME.csv`` holds the numbers and
+``NAME.settings.json`` all that made them; both are written by
+``spfem-bench check NAME --update``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pydantic
+
+from spfem_bench.definitions.cards import Card, Kind, Strict, load, parse
+from spfem_bench.definitions.metrics import metric_card
+from spfem_bench.definitions.protocols import method_card, protocol, read_list
+from spfem_bench.errors import CardError, UnknownNameError, near_names
+
+Column = Literal["value", "low", "high"]
+COLUMNS: tuple[Column, ...] = ("value", "low", "high")
+"""The numbers of a row that are compared within the tolerance."""
+
+
+class Tolerance(Strict):
+    """How far a metric's numbers may lie from their references.
+
+    Attributes:
+        absolute: allowed whatever the reference is, in the metric's unit.
+        relative: allowed as a share of the reference; the larger of both counts.
+        reason: the measurement behind them.
+    """
+
+    absolute: float = pydantic.Field(gt=0, allow_inf_nan=False)
+    relative: float = pydantic.Field(default=0, ge=0, lt=1)
+    reason: str = pydantic.Field(min_length=1)
+
+    def around(self, reference: float) -> float:
+        """Return the largest difference allowed from one number."""
+        return max(self.absolute, self.relative * abs(reference))
+
+
+class Update(Strict):
+    """One time that the numbers were written.
+
+    Attributes:
+        date: of the day, in UTC, as ``2026-11-20``.
+        version: of spfem-bench.
+        reason: why the numbers were written.
+        machine: the kind of machine they were made on.
+    """
+
+    date: str = pydantic.Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    version: str
+    reason: str = pydantic.Field(min_length=1)
+    machine: str
+
+
+class MeasuredCard(Card):
+    """A set of reference numbers that ``spfem-bench check`` makes again and compares.
+
+    Attributes:
+        profile: the networks used.
+        command: what writes the numbers.
+        methods: by protocol, what is evaluated on it.
+        tolerance: by metric.
+        history: why and when the numbers were written, the last time last.
+    """
+
+    score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
+        "command", "tolerance", "history",
+    }  # fmt: skip
+    profile: str
+    command: str
+    methods: dict[str, tuple[str, ...]] = pydantic.Field(min_length=1)
+    tolerance: dict[str, Tolerance]
+    history: tuple[Update, ...] = ()
+
+    @property
+    def values_path(self) -> Path:
+        """Where the numbers lie."""
+        return self.path.with_suffix(".csv")
+
+    @property
+    def settings_path(self) -> Path:
+        """Where the settings lie that made the numbers."""
+        return self.path.with_suffix(".settings.json")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number with its interval and counts; the fields are those of a score."""
+
+    protocol: str
+    method: str
+    metric: str
+    emotion: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n_items: int
+    n_frames: int
+    signature: str
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What tells it from all others."""
+        return self.protocol, self.method, self.metric, self.emotion
+
+
+Rows = Mapping[tuple[str, str, str, str], Row]
+
+Settings = dict[str, dict[str, Any]]
+"""What made the numbers, by part, such as ``metric fad`` or ``software``."""
+
+
+def measured_card(name: str) -> MeasuredCard:
+    """Read a set of reference numbers' card by name, and check the names in it.
+
+    Raises:
+        UnknownNameError: no such set.
+        CardError: the card names a protocol, method or metric that does not exist, or has
+            no tolerance for a metric.
+    """
+    card = load(MeasuredCard, Kind.MEASURED, name)
+    metrics: dict[str, None] = {}
+    try:
+        for protocol_name, methods in card.methods.items():
+            metrics |= dict.fromkeys(protocol(protocol_name).card.metrics)
+            for method in methods:
+                found = method_card(method).name
+                if found != method:
+                    raise CardError(f"'{method}' is another name of '{found}'", "Write that one")
+        for metric in card.tolerance:
+            metric_card(metric)
+    except (CardError, UnknownNameError) as error:
+        raise CardError(f"{card.path}: {error.problem}", error.remedy) from None
+    for metric in metrics:
+        if metric not in card.tolerance:
+            raise CardError(
+                f"{card.path}: no tolerance for '{metric}'",
+                f"Add [tolerance.{metric}]; benchmarks/stability.py measures it",
+            )
+    return card
+
+
+def read_rows(card: MeasuredCard) -> dict[tuple[str, str, str, str], Row]:
+    """Read the numbers of a set.
+
+    Raises:
+        CardError: there are none yet, or a row is damaged; names file and line.
+    """
+    names = [f.name for f in fields(Row)]
+    if not card.values_path.is_file():
+        raise CardError(
+            f"{card.values_path}: no reference numbers yet",
+            f"Type 'spfem-bench check {card.name} --update --reason \"...\"'",
+        )
+    rows: dict[tuple[str, str, str, str], Row] = {}
+    for where, cells in read_list(card.values_path):
+        if cells.keys() != set(names):
+            wrong = sorted(cells.keys() ^ set(names))[0]
+            raise CardError(f"{where}: the column '{wrong}'", near_names(wrong, names))
+        numbers: dict[str, Any] = {}
+        for name in (*COLUMNS, "n_items", "n_frames"):
+            try:
+                numbers[name] = _number(cells[name], whole=name not in COLUMNS)
+            except ValueError:
+                raise CardError(f"{where}: {name} is '{cells[name]}', not a number") from None
+        row = Row(**{**cells, **numbers})
+        if row.key in rows:
+            raise CardError(f"{where}: the row '{'/'.join(row.key)}' is there twice")
+        rows[row.key] = row
+    return rows
+
+
+def _number(text: str, *, whole: bool) -> float | int | None:
+    if whole:
+        return int(text)
+    number = float(text) if text else None
+    if number is not None and not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def rows_text(rows: Iterable[Row]) -> str:
+    """Return the content of a set's CSV, with eight digits: finer than any tolerance."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [f.name for f in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        cells = asdict(row)
+        for column in COLUMNS:
+            cells[column] = "" if cells[column] is None else f"{cells[column]:.8g}"
+        writer.writerow(cells)
+    return text.getvalue()
+
+
+def read_settings(card: MeasuredCard) -> Settings:
+    """Read what made the numbers of a set.
+
+    Raises:
+        CardError: the file is absent or damaged.
+    """
+    path = card.settings_path
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {str(part): dict(values) for part, values in content.items()}
+    except OSError as error:
+        problem = error.strerror or "cannot be read"
+    except (ValueError, TypeError, AttributeError):
+        problem = "is not what 'spfem-bench check --update' writes"
+    raise CardError(f"{path}: {problem}", "Take the three files of the set from one commit")
+
+
+def settings_text(settings: Settings) -> str:
+    """Return the content of a set's settings: one line for each part."""
+    lines = [
+        f" {json.dumps(part)}: {json.dumps(values, ensure_ascii=False)}"
+        for part, values in settings.items()
+    ]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def with_update(card: MeasuredCard, update: Update) -> bytes:
+    """Return a card's bytes with an update appended; what a person wrote stays as it is.
+
+    Raises:
+        CardError: nothing can be appended to it.
+    """
+    lines = [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in update.settings().items()]
+    before = card.path.read_text(encoding="utf-8").rstrip("\n")
+    content = "\n".join([before, "", "[[history]]", *lines, ""]).encode()
+    if parse(content, card.path)["history"][-1] != update.settings():
+        raise CardError(f"{card.path}: the reason '{update.reason}' cannot be appended")
+    return content
