@@ -121,6 +121,7 @@ def train(
         "workers": workers,
         "software": {"python": platform.python_version(), **_versions(SOFTWARE)},
         "commit": _commit(),
+        "code": code_digest(),
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
     }
@@ -160,13 +161,38 @@ def _versions(names: Sequence[str]) -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """Return the commit of the checkout that this code runs from, or None outside of one."""
-    here = Path(__file__).resolve().parent
-    try:
+    """Return the commit of the checkout that this code runs from, or None outside of one.
+
+    ``, changed`` is added when files of the package differ from it: the commit alone
+    then does not say what ran (see :func:`code_digest`).
+    """
+    package = Path(__file__).resolve().parents[2]
+
+    def git(*arguments: str) -> str:
         done = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"],  # noqa: S607  (wherever git is)
+            ["git", "-C", str(package), *arguments],  # noqa: S607  (wherever git is)
             capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
+        return done.stdout.strip()
+
+    try:
+        known = git("rev-parse", "HEAD")
+        return f"{known}, changed" if git("status", "--porcelain", "--", ".") else known
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+
+
+def code_digest() -> str:
+    """Return a hash of the code that makes the weights: puppets, training, networks, crops."""
+    package = Path(__file__).resolve().parents[2]
+    files = [
+        *package.glob("demo/**/*.py"), package / "networks/compact.py",
+        package / "networks/syncnet.py", package / "faces/crop.py",
+    ]  # fmt: skip
+    total = hashlib.sha256()
+    for file in sorted(files):
+        # Line ends as in the repository, whatever this system writes.
+        content = file.read_bytes().replace(b"\r\n", b"\n")
+        total.update(f"{file.relative_to(package).as_posix()} {len(content)}\n".encode())
+        total.update(content)
+    return total.hexdigest()
