@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from scipy.io import wavfile
 
-from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.clips import Clip, Edit
 from spfem_bench.definitions.metrics import profile_card
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
@@ -190,13 +190,16 @@ def test_sound_shifted_by_known_frames_is_found_through_the_whole_path(
     extractor = Extractor(
         profile_card("light"), WeightsStore(), FeatureStore(tmp_path / "store"), faces="aligned"
     )
+    clips = {}
     for early in (-8, -3, 0, 1, 8):  # frames by which the sound comes too early
         moved = np.roll(whole, -early * 640)
         wavfile.write(tmp_path / "sound.wav", 16_000, moved)
         clip_path = tmp_path / f"clip{early}.mkv"
         run_ffmpeg("-framerate", "25", "-i", frames / "%04d.png", "-i", tmp_path / "sound.wav",
                    "-c:v", "ffv1", "-pix_fmt", "bgr0", "-c:a", "pcm_s16le", clip_path)  # fmt: skip
-        clip = Clip(clip_path)
+        clips[Clip(clip_path)] = early
+        clips[Clip(tmp_path / "clip0.mkv", edit=Edit("shifted-audio", early))] = early
+    for clip, early in clips.items():
         assert extractor.ensure({clip: frozenset({"sync"})}) == {}
         found = extractor.load(clip, "sync")
         assert found is not None

@@ -155,6 +155,9 @@ class Extractor:
 
     def key(self, clip: Clip, role: Role | None) -> dict[str, Any]:
         """Return what a clip's features (or with None, its face track) are made of."""
+        unheard = clip.edit is not None and clip.edit.kind == "shifted-audio" and role != "sync"
+        if role is None or unheard:  # made without the edit
+            clip = replace(clip, edit=None)
         return {
             "clip": video.content_id(clip),
             "media": self.media_settings(),
@@ -316,7 +319,7 @@ class _OpenClip:
         self.extractor, self.clip, self.failures = extractor, clip, failures
         # Now: should the file change while it is read, nothing is stored under the new bytes.
         self.keys = {role: extractor.key(clip, role) for role in roles}
-        self.track_key = extractor.key(replace(clip, edit=None), None)
+        self.track_key = extractor.key(clip, None)
         self.roles = roles
         self.outputs: dict[Role, _Outputs] = {}
         self.sound = _Outputs()
