@@ -71,7 +71,9 @@ def test_training_takes_are_even_and_always_the_same(name: NetworkName) -> None:
     assert len(seen) == recipe.takes * len(trained)
     assert {s.speaker for s in seen} == {s.name for s in trained}
     counts = [sum(s.emotion == e for s in seen) for e in EMOTIONS]
-    assert max(counts) < 1.35 * min(counts)
+    # A speaker goes through all emotions before one comes again: few takes leave more to chance.
+    uneven = 0.1 if recipe.takes >= len(EMOTIONS) else 5 / np.mean(counts) ** 0.5
+    assert max(counts) - min(counts) < uneven * np.mean(counts)
     levels = np.array([s.intensity for s in seen])
     assert 0 <= levels.min() < 0.02 and 0.98 < levels.max() <= 1 and abs(levels.mean() - 0.5) < 0.04
 
