@@ -229,9 +229,10 @@ def settings_by_part(record: Mapping[str, Any]) -> Settings:
                 parts[f"faces in {frozen['protocol']['name']}"] = value
             else:
                 parts[key] = value if isinstance(value, dict) else {key: value}
-    # Not in the signature, which is the same for all methods: it is the method.
-    if record["method"]["control"]:
-        parts[f"control {record['method']['name']}"] = record["method"]["control"]
+    control = record["method"]["control"]
+    if control:  # not in the signature, which all methods share; here it makes the numbers
+        used = {k: v for k, v in control.items() if k != "levels"}  # the others to choose from
+        parts[f"control {record['method']['name']}"] = used
     plain: Settings = json.loads(json.dumps(parts))  # tuples as lists, as they are read back
     return plain
 
