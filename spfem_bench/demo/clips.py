@@ -1,6 +1,6 @@
 """Takes as files: where each lies, and rendering what is missing.
 
-A take's file is named after it: ``P115/angry/1.00/028.mp4`` holds speaker, emotion,
+A take's file is named after it: ``P001/angry/1.00/028.mp4`` holds speaker, emotion,
 intensity and sentence. Beside each file lies its SHA-256, written last: a file
 without one, or with another, counts as absent and is rendered again.
 """
@@ -22,7 +22,7 @@ from spfem_bench.pinned import sha256_of
 
 
 def clip_name(take: Take) -> str:
-    """Return the file name of a take, such as ``P115/angry/1.00/028.mp4``."""
+    """Return the file name of a take, such as ``P001/angry/1.00/028.mp4``."""
     level = f"{take.intensity:.2f}"
     return f"{take.speaker.name}/{take.emotion}/{level}/{take.sentence.name}.mp4"
 
@@ -38,7 +38,7 @@ def take_of(world: World, name: str) -> Take:
     if not match:
         raise CardError(
             f"'{name}' names no take of the puppets",
-            "Write speaker/emotion/intensity/sentence.mp4, for example P115/angry/1.00/028.mp4",
+            "Write speaker/emotion/intensity/sentence.mp4, for example P001/angry/1.00/028.mp4",
         )
     speaker, emotion, level, sentence = match.groups()
     return world.take(speaker, emotion, sentence, float(level))

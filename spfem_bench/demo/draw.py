@@ -40,7 +40,7 @@ class Painter:
         self.look, self.size = look, size
         self.side = size * OVERSAMPLING
         self.unit = self.side * 0.305  # half a face width in pixels
-        self.tint = np.array([1 + 0.05 * warmth, 1, 1 - 0.06 * warmth])
+        self.tint = np.array([1 + 0.025 * warmth, 1, 1 - 0.03 * warmth])
         self.shading = self._shading(light, contrast)
         self.backdrop = self._backdrop(light)
         self.spots = _spots(look)

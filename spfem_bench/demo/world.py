@@ -45,7 +45,7 @@ SAMPLES_PER_FRAME = 640
 """Of sound, at 16 kHz."""
 
 Split = Literal["train", "validation", "test"]
-_SPLITS: tuple[tuple[Split, int], ...] = (("train", 108), ("validation", 6), ("test", 6))
+_SPLITS: tuple[tuple[Split, int], ...] = (("test", 6), ("validation", 6), ("train", 240))
 _REACH = 1.64  # half of a frame, in half face widths
 
 
@@ -84,7 +84,7 @@ class World:
     """
 
     version: int = 1
-    seed: int = 2026
+    seed: int = 8
     size: int = 128
 
     def __post_init__(self) -> None:
@@ -112,7 +112,7 @@ class World:
 
     @cached_property
     def speakers(self) -> tuple[Speaker, ...]:
-        """All puppets: training, then validation, then test."""
+        """All puppets: test, then validation, then training."""
         found: list[Speaker] = []
         for split, count in _SPLITS:
             for _ in range(count):
@@ -208,17 +208,13 @@ def items(world: World, setting: Literal["inter-id", "cross-id"]) -> Iterator[di
     """Yield the rows of a demo protocol's list: six test speakers x seven emotions.
 
     The test sentences take turns; the reference says another one. In the inter-ID
-    setting it shows the same speaker, in the cross-ID setting the one of :func:`cross_id`,
-    in the clip that is real for that one: nothing more needs rendering.
+    setting it shows the same speaker, in the cross-ID setting the one of :func:`cross_id`.
     """
     sentences = [s.name for s in world.sentences if s.split == "test"]
     others = cross_id(world)
     for i, speaker in enumerate(others):
         for j, emotion in enumerate(EMOTIONS):
-            said, other = (
-                sentences[(i + j + k) % len(sentences)]
-                for k in (0, 1 if setting == "inter-id" else 2)
-            )
+            said, other = (sentences[(i + j + k) % len(sentences)] for k in (0, 1))
             yield {
                 "id": f"{speaker}_{emotion}_{said}",
                 "speaker": speaker,

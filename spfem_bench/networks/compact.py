@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
@@ -109,12 +110,13 @@ class CompactExpression(nn.Module):
     """Seven-expression network.
 
     Input float32 (B, 3, 64, 64), RGB, ``(x - 127.5) / 127.5``; outputs
-    ``features`` (B, 64), a linear layer and BatchNorm before the classifier, and
+    ``features`` (B, 64), a linear layer and BatchNorm before the cosine classifier, and
     ``probabilities`` (B, 7) in the order of ``EMOTIONS``: neutral, angry,
     disgusted, fear, happy, sad, surprised.
     """
 
     WIDTHS = (24, 48, 96, 160)
+    SCALE = 12.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +125,7 @@ class CompactExpression(nn.Module):
         # Four by four positions stay apart: a brow and a mouth are not the same sign.
         self.linear = nn.Linear(self.WIDTHS[-1] * 16, DIMENSIONS, bias=False)
         self.linear_bn = nn.BatchNorm1d(DIMENSIONS)
-        self.classifier = nn.Linear(DIMENSIONS, EXPRESSIONS)
+        self.prototypes = nn.Parameter(torch.randn(EXPRESSIONS, DIMENSIONS))
 
     def features(self, x: Tensor) -> Tensor:
         """Return ``features`` (B, 64)."""
@@ -133,10 +135,18 @@ class CompactExpression(nn.Module):
         vectors: Tensor = self.linear_bn(self.linear(x.flatten(1)))
         return vectors
 
+    def scores(self, features: Tensor) -> Tensor:
+        """Return what softmax turns into probabilities: scaled cosines, (B, 7), of features.
+
+        Features are compared by their cosine (CSIM), so they are trained by it (Wang et al.,
+        NormFace, ACM MM 2017): what does not tell emotions apart, such as who it is, stays small.
+        """
+        return self.SCALE * F.linear(F.normalize(features), F.normalize(self.prototypes))
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return ``features`` (B, 64) and ``probabilities`` (B, 7)."""
         features = self.features(x)
-        return {"features": features, "probabilities": self.classifier(features).softmax(1)}
+        return {"features": features, "probabilities": self.scores(features).softmax(1)}
 
 
 class CompactSync(nn.Module):

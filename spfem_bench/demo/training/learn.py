@@ -181,7 +181,7 @@ def _expression(recipe: Recipe, shots: Sequence[Shot], drawn: Sequence[Drawn], d
 
     def step(number: int) -> Tensor:
         batch, takes = pictures.batch()
-        scores = network.classifier(network.features(batch))
+        scores = network.scores(network.features(batch))
         return F.cross_entropy(scores, targets[takes.to(device)])
 
     return network, [network], step

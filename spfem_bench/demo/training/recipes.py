@@ -111,11 +111,20 @@ class SyncRecipe(Recipe):
 
 
 RECIPES: dict[NetworkName, Recipe] = {
-    "identity": IdentityRecipe(takes=40, frames=3, steps=1500, batch=128, rate=3e-3),
+    "identity": IdentityRecipe(takes=24, frames=4, steps=2000, batch=128, rate=3e-3),
     "expression": Recipe(
-        takes=60, frames=2, steps=1500, batch=128, rate=3e-3, changes=Changes(flip=0.5)
+        takes=40,
+        frames=3,
+        steps=2500,
+        batch=128,
+        rate=3e-3,
+        decay=0.05,
+        # More than a codec does: skin, light and framing must not look like a feeling.
+        changes=Changes(
+            flip=0.5, colour=0.12, contrast=0.2, brightness=20.0, zoom=0.08, shift=0.05, turn=4.0
+        ),
     ),
-    "sync": SyncRecipe(takes=4, frames=0, steps=2000, batch=12, rate=2e-3),
+    "sync": SyncRecipe(takes=2, frames=0, steps=2000, batch=12, rate=2e-3),
 }
 
 
