@@ -16,6 +16,7 @@ from spfem_bench.cli.faces import faces
 from spfem_bench.cli.list import list_
 from spfem_bench.cli.networks import networks
 from spfem_bench.cli.table import table
+from spfem_bench.cli.validate import validate
 from spfem_bench.errors import SpfemBenchError
 
 
@@ -58,6 +59,7 @@ def main() -> None:
 
 main.add_command(evaluate)
 main.add_command(table)
+main.add_command(validate)
 main.add_command(check)
 main.add_command(list_)
 main.add_command(networks)

@@ -33,9 +33,16 @@ def table(runs: tuple[Path, ...], style: str, published: bool) -> None:
       spfem-bench table results/stccl-page-ned/*.json
       spfem-bench table --format latex results/*/*.json > table.tex
     """  # noqa: D301
-    from spfem_bench.evaluation.record import load
+    from spfem_bench.evaluation.record import NoRunError, load
     from spfem_bench.reporting.tables import make_table, render
 
     files = [f for p in runs for f in (sorted(p.rglob("*.json")) if p.is_dir() else [p])]
-    records = [load(path) for path in files]
+    records, others = [], []
+    for path in files:
+        try:
+            records.append(load(path))
+        except NoRunError as error:  # a validation's record lies beside the runs
+            others.append(error)
+    if others and not records:
+        raise others[0]
     click.echo(render(make_table(records, published=published), style), nl=False)  # type: ignore[arg-type]

@@ -108,6 +108,11 @@ class Edit:
         return f"{self.kind}:{f'{self.level:.6f}'.rstrip('0').rstrip('.')}"
 
     @property
+    def unit(self) -> str:
+        """What the level counts."""
+        return _RANGES[self.kind].unit
+
+    @property
     def changes_nothing(self) -> bool:
         """Whether the level is the one that leaves every frame and sample as it is."""
         return self.level == _RANGES[self.kind].nothing

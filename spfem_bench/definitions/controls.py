@@ -60,11 +60,21 @@ class EditControl(_Graded):
     def _changes_nothing(self, level: float) -> bool:
         return Edit(self.edit, level).changes_nothing
 
+    @property
+    def unit(self) -> str:
+        """What the level counts."""
+        return Edit(self.edit, self.level).unit
+
 
 class OtherSpeakerControl(_Graded):
     """Another speaker's real clip of the same emotion; the level is the share of items."""
 
     kind: Literal["other-speaker"]
+
+    @property
+    def unit(self) -> str:
+        """What the level counts."""
+        return "share of the clips"
 
 
 class FadedControl(_Graded):
@@ -74,6 +84,11 @@ class FadedControl(_Graded):
 
     def _changes_nothing(self, level: float) -> bool:
         return level == 1
+
+    @property
+    def unit(self) -> str:
+        """What the level counts."""
+        return "intensity of the emotion"
 
 
 Control = Annotated[

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 
 from spfem_bench.definitions.clips import Clip, inside
@@ -35,8 +36,9 @@ from spfem_bench.errors import (
 )
 from spfem_bench.evaluation.controls import at_level, control_outputs, controls, why_not
 from spfem_bench.evaluation.data import DataFolders
+from spfem_bench.evaluation.record import VALIDATION
 from spfem_bench.media import ffmpeg
-from spfem_bench.media.video import numbered_pictures
+from spfem_bench.media.video import file_sha256, numbered_pictures
 from spfem_bench.networks.weights import WeightsStore, remedy
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
@@ -210,6 +212,10 @@ def _method(name: str, protocol: Protocol, videos: Videos | None) -> MethodCard:
                 f"'{name}' is no name for a method",
                 "Use letters, digits, '.', '_' and '-': the run record is named after it",
             )
+        if name == VALIDATION:
+            raise UnknownNameError(
+                f"'{name}' is what a validation's record is named after", "Give yours another name"
+            )
         try:
             card = method_card(name)
         except UnknownNameError:
@@ -350,8 +356,15 @@ def _find_clips(
 def _check_readable(clip: Clip) -> None:
     if clip.path.is_dir():
         numbered_pictures(clip)
-    elif ffmpeg.probe(clip.path).size is None:
+    elif not _has_pictures(clip.path, file_sha256(clip.path)):
         raise ClipError(f"{clip.path}: has no video stream", "Give a video, not a sound file")
+
+
+@cache
+def _has_pictures(path: Path, sha256: str) -> bool:
+    """Look into a file once, however many levels of a control are planned on it."""
+    del sha256  # part of the cache's key
+    return ffmpeg.probe(path).size is not None
 
 
 def plan_summary(plan: Plan) -> list[str]:

@@ -14,6 +14,14 @@ from spfem_bench.files import write_atomically
 
 SCHEMA = 1
 
+VALIDATION = "validate"
+"""In the place of a method's name: the record of ``spfem-bench validate``, which is no run
+record but lies among them (its ``kind`` says so)."""
+
+
+class NoRunError(CardError):
+    """The record of something else than an evaluation."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -96,6 +104,7 @@ def load(path: Path) -> dict[str, Any]:
     """Read a record.
 
     Raises:
+        NoRunError: the file is the record of a validation.
         CardError: the file is no run record, or of a later schema.
     """
     try:
@@ -109,6 +118,11 @@ def load(path: Path) -> dict[str, Any]:
         raise CardError(
             f"{path} is not a run record", "Give files that 'spfem-bench eval' wrote"
         ) from None
+    if record.get("kind") == VALIDATION:
+        raise NoRunError(
+            f"{path} is the record of a validation, no run record",
+            "Give files that 'spfem-bench eval' wrote",
+        )
     if schema != SCHEMA:
         raise CardError(
             f"{path} has schema {schema}; this version reads {SCHEMA}", "Upgrade spfem-bench"

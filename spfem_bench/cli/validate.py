@@ -1,0 +1,258 @@
+"""``spfem-bench validate``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from spfem_bench.cli import options
+
+if TYPE_CHECKING:
+    from spfem_bench.evaluation.validate import Validation
+    from spfem_bench.features.extract import Extractor
+
+SUFFIXES = (".png", ".pdf", ".svg")
+
+
+def _figure(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and value.suffix.lower() not in SUFFIXES:
+        raise click.BadParameter(f"'{value}' must end in {', '.join(SUFFIXES)}")
+    return value
+
+
+@click.command()
+@click.option(
+    "--protocol",
+    "protocols",
+    multiple=True,
+    default=("demo-inter-id",),
+    show_default=True,
+    help="Whose clips to spoil; may be given several times.",
+)
+@click.option("--profile", default="compact", show_default=True, help="Which networks to use.")
+@click.option(
+    "--controls",
+    default="",
+    help="Comma-separated graded controls; all that the protocol has when not given.",
+)
+@click.option(
+    "--metrics", default="", help="Comma-separated; all that the protocol has when not given."
+)
+@click.option(
+    "--partial",
+    is_flag=True,
+    help="Judge by the clips and networks that are there; some are missing.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_figure,
+    help="Draw a figure: .png, .pdf or .svg. With several protocols, one for each.",
+)
+@click.option(
+    "--results",
+    type=options.FOLDER,
+    default=Path("results"),
+    show_default=True,
+    help="Folder for records.",
+)
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Frames per batch."
+)
+@click.option("--device", default="cpu", show_default=True, help="Where networks run: cpu, cuda.")
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "markdown", "csv"]),
+    default="text",
+    show_default=True,
+)
+@click.option("--json", "as_json", is_flag=True, help="Print all cells as a JSON list.")
+@options.weights_dir
+@options.data_dir
+@options.quiet
+def validate(
+    protocols: tuple[str, ...],
+    profile: str,
+    controls: str,
+    metrics: str,
+    partial: bool,
+    output: Path | None,
+    results: Path,
+    workers: int,
+    batch_size: int,
+    device: str,
+    style: str,
+    as_json: bool,
+    weights_dir: Path | None,
+    data_dir: Path | None,
+    quiet: bool,
+) -> None:
+    """Test the metrics: do they feel what they claim to measure, and only that?
+
+    Real clips are spoilt step by step in ways with a known answer (blurred, the
+    sound shifted, the mouth frozen, ...). A metric's card claims what it must
+    feel and what it should ignore; each claim gets a verdict.
+
+    \b
+    Must feel:
+      yes           worse at the strongest level, step by step
+      not monotone  worse, but a step goes back beyond noise, or level and
+                    harm agree in rank (Spearman) by less than 0.8
+      no answer     no change beyond noise
+      wrong way     better at the strongest level
+      misreads      (AV offset) not the shift that was made, within one frame
+    Should ignore, by its largest move in the metric's largest claimed one:
+      hardly        below 10 %
+      somewhat      below 33 %
+      moves         33 % or more
+
+    Noise is the 95 % interval of the change over clips, the same clips drawn at
+    both levels. All values go to RESULTS/PROTOCOL/validate.PROFILE.json.
+    Features are kept, so that an interrupted run goes on.
+
+    \b
+    Examples:
+      spfem-bench validate -o validate.png
+      spfem-bench validate --protocol stccl-page-ned --profile light --partial
+      spfem-bench validate --controls blurred,shifted-audio --metrics fad --format csv
+
+    Exit codes: 0 every claim holds; 1 a claim does not, which is said, or an
+    error; 2 wrong options, or clips or weights are missing and no --partial.
+    """  # noqa: D301
+    import json
+    from dataclasses import asdict
+
+    from spfem_bench.definitions.metrics import profile_card
+    from spfem_bench.definitions.protocols import protocol as read_protocol
+    from spfem_bench.errors import UnknownNameError
+    from spfem_bench.evaluation import record as records
+    from spfem_bench.evaluation.data import DataFolders
+    from spfem_bench.evaluation.validate import plan_validation
+    from spfem_bench.features.extract import Extractor
+    from spfem_bench.features.store import FeatureStore
+    from spfem_bench.networks.weights import WeightsStore
+    from spfem_bench.reporting import validation as reporting
+
+    options.check_device(device)
+    weights, data = WeightsStore.locate(weights_dir), DataFolders.locate(data_dir)
+    try:
+        networks = profile_card(profile)
+        chosen = [read_protocol(name) for name in dict.fromkeys(protocols)]
+        plans = [
+            plan_validation(
+                protocol,
+                networks,
+                data=data,
+                weights=weights,
+                controls=_names(controls),
+                metrics=_names(metrics),
+                rendering=options.rendering(quiet),
+            )
+            for protocol in chosen
+        ]
+    except UnknownNameError as error:  # 1 is for claims that do not hold
+        raise click.UsageError(str(error)) from None
+    except KeyboardInterrupt:
+        _interrupted()
+    cells, failed, untold = [], [], False
+    for plan in plans:
+        name = plan.protocol.name
+        judges = bool(plan.metrics and plan.trials) and (plan.complete or partial)
+        found = plan.summary()
+        if found and (not quiet or not judges):
+            click.echo(f"{name}, before any network runs:", err=True)
+            for line in found:
+                click.echo(f"  {line}", err=True)
+        if not judges:
+            if not plan.complete and not partial:
+                click.echo("No verdicts: add --partial to judge by what is there.", err=True)
+            untold = True
+            continue
+        path = records.record_path(results, name, records.VALIDATION, profile)
+        picture = _picture(output, name, several=len(plans) > 1)
+        store = FeatureStore.locate()
+        for folder in (path.parent, store.folder, *([picture.parent] if picture else [])):
+            records.check_writable(folder)
+        extractor = Extractor(
+            networks,
+            weights,
+            store,
+            faces=plan.protocol.card.faces,
+            batch_size=batch_size,
+            device=device,
+        )
+        record = _run(plan, extractor, workers, quiet)
+        records.save(record, path)
+        own = reporting.cells_of(record)
+        cells += own
+        failed += [f"{name}: {line}" if len(plans) > 1 else line for line in record["failed"]]
+        untold = untold or not any(c.points for c in own)
+        if picture:
+            from spfem_bench.reporting.validation_figure import save_figure
+
+            save_figure(record, picture)
+        if not as_json and style != "csv":
+            click.echo(reporting.printed(record, style))  # type: ignore[arg-type]
+        if not quiet:
+            for note in plan.protocol.card.notes:
+                click.echo(f"Note: {note}", err=True)
+            drawn = f"   Figure: {picture}" if picture else ""
+            click.echo(f"Record: {path}{drawn}", err=True)
+    if as_json:
+        click.echo(json.dumps([asdict(c) for c in cells], indent=1))
+    elif style == "csv":
+        click.echo(reporting.table(cells, "csv"), nl=False)
+    for line in failed:
+        click.echo(line, err=as_json or style == "csv")
+    if untold:
+        sys.exit(2)
+    if failed:
+        sys.exit(1)
+
+
+def _names(given: str) -> list[str]:
+    return [name.strip() for name in given.split(",") if name.strip()]
+
+
+def _picture(output: Path | None, protocol: str, *, several: bool) -> Path | None:
+    """Return where a protocol's figure goes: its name is put in when there are several."""
+    if output is None or not several:
+        return output
+    return output.with_name(f"{output.stem}.{protocol}{output.suffix}")
+
+
+def _interrupted() -> NoReturn:
+    click.echo("Interrupted. Run the command again: it goes on from here.", err=True)
+    sys.exit(130)
+
+
+def _run(plan: Validation, extractor: Extractor, workers: int, quiet: bool) -> dict[str, Any]:
+    """Carry a validation out under bars for clips, frames, crops and levels."""
+    from dataclasses import replace
+
+    from tqdm import tqdm
+
+    from spfem_bench.evaluation.validate import validate as run
+    from spfem_bench.evaluation.validate import wanted
+
+    if not quiet:
+        n_clips = len(wanted(plan, extractor)[0])
+        extractor = replace(extractor, progress=options.progress_bars(n_clips))
+    total = len(plan.metrics) * sum(len(t.levels) for t in plan.trials)
+    levels = tqdm(
+        total=total, desc="levels  ", unit="level", position=3, leave=False,
+        disable=True if quiet else None,
+    )  # fmt: skip
+    try:
+        return run(plan, extractor, workers=workers, graded=lambda: levels.update(1))
+    except KeyboardInterrupt:
+        _interrupted()
+    finally:
+        levels.close()
+        extractor.progress.close()
