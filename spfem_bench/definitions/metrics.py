@@ -214,8 +214,8 @@ class NetworkCard(Card):
 
     role: Literal["detector", "identity", "expression", "sync"]
     architecture: Literal[
-        "scrfd-ncnn", "insightface-detector", "mobilefacenet", "mini-xception", "syncnet",
-        "compact-identity", "compact-expression", "compact-sync",
+        "scrfd-ncnn", "insightface-detector", "mobilefacenet", "iresnet50", "mini-xception",
+        "syncnet", "compact-identity", "compact-expression", "compact-sync",
     ]  # fmt: skip
     outputs: dict[str, int] = pydantic.Field(default_factory=dict)
     input: NetworkInput

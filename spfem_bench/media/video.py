@@ -51,7 +51,7 @@ def frames(clip: Clip) -> Iterator[Frame]:
         raise ValueError(f"{clip}: frames are read without the edit, which is applied to them")
     if clip.path.is_dir():
         pictures = numbered_pictures(clip)
-        height, width = _picture(pictures[0]).shape[:2]
+        height, width = read_picture(pictures[0]).shape[:2]
         _check_crop(clip, (width, height))
         node = graph.input(
             "pipe:0", format="rawvideo", pix_fmt="bgr24", video_size=(width, height),
@@ -108,8 +108,15 @@ def _check_crop(clip: Clip, size: tuple[int, int]) -> None:
         )
 
 
-def _picture(path: Path) -> Frame:
-    """Read a picture file: uint8 (height, width, 3), BGR, alpha dropped."""
+def read_picture(path: Path) -> Frame:
+    """Read a picture file.
+
+    Returns:
+        uint8 (height, width, 3), BGR, alpha dropped.
+
+    Raises:
+        ClipError: absent, unreadable or cut short.
+    """
     import cv2
 
     try:
@@ -127,7 +134,7 @@ def _picture(path: Path) -> Frame:
 
 def _raw_pictures(paths: list[Path], shape: tuple[int, int]) -> Iterator[bytes]:
     for path in paths:
-        picture = _picture(path)
+        picture = read_picture(path)
         if picture.shape[:2] != shape:
             raise ClipError(
                 f"{path}: {picture.shape[1]} x {picture.shape[0]} pixels, the first frame has "

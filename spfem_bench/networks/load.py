@@ -109,6 +109,10 @@ def _architecture(card: NetworkCard, content: bytes):  # type: ignore[no-untyped
 
         state = torch_state(content, card)
         return MobileFaceNet(), state.get("net_state_dict", state)
+    if card.architecture == "iresnet50":
+        from spfem_bench.networks.iresnet import IResNet50
+
+        return IResNet50(), torch_state(content, card)
     if card.architecture == "mini-xception":
         from spfem_bench.networks.mini_xception import MiniXception, state_from_hdf5
 

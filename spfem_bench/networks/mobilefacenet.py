@@ -69,16 +69,38 @@ class MobileFaceNet(nn.Module):
         self.conv1 = _Conv(3, 64, 3, 2, 1)
         self.dw_conv1 = _Conv(64, 64, 3, 1, 1, depthwise=True)
         blocks, inputs = [], 64
+        self.strides: list[int] = []
         for expansion, outputs, repeats, stride in BOTTLENECKS:
             for i in range(repeats):
-                blocks.append(_Bottleneck(inputs, outputs, stride if i == 0 else 1, expansion))
+                self.strides.append(stride if i == 0 else 1)
+                blocks.append(_Bottleneck(inputs, outputs, self.strides[-1], expansion))
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.conv2 = _Conv(128, 512, 1)
         self.linear7 = _Conv(512, 512, (7, 6), depthwise=True, linear=True)
         self.linear1 = _Conv(512, 128, 1, linear=True)
 
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """Return the last feature maps of each of four sizes.
+
+        A stage ends where the next stride begins: after the stem, and after the bottlenecks
+        of one size. The last is before the 1 x 1 convolution to 512 channels.
+
+        Args:
+            x: float32 (B, 3, H, W) of any size, scaled as for :meth:`forward`.
+
+        Returns:
+            float32 (B, 64, H/2, W/2), (B, 64, H/4, W/4), (B, 128, H/8, W/8),
+            (B, 128, H/16, W/16), sizes rounded up.
+        """
+        maps = [self.dw_conv1(self.conv1(x))]
+        for block, stride in zip(self.blocks, self.strides, strict=True):
+            if stride == 2:
+                maps.append(maps[-1])
+            maps[-1] = block(maps[-1])
+        return maps
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return ``embedding`` (B, 128)."""
-        x = self.conv2(self.blocks(self.dw_conv1(self.conv1(x))))
+        x = self.conv2(self.stages(x)[-1])
         return {"embedding": torch.flatten(self.linear1(self.linear7(x)), 1)}

@@ -1,0 +1,152 @@
+"""Four-stage feature extractors: pictures in, one feature map per stage out.
+
+ASCCL (CVPR 2024, section 4.1) takes "the output of four convolutional layers with dimension
+decline" of an ArcFace network. Any identity network whose architecture has stages will do.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (the field's name for it)
+from torch import Tensor, nn
+
+from spfem_bench.definitions.metrics import ArcFaceInput, network_card
+from spfem_bench.errors import CardError
+from spfem_bench.networks.load import load_module
+from spfem_bench.networks.weights import WeightsStore
+
+STAGES = {
+    "compact-identity": (24, 56, 112, 192),
+    "mobilefacenet": (64, 64, 128, 128),
+    "iresnet50": (64, 128, 256, 512),
+}
+"""Channels of the four stages, by architecture."""
+
+COLOURS = ("rgb", "bgr")
+
+
+class Backbone(nn.Module):
+    """A frozen network and how it wants its pictures.
+
+    It stays in eval mode and has no gradients of its own, whatever module it is part of;
+    gradients pass through it to the pictures.
+
+    Args:
+        network: has a method ``stages`` from (B, 3, H, W) to four maps.
+        channels: of the four stages.
+        size: side in pixels of the square that the network is given.
+        mean: subtracted from pixels of 0 to 255.
+        std: divides what is left.
+        colour: the order of channels that the network is given, ``rgb`` or ``bgr``.
+
+    Attributes:
+        channels: of the four stages.
+        size: side in pixels of the square that the network is given.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        channels: tuple[int, ...],
+        *,
+        size: int = 112,
+        mean: float = 127.5,
+        std: float = 127.5,
+        colour: str = "rgb",
+    ) -> None:
+        super().__init__()
+        if colour not in COLOURS:
+            raise CardError(f"the backbone's colour is {colour!r}", "Allowed: rgb, bgr")
+        if not 32 <= size <= 1024:
+            raise CardError(
+                f"the backbone's input is {size} pixels wide",
+                "Give a side from 32 to 1024; 112 is the one that networks are trained with",
+            )
+        self.network = network.eval().requires_grad_(False)
+        self.channels, self.size, self.colour = channels, size, colour
+        self.mean, self.std = mean, std
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Stay in eval mode: BatchNorm's statistics are part of what is frozen."""
+        del mode
+        return super().train(False)
+
+    def stages(self, pictures: Tensor) -> list[Tensor]:
+        """Return one feature map for each stage; see :meth:`forward`."""
+        maps: list[Tensor] = self(pictures)
+        return maps
+
+    def forward(self, pictures: Tensor) -> list[Tensor]:
+        """Return one feature map for each stage, from fine to coarse.
+
+        Pictures of another size are resized by bilinear interpolation with antialiasing,
+        whose filter widens when it makes smaller; every step is differentiable.
+
+        Args:
+            pictures: floating point (B, 3, H, W), RGB, -1 to 1, of any size.
+
+        Returns:
+            Four maps (B, C_s, H_s, W_s), ``C_s`` from :attr:`channels`.
+
+        Raises:
+            CardError: another shape, or whole numbers instead of -1 to 1.
+        """
+        if pictures.ndim != 4 or pictures.shape[1] != 3 or not pictures.numel():
+            raise CardError(
+                f"pictures have the shape {tuple(pictures.shape)}", "Give (B, 3, height, width)"
+            )
+        if not pictures.is_floating_point():
+            raise CardError(
+                f"pictures are whole numbers ({pictures.dtype})",
+                "Give floating point numbers from -1 to 1: x / 127.5 - 1",
+            )
+        if pictures.shape[2:] != (self.size, self.size):
+            pictures = F.interpolate(
+                pictures, (self.size, self.size), mode="bilinear", antialias=True
+            )
+        if self.colour == "bgr":
+            pictures = pictures.flip(1)
+        # (127.5 (p + 1) - mean) / std, which is p itself for most networks.
+        scale, shift = 127.5 / self.std, (127.5 - self.mean) / self.std
+        scaled = pictures * scale + shift if (scale, shift) != (1.0, 0.0) else pictures
+        maps: list[Tensor] = self.network.stages(scaled)  # type: ignore[operator]
+        return maps
+
+
+def backbone(
+    name: str,
+    weights: WeightsStore,
+    *,
+    size: int = 112,
+    colour: str = "rgb",
+    device: str | torch.device = "cpu",
+) -> Backbone:
+    """Load the four stages of an identity network.
+
+    Args:
+        name: a network card's name, such as ``compact-identity``.
+        weights: where its files are looked for; they are verified now.
+        size: side in pixels of the square that the network is given. 112 is what ArcFace
+            networks are trained with; STCCL's released code gives 224.
+        colour: the order of channels that the network is given. The cards' networks are
+            trained on RGB; STCCL's released code gives BGR.
+        device: a torch device.
+
+    Returns:
+        The frozen network, on that device.
+
+    Raises:
+        UnknownNameError: no such card.
+        CardError: a network without four stages, or a bad size or colour.
+        WeightsError: missing, not the pinned ones, or of another architecture.
+    """
+    card = network_card(name)
+    if card.architecture not in STAGES or not isinstance(card.input, ArcFaceInput):
+        raise CardError(
+            f"'{name}' ({card.architecture}) has no four stages",
+            f"Name an identity network; architectures that have them: {', '.join(sorted(STAGES))}",
+        )
+    return Backbone(
+        load_module(card, weights, str(device)), STAGES[card.architecture], size=size,
+        mean=card.input.mean, std=card.input.std, colour=colour,
+    )  # fmt: skip
