@@ -51,6 +51,10 @@ class StorageError(SpfemBenchError):
     """A folder that cannot be written, or a disk that is full."""
 
 
+class StcclError(SpfemBenchError):
+    """Feature maps, sequences, regions or settings that STCCL cannot work with."""
+
+
 def near_names(given: str, allowed: Iterable[str]) -> str:
     """Say what *given* may have meant, and what is allowed.
 
