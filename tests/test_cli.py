@@ -31,7 +31,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 COMMANDS = (
-    ["eval"], ["table"], ["check"], ["list"], ["faces"], ["networks", "list"],
+    ["eval"], ["table"], ["validate"], ["check"], ["list"], ["faces"], ["networks", "list"],
     ["networks", "fetch"], ["networks", "verify"], ["data", "list"], ["data", "fetch"],
     ["data", "verify"],
 )  # fmt: skip

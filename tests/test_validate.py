@@ -96,6 +96,7 @@ def test_shares_are_of_the_largest_move_in_the_right_direction() -> None:
     assert ignores(graded([0, 1, 0]), 10) == ("somewhat", pytest.approx(0.1))
     assert ignores(graded([0, 1, 0]), 3) == ("moves", pytest.approx(1 / 3))
     assert ignores(graded([0, 1, 0]), 0) == ("no scale", None)
+    assert ignores(graded([5, 5, 5]), 0) == ("hardly", 0)  # nothing to scale
 
 
 def test_changes_are_drawn_in_pairs() -> None:

@@ -179,14 +179,15 @@ def ignores(graded: Graded, largest: float) -> tuple[Verdict, float | None]:
 
     Returns:
         ``hardly``, ``somewhat`` or ``moves`` (see :data:`HARDLY`, :data:`SOMEWHAT`), and the
-        share; ``no scale`` and None when the metric felt nothing of what it claims.
+        share; ``no scale`` and None when it moves, but felt nothing of what it claims.
 
     >>> values = np.array([5.0, 5.2, 5.5])
     >>> graded = Graded(values, np.stack([values, values], axis=1), True, sign=1)
     >>> ignores(graded, 10.0), ignores(graded, 2.0), ignores(graded, 1.0)
     (('hardly', 0.05), ('somewhat', 0.25), ('moves', 0.5))
     """
-    if largest <= 0:
+    size = graded.largest_move()[1]
+    if size > 0 >= largest:
         return "no scale", None
-    share = graded.largest_move()[1] / largest
+    share = size / largest if size else 0.0
     return "hardly" if share < HARDLY else "somewhat" if share < SOMEWHAT else "moves", share
