@@ -336,6 +336,21 @@ def test_spatial_disparity_terms_equal_slow_loops(sampled: bool) -> None:
     )
 
 
+def test_negatives_from_all_positions_equal_slow_loops() -> None:
+    x, y = doubles(2, 3, 5, 7), doubles(2, 3, 5, 7, seed=1)
+    places = [(3, 5), (1, 1), (2, 4)]
+    groups = [
+        ([d for p in places for d in slow_neighbours(a, *p)],
+         [d for p in places for d in slow_neighbours(b, *p)])
+        for a, b in zip(x, y, strict=True)
+    ]  # fmt: skip
+    settings = ContrastSettings(spatial_negatives="positions")
+    found = spatial_terms(x, y, settings, torch.tensor(places))
+    agree(found, slow_terms(groups))
+    usual = spatial_terms(x, y, None, torch.tensor(places))
+    torch.testing.assert_close(found.per_region, usual.per_region)
+
+
 @pytest.mark.parametrize("pairs", ["adjacent", "window"])
 def test_temporal_disparity_terms_equal_slow_loops(pairs: str) -> None:
     # Seven frames in windows of four: 0 to 3 and 3 to 6.
@@ -522,7 +537,7 @@ EVERY = [
     ContrastSettings(form="cm", rows="cosine"),
     ContrastSettings(definition="released-code"),
     ContrastSettings(pairs="window", size="norm"),
-    ContrastSettings(temporal_negatives="regions", size="channels"),
+    ContrastSettings(spatial_negatives="positions", temporal_negatives="regions", size="channels"),
 ]
 
 

@@ -13,6 +13,10 @@ and, where another reading is likely, is a setting:
 * Contrast of correlation matrices: rows are the representations; row i of source and row i
   of generated are the positive pair, other rows of generated the negatives. See
   `matrix_rows` for what a row is.
+* Spatial negatives are the other neighbours of the same region, as equations 1 and 4 have
+  them (``y_i->k``, k != j). Their disparities share the region i, so before training their
+  similarity is well above 0 (0.15 to 0.45 on published clips); values near 0 come of
+  negatives at other regions: ``spatial_negatives="positions"``, and the released code.
 * Temporal negatives are the other pairs of frames of the same region, as in STCCL's figure
   of the algorithm; STCCL's overview figure shows other regions of the same pair of frames,
   which is the setting ``temporal_negatives="regions"``.
@@ -61,6 +65,9 @@ class ContrastSettings(Strict):
         pairs: pairs of frames (temporal ``vd``): ``adjacent``, or ``window`` for all inside
             a window. The released code has all, whatever is set.
         window: frames among which temporal negatives are sought (`representations.windows`).
+        spatial_negatives: ``neighbours`` for the other neighbours of the same region,
+            ``positions`` for every other disparity of the image, whatever its region
+            (spatial ``vd``; sampled centres are meant, since all are compared with all).
         temporal_negatives: ``frames`` for other pairs of frames of the same region,
             ``regions`` for the neighbours in the same pair of frames (temporal ``vd``).
         rows: what represents a region in ``cm``; see `matrix_rows`.
@@ -76,6 +83,7 @@ class ContrastSettings(Strict):
     neighbours: Literal[4, 8] = 8
     pairs: rep.Pairs = "adjacent"
     window: int = pydantic.Field(default=5, ge=2)
+    spatial_negatives: Literal["neighbours", "positions"] = "neighbours"
     temporal_negatives: Literal["frames", "regions"] = "frames"
     rows: Rows = "centred"
 
@@ -145,12 +153,15 @@ def spatial_terms(
             for maps in (source, generated)
         )
         layout = (height - 2, width - 2) if centres is None else (len(centres),)
+        x, y = x.flatten(1, 2), y.flatten(1, 2)
         if settings.definition == "released-code":
-            terms = released_terms(x.flatten(1, 2), y.flatten(1, 2), settings, generator=generator)
-            each = torch.unflatten(terms.per_region, 1, (-1, settings.neighbours))
-        else:
+            terms = released_terms(x, y, settings, generator=generator)
+        elif settings.spatial_negatives == "positions":
             terms = contrast(x, y, region_weights(x, settings), settings.temperature)
-            each = terms.per_region
+        else:
+            x, y = (torch.unflatten(rows, 1, (-1, settings.neighbours)) for rows in (x, y))
+            terms = contrast(x, y, region_weights(x, settings), settings.temperature)
+        each = terms.per_region.reshape(len(source), -1, settings.neighbours)
         return terms._replace(per_region=torch.unflatten(each.mean(-1), 1, layout))
     x, y = (
         _mapped(rep.region_rows(rep.checked_maps(maps), centres), head)
