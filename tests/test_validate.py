@@ -41,6 +41,7 @@ def graded(values: list[float], noise: float = 0.0, *, sign: int = 1, **more: An
         ([0, 1, 2, 3, 4], 0.1, "yes"),
         ([0, 1, 0.95, 3, 4], 0.1, "yes"),  # a step back within noise
         ([0, 1, 0.5, 3, 4], 0.1, "not monotone"),  # and beyond it
+        ([0, 1, 4, 3.9, 4], 0.0, "yes"),  # beyond noise, but no more than saturation
         ([0, 2, 2, 2, 2], 0.0, "not monotone"),  # ties: what the first step does is no grade
         ([0, 0, 0, 3, 4], 0.1, "yes"),  # the first levels are too weak to be felt
         ([0, 9, 7, 5, 3], 5.0, "not monotone"),  # no single step is beyond noise; the order is

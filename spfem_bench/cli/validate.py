@@ -102,8 +102,9 @@ def validate(
     \b
     Must feel:
       yes           worse at the strongest level, step by step
-      not monotone  worse, but a step goes back beyond noise, or the rank
-                    correlation of level and harm is below 0.8
+      not monotone  worse, but a step goes back beyond noise, by more than a
+                    tenth of the move, or the rank correlation of level and
+                    harm is below 0.8
       no answer     no change beyond noise
       wrong way     better at the strongest level
       misreads      (AV offset) not the shift that was made, within one frame

@@ -531,7 +531,7 @@ def _judge_ignored(cell: Cell, graded: Graded, yardstick: str, largest: float) -
         if size:
             said = (
                 f"{number(point.change)}{_within(point.change_low, point.change_high)} at level "
-                f"{point.level:g}, {share:.0%} of what {yardstick} does"
+                f"{point.level:g}, {percent(share)} of what {yardstick} does"
             )
     return replace(cell, verdict=verdict, said=said, share=share)
 
@@ -551,6 +551,18 @@ def number(value: float) -> str:
     if abs(value) < 5e-4:
         return "0"
     return f"{value:+.3f}" if abs(value) < 10 else f"{value:+.2f}"
+
+
+def percent(share: float) -> str:
+    """Return a share in percent, with a decimal where rounding would hide a verdict's bound.
+
+    >>> percent(0.12), percent(0.0992), percent(0.003)
+    ('12 %', '9.9 %', 'under 1 %')
+    """
+    if 0 < share < 0.005:
+        return "under 1 %"
+    near = any(abs(share - bound) < 0.005 for bound in (grading.HARDLY, grading.SOMEWHAT))
+    return f"{100 * share:.{1 if near else 0}f} %"
 
 
 def _within(low: float | None, high: float | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from spfem_bench.evaluation.validate import Cell, Point, number
+from spfem_bench.evaluation.validate import Cell, Point, number, percent
 from spfem_bench.reporting.tables import ARROWS
 from spfem_bench.statistics.grading import FAILED, HARDLY, SOMEWHAT
 
@@ -40,10 +40,7 @@ def mark(cell: Cell) -> str:
 
 def verdict_words(cell: Cell) -> str:
     """Return a cell's verdict, for a control to be ignored with its share."""
-    if cell.share is None:
-        return cell.verdict
-    share = "under 1 %" if 0 < cell.share < 0.005 else f"{100 * cell.share:.0f} %"
-    return f"{cell.verdict} {share}"
+    return cell.verdict if cell.share is None else f"{cell.verdict} {percent(cell.share)}"
 
 
 def change_words(cell: Cell) -> str:

@@ -230,8 +230,8 @@ def _head(drawing: Figure, record: Mapping[str, Any], width: float, height: floa
     small = (
         "Line: value (mean over emotions). Band: 95 % interval of the change from undamaged, "
         "paired over clips. Number: change at the strongest level; ▾ worse, ▴ better, beyond "
-        "noise. Rows share one scale unless a panel says otherwise. Framed, on a tint: the claim "
-        "does not hold. Signatures are in the record."
+        "noise. Dotted: the level itself. Rows share one scale unless a panel says otherwise. "
+        "Framed, on a tint: the claim does not hold. Signatures are in the record."
     )
     drawing.text(x, 0.1 / height, textwrap.fill(small, int(width * 17.5)), fontsize=6.5,
                  color="#666666", va="bottom", linespacing=1.4)  # fmt: skip

@@ -19,7 +19,8 @@ Float64 = npt.NDArray[np.float64]
 
 HARDLY = 0.10
 """Moved by less than this share of its largest claimed move, a metric ignores a control. With
-the usual four steps one step is a quarter of the move: this is less than half a step."""
+the usual four steps one step is a quarter of the move: this is less than half a step. Of a
+control's own largest move, a smaller step back is saturation, not disorder."""
 
 SOMEWHAT = 1 / 3
 """From this share on it does not: that is more than one step, so that what should be ignored
@@ -101,8 +102,13 @@ class Graded:
         return float(np.corrcoef(levels, ranks)[0, 1])
 
     def steps_back(self) -> list[int]:
-        """Return the levels that are better, beyond noise, than the level before."""
-        return [i for i in range(1, len(self.values)) if self.moved(i, i - 1) < 0]
+        """Return the levels that are better than the one before, beyond noise and saturation."""
+        least = HARDLY * self.largest_move()[1]
+        return [
+            i
+            for i in range(1, len(self.values))
+            if self.moved(i, i - 1) < 0 and abs(self.change(i, i - 1)) > least
+        ]
 
     def largest_move(self) -> tuple[int, float]:
         """Return the level with the largest change, and that change, without its sign."""
@@ -116,10 +122,10 @@ def measures(graded: Graded) -> Verdict:
     """Judge a control that the metric must feel.
 
     ``yes``: at the strongest level it is worse than undamaged, the paired 95 %
-    interval of the change without zero; no step goes back beyond noise; and level and
-    harm agree in rank (see :data:`MONOTONE`). ``not monotone``: it gets worse, but not
-    so. ``wrong way``: at the strongest level it is better, beyond noise. ``no answer``:
-    no change beyond noise.
+    interval of the change without zero; no step goes back beyond noise, by more than
+    saturation does; and level and harm agree in rank (see :data:`MONOTONE`). ``not monotone``: it
+    gets worse, but not so. ``wrong way``: at the strongest level it is better, beyond
+    noise. ``no answer``: no change beyond noise.
 
     >>> draws = np.array([[0.0, 0.0], [1.0, 1.2], [3.0, 2.8]])
     >>> measures(Graded(draws.mean(axis=1), draws, True, sign=1))
