@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from spfem_bench import __version__
+from spfem_bench.cli.align import align
 from spfem_bench.cli.check import check
 from spfem_bench.cli.data import data
 from spfem_bench.cli.demo import demo
@@ -66,3 +67,4 @@ main.add_command(networks)
 main.add_command(data)
 main.add_command(demo)
 main.add_command(faces)
+main.add_command(align)

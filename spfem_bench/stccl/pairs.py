@@ -454,12 +454,13 @@ def write_list(path: Path, listed: Sequence[Listed]) -> None:
     """Write pairs in the layout that :func:`read_list` reads.
 
     Raises:
+        CardError: names of clips that their key would not tell apart.
         StorageError: the folder cannot be written, or the disk is full.
     """
     content: dict[str, dict[str, dict[str, list[list[int]]]]] = {}
     for entry in listed:
         clips = content.setdefault(entry.speaker, {}).setdefault(entry.emotion, {})
-        clips["_".join(entry.clips)] = entry.numbers.T.tolist()
+        clips[join_key(entry.clips)] = entry.numbers.T.tolist()
     write_atomically(path, (json.dumps(content) + "\n").encode())
 
 
@@ -479,6 +480,24 @@ def split_key(key: str) -> tuple[str, str]:
     if not first or not second or "_" in second:
         raise CardError("the key does not name two clips", "Write it as 001_030")
     return first, second
+
+
+def join_key(clips: tuple[str, str]) -> str:
+    """Return the key of two clips, which :func:`split_key` reads.
+
+    Raises:
+        CardError: the key would not tell where the first name ends.
+    """
+    key = "_".join(clips)
+    try:
+        if split_key(key) == clips:
+            return key
+    except CardError:
+        pass
+    raise CardError(
+        f"'{key}' would not tell where the first clip's name ends",
+        "Rename the clips alike, or without '_'",
+    )
 
 
 def listed_pairs(
