@@ -5,8 +5,11 @@ BIN := $(VENV)/bin
 
 .PHONY: eval test lint clean
 
+# stccl-ned needs a generator of its own to have clips in the demo; until there is one, the
+# controls show what the metrics do where the answer is known.
 eval: $(VENV)/.installed
-	$(BIN)/spfem-bench eval --method stccl-ned
+	@echo "The demo has no clips of stccl-ned yet: here are its controls, whose answers are known."
+	$(BIN)/spfem-bench eval --method controls
 
 test: $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest

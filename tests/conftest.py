@@ -15,6 +15,9 @@ from spfem_bench.definitions.cards import builtin_folder
 from spfem_bench.media import ffmpeg
 from spfem_bench.pinned import sha256_of
 
+# As the command line does, before torch is imported: waiting threads must not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SPFEM_BENCH_TEST_MATERIAL", ROOT.parent / "shared"))
 

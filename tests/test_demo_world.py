@@ -228,12 +228,13 @@ def test_a_rendering_that_was_cut_is_not_taken_for_finished(tmp_path: Path) -> N
     small, name = World(size=64), "P001/neutral/1.00/028.mp4"
     path = render(small, tmp_path, name)
     whole = path.read_bytes()
-    assert rendered(tmp_path, name) == path
+    assert rendered(World(size=64), tmp_path, name) == path
     path.write_bytes(whole[:-1])  # a file cut short
-    assert rendered(tmp_path, name) is None
+    assert rendered(World(size=64), tmp_path, name) is None
     assert render(small, tmp_path, name).read_bytes() == whole
+    assert rendered(World(size=128), tmp_path, name) is None  # another world's clip
     path.with_suffix(".sha256").unlink()  # killed between the clip and its mark
-    assert rendered(tmp_path, name) is None
+    assert rendered(World(size=64), tmp_path, name) is None
     assert render(small, tmp_path, name).read_bytes() == whole
 
 
@@ -248,16 +249,16 @@ def test_kill_9_half_way_leaves_only_whole_clips(tmp_path: Path) -> None:
     )
     process = subprocess.Popen([sys.executable, str(script)])
     deadline = time.monotonic() + 60
-    while not rendered(tmp_path, names[1]) and time.monotonic() < deadline:
+    while not rendered(World(size=64), tmp_path, names[1]) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    finished = [n for n in names if rendered(tmp_path, n)]
+    finished = [n for n in names if rendered(World(size=64), tmp_path, n)]
     assert 2 <= len(finished) < len(names)
     for name in finished:
         list(video.frames(Clip(tmp_path / name)))  # decodes to its end
     render_all(World(size=64), tmp_path, names, workers=1)
-    assert all(rendered(tmp_path, n) for n in names)
+    assert all(rendered(World(size=64), tmp_path, n) for n in names)
 
 
 def test_several_processes_render_the_same_bytes(tmp_path: Path) -> None:

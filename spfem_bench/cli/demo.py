@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,99 @@ if TYPE_CHECKING:
 @click.group()
 def demo() -> None:
     """A world of talking puppets, the same on every machine."""
+
+
+def _world(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say which world."""
+    for name, default, words in (
+        ("--size", 128, "Side of a frame in pixels, even, 64 to 1024."),
+        ("--seed", 8, "Of everything random."),
+        ("--version", 1, "Of the rules by which puppets are drawn and speak."),
+    ):
+        option = click.option(name, type=int, default=default, show_default=True, help=words)
+        command = option(command)
+    return command
+
+
+@demo.command()
+@click.argument("takes", nargs=-1)
+@click.option("--output", type=options.FOLDER, required=True, help="Folder for the clips.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test"]),
+    help="All that a split's puppets have spoken (train: 16,560 clips).",
+)
+@click.option("--truth", is_flag=True, help="Write landmarks, phones and emotion beside each clip.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; all processors when not given.")
+@_world
+@options.quiet
+def render(
+    takes: tuple[str, ...],
+    output: Path,
+    split: str | None,
+    truth: bool,
+    workers: int | None,
+    version: int,
+    seed: int,
+    size: int,
+    quiet: bool,
+) -> None:
+    """Render clips of the puppets into a folder.
+
+    TAKES are written SPEAKER/EMOTION/INTENSITY/SENTENCE.mp4. Clips that are
+    there and whole are left alone, so an interrupted rendering goes on.
+
+    \b
+    Examples:
+      spfem-bench demo render P001/happy/1.00/028.mp4 --output puppets --size 256
+      spfem-bench demo render --split test --output puppets --truth
+    """  # noqa: D301
+    from typing import cast
+
+    from spfem_bench.demo.clips import clip_name, render_all, write_truth
+    from spfem_bench.demo.world import Split, World
+
+    world = World(version, seed, size)
+    names = list(takes)
+    if split:
+        names += [clip_name(world.take(*r)) for r in world.recordings(cast(Split, split))]
+    if not names:
+        raise click.UsageError("give takes, for example P001/happy/1.00/028.mp4, or --split test")
+    done = options.rendering(quiet)(len(names))
+    render_all(world, output, names, workers=workers, done=done)
+    if truth:
+        for name in names:
+            write_truth(world, output, name)
+    click.echo(f"{output}: {len(names)} clips")
+
+
+@demo.command()
+@click.argument("what", type=click.Choice(["cast", "intensity", "speech"]), default="cast")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("puppets.png"),
+    show_default=True,
+)
+@click.option("--speaker", default="", help="For intensity and speech; a test puppet by default.")
+@click.option("--sentence", default="", help="001 to 030; the first test sentence by default.")
+@_world
+def sheet(
+    what: str, output: Path, speaker: str, sentence: str, version: int, seed: int, size: int
+) -> None:
+    """Draw a contact sheet of the puppets.
+
+    cast: the test puppets in every emotion. intensity: one puppet's emotions
+    from nothing to all. speech: one sentence frame by frame, with landmarks,
+    mouth, sound and phones.
+    """
+    from spfem_bench.demo.sheet import sheet as draw
+    from spfem_bench.demo.world import World
+    from spfem_bench.files import write_atomically
+
+    write_atomically(output, draw(World(version, seed, size), what, speaker, sentence))
+    click.echo(str(output))
 
 
 class _Train(click.Command):

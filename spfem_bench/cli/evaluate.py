@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from spfem_bench.cli import options
 
+if TYPE_CHECKING:
+    from spfem_bench.evaluation.plan import Plan
+
 
 @click.command("eval")
-@click.option("--method", required=True, help="A published method, a control, or your own name.")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    required=True,
+    help="A published method, a control, or your own name; may be given several times. "
+    "'controls' stands for all that a protocol has.",
+)
 @click.option(
     "--protocol",
     "protocols",
     multiple=True,
-    default=("stccl-page-ned",),
+    default=("demo-inter-id", "demo-cross-id"),
     show_default=True,
     help="Which items to score; may be given several times.",
 )
-@click.option("--profile", default="light", show_default=True, help="Which networks to use.")
+@click.option(
+    "--profile", help="Which networks to use; those that fit the protocol when not given."
+)
 @click.option(
     "--metrics", default="", help="Comma-separated; all that the protocol has when not given."
 )
@@ -54,9 +68,9 @@ from spfem_bench.cli import options
 @options.data_dir
 @options.quiet
 def evaluate(
-    method: str,
+    methods: tuple[str, ...],
     protocols: tuple[str, ...],
-    profile: str,
+    profile: str | None,
     metrics: str,
     videos: Path | None,
     frame_rate: float | None,
@@ -70,19 +84,22 @@ def evaluate(
     data_dir: Path | None,
     quiet: bool,
 ) -> None:
-    """Score one method on a protocol.
+    """Score methods on protocols.
 
-    A preflight first lists what is missing, extra or unreadable. Features are
-    kept, so that a second run computes no network and a killed one goes on. The
-    run record, from which 'spfem-bench table' draws, is written to
+    The default protocols are the embedded demo: puppets, rendered on the spot
+    and scored by small networks that travel with the package. A preflight first
+    lists what is missing, extra or unreadable. Features are kept, so that a
+    second run computes no network and a killed one goes on. The run record,
+    from which 'spfem-bench table' draws, is written to
     RESULTS/PROTOCOL/METHOD.PROFILE.json.
 
     \b
     Examples:
-      spfem-bench eval --method stccl-ned
-      spfem-bench eval --method source --protocol asccl-repo-inter-id
+      spfem-bench eval --method real --method source
+      spfem-bench eval --method controls --protocol demo-inter-id
+      spfem-bench eval --method stccl-ned --protocol stccl-page-ned
       spfem-bench eval --method my-model --videos out/ --protocol stccl-page-ned
-      spfem-bench eval --method ned --metrics fad,csim --json -q
+      spfem-bench eval --method ned --protocol stccl-page-ned --metrics fad,csim --json -q
 
     Without --partial, a method with missing or refused clips gets no headline
     score and exit code 2.
@@ -93,46 +110,47 @@ def evaluate(
     from spfem_bench.definitions.metrics import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.evaluation import record as records
+    from spfem_bench.evaluation.controls import controls
     from spfem_bench.evaluation.data import DataFolders
-    from spfem_bench.evaluation.plan import Videos, make_plan, plan_summary
+    from spfem_bench.evaluation.plan import Videos, make_plan
     from spfem_bench.evaluation.run import evaluate as run
     from spfem_bench.features.extract import Extractor, Progress
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.networks.weights import WeightsStore
-    from spfem_bench.reporting.tables import score_lines
+    from spfem_bench.reporting.tables import comparison, score_lines
 
     options.check_device(device)
     wanted = [m.strip() for m in metrics.split(",") if m.strip()]
     weights, data = WeightsStore.locate(weights_dir), DataFolders.locate(data_dir)
-    networks = profile_card(profile)
-    plans = [
-        make_plan(
-            method,
-            read_protocol(name),
-            networks,
-            data=data,
-            weights=weights,
-            metrics=wanted,
-            videos=Videos(videos, frame_rate) if videos else None,
-            rendering=options.rendering(quiet),
-        )
-        for name in dict.fromkeys(protocols)
-    ]
-    printed, incomplete = [], False
-    for plan in plans:
-        found = plan_summary(plan)
-        if found and (not quiet or not (plan.complete or partial)):
-            click.echo(
-                f"{plan.method.label} on {plan.protocol.name}, before any network runs:", err=True
+    if videos and len(methods) > 1:
+        raise click.UsageError("--videos holds the clips of one method: give one --method")
+    plans = []
+    for listed in map(read_protocol, dict.fromkeys(protocols)):
+        networks = profile_card(profile or listed.card.profile)
+        names = [[c.name for c in controls(listed)] if m == "controls" else [m] for m in methods]
+        for method in dict.fromkeys(chain.from_iterable(names)):
+            plans.append(
+                make_plan(
+                    method,
+                    listed,
+                    networks,
+                    data=data,
+                    weights=weights,
+                    metrics=wanted,
+                    videos=Videos(videos, frame_rate) if videos else None,
+                    rendering=options.rendering(quiet),
+                )
             )
-            for line in found:
-                click.echo(f"  {line}", err=True)
-        if not plan.complete and not partial:
-            click.echo("No headline score: add --partial to score what is there.", err=True)
+    printed, incomplete = [], False
+    several = len(methods) > 1 or methods == ("controls",)
+    compared: dict[str, list[dict[str, Any]]] = {}
+    for plan in plans:
+        _show_preflight(plan, quiet=quiet, partial=partial)
         if not plan.metrics or (not plan.complete and not partial):
             incomplete = True
             continue
-        path = records.record_path(results, plan.protocol.name, plan.method.name, profile)
+        networks, name = plan.profile, plan.protocol.name
+        path = records.record_path(results, name, plan.method.name, networks.name)
         records.check_writable(path.parent)
         store = FeatureStore.locate()
         records.check_writable(store.folder)
@@ -158,29 +176,57 @@ def evaluate(
         records.save(record, path)
         scored = any(s.value is not None for s in rows)
         incomplete = incomplete or not scored or not (record["complete"] or partial)
-        told = {(r.item, r.reason) for r in plan.refusals}
-        for refusal in record["refused"]:
-            new = (refusal["item"], refusal["reason"]) not in told
-            if new and refusal["kind"] == "refused" and not (quiet and partial):
-                click.echo(
-                    f"refused for {', '.join(refusal['metrics'])}: {refusal['reason']}. "
-                    f"{refusal['remedy']}",
-                    err=True,
-                )
+        _show_refused(plan, record, quiet=quiet and partial)
         printed += [asdict(s) for s in rows]
-        if not as_json:
-            click.echo(
-                f"\n{plan.method.label} on {plan.protocol.name} ({plan.protocol.card.setting}), "
-                f"profile {profile}"
-            )
-            click.echo(score_lines(record))
-            for sign in dict.fromkeys(s.signature for s in rows if s.signature):
-                click.echo(sign)
-            if not quiet:
-                for note in plan.protocol.card.notes:
-                    click.echo(f"Note: {note}", err=True)
-                click.echo(f"Record: {path}   Full table: spfem-bench table {path}", err=True)
+        compared.setdefault(name, []).append(record)
+        if as_json or several:
+            continue
+        title = f"{plan.method.label} on {name} ({plan.protocol.card.setting})"
+        click.echo(f"\n{title}, profile {networks.name}")
+        click.echo(score_lines(record))
+        _show_signatures([record])
+        if not quiet:
+            for note in plan.protocol.card.notes:
+                click.echo(f"Note: {note}", err=True)
+            click.echo(f"Record: {path}   Full table: spfem-bench table {path}", err=True)
     if as_json:
         click.echo(json.dumps(printed, indent=1))
+    elif several:
+        for name, found in compared.items():
+            click.echo(f"\n{name}, profile {found[0]['profile']}")
+            click.echo(comparison(found))
+            _show_signatures(found)
+            if not quiet:
+                click.echo(f"With intervals: spfem-bench table {results / name}", err=True)
     if incomplete:
         sys.exit(2)
+
+
+def _show_preflight(plan: Plan, *, quiet: bool, partial: bool) -> None:
+    from spfem_bench.evaluation.plan import plan_summary
+
+    found = plan_summary(plan)
+    if found and (not quiet or not (plan.complete or partial)):
+        click.echo(
+            f"{plan.method.label} on {plan.protocol.name}, before any network runs:", err=True
+        )
+        for line in found:
+            click.echo(f"  {line}", err=True)
+    if not plan.complete and not partial:
+        click.echo("No headline score: add --partial to score what is there.", err=True)
+
+
+def _show_refused(plan: Plan, record: dict[str, Any], *, quiet: bool) -> None:
+    told = {(r.item, r.reason) for r in plan.refusals}
+    for refusal in record["refused"]:
+        new = (refusal["item"], refusal["reason"]) not in told
+        if new and refusal["kind"] == "refused" and not quiet:
+            hit = ", ".join(refusal["metrics"])
+            click.echo(f"refused for {hit}: {refusal['reason']}. {refusal['remedy']}", err=True)
+
+
+def _show_signatures(found: list[dict[str, Any]]) -> None:
+    from spfem_bench.evaluation.record import scores
+
+    for sign in dict.fromkeys(s.signature for r in found for s in scores(r) if s.signature):
+        click.echo(sign)

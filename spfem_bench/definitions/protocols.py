@@ -74,6 +74,7 @@ class ProtocolCard(Card):
     Attributes:
         version: raised whenever any score can move.
         faces: ``detect``, or ``aligned`` when the clips are already face crops.
+        profile: the networks that fit these clips, unless others are asked for.
         not_applicable: metrics this protocol cannot have, each with the reason.
         published: the published rows to show beside the protocol's own.
         faded: for clips that exist in graded intensities: a clip address in which
@@ -82,7 +83,7 @@ class ProtocolCard(Card):
 
     score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
         "outputs", "output_name", "published", "not_applicable", "metrics", "items", "citation",
-        "faded",
+        "faded", "profile",
     }  # fmt: skip
     version: int = pydantic.Field(gt=0)
     setting: Literal["inter-id", "cross-id"]
@@ -92,6 +93,7 @@ class ProtocolCard(Card):
     metrics: tuple[str, ...] = pydantic.Field(min_length=1)
     not_applicable: dict[str, str] = pydantic.Field(default_factory=dict)
     faces: Literal["detect", "aligned"] = "detect"
+    profile: str = "light"
     clips: dict[ClipRole, str]
     outputs: dict[str, str] = pydantic.Field(default_factory=dict)
     output_name: str = "{id}.mp4"

@@ -1,12 +1,13 @@
 """Takes as files: where each lies, and rendering what is missing.
 
 A take's file is named after it: ``P001/angry/1.00/028.mp4`` holds speaker, emotion,
-intensity and sentence. Beside each file lies its SHA-256, written last: a file
-without one, or with another, counts as absent and is rendered again.
+intensity and sentence. Beside each file lies its SHA-256 and its world, written last:
+a file without them, or with others, counts as absent and is rendered again.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -14,7 +15,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from spfem_bench.definitions.clips import inside
-from spfem_bench.demo.world import Take, World
+from spfem_bench.demo.face import LANDMARKS
+from spfem_bench.demo.speech import VISEMES
+from spfem_bench.demo.world import FRAME_RATE, Take, World
 from spfem_bench.errors import CardError
 from spfem_bench.files import write_atomically
 from spfem_bench.media.write import write_clip
@@ -44,11 +47,11 @@ def take_of(world: World, name: str) -> Take:
     return world.take(speaker, emotion, sentence, float(level))
 
 
-def rendered(folder: Path, name: str) -> Path | None:
-    """Return a take's file when it is there and whole, else None."""
+def rendered(world: World, folder: Path, name: str) -> Path | None:
+    """Return a take's file when it is there, whole, and of this world; else None."""
     path = inside(folder, name)
     try:
-        whole = _mark(path).read_text() == sha256_of(path)
+        whole = _mark(path).read_text(encoding="utf-8") == _marked(world, path)
     except OSError:
         return None
     return path if whole else None
@@ -61,11 +64,39 @@ def render(world: World, folder: Path, name: str) -> Path:
         StorageError: the folder cannot be written, or the disk is full.
     """
     take = take_of(world, name)
-    if path := rendered(folder, name):
+    if path := rendered(world, folder, name):
         return path
     path = inside(folder, name)
     write_clip(path, take.frames(), take.sound())
-    write_atomically(_mark(path), sha256_of(path).encode())
+    write_atomically(_mark(path), _marked(world, path).encode())
+    return path
+
+
+def write_truth(world: World, folder: Path, name: str) -> Path:
+    """Write a take's truth beside its clip, as JSON.
+
+    It holds ``phones`` (symbol, start and end in seconds), ``landmark_names`` and, for each
+    frame, ``landmarks`` (x and y in pixels), ``mouth`` (by ``mouth_names``) and ``emotion``
+    (0 to 1); sound and picture begin together (``audio_offset`` 0).
+    """
+    take = take_of(world, name)
+    truth = {
+        "speaker": take.speaker.name,
+        "emotion_name": take.emotion,
+        "intensity": take.intensity,
+        "sentence": take.sentence.name,
+        "text": take.sentence.text,
+        "frame_rate": FRAME_RATE,
+        "audio_offset": 0,
+        "phones": [[p.symbol, round(p.start, 4), round(p.end, 4)] for p in take.phones],
+        "landmark_names": LANDMARKS,
+        "landmarks": take.landmarks.round(2).tolist(),
+        "mouth_names": VISEMES,
+        "mouth": take.mouth.round(4).tolist(),
+        "emotion": take.emotion_track.round(4).tolist(),
+    }
+    path = inside(folder, name).with_suffix(".json")
+    write_atomically(path, (json.dumps(truth) + "\n").encode())
     return path
 
 
@@ -114,3 +145,7 @@ def render_all(
 
 def _mark(path: Path) -> Path:
     return path.with_suffix(".sha256")
+
+
+def _marked(world: World, path: Path) -> str:
+    return f"{sha256_of(path)}  {world.name}\n"

@@ -14,9 +14,10 @@ from spfem_bench.errors import CardError, ClipError, UnsuitedClipError
 
 
 def controls(protocol: Protocol) -> list[MethodCard]:
-    """Return the controls that a protocol has the clips for, by name."""
+    """Return the controls that a protocol has the clips for, clips as they are first."""
     cards = map(method_card, names(Kind.METHOD))
-    return [card for card in cards if card.control and not why_not(card, protocol)]
+    found = [card for card in cards if card.control and not why_not(card, protocol)]
+    return sorted(found, key=lambda card: not isinstance(card.control, ClipControl))
 
 
 def why_not(method: MethodCard, protocol: Protocol) -> str:

@@ -62,8 +62,8 @@ class DataFolders:
             return []
         from spfem_bench.demo.clips import rendered
 
-        folder = self.rendered(card)[1]
-        return [name for name in dict.fromkeys(names) if rendered(folder, name) is None]
+        world, folder = self.rendered(card)
+        return [name for name in dict.fromkeys(names) if rendered(world, folder, name) is None]
 
     def render(self, card: DatasetCard, names: list[str], done: Callable[[], None]) -> None:
         """Render clips of a world; *done* is called after each.
@@ -86,7 +86,7 @@ class DataFolders:
         if card.world:
             from spfem_bench.demo.clips import rendered
 
-            whole = rendered(self.rendered(card)[1], name)
+            whole = rendered(*self.rendered(card), name)
             if whole is None:
                 raise MissingClipError(f"{card.name}/{name}: not rendered", "Run the command again")
             return whole

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
+from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.clips import Clip, inside
 from spfem_bench.definitions.metrics import (
     ClipRole,
@@ -24,6 +25,7 @@ from spfem_bench.definitions.protocols import (
     dataset_card,
     method_card,
 )
+from spfem_bench.definitions.protocols import protocol as read
 from spfem_bench.errors import (
     CardError,
     ClipError,
@@ -235,9 +237,11 @@ def _method(name: str, protocol: Protocol, videos: Videos | None) -> MethodCard:
             f"{error.remedy}. To score your own clips, add --videos DIR",
         ) from None
     if card.control is None and card.name not in protocol.card.outputs:
+        elsewhere = [n for n in names(Kind.PROTOCOL) if card.name in read(n).card.outputs]
+        clips = f"The authors' are in --protocol {elsewhere[0]}. " if elsewhere else ""
         raise UnknownNameError(
-            f"the protocol '{protocol.name}' has no published clips of '{card.name}'",
-            f"It has: {here}. To score your own, add --videos DIR",
+            f"the protocol '{protocol.name}' has no clips of '{card.name}'",
+            f"It has: {here}. {clips}To score your own, add --videos DIR",
         )
     if card.control is not None and (reason := why_not(card, protocol)):
         raise UnknownNameError(f"no control '{card.name}' here: {reason}", f"It has: {here}")
@@ -298,8 +302,8 @@ def _render(
     dataset = dataset_card(protocol.card.dataset)
     roles = {role for metric in metrics for role in metric.compare}
     clips = [outputs[i.id] if r == "output" else i.clips[r] for i in protocol.items for r in roles]
-    names = [clip.path.as_posix() for clip in clips if isinstance(clip, Clip)]
-    if lacking := data.lacking(dataset, names):
+    paths = [clip.path.as_posix() for clip in clips if isinstance(clip, Clip)]
+    if lacking := data.lacking(dataset, paths):
         data.render(dataset, lacking, rendering(len(lacking)))
 
 

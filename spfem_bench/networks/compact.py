@@ -166,7 +166,10 @@ class CompactSync(nn.Module):
         )
         self.time_bn = nn.BatchNorm2d(self.WIDTHS[0])
         self.lips = nn.Sequential(
-            *(_stage(a, b, n) for a, b, n in zip(self.WIDTHS, self.WIDTHS[1:], (2, 3, 1)))
+            *(
+                _stage(a, b, n)
+                for a, b, n in zip(self.WIDTHS[:-1], self.WIDTHS[1:], (2, 3, 1), strict=True)
+            )
         )
         self.lips_linear = nn.Linear(self.WIDTHS[-1] * 16, DIMENSIONS, bias=False)
         self.lips_bn = nn.BatchNorm1d(DIMENSIONS)

@@ -366,3 +366,24 @@ def score_lines(record: Mapping[str, Any]) -> str:
         lines, heads, disable_numparse=True, colalign=("left", "right", "left", "right", "right"),
         maxcolwidths=[None, None, None, None, None, 70],
     )  # fmt: skip
+
+
+def comparison(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return several evaluations on one protocol as text: methods down, headlines across."""
+    from tabulate import tabulate
+
+    metrics = list(dict.fromkeys(s.metric for r in records for s in scores(r) if s.signature))
+    heads = [f"{metric_card(m).label}{ARROWS[metric_card(m).direction]}" for m in metrics]
+    lines: list[list[str]] = []
+    for record in records:
+        found = {s.metric: s for s in scores(record) if s.emotion == "avg"}
+        cells = [found.get(m) for m in metrics]
+        values = [
+            "–" if s is None or s.value is None else f"{s.value:.3f}{'*' if s.partial else ''}"
+            for s in cells
+        ]
+        counts = {f"{s.n_items}/{s.n_items + s.n_refused}" for s in cells if s}
+        mark = MARKS["control"] if record["method"]["kind"] == "control" else ""
+        lines.append([record["method"]["label"] + mark, *values, " ".join(sorted(counts))])
+    align = ("left", *("right" for _ in metrics), "right")
+    return tabulate(lines, ["Method", *heads, "Clips"], disable_numparse=True, colalign=align)
