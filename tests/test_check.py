@@ -192,6 +192,18 @@ def test_a_number_that_moved_is_named(updated: Strips, column: str) -> None:
     assert moved["difference"] == pytest.approx(-1.1e-5, rel=1e-2)
 
 
+def test_the_farthest_rows_come_first_and_the_rest_is_counted(
+    updated: Strips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spfem_bench.reporting.differences.SHOWN", 1)
+    near = updated.change("source", "my-sim", "value", 2e-5)
+    far = updated.change("ned", "my-sim", "value", 3e-5)
+    lines = updated.check().out.splitlines()
+    assert lines[2].startswith(far)
+    assert lines[3].startswith("… and 1 more, less far out")
+    assert not any(line.startswith(near) for line in lines)
+
+
 def test_a_number_that_vanished_has_moved(updated: Strips) -> None:
     rows = updated.rows()
     rows[0]["value"] = ""
