@@ -1,6 +1,6 @@
 """How far reference numbers move with things that should not matter.
 
-    python benchmarks/stability.py [NAME] [--protocols ...] [--methods ...] [--only ...]
+    python benchmarks/stability.py [NAME] [--protocols ...] [--methods ...] [--speakers N]
 
 Threads, processes, batch sizes and the processor's instruction sets are varied,
 each in a process of its own with clips rendered and features computed anew. The
@@ -12,6 +12,10 @@ reference_results/measured/NAME.toml are ten times the largest deviation.
 An older processor is imitated by what the libraries may use of this one. That
 is not another make of processor, nor another version of a library; other ffmpeg
 programs are measured when they are named with --ffmpeg.
+
+With --speakers only the first speakers of each list are evaluated, which is
+quicker. Numbers that stand on fewer clips move farther: the tolerances are on
+the safe side.
 """
 
 from __future__ import annotations
@@ -113,6 +117,7 @@ def state() -> dict[str, str]:
     numpy = [name for name in __cpu_dispatch__ if __cpu_features__[name]]
     found = {
         "torch": torch.backends.cpu.get_cpu_capability(),
+        "torch's threads": str(torch.get_num_threads()),
         "OpenCV": (opencv or ["baseline"])[-1],
         "numpy": (numpy or ["baseline"])[-1],
         "ffmpeg": ffmpeg.version().split("-")[0],
@@ -140,6 +145,34 @@ def told(environment: dict[str, str]) -> dict[str, str]:
     if mode := re.search(r"SGEMM.* CNR:(\S+)", said):
         found["MKL"] = f"CNR {mode[1]}"  # whose instructions it names for Intel's processors only
     return found
+
+
+def first_speakers(name: str, count: int, cards: Path) -> str:
+    """Write a set of reference numbers on the first speakers of another's lists.
+
+    Returns:
+        Its name; its cards lie in *cards*.
+    """
+    from spfem_bench.definitions.measured import measured_card
+    from spfem_bench.definitions.protocols import protocol
+
+    card = measured_card(name)
+    text = card.path.read_text(encoding="utf-8").split("\n[[history]]")[0]
+    for folder in ("protocols", "reference_results/measured"):
+        (cards / folder).mkdir(parents=True)
+    for old in card.methods:
+        full = protocol(old).card
+        new = f"{old}-first-{count}"
+        head, *rows = (full.path.parent / full.items).read_text(encoding="utf-8").splitlines()
+        speaker = head.split(",").index("speaker")
+        kept = list(dict.fromkeys(row.split(",")[speaker] for row in rows))[:count]
+        rows = [row for row in rows if row.split(",")[speaker] in kept]
+        (cards / "protocols" / f"{new}.csv").write_text("\n".join([head, *rows, ""]))
+        content = full.path.read_text(encoding="utf-8").replace(full.items, f"{new}.csv")
+        (cards / "protocols" / f"{new}.toml").write_text(content)
+        text = text.replace(f"{old} =", f"{new} =")
+    (cards / "reference_results/measured" / f"{name}-first-{count}.toml").write_text(text)
+    return f"{name}-first-{count}"
 
 
 def measure(given: argparse.Namespace) -> None:
@@ -228,6 +261,7 @@ def main() -> None:
     parser.add_argument("name", nargs="?", default="demo")
     parser.add_argument("--protocols", nargs="+")
     parser.add_argument("--methods", nargs="+")
+    parser.add_argument("--speakers", type=int, help="only the first of each list")
     parser.add_argument("--only", nargs="+", help="variants beside the first")
     parser.add_argument("--ffmpeg", nargs="+", default=[], help="other ffmpeg programs")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
@@ -238,6 +272,13 @@ def main() -> None:
     if given.measure:
         measure(given)
         return
+    folder = tempfile.TemporaryDirectory()
+    if given.speakers:
+        given.name = first_speakers(given.name, given.speakers, Path(folder.name))
+        own = filter(None, [os.environ.get("SPFEM_BENCH_CARDS"), folder.name])
+        os.environ["SPFEM_BENCH_CARDS"] = os.pathsep.join(own)
+        if given.protocols:
+            given.protocols = [f"{p}-first-{given.speakers}" for p in given.protocols]
     arguments = [given.name]
     for option in ("protocols", "methods"):
         if getattr(given, option):
@@ -256,8 +297,8 @@ def main() -> None:
         moved = sum(found["rows"][k] != first["rows"][k] for k in first["rows"])
         changed = {k: v for k, v in found["state"].items() if v != first["state"].get(k)}
         effect = ", ".join(f"{k} {v}" for k, v in changed.items())
-        if variant.environment and not effect:
-            effect = "no library says that it heard it"
+        if (variant.environment or variant.threads > 1) and not effect:
+            effect = "none that a library tells of"
         table.append([variant.name, moved, *(f"{seen[m][0]:.1e}" for m in largest), effect])
         print(f"{table[-1]} {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
         for metric, (by, row) in seen.items():
