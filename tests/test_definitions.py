@@ -37,6 +37,8 @@ from spfem_bench.definitions.protocols import (
     protocol,
     read_list,
 )
+from spfem_bench.demo.clips import take_of
+from spfem_bench.demo.world import World
 from spfem_bench.errors import CardError, SpfemBenchError, UnknownNameError
 from spfem_bench.reporting.published import PublishedCard, published_rows
 
@@ -144,10 +146,47 @@ def test_protocols_are_whole(name):
 @pytest.mark.parametrize("name", names(Kind.PROTOCOL))
 def test_all_clips_of_a_protocol_are_in_its_data_set(name):
     read = protocol(name)
-    files = dataset_files(dataset_card(read.card.dataset))
+    dataset = dataset_card(read.card.dataset)
+    files = dataset_files(dataset)
     for item in read.items:
         for clip in (*item.clips.values(), *item.outputs.values()):
-            assert clip.path.as_posix() in files
+            if dataset.world:
+                world = World(**dataset.world.model_dump())
+                assert take_of(world, clip.path.as_posix()).sentence.split == "test"
+            else:
+                assert clip.path.as_posix() in files
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("[world]\nversion = 1\nseed = 'x'\nsize = 128\n", "world.seed"),
+        ("[world]\nversion = 1\nseed = 8\n", "world.size"),
+        ("files = 'a.csv'\n[world]\nversion = 1\nseed = 8\nsize = 128\n", "or 'world' alone"),
+        ("", "or 'world' alone"),
+    ],
+)
+def test_a_data_set_is_pinned_files_or_a_world(tmp_path, monkeypatch, lines, words):
+    (tmp_path / "protocols/datasets").mkdir(parents=True)
+    card = tmp_path / "protocols/datasets/mine.toml"
+    card.write_text(f"title = 't'\nlicence = 'l'\ncitation = 'c'\n{lines}")
+    monkeypatch.setenv("SPFEM_BENCH_CARDS", str(tmp_path))
+    with pytest.raises(CardError, match=words):
+        dataset_card("mine")
+
+
+def test_a_world_is_part_of_its_protocols_lists(tmp_path, monkeypatch):
+    builtin = builtin_folder() / "protocols"
+    (tmp_path / "protocols/datasets").mkdir(parents=True)
+    data = (builtin / "datasets/puppets.toml").read_text()
+    (tmp_path / "protocols/datasets/others.toml").write_text(data.replace("seed = 8", "seed = 9"))
+    card = (builtin / "demo-inter-id.toml").read_text()
+    card = card.replace('dataset = "puppets"', 'dataset = "others"')
+    (tmp_path / "protocols/other.toml").write_text(card)
+    items = (builtin / "demo-inter-id.csv").read_text()
+    (tmp_path / "protocols/demo-inter-id.csv").write_text(items)
+    monkeypatch.setenv("SPFEM_BENCH_CARDS", str(tmp_path))
+    assert protocol("other").list_sha256 != protocol("demo-inter-id").list_sha256
 
 
 def test_all_protocols_that_the_first_release_promises_are_there():
