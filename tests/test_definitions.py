@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spfem_bench.definitions import cards
-from spfem_bench.definitions.cards import Kind, load, names
+from spfem_bench.definitions.cards import Kind, builtin_folder, load, names
 from spfem_bench.definitions.clips import Clip, Crop, inside
 from spfem_bench.definitions.metrics import (
     MetricCard,
@@ -148,10 +148,10 @@ def test_all_clips_of_a_protocol_are_in_its_data_set(name):
     read = protocol(name)
     dataset = dataset_card(read.card.dataset)
     files = dataset_files(dataset)
+    world = World(**dataset.world.model_dump()) if dataset.world else None
     for item in read.items:
         for clip in (*item.clips.values(), *item.outputs.values()):
-            if dataset.world:
-                world = World(**dataset.world.model_dump())
+            if world:
                 assert take_of(world, clip.path.as_posix()).sentence.split == "test"
             else:
                 assert clip.path.as_posix() in files

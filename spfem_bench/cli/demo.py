@@ -92,6 +92,7 @@ def render(
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("puppets.png"),
     show_default=True,
+    help="Its ending says which kind: .png, .jpg, .webp, .svg, .pdf.",
 )
 @click.option("--speaker", default="", help="For intensity and speech; a test puppet by default.")
 @click.option("--sentence", default="", help="001 to 030; the first test sentence by default.")
@@ -109,7 +110,13 @@ def sheet(
     from spfem_bench.demo.world import World
     from spfem_bench.files import write_atomically
 
-    write_atomically(output, draw(World(version, seed, size), what, speaker, sentence))
+    form = output.suffix.lower().lstrip(".")
+    if form not in ("png", "jpg", "webp", "svg", "pdf"):
+        raise click.BadParameter(
+            f"'{output}' ends in no kind of picture: use .png, .jpg, .webp, .svg or .pdf",
+            param_hint="--output",
+        )
+    write_atomically(output, draw(World(version, seed, size), what, speaker, sentence, form))
     click.echo(str(output))
 
 

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 SHEETS = ("cast", "intensity", "speech")
 
 
-def sheet(world: World, what: str, speaker: str = "", sentence: str = "") -> bytes:
-    """Draw a contact sheet as a PNG.
+def sheet(
+    world: World, what: str, speaker: str = "", sentence: str = "", form: str = "png"
+) -> bytes:
+    """Draw a contact sheet as a picture file.
 
     Args:
         world: whose puppets.
@@ -29,6 +31,7 @@ def sheet(world: World, what: str, speaker: str = "", sentence: str = "") -> byt
             landmarks, phones, mouth and sound).
         speaker: for the last two; the first test speaker when empty.
         sentence: the first test sentence when empty.
+        form: png, jpg, webp, svg or pdf.
 
     Raises:
         UnknownNameError: no such speaker or sentence.
@@ -46,7 +49,7 @@ def sheet(world: World, what: str, speaker: str = "", sentence: str = "") -> byt
     else:
         figure = _speech(world, speaker, sentence)
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=100)
+    figure.savefig(content, format=form, dpi=100)
     return content.getvalue()
 
 
