@@ -40,16 +40,20 @@ def main() -> None:
     counts, intervals and a signature beside every number.
 
     \b
-    A first run, on clips published by the papers' authors (17 MB, networks 61 MB):
+    A first run, on the embedded demo (nothing to fetch):
+      spfem-bench eval --method controls
+      spfem-bench demo sheet cast
+      spfem-bench validate
+
+    \b
+    On clips published by the papers' authors (17 MB, networks 61 MB):
       spfem-bench networks fetch --profile light
       spfem-bench data fetch stccl-page
-      spfem-bench eval --method stccl-ned
-      spfem-bench eval --method ned
-      spfem-bench table results/stccl-page-ned/*.json
+      spfem-bench eval --protocol stccl-page-ned --method ned --method stccl-ned
 
     \b
     Your own clips, named as the protocol expects:
-      spfem-bench eval --method my-model --videos DIR --protocol stccl-page-ned
+      spfem-bench eval --method my-model --videos DIR
 
     Exit codes: 0 done; 1 an error, said in one line; 2 wrong options, or no
     headline score (clips or weights are missing, and no --partial).
