@@ -28,7 +28,7 @@ def _figure(_: click.Context, __: click.Parameter, value: Path | None) -> Path |
     "--protocol",
     "protocols",
     multiple=True,
-    default=("demo-inter-id",),
+    default=("demo-inter-id", "demo-cross-id"),
     show_default=True,
     help="Whose clips to spoil; may be given several times.",
 )
@@ -119,7 +119,7 @@ def validate(
 
     \b
     Examples:
-      spfem-bench validate -o validate.png
+      spfem-bench validate --protocol demo-inter-id -o validate.png
       spfem-bench validate --protocol stccl-page-ned --profile light --partial
       spfem-bench validate --controls blurred,shifted-audio --metrics fad --format csv
 
