@@ -157,6 +157,12 @@ def common_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("common-cache")
 
 
+@pytest.fixture(scope="session")
+def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for the tests on the whole demo: each clip is rendered and seen once."""
+    return tmp_path_factory.mktemp("demo-cache")
+
+
 @pytest.fixture
 def spfem_bench(
     world: World, tmp_path: Path, common_cache: Path, monkeypatch: pytest.MonkeyPatch
