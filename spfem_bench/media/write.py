@@ -59,10 +59,11 @@ def write_clip(path: Path, frames: Iterable[Frame], samples: npt.NDArray[np.int1
             framerate=FRAME_RATE,
         )  # fmt: skip
         # One thread and no dates or versions inside: the bytes depend on the input only.
+        # strict -2: to ffmpeg 4, FLAC in mp4 is an experiment.
         node = graph.output(
             video.filter("scale", flags="bicubic+accurate_rnd+full_chroma_int+bitexact"),
             ffmpeg.local_input(sound), str(made), vcodec="libx264", crf=QUALITY,
-            preset="veryfast", pix_fmt="yuv420p", threads=1, acodec="flac", movflags="faststart",
+            preset="veryfast", pix_fmt="yuv420p", threads=1, acodec="flac", strict=-2, movflags="faststart",
             map_metadata=-1, fflags="+bitexact", **{"flags:v": "+bitexact", "flags:a": "+bitexact"},
         )  # fmt: skip
         with ffmpeg.decoding(node, path, iter(raw())):
