@@ -17,7 +17,7 @@ from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.networks.weights import WeightsStore
 
-METRICS = ("fad", "csim", "id-sim", "lse-d", "lse-c", "av-offset")
+METRICS = ("fad", "csim", "id-sim", "lse-d", "lse-c", "av-offset", "scc", "tcc")
 
 
 def extractor(**changes: Any) -> Extractor:
@@ -106,6 +106,7 @@ NEUTRAL = {
     "profile": "which networks are used when none are asked for; those used are in the signature",
     "output_name": "a file's name", "published": "rows shown beside",
     "not_applicable": "metrics that are not computed", "metrics": "which are computed",
+    "on_request": "which are computed when they are named",
     "items": "the list's name; its content is hashed",
 }  # fmt: skip
 

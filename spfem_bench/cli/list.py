@@ -52,7 +52,8 @@ def _protocols() -> tuple[list[str], list[list[str]]]:
         rows.append(
             [
                 name, str(card.version), card.setting, str(len(found.items)),
-                str(len(card.emotions)), ", ".join(card.metrics), ", ".join(card.outputs),
+                str(len(card.emotions)), ", ".join([*card.metrics, *(f"({m})" for m in card.on_request)]),
+                ", ".join(card.outputs),
             ]
         )  # fmt: skip
     return ["Protocol", "Version", "Setting", "Clips", "Emotions", "Metrics", "Methods"], rows

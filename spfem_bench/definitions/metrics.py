@@ -12,6 +12,9 @@ from spfem_bench.errors import CardError
 Role = Literal["identity", "expression", "sync"]
 ClipRole = Literal["output", "source", "reference", "real"]
 
+STAGES = "stages"
+"""Output of an identity network that coherence looks at: its feature maps, which are not kept."""
+
 
 class FrechetSettings(Strict):
     """Frechet distance between two sets of frame embeddings.
@@ -52,8 +55,31 @@ class SyncSettings(Strict):
     min_windows: int = pydantic.Field(gt=0)
 
 
+class CoherenceSettings(Strict):
+    """Coherent correlation with the source, in space or in time (ASCCL, STCCL).
+
+    Attributes:
+        space: ``spatial`` compares disparities of adjacent regions in each frame, ``temporal``
+            what changes at each region between adjacent frames.
+        stages: of the network, from 1: those that are averaged.
+        max_lag: frames by which an output may be out of step with its source; the lag of
+            the best correlated motion is taken and recorded.
+        learned: a learnt metric (``metrics/stccl``), whose backbone and heads take the place of
+            the profile's identity network; none when empty.
+    """
+
+    kind: Literal["coherence"]
+    space: Literal["spatial", "temporal"]
+    stages: tuple[Annotated[int, pydantic.Field(ge=1, le=4)], ...] = pydantic.Field(
+        default=(1, 2, 3, 4), min_length=1
+    )
+    max_lag: int = pydantic.Field(default=6, ge=0, le=25)
+    learned: str = ""
+
+
 StatisticSettings = Annotated[
-    FrechetSettings | SimilaritySettings | SyncSettings, pydantic.Field(discriminator="kind")
+    FrechetSettings | SimilaritySettings | SyncSettings | CoherenceSettings,
+    pydantic.Field(discriminator="kind"),
 ]
 
 
@@ -115,6 +141,8 @@ class MetricCard(Card):
         if len(self.compare) != wanted or self.compare[0] != "output":
             other = "" if wanted == 1 else " and one other clip"
             raise ValueError(f"'{self.statistic.kind}' compares the output{other}")
+        if self.statistic.kind == "coherence" and (self.role, self.output) != ("identity", STAGES):
+            raise ValueError(f"'coherence' looks at the output '{STAGES}' of an identity network")
         return self
 
 

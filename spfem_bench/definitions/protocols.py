@@ -75,6 +75,7 @@ class ProtocolCard(Card):
         version: raised whenever any score can move.
         faces: ``detect``, or ``aligned`` when the clips are already face crops.
         profile: the networks that fit these clips, unless others are asked for.
+        on_request: metrics that are computed only when they are named.
         not_applicable: metrics this protocol cannot have, each with the reason.
         published: the published rows to show beside the protocol's own.
         faded: for clips that exist in graded intensities: a clip address in which
@@ -83,7 +84,7 @@ class ProtocolCard(Card):
 
     score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
         "outputs", "output_name", "published", "not_applicable", "metrics", "items", "citation",
-        "faded", "profile",
+        "faded", "profile", "on_request",
     }  # fmt: skip
     version: int = pydantic.Field(gt=0)
     setting: Literal["inter-id", "cross-id"]
@@ -91,6 +92,7 @@ class ProtocolCard(Card):
     items: str
     emotions: Annotated[tuple[str, ...], pydantic.AfterValidator(_emotions)]
     metrics: tuple[str, ...] = pydantic.Field(min_length=1)
+    on_request: tuple[str, ...] = ()
     not_applicable: dict[str, str] = pydantic.Field(default_factory=dict)
     faces: Literal["detect", "aligned"] = "detect"
     profile: str = "light"
@@ -189,12 +191,12 @@ def protocol(name: str) -> Protocol:
         CardError: the list has a bad row; the message names file and line.
     """
     card = load(ProtocolCard, Kind.PROTOCOL, name)
-    for metric in (*card.metrics, *card.not_applicable):
+    for metric in (*card.metrics, *card.on_request, *card.not_applicable):
         try:
             lacking = set(metric_card(metric).compare) - {"output", *card.clips}
         except UnknownNameError as error:
             raise CardError(f"{card.path}: {error.problem}", error.remedy) from None
-        if lacking and metric in card.metrics:
+        if lacking and metric not in card.not_applicable:
             raise CardError(
                 f"{card.path}: '{metric}' compares with '{min(lacking)}', of which the protocol "
                 "has no clips",

@@ -25,13 +25,13 @@ from spfem_bench.definitions.measured import (
     settings_text,
     with_update,
 )
-from spfem_bench.definitions.metrics import Role, profile_card
+from spfem_bench.definitions.metrics import profile_card
 from spfem_bench.definitions.protocols import protocol as read_protocol
 from spfem_bench.errors import CardError, SpfemBenchError, StorageError
 from spfem_bench.evaluation import record as records
 from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.evaluation.plan import Plan, make_plan, plan_summary
-from spfem_bench.evaluation.run import compute_features, evaluate, wanted_features
+from spfem_bench.evaluation.run import Want, compute_features, evaluate, wanted_features
 from spfem_bench.features.extract import Extractor, Faces, Progress
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import write_atomically
@@ -187,7 +187,7 @@ def recompute(
                 )
             plans.append(plan)
     # All methods in one pass: clips that several share are decoded once, workers start once.
-    by_faces: dict[Faces, dict[Clip, frozenset[Role]]] = {}
+    by_faces: dict[Faces, dict[Clip, frozenset[Want]]] = {}
     for plan in plans:
         wants = by_faces.setdefault(plan.protocol.card.faces, {})
         for clip, roles in wanted_features(plan).items():

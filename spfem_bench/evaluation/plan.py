@@ -12,6 +12,7 @@ from pathlib import Path
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.clips import Clip, inside
 from spfem_bench.definitions.metrics import (
+    STAGES,
     ClipRole,
     MetricCard,
     NetworkCard,
@@ -39,6 +40,7 @@ from spfem_bench.errors import (
 from spfem_bench.evaluation.controls import at_level, control_outputs, controls, why_not
 from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.evaluation.record import VALIDATION
+from spfem_bench.evaluation.signature import network_of
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.video import file_sha256, numbered_pictures
 from spfem_bench.networks.weights import WeightsStore, remedy
@@ -249,16 +251,17 @@ def _method(name: str, protocol: Protocol, videos: Videos | None) -> MethodCard:
 
 
 def _metrics(names: Sequence[str], protocol: Protocol) -> list[MetricCard]:
+    allowed = (*protocol.card.metrics, *protocol.card.on_request)
     for name in names:
         metric_card(name)
         if name in protocol.card.not_applicable:
             raise UnknownNameError(
                 f"the metric '{name}' is not applicable to '{protocol.name}': "
                 f"{protocol.card.not_applicable[name]}",
-                f"Allowed: {', '.join(protocol.card.metrics)}",
+                f"Allowed: {', '.join(allowed)}",
             )
-        if name not in protocol.card.metrics:
-            raise unknown_name(f"metric of '{protocol.name}'", name, protocol.card.metrics)
+        if name not in allowed:
+            raise unknown_name(f"metric of '{protocol.name}'", name, allowed)
     return [metric_card(n) for n in dict.fromkeys(names or protocol.card.metrics)]
 
 
@@ -277,8 +280,12 @@ def _missing_weights(
 
     found = {}
     for metric in metrics:
-        cards = [profile.network(metric.role)]
-        if metric.output not in cards[0].outputs:
+        cards = [network_of(metric, profile)]
+        if metric.output == STAGES:
+            from spfem_bench.stccl.backbone import check_stages
+
+            check_stages(cards[0])
+        elif metric.output not in cards[0].outputs:
             raise CardError(
                 f"{metric.path}: '{cards[0].name}' has no output '{metric.output}'",
                 near_names(metric.output, cards[0].outputs),

@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,12 @@ import numpy.typing as npt
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import (
     ClipRole,
+    CoherenceSettings,
     FrechetSettings,
     MetricCard,
     Role,
     SimilaritySettings,
+    SyncSettings,
 )
 from spfem_bench.errors import ClipError
 from spfem_bench.evaluation.plan import Plan, PlannedItem, Refusal
@@ -32,8 +34,16 @@ from spfem_bench.features.extract import Extractor, Progress
 from spfem_bench.features.features import Features
 from spfem_bench.features.store import Arrays, digest
 from spfem_bench.media.video import content_id
-from spfem_bench.statistics import frechet, similarity, sync
+from spfem_bench.statistics import coherence, frechet, similarity, sync
 from spfem_bench.statistics.intervals import bootstrap, interval
+
+if TYPE_CHECKING:
+    from spfem_bench.stccl.scoring import Beside, Scorer
+
+Want: TypeAlias = "Role | Beside"
+"""What is asked of a clip: what a network says of it, or how it compares with another clip."""
+
+Failures: TypeAlias = "dict[tuple[Clip, Want], ClipError]"
 
 AVERAGE = "avg"
 """The name of the mean over emotions, in the place of an emotion."""
@@ -136,33 +146,59 @@ def evaluate(plan: Plan, extractor: Extractor, *, workers: int, partial: bool) -
 # ---- features ------------------------------------------------------------------------------
 
 
-def wanted_features(plan: Plan) -> dict[Clip, frozenset[Role]]:
-    """Return which networks have to see which clips before a plan can be scored."""
-    wants: dict[Clip, set[Role]] = {}
+def beside(planned: PlannedItem, metric: MetricCard) -> Beside | None:
+    """Return the clip that a metric of coherence compares the output with, and how."""
+    if not isinstance(metric.statistic, CoherenceSettings):
+        return None
+    from spfem_bench.stccl.scoring import Beside
+
+    settings = metric.statistic
+    return Beside(planned.clips[metric.compare[1]], settings.max_lag, settings.learned)
+
+
+def wanted_features(plan: Plan) -> dict[Clip, frozenset[Want]]:
+    """Return what has to be seen of which clips before a plan can be scored."""
+    wants: dict[Clip, set[Want]] = {}
     for planned in plan.items:
         for metric in plan.metrics:
             if all(role in planned.clips for role in metric.compare):
+                if pair := beside(planned, metric):
+                    wants.setdefault(planned.clips["output"], set()).add(pair)
+                    continue
                 for role in metric.compare:
                     wants.setdefault(planned.clips[role], set()).add(metric.role)
     return {clip: frozenset(roles) for clip, roles in wants.items()}
 
 
+def made_of(extractor: Extractor, clip: Clip, want: Want) -> dict[str, Any]:
+    """Return all that decides what is found of a clip."""
+    if isinstance(want, str):
+        return extractor.key(clip, want)
+    return _scorer(extractor).key(clip, want)
+
+
+def _scorer(extractor: Extractor) -> Scorer:
+    from spfem_bench.stccl.scoring import Scorer
+
+    return Scorer(extractor)
+
+
 def compute_features(
-    extractor: Extractor, wants: Mapping[Clip, frozenset[Role]], workers: int
-) -> dict[tuple[Clip, Role], ClipError]:
+    extractor: Extractor, wants: Mapping[Clip, frozenset[Want]], workers: int
+) -> Failures:
     """Fill the store with all wanted features, in this process or several.
 
     Returns:
-        Why each clip and role that cannot be had failed.
+        Why each clip and role, or clip beside another, that cannot be had failed.
     """
     if workers <= 1 or len(wants) <= 1:
-        return extractor.ensure(wants)
+        return _ensure(extractor, wants)
     clips = list(wants)
     # A few clips at a time: enough to share batches, few enough to spread evenly.
     size = max(1, min(8, len(clips) // (2 * workers)))
     parts = [{c: wants[c] for c in clips[i : i + size]} for i in range(0, len(clips), size)]
     quiet = replace(extractor, progress=Progress())
-    failures: dict[tuple[Clip, Role], ClipError] = {}
+    failures: Failures = {}
     from multiprocessing import get_context
 
     with ProcessPoolExecutor(
@@ -192,8 +228,24 @@ def _start_worker(extractor: Extractor, workers: int) -> None:
     _worker.append(extractor)
 
 
-def _work(wants: Mapping[Clip, frozenset[Role]]) -> dict[tuple[Clip, Role], ClipError]:
-    return _worker[0].ensure(wants)
+def _work(wants: Mapping[Clip, frozenset[Want]]) -> Failures:
+    return _ensure(_worker[0], wants)
+
+
+def _ensure(extractor: Extractor, wants: Mapping[Clip, frozenset[Want]]) -> Failures:
+    """Fill the store: clips by themselves, then clips beside others."""
+    alone: dict[Clip, frozenset[Role]] = {}
+    pairs: list[tuple[Clip, Beside]] = []
+    for clip, asked in wants.items():
+        if roles := frozenset(want for want in asked if isinstance(want, str)):
+            alone[clip] = roles
+        pairs += [(clip, want) for want in asked if not isinstance(want, str)]
+    failures: Failures = {}
+    if alone:
+        failures |= {(c, role): error for (c, role), error in extractor.ensure(alone).items()}
+    if pairs:
+        failures |= {(c, pair): e for (c, pair), e in _scorer(extractor).ensure(pairs).items()}
+    return failures
 
 
 # ---- components ----------------------------------------------------------------------------
@@ -203,7 +255,7 @@ def measure(
     plan: Plan,
     metric: MetricCard,
     extractor: Extractor,
-    failures: Mapping[tuple[Clip, Role], ClipError],
+    failures: Mapping[tuple[Clip, Want], ClipError],
 ) -> tuple[list[ItemResult], list[Refusal]]:
     """Turn stored features into one metric's components.
 
@@ -222,6 +274,9 @@ def measure(
             continue  # refused by the preflight
         at_fault: ClipRole = metric.compare[0]
         try:
+            if pair := beside(planned, metric):
+                results.append(_coherence(planned, metric, pair, extractor, failures))
+                continue
             features = []
             for role in metric.compare:
                 at_fault, clip = role, planned.clips[role]
@@ -247,6 +302,43 @@ def measure(
                 Refusal(planned.item.id, address, (metric.name,), "refused", reason, remedy)
             )
     return results, refused
+
+
+def _coherence(
+    planned: PlannedItem,
+    metric: MetricCard,
+    pair: Beside,
+    extractor: Extractor,
+    failures: Mapping[tuple[Clip, Want], ClipError],
+) -> ItemResult:
+    """Turn what was kept of an item's comparison into its components."""
+    card, clip = metric.statistic, planned.clips["output"]
+    if not isinstance(card, CoherenceSettings):
+        raise TypeError(f"{metric.path}: no coherence")
+    if (clip, pair) in failures:
+        raise failures[clip, pair]
+    arrays = _scorer(extractor).load(clip, pair)
+    if arrays is None:
+        raise ClipError(f"{clip}: its comparison vanished from the store", "Run the command again")
+    try:
+        parts = coherence.components(arrays, card.space, card.stages)
+    except ValueError as error:
+        raise ClipError(f"{clip}: {error}", "Give a clip of several frames with a face") from error
+    n_frames, n_interpolated = (int(n) for n in np.asarray(arrays["counts"]))
+    return ItemResult(
+        item=planned.item.id,
+        emotion=planned.item.emotion,
+        components=parts,
+        n_frames=parts.n_frames,
+        n_frames_refused=n_frames - parts.n_frames,
+        n_frames_interpolated=n_interpolated,
+        described={
+            "lag": parts.lag,
+            "positive": list(parts.positive),
+            "elsewhere": list(parts.elsewhere),
+            "near": list(parts.near),
+        },
+    )
 
 
 def _components(
@@ -283,6 +375,8 @@ def _components(
         if not math.isfinite(cosines.total):
             raise ClipError(f"{clip}: a feature vector of zeros has no cosine")
         return result(cosines, total=cosines.total, count=cosines.count)
+    if not isinstance(card, SyncSettings):
+        raise TypeError(f"{metric.path}: not made from features of single clips")
     windows = len(output.frames)
     if windows < card.min_windows:
         raise ClipError(
@@ -384,6 +478,8 @@ def _aggregator(metric: MetricCard) -> Callable[[Sequence[Any]], float]:
         return frechet.score
     if isinstance(card, SimilaritySettings):
         return similarity.score
+    if isinstance(card, CoherenceSettings):
+        return coherence.score
     report = card.report
     return lambda parts: sync.score(parts, report)
 

@@ -7,7 +7,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spfem_bench.definitions.metrics import MetricCard
+from spfem_bench.definitions.metrics import (
+    CoherenceSettings,
+    MetricCard,
+    NetworkCard,
+    ProfileCard,
+    network_card,
+)
 from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.features.extract import Extractor, software
 from spfem_bench.statistics import intervals
@@ -18,12 +24,35 @@ def settings(metric: MetricCard, protocol: Protocol, extractor: Extractor) -> di
     return {
         "metric": metric.settings(),
         "protocol": {**protocol.card.settings(), "list": protocol.list_sha256},
-        "network": extractor.profile.network(metric.role).settings(),
+        "network": network_of(metric, extractor.profile).settings(),
+        **_heads(metric),
         "faces": extractor.face_settings(),
         "media": extractor.media_settings(),
         "seed": intervals.SEED,
         "software": dict(software()),
     }
+
+
+def network_of(metric: MetricCard, profile: ProfileCard) -> NetworkCard:
+    """Return the network that a metric looks through: its own, else the profile's.
+
+    Raises:
+        UnknownNameError: the metric names a learnt metric that does not exist.
+        CardError: a card or record is wrong.
+    """
+    if isinstance(metric.statistic, CoherenceSettings) and metric.statistic.learned:
+        from spfem_bench.stccl.metric import read_checkpoint
+
+        return network_card(read_checkpoint(metric.statistic.learned).record.backbone.network)
+    return profile.network(metric.role)
+
+
+def _heads(metric: MetricCard) -> dict[str, str]:
+    if not (isinstance(metric.statistic, CoherenceSettings) and metric.statistic.learned):
+        return {}
+    from spfem_bench.stccl.metric import read_checkpoint
+
+    return {"heads": read_checkpoint(metric.statistic.learned).record.sha256}
 
 
 def signature(frozen: Mapping[str, Any], profile: str, scored: Sequence[str], n_items: int) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.controls import ClipControl
-from spfem_bench.definitions.metrics import MetricCard, ProfileCard, Role
+from spfem_bench.definitions.metrics import MetricCard, ProfileCard
 from spfem_bench.definitions.protocols import MethodCard, Protocol, method_card
 from spfem_bench.errors import CardError, ClipError, UnknownNameError, unknown_name
 from spfem_bench.evaluation.controls import why_not
@@ -27,13 +27,15 @@ from spfem_bench.evaluation.record import VALIDATION
 from spfem_bench.evaluation.run import (
     ItemResult,
     Resampled,
+    Want,
     average,
     compute_features,
+    made_of,
     measure,
     resample,
     wanted_features,
 )
-from spfem_bench.evaluation.signature import settings, signature
+from spfem_bench.evaluation.signature import network_of, settings, signature
 from spfem_bench.features.extract import Extractor
 from spfem_bench.media.video import content_id
 from spfem_bench.networks.weights import WeightsStore
@@ -231,23 +233,23 @@ def plan_validation(
 
 def wanted(
     validation: Validation, extractor: Extractor
-) -> tuple[dict[Clip, frozenset[Role]], dict[tuple[Clip, Role], tuple[Clip, Role]]]:
+) -> tuple[dict[Clip, frozenset[Want]], dict[tuple[Clip, Want], tuple[Clip, Want]]]:
     """Return what networks have to see for all levels, what is the same to a network once.
 
     Returns:
         The clips with the networks' roles, and for each clip and role left out of them the
         one whose features it shares.
     """
-    first: dict[str, tuple[Clip, Role]] = {}
-    same: dict[tuple[Clip, Role], tuple[Clip, Role]] = {}
-    wants: dict[Clip, set[Role]] = {}
+    first: dict[str, tuple[Clip, Want]] = {}
+    same: dict[tuple[Clip, Want], tuple[Clip, Want]] = {}
+    wants: dict[Clip, set[Want]] = {}
     plans = [p for trial in validation.trials for p in trial.plans]
     for plan in plans:
         for clip, roles in wanted_features(plan).items():
-            for role in sorted(roles):
+            for role in sorted(roles, key=str):
                 if (clip, role) in same:
                     continue
-                key = json.dumps(extractor.key(clip, role), sort_keys=True)
+                key = json.dumps(made_of(extractor, clip, role), sort_keys=True)
                 same[clip, role] = first.setdefault(key, (clip, role))
                 if same[clip, role] == (clip, role):
                     wants.setdefault(clip, set()).add(role)
@@ -352,7 +354,7 @@ def _score(
     trial: Trial,
     frozen: Mapping[str, Mapping[str, Any]],
     extractor: Extractor,
-    failures: Mapping[tuple[Clip, Role], ClipError],
+    failures: Mapping[tuple[Clip, Want], ClipError],
     graded: Callable[[], object],
     known: dict[str, dict[str, Resampled]],
 ) -> tuple[list[_Scored], list[Refusal]]:
@@ -394,7 +396,7 @@ def _score(
             metric=metric.name,
             label=metric.label,
             direction=metric.direction,
-            network=validation.profile.network(metric.role).name,
+            network=network_of(metric, validation.profile).name,
             control=trial.control.name,
             claim=claim,
             verdict="",

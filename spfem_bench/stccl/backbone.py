@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
-from spfem_bench.definitions.metrics import ArcFaceInput, network_card
+from spfem_bench.definitions.metrics import ArcFaceInput, NetworkCard, network_card
 from spfem_bench.errors import CardError
 from spfem_bench.networks.load import load_module
 from spfem_bench.networks.weights import WeightsStore
@@ -141,12 +141,22 @@ def backbone(
         WeightsError: missing, not the pinned ones, or of another architecture.
     """
     card = network_card(name)
-    if card.architecture not in STAGES or not isinstance(card.input, ArcFaceInput):
-        raise CardError(
-            f"'{name}' ({card.architecture}) has no four stages",
-            f"Name an identity network; architectures that have them: {', '.join(sorted(STAGES))}",
-        )
+    given = check_stages(card)
     return Backbone(
         load_module(card, weights, str(device)), STAGES[card.architecture], size=size,
-        mean=card.input.mean, std=card.input.std, colour=colour,
+        mean=given.mean, std=given.std, colour=colour,
     )  # fmt: skip
+
+
+def check_stages(card: NetworkCard) -> ArcFaceInput:
+    """Return the input contract of a network that has four stages.
+
+    Raises:
+        CardError: it has none.
+    """
+    if card.architecture not in STAGES or not isinstance(card.input, ArcFaceInput):
+        raise CardError(
+            f"'{card.name}' ({card.architecture}) has no four stages",
+            f"Name an identity network; architectures that have them: {', '.join(sorted(STAGES))}",
+        )
+    return card.input

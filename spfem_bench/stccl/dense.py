@@ -1,0 +1,201 @@
+"""Coherent correlation at every position of a map, without sampling: deterministic and lean.
+
+What `contrast` does for a loss, with all negatives at once: the mean cosine of N vectors with N
+others needs no N x N similarities, since it is the product of their summed directions. And an
+unmapped disparity of two regions is the reverse of the other way round, so each pair of
+neighbours is looked at once.
+
+A cosine of disparities turns into Pearson's correlation when the channels of each map have
+their mean taken away first: a disparity of centred features is a centred disparity.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spfem_bench.errors import StcclError
+from spfem_bench.stccl import representations as rep
+from spfem_bench.stccl.contrast import Head
+
+#: Steps to half of the neighbours: the others are these reversed.
+HALF = ((0, 1), (1, -1), (1, 0), (1, 1))
+
+#: Numbers of a map that are worked on at once: more would leave the processor's cache.
+PIECE = 300_000
+
+#: Frames within which other moments of a region are sought.
+WINDOW = 5
+
+
+class Coherence(NamedTuple):
+    """How alike one stage of two clips is.
+
+    Attributes:
+        positive: cosine of corresponding disparities, float32 in [-1, 1]: spatial
+            ``(T, H - 2, W - 2)``, the mean over a region's eight neighbours; temporal
+            ``(T - 1, H, W)``.
+        size: length of the source's disparities (root mean square over channels), of the
+            same shape: how much there is to be coherent with.
+        elsewhere: ``(T,)`` or ``(T - 1,)``, mean cosine with the disparities of all other
+            pairs of regions in the frame (spatial), of all other regions between the same two
+            frames (temporal).
+        near: of the same shape, mean cosine with the other neighbours of the same region
+            (spatial; equations 1 and 4 of ASCCL word for word), with the same region's other
+            moments within the window (temporal). NaN where there is no other moment.
+    """
+
+    positive: Tensor
+    size: Tensor
+    elsewhere: Tensor
+    near: Tensor
+
+
+def spatial(source: Tensor, generated: Tensor, head: Head | None = None) -> Coherence:
+    """Compare the visual disparities of two clips, frame by frame (equations 1 and 3).
+
+    Args:
+        source: feature maps ``(T, C, H, W)``, H and W at least 3.
+        generated: of the same shape.
+        head: mapping of equation 3; without it the features as they are.
+
+    Raises:
+        StcclError: shapes differ, a value is not finite, or a map is smaller than 3 x 3.
+    """
+    x, y = _checked(source, generated)
+    if min(x.shape[-2:]) < 3:
+        raise StcclError(
+            f"a region with its neighbours is 3 x 3, larger than the map of {x.shape[-2]} x "
+            f"{x.shape[-1]}",
+            "Use larger images or an earlier stage of the network",
+        )
+    with torch.autocast(x.device.type, enabled=False):
+        if head:
+            return _mapped_spatial(x, y, head)
+        step = max(1, PIECE // x[0].numel())
+        parts = [_plain_spatial(x[i : i + step], y[i : i + step]) for i in range(0, len(x), step)]
+    return Coherence(*(torch.cat(each) for each in zip(*parts, strict=True)))
+
+
+def temporal(source: Tensor, generated: Tensor, head: Head | None = None) -> Coherence:
+    """Compare what changes at each region between adjacent frames.
+
+    Other moments (``near``) are those among the same block of `WINDOW` frames: blocks begin
+    with frames 0, 4, 8, ..., each with the frame that ends the one before.
+
+    Args:
+        source: feature maps of consecutive frames ``(T, C, H, W)``, T at least 2.
+        generated: of the same shape.
+        head: mapping of equation 3; without it the features as they are.
+
+    Raises:
+        StcclError: shapes differ, a value is not finite, or there are fewer than two frames.
+    """
+    x, y = _checked(source, generated)
+    rep.windows(len(x))
+    with torch.autocast(x.device.type, enabled=False):
+        dx, dy = ((maps[:-1] - maps[1:]).flatten(2).transpose(1, 2) for maps in (x, y))
+        size = dx.square().mean(-1).sqrt()
+        if head:
+            dx, dy = rep.widened(head(dx)), rep.widened(head(dy))
+        ux, uy = rep.unit(dx), rep.unit(dy)
+        same = (ux * uy).sum(-1)
+        elsewhere = _others(ux.sum(1), uy.sum(1), same.sum(1), same.shape[1])
+        near = torch.full_like(elsewhere, torch.nan)
+        for start in range(0, len(ux), WINDOW - 1):
+            block = slice(start, start + WINDOW - 1)
+            count = len(ux[block])
+            if count > 1:
+                others = _others(ux[block].sum(0), uy[block].sum(0), same[block].sum(0), count)
+                near[block] = others.mean()
+    layout = x.shape[-2:]
+    return Coherence(
+        torch.unflatten(same, 1, layout), torch.unflatten(size, 1, layout), elsewhere, near
+    )
+
+
+def centred(maps: Tensor) -> Tensor:
+    """Take the mean over channels away: cosines become Pearson's correlations.
+
+    Args:
+        maps: ``(T, C, H, W)``.
+    """
+    return maps - maps.mean(1, keepdim=True)
+
+
+def _plain_spatial(x: Tensor, y: Tensor) -> Coherence:
+    height, width = x.shape[-2:]
+    same = x.new_zeros(len(x), height, width)
+    size = torch.zeros_like(same)
+    sx, sy = torch.zeros_like(x), torch.zeros_like(y)
+    for down, right in HALF:
+        # Both ends of all pairs of neighbours in one direction.
+        begin = _part(0, height - down, max(0, -right), width - max(0, right))
+        end = _part(down, height, max(0, right), width + min(0, right))
+        dx, dy = x[begin] - x[end], y[begin] - y[end]
+        length_x, length_y = (d.square().sum(1).sqrt() for d in (dx, dy))
+        ux, uy = dx * _inverse(length_x)[:, None], dy * _inverse(length_y)[:, None]
+        cosine, square = (ux * uy).sum(1), length_x.square()
+        for place, sign in ((begin, 1), (end, -1)):
+            same[place[1:]] += cosine
+            size[place[1:]] += square
+            sx[place].add_(ux, alpha=sign)
+            sy[place].add_(uy, alpha=sign)
+    inner = _part(1, height - 1, 1, width - 1)
+    same, size = same[inner[1:]], (size[inner[1:]] / (8 * x.shape[1])).sqrt()
+    sx, sy = sx[inner], sy[inner]
+    return _spatial(same, size, (sx * sy).sum(1), sx.sum((2, 3)), sy.sum((2, 3)))
+
+
+def _mapped_spatial(x: Tensor, y: Tensor, head: Head) -> Coherence:
+    layout = x.shape[-2] - 2, x.shape[-1] - 2
+    parts = []
+    for i in range(len(x)):  # all neighbours of one frame at a time: they are nine maps
+        dx, dy = (rep.spatial_disparity(maps[i : i + 1])[0] for maps in (x, y))
+        size = dx.square().mean((-2, -1)).sqrt()
+        ux, uy = (rep.unit(rep.widened(head(d))) for d in (dx, dy))
+        sx, sy = ux.sum(1), uy.sum(1)
+        same = (ux * uy).sum((1, 2))
+        parts.append((same, size, (sx * sy).sum(-1), sx.sum(0), sy.sum(0)))
+    same, size, around, sx, sy = (torch.stack(each) for each in zip(*parts, strict=True))
+    same, size, around = (torch.unflatten(v, 1, layout) for v in (same, size, around))
+    return _spatial(same, size, around, sx, sy)
+
+
+def _spatial(same: Tensor, size: Tensor, around: Tensor, sx: Tensor, sy: Tensor) -> Coherence:
+    """Join sums over neighbours: of cosines, of summed directions, of all directions."""
+    count = 8 * same[0].numel()
+    return Coherence(
+        positive=same / 8,
+        size=size,
+        elsewhere=_others(sx, sy, same.sum((1, 2)), count),
+        near=((around - same) / 56).mean((1, 2)),
+    )
+
+
+def _part(top: int, bottom: int, left: int, right: int) -> tuple[slice, ...]:
+    """Return the index of a rectangle of maps; less its first entry, of maps without channels."""
+    return slice(None), slice(None), slice(top, bottom), slice(left, right)
+
+
+def _inverse(length: Tensor) -> Tensor:
+    """Return 1 / length, and 0 where there is no direction (see `representations.unit`)."""
+    return torch.where(length > 1e-6, length, torch.inf).reciprocal()
+
+
+def _others(sx: Tensor, sy: Tensor, same: Tensor, count: int) -> Tensor:
+    """Return the mean cosine of each of *count* directions with the others, from their sums."""
+    if count < 2:
+        return torch.full_like(same, torch.nan)
+    return ((sx * sy).sum(-1) - same) / (count * (count - 1))
+
+
+def _checked(source: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
+    if source.shape != generated.shape:
+        raise StcclError(
+            f"source {tuple(source.shape)} and generated {tuple(generated.shape)} differ in shape",
+            "Give the same frames of both, at one size",
+        )
+    return rep.checked_maps(source.detach()), rep.checked_maps(generated.detach())
