@@ -27,7 +27,7 @@ from spfem_bench.definitions.measured import (
 )
 from spfem_bench.definitions.metrics import profile_card
 from spfem_bench.definitions.protocols import protocol as read_protocol
-from spfem_bench.errors import CardError, SpfemBenchError, StorageError
+from spfem_bench.errors import CardError, SpfemBenchError, StorageError, UnknownNameError
 from spfem_bench.evaluation import record as records
 from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.evaluation.plan import Plan, make_plan, plan_summary
@@ -177,9 +177,7 @@ def recompute(
                     method, read_protocol(protocol), profile,
                     data=data, weights=weights, rendering=rendering,
                 )  # fmt: skip
-            except SpfemBenchError as error:
-                if isinstance(error, StorageError):
-                    raise
+            except (CardError, UnknownNameError) as error:
                 raise CardError(f"{card.path}: {error.problem}", error.remedy) from None
             if plan.unavailable:
                 raise SpfemBenchError(
