@@ -10,8 +10,9 @@ changed nothing measures nothing, and is marked so. The tolerances of
 reference_results/measured/NAME.toml are ten times the largest deviation.
 
 An older processor is imitated by what the libraries may use of this one. That
-is not another make of processor, nor another version of a library; other ffmpeg
-programs are measured when they are named with --ffmpeg.
+is not another make of processor. Other versions of programs are measured when
+they are named: of ffmpeg with --ffmpeg, of Python packages with --packages, in
+folders that 'pip install --target FOLDER' has filled.
 
 With --speakers only the first speakers of each list are evaluated, which is
 quicker. Numbers that stand on fewer clips move farther: the tolerances are on
@@ -68,7 +69,7 @@ class Variant:
     ffmpeg: tuple[str, ...] = ()
 
 
-def variants(others: list[str]) -> list[Variant]:
+def variants(programs: list[str], packages: list[str]) -> list[Variant]:
     """Return all variants, the one the others are compared with first."""
     from spfem_bench.media import ffmpeg
 
@@ -97,7 +98,16 @@ def variants(others: list[str]) -> list[Variant]:
         ),
         Variant("ffmpeg plain C", ffmpeg=(ffmpeg.program(), "-cpuflags", "0")),
         Variant("all old", 2, 2, 7, OLD, (ffmpeg.program(), "-cpuflags", "0")),
-        *(Variant(f"ffmpeg {number}", ffmpeg=(path,)) for number, path in enumerate(others, 1)),
+        *(Variant(f"ffmpeg, no. {n}", ffmpeg=(path,)) for n, path in enumerate(programs, 1)),
+        *(
+            Variant(
+                f"packages, no. {n}",
+                environment=only(
+                    PYTHONPATH=os.pathsep.join(filter(None, [path, os.environ.get("PYTHONPATH")]))
+                ),
+            )
+            for n, path in enumerate(packages, 1)
+        ),
     ]
 
 
@@ -110,12 +120,14 @@ def state() -> dict[str, str]:
     import torch
     from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
+    from spfem_bench.features.extract import software
     from spfem_bench.media import ffmpeg
 
     # OpenCV puts a star before what it could use and a question mark after what is forbidden.
     opencv = [w[1:] for w in cv2.getCPUFeaturesLine().split() if w[0] == "*" and w[-1] != "?"]
     numpy = [name for name in __cpu_dispatch__ if __cpu_features__[name]]
     found = {
+        **{f"package {name}": version for name, version in software().items()},
         "torch": torch.backends.cpu.get_cpu_capability(),
         "torch's threads": str(torch.get_num_threads()),
         "OpenCV": (opencv or ["baseline"])[-1],
@@ -264,6 +276,7 @@ def main() -> None:
     parser.add_argument("--speakers", type=int, help="only the first of each list")
     parser.add_argument("--only", nargs="+", help="variants beside the first")
     parser.add_argument("--ffmpeg", nargs="+", default=[], help="other ffmpeg programs")
+    parser.add_argument("--packages", nargs="+", default=[], help="folders of other packages")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, default=1, help=argparse.SUPPRESS)
@@ -283,11 +296,12 @@ def main() -> None:
     for option in ("protocols", "methods"):
         if getattr(given, option):
             arguments += [f"--{option}", *getattr(given, option)]
-    baseline, *rest = variants(given.ffmpeg)
+    baseline, *rest = variants(given.ffmpeg, given.packages)
     if given.only:
         rest = [v for v in rest if v.name in given.only]
     first = run(baseline, arguments)
-    print(f"{baseline.name}: {first['state']}", flush=True)
+    for library, says in first["state"].items():
+        print(f"{library}: {says}", flush=True)
     largest = dict.fromkeys((key.split("/")[2] for key in first["rows"]), (0.0, "", ""))
     table = []
     for variant in rest:
