@@ -49,11 +49,11 @@ def _protocols() -> tuple[list[str], list[list[str]]]:
     for name in names(Kind.PROTOCOL):
         found = protocol(name)
         card = found.card
+        metrics = [*card.metrics, *(f"({name})" for name in card.on_request)]
         rows.append(
             [
                 name, str(card.version), card.setting, str(len(found.items)),
-                str(len(card.emotions)), ", ".join([*card.metrics, *(f"({m})" for m in card.on_request)]),
-                ", ".join(card.outputs),
+                str(len(card.emotions)), ", ".join(metrics), ", ".join(card.outputs),
             ]
         )  # fmt: skip
     return ["Protocol", "Version", "Setting", "Clips", "Emotions", "Metrics", "Methods"], rows

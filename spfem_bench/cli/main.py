@@ -10,6 +10,7 @@ import click
 from spfem_bench import __version__
 from spfem_bench.cli.align import align
 from spfem_bench.cli.check import check
+from spfem_bench.cli.correlate import correlate
 from spfem_bench.cli.data import data
 from spfem_bench.cli.demo import demo
 from spfem_bench.cli.evaluate import evaluate
@@ -72,3 +73,4 @@ main.add_command(data)
 main.add_command(demo)
 main.add_command(faces)
 main.add_command(align)
+main.add_command(correlate)

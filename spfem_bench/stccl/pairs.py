@@ -242,7 +242,39 @@ class Pictures:
             raise ClipError(f"{self.path(index)}: {error.problem}", error.remedy) from error
 
 
-Recording = Puppet | Pictures
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A recording whose face crops, all in one pose, are in memory.
+
+    Attributes:
+        name: the recording's name.
+        pictures: uint8 (N, size, size, 3), RGB.
+        frames: int64 (N,), the number of the frame that each shows, increasing.
+    """
+
+    name: str
+    pictures: npt.NDArray[np.uint8]
+    frames: npt.NDArray[np.int64]
+    whole = True
+
+    def frame(self, index: int) -> Frame:
+        """Return the crop of one frame.
+
+        Raises:
+            ClipError: no face was found in it.
+        """
+        row = int(np.searchsorted(self.frames, index))
+        if row == len(self.frames) or self.frames[row] != index:
+            raise ClipError(f"{self.name}: frame {index} shows no face", "Leave the frame out")
+        return np.asarray(self.pictures[row])
+
+    def points(self, index: int, picture: Frame) -> Points | None:
+        """Return None: the crops are taken as they are."""
+        del index, picture
+        return None
+
+
+Recording = Puppet | Pictures | Held
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from spfem_bench.features.store import Arrays
 from spfem_bench.stccl import dense
 from spfem_bench.stccl.backbone import Backbone, backbone
 from spfem_bench.stccl.contrast import Head
-from spfem_bench.stccl.metric import Heads, load_backbone, read_checkpoint
+from spfem_bench.stccl.metric import STCCL, Heads, read_checkpoint
 
 SIZE = 112
 """Side in pixels of the crops that are kept."""
@@ -393,14 +393,8 @@ class Scorer:
         if learned not in self._batches:
             x = self.extractor
             if learned:
-                found = read_checkpoint(learned)
-                if "vd" not in found.heads:
-                    raise CardError(
-                        f"the metric '{learned}' has no heads for visual disparities",
-                        "Name one that was trained with form vd",
-                    )
-                network = load_backbone(found.record.backbone, x.weights, x.device)
-                heads = found.heads["vd"].to(x.device).eval().requires_grad_(False)
+                found = STCCL.load(learned, form="vd", weights=x.weights, device=x.device)
+                network, heads = found.backbone, found.heads
             else:
                 card = x.profile.network("identity")
                 network, heads = backbone(card.name, x.weights, device=x.device), None

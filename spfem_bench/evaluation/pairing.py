@@ -1,0 +1,230 @@
+"""Pairs of recordings for the discovery, from protocols and from folders of clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.protocols import Protocol, dataset_card
+from spfem_bench.demo.clips import take_of
+from spfem_bench.errors import CardError, ClipError
+from spfem_bench.evaluation.data import DataFolders
+from spfem_bench.evaluation.plan import VIDEO_SUFFIXES, Videos, make_plan
+from spfem_bench.media.video import content_id
+from spfem_bench.stccl.align import align_clips
+from spfem_bench.stccl.pairs import Held, Pair, Puppet, true_frames
+from spfem_bench.stccl.scoring import Crops, Scorer, find_lag
+
+Timing = Literal["truth", "sound", "motion"]
+"""How corresponding frames are found: exactly, by what is said, or by a constant lag."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Pairs, and how they were found.
+
+    Attributes:
+        timing: of each pair.
+        lags: of pairs put in step by motion: frames that the second runs behind the first.
+        left_out: clips that cannot be paired, with the reason.
+    """
+
+    pairs: tuple[Pair, ...]
+    timing: Timing
+    lags: tuple[int, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def protocol_pairs(
+    method: str,
+    protocol: Protocol,
+    scorer: Scorer,
+    data: DataFolders,
+    *,
+    videos: Videos | None = None,
+    max_lag: int = 6,
+    rendering: Callable[[int], Callable[[], None]] = lambda count: lambda: None,
+    done: Callable[[], object] = lambda: None,
+) -> Paired:
+    """Pair each item's source with a method's output, or with its real clip.
+
+    Puppets against ``real`` are aligned by the exact truth of their speech, and drawn in one
+    pose. Other real clips are aligned with the source by their sound; outputs run in step
+    with it but for a constant lag, which is found by motion. Items in which both are the same
+    clip (an inter-ID neutral) teach nothing and are left out.
+
+    Args:
+        method: a method or control of the protocol, or any name with *videos*.
+        protocol: whose items.
+        scorer: reads clips into crops.
+        data: where data sets are looked for.
+        videos: the user's own outputs.
+        max_lag: frames by which an output may be out of step.
+        rendering: see `make_plan`.
+        done: called after each item.
+
+    Raises:
+        UnknownNameError: no such method in this protocol.
+        CardError: nothing can be paired.
+    """
+    x = scorer.extractor
+    dataset = dataset_card(protocol.card.dataset)
+    if dataset.world and method == "real" and videos is None:
+        world, _ = data.rendered(dataset)
+        pairs = []
+        for item in protocol.items:
+            a, b = (take_of(world, item.clips[r].path.as_posix()) for r in ("source", "real"))
+            if a.emotion != b.emotion:
+                pairs.append(
+                    Pair(item.speaker, item.emotion, Puppet(a), Puppet(b), true_frames(a, b))
+                )
+            done()
+        return _found(pairs, "truth")
+    plan = make_plan(
+        method, protocol, x.profile, data=data, weights=x.weights, metrics=("scc",),
+        videos=videos, rendering=rendering,
+    )  # fmt: skip
+    if plan.unavailable:
+        raise CardError(next(iter(plan.unavailable.values())))
+    left = list(dict.fromkeys(r.reason for r in plan.refusals))
+    timing: Timing = "sound" if method == "real" else "motion"
+    pairs, lags = [], []
+    for planned in plan.items:
+        done()
+        if not {"source", "output"} <= planned.clips.keys():
+            continue
+        source, output = planned.clips["source"], planned.clips["output"]
+        if content_id(source) == content_id(output):
+            left.append(f"{planned.item.id}: source and {method} are one clip")
+            continue
+        try:
+            pair, lag = _paired(
+                scorer, source, output, planned.item.speaker, planned.item.emotion, timing,
+                max_lag,
+            )  # fmt: skip
+        except ClipError as error:
+            left.append(error.problem)
+            continue
+        pairs.append(pair)
+        lags.append(lag)
+    return _found(pairs, timing, lags, left)
+
+
+def folder_pairs(
+    source: Path,
+    target: Path,
+    scorer: Scorer,
+    *,
+    emotion: str = "all",
+    timing: Timing = "motion",
+    max_lag: int = 6,
+    done: Callable[[], object] = lambda: None,
+) -> Paired:
+    """Pair the clips of two folders by their names.
+
+    The speaker is a name's part before the first underscore: ``M003_001.mp4``.
+
+    Args:
+        source: a folder of videos.
+        target: another, whose clips have the same names.
+        scorer: reads clips into crops.
+        emotion: of the second folder.
+        timing: ``motion`` for outputs in step with their source, ``sound`` for recordings.
+        max_lag: frames by which an output may be out of step.
+        done: called after each pair.
+
+    Raises:
+        ClipError: no folder, two clips of one name, or no name in both.
+        CardError: nothing can be paired.
+    """
+    pairs, lags, left = [], [], []
+    for a, b in same_names(source, target):
+        try:
+            speaker = a.stem.partition("_")[0]
+            pair, lag = _paired(scorer, Clip(a), Clip(b), speaker, emotion, timing, max_lag)
+        except ClipError as error:
+            left.append(error.problem)
+            continue
+        finally:
+            done()
+        pairs.append(pair)
+        lags.append(lag)
+    return _found(pairs, timing, lags, left)
+
+
+def same_names(source: Path, generated: Path) -> list[tuple[Path, Path]]:
+    """Return the videos of two folders that have one name but for the suffix.
+
+    Raises:
+        ClipError: no folder, two videos of one name in one, or names that only one has.
+    """
+    found: list[dict[str, Path]] = []
+    for folder in (source, generated):
+        if not folder.is_dir():
+            raise ClipError(f"{folder} is no folder", "Give two folders of videos")
+        here: dict[str, Path] = {}
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != ".":
+                if path.stem in here:
+                    raise ClipError(
+                        f"{folder} holds {here[path.stem].name} and {path.name}", "Keep one of them"
+                    )
+                here[path.stem] = path
+        found.append(here)
+    a, b = found
+    alone = [f"{source / p.name}" for s, p in a.items() if s not in b]
+    alone += [f"{generated / p.name}" for s, p in b.items() if s not in a]
+    if alone:
+        few = ", ".join(alone[:3]) + (", …" if len(alone) > 3 else "")
+        raise ClipError(
+            f"{len(alone)} videos have no counterpart of their name: {few}",
+            "Name each output like its source, or move the others away",
+        )
+    if not a:
+        raise ClipError(
+            f"{source} and {generated} hold no videos", f"Allowed: {', '.join(VIDEO_SUFFIXES)}"
+        )
+    return [(a[stem], b[stem]) for stem in a]
+
+
+def _paired(
+    scorer: Scorer,
+    source: Clip,
+    target: Clip,
+    speaker: str,
+    emotion: str,
+    timing: Timing,
+    max_lag: int,
+) -> tuple[Pair, int]:
+    x, y = scorer.crops(source), scorer.crops(target)
+    lag = 0
+    if timing == "sound":
+        numbers = align_clips(source, target).numbers  # at 25 frames a second, as crops
+    else:
+        lag = find_lag(x, y, max_lag).lag
+        numbers = np.stack([y.frames + lag, y.frames], axis=1)
+    seen = np.isin(numbers[:, 0], x.frames) & np.isin(numbers[:, 1], y.frames)
+    if not seen.any():
+        raise ClipError(f"{source} and {target} have no frame with a face in common")
+    pair = Pair(
+        speaker, emotion, _held(source, x), _held(target, y), np.asarray(numbers[seen], np.int64)
+    )
+    return pair, lag
+
+
+def _held(clip: Clip, crops: Crops) -> Held:
+    return Held(str(clip.path.name), crops.pictures, crops.frames)
+
+
+def _found(
+    pairs: Sequence[Pair], timing: Timing, lags: Sequence[int] = (), left: Sequence[str] = ()
+) -> Paired:
+    if not pairs:
+        reason = f": {left[0]}" if left else ""
+        raise CardError(f"no two clips to compare{reason}", "Name another method or protocol")
+    return Paired(tuple(pairs), timing, tuple(lags), tuple(left))
