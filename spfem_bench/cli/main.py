@@ -17,6 +17,7 @@ from spfem_bench.cli.evaluate import evaluate
 from spfem_bench.cli.faces import faces
 from spfem_bench.cli.list import list_
 from spfem_bench.cli.networks import networks
+from spfem_bench.cli.score import score
 from spfem_bench.cli.table import table
 from spfem_bench.cli.validate import validate
 from spfem_bench.errors import SpfemBenchError
@@ -74,3 +75,4 @@ main.add_command(demo)
 main.add_command(faces)
 main.add_command(align)
 main.add_command(correlate)
+main.add_command(score)

@@ -324,7 +324,7 @@ def _coherence(
         parts = coherence.components(arrays, card.space, card.stages)
     except ValueError as error:
         raise ClipError(f"{clip}: {error}", "Give a clip of several frames with a face") from error
-    n_frames, n_interpolated = (int(n) for n in np.asarray(arrays["counts"]))
+    n_frames, n_interpolated, _ = (int(n) for n in np.asarray(arrays["counts"]))
     return ItemResult(
         item=planned.item.id,
         emotion=planned.item.emotion,

@@ -131,12 +131,12 @@ def figure(rows: Sequence[Row], measure: Measure = "cosine", caption: str = "") 
     stages = sorted({r.stage for r in own})
     lines = list(dict.fromkeys((r.network, r.space) for r in own))
     emotions = [e for e in dict.fromkeys(r.emotion for r in own) if e != AVERAGE]
-    width = 0.9 + len(stages) * max(1.6, 0.42 * (len(emotions) + 1))
+    width = 1.06 + len(stages) * max(1.6, 0.42 * (len(emotions) + 1))
     height = 1.15 + 1.75 * len(lines)
     drawing = Figure(figsize=(width, height), facecolor="white")
     grid = drawing.add_gridspec(
         len(lines), len(stages), wspace=0.09, hspace=0.3,
-        left=0.62 / width, right=1 - 0.08 / width, top=1 - 0.82 / height, bottom=0.66 / height,
+        left=0.78 / width, right=1 - 0.08 / width, top=1 - 0.82 / height, bottom=0.66 / height,
     )  # fmt: skip
     present = {r.kind for r in own}
     shown = [k for k in BARS if k in present]
@@ -160,18 +160,18 @@ def figure(rows: Sequence[Row], measure: Measure = "cosine", caption: str = "") 
         for k in shown
     ]
     drawing.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0.5 / width, 1 - 0.3 / height),
+        handles=handles, loc="upper left", bbox_to_anchor=(0.66 / width, 1 - 0.3 / height),
         ncols=len(handles), frameon=False, fontsize=7.5, handlelength=1.4, columnspacing=1.2,
         borderaxespad=0,
     )  # fmt: skip
     what = "Cosine similarity" if measure == "cosine" else "Pearson correlation"
     drawing.text(
-        0.62 / width, 1 - 0.09 / height, f"{what} of local disparities, neutral to each emotion",
+        0.78 / width, 1 - 0.09 / height, f"{what} of local disparities, by emotion",
         fontsize=9.5, fontweight="bold", va="top", color=INK,
     )  # fmt: skip
     said = "Lines: 95 % intervals over pairs."
     drawing.text(
-        0.62 / width, 0.08 / height, f"{caption} {said}".strip(), fontsize=6.5, color="#555555"
+        0.78 / width, 0.08 / height, f"{caption} {said}".strip(), fontsize=6.5, color="#555555"
     )
     return drawing
 

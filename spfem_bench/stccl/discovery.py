@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor
 
+from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.errors import StcclError
 from spfem_bench.statistics.intervals import SEED, interval
 from spfem_bench.stccl import contrast, dense
@@ -462,7 +463,8 @@ def discover(
     if not found:
         raise StcclError(f"no pair can be compared: {refused[0].reason}", "Give longer recordings")
     forms = {lens.name: lens.form for lens in lenses}
-    emotions = list(dict.fromkeys(emotion for emotion, _, _ in found))
+    there = dict.fromkeys(emotion for emotion, _, _ in found)
+    emotions = [e for e in EMOTIONS if e in there] + [e for e in there if e not in EMOTIONS]
     rows: list[Row] = []
     for key in dict.fromkeys(key for _, _, got in found for key in got):
         name, space, stage, _, _ = key

@@ -33,6 +33,9 @@ from spfem_bench.stccl.metric import STCCL, Heads, read_checkpoint
 SIZE = 112
 """Side in pixels of the crops that are kept."""
 
+FORMAT = 1
+"""Raised when the same comparison would have to give other arrays than before."""
+
 CHUNK = 8 * (dense.WINDOW - 1) + 1
 """Frames compared at once: whole windows, each chunk beginning with the last frame of the other."""
 
@@ -301,7 +304,7 @@ class Scorer:
         return {
             "coherence": {
                 "max_lag": beside.max_lag, "learned": network, "precision": self.precision,
-                "size": SIZE, "window": dense.WINDOW,
+                "size": SIZE, "window": dense.WINDOW, "format": FORMAT,
             },
             "generated": self.extractor.key(clip, "identity"),
             "source": self.extractor.key(beside.other, "identity"),
@@ -311,8 +314,14 @@ class Scorer:
         """Return a stored comparison, or None."""
         return self.extractor.store.get(self.key(clip, beside))
 
-    def ensure(self, wants: Iterable[tuple[Clip, Beside]]) -> dict[tuple[Clip, Beside], ClipError]:
+    def ensure(
+        self, wants: Iterable[tuple[Clip, Beside]], *, same_length: bool = False
+    ) -> dict[tuple[Clip, Beside], ClipError]:
         """Compare and store all wanted pairs that are not in the store yet.
+
+        Args:
+            wants: clips, each beside its source.
+            same_length: refuse pairs whose lengths differ by more than the largest lag.
 
         Returns:
             The reason for each pair that cannot be had.
@@ -325,8 +334,11 @@ class Scorer:
         # One source after the other: its crops serve all of its outputs.
         for clip, beside in sorted(wants, key=lambda w: (w[1].learned, str(w[1].other), str(w[0]))):
             try:
-                if self.load(clip, beside) is None:
-                    self._compare(clip, beside)
+                arrays = self.load(clip, beside)
+                if arrays is None:
+                    self._compare(clip, beside, same_length=same_length)
+                elif same_length:
+                    _check_lengths(clip, beside, *(int(n) for n in arrays["counts"][::2]))
             except ClipError as error:
                 failures[clip, beside] = error
             self.extractor.progress.finished(1)
@@ -364,9 +376,11 @@ class Scorer:
             seen - sum(track.detected) if x.faces == "detect" else 0,
         )  # fmt: skip
 
-    def _compare(self, clip: Clip, beside: Beside) -> None:
+    def _compare(self, clip: Clip, beside: Beside, *, same_length: bool) -> None:
         key = self.key(clip, beside)  # now: should a file change, nothing is stored as it is then
         generated, source = self.crops(clip), self.crops(beside.other)
+        if same_length:
+            _check_lengths(clip, beside, generated.n_frames, source.n_frames)
         step = find_lag(source, generated, beside.max_lag)
         rows = in_step(source, generated, step.lag)
         if not len(rows):
@@ -378,7 +392,10 @@ class Scorer:
             "rows": rows,
             "lag": np.array(step.lag, np.int64),
             "curve": step.curve.astype(np.float32),
-            "counts": np.array([generated.n_frames, generated.n_interpolated], np.int64),
+            "frames": generated.frames[rows[:, 0]],
+            "counts": np.array(
+                [generated.n_frames, generated.n_interpolated, source.n_frames], np.int64
+            ),
         }
 
         def done(found: Arrays) -> None:
@@ -410,6 +427,15 @@ class Scorer:
     @cached_property
     def _crops(self) -> dict[Clip, Crops]:
         return {}
+
+
+def _check_lengths(clip: Clip, beside: Beside, generated: int, source: int) -> None:
+    if abs(generated - source) > beside.max_lag:
+        raise ClipError(
+            f"{clip} has {generated} frames, {beside.other} has {source}",
+            f"Give an output as long as its source; {beside.max_lag} frames may be missing "
+            "(--max-lag)",
+        )
 
 
 @dataclass

@@ -1,0 +1,148 @@
+"""``spfem-bench score``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from spfem_bench.cli import options
+
+
+@click.command()
+@click.option("--source", type=options.FOLDER, required=True, help="Folder of source videos.")
+@click.option(
+    "--generated", type=options.FOLDER, required=True,
+    help="Folder of outputs, named as their sources.",
+)  # fmt: skip
+@click.option("--metric", default="", help="A learnt metric, by name or path; untrained without.")
+@click.option("--aligned", is_flag=True, help="The videos are face crops already.")
+@click.option("--profile", help="Which networks; light, or compact with --aligned, if not given.")
+@click.option(
+    "--max-lag", type=click.IntRange(0, 25), default=6, show_default=True,
+    help="Frames by which an output may be out of step with its source.",
+)  # fmt: skip
+@click.option(
+    "--precision", type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Of the network; float32 on a processor, bfloat16 on a GPU, if not given.",
+)  # fmt: skip
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=32, show_default=True,
+    help="Frames per batch, of many clips.",
+)  # fmt: skip
+@click.option("--device", default="cpu", show_default=True, help="Where networks run: cpu, cuda.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path),
+    help="Each clip and stage, as .csv or .json.",
+)  # fmt: skip
+@click.option(
+    "--regions", type=click.Path(dir_okay=False, path_type=Path),
+    help="Each region of each clip, as .csv or .json.",
+)  # fmt: skip
+@click.option(
+    "--heatmaps", type=options.FOLDER,
+    help="Draw for each clip where the correlation breaks: DIR/NAME.png.",
+)  # fmt: skip
+@options.weights_dir
+@options.quiet
+def score(
+    source: Path,
+    generated: Path,
+    metric: str,
+    aligned: bool,
+    profile: str | None,
+    max_lag: int,
+    precision: str | None,
+    batch_size: int,
+    device: str,
+    output: Path | None,
+    regions: Path | None,
+    heatmaps: Path | None,
+    weights_dir: Path | None,
+    quiet: bool,
+) -> None:
+    """Score how coherent outputs are with their sources: SCC and TCC, dense.
+
+    Videos of one name are compared: how each face region differs from its
+    neighbours (SCC), how it changes from frame to frame (TCC), at all positions of four
+    stages of a network. An output that runs some frames ahead or behind is put in
+    step first. Comparisons are kept: the same command again computes no network.
+
+    \b
+    Examples:
+      spfem-bench score --source sources/ --generated outputs/ --heatmaps maps/
+      spfem-bench score --source a/ --generated b/ --aligned --metric puppets
+      spfem-bench score --source a/ --generated b/ --device cuda --batch-size 256
+
+    Exit codes: 0 all clips scored; 1 an error; 2 some could not be, which are
+    named.
+    """  # noqa: D301
+    import json
+
+    from spfem_bench.definitions.clips import Clip
+    from spfem_bench.definitions.metrics import profile_card
+    from spfem_bench.evaluation.pairing import same_names
+    from spfem_bench.evaluation.record import check_writable
+    from spfem_bench.features.extract import Extractor, Progress
+    from spfem_bench.features.store import FeatureStore
+    from spfem_bench.files import write_atomically
+    from spfem_bench.networks.weights import WeightsStore
+    from spfem_bench.reporting import heatmaps as reporting
+    from spfem_bench.stccl.scoring import Beside, Scorer, described
+
+    options.check_device(device)
+    for path in (output, regions):
+        if path is not None and path.suffix.lower() not in (".csv", ".json"):
+            raise click.BadParameter(f"'{path}' must end in .csv or .json")
+    chosen: Any = precision or ("float32" if device == "cpu" else "bfloat16")
+    names = same_names(source, generated)
+    store = FeatureStore.locate()
+    for folder in (store.folder, *(p.parent for p in (output, regions) if p), heatmaps):
+        if folder is not None:
+            check_writable(folder)
+    wants = [(Clip(b), Beside(Clip(a), max_lag, metric)) for a, b in names]
+    scorer = Scorer(
+        Extractor(
+            profile_card(profile or ("compact" if aligned else "light")),
+            WeightsStore.locate(weights_dir), store, faces="aligned" if aligned else "detect",
+            batch_size=batch_size, device=device,
+            progress=Progress() if quiet else options.progress_bars(len(wants)),
+        ),
+        chosen,
+    )  # fmt: skip
+    try:
+        failures = scorer.ensure(wants, same_length=True)
+    except KeyboardInterrupt:
+        click.echo("Interrupted. Run the command again: it goes on from here.", err=True)
+        sys.exit(130)
+    finally:
+        scorer.extractor.progress.close()
+    scored = []
+    for clip, beside in wants:
+        if (clip, beside) in failures:
+            continue
+        arrays = scorer.load(clip, beside)
+        if arrays is None:  # someone else emptied the store
+            raise click.ClickException(f"{clip}: its comparison vanished; run the command again")
+        one = reporting.Scored(clip.path.stem, arrays, tuple(described(arrays)[1]))
+        scored.append(one)
+        if heatmaps is not None:
+            rows = arrays["rows"]
+            x, y = scorer.crops(beside.other), scorer.crops(clip)
+            reporting.save_heatmap(
+                one, x.pictures[rows[:, 1]], y.pictures[rows[:, 0]], heatmaps / f"{one.name}.png"
+            )
+    for path, make in ((output, reporting.clip_rows), (regions, reporting.region_rows)):
+        if path is None:
+            continue
+        text = reporting.to_csv(make(scored))
+        if path.suffix.lower() == ".json":
+            text = json.dumps(list(make(scored)), indent=1) + "\n"
+        write_atomically(path, text.encode())
+    click.echo(reporting.table(scored))
+    for error in failures.values():
+        click.echo(f"refused: {error}", err=True)
+    if failures:
+        sys.exit(2)
