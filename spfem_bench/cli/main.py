@@ -19,6 +19,7 @@ from spfem_bench.cli.list import list_
 from spfem_bench.cli.networks import networks
 from spfem_bench.cli.score import score
 from spfem_bench.cli.table import table
+from spfem_bench.cli.train import train
 from spfem_bench.cli.validate import validate
 from spfem_bench.errors import SpfemBenchError
 
@@ -76,3 +77,4 @@ main.add_command(faces)
 main.add_command(align)
 main.add_command(correlate)
 main.add_command(score)
+main.add_command(train)

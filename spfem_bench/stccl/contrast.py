@@ -19,7 +19,8 @@ and, where another reading is likely, is a setting:
   negatives at other regions: ``spatial_negatives="positions"``, and the released code.
 * Temporal negatives are the other pairs of frames of the same region, as in STCCL's figure
   of the algorithm; STCCL's overview figure shows other regions of the same pair of frames,
-  which is the setting ``temporal_negatives="regions"``.
+  which are the settings ``temporal_negatives="regions"`` (those beside it) and
+  ``"positions"`` (all).
 
 Gradients reach the generated maps (and a mapping head, through both), never the source.
 All is computed in float32 or float64, under ``torch.autocast`` too; only a head runs in
@@ -69,7 +70,8 @@ class ContrastSettings(Strict):
             ``positions`` for every other disparity of the image, whatever its region
             (spatial ``vd``; sampled centres are meant, since all are compared with all).
         temporal_negatives: ``frames`` for other pairs of frames of the same region,
-            ``regions`` for the neighbours in the same pair of frames (temporal ``vd``).
+            ``regions`` for the neighbours in the same pair of frames, ``positions`` for every
+            other region in it (temporal ``vd``).
         rows: what represents a region in ``cm``; see `matrix_rows`.
     """
 
@@ -84,14 +86,14 @@ class ContrastSettings(Strict):
     pairs: rep.Pairs = "adjacent"
     window: int = pydantic.Field(default=5, ge=2)
     spatial_negatives: Literal["neighbours", "positions"] = "neighbours"
-    temporal_negatives: Literal["frames", "regions"] = "frames"
+    temporal_negatives: Literal["frames", "regions", "positions"] = "frames"
     rows: Rows = "centred"
 
     @pydantic.model_validator(mode="after")
     def _possible(self) -> ContrastSettings:
         if self.definition == "released-code" and self.form == "cm":
             raise ValueError("the released code has no correlation matrices: set form to 'vd'")
-        by_regions = self.temporal_negatives == "regions" and self.form == "vd"
+        by_regions = self.temporal_negatives != "frames" and self.form == "vd"
         cosine = self.form == "cm" and self.rows == "cosine"
         if self.window < 3 and not (by_regions or cosine or self.definition == "released-code"):
             raise ValueError("a window of 2 frames leaves no negatives: set it to 3 or more")
@@ -227,6 +229,11 @@ def temporal_terms(
             x.flatten(0, 1), y.flatten(0, 1), settings, temporal=True, generator=generator
         )
         return terms._replace(per_region=terms.per_region.reshape(-1, len(pairs), *layout))
+    if settings.temporal_negatives == "positions":
+        if x.shape[2] < 2:
+            raise StcclError("one region has no others to differ from", "Sample at least 2")
+        terms = contrast(x, y, region_weights(x, settings), settings.temperature)
+        return terms._replace(per_region=torch.unflatten(terms.per_region, 2, layout))
     x, y = _grouped(x, groups), _grouped(y, groups)
     terms = contrast(x, y, region_weights(x, settings), settings.temperature)
     return _ungrouped(terms, groups, len(pairs), layout)

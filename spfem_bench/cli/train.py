@@ -1,0 +1,143 @@
+"""``spfem-bench train``: learn the STCCL metric."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from spfem_bench.cli import options
+
+if TYPE_CHECKING:
+    from spfem_bench.stccl.train import Precision, Told
+
+
+@click.command()
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="TOML; without it the one of the shipped metric, metrics/stccl/puppets.toml.",
+)
+@click.option("--output", type=options.FOLDER, required=True, help="Folder of this training.")
+@click.option("--name", default="metric", show_default=True, help="Of the metric's files.")
+@click.option("--steps", type=click.IntRange(1), help="Instead of the configuration's.")
+@click.option("--device", help="cpu or cuda; without it what accelerate chooses.")
+@click.option(
+    "--precision",
+    type=click.Choice(["no", "bf16", "fp16"]),
+    default="no",
+    show_default=True,
+    help="Mixed precision of the heads.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=os.cpu_count() or 1,
+    show_default="all processors",
+    help="Processes that draw puppets.",
+)
+@click.option("--tensorboard", is_flag=True, help="Write logs to OUTPUT/logs.")
+@click.option("--fresh", is_flag=True, help="Begin anew, whatever the folder holds.")
+@options.weights_dir
+@options.quiet
+def train(
+    config: Path | None,
+    output: Path,
+    name: str,
+    steps: int | None,
+    device: str | None,
+    precision: str,
+    workers: int,
+    tensorboard: bool,
+    fresh: bool,
+    weights_dir: Path | None,
+    quiet: bool,
+) -> None:
+    """Learn the STCCL metric: mapping heads on a frozen backbone.
+
+    Writes OUTPUT/NAME.safetensors and its record NAME.json, without which
+    the metric is not used. An interrupted training goes on when the same
+    command is typed again, and ends with the same bytes on the CPU.
+
+    \b
+    The shipped metric again, in minutes:
+      spfem-bench train --name puppets --output puppets-metric
+    Several processes or devices:
+      accelerate launch --num_processes 2 -m spfem_bench train --output DIR
+    """  # noqa: D301  (click's mark for text that is not to be wrapped)
+    from spfem_bench.networks.weights import WeightsStore
+    from spfem_bench.stccl.config import default_config, read_config
+    from spfem_bench.stccl.train import Told
+    from spfem_bench.stccl.train import train as run
+
+    if device is not None:
+        options.check_device(device)
+        if device not in ("cpu", "cuda"):
+            raise click.BadParameter(
+                "allowed: cpu, cuda; choose among several by CUDA_VISIBLE_DEVICES",
+                param_hint="--device",
+            )
+    path = config or default_config()
+    chosen = read_config(path)
+    if steps is not None:
+        chosen = chosen.model_copy(update={"steps": steps})
+    try:
+        trained = run(
+            chosen, output, name=name, folder=path.parent,
+            weights=WeightsStore.locate(weights_dir), device=device,
+            precision=cast("Precision", precision), workers=workers, tensorboard=tensorboard,
+            fresh=fresh, told=Told() if quiet else _bars(),
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        raise click.ClickException(
+            f"interrupted; type the same command again to go on from the last checkpoint in "
+            f"{output}"
+        ) from None
+    # Of several processes, one speaks.
+    if int(os.environ.get("RANK", "0")) == 0:
+        click.echo(f"{trained.weights}: {trained.record['bytes'] / 1e6:.2f} MB")
+        click.echo(_table(trained.record["held_out"]))
+
+
+def _table(quality: dict[str, Any]) -> str:
+    """Return the final numbers as a table: similarity of corresponding and of other regions."""
+    from tabulate import tabulate
+
+    rows = []
+    for form in quality["trained"]:
+        for term in ("scc", "tcc"):
+            for state in ("untrained", "trained"):
+                found = quality[state][form][term]
+                stages = found["stages"]
+                rows.append([
+                    f"{term}-{form}", state, found["positive"], found["negative"],
+                    stages["positive"][-1], stages["negative"][-1],
+                ])  # fmt: skip
+    headers = ("", "", "positive", "negative", "positive, last stage", "negative, last stage")
+    return tabulate(rows, headers, floatfmt=".3f")
+
+
+def _bars() -> Told:
+    """Return a bar on standard error for each phase."""
+    from tqdm import tqdm
+
+    from spfem_bench.stccl.train import Told
+
+    bars: list[tqdm[Any]] = []
+
+    def begin(phase: str, parts: int, done: int) -> None:
+        for bar in bars:
+            bar.close()
+        # disable=None: no bars in a file or a pipe.
+        bars.append(tqdm(total=parts, initial=done, desc=phase, disable=None))
+
+    def part(loss: float | None) -> None:
+        bars[-1].update(1)
+        if loss is not None:
+            bars[-1].set_postfix(loss=f"{loss:.3f}", refresh=False)
+        if bars[-1].n == bars[-1].total:
+            bars[-1].close()
+
+    return Told(begin, part, lambda words: click.echo(words, err=True))
