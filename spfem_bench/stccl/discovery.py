@@ -204,6 +204,7 @@ def values(
     lenses: Sequence[Lens],
     *,
     definition: Definition = "paper",
+    seed: int = SEED,
     device: str = "cpu",
 ) -> Values:
     """Compare one pair and its controls at all stages.
@@ -213,6 +214,7 @@ def values(
         network: whose stages are compared.
         lenses: without heads, with a metric's, or both.
         definition: ``released-code`` for the authors' own (see `released`).
+        seed: of the positions that it samples.
         device: where it is computed.
 
     Returns:
@@ -240,7 +242,7 @@ def values(
             other = maps(pictures)
             for lens in lenses:
                 for stage, (x, y) in enumerate(zip(source, other, strict=True), start=1):
-                    for space, measure, alike in _compared(x, y, lens, stage, definition):
+                    for space, measure, alike in _compared(x, y, lens, stage, definition, seed):
                         key = lens.name, space, stage, measure
                         found[(*key, kind)] = alike.positive
                         if kind == "positive":
@@ -257,7 +259,7 @@ def values(
 
 
 def _compared(
-    x: Tensor, y: Tensor, lens: Lens, stage: int, definition: Definition
+    x: Tensor, y: Tensor, lens: Lens, stage: int, definition: Definition, seed: int
 ) -> Iterator[tuple[Space, Measure, _Alike]]:
     """Yield what one stage says of sequences ``(n, 5, C, H, W)``."""
     for space in SPACES:
@@ -270,7 +272,7 @@ def _compared(
             continue
         for measure in MEASURES:
             if definition == "released-code":
-                yield space, measure, _released(x, y, space, stage, head, measure)
+                yield space, measure, _released(x, y, space, stage, head, measure, seed)
             else:
                 yield space, measure, _dense(x, y, space, head, measure)
 
@@ -317,10 +319,16 @@ def _matrices(
 
 
 def _released(
-    x: Tensor, y: Tensor, space: Space, stage: int, head: Head | None, measure: Measure
+    x: Tensor,
+    y: Tensor,
+    space: Space,
+    stage: int,
+    head: Head | None,
+    measure: Measure,
+    seed: int,
 ) -> _Alike:
-    # The same places for all: controls differ from the positive by their frames alone.
-    generator = torch.Generator().manual_seed(SEED)
+    # The same places for a pair's controls: they differ from the positive by frames alone.
+    generator = torch.Generator().manual_seed(seed)
     height, width = x.shape[-2:]
     centres = rep.sample_centres(height, width, rep.CENTRES_PER_STAGE[stage - 1], generator)
     centres = centres.to(x.device)
@@ -457,7 +465,9 @@ def discover(
                     blank = torch.zeros(1, 3, SIZE, SIZE, device=device)
                     shapes = [tuple(m.shape[-2:]) for m in network.stages(blank)]
                 sizes = dict(enumerate(shapes, start=1))  # type: ignore[arg-type]
-            got = values(shown, network, lenses, definition=definition, device=device)
+            got = values(
+                shown, network, lenses, definition=definition, seed=SEED + index, device=device
+            )
             found.append((pair.emotion, len(shown.source), got))
         done()
     if not found:
