@@ -378,7 +378,7 @@ def test_wrong_options(strips: Strips, arguments: list[str], code: int, expected
     ("old", "new", "expected"),
     [
         ('"ned"]', '"nedd"]', "unknown method 'nedd'. Did you mean 'ned'?"),
-        ('"ned"]', '"eat"]', "has no published clips of 'eat'"),
+        ('"ned"]', '"eat"]', "has no clips of 'eat'"),
         ('"ned"]', '"stccl-ned"]', "'stccl-ned' is another name of 'stccl-vd-ned'"),
         ("strips = [", "stripes = [", "unknown protocol 'stripes'. Did you mean 'strips'?"),
         ('profile = "mini"', 'profile = "minni"', "Did you mean 'mini'?"),

@@ -253,7 +253,8 @@ def test_the_compact_profile_has_no_detector_and_says_what_to_type(tmp_path: Pat
 
 
 def test_a_protocol_that_needs_faces_found_refuses_the_compact_profile() -> None:
-    done = CliRunner().invoke(main, ["eval", "--method", "source", "--profile", "compact"])
+    asked = ["eval", "--method", "source", "--protocol", "stccl-page-ned", "--profile", "compact"]
+    done = CliRunner().invoke(main, asked)
     assert done.exit_code == 1
     assert "profile 'compact' has no detector" in done.output
     assert "--profile: light" in done.output

@@ -338,7 +338,7 @@ def test_sound_missing_or_clip_too_short_refuses_lip_sync_only(
     ("arguments", "expected"),
     [
         (["--method", "stcl-ned"], "Did you mean 'stccl-ned'?"),
-        (["--method", "eat"], "has no published clips of 'eat'"),
+        (["--method", "eat"], "has no clips of 'eat'"),
         (["--method", "ned", "--protocol", "minni"], "Did you mean 'mini'?"),
         (["--method", "ned", "--metrics", "lsed"], "Did you mean 'lse-d'?"),
         (["--method", "ned", "--profile", "lite"], "Did you mean 'light'?"),
@@ -400,7 +400,7 @@ def test_full_disk_is_one_line_and_leaves_no_half_file(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setenv("SPFEM_BENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("spfem_bench.features.store.os.replace", full)
+    monkeypatch.setattr("spfem_bench.files.os.replace", full)
     done = spfem_bench(*EVAL, "--method", "ned", "--metrics", "csim")
     assert done.code == 1
     assert "No space left on device" in done.err and "Free some space" in done.err
