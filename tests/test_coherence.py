@@ -508,3 +508,40 @@ real = "{speaker}/happy/1.00/029.mp4"
     assert len(record["items"][0]["metrics"]["tcc"]["positive"]) == 4
     done = CliRunner().invoke(main, [*command, "--metrics", "fad"])
     assert done.exit_code == 1 and "csim, scc, tcc" in done.output
+
+
+# ---- real clips ---------------------------------------------------------------------------
+
+
+def test_real_strips_are_put_in_step_and_exceed_another_speaker(
+    samples: Path, weights_folder: Path, tmp_path: Path
+) -> None:
+    work = Scorer(
+        Extractor(
+            profile_card("light"), WeightsStore.locate(weights_folder), FeatureStore(tmp_path)
+        )
+    )
+
+    def column(strip: str, number: int) -> Clip:
+        path = samples / f"stccl-page/video_result/{strip}.mp4"
+        return Clip.parse(f"{path}#xywh={256 * number},0,256,256&t=0,1.2")
+
+    source = column("M003_source_sad_033", 0)
+    outputs = {
+        "vd": column("M003_source_sad_033", 2),
+        "ned": column("M003_source_sad_033", 4),
+        "other speaker": column("W015_source_sad_028", 0),
+    }
+    assert work.ensure([(clip, Beside(source)) for clip in outputs.values()]) == {}
+    found: dict[tuple[str, str], CoherenceComponents] = {}
+    for name, clip in outputs.items():
+        arrays = work.load(clip, Beside(source))
+        assert arrays is not None
+        for space in coherence.NAMES:
+            found[name, space] = coherence.components(arrays, space, (1, 2, 3, 4))
+            assert max(abs(v) for v in found[name, space].elsewhere) <= 0.03
+    # Two frames at the strip's 30 a second are 1.7 at 25.
+    assert {found["vd", "spatial"].lag, found["ned", "spatial"].lag} <= {1, 2}
+    for space in coherence.NAMES:
+        vd, ned, other = (coherence.value(found[name, space]) for name in outputs)
+        assert min(vd, ned) > other + (0.2 if space == "spatial" else 0.03)

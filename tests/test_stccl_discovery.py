@@ -29,9 +29,10 @@ from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.reporting import discovery as reporting
 from spfem_bench.stccl import discovery
 from spfem_bench.stccl import representations as rep
-from spfem_bench.stccl.backbone import backbone
+from spfem_bench.stccl.backbone import STAGES, backbone
 from spfem_bench.stccl.contrast import ContrastSettings, released_terms
 from spfem_bench.stccl.discovery import Lens, Row, discover, released, stand_in, starts, wrong_times
+from spfem_bench.stccl.metric import FormSettings, Heads, backbone_record, write_checkpoint
 from spfem_bench.stccl.pairs import Held, Pair, Puppet, true_frames
 from spfem_bench.stccl.scoring import Scorer
 
@@ -344,6 +345,49 @@ def test_correlate_on_folders(
     ):
         done = CliRunner().invoke(main, [*command, *wrong])
         assert done.exit_code == 2 and words in done.output
+
+
+def test_both_commands_look_through_a_learnt_metric(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    record = {
+        "backbone": backbone_record("compact-identity"),
+        "forms": {"vd": FormSettings(contrast=ContrastSettings())},
+    }
+    heads = Heads(STAGES["compact-identity"])
+    write_checkpoint(Path("mine.safetensors"), {"vd": heads}, record)
+    source, target = map(str, folders)
+    through = ["--aligned", "--metric", "mine.safetensors", "-q"]
+    done = CliRunner().invoke(
+        main, ["correlate", "--source", source, "--target", target, *through, "--windows", "1"]
+    )
+    assert done.exit_code == 0, done.output
+    rows = list(csv.DictReader(Path("discovery.csv").read_text().splitlines()))
+    assert {r["network"] for r in rows} == {"untrained", "mine"}
+    done = CliRunner().invoke(main, ["correlate", *through, "--network", "mobilefacenet"])
+    assert done.exit_code == 2 and "leave --network out" in done.output
+    done = CliRunner().invoke(main, ["correlate", *through, "--form", "cm"])
+    assert done.exit_code == 1 and "no form 'cm'" in done.output
+    scores = []
+    for more in ([], through[1:3]):
+        done = CliRunner().invoke(
+            main,
+            ["score", "--source", source, "--generated", target, "--aligned", "-q",
+             "-o", "s.csv", *more],
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+        found = csv.DictReader(Path("s.csv").read_text().splitlines())
+        scores.append([float(r["positive"]) for r in found])
+    assert np.abs(np.subtract(*scores)).min() > 1e-6
+    record["forms"] = {"cm": FormSettings(contrast=ContrastSettings(form="cm"))}
+    write_checkpoint(Path("other.safetensors"), {"cm": heads}, record)
+    done = CliRunner().invoke(
+        main, ["score", "--source", source, "--generated", target, "--aligned", "-q",
+               "--metric", "other.safetensors"],
+    )  # fmt: skip
+    assert done.exit_code == 1 and "no form 'vd'" in done.output
 
 
 def test_correlate_on_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

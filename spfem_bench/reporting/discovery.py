@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from spfem_bench.files import write_atomically
 from spfem_bench.reporting.validation_figure import INK, STYLE
-from spfem_bench.stccl.discovery import AVERAGE, Kind, Measure, Row
+from spfem_bench.stccl.discovery import AVERAGE, SPACES, Kind, Measure, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,10 @@ def table(rows: Sequence[Row], measure: Measure = "cosine", style: str = "simple
         if row.measure == measure and row.emotion == AVERAGE:
             cells.setdefault((row.network, row.space, row.stage), {})[row.kind] = row
     lines = []
-    for (network, space, stage), of in cells.items():
+    networks = list(dict.fromkeys(network for network, _, _ in cells))
+    order = sorted(cells, key=lambda k: (networks.index(k[0]), SPACES.index(k[1]), k[2]))
+    for network, space, stage in order:
+        of = cells[network, space, stage]
         lines.append(
             [network, space, stage]
             + [_number(of.get(k)) for k in ("positive", "elsewhere", "near")]
