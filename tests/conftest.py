@@ -17,6 +17,7 @@ from spfem_bench.pinned import sha256_of
 
 # As the command line does, before torch is imported: waiting threads must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SPFEM_BENCH_TEST_MATERIAL", ROOT.parent / "shared"))

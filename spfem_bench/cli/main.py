@@ -63,6 +63,8 @@ def main() -> None:
     """  # noqa: D301  (click's mark for text that is not to be wrapped)
     # Threads of torch that wait must not spin: on a busy machine that is five times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # FAD's matrices are too small to share: OpenBLAS would spend its time on waiting.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 main.add_command(evaluate)
