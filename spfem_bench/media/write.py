@@ -63,8 +63,9 @@ def write_clip(path: Path, frames: Iterable[Frame], samples: npt.NDArray[np.int1
         node = graph.output(
             video.filter("scale", flags="bicubic+accurate_rnd+full_chroma_int+bitexact"),
             ffmpeg.local_input(sound), str(made), vcodec="libx264", crf=QUALITY,
-            preset="veryfast", pix_fmt="yuv420p", threads=1, acodec="flac", strict=-2, movflags="faststart",
-            map_metadata=-1, fflags="+bitexact", **{"flags:v": "+bitexact", "flags:a": "+bitexact"},
+            preset="veryfast", pix_fmt="yuv420p", threads=1, acodec="flac", strict=-2,
+            movflags="faststart", map_metadata=-1, fflags="+bitexact",
+            **{"flags:v": "+bitexact", "flags:a": "+bitexact"},
         )  # fmt: skip
         with ffmpeg.decoding(node, path, iter(raw())):
             pass
