@@ -213,7 +213,7 @@ def measure(given: argparse.Namespace) -> None:
             workers=given.workers,
             batch_size=given.batch_size,
         )
-    assert not here.refused, here.refused
+    assert not here.refused, here.refused[0]
     rows = {"/".join(key): [r.value, r.low, r.high] for key, r in here.rows.items()}
     given.measure.write_text(json.dumps({"rows": rows, "state": state()}))
 
@@ -306,7 +306,11 @@ def main() -> None:
     table = []
     for variant in rest:
         began = time.perf_counter()
-        found = run(variant, arguments)
+        try:
+            found = run(variant, arguments)
+        except subprocess.CalledProcessError:  # its own words are on standard error
+            table.append([variant.name, "–", *("–" for _ in largest), "failed"])
+            continue
         seen = deviations(found["rows"], first["rows"])
         moved = sum(found["rows"][k] != first["rows"][k] for k in first["rows"])
         changed = {k: v for k, v in found["state"].items() if v != first["state"].get(k)}
