@@ -100,11 +100,20 @@ class FormSettings(Strict):
         contrast: the arithmetic.
         spatial_centres: regions sampled at each stage for SCC.
         temporal_centres: regions sampled at each stage for TCC.
+        learning_temperature: tau while heads are learnt, where it is another than in use.
     """
 
     contrast: ContrastSettings
     spatial_centres: tuple[int, int, int, int] = rep.CENTRES_PER_STAGE
     temporal_centres: tuple[int, int, int, int] = rep.CENTRES_PER_STAGE
+    learning_temperature: float | None = pydantic.Field(default=None, gt=0, allow_inf_nan=False)
+
+    def learning(self) -> FormSettings:
+        """Return the settings that hold while heads are learnt."""
+        if self.learning_temperature is None:
+            return self
+        warmer = self.contrast.model_copy(update={"temperature": self.learning_temperature})
+        return self.model_copy(update={"contrast": warmer})
 
 
 class MetricRecord(Strict):

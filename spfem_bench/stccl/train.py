@@ -92,7 +92,7 @@ class Learner(nn.Module):
 
     def __init__(self, channels: Sequence[int], forms: Mapping[Any, FormSettings]) -> None:
         super().__init__()
-        self.forms = dict(forms)
+        self.forms = {form: settings.learning() for form, settings in forms.items()}
         self.heads = nn.ModuleDict({form: Heads(channels) for form in forms})
 
     def forward(self, samples: dict[str, Sample]) -> dict[str, dict[str, Tensor]]:
@@ -352,6 +352,8 @@ def train(
         told = Told()
     making._check_writable(output)
     began = time.monotonic()
+    # Now: files may have changed by the time that it ends.
+    source = {"commit": making._commit(), "code": code_digest()}
     eyes = load_backbone(
         backbone_record(
             config.backbone.network, size=config.backbone.size, colour=config.backbone.colour
@@ -407,8 +409,7 @@ def train(
             "precision": precision,
             "threads": torch.get_num_threads(),
             "software": {"python": platform.python_version(), **making._versions(SOFTWARE)},
-            "commit": making._commit(),
-            "code": code_digest(),
+            **source,
         },
     }
     path = output / f"{name}.safetensors"
@@ -564,7 +565,7 @@ def evaluate(
 
     Args:
         windows: to be looked at.
-        forms: how each form compares.
+        forms: how each form compares; the loss is the one that is learnt by.
         heads: of each form; without them features as they are.
 
     Returns:
@@ -578,7 +579,8 @@ def evaluate(
         chosen = torch.arange(at, min(at + size, len(windows)))
         samples = windows.sample(chosen, dict(forms), centres)
         for form, sample in samples.items():
-            named = sample_parts(sample, forms[form], heads[form] if heads is not None else None)
+            own = heads[form] if heads is not None else None
+            named = sample_parts(sample, forms[form].learning(), own)
             for key, value in named.items():
                 share = len(chosen) / len(windows)
                 totals[form][key] = totals[form].get(key, 0.0) + float(value) * share

@@ -1,0 +1,215 @@
+"""Training steps per second and peak memory, beside a plain implementation of the same arithmetic.
+
+    python benchmarks/stccl_training.py [--steps 20] [--device cpu] [--threads 1]
+
+The plain one goes layer by layer, pair by pair, frame by frame and region by region, as the
+authors' released code does, and runs the backbone for each pair of pictures. Both see the same
+windows and regions with the same first heads: their losses are compared first. Each row runs in
+a process of its own; drawing is not counted. Memory is the whole process's on the CPU, that of
+tensors on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+from torch import Tensor, nn
+
+from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.stccl import representations as rep
+from spfem_bench.stccl.backbone import Backbone, backbone
+from spfem_bench.stccl.config import TrainConfig, default_config, read_config
+from spfem_bench.stccl.contrast import ContrastSettings
+from spfem_bench.stccl.train import (
+    Learner,
+    batch_of,
+    centres_of,
+    chance,
+    find_data,
+    standardise,
+)
+from spfem_bench.stccl.windows import Windows, choose_windows
+
+ROWS = {
+    "batched, maps in memory": "maps",
+    "batched, backbone at each step": "pictures",
+    "plain, maps in memory": "maps",
+    "plain, backbone at each step": "pictures",
+}
+
+
+def cosines(x: list[Tensor], y: list[Tensor], head: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return cosines of mapped vectors, (K, K), and the mapped vectors of x."""
+    a, b = head(torch.stack(x)), head(torch.stack(y))
+    unit_a, unit_b = (v / v.norm(dim=1, keepdim=True).clamp_min(1e-6) for v in (a, b))
+    return unit_a @ unit_b.T, a
+
+
+def info_nce(alike: Tensor, size: Tensor, settings: ContrastSettings) -> Tensor:
+    """Return the weighted loss of each row of cosines, (K,)."""
+    weight = settings.strength * size.detach().sigmoid() ** settings.power
+    target = torch.arange(len(alike), device=alike.device)
+    loss = nn.functional.cross_entropy(alike / settings.temperature, target, reduction="none")
+    return weight * loss
+
+
+def by_matrix(
+    x: list[Tensor], y: list[Tensor], head: nn.Module, settings: ContrastSettings
+) -> Tensor:
+    """Return the losses of one correlation matrix's rows, (K,)."""
+    grams = []
+    for vectors in (x, y):
+        mapped = head(torch.stack(vectors))
+        mapped = mapped / mapped.norm(dim=1, keepdim=True).clamp_min(1e-6)
+        grams.append(mapped @ mapped.T)
+    size = torch.stack([
+        torch.stack([2 - 2 * grams[0][i, j] for j in range(len(x)) if j != i]).clamp_min(0).mean()
+        for i in range(len(x))
+    ]).sqrt()  # fmt: skip
+    itself = torch.eye(len(x), dtype=torch.bool, device=size.device)
+    rows = []
+    for gram in grams:
+        others = gram.masked_fill(itself, 0)
+        mean = others.sum(1, keepdim=True) / (len(x) - 1)
+        centred = (others - mean).masked_fill(itself, 0)
+        rows.append(centred / centred.norm(dim=1, keepdim=True).clamp_min(1e-5))
+    return info_nce(rows[0] @ rows[1].T, size, settings)
+
+
+def plain(windows: Windows, learner: Learner, batch: Tensor, centres: dict) -> Tensor:  # type: ignore[type-arg]
+    """Return the loss of one step, one thing after the other."""
+    total: list[Tensor] = []
+    maps: list[list[list[Tensor]]] = [[[] for _ in range(4)] for _ in batch]  # [b][stage][t]
+    for b, number in enumerate(batch):
+        for t in range(windows.frames):
+            if windows.whole is None:
+                found = [rows[number, :, t].float() for rows in windows.rows]
+            else:
+                device = next(windows.eyes.parameters()).device
+                pair = windows.whole[number, :, t].to(device).float() / 127.5 - 1
+                with torch.no_grad():
+                    found = [rep.region_rows(m) for m in windows.eyes.stages(pair)]
+            for stage, rows in enumerate(found):
+                height, width = windows.sizes[stage]
+                device = next(windows.eyes.parameters()).device
+                maps[b][stage].append(rows.to(device).reshape(2, height, width, -1))
+    for form, settings in learner.forms.items():
+        how, heads = settings.contrast, learner.heads[form]
+        for stage in range(4):
+            space, in_time = heads.spatial[stage], heads.temporal[stage]
+            spatial: list[Tensor] = []
+            temporal: list[Tensor] = []
+            for sequence in (frames[stage] for frames in maps):
+                for x, y in sequence:
+                    where = centres[form][0][stage].tolist()
+                    if form == "cm":
+                        a, b = ([m[r, c] for r, c in where] for m in (x, y))
+                        spatial.append(by_matrix(a, b, space, how))
+                        continue
+                    near = [(r, c, r + d, c + e) for r, c in where for d, e in rep.STEPS[8]]
+                    a, b = ([m[r, c] - m[p, q] for r, c, p, q in near] for m in (x, y))
+                    alike, mapped = cosines(a, b, space)
+                    spatial.append(info_nce(alike, mapped.square().mean(1).sqrt(), how))
+                where = centres[form][1][stage].tolist()
+                if form == "cm":
+                    for r, c in where:
+                        a, b = ([m[side, r, c] for m in sequence] for side in (0, 1))
+                        temporal.append(by_matrix(a, b, in_time, how))
+                    continue
+                for i, j in rep.frame_pairs(len(sequence), how.pairs).tolist():
+                    before, after = sequence[i], sequence[j]
+                    a, b = ([before[s, r, c] - after[s, r, c] for r, c in where] for s in (0, 1))
+                    alike, mapped = cosines(a, b, in_time)
+                    temporal.append(info_nce(alike, mapped.square().mean(1).sqrt(), how))
+            total += [torch.cat(spatial).mean() / 4, torch.cat(temporal).mean() / 4]
+    return torch.stack(total).sum()
+
+
+def batched(windows: Windows, learner: Learner, batch: Tensor, centres: dict) -> Tensor:  # type: ignore[type-arg]
+    """Return the loss of one step, as the product computes it."""
+    parts = learner(windows.sample(batch, learner.forms, centres))
+    return torch.stack([named["loss"] for named in parts.values()]).sum()
+
+
+def prepared(config: TrainConfig, cache: str, device: str) -> tuple[Backbone, Windows, Learner]:
+    """Draw one speaker's windows and make the first heads."""
+    eyes = backbone(config.backbone.network, WeightsStore(), device=device)
+    found = find_data(config, Path(), WeightsStore()).train
+    windows = Windows(found, choose_windows(found, config.frames, 1), config.frames, eyes,
+                      cache=cache)  # fmt: skip
+    torch.manual_seed(config.seed)
+    learner = Learner(eyes.channels, config.forms)
+    standardise(learner.to(device), windows, config.seed)
+    return eyes, windows, learner
+
+
+def measure(row: str, steps: int, device: str) -> dict[str, float]:
+    """Train in this process; return steps per second, peak memory in MB, and the first loss."""
+    config = read_config(default_config())
+    config = config.model_copy(
+        update={"data": config.data.model_copy(update={"speakers": 1, "held_out": 1, "checked": 1})}
+    )
+    _, windows, learner = prepared(config, ROWS[row], device)
+    optimiser = torch.optim.Adam(learner.parameters(), lr=config.rate)
+    one: Callable[..., Tensor] = plain if row.startswith("plain") else batched
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+    first = began = 0.0
+    for step in range(steps + 2):
+        if step == 2:  # two to warm up
+            began = time.perf_counter()
+        centres = centres_of(
+            windows.sizes, config.forms, "sampled", chance(config.seed, "centres", step)
+        )
+        batch = batch_of(step, config.batch, len(windows), config.seed)
+        loss = one(windows, learner, batch, centres)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        first = first or float(loss.detach())
+    rate = steps / (time.perf_counter() - began)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if device != "cpu":
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    return {"rate": rate, "peak": peak, "loss": first}
+
+
+def main() -> None:
+    """Measure each row in a process of its own and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    if given.row:
+        print(json.dumps(measure(given.row, given.steps, given.device)))
+        return
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    found = {}
+    for row in ROWS:
+        arguments = [sys.executable, __file__, "--row", row, "--steps", str(given.steps),
+                     "--device", given.device, "--threads", str(given.threads)]  # fmt: skip
+        done = subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True)
+        found[row] = json.loads(done.stdout.splitlines()[-1])
+    losses = [values["loss"] for values in found.values()]
+    assert max(losses) - min(losses) < 5e-3 * losses[0], losses  # half precision moves it that much
+    slowest = found["plain, backbone at each step"]["rate"]
+    rows = [(row, v["rate"], v["rate"] / slowest, v["peak"], v["loss"]) for row, v in found.items()]
+    headers = ("", "steps/s", "times", "peak MB", "first loss")
+    print(tabulate(rows, headers, floatfmt=("", ".2f", ".1f", ".0f", ".4f")))
+
+
+if __name__ == "__main__":
+    main()
