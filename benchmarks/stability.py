@@ -6,8 +6,8 @@ Threads, processes, batch sizes and the processor's instruction sets are varied,
 each in a process of its own with clips rendered and features computed anew. The
 tables show how far each metric's numbers (values and ends of intervals) lie from
 those of the first variant, and what each variable did to the libraries: one that
-changed nothing measures nothing, and is marked so. The tolerances of
-reference_results/measured/NAME.toml are ten times the largest deviation.
+changed nothing measures nothing, and is marked so. The tolerances it proposes
+are ten times the largest deviation.
 
 An older processor is imitated by what the libraries may use of this one. That
 is not another make of processor. Other versions of programs are measured when
@@ -37,7 +37,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 FACTOR = 10
-"""A tolerance is so many times the largest deviation seen."""
+"""A proposed tolerance is so many times the largest deviation seen."""
 
 FLOOR = 1e-6
 """No tolerance is smaller: the references are written with eight digits."""
