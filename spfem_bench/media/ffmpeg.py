@@ -81,11 +81,13 @@ def probe(path: Path) -> MediaInfo:
     _refuse_cut_mp4(path)
     # Anchored to ffmpeg's indents: a title of the file's own may imitate its words.
     # A cover picture is a video stream of one frame, marked so.
-    stream = r"(?m)^  Stream #0:\d+[^\n]*?: "
+    # Before version 5 they are four spaces, since then two.
+    stream = r"(?m)^(?:  ){1,2}Stream #0:\d+[^\n]*?: "
     video = re.search(stream + r"Video: (?![^\n]*attached pic)[^\n]*?, (\d+)x(\d+)", said)
     size = (int(video[1]), int(video[2])) if video else None
     turned = r"(?im)^      display ?matrix: rotation of -?(90|270)\."
-    if video and size and re.search(turned, said[video.end() :].split("\n  Stream #0:")[0]):
+    own = re.split(r"\n(?:  ){1,2}Stream #0:", said[video.end() :])[0] if video else ""
+    if size and re.search(turned, own):
         size = size[::-1]
     return MediaInfo(size, re.search(stream + "Audio: ", said) is not None)
 
