@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import NamedTuple
 
 import numpy as np
@@ -100,6 +102,18 @@ def _pictures(job: tuple[Pair, list[int], int, int]) -> npt.NDArray[np.uint8]:
     return pictures(*job)
 
 
+def _end_with_parent() -> None:
+    """Let a worker end when its parent was killed; it would wait for work for ever."""
+
+    def watch() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 class Windows:
     """Windows whose regions can be drawn at any step.
 
@@ -167,7 +181,8 @@ class Windows:
             yield from map(_pictures, jobs)
             return
         # spawn: a fork of a process that has started torch's threads may hang.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        context = get_context("spawn")
+        with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
             try:
                 # A few at a time, or all pictures would wait in memory for the backbone.
                 for k in range(0, len(jobs), PIECE * workers):
