@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from spfem_bench.definitions import cards
 from spfem_bench.definitions.cards import Kind, builtin_folder, load, names
 from spfem_bench.definitions.clips import Clip, Crop, inside
+from spfem_bench.definitions.measured import MeasuredCard
 from spfem_bench.definitions.metrics import (
     STAGES,
     MetricCard,
@@ -52,6 +53,7 @@ MODELS = {
     Kind.DATASET: DatasetCard,
     Kind.METHOD: MethodCard,
     Kind.PUBLISHED: PublishedCard,
+    Kind.MEASURED: MeasuredCard,
 }
 PROTOCOLS = {
     "stccl-page-ned": 13,
