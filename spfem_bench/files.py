@@ -49,3 +49,17 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     with atomic_file(path) as file:
         file.write(content)
+
+
+def check_writable(folder: Path) -> None:
+    """Find out now, not after an hour's work, whether files can be written to a folder.
+
+    Raises:
+        StorageError: the folder cannot be made or written.
+    """
+    probe = folder / f".writable-{uuid.uuid4().hex}"
+    try:
+        write_atomically(probe, b"")
+    except StorageError as error:
+        raise StorageError(error.problem.replace(str(probe), str(folder)), error.remedy) from None
+    probe.unlink(missing_ok=True)

@@ -102,7 +102,7 @@ def test_landmarks_lie_where_the_picture_has_them(puppets: World) -> None:
     errors = []
     for speaker in ("P014", "P040", "P001", "P002", "P005"):
         take = World(size=256).take(speaker, "surprised", "028")
-        take._eyes[:] = 0  # looking ahead, no blink
+        take.eyes[:] = 0  # looking ahead, no blink
         for index in (5, 20, 35):
             picture = take.frame(index).astype(float).sum(2)
             points = take.landmarks[index]

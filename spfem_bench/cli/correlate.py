@@ -146,10 +146,9 @@ def correlate(
 
     from spfem_bench.definitions.metrics import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
-    from spfem_bench.evaluation.record import check_writable
     from spfem_bench.features.extract import Extractor, Progress
     from spfem_bench.features.store import FeatureStore
-    from spfem_bench.files import write_atomically
+    from spfem_bench.files import check_writable, write_atomically
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import discovery as reporting
     from spfem_bench.stccl.discovery import Lens, discover

@@ -116,6 +116,7 @@ def evaluate(
     from spfem_bench.evaluation.run import evaluate as run
     from spfem_bench.features.extract import Extractor, Progress
     from spfem_bench.features.store import FeatureStore
+    from spfem_bench.files import check_writable
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting.tables import comparison, score_lines
 
@@ -151,9 +152,9 @@ def evaluate(
             continue
         networks, name = plan.profile, plan.protocol.name
         path = records.record_path(results, name, plan.method.name, networks.name)
-        records.check_writable(path.parent)
+        check_writable(path.parent)
         store = FeatureStore.locate()
-        records.check_writable(store.folder)
+        check_writable(store.folder)
         extractor = Extractor(
             networks,
             weights,

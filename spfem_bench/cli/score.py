@@ -84,10 +84,9 @@ def score(
     from spfem_bench.definitions.clips import Clip
     from spfem_bench.definitions.metrics import profile_card
     from spfem_bench.evaluation.pairing import same_names
-    from spfem_bench.evaluation.record import check_writable
     from spfem_bench.features.extract import Extractor, Progress
     from spfem_bench.features.store import FeatureStore
-    from spfem_bench.files import write_atomically
+    from spfem_bench.files import check_writable, write_atomically
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import heatmaps as reporting
     from spfem_bench.stccl.scoring import Beside, Scorer, described

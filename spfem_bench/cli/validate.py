@@ -137,6 +137,7 @@ def validate(
     from spfem_bench.evaluation.validate import plan_validation
     from spfem_bench.features.extract import Extractor
     from spfem_bench.features.store import FeatureStore
+    from spfem_bench.files import check_writable
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import validation as reporting
 
@@ -179,7 +180,7 @@ def validate(
         picture = _picture(output, name, several=len(plans) > 1)
         store = FeatureStore.locate()
         for folder in (path.parent, store.folder, *([picture.parent] if picture else [])):
-            records.check_writable(folder)
+            check_writable(folder)
         extractor = Extractor(
             networks,
             weights,

@@ -17,9 +17,10 @@ from pathlib import Path
 from spfem_bench.definitions.clips import inside
 from spfem_bench.demo.face import LANDMARKS
 from spfem_bench.demo.speech import VISEMES
-from spfem_bench.demo.world import FRAME_RATE, Take, World
+from spfem_bench.demo.world import Take, World
 from spfem_bench.errors import CardError
 from spfem_bench.files import write_atomically
+from spfem_bench.media.video import FRAME_RATE
 from spfem_bench.media.write import write_clip
 from spfem_bench.pinned import sha256_of
 

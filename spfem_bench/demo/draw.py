@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.demo.face import Colour, Geometry, Look, Points, closed
+from spfem_bench.demo.face import Colour, Geometry, Look, Points, closed, surface
+from spfem_bench.faces.crop import opencv
+from spfem_bench.media.video import Frame
 
-Frame = npt.NDArray[np.uint8]
 OVERSAMPLING = 2
 _SHIFT = 4  # polygons are given in sixteenths of a pixel
-
-
-@cache
-def _cv2() -> Any:
-    import cv2
-
-    cv2.setNumThreads(1)
-    return cv2
 
 
 class Painter:
@@ -77,7 +69,7 @@ class Painter:
         Returns:
             uint8 (size, size, 3), RGB.
         """
-        cv2 = _cv2()
+        cv2 = opencv()
         canvas = self.backdrop.copy()
         self._hair_behind(canvas, g)
         self._body(canvas, g)
@@ -98,7 +90,7 @@ class Painter:
         return np.asarray(np.clip(small + grain + 0.5, 0, 255), np.uint8)
 
     def _light(self, canvas: Frame, g: Geometry, brightness: float) -> None:
-        cv2 = _cv2()
+        cv2 = opencv()
         x, y = g.pose.project(np.zeros((1, 2)))[0]
         move = np.array([[1, 0, x - self.side], [0, 1, y - self.side]], np.float32)
         lit = cv2.warpAffine(
@@ -108,18 +100,18 @@ class Painter:
         cv2.multiply(canvas, cv2.merge(parts), dst=canvas, dtype=cv2.CV_8U)
 
     def _fill(self, canvas: Frame, points: Points, colour: Colour) -> None:
-        cv2 = _cv2()
+        cv2 = opencv()
         fixed = np.round(points * (1 << _SHIFT)).astype(np.int32)
         cv2.fillPoly(canvas, [fixed], colour, cv2.LINE_AA, _SHIFT)
 
     def _stroke(self, canvas: Frame, points: Points, colour: Colour, width: float) -> None:
-        cv2 = _cv2()
+        cv2 = opencv()
         fixed = np.round(points * (1 << _SHIFT)).astype(np.int32)
         thick = max(1, round(width * self.unit))
         cv2.polylines(canvas, [fixed], False, colour, thick, cv2.LINE_AA, _SHIFT)
 
     def _disc(self, canvas: Frame, centre: Points, radius: float, colour: Colour) -> None:
-        cv2 = _cv2()
+        cv2 = opencv()
         x, y = np.round(centre * (1 << _SHIFT)).astype(int)
         cv2.circle(canvas, (int(x), int(y)), round(radius * (1 << _SHIFT)), colour, -1,
                    cv2.LINE_AA, _SHIFT)  # fmt: skip
@@ -131,7 +123,7 @@ class Painter:
         """Blend a blurred area (or with *width*, a blurred line) into the canvas."""
         if alpha <= 0.01:
             return
-        cv2 = _cv2()
+        cv2 = opencv()
         reach = int(3 * spread * self.unit + width * self.unit) + 2
         x0, y0 = np.maximum(np.floor(points.min(0)).astype(int) - reach, 0)
         x1, y1 = np.minimum(np.ceil(points.max(0)).astype(int) + reach, self.side)
@@ -202,24 +194,16 @@ class Painter:
         top = np.concatenate([c["lip_top_out"], c["lip_top_in"][::-1]])
         self._fill(canvas, top, _mix(look.lips, (60, 10, 20), 0.2))
         self._soft(canvas, c["lip_shine"], _mix(look.lips, (255, 235, 230), 0.6), 0.5, 0.025, 0.03)
-        x0, y0 = np.floor(c["mouth"].min(0)).astype(int) - 2
-        x1, y1 = np.ceil(c["mouth"].max(0)).astype(int) + 3
-        x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, self.side), min(y1, self.side)
-        if g.looks["gap"] > 0.008 and x1 > x0 and y1 > y0:
-            corner = np.array([x0, y0])
-            inner = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
-            inner[:] = (52, 14, 18)
-            self._fill(inner, c["tongue"] - corner, (176, 82, 84))
-            self._fill(inner, c["teeth_lower"] - corner, (206, 198, 186))
-            self._fill(inner, c["teeth"] - corner, (240, 236, 226))
-            mask = np.zeros(inner.shape[:2], np.uint8)
-            self._fill(mask, c["mouth"] - corner, (255, 255, 255))
-            weight = mask.astype(np.float32)[:, :, None] / 255
+        if g.looks["gap"] > 0.008:
+
+            def inside(patch: Frame, corner: Points) -> None:
+                patch[:] = (52, 14, 18)
+                self._fill(patch, c["tongue"] - corner, (176, 82, 84))
+                self._fill(patch, c["teeth_lower"] - corner, (206, 198, 186))
+                self._fill(patch, c["teeth"] - corner, (240, 236, 226))
+
             # The lip's shadow on the teeth.
-            fall = np.clip((np.arange(y0, y1) - c["lip_top_in"][12, 1]) / (0.09 * self.unit), 0, 1)
-            inner = inner * (0.62 + 0.38 * fall[:, None, None])
-            part = canvas[y0:y1, x0:x1]
-            part[:] = (part + (inner - part) * weight + 0.5).astype(np.uint8)
+            self._behind(canvas, c["mouth"], inside, c["lip_top_in"][12, 1], 0.09, 0.62)
         dark = _mix(look.lips, (40, 6, 10), 0.62)
         self._stroke(canvas, c["lip_top_in"], dark, 0.018)
         if g.looks["gap"] > 0.02:
@@ -231,33 +215,19 @@ class Painter:
             eye, lid = c[f"eye_{name}"], c[f"lid_{name}"]
             socket = np.concatenate([c[f"crease_{name}"], c[f"under_{name}"][::-1]])
             self._soft(canvas, socket, _mix(look.skin, (90, 40, 40), 0.5), 0.5, 0.05)
-            x0, y0 = np.floor(eye.min(0)).astype(int) - 2
-            x1, y1 = np.ceil(eye.max(0)).astype(int) + 3
-            corner = np.array([x0, y0])
-            ball = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
-            ball[:] = (236, 234, 230)
-            radius = g.looks["iris"]
-            centre = c[f"iris_{name}"][0] - corner
-            self._disc(ball, centre, radius, _mix(look.iris, (10, 8, 8), 0.55))
-            self._disc(ball, centre, radius * 0.86, look.iris)
-            self._disc(
-                ball,
-                centre + np.array([0, radius * 0.3]),
-                radius * 0.55,
-                _mix(look.iris, (255, 240, 200), 0.25),
-            )
-            self._disc(ball, centre, radius * 0.46, (12, 10, 12))
-            self._disc(
-                ball, centre + radius * np.array([-0.34, -0.38]), radius * 0.22, (255, 255, 255)
-            )
-            mask = np.zeros(ball.shape[:2], np.uint8)
-            self._fill(mask, eye - corner, (255, 255, 255))
-            weight = mask.astype(np.float32)[:, :, None] / 255
-            top = lid[:, 1].min()
-            fall = np.clip((np.arange(y0, y1) - top) / (0.085 * self.unit), 0, 1)
-            shaded = ball * (0.66 + 0.34 * fall[:, None, None])
-            part = canvas[y0:y1, x0:x1]
-            part[:] = (part + (shaded - part) * weight + 0.5).astype(np.uint8)
+
+            def ball(patch: Frame, corner: Points, name: str = name) -> None:
+                radius, centre = g.looks["iris"], c[f"iris_{name}"][0] - corner
+                low, high = np.array([0, radius * 0.3]), radius * np.array([-0.34, -0.38])
+                patch[:] = (236, 234, 230)
+                self._disc(patch, centre, radius, _mix(look.iris, (10, 8, 8), 0.55))
+                self._disc(patch, centre, radius * 0.86, look.iris)
+                glow = _mix(look.iris, (255, 240, 200), 0.25)
+                self._disc(patch, centre + low, radius * 0.55, glow)
+                self._disc(patch, centre, radius * 0.46, (12, 10, 12))
+                self._disc(patch, centre + high, radius * 0.22, (255, 255, 255))
+
+            self._behind(canvas, eye, ball, lid[:, 1].min(), 0.085, 0.66)
             crease = _mix(look.skin, (70, 25, 20), 0.55)
             self._stroke(canvas, c[f"crease_{name}"][2:-1], crease, 0.014)
             self._stroke(canvas, c[f"under_{name}"], _mix(look.skin, (80, 30, 25), 0.5), 0.014)
@@ -267,6 +237,30 @@ class Painter:
             self._soft(
                 canvas, c[f"bag_{name}"], _mix(look.skin, (80, 30, 30), 0.6), bag, 0.02, 0.02
             )
+
+    def _behind(
+        self, canvas: Frame, opening: Points, paint: Callable[[Frame, Points], None],
+        top: float, depth: float, dark: float,
+    ) -> None:  # fmt: skip
+        """Show through an opening of the skin what lies behind it, shadowed from the top.
+
+        *paint* fills a patch, given where its corner lies; at *top* the patch is as bright
+        as *dark* says, *depth* (half face widths) below it is in full light.
+        """
+        x0, y0 = np.maximum(np.floor(opening.min(0)).astype(int) - 2, 0)
+        x1, y1 = np.minimum(np.ceil(opening.max(0)).astype(int) + 3, self.side)
+        if x1 <= x0 or y1 <= y0:
+            return
+        corner = np.array([x0, y0])
+        patch = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
+        paint(patch, corner)
+        mask = np.zeros(patch.shape[:2], np.uint8)
+        self._fill(mask, opening - corner, (255, 255, 255))
+        weight = mask.astype(np.float32)[:, :, None] / 255
+        fall = np.clip((np.arange(y0, y1) - top) / (depth * self.unit), 0, 1)
+        shaded = patch * (dark + (1 - dark) * fall[:, None, None])
+        part = canvas[y0:y1, x0:x1]
+        part[:] = (part + (shaded - part) * weight + 0.5).astype(np.uint8)
 
     def _nose_and_folds(self, canvas: Frame, g: Geometry) -> None:
         look, c, v = self.look, g.contours, g.looks
@@ -344,10 +338,7 @@ class Painter:
         ring = np.concatenate([right, np.array(lines[look.hair_style]), left])
         outer = np.isin(np.arange(len(ring)), [*range(5), *range(len(ring) - 4, len(ring))])
         flat = np.c_[ring, np.where(outer, -0.05, 0.0)]
-        surface = 0.75 * np.sqrt(
-            np.clip(1 - (ring[:, 0] / 1.25) ** 2 - (ring[:, 1] / 1.7) ** 2, 0, 1)
-        )
-        flat[:, 2] += surface * np.where(outer, 0.3, 1.0)
+        flat[:, 2] += surface(ring[:, 0], ring[:, 1]) * np.where(outer, 0.3, 1.0)
         points = closed(g.pose.project(flat))
         if look.hair_style == "curly":
             for x, y in points[::3]:

@@ -21,8 +21,6 @@ Points = npt.NDArray[np.float64]
 Colour = tuple[float, float, float]
 """RGB, 0 to 255."""
 
-HAIR_STYLES = ("short", "parted", "fringe", "bob", "long", "bun", "curly", "bald")
-
 
 @dataclass(frozen=True)
 class Look:
@@ -212,7 +210,7 @@ class Pose:
             float64 (N, 2), x and y in pixels.
         """
         x, y = points[:, 0], points[:, 1]
-        z = points[:, 2] if points.shape[1] == 3 else _surface(x, y) + depth
+        z = points[:, 2] if points.shape[1] == 3 else surface(x, y) + depth
         x, z = (
             x * np.cos(self.yaw) + z * np.sin(self.yaw),
             z * np.cos(self.yaw) - x * np.sin(self.yaw),
@@ -224,7 +222,7 @@ class Pose:
         return placed
 
 
-def _surface(x: Points, y: Points) -> Points:
+def surface(x: Points, y: Points) -> Points:
     """Depth of the face, an ellipsoid."""
     return np.asarray(0.75 * np.sqrt(np.clip(1 - (x / 1.25) ** 2 - (y / 1.7) ** 2, 0, 1)))
 
@@ -318,7 +316,7 @@ def _eyes(g: Geometry, look: Look, e: Expression, blink: float, gaze: tuple[floa
     lower = 0.085 * look.eye_size * (1 - 0.75 * e.squint + 0.1 * max(e.lids, 0))
     shut = upper + (lower * 0.6)
     upper -= shut * blink
-    g.looks |= {"blink": blink, "eye": half, "squint": e.squint}
+    g.looks["squint"] = e.squint
     sorrow = 0.035 * max(e.brow_inner, 0) * max(-e.lids, 0)  # lids follow raised inner brows
     t = np.linspace(0, 1, 15)
     arch = np.sin(np.pi * t**0.86)
@@ -416,7 +414,7 @@ def _mouth(g: Geometry, look: Look, e: Expression, m: Mouth, drop: float) -> Non
     t = np.linspace(-1, 1, 25)
     bow = 1 - np.abs(t) ** (2.2 - 0.5 * m.rounding)  # 0 in the corners
     sag = np.abs(t) ** 2.1 * corner
-    x = half * np.sin(t * np.pi / 2) ** 1
+    x = half * np.sin(t * np.pi / 2)
     thin = np.clip(1 - np.abs(t) ** 3, 0, 1)
     dip = 0.16 * np.exp(-((t / 0.16) ** 2)) - 0.10 * np.exp(-(((np.abs(t) - 0.33) / 0.2) ** 2))
     # Raised cheeks pull the middle of a smile's upper lip straight.
@@ -459,7 +457,7 @@ def _mouth(g: Geometry, look: Look, e: Expression, m: Mouth, drop: float) -> Non
     tongue = np.stack([0.23 * np.cos(around), tip + 0.13 + 0.13 * np.sin(around)], 1)
     g.add("tongue", tongue, -0.05)
     g.looks |= {"gap": gap, "smile": max(e.corners, 0), "frown": max(-e.corners, 0),
-                "blush": e.blush, "rounding": m.rounding}  # fmt: skip
+                "blush": e.blush}  # fmt: skip
     fold_x = half + 0.06 + 0.03 * max(e.corners, 0)
     for side in (-1, 1):
         fold = np.array([

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spfem_bench.definitions.protocols import EMOTIONS
-from spfem_bench.demo.world import FRAME_RATE, World
+from spfem_bench.demo.world import World
+from spfem_bench.media.video import FRAME_RATE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from spfem_bench.demo.draw import Frame
+    from spfem_bench.media.video import Frame
 
 SHEETS = ("cast", "intensity", "speech")
 
@@ -55,7 +56,7 @@ def sheet(
 
 def _middle(world: World, speaker: str, emotion: str, sentence: str, level: float) -> Frame:
     take = world.take(speaker, emotion, sentence, level)
-    eyes = [take._eyes[i][2] for i in range(take.n_frames)]
+    eyes = [take.eyes[i, 2] for i in range(take.n_frames)]
     opened = [i for i in range(take.n_frames // 3, take.n_frames) if eyes[i] == 0]
     return take.frame(opened[0] if opened else take.n_frames // 2)
 

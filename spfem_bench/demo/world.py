@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spfem_bench.definitions.protocols import EMOTIONS
-from spfem_bench.demo.draw import OVERSAMPLING, Frame, Painter
+from spfem_bench.demo.draw import OVERSAMPLING, Painter
 from spfem_bench.demo.face import (
     EXPRESSIONS,
     Geometry,
@@ -38,12 +38,10 @@ from spfem_bench.demo.speech import (
 )
 from spfem_bench.demo.voice import Voice, synthesise
 from spfem_bench.errors import CardError, unknown_name
+from spfem_bench.media.audio import SAMPLES_PER_FRAME
+from spfem_bench.media.video import FRAME_RATE, Frame
 
 VERSIONS = (1,)
-FRAME_RATE = 25
-SAMPLES_PER_FRAME = 640
-"""Of sound, at 16 kHz."""
-
 Split = Literal["train", "validation", "test"]
 _SPLITS: tuple[tuple[Split, int], ...] = (("test", 6), ("validation", 6), ("train", 240))
 _REACH = 1.64  # half of a frame, in half face widths
@@ -277,10 +275,10 @@ class Take:
                     side / 2 / _REACH, (side / 2 - 0.5, side * 0.515))  # fmt: skip
         feeling = EXPRESSIONS[self.emotion].scaled(float(self.emotion_track[index]))
         mouth = Mouth(*(float(v) for v in self.mouth[index]))
-        eyes = self._eyes[index]
+        gaze_x, gaze_y, blink = (float(v) for v in self.eyes[index])
         return geometry(
-            self.speaker.look, feeling, mouth, pose, blink=float(eyes[2]),
-            gaze=(float(eyes[0]), float(eyes[1])),
+            self.speaker.look, feeling, mouth, pose, blink=blink,
+            gaze=(gaze_x, gaze_y),
         )  # fmt: skip
 
     @cached_property
@@ -324,7 +322,7 @@ class Take:
         return np.asarray(waves + rest)
 
     @cached_property
-    def _eyes(self) -> npt.NDArray[np.float64]:
+    def eyes(self) -> npt.NDArray[np.float64]:
         """Gaze x, y (iris radii) and blink (0 to 1) in each frame."""
         rng = self._rng("eyes")
         eyes = np.zeros((self.n_frames, 3))

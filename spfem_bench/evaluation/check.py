@@ -34,7 +34,7 @@ from spfem_bench.evaluation.plan import Plan, make_plan, plan_summary
 from spfem_bench.evaluation.run import Want, compute_features, evaluate, wanted_features
 from spfem_bench.features.extract import Extractor, Faces, Progress
 from spfem_bench.features.store import FeatureStore
-from spfem_bench.files import write_atomically
+from spfem_bench.files import check_writable, write_atomically
 from spfem_bench.networks.weights import WeightsStore
 
 Verdict = Literal["within", "moved", "counts", "new", "missing"]
@@ -332,7 +332,7 @@ def check_rewritable(card: MeasuredCard) -> None:
         StorageError: its folder cannot be written.
     """
     try:
-        records.check_writable(card.path.parent)
+        check_writable(card.path.parent)
     except StorageError as error:
         raise StorageError(
             error.problem,

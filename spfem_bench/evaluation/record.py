@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from spfem_bench.errors import CardError, StorageError
+from spfem_bench.errors import CardError
 from spfem_bench.files import write_atomically
 
 SCHEMA = 1
@@ -63,20 +62,6 @@ class Score:
 def record_path(folder: Path, protocol: str, method: str, profile: str) -> Path:
     """Return where a record belongs in a results folder."""
     return folder / protocol / f"{method}.{profile}.json"
-
-
-def check_writable(folder: Path) -> None:
-    """Find out now, not after an hour's work, whether records can be written.
-
-    Raises:
-        StorageError: the folder cannot be made or written.
-    """
-    probe = folder / f".writable-{uuid.uuid4().hex}"
-    try:
-        write_atomically(probe, b"")
-    except StorageError as error:
-        raise StorageError(error.problem.replace(str(probe), str(folder)), error.remedy) from None
-    probe.unlink(missing_ok=True)
 
 
 def save(record: Mapping[str, Any], path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from spfem_bench import provenance
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import (
     ClipRole,
@@ -129,12 +129,7 @@ def evaluate(plan: Plan, extractor: Extractor, *, workers: int, partial: bool) -
         "refused": [asdict(r) for r in refusals],
         "extra": list(plan.extra),
         "settings": frozen,
-        "environment": {
-            "python": sys.version.split()[0],
-            "platform": sys.platform,
-            "device": extractor.device,
-            "processors": os.cpu_count(),
-        },
+        "environment": provenance.environment(extractor.device),
         "timings": {
             "started": started.isoformat(timespec="seconds"),
             "features_s": round(featured - clock, 3),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from spfem_bench import provenance
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.controls import ClipControl
@@ -326,12 +325,7 @@ def validate(
         "unavailable": dict(validation.unavailable),
         "refused": [asdict(r) for r in dict.fromkeys(refusals)],
         "settings": frozen,
-        "environment": {
-            "python": sys.version.split()[0],
-            "platform": sys.platform,
-            "device": extractor.device,
-            "processors": os.cpu_count(),
-        },
+        "environment": provenance.environment(extractor.device),
         "timings": {
             "started": started.isoformat(timespec="seconds"),
             "features_s": round(featured - clock, 3),

@@ -19,10 +19,9 @@ from spfem_bench.definitions.clips import Clip, Edit
 from spfem_bench.errors import ClipError
 from spfem_bench.faces.crop import opencv
 from spfem_bench.faces.track import Face
-from spfem_bench.media.audio import SAMPLE_RATE
-from spfem_bench.media.video import FRAME_RATE, Frame
+from spfem_bench.media.audio import SAMPLE_RATE, SAMPLES_PER_FRAME
+from spfem_bench.media.video import Frame
 
-SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 SEED = 0
 """Of the shuffle; every clip's blocks are shuffled alike."""
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from spfem_bench import provenance
 from spfem_bench.definitions.clips import Clip, Edit
 from spfem_bench.definitions.metrics import (
     ArcFaceInput,
@@ -46,13 +46,7 @@ SOFTWARE = (
 @cache
 def software() -> Mapping[str, str]:
     """Return the versions of the packages whose arithmetic is in the numbers."""
-    found = {}
-    for name in SOFTWARE:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
+    return provenance.versions(SOFTWARE)
 
 
 Faces = Literal["detect", "aligned"]
@@ -366,7 +360,7 @@ class _OpenClip:
 
     def _read_sound(self, samples: npt.NDArray[np.int16]) -> None:
         n_frames, seconds = len(self.track.faces), len(samples) / audio.SAMPLE_RATE
-        count = min(n_frames, len(samples) // syncnet.SAMPLES_PER_FRAME) - syncnet.WINDOW
+        count = min(n_frames, len(samples) // audio.SAMPLES_PER_FRAME) - syncnet.WINDOW
         problem = ""
         if count < 1:
             problem = f"too short for lip sync: {n_frames} frames and {seconds:.2f} s of sound"

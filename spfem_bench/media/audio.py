@@ -15,6 +15,8 @@ from spfem_bench.media.video import FRAME_RATE, span_frames
 SAMPLE_RATE = 16_000
 """Samples a second of all decoded sound; SyncNet's."""
 
+SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
+
 
 def samples(clip: Clip) -> npt.NDArray[np.int16]:
     """Return a clip's sound, mixed to one channel, at 16 kHz.

@@ -18,7 +18,6 @@ MFCC_STEPS = 20
 """MFCC steps (of 10 ms) that one vector of sound stands on."""
 
 STEPS_PER_FRAME = 4
-SAMPLES_PER_FRAME = 640
 
 
 class SyncNet(nn.Module):

@@ -24,12 +24,13 @@ from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.demo.draw import OVERSAMPLING
 from spfem_bench.demo.face import LANDMARKS
 from spfem_bench.demo.speech import correspondence
-from spfem_bench.demo.world import FRAME_RATE, Take, World
+from spfem_bench.demo.world import Take, World
 from spfem_bench.errors import CardError, ClipError, unknown_name
 from spfem_bench.faces.crop import opencv
 from spfem_bench.faces.detect import Detector
 from spfem_bench.files import write_atomically
 from spfem_bench.media import video
+from spfem_bench.media.video import FRAME_RATE
 
 Frame = npt.NDArray[np.uint8]
 """One picture, shape (height, width, 3), RGB."""

@@ -22,10 +22,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from spfem_bench.demo.training import run as making
+from spfem_bench import provenance
 from spfem_bench.demo.world import World
 from spfem_bench.errors import CardError, StcclError, StorageError
-from spfem_bench.files import atomic_file
+from spfem_bench.files import atomic_file, check_writable
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.stccl import contrast
 from spfem_bench.stccl import representations as rep
@@ -350,10 +350,10 @@ def train(
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision=precision)
     if not accelerator.is_main_process:
         told = Told()
-    making._check_writable(output)
+    check_writable(output)
     began = time.monotonic()
     # Now: files may have changed by the time that it ends.
-    source = {"commit": making._commit(), "code": code_digest()}
+    source = {"commit": provenance.commit(), "code": code_digest()}
     eyes = load_backbone(
         backbone_record(
             config.backbone.network, size=config.backbone.size, colour=config.backbone.colour
@@ -404,11 +404,11 @@ def train(
             "best_step": run.best_steps,
             "validation": run.history,
             "seconds": round(run.seconds + time.monotonic() - began, 1),
-            "device": making._device(str(accelerator.device)),
+            "device": provenance.device_name(str(accelerator.device)),
             "processes": accelerator.num_processes,
             "precision": precision,
             "threads": torch.get_num_threads(),
-            "software": {"python": platform.python_version(), **making._versions(SOFTWARE)},
+            "software": {"python": platform.python_version(), **provenance.versions(SOFTWARE)},
             **source,
         },
     }
@@ -689,19 +689,11 @@ def _differences(old: str, new: str) -> str:
 
 def code_digest() -> str:
     """Return a hash of the code that makes a metric: puppets, pairs, networks, STCCL."""
-    package = Path(__file__).resolve().parents[1]
     names = ("backbone", "config", "contrast", "metric", "pairs", "representations", "train",
              "windows")  # fmt: skip
-    files = [
-        *package.glob("demo/*.py"), *package.glob("networks/*.py"), package / "faces/crop.py",
-        *(package / f"stccl/{name}.py" for name in names),
-    ]  # fmt: skip
-    total = hashlib.sha256()
-    for file in sorted(files):
-        content = file.read_bytes().replace(b"\r\n", b"\n")
-        total.update(f"{file.relative_to(package).as_posix()} {len(content)}\n".encode())
-        total.update(content)
-    return total.hexdigest()
+    return provenance.code_digest(
+        "demo/*.py", "networks/*.py", "faces/crop.py", *(f"stccl/{name}.py" for name in names)
+    )
 
 
 def _writer(output: Path) -> Any:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from spfem_bench import provenance
 from spfem_bench.demo.training.recipes import NetworkName, Recipe
 from spfem_bench.demo.training.takes import card, digest, draw_all, training_takes
 from spfem_bench.demo.world import World
-from spfem_bench.errors import StorageError
-from spfem_bench.files import write_atomically
+from spfem_bench.files import check_writable, write_atomically
 
 SOFTWARE = ("spfem-bench", "torch", "numpy", "scipy", "opencv-python", "python-speech-features")
 
@@ -86,7 +84,7 @@ def train(
     from spfem_bench.demo.training.quality import held_out_takes, quality
 
     watcher = watcher or Watcher()
-    _check_writable(folder)
+    check_writable(folder)
     shots = training_takes(world, name, recipe)
     began = time.monotonic()
     watcher.begin(f"{name}: draw", len(shots))
@@ -116,11 +114,11 @@ def train(
             "learning": round(learnt_after - drawn_after, 1),
             "checking": round(time.monotonic() - learnt_after, 1),
         },
-        "device": _device(device),
+        "device": provenance.device_name(device),
         "threads": torch.get_num_threads(),
         "workers": workers,
-        "software": {"python": platform.python_version(), **_versions(SOFTWARE)},
-        "commit": _commit(),
+        "software": {"python": platform.python_version(), **provenance.versions(SOFTWARE)},
+        "commit": provenance.commit(),
         "code": code_digest(),
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
@@ -133,66 +131,8 @@ def train(
     return Trained(weights, record)
 
 
-def _check_writable(folder: Path) -> None:
-    probe = folder / ".writable"
-    write_atomically(probe, b"")
-    try:
-        probe.unlink()
-    except OSError as error:
-        raise StorageError(f"cannot write {folder}: {error.strerror}") from error
-
-
-def _device(device: str) -> str:
-    import torch
-
-    if device.partition(":")[0] == "cuda":
-        return f"cuda: {torch.cuda.get_device_name(device)}"
-    return f"{device}: {platform.machine()}"
-
-
-def _versions(names: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
-
-
-def _commit() -> str | None:
-    """Return the commit of the checkout that this code runs from, or None outside of one.
-
-    ``, changed`` is added when files of the package differ from it: the commit alone
-    then does not say what ran (see :func:`code_digest`).
-    """
-    package = Path(__file__).resolve().parents[2]
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(package), *arguments],  # noqa: S607  (wherever git is)
-            capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-        return done.stdout.strip()
-
-    try:
-        known = git("rev-parse", "HEAD")
-        return f"{known}, changed" if git("status", "--porcelain", "--", ".") else known
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
 def code_digest() -> str:
     """Return a hash of the code that makes the weights: puppets, training, networks, crops."""
-    package = Path(__file__).resolve().parents[2]
-    files = [
-        *package.glob("demo/**/*.py"), package / "networks/compact.py",
-        package / "networks/syncnet.py", package / "faces/crop.py",
-    ]  # fmt: skip
-    total = hashlib.sha256()
-    for file in sorted(files):
-        # Line ends as in the repository, whatever this system writes.
-        content = file.read_bytes().replace(b"\r\n", b"\n")
-        total.update(f"{file.relative_to(package).as_posix()} {len(content)}\n".encode())
-        total.update(content)
-    return total.hexdigest()
+    return provenance.code_digest(
+        "demo/**/*.py", "networks/compact.py", "networks/syncnet.py", "faces/crop.py"
+    )
