@@ -327,3 +327,16 @@ def test_sheets_are_pictures(what: str) -> None:
     picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     assert picture is not None
     assert picture.std() > 20
+
+
+def test_another_face_on_the_same_performance(puppets: World) -> None:
+    sad = puppets.take("P014", "sad", "028")
+    glad = sad.with_face("happy")
+    assert glad.phones == sad.phones and (glad.sound() == sad.sound()).all()
+    assert glad.phones != puppets.take("P014", "happy", "028").phones
+    pictures = [take.frame(20).astype(int) for take in (sad, glad, glad.with_face("sad"))]
+    changed = np.abs(pictures[1] - pictures[0])
+    # A face, not a place: where no face is, only the grain differs.
+    assert changed.mean() > 2 * changed[:, :12].mean() > 0
+    assert (pictures[2] == pictures[0]).all()
+    assert glad.with_face("angry").performance is sad

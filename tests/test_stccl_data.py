@@ -482,6 +482,23 @@ def test_the_digest_says_what_is_paired(parts: dict[str, list[made.Pair]]) -> No
     assert len({made.digest(pairs) for pairs in [held, *others]}) == 4
 
 
+def test_a_second_face_shares_everything_but_the_emotion() -> None:
+    (pair,) = made.puppet_pairs(PUPPETS, "held-out", speakers=1, second="face")[5:6]
+    assert isinstance(pair.neutral, made.Puppet) and isinstance(pair.emotional, made.Puppet)
+    a, b = pair.neutral.take, pair.emotional.take
+    assert pair.numbers.tolist() == [[t, t] for t in range(a.n_frames)]
+    assert (a.mouth == b.mouth).all() and (a.eyes == b.eyes).all()
+    assert (a.emotion, b.emotion) == ("neutral", "surprised")
+    recorded = PUPPETS.take(a.speaker.name, "surprised", a.sentence.name)
+    steady = list(made.STEADY)
+    own, other = (np.abs(t.landmarks[:9] - a.landmarks[:9])[:, steady].mean()
+                  for t in (b, recorded))  # fmt: skip
+    assert own < 1e-9 and other > 1  # pixels of a frame 128 wide
+    assert made.digest([pair]) != made.digest(
+        made.puppet_pairs(PUPPETS, "held-out", speakers=1)[5:6]
+    )
+
+
 def test_fewer_speakers_and_parts_that_are_not() -> None:
     few = made.puppet_pairs(PUPPETS, "train", speakers=2)
     assert [pair.speaker for pair in few[::18]] == ["P013", "P014"] and len(few) == 36

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Literal
 
@@ -229,6 +229,10 @@ class Take:
 
     The same draws serve every intensity of one performance, so that a face and a
     voice change smoothly with it.
+
+    Attributes:
+        performance: the take that everything but the emotion of the face comes from; None
+            when it is this one.
     """
 
     world: World
@@ -236,10 +240,30 @@ class Take:
     emotion: str
     sentence: Sentence
     intensity: float
+    performance: Take | None = None
+
+    def with_face(self, emotion: str, intensity: float = 1.0) -> Take:
+        """Return this performance with another emotion on the face.
+
+        Speech, head, eyes and light stay what they are, frame by frame: what a perfect
+        manipulation would make of it. Only the grain of the camera is another.
+
+        Args:
+            emotion: one of the papers' seven.
+            intensity: of the emotion, 0 to 1.
+
+        Raises:
+            UnknownNameError: no such emotion.
+            CardError: the intensity is out of range.
+        """
+        other = self.world.take(self.speaker.name, emotion, self.sentence.name, intensity)
+        return replace(other, performance=self.performance or self)
 
     @cached_property
     def manner(self) -> Manner:
         """How the emotion changes the speech."""
+        if self.performance:
+            return self.performance.manner
         return manner(self.emotion, self.intensity)
 
     @cached_property
@@ -354,7 +378,9 @@ class Take:
         return int(self._rng(purpose).integers(1 << 32))
 
     def _rng(self, purpose: str) -> np.random.Generator:
-        return self.world._rng(purpose, self.speaker.name, self.emotion, self.sentence.name)
+        source = None if purpose in ("grain", "feeling") else self.performance
+        emotion = (source or self).emotion
+        return self.world._rng(purpose, self.speaker.name, emotion, self.sentence.name)
 
 
 @lru_cache(maxsize=8)

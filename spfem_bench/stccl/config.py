@@ -13,7 +13,7 @@ import pydantic
 from spfem_bench.definitions.cards import Strict, builtin_folder, parse, validate
 from spfem_bench.errors import CardError
 from spfem_bench.stccl.metric import FOLDER, Form, FormSettings
-from spfem_bench.stccl.pairs import HELD_OUT, TEMPLATE
+from spfem_bench.stccl.pairs import HELD_OUT, TEMPLATE, Second
 
 Count = Annotated[int, pydantic.Field(ge=1)]
 
@@ -29,6 +29,8 @@ class PuppetData(Strict):
         held_out: training puppets held out for early validation.
         checked: validation puppets, with sentences of their own, for the final numbers.
         windows: of each pair, evenly over it.
+        second: the other recording of a pair: a ``recording`` of its own, or the first with
+            another ``face``.
     """
 
     kind: Literal["puppets"]
@@ -39,6 +41,7 @@ class PuppetData(Strict):
     held_out: Count = pydantic.Field(default=1, le=HELD_OUT)
     checked: Count = 6
     windows: Count = 3
+    second: Second = "recording"
 
 
 class ListData(Strict):

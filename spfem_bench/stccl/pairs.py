@@ -56,6 +56,7 @@ FACE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366],
 """Where the five points lie in a picture of 112 x 112 pixels (insightface's ``arcface_dst``)."""
 
 Part = Literal["train", "held-out", "validation"]
+Second = Literal["recording", "face"]
 
 HELD_OUT = 6
 """Of the world's training speakers, the last so many are held out for early validation."""
@@ -179,8 +180,9 @@ class Puppet:
 
     @property
     def name(self) -> str:
-        """Speaker, emotion and sentence."""
-        return f"{self.take.speaker.name}/{self.take.emotion}/{self.take.sentence.name}"
+        """Speaker, emotion and sentence, and the emotion of another take that is performed."""
+        own = f"{self.take.speaker.name}/{self.take.emotion}/{self.take.sentence.name}"
+        return f"{own}/{self.take.performance.emotion}" if self.take.performance else own
 
     def frame(self, index: int) -> Frame:
         """Draw one frame: uint8 (size, size, 3), RGB."""
@@ -363,7 +365,13 @@ def digest(pairs: Sequence[Pair]) -> str:
 # ---- puppets ------------------------------------------------------------------------------
 
 
-def puppet_pairs(world: World, part: Part = "train", *, speakers: int | None = None) -> list[Pair]:
+def puppet_pairs(
+    world: World,
+    part: Part = "train",
+    *,
+    speakers: int | None = None,
+    second: Second = "recording",
+) -> list[Pair]:
     """Return the pairs of puppets: neutral against each other emotion, corresponding exactly.
 
     ``train``: training speakers, the sentences they speak in every emotion. ``held-out``: the
@@ -376,6 +384,10 @@ def puppet_pairs(world: World, part: Part = "train", *, speakers: int | None = N
         world: whose takes.
         part: which speakers and sentences.
         speakers: only the first so many.
+        second: ``recording``, a take of its own, as MEAD has them: the head, the eyes and the
+            light of the two go their own ways; or ``face``, the neutral take with another
+            emotion on the face (:meth:`spfem_bench.demo.world.Take.with_face`), which only
+            puppets have.
 
     Returns:
         One pair for each speaker, sentence and emotion, in that order; an entry for each
@@ -401,15 +413,16 @@ def puppet_pairs(world: World, part: Part = "train", *, speakers: int | None = N
         if speaker in chosen:
             emotions.setdefault((speaker, sentence), set()).add(emotion)
     return [
-        _puppet_pair(world, speaker, sentence, emotion)
+        _puppet_pair(world, speaker, sentence, emotion, second)
         for (speaker, sentence), spoken in emotions.items()
         if spoken.issuperset(EMOTIONS)
         for emotion in EMOTIONS[1:]
     ]
 
 
-def _puppet_pair(world: World, speaker: str, sentence: str, emotion: str) -> Pair:
-    a, b = (world.take(speaker, e, sentence) for e in ("neutral", emotion))
+def _puppet_pair(world: World, speaker: str, sentence: str, emotion: str, second: Second) -> Pair:
+    a = world.take(speaker, "neutral", sentence)
+    b = a.with_face(emotion) if second == "face" else world.take(speaker, emotion, sentence)
     return Pair(speaker, emotion, Puppet(a), Puppet(b), true_frames(a, b))
 
 

@@ -226,9 +226,9 @@ def find_data(config: TrainConfig, folder: Path, weights: WeightsStore) -> Data:
     if isinstance(data, PuppetData):
         world = World(data.version, data.seed, data.size)
         return Data(
-            puppet_pairs(world, "train", speakers=data.speakers),
-            puppet_pairs(world, "held-out", speakers=data.held_out),
-            puppet_pairs(world, "validation", speakers=data.checked),
+            puppet_pairs(world, "train", speakers=data.speakers, second=data.second),
+            puppet_pairs(world, "held-out", speakers=data.held_out, second=data.second),
+            puppet_pairs(world, "validation", speakers=data.checked, second=data.second),
             (data.windows, data.windows, data.windows),
         )
     pairs = listed_pairs(
