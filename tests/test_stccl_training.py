@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from spfem_bench.cli.main import main
 from spfem_bench.errors import CardError, SpfemBenchError, StcclError, StorageError
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.reporting.training import figure
 from spfem_bench.stccl import contrast, pairs, windows
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import backbone
@@ -355,8 +356,18 @@ def test_command_prints_the_numbers(world: Path, tmp_path: Path) -> None:
     assert "mine.safetensors: 1.08 MB" in done.output
     for words in ("scc-vd", "tcc-cm", "untrained", "positive, last stage"):
         assert words in done.output
-    quality = json.loads((tmp_path / "mine.json").read_text())["held_out"]
-    assert set(quality) == {"trained", "untrained"}
+    record = json.loads((tmp_path / "mine.json").read_text())
+    assert set(record["held_out"]) == {"trained", "untrained"}
+    # Its curves: two signs of four stages, and the final numbers twice each, in every panel.
+    assert (tmp_path / "mine.png").read_bytes().startswith(b"\x89PNG")
+    panels = figure(record).axes
+    assert [p.get_title() for p in panels][:2] == [
+        "SCC (space), visual disparity", "SCC (space), correlation matrix",
+    ]  # fmt: skip
+    last = record["training"]["validation"][-1]["cm"]["tcc"]["stages"]["negative"][3]
+    final = record["held_out"]["trained"]["cm"]["tcc"]["stages"]["negative"][3]
+    lines = [[float(v) for v in line.get_ydata()] for line in panels[3].get_lines()]
+    assert [last] in lines and [final] in lines
 
 
 def test_numbers_do_not_depend_on_how_many_windows_are_looked_at_together(world: Path) -> None:

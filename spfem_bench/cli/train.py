@@ -57,9 +57,10 @@ def train(
 ) -> None:
     """Learn the STCCL metric: mapping heads on a frozen backbone.
 
-    Writes OUTPUT/NAME.safetensors and its record NAME.json, without which
-    the metric is not used. An interrupted training goes on when the same
-    command is typed again, and ends with the same bytes on the CPU.
+    Writes OUTPUT/NAME.safetensors, its record NAME.json, without which the
+    metric is not used, and its curves NAME.png. An interrupted training goes
+    on when the same command is typed again, and ends with the same bytes on
+    the CPU.
 
     \b
     The shipped metric again, in minutes:
@@ -68,6 +69,7 @@ def train(
       accelerate launch --num_processes 2 -m spfem_bench train --output DIR
     """  # noqa: D301  (click's mark for text that is not to be wrapped)
     from spfem_bench.networks.weights import WeightsStore
+    from spfem_bench.reporting.training import save_figure
     from spfem_bench.stccl.config import default_config, read_config
     from spfem_bench.stccl.train import Told
     from spfem_bench.stccl.train import train as run
@@ -99,6 +101,9 @@ def train(
     if int(os.environ.get("RANK", "0")) == 0:
         click.echo(f"{trained.weights}: {trained.record['bytes'] / 1e6:.2f} MB")
         click.echo(_table(trained.record["held_out"]))
+        curves = trained.weights.with_suffix(".png")
+        save_figure(trained.record, curves)
+        click.echo(f"{curves}: how it was learnt, step by step")
 
 
 def _table(quality: dict[str, Any]) -> str:

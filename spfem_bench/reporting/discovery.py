@@ -9,8 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spfem_bench.files import write_atomically
-from spfem_bench.reporting.validation_figure import INK, STYLE
+from spfem_bench.reporting.drawing import INK, save_drawing
 from spfem_bench.stccl.discovery import AVERAGE, SPACES, Kind, Measure, Row
 
 if TYPE_CHECKING:
@@ -115,14 +114,7 @@ def save_figure(
     Raises:
         StorageError: the file cannot be written.
     """
-    from matplotlib import rc_context
-
-    kind = path.suffix[1:].lower()
-    drawn = io.BytesIO()
-    with rc_context({**STYLE, "hatch.linewidth": 0.5}):
-        dateless = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
-        figure(rows, measure, caption).savefig(drawn, format=kind, dpi=150, metadata=dateless)
-    write_atomically(path, drawn.getvalue())
+    save_drawing(lambda: figure(rows, measure, caption), path)
 
 
 def figure(rows: Sequence[Row], measure: Measure = "cosine", caption: str = "") -> Figure:

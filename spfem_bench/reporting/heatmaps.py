@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.files import write_atomically
-from spfem_bench.reporting.validation_figure import INK, STYLE
+from spfem_bench.reporting.drawing import INK, save_drawing
 from spfem_bench.statistics.coherence import NAMES, CoherenceComponents, Space, components, value
 
 if TYPE_CHECKING:
@@ -187,12 +186,7 @@ def save_heatmap(
     Raises:
         StorageError: the file cannot be written.
     """
-    from matplotlib import rc_context
-
-    drawn = io.BytesIO()
-    with rc_context(STYLE):
-        figure(scored, source, generated).savefig(drawn, format="png", dpi=130)
-    write_atomically(path, drawn.getvalue())
+    save_drawing(lambda: figure(scored, source, generated), path, dpi=130)
 
 
 def worst_frame(scored: Scored) -> int:

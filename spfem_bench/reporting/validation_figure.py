@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spfem_bench.evaluation.validate import Cell
-from spfem_bench.files import write_atomically
+from spfem_bench.reporting.drawing import FAINT, INK, save_drawing
 from spfem_bench.reporting.tables import ARROWS
 from spfem_bench.reporting.validation import cells_of, change_words, mark, verdict_words
 from spfem_bench.statistics.grading import FAILED, HARDLY
@@ -22,18 +22,9 @@ if TYPE_CHECKING:
 COLOURS = {"measures": "#0072B2", "ignores": "#D55E00", "none": "#8A8A8A"}
 MARKERS = {"measures": "o", "ignores": "s", "none": "."}
 CLAIMS = {"measures": "must feel", "ignores": "should ignore", "none": "no claim"}
-INK, FAINT = "#222222", "#9A9A9A"
 
 ZOOM = 6.0
 """A claimed move this many times smaller than its row's range is drawn on a scale of its own."""
-
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans", "font.size": 7.5, "axes.linewidth": 0.6,
-    "axes.edgecolor": FAINT, "xtick.color": FAINT, "ytick.color": FAINT,
-    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "text.color": INK,
-    "xtick.major.size": 2, "ytick.major.size": 2, "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6, "svg.hashsalt": "spfem-bench", "svg.fonttype": "path",
-}  # fmt: skip
 
 WIDTH, HEIGHT = 1.72, 1.32  # of a panel with its margins, inches
 LEFT, RIGHT, TOP, BOTTOM = 1.35, 0.12, 0.92, 1.08  # around all panels, inches
@@ -45,17 +36,7 @@ def save_figure(record: Mapping[str, Any], path: Path) -> None:
     Raises:
         StorageError: the file cannot be written.
     """
-    import io
-
-    from matplotlib import rc_context
-
-    kind = path.suffix[1:].lower()
-    drawn = io.BytesIO()
-    with rc_context(STYLE):
-        # Without a date, the same record gives the same bytes.
-        dateless = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
-        figure(record).savefig(drawn, format=kind, dpi=200, metadata=dateless)
-    write_atomically(path, drawn.getvalue())
+    save_drawing(lambda: figure(record), path, dpi=200)
 
 
 def figure(record: Mapping[str, Any]) -> Figure:

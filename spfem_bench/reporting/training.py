@@ -1,0 +1,82 @@
+"""How a metric was learnt, as a picture: its record's validation, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spfem_bench.reporting.drawing import INK, save_drawing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#9DC3E6", "#5B9BD5", "#2E75B6", "#1F3864")
+"""Of the four stages, first to last."""
+
+NAMES = {"scc": "SCC (space)", "tcc": "TCC (time)", "vd": "visual disparity",
+         "cm": "correlation matrix"}  # fmt: skip
+
+
+def save_figure(record: Mapping[str, Any], path: Path) -> None:
+    """Draw how a metric was learnt into a PNG, PDF or SVG, by the path's suffix.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    save_drawing(lambda: figure(record), path)
+
+
+def figure(record: Mapping[str, Any]) -> Figure:
+    """Draw the similarity of corresponding and of other regions against the step.
+
+    Lines are the early validation on held-out speakers, a colour for each stage; points at
+    the right are the final numbers, on speakers and sentences looked at once, filled when
+    trained and hollow when not.
+
+    Args:
+        record: a metric's record, as ``spfem-bench train`` writes it.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    forms = list(record["forms"])
+    drawing = Figure(figsize=(1 + 3.1 * len(forms), 5.2), facecolor="white")
+    grid = drawing.subplots(2, len(forms), sharex=True, sharey=True, squeeze=False)
+    for row, term in zip(grid, ("scc", "tcc"), strict=True):
+        for axes, form in zip(row, forms, strict=True):
+            _panel(axes, record, form, term)
+            axes.set_title(f"{NAMES[term]}, {NAMES[form]}", fontsize=8.5, fontweight="bold")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("cosine similarity")
+    for axes in grid[-1]:
+        axes.set_xlabel("step")
+    stages = [Line2D([], [], color=c, label=f"stage {k}") for k, c in enumerate(COLOURS, start=1)]
+    signs = [Line2D([], [], color=INK, label="corresponding"),
+             Line2D([], [], color=INK, linestyle=":", label="other regions")]  # fmt: skip
+    states = [Line2D([], [], color=INK, linestyle="", marker="o", label="final, trained"),
+              Line2D([], [], color=INK, linestyle="", marker="o", markerfacecolor="white",
+                     label="final, untrained")]  # fmt: skip
+    drawing.legend(handles=[*stages, *signs, *states], loc="lower center", ncols=4,
+                   frameon=False, fontsize=7.5)  # fmt: skip
+    drawing.tight_layout(rect=(0, 0.09, 1, 1))
+    return drawing
+
+
+def _panel(axes: Axes, record: Mapping[str, Any], form: str, term: str) -> None:
+    history = record["training"]["validation"]
+    steps = [entry["step"] for entry in history]
+    for sign, style in (("positive", "-"), ("negative", ":")):
+        for stage, colour in enumerate(COLOURS):
+            values = [entry[form][term]["stages"][sign][stage] for entry in history]
+            axes.plot(steps, values, style, color=colour, linewidth=1.3)
+            for state, filled in (("untrained", "white"), ("trained", colour)):
+                final = record["held_out"][state][form][term]["stages"][sign][stage]
+                axes.plot(steps[-1] * 1.06, final, "o", color=colour, markerfacecolor=filled,
+                          markersize=4)  # fmt: skip
+    axes.set_ylim(-0.05, 1.02)
+    axes.grid(axis="y", color="#E6E6E6", linewidth=0.5)
+    axes.axhline(0, color=INK, linewidth=0.6)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
