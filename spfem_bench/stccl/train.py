@@ -570,7 +570,8 @@ def evaluate(
 
     Returns:
         of each form ``loss`` and, for ``scc`` and ``tcc``, ``positive`` and ``negative``, the
-        means over stages, and the same of ``stages``; all rounded to five digits.
+        means over stages, and the same of ``stages``; all rounded to five digits. The loss is
+        without adaptive weights: those grow with what heads return, whatever it is worth.
     """
     centres = centres_of(windows.sizes, forms, "grid")
     totals: dict[str, dict[str, float]] = {form: {} for form in forms}
@@ -580,11 +581,16 @@ def evaluate(
         samples = windows.sample(chosen, dict(forms), centres)
         for form, sample in samples.items():
             own = heads[form] if heads is not None else None
-            named = sample_parts(sample, forms[form].learning(), own)
+            named = sample_parts(sample, _unweighted(forms[form].learning()), own)
             for key, value in named.items():
                 share = len(chosen) / len(windows)
                 totals[form][key] = totals[form].get(key, 0.0) + float(value) * share
     return {form: _nested(parts) for form, parts in totals.items()}
+
+
+def _unweighted(settings: FormSettings) -> FormSettings:
+    even = settings.contrast.model_copy(update={"adaptive": False})
+    return settings.model_copy(update={"contrast": even})
 
 
 def _nested(parts: Mapping[str, float]) -> dict[str, Any]:
