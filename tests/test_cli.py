@@ -105,3 +105,31 @@ def test_an_unknown_device_is_refused_before_any_work(
 ) -> None:
     done = spfem_bench("eval", "--method", "ned", "--device", "warp")
     assert done.code == 2 and "--device" in done.err
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "allowed"),
+    [
+        (["score", "--source", ".", "--generated", ".", "--regions", "a.txt"], "--regions",
+         ".csv, .json"),
+        (["validate", "-o", "a.gif"], "--output", ".png, .pdf, .svg"),
+        (["correlate", "--figure", "a"], "--figure", ".png, .pdf, .svg"),
+        (["demo", "sheet", "cast", "-o", "a.gif"], "--output", ".png, .jpg, .webp, .svg, .pdf"),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_kind_is_refused_before_any_work(
+    command: list[str], option: str, allowed: str
+) -> None:
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 2
+    assert option in done.stderr and f"'{command[-1]}' must end in {allowed}" in done.stderr
+
+
+def test_the_options_of_the_puppets_have_the_world_s_defaults(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from spfem_bench.demo.world import World
+
+    monkeypatch.setattr(World, "seed", 77)
+    done = CliRunner().invoke(main, ["demo", "sheet", "--help"])
+    assert "Of everything random.  [default: 77]" in done.stdout
