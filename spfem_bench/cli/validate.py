@@ -211,7 +211,7 @@ def _run(plan: Validation, extractor: Extractor, workers: int, quiet: bool) -> d
     if not quiet:
         n_clips = len(wanted(plan, extractor)[0])
         extractor = replace(extractor, progress=options.progress_bars(n_clips, quiet=False))
-    total = len(plan.metrics) * sum(len(t.levels) for t in plan.trials)
+    total = len(plan.metrics) * sum(len(t.plans) for t in plan.trials)
     levels = tqdm(
         total=total, desc="levels  ", unit="level", position=3, leave=False,
         disable=True if quiet else None,

@@ -18,11 +18,10 @@ from spfem_bench.definitions.clips import inside
 from spfem_bench.demo.face import LANDMARKS
 from spfem_bench.demo.speech import VISEMES
 from spfem_bench.demo.world import Take, World
-from spfem_bench.errors import CardError
+from spfem_bench.errors import CardError, ClipError
 from spfem_bench.files import write_atomically
-from spfem_bench.media.video import FRAME_RATE
+from spfem_bench.media.video import FRAME_RATE, file_sha256
 from spfem_bench.media.write import write_clip
-from spfem_bench.pinned import sha256_of
 
 
 def clip_name(take: Take) -> str:
@@ -53,7 +52,7 @@ def rendered(world: World, folder: Path, name: str) -> Path | None:
     path = inside(folder, name)
     try:
         whole = _mark(path).read_text(encoding="utf-8") == _marked(world, path)
-    except OSError:
+    except (OSError, ClipError):
         return None
     return path if whole else None
 
@@ -149,4 +148,4 @@ def _mark(path: Path) -> Path:
 
 
 def _marked(world: World, path: Path) -> str:
-    return f"{sha256_of(path)}  {world.name}\n"
+    return f"{file_sha256(path)}  {world.name}\n"
