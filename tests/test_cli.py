@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -30,18 +31,23 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip().endswith("[]")
 
 
-COMMANDS = (
-    ["eval"], ["table"], ["validate"], ["check"], ["list"], ["faces"], ["networks", "list"],
-    ["networks", "fetch"], ["networks", "verify"], ["data", "list"], ["data", "fetch"],
-    ["data", "verify"],
-)  # fmt: skip
+def commands(group: click.Group, *before: str) -> Iterator[list[str]]:
+    """All commands of a group and of the groups in it, as they are typed."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, *before, name)
+        else:
+            yield [*before, name]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("command", list(commands(main)), ids=" ".join)
 def test_every_command_teaches(command: list[str]) -> None:
     done = CliRunner().invoke(main, [*command, "--help"])
     assert done.exit_code == 0
-    assert len(done.output.splitlines()) > 5
+    usage, _, taught = done.output.partition("\n\n")
+    assert usage.split()[2:][: len(command)] == command
+    first = taught.strip().splitlines()[0]
+    assert first[0].isupper() and first != "Options:"
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,8 @@ def test_shuffling_holds_one_block() -> None:
 def test_frames_are_shuffled_with_their_faces() -> None:
     pairs = [(np.full((8, 8, 3), i, np.uint8), face(POINTS + i)) for i in range(10)]
     after = list(edits.frames(pairs, Edit("time-shuffled", 5)))
+    shown = [int(picture[0, 0, 0]) for picture, _ in after]
+    assert sorted(shown) == list(range(10)) != shown
     for picture, found in after:
         assert found is not None and found.points[0, 0] == 40 + picture[0, 0, 0]
 
