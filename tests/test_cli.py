@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -30,18 +31,23 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.strip().endswith("[]")
 
 
-COMMANDS = (
-    ["eval"], ["table"], ["validate"], ["check"], ["list"], ["faces"], ["networks", "list"],
-    ["networks", "fetch"], ["networks", "verify"], ["data", "list"], ["data", "fetch"],
-    ["data", "verify"],
-)  # fmt: skip
+def commands(group: click.Group, *before: str) -> Iterator[list[str]]:
+    """All commands of a group and of the groups in it, as they are typed."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, *before, name)
+        else:
+            yield [*before, name]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("command", list(commands(main)), ids=" ".join)
 def test_every_command_teaches(command: list[str]) -> None:
     done = CliRunner().invoke(main, [*command, "--help"])
     assert done.exit_code == 0
-    assert len(done.output.splitlines()) > 5
+    usage, _, taught = done.output.partition("\n\n")
+    assert usage.split()[2:][: len(command)] == command
+    first = taught.strip().splitlines()[0]
+    assert first[0].isupper() and first != "Options:"
 
 
 @pytest.mark.parametrize(
@@ -105,3 +111,31 @@ def test_an_unknown_device_is_refused_before_any_work(
 ) -> None:
     done = spfem_bench("eval", "--method", "ned", "--device", "warp")
     assert done.code == 2 and "--device" in done.err
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "allowed"),
+    [
+        (["score", "--source", ".", "--generated", ".", "--regions", "a.txt"], "--regions",
+         ".csv, .json"),
+        (["validate", "-o", "a.gif"], "--output", ".png, .pdf, .svg"),
+        (["correlate", "--figure", "a"], "--figure", ".png, .pdf, .svg"),
+        (["demo", "sheet", "cast", "-o", "a.gif"], "--output", ".png, .jpg, .webp, .svg, .pdf"),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_kind_is_refused_before_any_work(
+    command: list[str], option: str, allowed: str
+) -> None:
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 2
+    assert option in done.stderr and f"'{command[-1]}' must end in {allowed}" in done.stderr
+
+
+def test_the_options_of_the_puppets_have_the_world_s_defaults(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from spfem_bench.demo.world import World
+
+    monkeypatch.setattr(World, "seed", 77)
+    done = CliRunner().invoke(main, ["demo", "sheet", "--help"])
+    assert "Of everything random.  [default: 77]" in done.stdout

@@ -15,7 +15,6 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.signal import correlate
 
-from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.clips import Clip, Edit
 from spfem_bench.definitions.metrics import profile_card
 from spfem_bench.definitions.protocols import (
@@ -28,6 +27,7 @@ from spfem_bench.errors import CardError, ClipError
 from spfem_bench.evaluation.controls import at_level, control_outputs, controls, why_not
 from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.evaluation.plan import Plan, make_plan, plan_summary
+from spfem_bench.evaluation.validate import graded_controls
 from spfem_bench.faces import edits
 from spfem_bench.faces.crop import opencv
 from spfem_bench.faces.track import Face, FaceTrack
@@ -187,6 +187,8 @@ def test_shuffling_holds_one_block() -> None:
 def test_frames_are_shuffled_with_their_faces() -> None:
     pairs = [(np.full((8, 8, 3), i, np.uint8), face(POINTS + i)) for i in range(10)]
     after = list(edits.frames(pairs, Edit("time-shuffled", 5)))
+    shown = [int(picture[0, 0, 0]) for picture, _ in after]
+    assert sorted(shown) == list(range(10)) != shown
     for picture, found in after:
         assert found is not None and found.points[0, 0] == 40 + picture[0, 0, 0]
 
@@ -474,12 +476,10 @@ def test_what_a_protocol_lacks_for_a_control_is_said() -> None:
 
 
 def test_shipped_controls_are_graded_from_nothing_to_the_strongest() -> None:
-    cards = [method_card(n) for n in names(Kind.METHOD)]
-    graded = {c.name: c.control for c in cards if c.control and c.control.kind != "clip"}
+    graded = graded_controls()
     assert len(graded) == 6
     for name, control in graded.items():
-        levels = control.levels  # type: ignore[union-attr]
-        steps = np.diff(levels)
+        steps = np.diff(control.levels)
         assert (steps > 0).all() or (steps < 0).all(), name
         assert len(method_card(name).description) > 80
 

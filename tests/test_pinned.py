@@ -17,7 +17,6 @@ import requests
 import torch
 
 from spfem_bench import pinned
-from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.metrics import NetworkCard, PinnedFile, network_card
 from spfem_bench.definitions.protocols import dataset_card
 from spfem_bench.errors import CardError, ClipError, StorageError, WeightsError
@@ -620,8 +619,10 @@ def test_a_clip_that_is_not_listed_is_refused(own_dataset, name):
 
 def test_every_local_clip_is_the_published_one(samples):
     folders = DataFolders(samples)
-    for name in names(Kind.DATASET):
-        for path in sorted((samples / name).rglob("*.mp4")):
+    for name in ("stccl-page", "asccl-repo"):
+        paths = sorted((samples / name).rglob("*.mp4"))
+        assert paths
+        for path in paths:
             found = folders.verified(
                 dataset_card(name), path.relative_to(samples / name).as_posix()
             )

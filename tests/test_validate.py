@@ -221,6 +221,18 @@ def test_from_the_command_line_to_record_figure_and_table(
     assert "| Metric" in markdown and "✓ yes" in markdown
 
 
+def test_the_networks_are_those_that_fit_the_protocol_unless_others_are_named(
+    spfem_bench: Run, tmp_path: Path
+) -> None:
+    some = ("--protocol", "mini", "--metrics", "id-sim", "--controls", "other-speaker", "-q")
+    assert spfem_bench("validate", *some).code == 0
+    written = tmp_path / "results/mini/validate.light.json"  # the profile in the protocol's card
+    cells = json.loads(written.read_text())["cells"]
+    assert [(c["profile"], c["network"]) for c in cells] == [("light", "mobilefacenet")]
+    assert spfem_bench("validate", *some, "--profile", "mini").code == 0
+    assert cells_of(tmp_path)["id-sim", "other-speaker"]["profile"] == "mini"
+
+
 def test_what_the_protocol_lacks_is_said(
     spfem_bench: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

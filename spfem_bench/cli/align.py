@@ -15,7 +15,7 @@ from spfem_bench.cli import options
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=options.File(),
     default=Path("pairs.json"),
     show_default=True,
 )

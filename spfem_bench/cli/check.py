@@ -21,7 +21,7 @@ from spfem_bench.cli import options
     is_flag=True,
     help="Use rendered clips and features of earlier runs: quick, but blind to changed code.",
 )
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@options.workers
 @click.option("--json", "as_json", is_flag=True, help="Print every row and change as JSON.")
 @options.weights_dir
 @options.data_dir
@@ -54,13 +54,13 @@ def check(
     """  # noqa: D301
     import json
     import tempfile
+    from functools import partial
 
     from spfem_bench.definitions.cards import Kind
     from spfem_bench.definitions.cards import names as all_names
     from spfem_bench.definitions.measured import measured_card, read_rows, read_settings
     from spfem_bench.evaluation import check as checking
     from spfem_bench.evaluation.data import DataFolders
-    from spfem_bench.features.extract import Progress
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting.differences import comparison_json, comparison_text
@@ -90,11 +90,10 @@ def check(
                     store=FeatureStore.locate(None if cached else Path(fresh) / "features"),
                     workers=workers,
                     rendering=options.rendering(quiet),
-                    progress=(lambda clips: Progress()) if quiet else options.progress_bars,
+                    progress=partial(options.progress_bars, quiet=quiet),
                 )
             except KeyboardInterrupt:
-                click.echo("Interrupted: nothing was rewritten.", err=True)
-                sys.exit(130)
+                options.interrupted("Interrupted: nothing was rewritten.")
         if update:
             checking.rewrite(card, here, reason)
             if not quiet:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,6 @@ from spfem_bench.cli import options
 if TYPE_CHECKING:
     from spfem_bench.evaluation.pairing import Paired
     from spfem_bench.stccl.scoring import Scorer
-
-SUFFIXES = (".png", ".pdf", ".svg")
 
 
 @click.command()
@@ -39,7 +36,7 @@ SUFFIXES = (".png", ".pdf", ".svg")
 )  # fmt: skip
 @click.option("--emotion", default="all", show_default=True, help="With --source: of --target.")
 @click.option(
-    "--pairs", "pair_list", type=click.Path(dir_okay=False, path_type=Path),
+    "--pairs", "pair_list", type=options.File(),
     help="In the place of a protocol: a list as aligned_path36.json.",
 )  # fmt: skip
 @click.option("--frames", type=options.FOLDER, help="With --pairs: the folder of its frames.")
@@ -73,18 +70,18 @@ SUFFIXES = (".png", ".pdf", ".svg")
     help="What the table and the figure show; the CSV has both.",
 )  # fmt: skip
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path),
+    "-o", "--output", type=options.File(),
     default=Path("discovery.csv"), show_default=True, help="CSV of all numbers.",
 )  # fmt: skip
 @click.option(
-    "--figure", type=click.Path(dir_okay=False, path_type=Path),
+    "--figure", type=options.FIGURE,
     help="Draw the papers' figure: .png, .pdf or .svg.",
 )  # fmt: skip
 @click.option(
     "--format", "style", type=click.Choice(["simple", "github"]), default="simple",
     show_default=True,
 )  # fmt: skip
-@click.option("--device", default="cpu", show_default=True, help="Where networks run: cpu, cuda.")
+@options.device
 @options.weights_dir
 @options.data_dir
 @options.quiet
@@ -155,7 +152,7 @@ def correlate(
     from spfem_bench.stccl.scoring import Scorer
 
     options.check_device(device)
-    _check(source, target, pair_list, frames, figure)
+    _check(source, target, pair_list, frames)
     own = source is not None or pair_list is not None
     weights = WeightsStore.locate(weights_dir)
     listed = None if own else read_protocol(protocol_name)
@@ -182,8 +179,7 @@ def correlate(
             definition=definition, device=device, done=lambda: bar.update(1),  # type: ignore[arg-type]
         )  # fmt: skip
     except KeyboardInterrupt:
-        click.echo("Interrupted.", err=True)
-        sys.exit(130)
+        options.interrupted("Interrupted.")
     finally:
         bar.close()
     write_atomically(output, reporting.to_csv(rows).encode())
@@ -215,11 +211,7 @@ def correlate(
 
 
 def _check(
-    source: Path | None,
-    target: Path | None,
-    pair_list: Path | None,
-    frames: Path | None,
-    figure: Path | None,
+    source: Path | None, target: Path | None, pair_list: Path | None, frames: Path | None
 ) -> None:
     if (source is None) != (target is None):
         raise click.UsageError("--source and --target go together")
@@ -227,10 +219,6 @@ def _check(
         raise click.UsageError("--pairs and --frames go together")
     if source is not None and pair_list is not None:
         raise click.UsageError("give --source or --pairs, not both")
-    if figure is not None and figure.suffix.lower() not in SUFFIXES:
-        raise click.BadParameter(
-            f"'{figure}' must end in {', '.join(SUFFIXES)}", param_hint="--figure"
-        )
 
 
 def _lenses(

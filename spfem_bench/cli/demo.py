@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from spfem_bench.cli import options
-
-if TYPE_CHECKING:
-    from spfem_bench.demo.training.run import Watcher
 
 
 @click.group()
@@ -20,14 +16,24 @@ def demo() -> None:
     """A world of talking puppets, the same on every machine."""
 
 
+class _OfWorld(click.Option):
+    """Has the default that the world has."""
+
+    def get_default(self, ctx: click.Context, call: bool = True) -> Any:
+        """Return it; the world is imported no earlier than for this command."""
+        from spfem_bench.demo.world import World
+
+        return getattr(World, str(self.name))
+
+
 def _world(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say which world."""
-    for name, default, words in (
-        ("--size", 128, "Side of a frame in pixels, even, 64 to 1024."),
-        ("--seed", 8, "Of everything random."),
-        ("--version", 1, "Of the rules by which puppets are drawn and speak."),
+    for name, words in (
+        ("--size", "Side of a frame in pixels, even, 64 to 1024."),
+        ("--seed", "Of everything random."),
+        ("--version", "Of the rules by which puppets are drawn and speak."),
     ):
-        option = click.option(name, type=int, default=default, show_default=True, help=words)
+        option = click.option(name, cls=_OfWorld, type=int, show_default=True, help=words)
         command = option(command)
     return command
 
@@ -41,7 +47,7 @@ def _world(command: Callable[..., None]) -> Callable[..., None]:
     help="All that a split's puppets have spoken (train: 16,560 clips).",
 )
 @click.option("--truth", is_flag=True, help="Write landmarks, phones and emotion beside each clip.")
-@click.option("--workers", type=click.IntRange(1), help="Processes; all processors when not given.")
+@options.drawing_workers
 @_world
 @options.quiet
 def render(
@@ -49,11 +55,9 @@ def render(
     output: Path,
     split: str | None,
     truth: bool,
-    workers: int | None,
-    version: int,
-    seed: int,
-    size: int,
+    workers: int,
     quiet: bool,
+    **which: int,
 ) -> None:
     """Render clips of the puppets into a folder.
 
@@ -70,7 +74,7 @@ def render(
     from spfem_bench.demo.clips import clip_name, render_all, write_truth
     from spfem_bench.demo.world import Split, World
 
-    world = World(version, seed, size)
+    world = World(**which)
     names = list(takes)
     if split:
         names += [clip_name(world.take(*r)) for r in world.recordings(cast(Split, split))]
@@ -89,7 +93,7 @@ def render(
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=options.File(".png", ".jpg", ".webp", ".svg", ".pdf"),
     default=Path("puppets.png"),
     show_default=True,
     help="Its ending says which kind: .png, .jpg, .webp, .svg, .pdf.",
@@ -97,9 +101,7 @@ def render(
 @click.option("--speaker", default="", help="For intensity and speech; a test puppet by default.")
 @click.option("--sentence", default="", help="001 to 030; the first test sentence by default.")
 @_world
-def sheet(
-    what: str, output: Path, speaker: str, sentence: str, version: int, seed: int, size: int
-) -> None:
+def sheet(what: str, output: Path, speaker: str, sentence: str, **which: int) -> None:
     """Draw a contact sheet of the puppets.
 
     cast: the test puppets in every emotion. intensity: one puppet's emotions
@@ -111,12 +113,7 @@ def sheet(
     from spfem_bench.files import write_atomically
 
     form = output.suffix.lower().lstrip(".")
-    if form not in ("png", "jpg", "webp", "svg", "pdf"):
-        raise click.BadParameter(
-            f"'{output}' ends in no kind of picture: use .png, .jpg, .webp, .svg or .pdf",
-            param_hint="--output",
-        )
-    write_atomically(output, draw(World(version, seed, size), what, speaker, sentence, form))
+    write_atomically(output, draw(World(**which), what, speaker, sentence, form))
     click.echo(str(output))
 
 
@@ -141,13 +138,7 @@ class _Train(click.Command):
 )
 @click.option("--output", type=options.FOLDER, required=True, help="Folder for the files.")
 @click.option("--device", default="cpu", show_default=True, help="Where it learns: cpu, cuda.")
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=os.cpu_count() or 1,
-    show_default="all processors",
-    help="Processes that draw.",
-)
+@options.drawing_workers
 @click.option("--steps", type=click.IntRange(1), help="Instead of the recipe's.")
 @options.quiet
 def train(
@@ -168,7 +159,8 @@ def train(
 
     options.check_device(device)
     for name in NAMES if network == "all" else [n for n in NAMES if n == network]:
-        watcher = Watcher() if quiet else _bars()
+        bars = options.Phases()
+        watcher = Watcher() if quiet else Watcher(bars.begin, bars.part)
         recipe = with_steps(RECIPES[name], steps)
         trained = run(
             name, recipe, World(), output, device=device, workers=workers, watcher=watcher
@@ -189,27 +181,3 @@ def _in_short(quality: dict[str, Any]) -> str:
         elif isinstance(value, dict):
             words.append(f"{key} " + " ".join(f"{k}:{v:.3g}" for k, v in value.items()))
     return "; ".join(words)
-
-
-def _bars() -> Watcher:
-    """Return a bar on standard error for each phase."""
-    from tqdm import tqdm
-
-    from spfem_bench.demo.training.run import Watcher
-
-    bars: list[tqdm[Any]] = []
-
-    def begin(phase: str, parts: int) -> None:
-        for bar in bars:
-            bar.close()
-        # disable=None: no bars in a file or a pipe.
-        bars.append(tqdm(total=parts, desc=phase, disable=None))
-
-    def part(loss: float | None) -> None:
-        bars[-1].update(1)
-        if loss is not None:
-            bars[-1].set_postfix(loss=f"{loss:.3f}", refresh=False)
-        if bars[-1].n == bars[-1].total:
-            bars[-1].close()
-
-    return Watcher(begin, part)

@@ -24,20 +24,9 @@ if TYPE_CHECKING:
     help="A published method, a control, or your own name; may be given several times. "
     "'controls' stands for all that a protocol has.",
 )
-@click.option(
-    "--protocol",
-    "protocols",
-    multiple=True,
-    default=("demo-inter-id", "demo-cross-id"),
-    show_default=True,
-    help="Which items to score; may be given several times.",
-)
-@click.option(
-    "--profile", help="Which networks to use; those that fit the protocol when not given."
-)
-@click.option(
-    "--metrics", default="", help="Comma-separated; all that the protocol has when not given."
-)
+@options.protocols("Which items to score")
+@options.profile
+@options.metrics
 @click.option(
     "--videos",
     type=options.FOLDER,
@@ -51,18 +40,10 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Score what is there; headline numbers are marked as partial.",
 )
-@click.option(
-    "--results",
-    type=options.FOLDER,
-    default=Path("results"),
-    show_default=True,
-    help="Folder for run records.",
-)
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@click.option(
-    "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Frames per batch."
-)
-@click.option("--device", default="cpu", show_default=True, help="Where networks run: cpu, cuda.")
+@options.results
+@options.workers
+@options.batch_size
+@options.device
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as a JSON list.")
 @options.weights_dir
 @options.data_dir
@@ -71,7 +52,7 @@ def evaluate(
     methods: tuple[str, ...],
     protocols: tuple[str, ...],
     profile: str | None,
-    metrics: str,
+    metrics: list[str],
     videos: Path | None,
     frame_rate: float | None,
     partial: bool,
@@ -114,14 +95,13 @@ def evaluate(
     from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.plan import Videos, make_plan
     from spfem_bench.evaluation.run import evaluate as run
-    from spfem_bench.features.extract import Extractor, Progress
+    from spfem_bench.features.extract import Extractor
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import check_writable
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting.tables import comparison, score_lines
 
     options.check_device(device)
-    wanted = [m.strip() for m in metrics.split(",") if m.strip()]
     weights, data = WeightsStore.locate(weights_dir), DataFolders.locate(data_dir)
     if videos and len(methods) > 1:
         raise click.UsageError("--videos holds the clips of one method: give one --method")
@@ -137,7 +117,7 @@ def evaluate(
                     networks,
                     data=data,
                     weights=weights,
-                    metrics=wanted,
+                    metrics=metrics,
                     videos=Videos(videos, frame_rate) if videos else None,
                     rendering=options.rendering(quiet),
                 )
@@ -162,13 +142,12 @@ def evaluate(
             faces=plan.protocol.card.faces,
             batch_size=batch_size,
             device=device,
-            progress=Progress() if quiet else options.progress_bars(options.count_clips(plan)),
+            progress=options.progress_bars(_count_clips(plan), quiet=quiet),
         )
         try:
             record = run(plan, extractor, workers=workers, partial=partial)
         except KeyboardInterrupt:
-            click.echo("Interrupted. Run the command again: it goes on from here.", err=True)
-            sys.exit(130)
+            options.interrupted()
         finally:
             extractor.progress.close()
         rows = records.scores(record)
@@ -201,6 +180,10 @@ def evaluate(
                 click.echo(f"With intervals: spfem-bench table {results / name}", err=True)
     if incomplete:
         sys.exit(2)
+
+
+def _count_clips(plan: Plan) -> int:
+    return len({clip for item in plan.items for clip in item.clips.values()})
 
 
 def _show_preflight(plan: Plan, *, quiet: bool, partial: bool) -> None:

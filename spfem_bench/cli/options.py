@@ -1,18 +1,57 @@
-"""Options that several commands share, and their progress bars."""
+"""Options that several commands share, their progress bars, and how they end when interrupted."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 if TYPE_CHECKING:
-    from spfem_bench.evaluation.plan import Plan
+    from tqdm import tqdm
+
     from spfem_bench.features.extract import Progress
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+class File(click.Path):
+    """A file, whose name must have one of the given endings where there are any."""
+
+    def __init__(self, *endings: str) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+        self.endings = endings
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path.
+
+        Raises:
+            BadParameter: it has another ending.
+        """
+        path: Any = super().convert(value, param, ctx)
+        if self.endings and path.suffix.lower() not in self.endings:
+            self.fail(f"'{path}' must end in {', '.join(self.endings)}", param, ctx)
+        return path
+
+
+FIGURE = File(".png", ".pdf", ".svg")
+
+
+def names(given: str) -> list[str]:
+    """Return the names in a comma-separated list.
+
+    >>> names("fad, csim,")
+    ['fad', 'csim']
+    """
+    return [name.strip() for name in given.split(",") if name.strip()]
+
+
+def _split(_: click.Context, __: click.Parameter, value: str) -> list[str]:
+    return names(value)
+
 
 weights_dir = click.option(
     "--weights-dir",
@@ -26,13 +65,68 @@ data_dir = click.option(
     "[env: SPFEM_BENCH_DATA]",
 )
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress bars, no remarks.")
+profile = click.option(
+    "--profile", help="Which networks to use; those that fit the protocol when not given."
+)
+metrics = click.option(
+    "--metrics",
+    default="",
+    callback=_split,
+    help="Comma-separated; all that the protocol has when not given.",
+)
+results = click.option(
+    "--results",
+    type=FOLDER,
+    default=Path("results"),
+    show_default=True,
+    help="Folder for records.",
+)
+workers = click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes."
+)
+drawing_workers = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=os.cpu_count() or 1,
+    show_default="all processors",
+    help="Processes that draw puppets.",
+)
+batch_size = click.option(
+    "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Frames per batch."
+)
+device = click.option(
+    "--device", default="cpu", show_default=True, help="Where networks run: cpu, cuda."
+)
 
 
-def progress_bars(clips: int) -> Progress:
+def protocols(words: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return the option for one protocol or several; *words* say what is done with them."""
+    return click.option(
+        "--protocol",
+        "protocols",
+        multiple=True,
+        default=("demo-inter-id", "demo-cross-id"),
+        show_default=True,
+        help=f"{words}; may be given several times.",
+    )
+
+
+def interrupted(
+    words: str = "Interrupted. Run the command again: it goes on from here.",
+) -> NoReturn:
+    """Say that Ctrl-C ended a command, and what becomes of its work; end with exit code 130."""
+    click.echo(words, err=True)
+    sys.exit(130)
+
+
+def progress_bars(clips: int, *, quiet: bool) -> Progress:
     """Return bars on standard error for clips, decoded frames and crops seen by networks."""
     from tqdm import tqdm
 
     from spfem_bench.features.extract import Progress
+
+    if quiet:
+        return Progress()
 
     class Bars(Progress):
         def __init__(self) -> None:
@@ -58,6 +152,31 @@ def progress_bars(clips: int) -> Progress:
                 bar.close()
 
     return Bars()
+
+
+class Phases:
+    """A bar on standard error for each phase of a training, one after the other."""
+
+    def __init__(self) -> None:
+        self.bars: list[tqdm[Any]] = []
+
+    def begin(self, phase: str, parts: int, done: int = 0) -> None:
+        """Show a new phase, some of whose parts may be done already."""
+        from tqdm import tqdm
+
+        for bar in self.bars:
+            bar.close()
+        # disable=None: no bars in a file or a pipe.
+        self.bars.append(tqdm(total=parts, initial=done, desc=phase, disable=None))
+
+    def part(self, loss: float | None) -> None:
+        """Show that one more part is done, with the loss where there is one."""
+        bar = self.bars[-1]
+        bar.update(1)
+        if loss is not None:
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        if bar.n == bar.total:
+            bar.close()
 
 
 def rendering(quiet: bool) -> Callable[[int], Callable[[], None]]:
@@ -90,8 +209,3 @@ def check_device(device: str) -> None:
         raise click.BadParameter(
             f"'{device}' is not available here: {str(error).splitlines()[0]}", param_hint="--device"
         ) from None
-
-
-def count_clips(plan: Plan) -> int:
-    """Return how many different clips an evaluation looks at."""
-    return len({clip for item in plan.items for clip in item.clips.values()})

@@ -28,17 +28,14 @@ from spfem_bench.cli import options
     "--precision", type=click.Choice(["float32", "bfloat16", "float16"]),
     help="Of the network; float32 on a processor, bfloat16 on a GPU, if not given.",
 )  # fmt: skip
+@options.batch_size
+@options.device
 @click.option(
-    "--batch-size", type=click.IntRange(1), default=32, show_default=True,
-    help="Frames per batch, of many clips.",
-)  # fmt: skip
-@click.option("--device", default="cpu", show_default=True, help="Where networks run: cpu, cuda.")
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path),
+    "-o", "--output", type=options.File(".csv", ".json"),
     help="Each clip and stage, as .csv or .json.",
 )  # fmt: skip
 @click.option(
-    "--regions", type=click.Path(dir_okay=False, path_type=Path),
+    "--regions", type=options.File(".csv", ".json"),
     help="Each region of each clip, as .csv or .json.",
 )  # fmt: skip
 @click.option(
@@ -84,7 +81,7 @@ def score(
     from spfem_bench.definitions.clips import Clip
     from spfem_bench.definitions.metrics import profile_card
     from spfem_bench.evaluation.pairing import same_names
-    from spfem_bench.features.extract import Extractor, Progress
+    from spfem_bench.features.extract import Extractor
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import check_writable, write_atomically
     from spfem_bench.networks.weights import WeightsStore
@@ -92,9 +89,6 @@ def score(
     from spfem_bench.stccl.scoring import Beside, Scorer, described
 
     options.check_device(device)
-    for path in (output, regions):
-        if path is not None and path.suffix.lower() not in (".csv", ".json"):
-            raise click.BadParameter(f"'{path}' must end in .csv or .json")
     chosen: Any = precision or ("float32" if device == "cpu" else "bfloat16")
     names = same_names(source, generated)
     store = FeatureStore.locate()
@@ -107,15 +101,14 @@ def score(
             profile_card(profile or ("compact" if aligned else "light")),
             WeightsStore.locate(weights_dir), store, faces="aligned" if aligned else "detect",
             batch_size=batch_size, device=device,
-            progress=Progress() if quiet else options.progress_bars(len(wants)),
+            progress=options.progress_bars(len(wants), quiet=quiet),
         ),
         chosen,
     )  # fmt: skip
     try:
         failures = scorer.ensure(wants, same_length=True)
     except KeyboardInterrupt:
-        click.echo("Interrupted. Run the command again: it goes on from here.", err=True)
-        sys.exit(130)
+        options.interrupted()
     finally:
         scorer.extractor.progress.close()
     scored = []

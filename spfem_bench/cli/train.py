@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,13 +12,13 @@ import click
 from spfem_bench.cli import options
 
 if TYPE_CHECKING:
-    from spfem_bench.stccl.train import Precision, Told
+    from spfem_bench.stccl.train import Precision
 
 
 @click.command()
 @click.option(
     "--config",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=options.File(),
     help="TOML; without it the one of the shipped metric, metrics/stccl/puppets.toml.",
 )
 @click.option("--output", type=options.FOLDER, required=True, help="Folder of this training.")
@@ -31,13 +32,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Mixed precision of the heads.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=os.cpu_count() or 1,
-    show_default="all processors",
-    help="Processes that draw puppets.",
-)
+@options.drawing_workers
 @click.option("--tensorboard", is_flag=True, help="Write logs to OUTPUT/logs.")
 @click.option("--fresh", is_flag=True, help="Begin anew, whatever the folder holds.")
 @options.weights_dir
@@ -85,12 +80,14 @@ def train(
     chosen = read_config(path)
     if steps is not None:
         chosen = chosen.model_copy(update={"steps": steps})
+    bars = options.Phases()
+    told = Told() if quiet else Told(bars.begin, bars.part, partial(click.echo, err=True))
     try:
         trained = run(
             chosen, output, name=name, folder=path.parent,
             weights=WeightsStore.locate(weights_dir), device=device,
             precision=cast("Precision", precision), workers=workers, tensorboard=tensorboard,
-            fresh=fresh, told=Told() if quiet else _bars(),
+            fresh=fresh, told=told,
         )  # fmt: skip
     except KeyboardInterrupt:
         raise click.ClickException(
@@ -122,27 +119,3 @@ def _table(quality: dict[str, Any]) -> str:
                 ])  # fmt: skip
     headers = ("", "", "positive", "negative", "positive, last stage", "negative, last stage")
     return tabulate(rows, headers, floatfmt=".3f")
-
-
-def _bars() -> Told:
-    """Return a bar on standard error for each phase."""
-    from tqdm import tqdm
-
-    from spfem_bench.stccl.train import Told
-
-    bars: list[tqdm[Any]] = []
-
-    def begin(phase: str, parts: int, done: int) -> None:
-        for bar in bars:
-            bar.close()
-        # disable=None: no bars in a file or a pipe.
-        bars.append(tqdm(total=parts, initial=done, desc=phase, disable=None))
-
-    def part(loss: float | None) -> None:
-        bars[-1].update(1)
-        if loss is not None:
-            bars[-1].set_postfix(loss=f"{loss:.3f}", refresh=False)
-        if bars[-1].n == bars[-1].total:
-            bars[-1].close()
-
-    return Told(begin, part, lambda words: click.echo(words, err=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,33 +14,16 @@ if TYPE_CHECKING:
     from spfem_bench.evaluation.validate import Validation
     from spfem_bench.features.extract import Extractor
 
-SUFFIXES = (".png", ".pdf", ".svg")
-
-
-def _figure(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
-    if value is not None and value.suffix.lower() not in SUFFIXES:
-        raise click.BadParameter(f"'{value}' must end in {', '.join(SUFFIXES)}")
-    return value
-
 
 @click.command()
-@click.option(
-    "--protocol",
-    "protocols",
-    multiple=True,
-    default=("demo-inter-id", "demo-cross-id"),
-    show_default=True,
-    help="Whose clips to spoil; may be given several times.",
-)
-@click.option("--profile", default="compact", show_default=True, help="Which networks to use.")
+@options.protocols("Whose clips to spoil")
+@options.profile
 @click.option(
     "--controls",
     default="",
     help="Comma-separated graded controls; all that the protocol has when not given.",
 )
-@click.option(
-    "--metrics", default="", help="Comma-separated; all that the protocol has when not given."
-)
+@options.metrics
 @click.option(
     "--partial",
     is_flag=True,
@@ -49,22 +32,13 @@ def _figure(_: click.Context, __: click.Parameter, value: Path | None) -> Path |
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
-    callback=_figure,
+    type=options.FIGURE,
     help="Draw a figure: .png, .pdf or .svg. With several protocols, one for each.",
 )
-@click.option(
-    "--results",
-    type=options.FOLDER,
-    default=Path("results"),
-    show_default=True,
-    help="Folder for records.",
-)
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@click.option(
-    "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Frames per batch."
-)
-@click.option("--device", default="cpu", show_default=True, help="Where networks run: cpu, cuda.")
+@options.results
+@options.workers
+@options.batch_size
+@options.device
 @click.option(
     "--format",
     "style",
@@ -78,9 +52,9 @@ def _figure(_: click.Context, __: click.Parameter, value: Path | None) -> Path |
 @options.quiet
 def validate(
     protocols: tuple[str, ...],
-    profile: str,
+    profile: str | None,
     controls: str,
-    metrics: str,
+    metrics: list[str],
     partial: bool,
     output: Path | None,
     results: Path,
@@ -144,24 +118,24 @@ def validate(
     options.check_device(device)
     weights, data = WeightsStore.locate(weights_dir), DataFolders.locate(data_dir)
     try:
-        networks = profile_card(profile)
-        chosen = [read_protocol(name) for name in dict.fromkeys(protocols)]
+        listed = [read_protocol(name) for name in dict.fromkeys(protocols)]
+        chosen = [(one, profile_card(profile or one.card.profile)) for one in listed]
         plans = [
             plan_validation(
                 protocol,
                 networks,
                 data=data,
                 weights=weights,
-                controls=_names(controls),
-                metrics=_names(metrics),
+                controls=options.names(controls),
+                metrics=metrics,
                 rendering=options.rendering(quiet),
             )
-            for protocol in chosen
+            for protocol, networks in chosen
         ]
     except UnknownNameError as error:  # 1 is for claims that do not hold
         raise click.UsageError(str(error)) from None
     except KeyboardInterrupt:
-        _interrupted()
+        options.interrupted()
     cells, failed, untold = [], [], False
     for plan in plans:
         name = plan.protocol.name
@@ -176,13 +150,13 @@ def validate(
                 click.echo("No verdicts: add --partial to judge by what is there.", err=True)
             untold = True
             continue
-        path = records.record_path(results, name, records.VALIDATION, profile)
+        path = records.record_path(results, name, records.VALIDATION, plan.profile.name)
         picture = _picture(output, name, several=len(plans) > 1)
         store = FeatureStore.locate()
         for folder in (path.parent, store.folder, *([picture.parent] if picture else [])):
             check_writable(folder)
         extractor = Extractor(
-            networks,
+            plan.profile,
             weights,
             store,
             faces=plan.protocol.card.faces,
@@ -218,20 +192,11 @@ def validate(
         sys.exit(1)
 
 
-def _names(given: str) -> list[str]:
-    return [name.strip() for name in given.split(",") if name.strip()]
-
-
 def _picture(output: Path | None, protocol: str, *, several: bool) -> Path | None:
     """Return where a protocol's figure goes: its name is put in when there are several."""
     if output is None or not several:
         return output
     return output.with_name(f"{output.stem}.{protocol}{output.suffix}")
-
-
-def _interrupted() -> NoReturn:
-    click.echo("Interrupted. Run the command again: it goes on from here.", err=True)
-    sys.exit(130)
 
 
 def _run(plan: Validation, extractor: Extractor, workers: int, quiet: bool) -> dict[str, Any]:
@@ -245,8 +210,8 @@ def _run(plan: Validation, extractor: Extractor, workers: int, quiet: bool) -> d
 
     if not quiet:
         n_clips = len(wanted(plan, extractor)[0])
-        extractor = replace(extractor, progress=options.progress_bars(n_clips))
-    total = len(plan.metrics) * sum(len(t.levels) for t in plan.trials)
+        extractor = replace(extractor, progress=options.progress_bars(n_clips, quiet=False))
+    total = len(plan.metrics) * sum(len(t.plans) for t in plan.trials)
     levels = tqdm(
         total=total, desc="levels  ", unit="level", position=3, leave=False,
         disable=True if quiet else None,
@@ -254,7 +219,7 @@ def _run(plan: Validation, extractor: Extractor, workers: int, quiet: bool) -> d
     try:
         return run(plan, extractor, workers=workers, graded=lambda: levels.update(1))
     except KeyboardInterrupt:
-        _interrupted()
+        options.interrupted()
     finally:
         levels.close()
         extractor.progress.close()

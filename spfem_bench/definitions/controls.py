@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Annotated, Literal
 
 import pydantic
@@ -18,7 +19,7 @@ class ClipControl(Strict):
     clip: Literal["source", "reference", "real"]
 
 
-class _Graded(Strict):
+class GradedControl(Strict):
     """A control that does more or less harm; which metrics must feel it, their cards claim.
 
     Attributes:
@@ -29,8 +30,13 @@ class _Graded(Strict):
     level: float
     levels: tuple[float, ...] = pydantic.Field(min_length=2)
 
+    @property
+    @abstractmethod
+    def unit(self) -> str:
+        """What the level counts."""
+
     @pydantic.model_validator(mode="after")
-    def _levels_are_possible_and_begin_with_nothing(self) -> _Graded:
+    def _levels_are_possible_and_begin_with_nothing(self) -> GradedControl:
         for level in (self.level, *self.levels):
             self._check(level)
         if not self._changes_nothing(self.levels[0]):
@@ -45,7 +51,7 @@ class _Graded(Strict):
         return level == 0
 
 
-class EditControl(_Graded):
+class EditControl(GradedControl):
     """The real clip, spoilt while it is read (see ``spfem_bench.faces.edits``)."""
 
     kind: Literal["edit"]
@@ -66,7 +72,7 @@ class EditControl(_Graded):
         return Edit(self.edit, self.level).unit
 
 
-class OtherSpeakerControl(_Graded):
+class OtherSpeakerControl(GradedControl):
     """Another speaker's real clip of the same emotion; the level is the share of items."""
 
     kind: Literal["other-speaker"]
@@ -77,7 +83,7 @@ class OtherSpeakerControl(_Graded):
         return "share of the clips"
 
 
-class FadedControl(_Graded):
+class FadedControl(GradedControl):
     """The real performance with less emotion; the level is the intensity, 1 is all of it."""
 
     kind: Literal["faded"]

@@ -11,18 +11,18 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from spfem_bench.definitions.clips import inside
 from spfem_bench.demo.face import LANDMARKS
 from spfem_bench.demo.speech import VISEMES
 from spfem_bench.demo.world import Take, World
-from spfem_bench.errors import CardError
+from spfem_bench.errors import CardError, ClipError
 from spfem_bench.files import write_atomically
-from spfem_bench.media.video import FRAME_RATE
+from spfem_bench.media.video import FRAME_RATE, file_sha256
 from spfem_bench.media.write import write_clip
-from spfem_bench.pinned import sha256_of
+from spfem_bench.processes import spread
 
 
 def clip_name(take: Take) -> str:
@@ -53,7 +53,7 @@ def rendered(world: World, folder: Path, name: str) -> Path | None:
     path = inside(folder, name)
     try:
         whole = _mark(path).read_text(encoding="utf-8") == _marked(world, path)
-    except OSError:
+    except (OSError, ClipError):
         return None
     return path if whole else None
 
@@ -124,24 +124,10 @@ def render_all(
     """
     for name in names:
         take_of(world, name)  # a wrong name is known before any work
-    workers = min(workers or os.cpu_count() or 1, len(names))
-    if workers <= 1:
-        for name in names:
-            render(world, folder, name)
+    workers = workers or os.cpu_count() or 1
+    with spread(partial(render, world, folder), names, workers) as files:
+        for _ in files:
             done()
-        return
-    from multiprocessing import get_context
-
-    # spawn: a fork of a process that has started torch's threads may hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(render, world, folder, name) for name in names]
-        try:
-            for future in running:
-                future.result()
-                done()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _mark(path: Path) -> Path:
@@ -149,4 +135,4 @@ def _mark(path: Path) -> Path:
 
 
 def _marked(world: World, path: Path) -> str:
-    return f"{sha256_of(path)}  {world.name}\n"
+    return f"{file_sha256(path)}  {world.name}\n"

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from spfem_bench.media.video import Frame
 
-SHEETS = ("cast", "intensity", "speech")
-
 
 def sheet(
     world: World, what: str, speaker: str = "", sentence: str = "", form: str = "png"

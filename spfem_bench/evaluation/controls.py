@@ -7,7 +7,12 @@ from dataclasses import replace
 
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.clips import Clip, Edit
-from spfem_bench.definitions.controls import ClipControl, EditControl, OtherSpeakerControl
+from spfem_bench.definitions.controls import (
+    ClipControl,
+    EditControl,
+    GradedControl,
+    OtherSpeakerControl,
+)
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.protocols import Item, MethodCard, Protocol, method_card
 from spfem_bench.errors import CardError, ClipError, UnsuitedClipError
@@ -17,7 +22,7 @@ def controls(protocol: Protocol) -> list[MethodCard]:
     """Return the controls that a protocol has the clips for, clips as they are first."""
     cards = map(method_card, names(Kind.METHOD))
     found = [card for card in cards if card.control and not why_not(card, protocol)]
-    return sorted(found, key=lambda card: not isinstance(card.control, ClipControl))
+    return sorted(found, key=lambda card: isinstance(card.control, GradedControl))
 
 
 def why_not(method: MethodCard, protocol: Protocol) -> str:
@@ -49,7 +54,7 @@ def at_level(method: MethodCard, level: float) -> MethodCard:
         CardError: it is no graded control, or has no such level.
     """
     control = method.control
-    if control is None or isinstance(control, ClipControl):
+    if not isinstance(control, GradedControl):
         raise CardError(f"'{method.name}' has no levels", "Leave the level out")
     try:
         graded = type(control).model_validate(control.model_dump() | {"level": level})

@@ -6,10 +6,9 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -34,6 +33,7 @@ from spfem_bench.features.extract import Extractor, Progress
 from spfem_bench.features.features import Features
 from spfem_bench.features.store import Arrays, digest
 from spfem_bench.media.video import content_id
+from spfem_bench.processes import spread
 from spfem_bench.statistics import coherence, frechet, similarity, sync
 from spfem_bench.statistics.intervals import bootstrap, interval
 
@@ -194,22 +194,10 @@ def compute_features(
     parts = [{c: wants[c] for c in clips[i : i + size]} for i in range(0, len(clips), size)]
     quiet = replace(extractor, progress=Progress())
     failures: Failures = {}
-    from multiprocessing import get_context
-
-    with ProcessPoolExecutor(
-        workers,
-        mp_context=get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(quiet, workers),
-    ) as pool:
-        running = {pool.submit(_work, part): part for part in parts}
-        try:
-            for future in as_completed(running):
-                failures.update(future.result())
-                extractor.progress.finished(len(running[future]))
-        except BaseException:  # a full disk, Ctrl-C: do not wait for what is queued
-            pool.shutdown(cancel_futures=True)
-            raise
+    with spread(_work, parts, workers, begin=partial(_start_worker, quiet, workers)) as found:
+        for part, failed in zip(parts, found, strict=True):
+            failures.update(failed)
+            extractor.progress.finished(len(part))
     return failures
 
 

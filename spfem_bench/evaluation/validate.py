@@ -15,7 +15,7 @@ import numpy as np
 from spfem_bench import provenance
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.controls import ClipControl
+from spfem_bench.definitions.controls import GradedControl
 from spfem_bench.definitions.metrics import MetricCard, ProfileCard
 from spfem_bench.definitions.protocols import MethodCard, Protocol, method_card
 from spfem_bench.errors import CardError, ClipError, UnknownNameError, unknown_name
@@ -116,8 +116,8 @@ class Cell:
 class Trial:
     """One control at all of its levels, each a plan of its own."""
 
-    control: MethodCard
-    levels: tuple[float, ...]
+    method: MethodCard
+    control: GradedControl
     plans: tuple[Plan, ...]
 
 
@@ -164,10 +164,10 @@ class Validation:
 # ---- planning ------------------------------------------------------------------------------
 
 
-def graded_controls() -> dict[str, MethodCard]:
+def graded_controls() -> dict[str, GradedControl]:
     """Return all controls that have levels, by name."""
-    cards = (method_card(name) for name in names(Kind.METHOD))
-    return {c.name: c for c in cards if c.control and not isinstance(c.control, ClipControl)}
+    found = {name: method_card(name).control for name in names(Kind.METHOD)}
+    return {name: control for name, control in found.items() if isinstance(control, GradedControl)}
 
 
 def plan_validation(
@@ -196,27 +196,26 @@ def plan_validation(
         CardError: a metric's claim names no graded control.
     """
     known = graded_controls()
+    lacking = {name: why_not(method_card(name), protocol) for name in known}
     for name in controls:
         if name not in known:
             raise unknown_name("graded control", name, known)
-        if reason := why_not(known[name], protocol):
+        if lacking[name]:
             raise UnknownNameError(
-                f"no control '{name}' here: {reason}",
-                "It has: " + ", ".join(n for n, c in known.items() if not why_not(c, protocol)),
+                f"no control '{name}' here: {lacking[name]}",
+                "It has: " + ", ".join(n for n, why in lacking.items() if not why),
             )
-    lacking = {} if controls else {n: why_not(card, protocol) for n, card in known.items()}
-    chosen = [n for n in dict.fromkeys(controls or known) if not lacking.get(n)]
+    chosen = [n for n in dict.fromkeys(controls or known) if not lacking[n]]
     trials = []
     for name in chosen:
-        levels = getattr(known[name].control, "levels", ())
         plans = tuple(
             make_plan(
                 name, protocol, profile, data=data, weights=weights, metrics=metrics,
                 level=level, rendering=rendering,
             )
-            for level in levels
+            for level in known[name].levels
         )  # fmt: skip
-        trials.append(Trial(known[name], tuple(levels), plans))
+        trials.append(Trial(method_card(name), known[name], plans))
     felt: list[str] = []  # controls in the order of the metrics that claim to feel them
     for metric in (m for t in trials[:1] for m in t.plans[0].metrics):
         for name in (*metric.claims.measures, *metric.claims.ignores):
@@ -224,10 +223,9 @@ def plan_validation(
                 error = unknown_name("graded control", name, known)
                 raise CardError(f"{metric.path}: {error.problem}", error.remedy)
         felt += metric.claims.measures
-    trials.sort(key=lambda t: felt.index(t.control.name) if t.control.name in felt else len(felt))
-    return Validation(
-        protocol, profile, tuple(trials), {n: why for n, why in lacking.items() if why}
-    )
+    trials.sort(key=lambda t: felt.index(t.method.name) if t.method.name in felt else len(felt))
+    left_out = {} if controls else {n: why for n, why in lacking.items() if why}
+    return Validation(protocol, profile, tuple(trials), left_out)
 
 
 def wanted(
@@ -304,10 +302,10 @@ def validate(
         "profile": validation.profile.name,
         "controls": [
             {
-                "name": trial.control.name,
-                "title": trial.control.title,
-                "levels": list(trial.levels),
-                "unit": getattr(trial.control.control, "unit", ""),
+                "name": trial.method.name,
+                "title": trial.method.title,
+                "levels": list(trial.control.levels),
+                "unit": trial.control.unit,
             }
             for trial in validation.trials
         ],
@@ -378,9 +376,9 @@ def _score(
             e for e in found[0] if all(e in one and math.isfinite(one[e].value) for one in found)
         )
         claim: Claim = "none"
-        if trial.control.name in metric.claims.measures:
+        if trial.method.name in metric.claims.measures:
             claim = "measures"
-        elif trial.control.name in metric.claims.ignores:
+        elif trial.method.name in metric.claims.ignores:
             claim = "ignores"
         n_items = len(validation.protocol.items)
         ids = [r.item for r in chosen[0] if r.emotion in usable]
@@ -391,7 +389,7 @@ def _score(
             label=metric.label,
             direction=metric.direction,
             network=network_of(metric, validation.profile).name,
-            control=trial.control.name,
+            control=trial.method.name,
             claim=claim,
             verdict="",
             said="" if usable else "no clip could be scored at all levels",
@@ -407,7 +405,7 @@ def _score(
             signature=signature(frozen[metric.name], validation.profile.name, ids, n_items),
         )
         scores = tuple(average([one[e] for e in usable]) for one in found) if usable else ()
-        scored.append(_Scored(cell, trial.levels, scores))
+        scored.append(_Scored(cell, trial.control.levels, scores))
     return scored, refusals
 
 

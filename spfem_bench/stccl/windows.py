@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context, parent_process
 from typing import NamedTuple
 
 import numpy as np
@@ -15,14 +11,15 @@ import torch
 from torch import Tensor
 
 from spfem_bench.errors import CardError, StcclError, StorageError
+from spfem_bench.processes import spread
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone
 from spfem_bench.stccl.contrast import ContrastSettings
 from spfem_bench.stccl.metric import FormSettings
 from spfem_bench.stccl.pairs import Pair, Puppet
 
-PIECE = 8
-"""Pairs whose pictures are in memory at once while feature maps are made."""
+AHEAD = 8
+"""Pairs drawn by each process before the backbone sees them, at most."""
 
 Done = Callable[[], None]
 
@@ -102,18 +99,6 @@ def _pictures(job: tuple[Pair, list[int], int, int]) -> npt.NDArray[np.uint8]:
     return pictures(*job)
 
 
-def _end_with_parent() -> None:
-    """Let a worker end when its parent was killed; it would wait for work for ever."""
-
-    def watch() -> None:
-        parent = parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 class Windows:
     """Windows whose regions can be drawn at any step.
 
@@ -160,36 +145,23 @@ class Windows:
             self.whole = torch.empty((*shape, 3, eyes.size, eyes.size), dtype=torch.uint8)
         else:
             self.rows = [torch.empty(s, dtype=torch.float16) for s in stages]
-        at = 0
-        for drawn in self._drawn(pairs, workers):
-            self._keep(at, torch.from_numpy(drawn))
-            at += len(drawn)
-            done()
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def _drawn(self, pairs: Sequence[Pair], workers: int):  # type: ignore[no-untyped-def]
         starts: dict[int, list[int]] = {}
         for window in self.windows:
             starts.setdefault(window.pair, []).append(window.start)
         self.windows = [Window(pair, start) for pair, found in starts.items() for start in found]
-        jobs = [(pairs[k], found, self.frames, self.eyes.size) for k, found in starts.items()]
+        jobs = [(pairs[k], found, frames, eyes.size) for k, found in starts.items()]
         # Others than puppets may hold a detector, which does not travel between processes.
-        drawn = all(isinstance(pairs[k].neutral, Puppet) for k in starts)
-        if workers <= 1 or not drawn:
-            yield from map(_pictures, jobs)
-            return
-        # spawn: a fork of a process that has started torch's threads may hang.
-        context = get_context("spawn")
-        with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
-            try:
-                # A few at a time, or all pictures would wait in memory for the backbone.
-                for k in range(0, len(jobs), PIECE * workers):
-                    yield from pool.map(_pictures, jobs[k : k + PIECE * workers])
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        drawable = all(isinstance(pairs[k].neutral, Puppet) for k in starts)
+        at = 0
+        workers = workers if drawable else 1
+        with spread(_pictures, jobs, workers, ahead=AHEAD * workers) as pieces:
+            for drawn in pieces:
+                self._keep(at, torch.from_numpy(drawn))
+                at += len(drawn)
+                done()
+
+    def __len__(self) -> int:
+        return len(self.windows)
 
     def _keep(self, at: int, drawn: Tensor) -> None:
         if self.whole is not None:

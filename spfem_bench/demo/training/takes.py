@@ -25,6 +25,7 @@ from spfem_bench.demo.world import World
 from spfem_bench.faces import crop
 from spfem_bench.media.video import Frame
 from spfem_bench.networks import syncnet
+from spfem_bench.processes import spread
 
 HELD_OUT = ("validation", "test")
 """Speakers on whom quality is measured; they speak the test sentences."""
@@ -178,23 +179,9 @@ def draw_all(
         noises=recipe.noises if noisy and isinstance(recipe, SyncRecipe) else 0,
         quietest=recipe.quietest if isinstance(recipe, SyncRecipe) else 0.0,
     )
-    jobs = list(enumerate(shots))
     found = []
-    if workers <= 1:
-        for job in jobs:
-            found.append(one(job))
+    with spread(one, list(enumerate(shots)), workers) as takes:
+        for drawn in takes:
+            found.append(drawn)
             done()
-        return found
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    # spawn: a fork of a process that has started torch's threads may hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        try:
-            for drawn in pool.map(one, jobs, chunksize=4):
-                found.append(drawn)
-                done()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
     return found
