@@ -125,6 +125,13 @@ def test_what_the_texts_tell_to_type_exists(name: str) -> None:
         assert strange_words(" ".join(command.split())) == [], command
 
 
+@pytest.mark.parametrize("name", TEXTS)
+def test_files_that_the_texts_name_exist(name: str) -> None:
+    folders = "spfem_bench|tests|metrics|protocols|reference_results|benchmarks|docs"
+    for path in re.findall(rf"`((?:{folders})/[a-z0-9_./*-]+)`", TEXTS[name]):
+        assert list(ROOT.glob(path.rstrip("/"))), path
+
+
 def unknown(line: Line) -> list[str]:
     """Return the names that a command line gives and no card has; variables may be anything."""
     kinds = {"protocol": Kind.PROTOCOL, "protocols": Kind.PROTOCOL, "profile": Kind.PROFILE,
