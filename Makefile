@@ -1,9 +1,9 @@
-# Two targets do all set-up on a fresh machine: Python 3.10 to 3.13, pip and make.
+# Three targets do all set-up on a fresh machine: Python 3.10 to 3.13, pip and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: eval test lint clean
+.PHONY: eval test docs lint clean
 
 # stccl-ned needs a generator of its own to have clips in the demo; until there is one, the
 # controls show what the metrics do where the answer is known.
@@ -13,6 +13,10 @@ eval: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest
+
+docs: $(VENV)/.installed-dev
+	SPFEM_BENCH_CARDS= $(BIN)/mkdocs build --quiet
+	@echo "The pages are in site/: open site/index.html"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -31,4 +35,4 @@ $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache

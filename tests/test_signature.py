@@ -99,7 +99,7 @@ NEUTRAL = {
     "title": "words", "description": "words", "notes": "words", "citation": "words",
     "licence": "words", "source": "words: the hash pins the bytes", "path": "where the card lies",
     "label": "printed name", "direction": "decides bold face only", "range": "for readers",
-    "unit": "for readers", "hides": "words", "claims": "what is put to the test",
+    "unit": "for readers", "hides": "words", "shows": "words", "claims": "what is put to the test",
     "url": "the hash pins the bytes", "bytes": "the hash pins them",
     "outputs": "which published clips exist; which one is scored is the method",
     "faded": "which clips a control plays; which one is scored is the method",

@@ -80,11 +80,13 @@ class ProtocolCard(Card):
         published: the published rows to show beside the protocol's own.
         faded: for clips that exist in graded intensities: a clip address in which
             ``{intensity}`` stands for ``0.00`` to ``1.00``.
+        shows: what may be concluded from scores on it.
+        hides: what may not.
     """
 
     score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
         "outputs", "output_name", "published", "not_applicable", "metrics", "items", "citation",
-        "faded", "profile", "on_request",
+        "faded", "profile", "on_request", "shows", "hides",
     }  # fmt: skip
     version: int = pydantic.Field(gt=0)
     setting: Literal["inter-id", "cross-id"]
@@ -101,6 +103,8 @@ class ProtocolCard(Card):
     output_name: str = "{id}.mp4"
     published: PublishedRows | None = None
     faded: str = ""
+    shows: str = ""
+    hides: str = ""
     citation: str = ""
 
     @pydantic.field_validator("faded")

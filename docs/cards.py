@@ -1,0 +1,21 @@
+"""Pages of the site that are made from cards, so that a new card has its page (for mkdocs)."""
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from spfem_bench.reporting import pages
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Put the pages made here into the navigation."""
+    sections = {title: items for section in config.nav for title, items in section.items()}
+    sections["Protocols"] += [f"protocols/{name}.md" for name in pages.protocols()]
+    config.nav.append({"Registry": [f"registry/{name}.md" for name in pages.registry()]})
+
+
+def on_files(files: Files, config: MkDocsConfig) -> None:
+    """Add the pages made here."""
+    made = {f"protocols/{name}.md": text for name, text in pages.protocols().items()}
+    made |= {f"registry/{name}.md": text for name, text in pages.registry().items()}
+    for path, text in made.items():
+        files.append(File.generated(config, path, content=text))
