@@ -11,11 +11,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from spfem_bench.demo.world import World
 from spfem_bench.errors import CardError, StcclError, UnknownNameError, WeightsError
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.stccl import metric as made
 from spfem_bench.stccl.contrast import ContrastSettings
-from spfem_bench.stccl.metric import STCCL, FormSettings, Heads, backbone_record
+from spfem_bench.stccl.metric import STCCL, FormSettings, Heads, backbone_record, load_backbone
+from spfem_bench.stccl.pairs import puppet_pairs
+from spfem_bench.stccl.train import evaluate
+from spfem_bench.stccl.windows import Windows, choose_windows
 
 CHANNELS = (24, 56, 112, 192)
 FEW = (6, 5, 4, 4)
@@ -265,13 +269,31 @@ def test_a_form_that_it_was_not_trained_for(tmp_path: Path) -> None:
 
 
 def test_the_shipped_metric_is_small_and_says_what_made_it() -> None:
-    if "puppets" not in made.metric_names():
-        pytest.skip("metrics/stccl/ holds no metric 'puppets' yet: see docs/stccl.md, Training")
     heads, record = made.read_checkpoint("puppets")
     assert set(heads) == {"vd", "cm"}
     assert record.bytes < 3e6
     assert record.backbone == backbone_record("compact-identity")
-    data = record.training["data"]
-    assert not set(data["train"]["speakers"]) & set(data["checked"]["speakers"])
+    data, splits = record.training["data"], {s.name: s.split for s in World().speakers}
+    parts = [set(data[part]["speakers"]) for part in ("train", "held_out", "checked")]
+    assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+    assert [{splits[s] for s in part} for part in parts] == [{"train"}, {"train"}, {"validation"}]
     for key in ("config", "commit", "code", "software", "best_step"):
         assert record.training[key], key
+
+
+def test_the_shipped_metric_does_what_its_record_says() -> None:
+    """Measured anew on a puppet and sentences that nothing was learnt from."""
+    heads, record = made.read_checkpoint("puppets")
+    some = puppet_pairs(World(), "validation", speakers=1, second="face")[:6:2]
+    eyes = load_backbone(record.backbone, WeightsStore(), torch.device("cpu"))
+    windows = Windows(some, choose_windows(some, 5, 1), 5, eyes)
+    trained = evaluate(windows, record.forms, torch.nn.ModuleDict(heads))
+    untrained = evaluate(windows, record.forms, None)
+    for form in ("vd", "cm"):
+        # The aim of the discovery's learning, reached in space: docs/stccl.md says why not in time.
+        scc, told = trained[form]["scc"], record.held_out["trained"][form]["scc"]
+        assert scc["positive"] >= 0.9 and scc["negative"] <= 0.05, form
+        assert scc["positive"] == pytest.approx(told["positive"], abs=0.04)
+    assert trained["vd"]["scc"]["positive"] > untrained["vd"]["scc"]["positive"] + 0.05
+    assert trained["vd"]["tcc"]["positive"] > untrained["vd"]["tcc"]["positive"] + 0.2
+    assert trained["cm"]["scc"]["negative"] < untrained["cm"]["scc"]["negative"] - 0.02
