@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from itertools import islice
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ from spfem_bench.definitions.clips import Clip, Edit
 from spfem_bench.definitions.metrics import (
     ArcFaceInput,
     ExpressionInput,
+    FaceBoxInput,
     NetworkCard,
     ProfileCard,
     Role,
@@ -171,7 +173,7 @@ class Extractor:
     @cached_property
     def _detector(self) -> Detector:
         card = self.profile.network("detector")
-        return load_detector(card, self.weights)
+        return load_detector(card, self.weights, self.device)
 
     @cached_property
     def _batchers(self) -> dict[tuple[Role, str], Batcher]:
@@ -245,7 +247,9 @@ class Extractor:
             track.check(clip, self.profile.follow())  # before any frame is decoded again
             yield from zip(pictures, track.faces, strict=True)
             return
-        yield from follow(_detected(pictures, self._detector), self.profile.follow(), track)
+        size = max(1, self.batch_size // DETECTED)
+        seen = _detected(pictures, self._detector, size)
+        yield from follow(seen, self.profile.follow(), track)
         self.store.put(key, track.to_arrays())
 
     def _edited(
@@ -263,10 +267,18 @@ class Extractor:
             track.detected = list(edits.shuffled(track.detected, block))
 
 
-def _detected(pictures: Iterable[Frame], detector: Detector) -> Iterator[tuple[Frame, list[Face]]]:
-    for picture in pictures:
-        yield picture, detector(picture)
+def _detected(
+    pictures: Iterable[Frame], detector: Detector, size: int
+) -> Iterator[tuple[Frame, list[Face]]]:
+    """Yield frames with their faces; batches have one size, the last filled up."""
+    source = iter(pictures)
+    while batch := list(islice(source, size if detector.batched else 1)):
+        missing = size - len(batch) if detector.batched else 0
+        yield from zip(batch, detector.many(batch + batch[-1:] * missing), strict=False)
 
+
+DETECTED = 4
+"""A detector's batches have a quarter of the frames: it sees them whole, not crops."""
 
 RUN = 16
 """Windows per sample of SyncNet's lip tower: runs of 20 frames, five per window."""
@@ -417,6 +429,8 @@ class _FaceConsumer:
             sample = crop.arcface(picture, face, self.card.input)
         elif isinstance(self.card.input, ExpressionInput):
             sample = crop.expression(picture, face, self.card.input)
+        elif isinstance(self.card.input, FaceBoxInput):
+            sample = crop.box(picture, face, self.card.input)
         else:
             raise TypeError(f"{self.card.path}: no such crop for frames")
         self.batcher.add(sample, self.outputs.expect([index]))
