@@ -106,7 +106,7 @@ def test_every_metric_looks_through_an_output_that_its_network_has():
         for metric in map(metric_card, names(Kind.METRIC)):
             network = profile.network(metric.role)
             if metric.output == STAGES and network.architecture == "arcface-onnx":
-                with pytest.raises(CardError, match="architectures that have them: .*iresnet50"):
+                with pytest.raises(CardError, match=r"architectures that have them: .*iresnet50"):
                     check_stages(network)
             elif metric.output == STAGES:
                 check_stages(network)

@@ -223,18 +223,16 @@ def suppress_inclusive(faces: list[Face], overlap: float) -> list[Face]:
         faces: best score first.
         overlap: the largest IoU that two faces may have.
     """
-    kept: list[Face] = []
-    rest = faces
-    while rest:
-        best, *rest = rest
-        kept.append(best)
-        if not rest:
-            break
-        boxes = np.stack([f.box for f in rest])
-        areas = (boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1)
-        low, high = np.maximum(boxes[:, :2], best.box[:2]), np.minimum(boxes[:, 2:], best.box[2:])
-        both = np.maximum(0.0, high - low + 1).prod(axis=1)
-        own = (best.box[2:] - best.box[:2] + 1).prod()
-        shared = both / (own + areas - both)
-        rest = [f for f, part in zip(rest, shared, strict=True) if part <= overlap]
+    if not faces:
+        return []
+    boxes = np.stack([face.box for face in faces])
+    low, high = boxes[:, :2], boxes[:, 2:]
+    areas = (high - low + 1).prod(axis=1)
+    kept, rest = [], np.arange(len(faces))
+    while len(rest):
+        best, rest = rest[0], rest[1:]
+        kept.append(faces[best])
+        sides = np.minimum(high[best], high[rest]) - np.maximum(low[best], low[rest]) + 1
+        both = np.maximum(0.0, sides).prod(axis=1)
+        rest = rest[both / (areas[best] + areas[rest] - both) <= overlap]
     return kept
