@@ -206,7 +206,7 @@ def by_hand(file: PinnedFile, target: Path) -> str:
     member = f", take {file.member} out of it" if file.member else ""
     return (
         f"Without a connection, download {file.url or file.page} elsewhere{member}, and copy it to "
-        f"{target} or into a folder that SPFEM_BENCH_WEIGHTS names"
+        f"{target}"
     )
 
 

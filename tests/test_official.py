@@ -9,6 +9,8 @@ test_stccl_data.py.
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,10 +20,13 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import requests
+from click.testing import CliRunner
 from insightface.app import FaceAnalysis
 from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 from onnx import TensorProto, helper, numpy_helper
 
+from spfem_bench.cli.main import main
 from spfem_bench.definitions import cards
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import NetworkCard, network_card, profile_card
@@ -434,6 +439,95 @@ def test_faces_do_not_depend_on_the_clips_around_them(
         assert np.isfinite(expected["boxes"]).any()
         for name in expected:
             np.testing.assert_array_equal(ours[name], expected[name])
+
+
+# ---- the command line ---------------------------------------------------------------------------
+
+
+def run_command(*arguments: str | Path) -> Any:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def test_without_a_connection_fetch_says_what_to_download_for_each_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def offline(*_: Any, **__: Any) -> None:
+        raise requests.ConnectionError("no route")
+
+    monkeypatch.setattr(requests, "get", offline)
+    done = run_command("networks", "fetch", "--profile", "official-iresnet50")
+    assert done.exit_code == 1
+    cache = WeightsStore().cache
+    *lines, last = done.stderr.splitlines()
+    assert "SPFEM_BENCH_WEIGHTS" in last
+    assert len(lines) == 4
+    for line, words in zip(
+        lines,
+        [
+            ("scrfd-10g", "v0.7/buffalo_l.zip", "take det_10g.onnx out of it", "det_10g.onnx"),
+            ("arcface-r50-ms1mv3", "arcface_torch#model-zoo", "ms1mv3_arcface_r50_backbone.pth"),
+            ("hsemotion-vgaf", "207ed49", "enet_b0_8_best_vgaf.onnx"),
+            ("syncnet-v2", "https://www.robots.ox.ac.uk", "syncnet_v2.model"),
+        ],
+        strict=True,
+    ):
+        assert all(word in line for word in words), line
+        assert str(cache / words[-1]) in line
+
+
+def test_a_network_without_a_published_hash_is_pinned_by_fetch_and_by_nothing_else(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = bench.pin("hsemotion-vgaf", enet_b0_8())
+    text = card.path.read_text(encoding="utf-8")
+    published = card.files[0].sha256
+    card.path.write_text(text.replace(published, "unpublished"), encoding="utf-8")
+    cards._read.cache_clear()
+    monkeypatch.setenv("SPFEM_BENCH_WEIGHTS", str(bench.weights.own))
+    name = card.name
+    with pytest.raises(WeightsError, match=f"not pinned yet.*networks fetch {name}"):
+        load_network(network_card(name), bench.weights)
+    assert "not pinned yet" in run_command("networks", "verify", name).output
+    fetched = run_command("networks", "fetch", name)  # the file is there: nothing is downloaded
+    assert fetched.exit_code == 0
+    assert published in fetched.output
+    assert run_command("networks", "verify", name).exit_code == 0
+    # Signature and features are made of the hash itself, as if the card gave it.
+    assert network_card(name).settings() == card.settings()
+    bench.path("hsemotion-vgaf").write_bytes(enet_b0_8(seed=10))
+    assert run_command("networks", "verify", name).exit_code == 1
+    with pytest.raises(WeightsError, match="not the pinned file"):
+        load_network(network_card(name), bench.weights)
+
+
+@pytest.mark.usefixtures("extractor")
+def test_eval_prints_a_score_with_networks_like_the_official_ones(
+    world: Any, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in world.environment(tmp_path / "cache").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SPFEM_BENCH_CARDS", f"{world.cards}{os.pathsep}{bench.cards}")
+    for file in world.weights.iterdir():
+        (bench.weights.own or Path()).joinpath(file.name).symlink_to(file)
+    monkeypatch.setenv("SPFEM_BENCH_WEIGHTS", str(bench.weights.own))
+    profile = bench.cards / "metrics/profiles/random.toml"
+    text = profile.read_text(encoding="utf-8").replace('"syncnet-v2"', '"syncnet-random"')
+    # Whole faces are found by the small detector: a random one finds none that stays.
+    text = text.replace('"random-scrfd-10g"', '"scrfd-500m"')
+    profile.write_text(text, encoding="utf-8")
+    cards._read.cache_clear()
+    cards._paths.cache_clear()
+    monkeypatch.chdir(tmp_path)
+    done = run_command(
+        "eval", "--protocol", "mini", "--profile", "random", "--method", "ned", "--metrics",
+        "csim,id-sim", "--json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    scores = {s["metric"]: s for s in json.loads(done.stdout)}
+    assert -1 <= scores["id-sim"]["value"] <= 1
+    assert 0 < scores["csim"]["value"] <= 1
+    assert "random-hsemotion-vgaf@" in scores["csim"]["signature"]
+    assert "random-arcface-r50@" in scores["id-sim"]["signature"]
 
 
 # ---- files of something else --------------------------------------------------------------------

@@ -654,7 +654,6 @@ def test_a_file_to_download_by_hand_says_from_where_and_whereto(tmp_path):
     message = one_line(caught.value)
     assert "https://example.org/folder" in message
     assert str(tmp_path / "a.bin") in message
-    assert "SPFEM_BENCH_WEIGHTS" in message
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])

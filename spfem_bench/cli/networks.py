@@ -71,6 +71,7 @@ def fetch(names: tuple[str, ...], profile: str | None, quiet: bool) -> None:
                 click.echo(f"{card.name}: {error}", err=True)
                 failed = True
     if failed:
+        click.echo("Any other folder will do, if SPFEM_BENCH_WEIGHTS names it.", err=True)
         sys.exit(1)
     pinned.discard_archives(store.cache)
 

@@ -244,10 +244,8 @@ def _add_features(model: Any, card: NetworkCard) -> None:
 
     graph = model.graph
     last = next((n for n in graph.node if graph.output[0].name in n.output), None)
-    if last is None or last.op_type not in ("Gemm", "MatMul", "Add"):
+    if last is None or last.op_type != "Gemm":
         raise unreadable(card, ValueError("it does not end in a fully connected layer"))
-    if last.op_type == "Add":  # a bias after a product
-        last = next((n for n in graph.node if set(n.output) & set(last.input)), last)
     graph.output.append(
         onnx.helper.make_tensor_value_info(last.input[0], onnx.TensorProto.FLOAT, None)
     )
