@@ -236,6 +236,7 @@ class Extractor:
             batcher.flush()
         for work in open_clips:
             work.close()
+        self._ahead.clear()
         return failures
 
     def tracked_frames(
