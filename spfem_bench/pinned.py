@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from spfem_bench.definitions.clips import inside
 from spfem_bench.definitions.metrics import PinnedFile
 from spfem_bench.errors import StorageError, WeightsError
+from spfem_bench.files import atomic_file, write_atomically
+
+BLOCK = 1 << 20
 
 
 def cache_folder() -> Path:
@@ -38,7 +43,16 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def git_blob_of(path: Path) -> str:
+    """Return the hash by which git knows a file's bytes, as 40 hexadecimal digits."""
+    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()
 
@@ -69,8 +83,66 @@ def find(file: PinnedFile, by_name: Iterable[Path], by_hash: Iterable[Path] = ()
 
 
 def _is(file: PinnedFile, path: Path) -> bool:
-    same_size = file.bytes is None or file.bytes == path.stat().st_size
-    return same_size and sha256_of(path) == file.sha256
+    if file.bytes is not None and file.bytes != path.stat().st_size:
+        return False
+    if file.is_pinned:
+        return sha256_of(path) == file.sha256
+    if file.git_blob is not None:
+        return git_blob_of(path) == file.git_blob
+    return path.name == Path(file.name).name  # nothing else is known of it yet
+
+
+# ---- hashes that nobody publishes: what came first is what counts --------------------------
+
+
+def pins_path() -> Path:
+    """Return the file that keeps the hashes of files pinned when they were first fetched."""
+    return cache_folder() / "weights" / "pins.json"
+
+
+def _pins() -> dict[str, str]:
+    try:
+        found = json.loads(pins_path().read_bytes())
+        return {str(key): str(value) for key, value in found.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError) as error:
+        raise StorageError(
+            f"{pins_path()} is damaged", "Remove it, then fetch those weights again"
+        ) from error
+
+
+def with_pin(owner: str, file: PinnedFile) -> PinnedFile:
+    """Return a file with the hash it was pinned to; unchanged when it has one or has no pin.
+
+    Args:
+        owner: the name of the network's card.
+        file: one of its files.
+    """
+    known = None if file.is_pinned else _pins().get(f"{owner}/{file.name}")
+    return file.model_copy(update={"sha256": known}) if known else file
+
+
+def pin(owner: str, file: PinnedFile, path: Path) -> str:
+    """Pin a file without a published SHA-256 to the bytes at *path*, and return their hash.
+
+    Raises:
+        WeightsError: a hash of another kind is published, and the bytes are not those.
+        StorageError: the file of pins cannot be written.
+    """
+    if not _is(file, path):
+        raise WeightsError(
+            f"{path} is not the published file: git blob {git_blob_of(path)[:16]}…, expected "
+            f"{(file.git_blob or '')[:16]}…",
+            "Remove it and fetch it again",
+        )
+    digest = sha256_of(path)
+    pins = {**_pins(), f"{owner}/{file.name}": digest}
+    write_atomically(pins_path(), json.dumps(pins, indent=1, sort_keys=True).encode() + b"\n")
+    return digest
+
+
+# ---- checking and fetching -----------------------------------------------------------------
 
 
 def read_verified(path: Path, file: PinnedFile, remedy: str) -> bytes:
@@ -93,41 +165,153 @@ def mismatch(path: Path, file: PinnedFile, found: str) -> str:
 
 
 def fetch(file: PinnedFile, folder: Path, *, progress: bool) -> Path:
-    """Download a pinned file into *folder* and verify it; nothing is kept if it is wrong.
+    """Download a pinned file into *folder* and verify it; nothing is kept under its name if wrong.
+
+    What was downloaded before a connection broke is kept beside it (``.part``) and continued.
+    An archive stays in ``archives`` for its other members (:func:`discard_archives`).
 
     Raises:
         WeightsError: no connection, no address to fetch it from, or what came is not
             what the card says.
         StorageError: the folder cannot be written.
     """
-    import pooch
     import requests
 
+    target = inside(folder, file.name)
     if file.url is None:
         raise WeightsError(
-            f"{file.name} is shipped with its card and cannot be fetched",
-            "Install spfem-bench again",
+            f"{file.name} has no address that it could be fetched from", by_hand(file, target)
         )
-    target = inside(folder, file.name)
+    if target.is_file() and _is(file, target):
+        return target
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        pooch.retrieve(
-            file.url,
-            known_hash=f"sha256:{file.sha256}",
-            fname=target.name,
-            path=target.parent,
-            downloader=pooch.HTTPDownloader(progressbar=progress, timeout=30),
-        )
+        if file.member is None:
+            _download(file, file.url, target, progress=progress)
+        else:
+            archive = _archives(folder) / file.url.rpartition("/")[2]
+            if not archive.is_file():
+                _download(None, file.url, archive, progress=progress)
+            _extract(file, archive, target)
     except requests.RequestException as error:
         raise WeightsError(
-            f"cannot download {file.url}: {type(error).__name__}",
-            f"Without a connection, fetch it elsewhere and copy it to {target}",
-        ) from error
-    except ValueError as error:  # pooch: the hash differs
-        raise WeightsError(
-            f"{file.url} no longer holds the pinned file {file.name} (SHA-256 {file.sha256[:16]}…)",
-            f"Copy a right one to {target}",
+            f"cannot download {file.url}: {type(error).__name__}", by_hand(file, target)
         ) from error
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error.strerror or error}") from error
     return target
+
+
+def by_hand(file: PinnedFile, target: Path) -> str:
+    """Say what a person without a connection here downloads, from where, and where it goes."""
+    member = f", take {file.member} out of it" if file.member else ""
+    return (
+        f"Without a connection, download {file.url or file.page} elsewhere{member}, and copy it to "
+        f"{target}"
+    )
+
+
+def _archives(folder: Path) -> Path:
+    return folder / "archives"
+
+
+def discard_archives(folder: Path) -> None:
+    """Remove the archives whose members have been taken out, and nothing else."""
+    for archive in _archives(folder).glob("*"):
+        if archive.suffix != PART:
+            archive.unlink(missing_ok=True)
+
+
+PART = ".part"
+
+
+def _download(file: PinnedFile | None, url: str, target: Path, *, progress: bool) -> None:
+    """Download to *target*, going on from what is there; checked against *file* when given.
+
+    Raises:
+        requests.RequestException: no connection, or the server refuses; what came is kept.
+        WeightsError: other bytes than *file* says came, also on a second try from the start.
+        OSError: the folder cannot be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + PART)
+    continued = part.exists()
+    try:
+        _receive(url, part, None if file is None else file.bytes, progress=progress)
+    except OSError as error:
+        import requests
+
+        if not isinstance(error, requests.RequestException):  # those are OSErrors, too
+            part.unlink(missing_ok=True)  # a full disk is not made fuller
+        raise
+    if file is None or _is_named(file, part):
+        os.replace(part, target)  # noqa: PTH105  (atomic on every system)
+        return
+    part.unlink()
+    if continued:  # perhaps the address gave other bytes then: once more, from the start
+        _download(file, url, target, progress=progress)
+        return
+    raise _moved(file, url, target)
+
+
+def _is_named(file: PinnedFile, part: Path) -> bool:
+    """Say whether a file under a temporary name is the pinned one; anything is, without a hash."""
+    return not (file.is_pinned or file.git_blob) or _is(file, part)
+
+
+def _moved(file: PinnedFile, url: str, target: Path) -> WeightsError:
+    known = f"SHA-256 {file.sha256[:16]}" if file.is_pinned else f"git blob {file.git_blob}"
+    return WeightsError(
+        f"{url} no longer holds the pinned file {file.name} ({known}…)",
+        f"Copy a right one to {target}",
+    )
+
+
+def _receive(url: str, part: Path, size: int | None, *, progress: bool) -> None:
+    import requests
+    from tqdm import tqdm
+
+    have = part.stat().st_size if part.exists() else 0
+    # identity: bytes counted here are bytes of the file.
+    headers = {"Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    with requests.get(url, headers=headers, stream=True, timeout=30) as answer:
+        if have and answer.status_code == requests.codes.requested_range_not_satisfiable:
+            return  # it was whole already
+        answer.raise_for_status()
+        if answer.status_code != requests.codes.partial_content:
+            have = 0  # the server sends it from the start
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length else size
+        bar = tqdm(
+            total=total, initial=have, unit="B", unit_scale=True, desc=part.stem,
+            disable=None if progress else True, leave=False,
+        )  # fmt: skip
+        with bar, part.open("ab" if have else "wb") as file:
+            for block in answer.iter_content(BLOCK):
+                file.write(block)
+                bar.update(len(block))
+                have += len(block)
+                if size is not None and have > size:
+                    return  # more than the card says: its hash will not be right
+
+
+def _extract(file: PinnedFile, archive: Path, target: Path) -> None:
+    """Take one file out of a zip archive, by its name and no larger than the card says.
+
+    Raises:
+        WeightsError: the archive is damaged, or holds no such file; it is removed.
+    """
+    try:
+        with zipfile.ZipFile(archive) as found, found.open(file.member or "") as member:
+            content = member.read((file.bytes or 0) + 1)
+    except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError) as error:
+        archive.unlink()
+        raise WeightsError(
+            f"{file.url} is no archive that holds {file.member}", by_hand(file, target)
+        ) from error
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        archive.unlink()
+        raise _moved(file, f"{file.url}, {file.member},", target)
+    with atomic_file(target) as whole:
+        whole.write(content)

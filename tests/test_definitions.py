@@ -104,22 +104,29 @@ def test_profiles_name_networks_made_for_their_roles(name):
 def test_every_metric_looks_through_an_output_that_its_network_has():
     for profile in map(profile_card, names(Kind.PROFILE)):
         for metric in map(metric_card, names(Kind.METRIC)):
-            if metric.output == STAGES:
-                check_stages(profile.network(metric.role))
+            network = profile.network(metric.role)
+            if metric.output == STAGES and network.architecture == "arcface-onnx":
+                with pytest.raises(CardError, match=r"architectures that have them: .*iresnet50"):
+                    check_stages(network)
+            elif metric.output == STAGES:
+                check_stages(network)
             else:
-                assert metric.output in profile.network(metric.role).outputs
+                assert metric.output in network.outputs
 
 
 @pytest.mark.parametrize("name", names(Kind.NETWORK))
 def test_networks_are_pinned_by_hash_size_and_commit(name):
     for file in network_card(name).files:
-        assert re.fullmatch(r"[0-9a-f]{64}", file.sha256)
-        assert file.bytes
-        if file.url is None:  # shipped
+        if not file.is_pinned:  # nobody publishes one: git's own, or downloaded by hand
+            assert file.git_blob or file.page
+            assert "verify on first fetch and pin" in network_card(name).description
+        else:
+            assert file.bytes
+        if file.shipped:
             assert file.name == f"{name}.safetensors"
-            continue
-        assert file.url.startswith("https://")
-        assert file.url.endswith(file.name)
+        elif file.url:
+            assert file.url.startswith("https://")
+            assert (file.member or file.url).endswith(file.name)
 
 
 def test_the_pinned_small_networks_are_the_files_at_hand(weights_folder):

@@ -8,7 +8,7 @@ import io
 import os
 import pickle
 import random
-import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -389,11 +389,17 @@ def test_an_hdf5_file_of_another_network_is_refused(own_network, tmp_path):
 
 
 class Answer:
-    """What a server says, in the part of requests.Response that pooch uses."""
+    """What a server says, in the part of requests.Response that is used."""
 
     def __init__(self, pieces: list[bytes | Exception], status: int = 200) -> None:
         self.pieces, self.status_code = pieces, status
         self.headers: dict[str, str] = {}
+
+    def __enter__(self) -> Answer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
     def raise_for_status(self) -> None:
         if self.status_code >= 400:
@@ -469,11 +475,184 @@ def test_without_a_connection_the_message_says_how_to_go_on(tmp_path, server, fa
     assert files_in(tmp_path) == []
 
 
-def test_a_connection_lost_on_the_way_leaves_nothing(tmp_path, server):
-    server(RIGHT[:4], requests.exceptions.ChunkedEncodingError("broken"))
+class Shelf:
+    """A server that knows ranges: its content, what it was asked for, where it breaks off."""
+
+    def __init__(self, content: bytes, *, breaks: int | None = None, ranges: bool = True) -> None:
+        self.content, self.breaks, self.ranges = content, breaks, ranges
+        self.asked: list[str | None] = []
+
+    def get(self, url: str, *, headers: dict[str, str], **_: object) -> Answer:
+        del url
+        assert headers["Accept-Encoding"] == "identity"
+        wanted = headers.get("Range")
+        self.asked.append(wanted)
+        first = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
+        if wanted and self.ranges and first >= len(self.content):
+            return Answer([b""], 416)
+        status = 206 if wanted and self.ranges else 200
+        rest = self.content[first if status == 206 else 0 :]
+        if self.breaks is None:
+            return Answer([rest], status)
+        return Answer([rest[: self.breaks], requests.exceptions.ChunkedEncodingError("x")], status)
+
+
+@pytest.fixture
+def shelf(monkeypatch) -> Callable[..., Shelf]:
+    def make(content: bytes, **how) -> Shelf:
+        made = Shelf(content, **how)
+        monkeypatch.setattr(requests, "get", made.get)
+        return made
+
+    return make
+
+
+def test_a_broken_download_goes_on_where_it_ended(tmp_path, shelf):
+    shelf(RIGHT, breaks=4)
     with pytest.raises(WeightsError, match="cannot download"):
         pinned.fetch(pin(RIGHT), tmp_path, progress=False)
+    assert files_in(tmp_path) == ["a.bin.part"]  # never under its own name
+    with pytest.raises(WeightsError, match="cannot download"):
+        pinned.fetch(pin(RIGHT), tmp_path, progress=False)
+    assert (tmp_path / "a.bin.part").read_bytes() == RIGHT[:8]
+    rest = shelf(RIGHT)
+    assert pinned.fetch(pin(RIGHT), tmp_path, progress=False).read_bytes() == RIGHT
+    assert rest.asked == ["bytes=8-"]
+    assert files_in(tmp_path) == ["a.bin"]
+
+
+def test_a_server_without_ranges_sends_the_whole_again(tmp_path, shelf):
+    write(tmp_path / "a.bin.part", RIGHT[:6])
+    shelf(RIGHT, ranges=False)
+    assert pinned.fetch(pin(RIGHT), tmp_path, progress=False).read_bytes() == RIGHT
+
+
+def test_a_download_that_was_whole_is_only_named(tmp_path, shelf):
+    write(tmp_path / "a.bin.part", RIGHT)
+    asked = shelf(RIGHT).asked
+    assert pinned.fetch(pin(RIGHT), tmp_path, progress=False).read_bytes() == RIGHT
+    assert asked == [f"bytes={len(RIGHT)}-"]
+
+
+def test_a_start_of_other_bytes_is_thrown_away(tmp_path, shelf):
+    write(tmp_path / "a.bin.part", b"something")
+    asked = shelf(RIGHT).asked
+    assert pinned.fetch(pin(RIGHT), tmp_path, progress=False).read_bytes() == RIGHT
+    assert asked == ["bytes=9-", None]
+
+
+def test_more_bytes_than_the_card_says_are_not_read_on(tmp_path, server):
+    server(RIGHT, *[b"more"] * 10, RuntimeError("read on"))
+    with pytest.raises(WeightsError, match="no longer holds"):
+        pinned.fetch(pin(RIGHT), tmp_path, progress=False)
     assert files_in(tmp_path) == []
+
+
+# --- members of archives --------------------------------------------------------------
+
+
+def archive(**members: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return stream.getvalue()
+
+
+def member(content: bytes, name: str) -> PinnedFile:
+    known = pin(content, name).model_dump() | {"url": "https://example.org/v1/all.zip"}
+    return PinnedFile(**known | {"member": name})
+
+
+def test_members_come_from_one_download_of_their_archive(tmp_path, shelf):
+    asked = shelf(archive(a=RIGHT, b=WRONG, c=b"never looked at")).asked
+    assert pinned.fetch(member(RIGHT, "a"), tmp_path, progress=False).read_bytes() == RIGHT
+    assert pinned.fetch(member(WRONG, "b"), tmp_path, progress=False).read_bytes() == WRONG
+    assert len(asked) == 1
+    assert files_in(tmp_path) == ["a", "archives/all.zip", "b"]
+    write(tmp_path / "archives/other.zip.part", b"half")
+    pinned.discard_archives(tmp_path)
+    assert files_in(tmp_path) == ["a", "archives/other.zip.part", "b"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [archive(b=RIGHT), archive(a=WRONG), archive(a=RIGHT + b"!" * 10_000_000), b"<html>", b"",
+     archive(a=RIGHT)[:-30]],
+    ids=["no-member", "other-bytes", "bomb", "text", "empty", "cut"],
+)  # fmt: skip
+def test_an_archive_without_the_right_member_is_refused_and_removed(tmp_path, shelf, content):
+    shelf(content)
+    with pytest.raises(WeightsError) as caught:
+        pinned.fetch(member(RIGHT, "a"), tmp_path, progress=False)
+    one_line(caught.value)
+    assert files_in(tmp_path) == []
+
+
+def test_a_member_needs_its_own_size_and_hash():
+    for lacking in ({"bytes": None}, {"sha256": "unpublished"}, {"url": None}):
+        with pytest.raises(ValueError, match=r"member|sha256"):
+            PinnedFile(**member(RIGHT, "a").model_dump() | lacking)
+
+
+# --- hashes that nobody publishes -----------------------------------------------------
+
+
+def unpublished(**known: str) -> PinnedFile:
+    return PinnedFile(name="a.bin", sha256="unpublished", **known)
+
+
+def test_a_git_blob_is_gits(tmp_path):
+    # The blob of "what is up, doc?", from the book Pro Git, section 10.2.
+    path = write(tmp_path / "a", b"what is up, doc?")
+    assert pinned.git_blob_of(path) == "bd9dbf5aae1a3862dd1526723246b20206e5fc37"
+
+
+def test_what_comes_first_is_pinned_and_must_stay(tmp_path, shelf):
+    shelf(RIGHT)
+    file = unpublished(url="https://example.org/a.bin")
+    path = pinned.fetch(file, tmp_path, progress=False)
+    assert pinned.with_pin("mine", file) == file
+    digest = pinned.pin("mine", file, path)
+    assert digest == hashlib.sha256(RIGHT).hexdigest()
+    known = pinned.with_pin("mine", file)
+    assert known.sha256 == digest
+    assert known.settings() == {"sha256": digest}  # what signatures and features are made of
+    assert pinned.with_pin("another", file) == file
+    assert pinned.read_verified(path, known, "") == RIGHT
+    path.write_bytes(WRONG)
+    with pytest.raises(WeightsError, match="not the pinned file"):
+        pinned.read_verified(path, known, "")
+
+
+def test_a_file_of_a_repository_must_have_gits_hash(tmp_path, shelf):
+    blob = hashlib.sha1(b"blob %d\0" % len(RIGHT) + RIGHT, usedforsecurity=False).hexdigest()
+    file = unpublished(url="https://example.org/a.bin", git_blob=blob)
+    shelf(WRONG)
+    with pytest.raises(WeightsError, match=f"git blob {blob}"):
+        pinned.fetch(file, tmp_path, progress=False)
+    with pytest.raises(WeightsError, match="not the published file"):
+        pinned.pin("mine", file, write(tmp_path / "other.bin", WRONG))
+    assert not pinned.pins_path().exists()
+    shelf(RIGHT)
+    pinned.pin("mine", file, pinned.fetch(file, tmp_path, progress=False))
+    assert pinned.with_pin("mine", file).sha256 == hashlib.sha256(RIGHT).hexdigest()
+
+
+def test_damaged_pins_are_no_pins_to_start_from_anew(tmp_path):
+    write(pinned.pins_path(), b"[")
+    with pytest.raises(StorageError, match="damaged") as caught:
+        pinned.with_pin("mine", unpublished(page="https://example.org"))
+    one_line(caught.value)
+
+
+def test_a_file_to_download_by_hand_says_from_where_and_whereto(tmp_path):
+    file = unpublished(page="https://example.org/folder")
+    with pytest.raises(WeightsError, match="no address") as caught:
+        pinned.fetch(file, tmp_path, progress=False)
+    message = one_line(caught.value)
+    assert "https://example.org/folder" in message
+    assert str(tmp_path / "a.bin") in message
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
@@ -528,7 +707,7 @@ def test_a_cache_that_cannot_be_written_is_reported(tmp_path, server, monkeypatc
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
 
     # What a folder of another user does; root may write everywhere, so it is played.
-    monkeypatch.setattr(tempfile, "NamedTemporaryFile", denied)
+    monkeypatch.setattr(Path, "open", denied)
     with pytest.raises(StorageError, match="cannot write") as caught:
         pinned.fetch(pin(RIGHT), tmp_path, progress=False)
     message = one_line(caught.value)

@@ -40,14 +40,17 @@ def fetch(names: tuple[str, ...], profile: str | None, quiet: bool) -> None:
     """Download weights into the cache and verify them.
 
     What is there and right is not fetched again; networks shipped with
-    spfem-bench are only verified. Without NAMES, the networks
-    of the profile 'light'.
+    spfem-bench are only verified. A broken download goes on where it ended.
+    A file whose SHA-256 nobody publishes is pinned to what comes first.
+    Exit code 1, with what to do by hand, when a network cannot be fetched.
+    Without NAMES, the networks of the profile 'light'.
     """
     from spfem_bench import pinned
     from spfem_bench.errors import WeightsError
     from spfem_bench.networks.weights import WeightsStore, is_shipped, remedy
 
     store = WeightsStore.locate()
+    failed = False
     for card in _chosen(names, profile):
         if store.check(card).state == "verified":
             click.echo(f"{card.name}: there and verified")
@@ -55,9 +58,22 @@ def fetch(names: tuple[str, ...], profile: str | None, quiet: bool) -> None:
         if is_shipped(card):
             raise WeightsError(store.check(card).problem, remedy(card))
         click.echo(f"{card.name}: licence: {card.licence}")
-        for file in card.files:
-            path = pinned.fetch(file, store.cache, progress=not quiet)
-            click.echo(f"{card.name}: {path} verified")
+        for file, path in zip(card.files, store.paths(card), strict=True):
+            try:
+                if not file.is_pinned:
+                    path = path or pinned.fetch(file, store.cache, progress=not quiet)
+                    digest = pinned.pin(card.name, file, path)
+                    click.echo(f"{card.name}: {path} pinned: SHA-256 {digest}")
+                else:
+                    path = pinned.fetch(file, store.cache, progress=not quiet)
+                    click.echo(f"{card.name}: {path} verified")
+            except WeightsError as error:  # the others may come: say of all what is lacking
+                click.echo(f"{card.name}: {error}", err=True)
+                failed = True
+    if failed:
+        click.echo("Any other folder will do, if SPFEM_BENCH_WEIGHTS names it.", err=True)
+        sys.exit(1)
+    pinned.discard_archives(store.cache)
 
 
 @networks.command()
@@ -97,9 +113,10 @@ def network_rows(store: WeightsStore) -> tuple[list[str], list[list[str]]]:
     rows = []
     for name in card_names(Kind.NETWORK):
         card = network_card(name)
-        size = sum(f.bytes or 0 for f in card.files) / 1e6
+        known = sum(f.bytes or 0 for f in card.files)
+        size = f"{known / 1e6:.1f} MB" if known else "?"
         state: str = store.check(card).state
         if state == "verified" and is_shipped(card):
             state = "verified, shipped"
-        rows.append([name, card.role, f"{size:.1f} MB", state, card.title])
+        rows.append([name, card.role, size, state, card.title])
     return ["Network", "Role", "Size", "Weights", "Title"], rows

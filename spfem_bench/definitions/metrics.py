@@ -146,22 +146,54 @@ class MetricCard(Card):
         return self
 
 
+UNPUBLISHED = "unpublished"
+"""In the place of a hash that nobody publishes."""
+
+
 class PinnedFile(Strict):
     """One file, known by its hash.
 
     Attributes:
         name: the file's name, relative to where its kind is kept.
-        sha256: hash of its bytes, 64 hexadecimal digits.
+        sha256: hash of its bytes, 64 hexadecimal digits; for a network's file whose hash nobody
+            publishes, the word ``unpublished``: then it is pinned when it is first fetched
+            (:func:`spfem_bench.pinned.pin`), and that pin takes the word's place.
+        git_blob: hash under which a git repository publishes the file, 40 hexadecimal digits.
         bytes: its size.
         url: where it is fetched from (https, a fixed commit). A network's file without
-            one is shipped in the folder ``weights`` beside its card.
+            one, and without a page, is shipped in the folder ``weights`` beside its card.
+        member: the url is a zip archive, and this is the file's name in it.
+        page: where a person downloads a file that has no address of its own.
     """
 
-    score_neutral: ClassVar[frozenset[str]] = frozenset({"name", "bytes", "url"})
+    score_neutral: ClassVar[frozenset[str]] = frozenset(
+        {"name", "git_blob", "bytes", "url", "member", "page"}
+    )
     name: str
-    sha256: str = pydantic.Field(pattern=r"^[0-9a-f]{64}$")
+    sha256: str = pydantic.Field(pattern=rf"^([0-9a-f]{{64}}|{UNPUBLISHED})$")
+    git_blob: str | None = pydantic.Field(default=None, pattern=r"^[0-9a-f]{40}$")
     bytes: int | None = None
     url: str | None = pydantic.Field(default=None, pattern=r"^https://")
+    member: str | None = None
+    page: str | None = pydantic.Field(default=None, pattern=r"^https://")
+
+    @pydantic.model_validator(mode="after")
+    def _can_be_had_and_checked(self) -> PinnedFile:
+        if self.member and not (self.url and self.bytes and self.is_pinned):
+            raise ValueError("'member' needs the archive's 'url', its own 'bytes' and 'sha256'")
+        if self.shipped and not self.is_pinned:
+            raise ValueError("a shipped file needs its 'sha256'")
+        return self
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the hash of its bytes is known."""
+        return self.sha256 != UNPUBLISHED
+
+    @property
+    def shipped(self) -> bool:
+        """Whether the file travels with its card."""
+        return self.url is None and self.page is None
 
 
 class FrameInput(Strict):
@@ -193,6 +225,24 @@ class ExpressionInput(Strict):
     std: float = pydantic.Field(gt=0)
 
 
+Positive = Annotated[float, pydantic.Field(gt=0)]
+
+
+class FaceBoxInput(Strict):
+    """The face box as it is, cut off at the picture's edge and stretched to a square (HSEmotion).
+
+    Attributes:
+        size: side of the square in pixels.
+        mean: subtracted from red, green and blue (0 to 255).
+        std: divides what is left.
+    """
+
+    crop: Literal["box"]
+    size: int = pydantic.Field(gt=0)
+    mean: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
+
+
 def _odd(number: int) -> int:
     if number % 2 == 0:
         raise ValueError("must be odd")
@@ -217,7 +267,8 @@ class SyncInput(Strict):
 
 
 NetworkInput = Annotated[
-    FrameInput | ArcFaceInput | ExpressionInput | SyncInput, pydantic.Field(discriminator="crop")
+    FrameInput | ArcFaceInput | ExpressionInput | FaceBoxInput | SyncInput,
+    pydantic.Field(discriminator="crop"),
 ]
 
 
@@ -242,8 +293,8 @@ class NetworkCard(Card):
 
     role: Literal["detector", "identity", "expression", "sync"]
     architecture: Literal[
-        "scrfd-ncnn", "insightface-detector", "mobilefacenet", "iresnet50", "mini-xception",
-        "syncnet", "compact-identity", "compact-expression", "compact-sync",
+        "scrfd-ncnn", "scrfd-onnx", "mobilefacenet", "arcface-onnx", "iresnet50", "mini-xception",
+        "hsemotion-onnx", "syncnet", "compact-identity", "compact-expression", "compact-sync",
     ]  # fmt: skip
     outputs: dict[str, int] = pydantic.Field(default_factory=dict)
     input: NetworkInput
@@ -346,8 +397,14 @@ def metric_card(name: str) -> MetricCard:
 
 
 def network_card(name: str) -> NetworkCard:
-    """Read a network's card by name."""
-    return load(NetworkCard, Kind.NETWORK, name)
+    """Read a network's card by name, with the pins of files whose hash nobody publishes."""
+    card = load(NetworkCard, Kind.NETWORK, name)
+    if all(file.is_pinned for file in card.files):
+        return card
+    from spfem_bench import pinned  # it imports this module
+
+    files = tuple(pinned.with_pin(name, file) for file in card.files)
+    return card.model_copy(update={"files": files})
 
 
 def profile_card(name: str) -> ProfileCard:

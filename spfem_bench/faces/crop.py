@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.definitions.metrics import ArcFaceInput, ExpressionInput, SyncInput
+from spfem_bench.definitions.metrics import (
+    ArcFaceInput,
+    ExpressionInput,
+    FaceBoxInput,
+    SyncInput,
+)
 from spfem_bench.faces.track import Face
 from spfem_bench.media.video import Frame
 
@@ -75,6 +80,23 @@ def expression(frame: Frame, face: Face | None, settings: ExpressionInput) -> Fr
     if settings.colour == "grey":
         return np.asarray(cv2.cvtColor(resized, cv2.COLOR_RGB2GRAY))[:, :, None]
     return np.asarray(resized)
+
+
+def box(frame: Frame, face: Face | None, settings: FaceBoxInput) -> Frame:
+    """Cut the face box out, off at the picture's edge, and stretch it to a square.
+
+    As in HSEmotion's examples, which cut ``frame[y1:y2, x1:x2]`` at whole pixels and leave
+    the resizing (bilinear) to the recogniser.
+
+    Returns:
+        uint8 (size, size, 3).
+    """
+    if face is not None:
+        height, width = frame.shape[:2]
+        left, top, right, bottom = (int(v) for v in face.box)
+        left, top = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
+        frame = frame[top : max(bottom, top + 1), left : max(right, left + 1)]
+    return resize(frame, settings.size)
 
 
 def _cut(frame: Frame, left: int, top: int, side: int) -> Frame:

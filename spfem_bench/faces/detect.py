@@ -1,12 +1,10 @@
-"""Face detectors: SCRFD in ncnn's format, and any detector that insightface loads."""
+"""Face detectors: SCRFD in ncnn's format, and in insightface's own (ONNX)."""
 
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,16 +14,32 @@ from spfem_bench.faces.track import Array, Face
 from spfem_bench.media.video import Frame
 from spfem_bench.networks.weights import WeightsStore, remedy
 
-Detector = Callable[[Frame], list[Face]]
-"""From a picture, uint8 (height, width, 3) RGB, to its faces, best score first."""
+
+@dataclass(frozen=True)
+class Detector:
+    """Finds faces.
+
+    Attributes:
+        many: from pictures, each uint8 (height, width, 3) RGB, to the faces of each, best
+            score first.
+        batched: several pictures go through the network at once.
+    """
+
+    many: Callable[[Sequence[Frame]], list[list[Face]]]
+    batched: bool = False
+
+    def __call__(self, frame: Frame) -> list[Face]:
+        """Return the faces in one picture."""
+        return self.many([frame])[0]
 
 
-def load_detector(card: NetworkCard, weights: WeightsStore) -> Detector:
+def load_detector(card: NetworkCard, weights: WeightsStore, device: str = "cpu") -> Detector:
     """Load the detector that a card describes.
 
     Args:
-        card: architecture ``scrfd-ncnn`` or ``insightface-detector``.
+        card: architecture ``scrfd-ncnn`` or ``scrfd-onnx``.
         weights: where its files are looked for.
+        device: where ``scrfd-onnx`` runs; ncnn uses the processor.
 
     Raises:
         WeightsError: weights missing, not the pinned ones, or not a detector's.
@@ -34,7 +48,9 @@ def load_detector(card: NetworkCard, weights: WeightsStore) -> Detector:
         raise CardError(f"{card.path}: a detector's card needs [detector] and crop = 'frame'")
     if card.architecture == "scrfd-ncnn":
         return _scrfd_ncnn(card, card.input, card.detector, weights)
-    return _insightface(card, card.input, card.detector, weights)
+    if card.architecture == "scrfd-onnx":
+        return _scrfd_onnx(card, card.input, card.detector, weights, device)
+    raise CardError(f"{card.path}: '{card.architecture}' is no detector")
 
 
 def _scrfd_ncnn(
@@ -84,7 +100,7 @@ def _scrfd_ncnn(
             found += _decode_scrfd(scores, boxes, points, stride, settings.threshold, scale)
         return suppress(found, settings.overlap)
 
-    return detect
+    return Detector(lambda frames: [detect(frame) for frame in frames])
 
 
 def _decode_scrfd(
@@ -119,42 +135,104 @@ def suppress(faces: list[Face], overlap: float) -> list[Face]:
     return sorted((faces[i] for i in np.ravel(kept)), key=lambda f: -f.score)
 
 
-def _insightface(
+def _scrfd_onnx(
     card: NetworkCard,
     frame_input: FrameInput,
     settings: DetectorSettings,
     weights: WeightsStore,
+    device: str,
 ) -> Detector:
-    from insightface import model_zoo
+    """Load a SCRFD detector in insightface's ONNX format (its ``model_zoo/scrfd.py``)."""
+    import cv2
 
-    content = weights.read(card)[0]
-    # insightface wants a path that ends in .onnx: a private one, with the bytes just verified.
-    folder = tempfile.TemporaryDirectory(prefix="spfem-bench-")
-    path = Path(folder.name) / "detector.onnx"
-    path.write_bytes(content)
-    try:
-        model: Any = model_zoo.get_model(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors have no common kind
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+    from spfem_bench.networks import onnx_files
+
+    model = onnx_files.read(weights.read(card)[0], card)
+    if len(model.graph.output) != 3 * len(STRIDES):
         raise WeightsError(
-            f"the weights of '{card.name}' cannot be read: {reason[:120]}", remedy(card)
-        ) from error
-    if not hasattr(model, "detect") or not getattr(model, "use_kps", True):
-        raise WeightsError(
-            f"'{card.name}' is not a face detector with five points that insightface knows",
+            f"'{card.name}' is not a SCRFD detector with five points: "
+            f"{len(model.graph.output)} outputs, not 9",
             remedy(card),
         )
-    model.private_folder = folder  # it opens the file again for each new picture size
-    model.input_mean, model.input_std = frame_input.mean, frame_input.std
+    run, batched = onnx_files.start(model, card, device)
     side = frame_input.long_side
-    model.prepare(ctx_id=-1, input_size=(side, side), det_thresh=settings.threshold)
-    model.nms_thresh = settings.overlap
 
-    def detect(frame: Frame) -> list[Face]:
-        boxes, points = model.detect(np.ascontiguousarray(frame[:, :, ::-1]))  # it wants BGR
+    def letterbox(frame: Frame) -> tuple[Frame, float]:
+        """Scale a picture into the top left corner of a black square."""
+        height, width = frame.shape[:2]
+        ratio = height / width
+        new = (int(side / ratio), side) if ratio > 1 else (side, int(side * ratio))
+        square = np.zeros((side, side, 3), np.uint8)
+        square[: new[1], : new[0]] = cv2.resize(frame, new)
+        return square, new[1] / height
+
+    def detect(frames: Sequence[Frame]) -> list[list[Face]]:
+        squares, scales = zip(*(letterbox(frame) for frame in frames), strict=True)
+        pictures = onnx_files.scaled(np.stack(squares), frame_input.mean, frame_input.std)
+        outputs = run(pictures)
         return [
-            Face(box[:4].astype(np.float32), five.astype(np.float32), float(box[4]))
-            for box, five in zip(boxes, points, strict=True)
+            _faces([output[i] for output in outputs], side, scale, settings)
+            for i, scale in enumerate(scales)
         ]
 
-    return detect
+    return Detector(detect, batched)
+
+
+STRIDES = (8, 16, 32)
+
+
+def _faces(
+    outputs: Sequence[Array], side: int, scale: float, settings: DetectorSettings
+) -> list[Face]:
+    """Turn one picture's scores (N, 1), boxes (N, 4) and points (N, 10) into faces.
+
+    Rows go by row, column and anchor (two each); boxes are distances from the anchor's centre
+    to the four sides, points are offsets, both in strides.
+    """
+    scores, boxes, points = [], [], []
+    for i, stride in enumerate(STRIDES):
+        score, box, five = (outputs[i + j * len(STRIDES)] for j in range(3))
+        y, x = np.mgrid[: side // stride, : side // stride].astype(np.float32) * stride
+        centres = np.stack([x, y], axis=-1).reshape(-1, 1, 2).repeat(2, axis=1).reshape(-1, 2)
+        sure = np.flatnonzero(score[:, 0] >= settings.threshold)
+        centre, reach = centres[sure], box[sure] * stride
+        scores.append(score[sure, 0])
+        boxes.append(np.concatenate([centre - reach[:, :2], centre + reach[:, 2:]], axis=1))
+        points.append(five[sure].reshape(-1, 5, 2) * stride + centre[:, None])
+    sureness = np.concatenate(scores)
+    order = np.argsort(-sureness, kind="stable")
+    found = [
+        Face(box.astype(np.float32), five.astype(np.float32), float(score))
+        for box, five, score in zip(
+            np.concatenate(boxes)[order] / scale,
+            np.concatenate(points)[order] / scale,
+            sureness[order],
+            strict=True,
+        )
+    ]
+    return suppress_inclusive(found, settings.overlap)
+
+
+def suppress_inclusive(faces: list[Face], overlap: float) -> list[Face]:
+    """Keep, of overlapping faces, the one with the best score, as insightface measures overlap.
+
+    A box from pixel a to pixel b is taken to be b - a + 1 wide, and IoU *at most* the limit is
+    kept, unlike in :func:`suppress`.
+
+    Args:
+        faces: best score first.
+        overlap: the largest IoU that two faces may have.
+    """
+    if not faces:
+        return []
+    boxes = np.stack([face.box for face in faces])
+    low, high = boxes[:, :2], boxes[:, 2:]
+    areas = (high - low + 1).prod(axis=1)
+    kept, rest = [], np.arange(len(faces))
+    while len(rest):
+        best, rest = rest[0], rest[1:]
+        kept.append(faces[best])
+        sides = np.minimum(high[best], high[rest]) - np.maximum(low[best], low[rest]) + 1
+        both = np.maximum(0.0, sides).prod(axis=1)
+        rest = rest[both / (areas[best] + areas[rest] - both) <= overlap]
+    return kept

@@ -7,10 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from spfem_bench.definitions.metrics import ArcFaceInput, ExpressionInput, SyncInput
+from spfem_bench.definitions.metrics import (
+    ArcFaceInput,
+    ExpressionInput,
+    FaceBoxInput,
+    SyncInput,
+)
 from spfem_bench.faces import crop
 from spfem_bench.faces.track import Face
 from spfem_bench.media.video import Frame
+
+CropInput = ArcFaceInput | ExpressionInput | FaceBoxInput | SyncInput
 
 HEIGHT = 224
 DETECTED, INTERPOLATED, TEXT = (40, 220, 60), (255, 170, 0), (255, 255, 255)
@@ -18,7 +25,7 @@ DETECTED, INTERPOLATED, TEXT = (40, 220, 60), (255, 170, 0), (255, 255, 255)
 
 def contact_sheet(
     rows: Sequence[tuple[int, Frame, Face | None, bool]],
-    inputs: Sequence[ArcFaceInput | ExpressionInput | SyncInput],
+    inputs: Sequence[CropInput],
 ) -> Frame:
     """Draw frames with the subject's box and points, and beside each its crops.
 
@@ -56,9 +63,7 @@ def contact_sheet(
     return np.concatenate(lines)
 
 
-def _cell(
-    picture: Frame, face: Face | None, contract: ArcFaceInput | ExpressionInput | SyncInput
-) -> Frame:
+def _cell(picture: Frame, face: Face | None, contract: CropInput) -> Frame:
     import cv2
 
     if face is None:
@@ -67,6 +72,8 @@ def _cell(
         cut = crop.arcface(picture, face, contract)
     elif isinstance(contract, ExpressionInput):
         cut = crop.expression(picture, face, contract)
+    elif isinstance(contract, FaceBoxInput):
+        cut = crop.box(picture, face, contract)
     else:
         left, top, right, bottom = (float(v) for v in face.box)
         half = max(bottom - top, right - left) / 2

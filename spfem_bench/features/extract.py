@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from itertools import groupby, islice
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ from spfem_bench.definitions.clips import Clip, Edit
 from spfem_bench.definitions.metrics import (
     ArcFaceInput,
     ExpressionInput,
+    FaceBoxInput,
     NetworkCard,
     ProfileCard,
     Role,
@@ -171,7 +173,22 @@ class Extractor:
     @cached_property
     def _detector(self) -> Detector:
         card = self.profile.network("detector")
-        return load_detector(card, self.weights)
+        return load_detector(card, self.weights, self.device)
+
+    @cached_property
+    def _ahead(self) -> list[_Ahead]:
+        return []
+
+    def _unseen(self, wants: Wants) -> Iterator[Clip]:
+        """Yield the clips, without their edits, whose faces are not known yet."""
+        for clip, roles in wants.items():
+            bare = replace(clip, edit=None)
+            try:
+                needed = any(not self.store.has(self.key(clip, role)) for role in roles)
+                if needed and not self.store.has(self.key(bare, None)):
+                    yield bare
+            except ClipError:
+                continue  # said when it is its turn
 
     @cached_property
     def _batchers(self) -> dict[tuple[Role, str], Batcher]:
@@ -200,6 +217,7 @@ class Extractor:
         """
         failures: dict[tuple[Clip, Role], ClipError] = {}
         open_clips: list[_OpenClip] = []
+        self._ahead[:] = [_Ahead(self._unseen(wants), self)] if self.faces == "detect" else []
         for clip, roles in wants.items():
             missing: set[Role] = set()
             for role in sorted(roles):
@@ -218,6 +236,7 @@ class Extractor:
             batcher.flush()
         for work in open_clips:
             work.close()
+        self._ahead.clear()
         return failures
 
     def tracked_frames(
@@ -231,21 +250,23 @@ class Extractor:
         if clip.edit is not None:
             yield from self._edited(clip, clip.edit, track, key)
             return
-        pictures = video.frames(clip)
         if self.faces == "aligned":
-            for picture in pictures:
+            for picture in video.frames(clip):
                 track.faces.append(None)
                 yield picture, None
             return
         key = key or self.key(clip, None)
         known = self.store.get(key)
         if known is not None:
+            pictures = video.frames(clip)
             found = FaceTrack.from_arrays(known)
             track.faces, track.detected, track.rivals = found.faces, found.detected, found.rivals
             track.check(clip, self.profile.follow())  # before any frame is decoded again
             yield from zip(pictures, track.faces, strict=True)
             return
-        yield from follow(_detected(pictures, self._detector), self.profile.follow(), track)
+        ahead = self._ahead[0] if self._ahead else _Ahead([], self)
+        seen = ahead.of(clip) or _Ahead([clip], self).of(clip) or iter(())
+        yield from follow(seen, self.profile.follow(), track)
         self.store.put(key, track.to_arrays())
 
     def _edited(
@@ -263,9 +284,63 @@ class Extractor:
             track.detected = list(edits.shuffled(track.detected, block))
 
 
-def _detected(pictures: Iterable[Frame], detector: Detector) -> Iterator[tuple[Frame, list[Face]]]:
-    for picture in pictures:
-        yield picture, detector(picture)
+class _Ahead:
+    """Finds the faces of clips, one clip after the other, in batches of one size.
+
+    Where a clip ends within a batch, the next clips fill it up: their first frames wait here
+    with their faces until those clips are asked for.
+
+    Args:
+        clips: without edits, in the order in which they will be asked for.
+        x: says which detector, and how large a batch is.
+    """
+
+    def __init__(self, clips: Iterable[Clip], x: Extractor) -> None:
+        self._clips = dict.fromkeys(clips)
+        self._found = groupby(self._detected(list(self._clips), x), key=lambda found: found[0])
+
+    def of(self, clip: Clip) -> Iterator[tuple[Frame, list[Face]]] | None:
+        """Return a clip's frames with their faces, once; None when it was not announced."""
+        if clip not in self._clips:
+            return None
+        for owner, found in self._found:
+            del self._clips[owner]
+            if owner == clip:
+                return self._frames(found)
+        return None  # a clip without a frame
+
+    @staticmethod
+    def _frames(found: Iterator[_Found]) -> Iterator[tuple[Frame, list[Face]]]:
+        for _, frame, faces in found:
+            if isinstance(frame, ClipError):
+                raise frame
+            yield frame, faces
+
+    @staticmethod
+    def _detected(clips: list[Clip], x: Extractor) -> Iterator[_Found]:
+        source = ((clip, frame) for clip in clips for frame in _frames_or_error(clip))
+        detector = x._detector
+        size = max(1, x.batch_size // DETECTED) if detector.batched else 1
+        while batch := list(islice(source, size)):
+            frames = [frame for _, frame in batch if not isinstance(frame, ClipError)]
+            filled = frames + frames[-1:] * (size - len(frames))
+            faces = iter(detector.many(filled) if filled else ())
+            for clip, frame in batch:
+                yield clip, frame, [] if isinstance(frame, ClipError) else next(faces)
+
+
+_Found = tuple[Clip, "Frame | ClipError", list[Face]]
+
+DETECTED = 4
+"""A detector's batches have a quarter of the frames: it sees them whole, not crops."""
+
+
+def _frames_or_error(clip: Clip) -> Iterator[Frame | ClipError]:
+    """Yield a clip's frames, and in the end what is wrong with it: it may not be its turn yet."""
+    try:
+        yield from video.frames(clip)
+    except ClipError as error:
+        yield error
 
 
 RUN = 16
@@ -417,6 +492,8 @@ class _FaceConsumer:
             sample = crop.arcface(picture, face, self.card.input)
         elif isinstance(self.card.input, ExpressionInput):
             sample = crop.expression(picture, face, self.card.input)
+        elif isinstance(self.card.input, FaceBoxInput):
+            sample = crop.box(picture, face, self.card.input)
         else:
             raise TypeError(f"{self.card.path}: no such crop for frames")
         self.batcher.add(sample, self.outputs.expect([index]))

@@ -46,6 +46,10 @@ class FeatureStore:
         key = hashlib.sha256(text.encode()).hexdigest()
         return self.folder / key[:2] / f"{key}.npz"
 
+    def has(self, made_of: Mapping[str, Any]) -> bool:
+        """Say whether there are arrays under a key, without looking whether they are whole."""
+        return self.path(made_of).is_file()
+
     def get(self, made_of: Mapping[str, Any]) -> Arrays | None:
         """Return stored arrays; None when absent or damaged (then the file is removed)."""
         path = self.path(made_of)

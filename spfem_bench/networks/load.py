@@ -26,6 +26,9 @@ COMPACT = {
 }
 """Architectures in :mod:`spfem_bench.networks.compact`."""
 
+ONNX = ("arcface-onnx", "hsemotion-onnx")
+"""Architectures whose graph is in the file itself."""
+
 
 def load_network(
     card: NetworkCard, weights: WeightsStore, device: str = "cpu"
@@ -46,6 +49,11 @@ def load_network(
     Raises:
         WeightsError: missing, not the pinned ones, or of another architecture.
     """
+    if card.architecture in ONNX:
+        from spfem_bench.networks import onnx_files
+
+        return {"crops": onnx_files.crops(weights.read(card)[0], card, device)}
+
     import torch
 
     module: Any = load_module(card, weights, device)
@@ -67,7 +75,7 @@ def load_network(
 
         return {"frames": frames, "sound": sound}
 
-    mean, std = card.input.mean, card.input.std
+    mean, std = (torch.tensor(v).reshape(-1, 1, 1) for v in (card.input.mean, card.input.std))
 
     def crops(batch: npt.NDArray[np.generic]) -> Mapping[str, Array]:
         pictures = torch.from_numpy(np.ascontiguousarray(batch.transpose(0, 3, 1, 2)))
@@ -134,4 +142,4 @@ def _architecture(card: NetworkCard, content: bytes):  # type: ignore[no-untyped
 
         network = getattr(compact, COMPACT[card.architecture])
         return network(), safetensors_state(content, card)
-    raise CardError(f"{card.path}: '{card.architecture}' is a detector, not a network on crops")
+    raise CardError(f"'{card.name}' ({card.architecture}) is no network that PyTorch holds")

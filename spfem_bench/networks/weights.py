@@ -18,7 +18,7 @@ from spfem_bench.errors import WeightsError
 class Check(NamedTuple):
     """How a network's weights are found: ``state`` in a word, ``problem`` in a sentence."""
 
-    state: Literal["verified", "missing", "wrong hash"]
+    state: Literal["verified", "missing", "not pinned", "wrong hash"]
     problem: str
 
 
@@ -47,7 +47,8 @@ class WeightsStore:
         """Return where each file of a network lies; None for those not found."""
         own = [self.own] if self.own else []
         return [
-            pinned.find(f, [self.cache if f.url else shipped_folder(card)], own) for f in card.files
+            pinned.find(f, [shipped_folder(card) if f.shipped else self.cache], own)
+            for f in card.files
         ]
 
     def check(self, card: NetworkCard) -> Check:
@@ -58,6 +59,8 @@ class WeightsStore:
             names = ", ".join(absent)
             return Check("missing", f"the weights of '{card.name}' are missing ({names})")
         for path, file in found:
+            if path and not file.is_pinned:
+                return Check("not pinned", unpinned(card, path))
             digest = pinned.sha256_of(path) if path else ""
             if path and digest != file.sha256:
                 return Check("wrong hash", pinned.mismatch(path, file, digest))
@@ -75,6 +78,8 @@ class WeightsStore:
                 raise WeightsError(
                     f"the weights of '{card.name}' are missing ({file.name})", remedy(card)
                 )
+            if not file.is_pinned:
+                raise WeightsError(unpinned(card, path), remedy(card))
             contents.append(pinned.read_verified(path, file, remedy(card)))
         return contents
 
@@ -86,7 +91,12 @@ def shipped_folder(card: NetworkCard) -> Path:
 
 def is_shipped(card: NetworkCard) -> bool:
     """Say whether all of a network's files travel with its card."""
-    return all(file.url is None for file in card.files)
+    return all(file.shipped for file in card.files)
+
+
+def unpinned(card: NetworkCard, path: Path) -> str:
+    """Say that nobody publishes a file's SHA-256 and that it has not been pinned here."""
+    return f"the weights of '{card.name}' ({path}) are not pinned yet"
 
 
 def remedy(card: NetworkCard) -> str:

@@ -1,0 +1,251 @@
+"""Networks in ONNX files, through onnxruntime, on batches.
+
+Nothing in such a file is executed but its graph of known operators; weights that it keeps
+in other files are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spfem_bench.definitions.metrics import NetworkCard
+from spfem_bench.errors import WeightsError
+from spfem_bench.networks.weights import remedy
+
+Array = npt.NDArray[np.float32]
+Run = Callable[[Array], list[Array]]
+"""From pictures (B, 3, height, width) to outputs, each (B, ...)."""
+
+ALIKE = 1e-4
+"""What a batch may differ from its pictures one by one, as a part of the largest value."""
+
+
+def read(content: bytes, card: NetworkCard) -> Any:
+    """Return the ``onnx.ModelProto`` in verified bytes.
+
+    Raises:
+        WeightsError: they are no such file, or it keeps weights in other files.
+    """
+    import onnx
+    from onnx.external_data_helper import uses_external_data
+
+    try:
+        model = onnx.load_model_from_string(content)
+        empty = not model.graph.input or not model.graph.output
+    except Exception as error:  # protobuf's errors have no common kind
+        raise unreadable(card, error) from error
+    if empty or any(uses_external_data(weights) for weights in model.graph.initializer):
+        reason = "it is empty" if empty else "it keeps weights in other files"
+        raise unreadable(card, ValueError(reason))
+    return model
+
+
+def unreadable(card: NetworkCard, error: Exception) -> WeightsError:
+    """Say why weights are not what their card says."""
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return WeightsError(
+        f"the weights of '{card.name}' are not a {card.architecture}'s: {reason[:120]}",
+        remedy(card),
+    )
+
+
+def start(model: Any, card: NetworkCard, device: str = "cpu") -> tuple[Run, bool]:
+    """Start a network, on batches where the file's graph can do that.
+
+    Many files say that their batch has one picture, and some of those mix the pictures of a
+    batch in their outputs (insightface's detectors put row, column, picture, anchor in this
+    order). So the graph is tried: two pictures of noise one by one, then together; if one way of
+    taking the outputs apart gives the same, batches are used, otherwise pictures go one by one.
+
+    Args:
+        model: from :func:`read`; its first axis is made free.
+        card: its input says the pictures' size.
+        device: ``cpu``, or ``cuda`` with onnxruntime-gpu.
+
+    Returns:
+        A function on (B, 3, height, width), whose outputs are in the file's order, and
+        whether it computes batches as such.
+
+    Raises:
+        WeightsError: onnxruntime cannot run the graph, or not on that device.
+    """
+    shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
+    size = _size(card)
+    wanted = [3, *size]
+    if [fixed or free for fixed, free in zip(shape[1:], wanted, strict=False)] != wanted:
+        raise unreadable(card, ValueError(f"its input is {shape}, not {[0, *wanted]}"))
+    single = _session(model, card, device)
+    noise = np.random.default_rng(0).uniform(-1, 1, (2, 3, *size)).astype(np.float32)
+
+    def one_by_one(pictures: Array) -> list[Array]:
+        rows = [single(pictures[i : i + 1]) for i in range(len(pictures))]
+        return [np.stack([_bare(r) for r in column]) for column in zip(*rows, strict=True)]
+
+    try:
+        alone = one_by_one(noise)
+    except Exception as error:
+        raise unreadable(card, error) from error
+    try:
+        together = single if shape[0] == 0 else _session(_freed(model), card, device)
+        outputs = together(noise)
+    except Exception:  # the graph has the batch of one built in: onnxruntime says so in many ways
+        return one_by_one, False
+    for part in LAYOUTS:
+        parted = [part(output, 2, one[0]) for output, one in zip(outputs, alone, strict=True)]
+        if all(p is not None and _alike(p, a) for p, a in zip(parted, alone, strict=True)):
+
+            def batch(pictures: Array, part: Any = part) -> list[Array]:
+                n = len(pictures)
+                return [part(o, n, a[0]) for o, a in zip(together(pictures), alone, strict=True)]
+
+            return batch, True
+    return one_by_one, False
+
+
+def _bare(output: Array) -> Array:
+    """Drop the axis of a batch of one, where there is one."""
+    return output[0] if output.shape[0] == 1 else output
+
+
+def _stacked(output: Array, count: int, one: Array) -> Array | None:
+    """Take apart outputs that have one picture after the other."""
+    return output.reshape(count, *one.shape) if output.size == count * one.size else None
+
+
+def _interleaved(output: Array, count: int, one: Array) -> Array | None:
+    """Take apart rows in the order position, picture, anchor (two anchors at each position)."""
+    if one.ndim != 2 or output.size != count * one.size or len(one) % ANCHORS:
+        return None
+    rows = output.reshape(len(one) // ANCHORS, count, ANCHORS, one.shape[1])
+    return rows.transpose(1, 0, 2, 3).reshape(count, *one.shape)
+
+
+ANCHORS = 2
+LAYOUTS: Sequence[Callable[[Array, int, Array], Array | None]] = (_stacked, _interleaved)
+
+
+def _alike(a: Array, b: Array) -> bool:
+    return bool(np.abs(a - b).max() <= ALIKE * max(float(np.abs(b).max()), 1e-6))
+
+
+def _size(card: NetworkCard) -> tuple[int, int]:
+    """Return the height and width of a network's pictures."""
+    if card.input.crop == "frame":
+        return card.input.long_side, card.input.long_side
+    if card.input.crop == "arcface":
+        return 112, card.input.width
+    return card.input.size, card.input.size
+
+
+def _freed(model: Any) -> Any:
+    """Return a copy of a graph whose first axis has any length."""
+    free = type(model)()
+    free.CopyFrom(model)
+    free.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    del free.graph.value_info[:]
+    for output in free.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return free
+
+
+def _session(model: Any, card: NetworkCard, device: str) -> Run:
+    import onnxruntime
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()  # as many as the other networks
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device.partition(":")[0] == "cuda":
+        number = int(device.partition(":")[2] or 0)
+        # As elsewhere, full float32: TF32 would move scores in the third digit.
+        providers = [("CUDAExecutionProvider", {"device_id": number, "use_tf32": 0})]
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise WeightsError(
+                f"the onnxruntime that is installed cannot run '{card.name}' on {device}",
+                "Install onnxruntime-gpu in its place, or use --device cpu",
+            )
+    try:
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=providers
+        )
+    except Exception as error:  # onnxruntime's errors have no common kind
+        raise unreadable(card, error) from error
+    name = session.get_inputs()[0].name
+
+    def run(pictures: Array) -> list[Array]:
+        outputs: list[Array] = session.run(None, {name: pictures})
+        return outputs
+
+    return run
+
+
+def scaled(pictures: npt.NDArray[np.generic], mean: Any, std: Any) -> Array:
+    """Turn uint8 (B, height, width, 3) into float32 (B, 3, height, width), (x - mean) / std."""
+    values = pictures.astype(np.float32)
+    values -= np.asarray(mean, np.float32)
+    values /= np.asarray(std, np.float32)
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
+
+def crops(
+    content: bytes, card: NetworkCard, device: str = "cpu"
+) -> Callable[[npt.NDArray[np.generic]], Mapping[str, Array]]:
+    """Load a network that sees crops: ``arcface-onnx`` or ``hsemotion-onnx``.
+
+    ``arcface-onnx`` has one output (insightface's ``ArcFaceONNX``), ``embedding``.
+    ``hsemotion-onnx`` ends in a fully connected layer that gives logits; what that layer
+    is given are the ``features``, as in EmotiEffLib's ``extract_features`` and hsemotion's
+    for the same network in PyTorch; ``probabilities`` are the logits' softmax.
+
+    Args:
+        content: verified bytes of the ONNX file.
+        card: its card.
+        device: see :func:`start`.
+
+    Returns:
+        A function from uint8 (B, height, width, 3), RGB, to the card's outputs, (B, width).
+
+    Raises:
+        WeightsError: the bytes are not such a network's.
+    """
+    model = read(content, card)
+    if len(model.graph.output) != 1:
+        raise unreadable(card, ValueError(f"it has {len(model.graph.output)} outputs, not one"))
+    if card.architecture == "hsemotion-onnx":
+        _add_features(model, card)
+    run, _ = start(model, card, device)
+    given = scaled(np.zeros((1, *_size(card), 3), np.uint8), 0, 1)
+    widths = [o.shape[1:] for o in run(given)]
+    names = ["probabilities", "features"] if len(widths) == 2 else ["embedding"]
+    if dict(zip(names, widths, strict=True)) != {n: (w,) for n, w in card.outputs.items()}:
+        raise unreadable(card, ValueError(f"its outputs are {widths}, not {card.outputs}"))
+    mean, std = card.input.mean, card.input.std  # type: ignore[union-attr]
+
+    def function(batch: npt.NDArray[np.generic]) -> Mapping[str, Array]:
+        outputs = dict(zip(names, run(scaled(batch, mean, std)), strict=True))
+        if "probabilities" in outputs:
+            logits = outputs["probabilities"]
+            powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+            outputs["probabilities"] = powers / powers.sum(axis=1, keepdims=True)
+        return outputs
+
+    return function
+
+
+def _add_features(model: Any, card: NetworkCard) -> None:
+    """Make what the last layer is given a second output."""
+    import onnx
+
+    graph = model.graph
+    last = next((n for n in graph.node if graph.output[0].name in n.output), None)
+    if last is None or last.op_type != "Gemm":
+        raise unreadable(card, ValueError("it does not end in a fully connected layer"))
+    graph.output.append(
+        onnx.helper.make_tensor_value_info(last.input[0], onnx.TensorProto.FLOAT, None)
+    )
