@@ -34,11 +34,12 @@ from spfem_bench.definitions.protocols import (
     ProtocolCard,
     dataset_card,
     dataset_files,
-    fill,
     method_card,
     protocol,
     read_list,
+    recordings,
 )
+from spfem_bench.definitions.recordings import fill
 from spfem_bench.demo.clips import take_of
 from spfem_bench.demo.world import World
 from spfem_bench.errors import CardError, SpfemBenchError, UnknownNameError
@@ -157,8 +158,12 @@ def test_all_clips_of_a_protocol_are_in_its_data_set(name):
     files = dataset_files(dataset)
     world = World(**dataset.world.model_dump()) if dataset.world else None
     for item in read.items:
-        for clip in (*item.clips.values(), *item.outputs.values()):
-            if world:
+        for clip in (*item.clips.values(), *item.more_real, *item.outputs.values()):
+            if dataset.recordings:
+                recorded = {r.video: r.sound for r in recordings(dataset)}
+                sound = clip.audio.as_posix() if clip.audio else ""
+                assert recorded[clip.path.as_posix()] == sound
+            elif world:
                 assert take_of(world, clip.path.as_posix()).sentence.split == "test"
             else:
                 assert clip.path.as_posix() in files

@@ -72,11 +72,17 @@ class PlannedItem:
     Attributes:
         clips: by role, with paths on this machine.
         addresses: by role, as recorded: relative to the data set or the videos' folder.
+        more_real: the item's further real clips, where it has several.
     """
 
     item: Item
     clips: Mapping[ClipRole, Clip]
     addresses: Mapping[ClipRole, str]
+    more_real: tuple[Clip, ...] = ()
+
+    def seen_as(self, role: ClipRole) -> tuple[Clip, ...]:
+        """Return the clips of one role: one, or several real ones."""
+        return (self.clips[role], *(self.more_real if role == "real" else ()))
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,11 @@ class Plan:
     items: tuple[PlannedItem, ...]
     refusals: tuple[Refusal, ...]
     extra: tuple[str, ...] = ()
+
+    def scorable(self, item: PlannedItem, metric: MetricCard) -> bool:
+        """Whether the preflight has found all that a metric needs of an item."""
+        refused = (r for r in self.refusals if r.item == item.item.id)
+        return not any(metric.name in r.metrics for r in refused)
 
     @property
     def complete(self) -> bool:
@@ -309,6 +320,7 @@ def _render(
     dataset = dataset_card(protocol.card.dataset)
     roles = {role for metric in metrics for role in metric.compare}
     clips = [outputs[i.id] if r == "output" else i.clips[r] for i in protocol.items for r in roles]
+    clips += [clip for i in protocol.items if "real" in roles for clip in i.more_real]
     paths = [clip.path.as_posix() for clip in clips if isinstance(clip, Clip)]
     if lacking := data.lacking(dataset, paths):
         data.render(dataset, lacking, rendering(len(lacking)))
@@ -332,8 +344,32 @@ def _find_clips(
     """
     addresses: dict[ClipRole, str] = {role: str(clip) for role, clip in item.clips.items()}
     clips: dict[ClipRole, Clip] = {}
+    more_real: list[Clip] = []
     refusals = []
     dataset = dataset_card(protocol.card.dataset)
+
+    def refuse(role: ClipRole, error: ClipError, hit: tuple[str, ...]) -> None:
+        kind = "missing" if isinstance(error, MissingClipError) else "unreadable"
+        if isinstance(error, UnsuitedClipError):
+            kind = "refused"
+        addresses.setdefault(role, item.output_name)
+        refusals.append(Refusal(item.id, addresses[role], hit, kind, error.problem, error.remedy))
+
+    def local(role: ClipRole, listed: Clip) -> Clip:
+        """Return a data set's clip with its paths on this machine."""
+        clip = replace(listed, path=data.verified(dataset, listed.path.as_posix()))
+        if clip.audio is not None:
+            try:
+                clip = replace(clip, audio=data.verified(dataset, clip.audio.as_posix()))
+            except ClipError as error:
+                deaf = (m.name for m in metrics if role in m.compare and m.role == "sync")
+                if hit := tuple(deaf):
+                    refuse(role, error, hit)
+                clip = replace(clip, audio=None)  # the other metrics look at the pictures
+        if dataset.world is None:
+            _check_readable(clip)
+        return clip
+
     needed: list[ClipRole] = list(dict.fromkeys(r for m in metrics for r in m.compare))
     for role in needed:
         try:
@@ -345,23 +381,16 @@ def _find_clips(
                 sound = clip.audio and clip.audio.relative_to(listed.folder)
                 within = replace(clip, path=clip.path.relative_to(listed.folder), audio=sound)
                 addresses[role] = str(within)
+                _check_readable(clip)
             else:
                 addresses[role] = str(listed)
-                path = data.verified(dataset, listed.path.as_posix())
-                clip = replace(listed, path=path)
-            if dataset.world is None or isinstance(listed, Videos):
-                _check_readable(clip)
+                clip = local(role, listed)
+            if role == "real":
+                more_real += [local(role, more) for more in item.more_real]
             clips[role] = clip
         except ClipError as error:
-            hit = tuple(m.name for m in metrics if role in m.compare)
-            kind = "missing" if isinstance(error, MissingClipError) else "unreadable"
-            if isinstance(error, UnsuitedClipError):
-                kind = "refused"
-            addresses.setdefault(role, item.output_name)
-            refusals.append(
-                Refusal(item.id, addresses[role], hit, kind, error.problem, error.remedy)
-            )
-    return PlannedItem(item, clips, addresses), refusals
+            refuse(role, error, tuple(m.name for m in metrics if role in m.compare))
+    return PlannedItem(item, clips, addresses, tuple(more_real)), refusals
 
 
 def _check_readable(clip: Clip) -> None:
