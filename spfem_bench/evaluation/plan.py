@@ -11,6 +11,7 @@ from pathlib import Path
 
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.clips import Clip, inside
+from spfem_bench.definitions.layouts import LayoutCard
 from spfem_bench.definitions.metrics import (
     STAGES,
     ClipRole,
@@ -39,13 +40,12 @@ from spfem_bench.errors import (
 )
 from spfem_bench.evaluation.controls import at_level, control_outputs, controls, why_not
 from spfem_bench.evaluation.data import DataFolders
+from spfem_bench.evaluation.layouts import Placed, State, place
 from spfem_bench.evaluation.record import VALIDATION
 from spfem_bench.evaluation.signature import network_of
 from spfem_bench.media import ffmpeg
-from spfem_bench.media.video import file_sha256, numbered_pictures
+from spfem_bench.media.video import VIDEO_SUFFIXES, file_sha256, numbered_pictures
 from spfem_bench.networks.weights import WeightsStore, remedy
-
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,12 @@ class Videos:
 
     Attributes:
         frame_rate: for outputs that are folders of frames.
+        layout: how the system that wrote them names outputs; as the protocol expects when None.
     """
 
     folder: Path
     frame_rate: float | None = None
+    layout: LayoutCard | None = None
     used: set[str] = field(default_factory=set)
 
     def clip(self, item: Item) -> Clip:
@@ -164,6 +166,39 @@ class Videos:
         return tuple(sorted(n for n in names if n not in top))
 
 
+def place_outputs(
+    videos: Videos, protocol: Protocol, data: DataFolders
+) -> tuple[list[Placed], tuple[str, ...]]:
+    """Find every item's output in a user's folder, and what is no item's; nothing is written.
+
+    Raises:
+        CardError: the layout does not fit the protocol.
+        ClipError: the folder does not exist.
+    """
+    if not videos.folder.is_dir():
+        raise ClipError(f"{videos.folder}: no such folder", "Give the folder of your outputs")
+    if videos.layout:
+        dataset = dataset_card(protocol.card.dataset)
+
+        def source_of(item: Item) -> Clip:
+            clip = item.clips["source"]
+            sound = data.verified(dataset, clip.audio.as_posix()) if clip.audio else None
+            return replace(clip, path=data.verified(dataset, clip.path.as_posix()), audio=sound)
+
+        return place(videos.layout, videos.folder, protocol, source_of, videos.frame_rate)
+    placed = []
+    for item in protocol.items:
+        try:
+            clip = videos.clip(item)
+            name = clip.path.relative_to(videos.folder).as_posix()
+            heard = clip.audio or (not clip.path.is_dir() and ffmpeg.probe(clip.path).has_audio)
+            placed.append(Placed(item.id, "found", (name,), clip, "own" if heard else "none"))
+        except ClipError as error:
+            state: State = "absent" if isinstance(error, MissingClipError) else "ambiguous"
+            placed.append(Placed(item.id, state, (item.output_name,), error))
+    return placed, videos.extra()
+
+
 def make_plan(
     method: str,
     protocol: Protocol,
@@ -197,8 +232,12 @@ def make_plan(
     card = _method(method, protocol, videos)
     if level is not None:
         card = at_level(card, level)
-    outputs: Mapping[str, Clip | ClipError | Videos]
-    if card.control:
+    outputs: Mapping[str, Clip | ClipError | Videos | Placed]
+    extra: tuple[str, ...] = ()
+    if videos and videos.layout:
+        placed, extra = place_outputs(videos, protocol, data)
+        outputs = {p.item: p for p in placed}
+    elif card.control:
         outputs = control_outputs(card, protocol)
     else:
         outputs = {i.id: videos or i.outputs[card.name] for i in protocol.items}
@@ -209,12 +248,12 @@ def make_plan(
     items: list[PlannedItem] = []
     refusals: list[Refusal] = []
     for item in protocol.items:
-        planned, refused = _find_clips(item, outputs[item.id], protocol, wanted, data)
+        planned, refused = _find_clips(item, outputs[item.id], protocol, wanted, data, videos)
         items.append(planned)
         refusals += refused
     return Plan(
         card, protocol, profile, usable, unavailable, tuple(items), tuple(refusals),
-        videos.extra() if videos else (),
+        videos.extra() if videos and not videos.layout else extra,
     )  # fmt: skip
 
 
@@ -312,7 +351,7 @@ def _missing_weights(
 def _render(
     protocol: Protocol,
     metrics: Sequence[MetricCard],
-    outputs: Mapping[str, Clip | ClipError | Videos],
+    outputs: Mapping[str, Clip | ClipError | Videos | Placed],
     data: DataFolders,
     rendering: Callable[[int], Callable[[], None]],
 ) -> None:
@@ -328,19 +367,21 @@ def _render(
 
 def _find_clips(
     item: Item,
-    output: Clip | ClipError | Videos,
+    output: Clip | ClipError | Videos | Placed,
     protocol: Protocol,
     metrics: Sequence[MetricCard],
     data: DataFolders,
+    videos: Videos | None,
 ) -> tuple[PlannedItem, list[Refusal]]:
     """Find an item's clips; what is missing or unreadable is refused for the metrics it hits.
 
     Args:
         item: one of the protocol's.
-        output: the listed clip, why there is none, or the user's folder.
+        output: the listed clip, why there is none, the user's folder, or what lies in it.
         protocol: for its data set.
         metrics: those wanted.
         data: where data sets are looked for.
+        videos: the user's own outputs.
     """
     addresses: dict[ClipRole, str] = {role: str(clip) for role, clip in item.clips.items()}
     clips: dict[ClipRole, Clip] = {}
@@ -376,13 +417,11 @@ def _find_clips(
             listed = output if role == "output" else item.clips[role]
             if isinstance(listed, ClipError):
                 raise listed
-            if isinstance(listed, Videos):
-                clip = listed.clip(item)
-                sound = clip.audio and clip.audio.relative_to(listed.folder)
-                within = replace(clip, path=clip.path.relative_to(listed.folder), audio=sound)
-                addresses[role] = str(within)
+            if isinstance(listed, (Videos, Placed)) and videos:
+                clip = _output(listed, item)
+                addresses[role] = _told(clip, videos.folder, item)
                 _check_readable(clip)
-            else:
+            elif isinstance(listed, Clip):
                 addresses[role] = str(listed)
                 clip = local(role, listed)
             if role == "real":
@@ -391,6 +430,28 @@ def _find_clips(
         except ClipError as error:
             refuse(role, error, tuple(m.name for m in metrics if role in m.compare))
     return PlannedItem(item, clips, addresses, tuple(more_real)), refusals
+
+
+def _output(listed: Videos | Placed, item: Item) -> Clip:
+    """Return an item's output in the user's folder.
+
+    Raises:
+        ClipError: why there is none.
+    """
+    found = listed.clip if isinstance(listed, Placed) else listed.clip(item)
+    if isinstance(found, ClipError):
+        raise found
+    return found
+
+
+def _told(clip: Clip, folder: Path, item: Item) -> str:
+    """Return an output's address: below the user's folder, its sound perhaps the data set's."""
+    sound = clip.audio
+    if sound is not None:
+        source = item.clips.get("source")
+        own = sound.is_relative_to(folder)
+        sound = sound.relative_to(folder) if own or source is None else source.audio or source.path
+    return str(replace(clip, path=clip.path.relative_to(folder), audio=sound))
 
 
 def _check_readable(clip: Clip) -> None:

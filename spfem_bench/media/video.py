@@ -29,6 +29,8 @@ Frame = npt.NDArray[np.uint8]
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+
 
 def frames(clip: Clip) -> Iterator[Frame]:
     """Yield a clip's frames as RGB pictures at 25 frames a second.
