@@ -2,66 +2,78 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from spfem_bench.definitions.protocols import dataset_card, protocol
 from spfem_bench.demo.clips import render_all
-from spfem_bench.demo.world import World
 from spfem_bench.evaluation.data import DataFolders
 
+MEAD = {"M003": "P001", "M009": "P002"}
+RAVDESS = {"Actor_01": "P001", "Actor_02": "P002"}
+EMOTIONS = ("neutral", "angry")
 SENTENCES = ("028", "029", "030")
 
+Acted = Callable[[str, str, int], Path]
 
-def puppets(cache: Path, speakers: Iterable[str], emotions: Iterable[str]) -> Callable[..., Path]:
+
+def puppets(cache: Path, speakers: Iterable[str], emotions: Iterable[str]) -> Acted:
     """Render puppets once for the session; returns where one's clip lies."""
     world, folder = DataFolders(renders=cache / "data").rendered(dataset_card("puppets"))
-    assert isinstance(world, World)
     names = [f"{p}/{e}/1.00/{s}.mp4" for p in speakers for e in emotions for s in SENTENCES]
     render_all(world, folder, names, workers=1)
     return lambda speaker, emotion, k: folder / f"{speaker}/{emotion}/1.00/{SENTENCES[k % 3]}.mp4"
 
 
-def test_clips(name: str, speaker: str, emotion: str) -> list[str]:
-    """Return a cell's test clips, as a protocol's list has them."""
-    items = [i for i in protocol(name).items if (i.speaker, i.emotion) == (speaker, emotion)]
-    return [i.row["real_clip"] for i in items]
-
-
-test_clips.__test__ = False  # type: ignore[attr-defined]
-
-
-def mead(
-    root: Path, cast: Mapping[str, str], emotions: Iterable[str],
-    clip_of: Callable[..., Path], ffmpeg: Callable[..., None],
-) -> Path:  # fmt: skip
+def mead(root: Path, acted: Acted, ffmpeg: Callable[..., None]) -> Path:
     """Write the test clips of some speakers: 30 fps video without sound, sound as .m4a."""
-    for speaker, puppet in cast.items():
-        for emotion in emotions:
-            level = "1" if emotion == "neutral" else "3"
-            for k, clip in enumerate(test_clips("mead-inter-id", speaker, emotion)):
-                video = root / f"{speaker}/video/front/{emotion}/level_{level}/{clip}.mp4"
-                sound = root / f"{speaker}/audio/{emotion}/level_{level}/{clip}.m4a"
+    for speaker, puppet in MEAD.items():
+        for emotion in EMOTIONS:
+            for k, item in enumerate(items("mead-inter-id", speaker, emotion)):
+                video = root / item.clips["real"].path
+                sound = root / str(item.clips["real"].audio)
                 for path in (video, sound):
                     path.parent.mkdir(parents=True, exist_ok=True)
-                ffmpeg("-i", clip_of(puppet, emotion, k), "-map", "0:v", "-r", "30", "-c:v",
+                ffmpeg("-i", acted(puppet, emotion, k), "-map", "0:v", "-r", "30", "-c:v",
                        "libx264", "-crf", "12", "-preset", "ultrafast", video,
                        "-map", "0:a", "-c:a", "aac", "-f", "mp4", sound)  # fmt: skip
     return root
 
 
-def ravdess(
-    root: Path, cast: Mapping[str, str], emotions: Iterable[str], clip_of: Callable[..., Path]
-) -> Path:
+def ravdess(root: Path, acted: Acted) -> Path:
     """Write the test and reference clips of some actors, with sound."""
-    wanted: dict[str, Path] = {}
-    for item in protocol("ravdess-inter-id").items:
-        if item.speaker in cast and item.emotion in emotions:
-            for k, clip in enumerate((item.clips["real"], item.clips["reference"])):
-                path = clip.path.as_posix()
-                wanted.setdefault(path, clip_of(cast[item.speaker], item.emotion, k))
-    for path, puppet in wanted.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(puppet, root / path)
+    for speaker, puppet in RAVDESS.items():
+        for emotion in EMOTIONS:
+            for item in items("ravdess-inter-id", speaker, emotion):
+                for k, clip in enumerate((item.clips["real"], item.clips["reference"])):
+                    (root / clip.path).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(acted(puppet, emotion, k), root / clip.path)
     return root
+
+
+def items(name: str, speaker: str, emotion: str) -> list:
+    """Return a protocol's items of one cell."""
+    return [i for i in protocol(name).items if (i.speaker, i.emotion) == (speaker, emotion)]
+
+
+def copied(tree: Path, to: Path) -> Path:
+    """Copy a tree to be spoilt; files are linked, so replace them rather than write to them."""
+    return Path(shutil.copytree(tree, to, copy_function=os.link))
+
+
+def small(exported: Path, speakers: Iterable[str]) -> Path:
+    """Cut an exported protocol down to the puppets' part: aligned faces, two emotions."""
+    card = exported.read_text()
+    card = re.sub(
+        r"(?m)^emotions = .*$",
+        'emotions = ["neutral", "angry"]\nfaces = "aligned"\nprofile = "compact"', card,
+    )  # fmt: skip
+    exported.write_text(card)
+    rows = exported.with_suffix(".csv")
+    head, *lines = rows.read_text().splitlines()
+    kept = [r for r in lines if r.split(",")[1] in set(speakers) and r.split(",")[2] in EMOTIONS]
+    rows.write_text("\n".join([head, *kept]) + "\n")
+    return exported

@@ -127,7 +127,7 @@ class DataFolders:
         index = self.index(card)
         again = f"Type 'spfem-bench data index {card.name} ROOT'"
         if index is None:
-            raise MissingClipError(f"{card.name}/{name}: missing", again)
+            raise MissingClipError(f"{card.name}, which has not been indexed: missing", again)
         if name not in recorded_files(card):
             raise ClipError(f"{name}: not a file of the data set '{card.name}'")
         entry = index.files.get(name)

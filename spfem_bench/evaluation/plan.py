@@ -48,6 +48,10 @@ from spfem_bench.media.video import VIDEO_SUFFIXES, file_sha256, numbered_pictur
 from spfem_bench.networks.weights import WeightsStore, remedy
 
 
+LISTED = 50
+"""Missing files that the preflight names one by one."""
+
+
 @dataclass(frozen=True)
 class Refusal:
     """Why an item has no score in some metrics.
@@ -471,14 +475,17 @@ def _has_pictures(path: Path, sha256: str) -> bool:
 def plan_summary(plan: Plan) -> list[str]:
     """Return the preflight's findings, one line each."""
     lines = [f"{name}: {reason}" for name, reason in _grouped(plan.unavailable).items()]
-    absent: dict[str, dict[str, str]] = {}  # by remedy: what is missing, for which item
+    absent: dict[str, dict[str, set[str]]] = {}  # by remedy: what is missing, for which items
     for r in plan.refusals:
         if r.kind == "missing":
-            absent.setdefault(r.remedy, {})[r.reason.removesuffix(": missing")] = r.item
+            name = r.reason.removesuffix(": missing")
+            absent.setdefault(r.remedy, {}).setdefault(name, set()).add(r.item)
     for remedy_, files in absent.items():
-        n_items = len(set(files.values()))
+        n_items = len(set().union(*files.values()))
         lines.append(f"missing, for {n_items} of {len(plan.items)} items:")
-        lines += [f"  {name}" for name in files]
+        lines += [f"  {name}" for name in list(files)[:LISTED]]
+        if len(files) > LISTED:
+            lines.append(f"  and {len(files) - LISTED} more")
         lines.append(f"  {remedy_}")
     lines += dict.fromkeys(
         str(SpfemBenchError(f"{r.kind}: {r.reason}", r.remedy))

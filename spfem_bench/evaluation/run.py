@@ -148,15 +148,14 @@ def data(plan: Plan, metric: MetricCard) -> dict[str, str]:
     """
     if dataset_card(plan.protocol.card.dataset).recordings is None:
         return {}
-    found = {
-        content_id(replace(clip, audio=None))
+    found = [
+        f"{planned.item.id} {role} {content_id(replace(clip, audio=None))}"
         for planned in plan.items
         for role in metric.compare[1:]
         if role in planned.clips
         for clip in planned.seen_as(role)
-    }
-    joined = "\n".join(sorted(found))
-    return {"data": hashlib.sha256(joined.encode()).hexdigest()} if found else {}
+    ]
+    return {"data": hashlib.sha256("\n".join(found).encode()).hexdigest()} if found else {}
 
 
 # ---- features ------------------------------------------------------------------------------
