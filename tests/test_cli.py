@@ -33,7 +33,8 @@ def test_help_imports_nothing_heavy() -> None:
 COMMANDS = (
     ["eval"], ["table"], ["validate"], ["check"], ["list"], ["faces"], ["networks", "list"],
     ["networks", "fetch"], ["networks", "verify"], ["data", "list"], ["data", "fetch"],
-    ["data", "verify"],
+    ["data", "verify"], ["data", "index"], ["protocol", "show"], ["protocol", "export"],
+    ["protocol", "new"],
 )  # fmt: skip
 
 

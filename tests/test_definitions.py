@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from spfem_bench.definitions import cards
 from spfem_bench.definitions.cards import Kind, builtin_folder, load, names
 from spfem_bench.definitions.clips import Clip, Crop, inside
+from spfem_bench.definitions.layouts import LayoutCard
 from spfem_bench.definitions.measured import MeasuredCard
 from spfem_bench.definitions.metrics import (
     STAGES,
@@ -52,6 +53,7 @@ MODELS = {
     Kind.PROFILE: ProfileCard,
     Kind.PROTOCOL: ProtocolCard,
     Kind.DATASET: DatasetCard,
+    Kind.LAYOUT: LayoutCard,
     Kind.METHOD: MethodCard,
     Kind.PUBLISHED: PublishedCard,
     Kind.MEASURED: MeasuredCard,

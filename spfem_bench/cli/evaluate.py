@@ -238,14 +238,16 @@ def _show_mapping(own: Videos, listed: Protocol, data: DataFolders, *, as_json: 
     from spfem_bench.evaluation.plan import place_outputs
 
     placed, extra = place_outputs(own, listed, data)
-    counts = Counter(p.state for p in placed) + Counter({"extra": len(extra)})
+    states = Counter(p.state for p in placed)
+    counts = {state: states[state] for state in ("found", "absent", "ambiguous")}
+    counts["extra"] = len(extra)
     if as_json:
         items = [
             {"item": p.item, "state": p.state, "places": p.places, "sound": p.sound}
             | ({"reason": str(p.clip)} if isinstance(p.clip, ClipError) else {})
             for p in placed
         ]
-        said = {"protocol": listed.name, "items": items, "extra": extra, "counts": counts}
+        said = {"protocol": listed.name, "counts": counts, "items": items, "extra": extra}
         click.echo(json.dumps(said, indent=1))
         return counts["found"] == len(placed)
     rows = []
@@ -258,15 +260,11 @@ def _show_mapping(own: Videos, listed: Protocol, data: DataFolders, *, as_json: 
     click.echo(f"{own.folder} for {listed.name}:")
     click.echo(tabulate(rows, ["Item", "", "Output", "Sound"], disable_numparse=True))
     click.echo(", ".join(f"{n} {state}" for state, n in counts.items() if n))
-    reasons = [p.clip for p in placed if isinstance(p.clip, ClipError)]
-    for remedy in dict.fromkeys(e.remedy for e in reasons if e.remedy):
-        click.echo(remedy, err=True)
-    for problem in dict.fromkeys(
-        e.problem
-        for p, e in ((p, p.clip) for p in placed if p.state == "ambiguous")
-        if isinstance(e, ClipError)
-    ):
-        click.echo(problem, err=True)
+    for state in ("ambiguous", "absent"):
+        reasons = [p.clip for p in placed if p.state == state and isinstance(p.clip, ClipError)]
+        told = [e.problem for e in reasons if state == "ambiguous"] + [e.remedy for e in reasons]
+        for line in dict.fromkeys(filter(None, told)):
+            click.echo(line, err=True)
     return counts["found"] == len(placed)
 
 

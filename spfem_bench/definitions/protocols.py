@@ -255,7 +255,7 @@ def _card_file(path: Path) -> ProtocolCard:
             f"{path}: there is a protocol '{path.stem}' already, which yours would be taken for",
             f"Name the card otherwise, for example my-{path.name}",
         )
-    return read_card(ProtocolCard, path)
+    return read_card(ProtocolCard, path.resolve())
 
 
 @cache

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
@@ -70,6 +71,7 @@ def place(
         for name in found[item.id]:
             takers[name].append(item)
     rate = frame_rate or layout.frame_rate
+    parts: dict[str, Mapping[str, tuple[int, int]] | ClipError] = {}
     placed = []
     for item in protocol.items:
         names = tuple(found[item.id])
@@ -88,7 +90,12 @@ def place(
                 clip = replace(clip, frame_rate=rate)
             sharing = takers[names[0]]
             if len(sharing) > 1:
-                clip = _own_part(layout, clip, item, sharing, source_of)
+                if names[0] not in parts:
+                    parts[names[0]] = _parts(layout, clip, sharing, source_of)
+                part = parts[names[0]]
+                if isinstance(part, ClipError):
+                    raise part
+                clip = replace(clip, pictures=part[item.id])
             clip, sound = _with_sound(layout, clip, item, source_of)
             placed.append(Placed(item.id, "found", names, clip, sound))
         except ClipError as ambiguous:
@@ -130,35 +137,36 @@ def _matches(folder: Path, pattern: str) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.glob(pattern))
 
 
-def _own_part(
+def _parts(
     layout: LayoutCard,
     clip: Clip,
-    item: Item,
     sharing: Sequence[Item],
     source_of: Callable[[Item], Clip],
-) -> Clip:
-    """Return an item's frames of a folder that holds several items', source after source.
+) -> Mapping[str, tuple[int, int]] | ClipError:
+    """Return which frames of a folder are which item's, source after source.
 
-    Raises:
-        ClipError: the layout does not join outputs, or the sources' frames do not add up to
-            the folder's.
+    Returns an error when the layout does not join outputs, a source is not here, or the
+    sources' frames do not add up to the folder's.
     """
     if not layout.joined or not clip.path.is_dir():
-        others = ", ".join(i.id for i in sharing if i.id != item.id)
-        raise ClipError(f"{clip.path} would be the output of {item.id} and of {others}",
-                        layout.must or "Give each item a name of its own")  # fmt: skip
+        return ClipError(
+            f"{clip.path} would be the output of {' and of '.join(i.id for i in sharing)}",
+            layout.must or "Give each item a name of its own",
+        )
     order = sorted(sharing, key=lambda i: i.clips["source"].path.as_posix())
-    lengths = [_frames(source_of(i)) for i in order]
-    pictures = len(numbered_pictures(clip))
+    try:
+        lengths = [_frames(source_of(i)) for i in order]
+        pictures = len(numbered_pictures(clip))
+    except ClipError as error:
+        return error
     if sum(lengths) != pictures:
         said = " + ".join(map(str, lengths))
-        raise ClipError(
+        return ClipError(
             f"{clip.path} holds {pictures} frames, its {len(order)} sources have {said}",
             f"Where one ends cannot be told: give each item a folder of its own. {layout.must}",
         )
-    at = [i.id for i in order].index(item.id)
-    first = sum(lengths[:at])
-    return replace(clip, pictures=(first, first + lengths[at]))
+    ends = list(accumulate(lengths))
+    return {i.id: (end - length, end) for i, end, length in zip(order, ends, lengths, strict=True)}
 
 
 def _frames(source: Clip) -> int:

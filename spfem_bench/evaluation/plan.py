@@ -47,7 +47,6 @@ from spfem_bench.media import ffmpeg
 from spfem_bench.media.video import VIDEO_SUFFIXES, file_sha256, numbered_pictures
 from spfem_bench.networks.weights import WeightsStore, remedy
 
-
 LISTED = 50
 """Missing files that the preflight names one by one."""
 
