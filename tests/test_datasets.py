@@ -163,6 +163,16 @@ def test_from_a_ravdess_folder_to_a_table(bench: Bench, ravdess_tree: Path):
     assert "| " in bench("table", "results/my-ravdess-cross-id").out
 
 
+def test_where_the_source_has_the_emotion_already_doing_nothing_is_perfect(
+    bench: Bench, mead_tree: Path
+):
+    assert bench("data", "index", "mead", mead_tree, "-q").code == 0
+    assert bench("protocol", "export", "mead-inter-id-self", "own").code == 0
+    card = trees.small(Path("own/my-mead-inter-id-self.toml"), trees.MEAD)
+    done = bench("eval", "--method", "source", "--metrics", "fad", "--protocol", card, "--json")
+    assert scores(done)["source", "fad"]["value"] == pytest.approx(0, abs=1e-4)
+
+
 def test_without_an_index_one_line_says_what_to_type(bench: Bench):
     done = bench("eval", "--method", "source", "--protocol", "mead-inter-id")
     assert done.code == 2
