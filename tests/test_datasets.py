@@ -302,6 +302,16 @@ def test_copies_and_odd_lengths_are_reported(bench: Bench, drawn_tree: Path, run
     assert "003.mp4: 0.50 s" in found["odd length"][0]["examples"][0]
 
 
+def test_exchanged_video_and_audio_folders_are_named(bench: Bench, drawn_tree: Path):
+    speaker = drawn_tree / "M003"
+    (speaker / "video").rename(speaker / "spare")
+    (speaker / "audio").rename(speaker / "video")
+    (speaker / "spare").rename(speaker / "audio")
+    wrong = bench("data", "index", "mead", drawn_tree, "-q")
+    assert wrong.code == 1 and len(wrong.err.splitlines()) == 1
+    assert "M003/audio/front/angry/level_3/001.mp4 for M003/video/front/angry" in wrong.err
+
+
 def test_an_index_goes_on_where_it_stopped(bench: Bench, drawn_tree: Path, monkeypatch):
     looked: list[Path] = []
     timing = ffmpeg.timing

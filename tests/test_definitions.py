@@ -323,6 +323,16 @@ def test_a_doubted_number_carries_its_doubt():
 # --- methods and their aliases --------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["icface", "ned", "asccl-ned", "stccl-vd-ned", "stccl-cm-ned", "eat", "dice-talk", "sserd",
+     "cdrl", "pcmecl"],
+)  # fmt: skip
+def test_every_system_of_the_field_is_registered_with_paper_and_link(name):
+    card = method_card(name)
+    assert card.kind == "system" and card.paper and card.link.startswith("https://")
+
+
 def test_aliases_name_the_same_method():
     assert method_card("stccl-ned") == method_card("stccl-vd-ned")
     assert method_card("stccl-ned").name == "stccl-vd-ned"

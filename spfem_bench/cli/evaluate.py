@@ -148,7 +148,10 @@ def evaluate(
     plans = []
     found_protocols = [read_protocol(name) for name in dict.fromkeys(protocols)]
     if dry_run and own:
-        whole = [_show_mapping(own, listed, data, as_json=as_json) for listed in found_protocols]
+        whole = [
+            _show_mapping(replace(own, used=set()), listed, data, as_json=as_json)
+            for listed in found_protocols
+        ]
         sys.exit(0 if all(whole) else 2)
     for listed in found_protocols:
         networks = profile_card(profile or listed.card.profile)

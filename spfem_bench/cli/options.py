@@ -99,4 +99,4 @@ def check_device(device: str) -> None:
 
 def count_clips(plan: Plan) -> int:
     """Return how many different clips an evaluation looks at."""
-    return len({clip for item in plan.items for clip in item.clips.values()})
+    return len({c for item in plan.items for c in (*item.clips.values(), *item.more_real)})

@@ -37,6 +37,13 @@ class LayoutCard(Card):
     source: str
     must: str = ""
 
+    @pydantic.field_validator("places")
+    @classmethod
+    def _stars_stay_within_a_name(cls, places: tuple[str, ...]) -> tuple[str, ...]:
+        if any("**" in p for p in places):
+            raise ValueError("'*' stands for anything within one name; '**' is not understood")
+        return places
+
 
 def layout_card(name: str) -> LayoutCard:
     """Read a layout's card by name."""

@@ -203,7 +203,8 @@ def build(
     known = {e.file: e for e in read(path).files.values()} if path.is_file() else {}
     if known and read(path).root != root:
         known = {}
-    files: dict[str, Entry] = {}
+    # What is known stays in the index until it has been looked at again.
+    files = {name: known[file] for name, file in lie.items() if file in known}
     done = start(len(lie))
     try:
         for count, (name, file) in enumerate(lie.items(), 1):
@@ -334,18 +335,27 @@ def _swapped(
     files: Mapping[str, Entry],
     walked: Sequence[str],
 ) -> Finding | None:
-    """Find files that lie under the names they should have, in another order of folders."""
+    """Find files that lie under their folders' names in another order, or under the other kind's.
+
+    The words video and audio may also be exchanged.
+    """
     used = {e.file for e in files.values()}
-    spare = {tuple(sorted(PurePosixPath(p).parts)): p for p in walked if p not in used}
+    exchanged = {"video": "audio", "audio": "video"}
+
+    def words(path: str) -> tuple[str, ...]:
+        return tuple(sorted(PurePosixPath(path).parts))
+
+    spare = {words(p): p for p in walked if p not in used}
     pairs = []
     for r in recordings(card):
         for name, places in zip((r.video, r.sound), candidates(settings, r.row, mapping),
                                 strict=True):  # fmt: skip
             if name and name not in files:
-                lies = (spare.get(tuple(sorted(PurePosixPath(p).parts))) for p in places)
-                pairs += [f"{p} for {name}" for p in lies if p]
+                asked = [words(p) for p in places]
+                asked += [tuple(sorted(exchanged.get(w, w) for w in a)) for a in asked]
+                pairs += [f"{spare[a]} for {name}" for a in asked if a in spare]
     return _finding(
-        "swapped folders", "folders lie in another order than published", pairs,
+        "swapped folders", "files lie in other folders than published", pairs,
         "Rename the folders, or say with --mapping FILE.toml how your copy is named",
     )  # fmt: skip
 
