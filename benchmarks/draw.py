@@ -93,10 +93,7 @@ def items(dataset: str, setting: str) -> list[dict[str, str]]:
                     "source_clip": sources[k],
                     "reference_speaker": other,
                     "reference_clip": references[(k + 1) % ring],
-                }
-                row |= {
-                    "real_clip" if n == 0 else f"real_clip_{n + 1}": real[(k + n) % tests]
-                    for n in range(tests)
+                    "real_clip": real[k],
                 }
                 rows.append(row)
     return rows
