@@ -164,6 +164,49 @@ def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("demo-cache")
 
 
+@pytest.fixture(scope="session")
+def mead_tree(
+    demo_cache: Path, run_ffmpeg: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A MEAD of two speakers and two emotions, in the official layout, acted by puppets."""
+    from tests import trees
+
+    acted = trees.puppets(demo_cache, trees.MEAD.values(), trees.EMOTIONS)
+    return trees.mead(tmp_path_factory.mktemp("mead"), acted, run_ffmpeg)
+
+
+@pytest.fixture(scope="session")
+def ravdess_tree(demo_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A RAVDESS of two actors and two emotions, in the official layout, acted by puppets."""
+    from tests import trees
+
+    acted = trees.puppets(demo_cache, trees.RAVDESS.values(), trees.EMOTIONS)
+    return trees.ravdess(tmp_path_factory.mktemp("ravdess"), acted)
+
+
+@pytest.fixture
+def bench(
+    tmp_path: Path, demo_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Outcome]:
+    """Run the command line in this process, in an empty folder with data sets of its own."""
+    from click.testing import CliRunner
+
+    from spfem_bench.cli.main import main
+
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("SPFEM_BENCH_CACHE", str(demo_cache))
+    monkeypatch.setenv("SPFEM_BENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> Outcome:
+        result = CliRunner().invoke(main, [str(a) for a in arguments])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Outcome(result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
 @pytest.fixture
 def spfem_bench(
     world: World, tmp_path: Path, common_cache: Path, monkeypatch: pytest.MonkeyPatch

@@ -57,6 +57,7 @@ def test_every_command_teaches(command: list[str]) -> None:
         ("protocols", ["stccl-page-ned", "asccl-repo-inter-id", "cross-id"]),
         ("metrics", ["fad", "LSE-D", "nearer 0", "identity"]),
         ("networks", ["mobilefacenet", "syncnet-v2", "missing"]),
+        ("layouts", ["sserd", "gen_{setting}/{emotion}/{speaker}", "movie.mp4"]),
     ],
 )
 def test_list(what: str, expected: list[str]) -> None:

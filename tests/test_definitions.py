@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from spfem_bench.definitions import cards
 from spfem_bench.definitions.cards import Kind, builtin_folder, load, names
 from spfem_bench.definitions.clips import Clip, Crop, inside
+from spfem_bench.definitions.layouts import LayoutCard
 from spfem_bench.definitions.measured import MeasuredCard
 from spfem_bench.definitions.metrics import (
     STAGES,
@@ -34,11 +35,12 @@ from spfem_bench.definitions.protocols import (
     ProtocolCard,
     dataset_card,
     dataset_files,
-    fill,
     method_card,
     protocol,
     read_list,
+    recordings,
 )
+from spfem_bench.definitions.recordings import fill
 from spfem_bench.demo.clips import take_of
 from spfem_bench.demo.world import World
 from spfem_bench.errors import CardError, SpfemBenchError, UnknownNameError
@@ -51,6 +53,7 @@ MODELS = {
     Kind.PROFILE: ProfileCard,
     Kind.PROTOCOL: ProtocolCard,
     Kind.DATASET: DatasetCard,
+    Kind.LAYOUT: LayoutCard,
     Kind.METHOD: MethodCard,
     Kind.PUBLISHED: PublishedCard,
     Kind.MEASURED: MeasuredCard,
@@ -164,8 +167,12 @@ def test_all_clips_of_a_protocol_are_in_its_data_set(name):
     files = dataset_files(dataset)
     world = World(**dataset.world.model_dump()) if dataset.world else None
     for item in read.items:
-        for clip in (*item.clips.values(), *item.outputs.values()):
-            if world:
+        for clip in (*item.clips.values(), *item.more_real, *item.outputs.values()):
+            if dataset.recordings:
+                recorded = {r.video: r.sound for r in recordings(dataset)}
+                sound = clip.audio.as_posix() if clip.audio else ""
+                assert recorded[clip.path.as_posix()] == sound
+            elif world:
                 assert take_of(world, clip.path.as_posix()).sentence.split == "test"
             else:
                 assert clip.path.as_posix() in files
@@ -321,6 +328,16 @@ def test_a_doubted_number_carries_its_doubt():
 
 
 # --- methods and their aliases --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["icface", "ned", "asccl-ned", "stccl-vd-ned", "stccl-cm-ned", "eat", "dice-talk", "sserd",
+     "cdrl", "pcmecl"],
+)  # fmt: skip
+def test_every_system_of_the_field_is_registered_with_paper_and_link(name):
+    card = method_card(name)
+    assert card.kind == "system" and card.paper and card.link.startswith("https://")
 
 
 def test_aliases_name_the_same_method():

@@ -1,4 +1,4 @@
-"""``spfem-bench data``: the pinned clips of data sets."""
+"""``spfem-bench data``: the clips of data sets, pinned or a user's own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def data() -> None:
-    """List, fetch and verify the clips that protocols stand on."""
+    """List, fetch, index and verify the clips that protocols stand on."""
 
 
 @data.command("list")
@@ -28,7 +28,7 @@ def list_(data_dir: Path | None) -> None:
     from tabulate import tabulate
 
     from spfem_bench.definitions.cards import Kind, names
-    from spfem_bench.definitions.protocols import dataset_card, dataset_files
+    from spfem_bench.definitions.protocols import dataset_card, dataset_files, recordings
     from spfem_bench.evaluation.data import DataFolders
 
     folders, rows = DataFolders.locate(data_dir), []
@@ -36,6 +36,13 @@ def list_(data_dir: Path | None) -> None:
         card = dataset_card(name)
         if card.world:
             rows.append([name, "rendered when needed", "", card.title, ""])
+            continue
+        if card.recordings:
+            index, total = folders.index(card), len(recordings(card))
+            here = sum(r.video in index.files for r in recordings(card)) if index else 0
+            state = f"{here}/{total}" if index else f"0/{total}, not indexed"
+            size = sum(e.bytes for e in index.files.values()) / 1e6 if index else 0.0
+            rows.append([name, state, f"{size:.1f} MB", card.title, card.recordings.get])
             continue
         files = dataset_files(card)
         here = sum(folders.find(card, f) is not None for f in files.values())
@@ -67,6 +74,12 @@ def fetch(names: tuple[str, ...], data_dir: Path | None, quiet: bool) -> None:
         if card.world:
             click.echo(f"{name}: nothing to fetch, its clips are rendered when they are needed")
             continue
+        if card.recordings:
+            click.echo(
+                f"{name}: you get it from its authors, {card.recordings.get} (licence: "
+                f"{card.licence}); then type 'spfem-bench data index {name} ROOT'"
+            )
+            continue
         click.echo(f"{name}: licence: {card.licence}")
         files = list(dataset_files(card).values())
         for file in tqdm(files, desc=name, unit="file", disable=quiet):
@@ -88,6 +101,8 @@ def verify(names: tuple[str, ...], data_dir: Path | None) -> None:
         card = dataset_card(name)
         if card.world:
             click.echo(f"{name}: nothing to verify, rendered clips are checked at every use")
+        if card.recordings:
+            click.echo(f"{name}: nobody publishes hashes; 'data index {name} ROOT' looks at it")
         for path, file in dataset_files(card).items():
             state = _state(folders, card, file)
             failed = failed or state != "verified"
@@ -95,6 +110,60 @@ def verify(names: tuple[str, ...], data_dir: Path | None) -> None:
     if failed:
         click.echo(f"To get what is missing: spfem-bench data fetch {' '.join(names)}", err=True)
     sys.exit(1 if failed else 0)
+
+
+@data.command()
+@click.argument("name")
+@click.argument("root", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--mapping",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A TOML file that says how your copy is named, when it is not as published.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@options.data_dir
+@options.quiet
+def index(
+    name: str, root: Path, mapping: Path | None, as_json: bool, data_dir: Path | None, quiet: bool
+) -> None:
+    """Look at your own copy of a data set (mead, ravdess) and note where it lies.
+
+    Nothing is copied. Every recording that the papers count is looked for below
+    ROOT and its streams are read through; what is missing, cannot be read or is
+    odd is reported, and protocols use the rest. A run that was stopped goes on
+    where it was; after a change, run it again.
+
+    
+    Examples:
+      spfem-bench data index mead /data/MEAD
+      spfem-bench data index ravdess /data/RAVDESS --json > ravdess.json
+      spfem-bench data index mead /data/mine --mapping mine.toml
+    """
+    import json
+
+    from spfem_bench.definitions.protocols import dataset_card
+    from spfem_bench.definitions.recordings import read_mapping
+    from spfem_bench.evaluation import indexing
+    from spfem_bench.evaluation.data import DataFolders
+
+    card, folders = dataset_card(name), DataFolders.locate(data_dir)
+    path = folders.index_file(card, new=True)
+    found = indexing.build(
+        card,
+        root,
+        read_mapping(mapping) if mapping else None,
+        path,
+        start=options.counting("look", "file", quiet),
+    )
+    report = indexing.report(card, found)
+    if as_json:
+        click.echo(json.dumps(report.plain() | {"index": str(path)}, indent=1, ensure_ascii=False))
+        return
+    from spfem_bench.reporting.recordings import report_lines
+
+    click.echo("\n".join(report_lines(report)))
+    if not quiet:
+        click.echo(f"Index: {path}", err=True)
 
 
 def _state(folders: DataFolders, card: DatasetCard, file: PinnedFile) -> str:

@@ -12,7 +12,9 @@ import click
 from spfem_bench.cli import options
 
 if TYPE_CHECKING:
-    from spfem_bench.evaluation.plan import Plan
+    from spfem_bench.definitions.protocols import Protocol
+    from spfem_bench.evaluation.data import DataFolders
+    from spfem_bench.evaluation.plan import Plan, Videos
 
 
 @click.command("eval")
@@ -24,13 +26,23 @@ if TYPE_CHECKING:
     help="A published method, a control, or your own name; may be given several times. "
     "'controls' stands for all that a protocol has.",
 )
-@options.protocols("Which items to score")
+@options.protocols("Which items to score: a name, or the path of a card (my-list.toml)")
 @options.profile
 @options.metrics
 @click.option(
     "--videos",
     type=options.FOLDER,
     help="Your own outputs, one per item, named as the protocol expects.",
+)
+@click.option(
+    "--layout",
+    help="How the system that wrote them names outputs: ned, sserd, eat, dice-talk, icface, or a "
+    "card of yours.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only print which of the --videos is taken for which item; nothing is written.",
 )
 @click.option(
     "--frame-rate", type=click.FloatRange(1, 1000), help="For outputs that are folders of frames."
@@ -54,6 +66,8 @@ def evaluate(
     profile: str | None,
     metrics: list[str],
     videos: Path | None,
+    layout: str | None,
+    dry_run: bool,
     frame_rate: float | None,
     partial: bool,
     results: Path,
@@ -81,13 +95,15 @@ def evaluate(
       spfem-bench eval --method stccl-ned --protocol stccl-page-ned
       spfem-bench eval --method my-model --videos out/ --protocol stccl-page-ned
       spfem-bench eval --method ned --protocol stccl-page-ned --metrics fad,csim --json -q
+      spfem-bench eval --method ned --videos out/ --layout ned --protocol mead-cross-id --dry-run
 
     Without --partial, a method with missing or refused clips gets no headline
     score and exit code 2.
     """  # noqa: D301
     import json
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
+    from spfem_bench.definitions.layouts import layout_card
     from spfem_bench.definitions.metrics import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.evaluation import record as records
@@ -105,8 +121,18 @@ def evaluate(
     weights, data = WeightsStore.locate(weights_dir), DataFolders.locate(data_dir)
     if videos and len(methods) > 1:
         raise click.UsageError("--videos holds the clips of one method: give one --method")
+    if (layout or dry_run) and not videos:
+        raise click.UsageError("--layout and --dry-run are about --videos DIR: give it too")
+    own = Videos(videos, frame_rate, layout_card(layout) if layout else None) if videos else None
     plans = []
-    for listed in map(read_protocol, dict.fromkeys(protocols)):
+    found_protocols = [read_protocol(name) for name in dict.fromkeys(protocols)]
+    if dry_run and own:
+        whole = [
+            _show_mapping(replace(own, used=set()), listed, data, as_json=as_json)
+            for listed in found_protocols
+        ]
+        sys.exit(0 if all(whole) else 2)
+    for listed in found_protocols:
         networks = profile_card(profile or listed.card.profile)
         names = [[c.name for c in controls(listed)] if m == "controls" else [m] for m in methods]
         for method in dict.fromkeys(chain.from_iterable(names)):
@@ -118,7 +144,7 @@ def evaluate(
                     data=data,
                     weights=weights,
                     metrics=metrics,
-                    videos=Videos(videos, frame_rate) if videos else None,
+                    videos=replace(own, used=set()) if own else None,
                     rendering=options.rendering(quiet),
                 )
             )
@@ -183,7 +209,48 @@ def evaluate(
 
 
 def _count_clips(plan: Plan) -> int:
-    return len({clip for item in plan.items for clip in item.clips.values()})
+    return len({c for item in plan.items for c in (*item.clips.values(), *item.more_real)})
+
+
+def _show_mapping(own: Videos, listed: Protocol, data: DataFolders, *, as_json: bool) -> bool:
+    """Print which of the user's files is taken for which item; say whether all were found."""
+    import json
+    from collections import Counter
+
+    from tabulate import tabulate
+
+    from spfem_bench.errors import ClipError
+    from spfem_bench.evaluation.plan import place_outputs
+
+    placed, extra = place_outputs(own, listed, data)
+    states = Counter(p.state for p in placed)
+    counts = {state: states[state] for state in ("found", "absent", "ambiguous")}
+    counts["extra"] = len(extra)
+    if as_json:
+        items = [
+            {"item": p.item, "state": p.state, "places": p.places, "sound": p.sound}
+            | ({"reason": str(p.clip)} if isinstance(p.clip, ClipError) else {})
+            for p in placed
+        ]
+        said = {"protocol": listed.name, "counts": counts, "items": items, "extra": extra}
+        click.echo(json.dumps(said, indent=1))
+        return counts["found"] == len(placed)
+    rows = []
+    for p in placed:
+        part = ""
+        if not isinstance(p.clip, ClipError) and p.clip.pictures:
+            part = f", frames {p.clip.pictures[0]} to {p.clip.pictures[1] - 1}"
+        rows.append([p.item, p.state, " and ".join(p.places) + part, p.sound])
+    rows += [["", "extra", name, ""] for name in extra]
+    click.echo(f"{own.folder} for {listed.name}:")
+    click.echo(tabulate(rows, ["Item", "", "Output", "Sound"], disable_numparse=True))
+    click.echo(", ".join(f"{n} {state}" for state, n in counts.items() if n))
+    for state in ("ambiguous", "absent"):
+        reasons = [p.clip for p in placed if p.state == state and isinstance(p.clip, ClipError)]
+        told = [e.problem for e in reasons if state == "ambiguous"] + [e.remedy for e in reasons]
+        for line in dict.fromkeys(filter(None, told)):
+            click.echo(line, err=True)
+    return counts["found"] == len(placed)
 
 
 def _show_preflight(plan: Plan, *, quiet: bool, partial: bool) -> None:

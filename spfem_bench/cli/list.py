@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from textwrap import fill
+
 import click
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(["methods", "protocols", "metrics", "networks"]))
+@click.argument(
+    "what", type=click.Choice(["methods", "protocols", "metrics", "networks", "layouts"])
+)
 def list_(what: str) -> None:
-    """List methods, protocols, metrics or networks, with what a user must know of each."""
+    """List methods, protocols and so on, with what a user must know of each."""
     from tabulate import tabulate
 
     heads, rows = {
@@ -16,6 +20,7 @@ def list_(what: str) -> None:
         "protocols": _protocols,
         "metrics": _metrics,
         "networks": _networks,
+        "layouts": _layouts,
     }[what]()
     click.echo(tabulate(rows, heads, disable_numparse=True))
 
@@ -24,6 +29,7 @@ def _methods() -> tuple[list[str], list[list[str]]]:
     from spfem_bench.definitions.cards import Kind, names
     from spfem_bench.definitions.protocols import method_card, protocol
     from spfem_bench.evaluation.controls import controls
+    from spfem_bench.reporting.published import published_counts
 
     where: dict[str, list[str]] = {}
     protocols = names(Kind.PROTOCOL)
@@ -31,14 +37,19 @@ def _methods() -> tuple[list[str], list[list[str]]]:
         one = protocol(name)
         for method in (*one.card.outputs, *(c.name for c in controls(one))):
             where.setdefault(method, []).append(name)
+    published = published_counts()
     rows = []
     for name in names(Kind.METHOD):
         card = method_card(name)
         found = where.get(name, [])
         if found == protocols:
             found = ["every protocol"]
-        rows.append([name, ", ".join(card.aliases), card.kind, card.paper, "\n".join(found) or "–"])
-    return ["Method", "Also", "Kind", "Paper", "Clips in"], rows
+        printed = str(published[name]) if published[name] else ""
+        rows.append(
+            [name, ", ".join(card.aliases), card.kind, card.paper, card.link, printed,
+             "\n".join(found) or "–"]
+        )  # fmt: skip
+    return ["Method", "Also", "Kind", "Paper", "Code or paper", "Numbers", "Clips in"], rows
 
 
 def _protocols() -> tuple[list[str], list[list[str]]]:
@@ -72,6 +83,16 @@ def _metrics() -> tuple[list[str], list[list[str]]]:
              " to ".join(card.compare), card.title]
         )  # fmt: skip
     return ["Metric", "Printed as", "Better", "Unit", "Network", "Compares", "Title"], rows
+
+
+def _layouts() -> tuple[list[str], list[list[str]]]:
+    from spfem_bench.definitions.cards import Kind, names
+    from spfem_bench.definitions.layouts import layout_card
+
+    cards = [layout_card(name) for name in names(Kind.LAYOUT)]
+    return ["Layout", "Outputs", "What you have to do"], [
+        [card.name, "\n".join(card.places), fill(card.must, 60)] for card in cards
+    ]
 
 
 def _networks() -> tuple[list[str], list[list[str]]]:

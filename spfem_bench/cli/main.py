@@ -17,6 +17,7 @@ from spfem_bench.cli.evaluate import evaluate
 from spfem_bench.cli.faces import faces
 from spfem_bench.cli.list import list_
 from spfem_bench.cli.networks import networks
+from spfem_bench.cli.protocol import protocol
 from spfem_bench.cli.score import score
 from spfem_bench.cli.table import table
 from spfem_bench.cli.train import train
@@ -72,6 +73,7 @@ main.add_command(table)
 main.add_command(validate)
 main.add_command(check)
 main.add_command(list_)
+main.add_command(protocol)
 main.add_command(networks)
 main.add_command(data)
 main.add_command(demo)

@@ -181,10 +181,15 @@ class Phases:
 
 def rendering(quiet: bool) -> Callable[[int], Callable[[], None]]:
     """Return what shows, on standard error, how rendering a world's clips goes on."""
+    return counting("render", "clip", quiet)
+
+
+def counting(what: str, unit: str, quiet: bool) -> Callable[[int], Callable[[], None]]:
+    """Return what shows, on standard error, how many of a known number are done."""
     from tqdm import tqdm
 
     def start(count: int) -> Callable[[], None]:
-        bar = tqdm(total=count, desc="render", unit="clip", leave=False,
+        bar = tqdm(total=count, desc=what, unit=unit, leave=False,
                    disable=True if quiet else None)  # fmt: skip
 
         def done() -> None:

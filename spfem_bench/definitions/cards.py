@@ -34,6 +34,7 @@ class Kind(str, Enum):
     PROFILE = "metrics/profiles"
     PROTOCOL = "protocols"
     DATASET = "protocols/datasets"
+    LAYOUT = "protocols/layouts"
     METHOD = "reference_results/methods"
     PUBLISHED = "reference_results/published"
     MEASURED = "reference_results/measured"
@@ -126,7 +127,16 @@ def load(model: type[CardType], kind: Kind, name: str) -> CardType:
     paths = _paths(kind, tuple(card_folders()))
     if name not in paths:
         raise unknown_name(kind.label, name, paths)
-    card: CardType = _read(model, paths[name])
+    return read_card(model, paths[name])
+
+
+def read_card(model: type[CardType], path: Path) -> CardType:
+    """Read the card in a file; a file is read once.
+
+    Raises:
+        CardError: as :func:`load`.
+    """
+    card: CardType = _read(model, path)
     return card
 
 

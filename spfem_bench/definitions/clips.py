@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from spfem_bench.errors import CardError, near_names
 
 _NUMBER = r"\d{1,6}(?:\.\d{1,20})?"
-_OPTIONS = ("xywh", "t", "fps", "audio", "edit")
+_OPTIONS = ("xywh", "t", "fps", "frames", "audio", "edit")
 
 
 @dataclass(frozen=True, order=True)
@@ -125,15 +125,18 @@ class Clip:
     Written as ``path#xywh=x,y,w,h&t=start,end`` for a column of a strip, up to
     where it ends (the syntax of W3C media fragments), as
     ``folder#fps=30&audio=sound.wav`` for numbered frames, and as a plain path
-    for a whole video file. Any of them may end in ``edit=blurred:2``.
+    for a whole video file. ``frames=0,90`` takes the first ninety pictures of a
+    folder. A video whose sound is recorded in a file of its own is written
+    ``001.mp4#audio=001.m4a``. Any of them may end in ``edit=blurred:2``.
 
     Attributes:
         path: a video file, or a folder of numbered frames.
         crop: the part of the picture to use; all of it when None.
         frame_rate: frames a second, for a folder of frames only.
-        audio: a sound file, for a folder of frames only.
+        audio: a file whose sound is the clip's; a video file's own sound when None.
         span: the part of the time to use; all of it when None.
         edit: how what is read is spoilt on purpose; not at all when None.
+        pictures: for a folder of frames only: from which picture, by its place, up to which.
 
     >>> str(Clip.parse("strip.mp4#xywh=256,0,256,256").crop)
     'Crop(x=256, y=0, width=256, height=256)'
@@ -145,6 +148,7 @@ class Clip:
     audio: Path | None = None
     span: Span | None = None
     edit: Edit | None = None
+    pictures: tuple[int, int] | None = None
 
     @classmethod
     def parse(cls, text: str) -> Clip:
@@ -173,6 +177,8 @@ class Clip:
             options.append(f"t={self.span.start!r},{self.span.end!r}")
         if self.frame_rate is not None:
             options.append(f"fps={self.frame_rate!r}")
+        if self.pictures is not None:
+            options.append(f"frames={self.pictures[0]},{self.pictures[1]}")
         if self.audio is not None:
             options.append(f"audio={self.audio.as_posix()}")
         if self.edit is not None:
@@ -210,6 +216,14 @@ def _with_option(clip: Clip, text: str, key: str, value: str) -> Clip:
         if not re.fullmatch(_NUMBER, value) or float(value) == 0:
             raise CardError(f"clip '{text}': bad frame rate '{value}'", "Write for example fps=30")
         return replace(clip, frame_rate=float(value))
+    if key == "frames":
+        match = re.fullmatch(r"(\d{1,9}),(\d{1,9})", value)
+        if not match or int(match[1]) >= int(match[2]):
+            raise CardError(
+                f"clip '{text}': bad range of frames '{value}'",
+                "Write frames=FROM,UPTO in whole numbers, for example frames=0,90",
+            )
+        return replace(clip, pictures=(int(match[1]), int(match[2])))
     if key == "audio" and value:
         return replace(clip, audio=Path(value))
     if key == "edit":

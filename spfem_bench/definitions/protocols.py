@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,10 +14,24 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
-from spfem_bench.definitions.cards import Card, Kind, Strict, load, names, validate
+from spfem_bench.definitions.cards import (
+    Card,
+    Kind,
+    Strict,
+    load,
+    names,
+    read_card,
+    validate,
+)
 from spfem_bench.definitions.clips import Clip, inside
 from spfem_bench.definitions.controls import Control
 from spfem_bench.definitions.metrics import ClipRole, PinnedFile, metric_card
+from spfem_bench.definitions.recordings import (
+    Recording,
+    RecordingsSettings,
+    candidates,
+    fill,
+)
 from spfem_bench.errors import CardError, UnknownNameError, unknown_name
 
 EMOTIONS = ("neutral", "angry", "disgusted", "fear", "happy", "sad", "surprised")
@@ -33,6 +46,8 @@ class Item:
         id: unique within its protocol.
         emotion: the target emotion.
         clips: source, reference and real clips, paths relative to the data set's folder.
+        row: the item's cells in the list.
+        more_real: further real clips, whose frames FAD adds to those of the first.
         outputs: the clips that the methods' authors published, by method.
         output_name: the file name expected from a user's own method.
         faded: address of the real performance, its ``{intensity}`` still to be filled in;
@@ -46,6 +61,8 @@ class Item:
     outputs: Mapping[str, Clip] = field(hash=False)
     output_name: str = ""
     faded: str = ""
+    row: Mapping[str, str] = field(default_factory=dict, hash=False)
+    more_real: tuple[Clip, ...] = ()
 
     def at_intensity(self, level: float) -> Clip:
         """Return the real performance with less emotion, at an intensity from 0 to 1."""
@@ -69,7 +86,9 @@ class ProtocolCard(Card):
     """A named, versioned list of items and the rule that aggregates them.
 
     ``clips`` and ``outputs`` are clip addresses in which ``{column}`` stands for
-    a column of the list. Averages are the plain mean over emotions.
+    a column of the list. ``real`` may be several addresses: the first is the item's
+    real clip, and FAD compares with the frames of all. Averages are the plain mean
+    over emotions.
 
     Attributes:
         version: raised whenever any score can move.
@@ -98,7 +117,7 @@ class ProtocolCard(Card):
     not_applicable: dict[str, str] = pydantic.Field(default_factory=dict)
     faces: Literal["detect", "aligned"] = "detect"
     profile: str = "light"
-    clips: dict[ClipRole, str]
+    clips: dict[ClipRole, str | Annotated[tuple[str, ...], pydantic.Field(min_length=1)]]
     outputs: dict[str, str] = pydantic.Field(default_factory=dict)
     output_name: str = "{id}.mp4"
     published: PublishedRows | None = None
@@ -106,6 +125,16 @@ class ProtocolCard(Card):
     shows: str = ""
     hides: str = ""
     citation: str = ""
+
+    @pydantic.field_validator("clips")
+    @classmethod
+    def _several_are_real(
+        cls, clips: dict[ClipRole, str | tuple[str, ...]]
+    ) -> dict[ClipRole, str | tuple[str, ...]]:
+        for role, address in clips.items():
+            if role != "real" and not isinstance(address, str):
+                raise ValueError(f"only 'real' may be several clips, '{role}' is one")
+        return clips
 
     @pydantic.field_validator("faded")
     @classmethod
@@ -144,12 +173,13 @@ class WorldSettings(Strict):
 
 
 class DatasetCard(Card):
-    """The clips that protocols stand on: pinned files, or a world that is rendered.
+    """The clips that protocols stand on: pinned files, a world, or a user's recordings.
 
     Attributes:
         files: for pinned files: a CSV of path, sha256, bytes.
         url: where a file is fetched from; ``{commit}`` and ``{path}`` are filled in.
         world: for rendered clips: which world (see ``spfem_bench.demo``).
+        recordings: for recordings that users get themselves and index where they lie.
     """
 
     repository: str = ""
@@ -157,14 +187,19 @@ class DatasetCard(Card):
     url: str = ""
     files: str = ""
     world: WorldSettings | None = None
+    recordings: RecordingsSettings | None = None
     licence: str
     citation: str
 
     @pydantic.model_validator(mode="after")
     def _files_or_world(self) -> DatasetCard:
         pinned = (self.repository, self.commit, self.url, self.files)
-        if any(pinned) if self.world else not all(pinned):
-            raise ValueError("give 'repository', 'commit', 'url' and 'files', or 'world' alone")
+        others = [self.world, self.recordings]
+        if others.count(None) < 1 or (any(pinned) if any(others) else not all(pinned)):
+            raise ValueError(
+                "give 'repository', 'commit', 'url' and 'files', or 'world' alone, or "
+                "'recordings' alone"
+            )
         return self
 
 
@@ -189,12 +224,13 @@ class MethodCard(Card):
 
 
 def protocol(name: str) -> Protocol:
-    """Read a protocol and its list.
+    """Read a protocol and its list, by name or by the path of a card (``my-list.toml``).
 
     Raises:
+        UnknownNameError: no protocol has that name.
         CardError: the list has a bad row; the message names file and line.
     """
-    card = load(ProtocolCard, Kind.PROTOCOL, name)
+    card = _card_file(Path(name)) if name.endswith(".toml") else load_protocol(name)
     for metric in (*card.metrics, *card.on_request, *card.not_applicable):
         try:
             lacking = set(metric_card(metric).compare) - {"output", *card.clips}
@@ -207,6 +243,23 @@ def protocol(name: str) -> Protocol:
                 f"Add it under [clips], or put {metric} under [not_applicable] with the reason",
             )
     return _read_items(card)
+
+
+def load_protocol(name: str) -> ProtocolCard:
+    """Read a protocol's card by name."""
+    return load(ProtocolCard, Kind.PROTOCOL, name)
+
+
+def _card_file(path: Path) -> ProtocolCard:
+    if not path.is_file():
+        raise UnknownNameError(f"{path}: no such file", "Give the path of a protocol's card")
+    known = names(Kind.PROTOCOL)
+    if path.stem in known and path.resolve() != load_protocol(path.stem).path.resolve():
+        raise CardError(
+            f"{path}: there is a protocol '{path.stem}' already, which yours would be taken for",
+            f"Name the card otherwise, for example my-{path.name}",
+        )
+    return read_card(ProtocolCard, path.resolve())
 
 
 @cache
@@ -247,13 +300,16 @@ def _read_items(card: ProtocolCard) -> Protocol:
 
 
 def _item(card: ProtocolCard, row: Mapping[str, str]) -> Item:
-    def clip(template: str) -> Clip:
+    def clip(template: str | tuple[str, ...]) -> Clip:
+        if not isinstance(template, str):
+            template = template[0]
         parsed = Clip.parse(fill(template, row))
         parsed.within(Path())  # refuses names that leave the data folder
         return parsed
 
     output_name = fill(card.output_name, row)
     inside(Path(), output_name)
+    real = card.clips.get("real", "")
     faded = fill(card.faded, {**row, "intensity": "{intensity}"})
     if faded:
         Clip.parse(faded.replace("{intensity}", "0.00")).within(Path())
@@ -265,6 +321,8 @@ def _item(card: ProtocolCard, row: Mapping[str, str]) -> Item:
         outputs={method: clip(template) for method, template in card.outputs.items()},
         output_name=output_name,
         faded=faded,
+        row=row,
+        more_real=() if isinstance(real, str) else tuple(map(clip, real[1:])),
     )
 
 
@@ -282,6 +340,7 @@ def _digest(items: Mapping[str, Item], dataset: DatasetCard) -> str:
     rows: list[Any] = [
         [i.id, i.speaker, i.emotion]
         + [[role, str(clip), pinned(clip)] for role, clip in sorted(i.clips.items())]
+        + [["real", str(clip), pinned(clip)] for clip in i.more_real]
         for i in items.values()
     ]
     if dataset.world:
@@ -314,21 +373,6 @@ def read_list(path: Path) -> list[tuple[str, dict[str, str]]]:
     return rows
 
 
-def fill(template: str, row: Mapping[str, str]) -> str:
-    """Put a row's cells into a template; only plain ``{column}`` is understood.
-
-    >>> fill("{speaker}/{id}.mp4", {"id": "7", "speaker": "M003"})
-    'M003/7.mp4'
-    """
-
-    def cell(match: re.Match[str]) -> str:
-        if match[1] not in row:
-            raise unknown_name("list column", match[1], row)
-        return row[match[1]]
-
-    return re.sub(r"\{([A-Za-z_][A-Za-z0-9_]*)\}", cell, template)
-
-
 def dataset_card(name: str) -> DatasetCard:
     """Read a data set's card by name."""
     return load(DatasetCard, Kind.DATASET, name)
@@ -336,8 +380,8 @@ def dataset_card(name: str) -> DatasetCard:
 
 @cache
 def dataset_files(card: DatasetCard) -> Mapping[str, PinnedFile]:
-    """Return a data set's pinned files by path; a world has none."""
-    if card.world:
+    """Return a data set's pinned files by path; a world and a user's recordings have none."""
+    if not card.files:
         return {}
     files: dict[str, PinnedFile] = {}
     for where, row in read_list(inside(card.path.parent, card.files)):
@@ -355,6 +399,31 @@ def dataset_files(card: DatasetCard) -> Mapping[str, PinnedFile]:
         pin = {"name": name, "sha256": row["sha256"], "bytes": row["bytes"], "url": url}
         files[name] = validate(PinnedFile, pin, where)
     return files
+
+
+@cache
+def recordings(card: DatasetCard) -> tuple[Recording, ...]:
+    """Return the recordings that a data set has in full; none when it has none to index.
+
+    Raises:
+        CardError: the list has a bad row; the message names file and line.
+    """
+    settings = card.recordings
+    if settings is None:
+        return ()
+    found: dict[str, Recording] = {}
+    for where, row in read_list(inside(card.path.parent, settings.items)):
+        try:
+            for column in ("speaker", "emotion"):
+                if column not in row:
+                    raise unknown_name("list column", column, row)
+            videos, sounds = candidates(settings, row, None)
+        except (CardError, UnknownNameError) as error:
+            raise CardError(f"{where}: {error.problem}", error.remedy) from None
+        if videos[0] in found:
+            raise CardError(f"{where}: the recording '{videos[0]}' is there twice")
+        found[videos[0]] = Recording(row, videos[0], sounds[0] if sounds else "")
+    return tuple(found.values())
 
 
 def method_card(name: str) -> MethodCard:

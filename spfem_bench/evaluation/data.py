@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spfem_bench import pinned
 from spfem_bench.definitions.clips import inside
 from spfem_bench.definitions.metrics import PinnedFile
-from spfem_bench.definitions.protocols import DatasetCard, dataset_files
+from spfem_bench.definitions.protocols import DatasetCard, dataset_files, recordings
 from spfem_bench.errors import ClipError, MissingClipError
+from spfem_bench.evaluation import indexing
 from spfem_bench.media.video import file_sha256
 
 if TYPE_CHECKING:
@@ -46,6 +48,20 @@ class DataFolders:
         found = [p for f in folders if (p := inside(f, file.name)).is_file()]
         right = (p for p in found if file_sha256(p) == file.sha256)
         return next(right, found[0] if found else None)
+
+    def index_file(self, card: DatasetCard, *, new: bool = False) -> Path:
+        """Return where a data set's index lies, or where a *new* one belongs."""
+        places = [f / card.name / "index.json" for f in (self.own, self.cache) if f is not None]
+        return places[0] if new else next((p for p in places if p.is_file()), places[0])
+
+    def index(self, card: DatasetCard) -> indexing.Index | None:
+        """Return where a user's recordings lie; None when they have not been indexed.
+
+        Raises:
+            CardError: the index is damaged.
+        """
+        path = self.index_file(card)
+        return _index(path, path.stat().st_mtime_ns) if path.is_file() else None
 
     def rendered(self, card: DatasetCard) -> tuple[World, Path]:
         """Return a data set's world, and the folder its rendered clips are kept in."""
@@ -90,6 +106,8 @@ class DataFolders:
             if whole is None:
                 raise MissingClipError(f"{card.name}/{name}: not rendered", "Run the command again")
             return whole
+        if card.recordings:
+            return self._indexed(card, name)
         files: Mapping[str, PinnedFile] = dataset_files(card)
         if name not in files:
             raise ClipError(f"{name}: not a file of the data set '{card.name}'")
@@ -103,3 +121,28 @@ class DataFolders:
         if file_sha256(path) != files[name].sha256:
             raise ClipError(f"{path}: not the published file (its SHA-256 differs)", fetch)
         return path
+
+    def _indexed(self, card: DatasetCard, name: str) -> Path:
+        """Return where a recording lies; what it holds is hashed into the signature."""
+        index = self.index(card)
+        again = f"Type 'spfem-bench data index {card.name} ROOT'"
+        if index is None:
+            raise MissingClipError(f"{card.name}, which has not been indexed: missing", again)
+        if name not in recorded_files(card):
+            raise ClipError(f"{name}: not a file of the data set '{card.name}'")
+        entry = index.files.get(name)
+        if entry is None or not inside(index.root, entry.file).is_file():
+            raise MissingClipError(f"{card.name}/{name}: missing", f"{again} when it is there")
+        return inside(index.root, entry.file)
+
+
+@cache
+def recorded_files(card: DatasetCard) -> frozenset[str]:
+    """Return the names of all files that a data set of recordings has."""
+    return frozenset(n for r in recordings(card) for n in (r.video, r.sound) if n)
+
+
+@lru_cache(maxsize=8)
+def _index(path: Path, changed: int) -> indexing.Index:
+    del changed  # part of the cache's key
+    return indexing.read(path)

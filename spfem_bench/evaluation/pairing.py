@@ -14,8 +14,8 @@ from spfem_bench.definitions.protocols import Protocol, dataset_card
 from spfem_bench.demo.clips import take_of
 from spfem_bench.errors import CardError, ClipError
 from spfem_bench.evaluation.data import DataFolders
-from spfem_bench.evaluation.plan import VIDEO_SUFFIXES, Videos, make_plan
-from spfem_bench.media.video import content_id
+from spfem_bench.evaluation.plan import Videos, make_plan
+from spfem_bench.media.video import VIDEO_SUFFIXES, content_id
 from spfem_bench.stccl.align import align_clips
 from spfem_bench.stccl.pairs import Held, Pair, Puppet, true_frames
 from spfem_bench.stccl.scoring import Crops, Scorer, find_lag

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.clips import Clip, inside
+from spfem_bench.definitions.layouts import LayoutCard
 from spfem_bench.definitions.metrics import (
     STAGES,
     ClipRole,
@@ -39,13 +40,15 @@ from spfem_bench.errors import (
 )
 from spfem_bench.evaluation.controls import at_level, control_outputs, controls, why_not
 from spfem_bench.evaluation.data import DataFolders
+from spfem_bench.evaluation.layouts import Placed, State, place
 from spfem_bench.evaluation.record import VALIDATION
 from spfem_bench.evaluation.signature import network_of
 from spfem_bench.media import ffmpeg
-from spfem_bench.media.video import file_sha256, numbered_pictures
+from spfem_bench.media.video import VIDEO_SUFFIXES, file_sha256, numbered_pictures
 from spfem_bench.networks.weights import WeightsStore, remedy
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+LISTED = 50
+"""Missing files that the preflight names one by one."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,17 @@ class PlannedItem:
     Attributes:
         clips: by role, with paths on this machine.
         addresses: by role, as recorded: relative to the data set or the videos' folder.
+        more_real: the item's further real clips, where it has several.
     """
 
     item: Item
     clips: Mapping[ClipRole, Clip]
     addresses: Mapping[ClipRole, str]
+    more_real: tuple[Clip, ...] = ()
+
+    def seen_as(self, role: ClipRole) -> tuple[Clip, ...]:
+        """Return the clips of one role: one, or several real ones."""
+        return (self.clips[role], *(self.more_real if role == "real" else ()))
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,11 @@ class Plan:
     refusals: tuple[Refusal, ...]
     extra: tuple[str, ...] = ()
 
+    def scorable(self, item: PlannedItem, metric: MetricCard) -> bool:
+        """Whether the preflight has found all that a metric needs of an item."""
+        refused = (r for r in self.refusals if r.item == item.item.id)
+        return not any(metric.name in r.metrics for r in refused)
+
     @property
     def complete(self) -> bool:
         """Whether nothing is missing so far."""
@@ -111,10 +125,12 @@ class Videos:
 
     Attributes:
         frame_rate: for outputs that are folders of frames.
+        layout: how the system that wrote them names outputs; as the protocol expects when None.
     """
 
     folder: Path
     frame_rate: float | None = None
+    layout: LayoutCard | None = None
     used: set[str] = field(default_factory=set)
 
     def clip(self, item: Item) -> Clip:
@@ -153,6 +169,39 @@ class Videos:
         return tuple(sorted(n for n in names if n not in top))
 
 
+def place_outputs(
+    videos: Videos, protocol: Protocol, data: DataFolders
+) -> tuple[list[Placed], tuple[str, ...]]:
+    """Find every item's output in a user's folder, and what is no item's; nothing is written.
+
+    Raises:
+        CardError: the layout does not fit the protocol.
+        ClipError: the folder does not exist.
+    """
+    if not videos.folder.is_dir():
+        raise ClipError(f"{videos.folder}: no such folder", "Give the folder of your outputs")
+    if videos.layout:
+        dataset = dataset_card(protocol.card.dataset)
+
+        def source_of(item: Item) -> Clip:
+            clip = item.clips["source"]
+            sound = data.verified(dataset, clip.audio.as_posix()) if clip.audio else None
+            return replace(clip, path=data.verified(dataset, clip.path.as_posix()), audio=sound)
+
+        return place(videos.layout, videos.folder, protocol, source_of, videos.frame_rate)
+    placed = []
+    for item in protocol.items:
+        try:
+            clip = videos.clip(item)
+            name = clip.path.relative_to(videos.folder).as_posix()
+            heard = clip.audio or (not clip.path.is_dir() and ffmpeg.probe(clip.path).has_audio)
+            placed.append(Placed(item.id, "found", (name,), clip, "own" if heard else "none"))
+        except ClipError as error:
+            state: State = "absent" if isinstance(error, MissingClipError) else "ambiguous"
+            placed.append(Placed(item.id, state, (item.output_name,), error))
+    return placed, videos.extra()
+
+
 def make_plan(
     method: str,
     protocol: Protocol,
@@ -186,8 +235,12 @@ def make_plan(
     card = _method(method, protocol, videos)
     if level is not None:
         card = at_level(card, level)
-    outputs: Mapping[str, Clip | ClipError | Videos]
-    if card.control:
+    outputs: Mapping[str, Clip | ClipError | Videos | Placed]
+    extra: tuple[str, ...] = ()
+    if videos and videos.layout:
+        placed, extra = place_outputs(videos, protocol, data)
+        outputs = {p.item: p for p in placed}
+    elif card.control:
         outputs = control_outputs(card, protocol)
     else:
         outputs = {i.id: videos or i.outputs[card.name] for i in protocol.items}
@@ -198,12 +251,12 @@ def make_plan(
     items: list[PlannedItem] = []
     refusals: list[Refusal] = []
     for item in protocol.items:
-        planned, refused = _find_clips(item, outputs[item.id], protocol, wanted, data)
+        planned, refused = _find_clips(item, outputs[item.id], protocol, wanted, data, videos)
         items.append(planned)
         refusals += refused
     return Plan(
         card, protocol, profile, usable, unavailable, tuple(items), tuple(refusals),
-        videos.extra() if videos else (),
+        videos.extra() if videos and not videos.layout else extra,
     )  # fmt: skip
 
 
@@ -301,7 +354,7 @@ def _missing_weights(
 def _render(
     protocol: Protocol,
     metrics: Sequence[MetricCard],
-    outputs: Mapping[str, Clip | ClipError | Videos],
+    outputs: Mapping[str, Clip | ClipError | Videos | Placed],
     data: DataFolders,
     rendering: Callable[[int], Callable[[], None]],
 ) -> None:
@@ -309,6 +362,7 @@ def _render(
     dataset = dataset_card(protocol.card.dataset)
     roles = {role for metric in metrics for role in metric.compare}
     clips = [outputs[i.id] if r == "output" else i.clips[r] for i in protocol.items for r in roles]
+    clips += [clip for i in protocol.items if "real" in roles for clip in i.more_real]
     paths = [clip.path.as_posix() for clip in clips if isinstance(clip, Clip)]
     if lacking := data.lacking(dataset, paths):
         data.render(dataset, lacking, rendering(len(lacking)))
@@ -316,52 +370,91 @@ def _render(
 
 def _find_clips(
     item: Item,
-    output: Clip | ClipError | Videos,
+    output: Clip | ClipError | Videos | Placed,
     protocol: Protocol,
     metrics: Sequence[MetricCard],
     data: DataFolders,
+    videos: Videos | None,
 ) -> tuple[PlannedItem, list[Refusal]]:
     """Find an item's clips; what is missing or unreadable is refused for the metrics it hits.
 
     Args:
         item: one of the protocol's.
-        output: the listed clip, why there is none, or the user's folder.
+        output: the listed clip, why there is none, the user's folder, or what lies in it.
         protocol: for its data set.
         metrics: those wanted.
         data: where data sets are looked for.
+        videos: the user's own outputs.
     """
     addresses: dict[ClipRole, str] = {role: str(clip) for role, clip in item.clips.items()}
     clips: dict[ClipRole, Clip] = {}
+    more_real: list[Clip] = []
     refusals = []
     dataset = dataset_card(protocol.card.dataset)
+
+    def refuse(role: ClipRole, error: ClipError, hit: tuple[str, ...]) -> None:
+        kind = "missing" if isinstance(error, MissingClipError) else "unreadable"
+        if isinstance(error, UnsuitedClipError):
+            kind = "refused"
+        addresses.setdefault(role, item.output_name)
+        refusals.append(Refusal(item.id, addresses[role], hit, kind, error.problem, error.remedy))
+
+    def local(role: ClipRole, listed: Clip) -> Clip:
+        """Return a data set's clip with its paths on this machine."""
+        clip = replace(listed, path=data.verified(dataset, listed.path.as_posix()))
+        if clip.audio is not None:
+            try:
+                clip = replace(clip, audio=data.verified(dataset, clip.audio.as_posix()))
+            except ClipError as error:
+                deaf = (m.name for m in metrics if role in m.compare and m.role == "sync")
+                if hit := tuple(deaf):
+                    refuse(role, error, hit)
+                clip = replace(clip, audio=None)  # the other metrics look at the pictures
+        if dataset.world is None:
+            _check_readable(clip)
+        return clip
+
     needed: list[ClipRole] = list(dict.fromkeys(r for m in metrics for r in m.compare))
     for role in needed:
         try:
             listed = output if role == "output" else item.clips[role]
             if isinstance(listed, ClipError):
                 raise listed
-            if isinstance(listed, Videos):
-                clip = listed.clip(item)
-                sound = clip.audio and clip.audio.relative_to(listed.folder)
-                within = replace(clip, path=clip.path.relative_to(listed.folder), audio=sound)
-                addresses[role] = str(within)
-            else:
-                addresses[role] = str(listed)
-                path = data.verified(dataset, listed.path.as_posix())
-                clip = replace(listed, path=path)
-            if dataset.world is None or isinstance(listed, Videos):
+            if isinstance(listed, (Videos, Placed)) and videos:
+                clip = _output(listed, item)
+                addresses[role] = _told(clip, videos.folder, item)
                 _check_readable(clip)
+            elif isinstance(listed, Clip):
+                addresses[role] = str(listed)
+                clip = local(role, listed)
+            if role == "real":
+                more_real += [local(role, more) for more in item.more_real]
             clips[role] = clip
         except ClipError as error:
-            hit = tuple(m.name for m in metrics if role in m.compare)
-            kind = "missing" if isinstance(error, MissingClipError) else "unreadable"
-            if isinstance(error, UnsuitedClipError):
-                kind = "refused"
-            addresses.setdefault(role, item.output_name)
-            refusals.append(
-                Refusal(item.id, addresses[role], hit, kind, error.problem, error.remedy)
-            )
-    return PlannedItem(item, clips, addresses), refusals
+            refuse(role, error, tuple(m.name for m in metrics if role in m.compare))
+    return PlannedItem(item, clips, addresses, tuple(more_real)), refusals
+
+
+def _output(listed: Videos | Placed, item: Item) -> Clip:
+    """Return an item's output in the user's folder.
+
+    Raises:
+        ClipError: why there is none.
+    """
+    found = listed.clip if isinstance(listed, Placed) else listed.clip(item)
+    if isinstance(found, ClipError):
+        raise found
+    return found
+
+
+def _told(clip: Clip, folder: Path, item: Item) -> str:
+    """Return an output's address: below the user's folder, its sound perhaps the data set's."""
+    sound = clip.audio
+    if sound is not None:
+        source = item.clips.get("source")
+        own = sound.is_relative_to(folder)
+        sound = sound.relative_to(folder) if own or source is None else source.audio or source.path
+    return str(replace(clip, path=clip.path.relative_to(folder), audio=sound))
 
 
 def _check_readable(clip: Clip) -> None:
@@ -381,14 +474,17 @@ def _has_pictures(path: Path, sha256: str) -> bool:
 def plan_summary(plan: Plan) -> list[str]:
     """Return the preflight's findings, one line each."""
     lines = [f"{name}: {reason}" for name, reason in _grouped(plan.unavailable).items()]
-    absent: dict[str, dict[str, str]] = {}  # by remedy: what is missing, for which item
+    absent: dict[str, dict[str, set[str]]] = {}  # by remedy: what is missing, for which items
     for r in plan.refusals:
         if r.kind == "missing":
-            absent.setdefault(r.remedy, {})[r.reason.removesuffix(": missing")] = r.item
+            name = r.reason.removesuffix(": missing")
+            absent.setdefault(r.remedy, {}).setdefault(name, set()).add(r.item)
     for remedy_, files in absent.items():
-        n_items = len(set(files.values()))
+        n_items = len(set().union(*files.values()))
         lines.append(f"missing, for {n_items} of {len(plan.items)} items:")
-        lines += [f"  {name}" for name in files]
+        lines += [f"  {name}" for name in list(files)[:LISTED]]
+        if len(files) > LISTED:
+            lines.append(f"  and {len(files) - LISTED} more")
         lines.append(f"  {remedy_}")
     lines += dict.fromkeys(
         str(SpfemBenchError(f"{r.kind}: {r.reason}", r.remedy))

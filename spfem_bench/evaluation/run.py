@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import time
@@ -25,6 +26,7 @@ from spfem_bench.definitions.metrics import (
     SimilaritySettings,
     SyncSettings,
 )
+from spfem_bench.definitions.protocols import dataset_card
 from spfem_bench.errors import ClipError
 from spfem_bench.evaluation.plan import Plan, PlannedItem, Refusal
 from spfem_bench.evaluation.record import SCHEMA, Score
@@ -84,7 +86,7 @@ def evaluate(plan: Plan, extractor: Extractor, *, workers: int, partial: bool) -
     for metric in plan.metrics:
         results, refused = measure(plan, metric, extractor, failures)
         refusals += refused
-        frozen[metric.name] = settings(metric, plan.protocol, extractor)
+        frozen[metric.name] = settings(metric, plan.protocol, extractor) | data(plan, metric)
         scores += _score(plan, metric, results, frozen[metric.name], partial=partial)
         for result in results:
             per_item.setdefault(result.item, {})[metric.name] = {
@@ -138,6 +140,24 @@ def evaluate(plan: Plan, extractor: Extractor, *, workers: int, partial: bool) -
     }
 
 
+def data(plan: Plan, metric: MetricCard) -> dict[str, str]:
+    """Return the hash of a user's own recordings that a metric compares with.
+
+    Nobody publishes hashes of them, so the bytes themselves go into the signature. Pinned
+    files and worlds are in the list's hash already.
+    """
+    if dataset_card(plan.protocol.card.dataset).recordings is None:
+        return {}
+    found = [
+        f"{planned.item.id} {role} {content_id(replace(clip, audio=None))}"
+        for planned in plan.items
+        for role in metric.compare[1:]
+        if role in planned.clips
+        for clip in planned.seen_as(role)
+    ]
+    return {"data": hashlib.sha256("\n".join(found).encode()).hexdigest()} if found else {}
+
+
 # ---- features ------------------------------------------------------------------------------
 
 
@@ -156,12 +176,13 @@ def wanted_features(plan: Plan) -> dict[Clip, frozenset[Want]]:
     wants: dict[Clip, set[Want]] = {}
     for planned in plan.items:
         for metric in plan.metrics:
-            if all(role in planned.clips for role in metric.compare):
+            if plan.scorable(planned, metric):
                 if pair := beside(planned, metric):
                     wants.setdefault(planned.clips["output"], set()).add(pair)
                     continue
                 for role in metric.compare:
-                    wants.setdefault(planned.clips[role], set()).add(metric.role)
+                    for clip in planned.seen_as(role):
+                        wants.setdefault(clip, set()).add(metric.role)
     return {clip: frozenset(roles) for clip, roles in wants.items()}
 
 
@@ -253,7 +274,7 @@ def measure(
     """
     results, refused = [], []
     for planned in plan.items:
-        if any(role not in planned.clips for role in metric.compare):
+        if not plan.scorable(planned, metric):
             continue  # refused by the preflight
         at_fault: ClipRole = metric.compare[0]
         try:
@@ -262,20 +283,9 @@ def measure(
                 continue
             features = []
             for role in metric.compare:
-                at_fault, clip = role, planned.clips[role]
-                if (clip, metric.role) in failures:
-                    raise failures[clip, metric.role]
-                loaded = extractor.load(clip, metric.role)
-                if loaded is None:
-                    raise ClipError(
-                        f"{clip}: its features vanished from the store", "Run the command again"
-                    )
-                if not all(np.isfinite(a).all() for a in loaded.outputs.values()):
-                    raise ClipError(
-                        f"{clip}: the {metric.role} network gave no finite numbers",
-                        "Look at the frames, and at the network's weights",
-                    )
-                features.append(loaded)
+                at_fault = role
+                clips = planned.seen_as(role)
+                features.append([_loaded(clip, metric, extractor, failures) for clip in clips])
             at_fault = metric.compare[0]
             results.append(_components(planned, metric, features))
         except ClipError as error:
@@ -285,6 +295,30 @@ def measure(
                 Refusal(planned.item.id, address, (metric.name,), "refused", reason, remedy)
             )
     return results, refused
+
+
+def _loaded(
+    clip: Clip,
+    metric: MetricCard,
+    extractor: Extractor,
+    failures: Mapping[tuple[Clip, Want], ClipError],
+) -> Features:
+    """Return what a metric's network has said of a clip.
+
+    Raises:
+        ClipError: it could not be asked, or its answer is no use.
+    """
+    if (clip, metric.role) in failures:
+        raise failures[clip, metric.role]
+    loaded = extractor.load(clip, metric.role)
+    if loaded is None:
+        raise ClipError(f"{clip}: its features vanished from the store", "Run the command again")
+    if not all(np.isfinite(a).all() for a in loaded.outputs.values()):
+        raise ClipError(
+            f"{clip}: the {metric.role} network gave no finite numbers",
+            "Look at the frames, and at the network's weights",
+        )
+    return loaded
 
 
 def _coherence(
@@ -325,10 +359,10 @@ def _coherence(
 
 
 def _components(
-    planned: PlannedItem, metric: MetricCard, features: Sequence[Features]
+    planned: PlannedItem, metric: MetricCard, features: Sequence[Sequence[Features]]
 ) -> ItemResult:
-    """Turn an item's features into its components in one metric."""
-    card, output, clip = metric.statistic, features[0], planned.clips["output"]
+    """Turn an item's features, by role those of one or several clips, into its components."""
+    card, output, clip = metric.statistic, features[0][0], planned.clips["output"]
 
     def result(parts: Any, **described: Any) -> ItemResult:
         return ItemResult(
@@ -342,7 +376,8 @@ def _components(
         )
 
     if isinstance(card, FrechetSettings):
-        own, real = output.outputs[metric.output], features[1].outputs[metric.output]
+        own = output.outputs[metric.output]
+        real = np.concatenate([f.outputs[metric.output] for f in features[1]])
         moments = frechet.components(own, real, normalise=card.normalise)
         sums: Arrays = {}
         for side, part in (("output", moments.output), ("real", moments.real)):
@@ -351,7 +386,7 @@ def _components(
     if isinstance(card, SimilaritySettings):
         try:
             cosines = similarity.components(
-                output, features[1], metric.output, pooling=card.pooling
+                output, features[1][0], metric.output, pooling=card.pooling
             )
         except ValueError as error:
             raise ClipError(f"{clip}: {error}") from error
@@ -554,7 +589,7 @@ def _note(metric: MetricCard, results: Sequence[ItemResult], plan: Plan) -> str:
             )
         scored = {r.item for r in results}
         chosen = [p for p in plan.items if p.item.id in scored]
-        if all(p.clips["output"] == p.clips["real"] for p in chosen):
+        if all(p.clips["output"] in p.seen_as("real") for p in chosen):
             notes.append("the output is the real clip itself")
     return "; ".join(notes)
 
@@ -605,5 +640,6 @@ def _item_record(planned: PlannedItem, metrics: Mapping[str, Any]) -> dict[str, 
             }
             for role, address in planned.addresses.items()
         },
+        **({"more_real": [str(clip) for clip in more]} if (more := planned.item.more_real) else {}),
         "metrics": dict(metrics),
     }

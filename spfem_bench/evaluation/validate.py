@@ -29,6 +29,7 @@ from spfem_bench.evaluation.run import (
     Want,
     average,
     compute_features,
+    data,
     made_of,
     measure,
     resample,
@@ -279,7 +280,11 @@ def validate(
     failures = compute_features(extractor, wants, workers)
     failures = {key: failures[one] for key, one in same.items() if one in failures}
     featured = time.perf_counter()
-    frozen = {m.name: settings(m, validation.protocol, extractor) for m in validation.metrics}
+    frozen = {
+        m.name: settings(m, validation.protocol, extractor) | data(t.plans[0], m)
+        for t in validation.trials[:1]
+        for m in validation.metrics
+    }
     known: dict[str, dict[str, Resampled]] = {}  # scores by what they were made of
     scored = [
         _score(validation, trial, frozen, extractor, failures, graded, known)

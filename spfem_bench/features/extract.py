@@ -154,6 +154,9 @@ class Extractor:
         unheard = clip.edit is not None and clip.edit.kind == "shifted-audio" and role != "sync"
         if role is None or unheard:  # made without the edit
             clip = replace(clip, edit=None)
+        if role != "sync" and clip.audio is not None and not clip.path.is_dir():
+            # A video's pictures are the same without its sound file, which may be absent.
+            clip = replace(clip, audio=None)
         return {
             "clip": video.content_id(clip),
             "media": self.media_settings(),

@@ -33,7 +33,7 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
     """
     if clip.edit is not None:
         raise ValueError(f"{clip}: sound is read without the edit, which is applied to it")
-    path = clip.audio if clip.path.is_dir() else clip.path
+    path = clip.audio or (None if clip.path.is_dir() else clip.path)
     if path is None:
         raise ClipError(
             f"{clip.path}: a folder of frames without a sound file",

@@ -118,6 +118,60 @@ def _refuse_cut_mp4(path: Path) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """When one stream of a file begins and ends, in seconds, and its packets (frames)."""
+
+    start: float
+    end: float
+    packets: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return self.end - self.start
+
+
+def timing(path: Path) -> dict[str, Stretch]:
+    """Return when a file's first ``video`` and ``audio`` stream begin and end.
+
+    Time stamps of all packets are read, nothing is decoded.
+
+    Raises:
+        ClipError: as :func:`probe`, or the file breaks off.
+    """
+    info = probe(path)
+    kinds = [k for k, has in (("video", info.size), ("audio", info.has_audio)) if has]
+    command = [program(), "-hide_banner", "-nostdin", "-v", "error", "-xerror", "-copyts",
+               "-protocol_whitelist", "file", "-format_whitelist", FORMATS, "-i", f"file:{path}",
+               *(a for k in kinds for a in ("-map", f"0:{k[0]}:0")),
+               "-c", "copy", "-f", "framecrc", "-"]  # fmt: skip
+    found: dict[str, Stretch] = {}
+    if not kinds:
+        return found
+    done = subprocess.run(command, capture_output=True, check=False)
+    said = done.stderr.decode(errors="replace")
+    if done.returncode != 0 or "partial file" in said or "ended prematurely" in said:
+        raise ClipError(
+            f"{path}: damaged or truncated: {_reason(said, path)}",
+            "Write the clip again; a truncated download must be repeated",
+        )
+    units: dict[int, float] = {}
+    # Lines: "#tb STREAM: 1/12800", then "STREAM, dts, pts, duration, bytes, checksum".
+    for line in done.stdout.decode(errors="replace").splitlines():
+        if unit := re.fullmatch(r"#tb (\d): (\d+)/(\d+)", line):
+            units[int(unit[1])] = int(unit[2]) / int(unit[3])
+        elif packet := re.match(r"(\d), *-?\d+, *(-?\d+), *(\d+),", line):
+            stream, unit_s = kinds[int(packet[1])], units[int(packet[1])]
+            start = int(packet[2]) * unit_s
+            end = start + int(packet[3]) * unit_s
+            before = found.get(stream, Stretch(start, end, 0))
+            found[stream] = Stretch(
+                min(before.start, start), max(before.end, end), before.packets + 1
+            )
+    return found
+
+
 @contextmanager
 def decoding(node: Any, path: Path, stdin: Iterator[bytes] | None = None) -> Iterator[IO[bytes]]:
     """Start ffmpeg on a compiled graph and yield its output, bytes as they come.

@@ -29,6 +29,8 @@ Frame = npt.NDArray[np.uint8]
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+
 
 def frames(clip: Clip) -> Iterator[Frame]:
     """Yield a clip's frames as RGB pictures at 25 frames a second.
@@ -59,8 +61,8 @@ def frames(clip: Clip) -> Iterator[Frame]:
         )  # fmt: skip
         stdin: Iterator[bytes] | None = _raw_pictures(pictures, (height, width))
     else:
-        if clip.frame_rate is not None or clip.audio is not None:
-            raise ClipError(f"{clip}: fps= and audio= are for folders of frames", "Leave them out")
+        if clip.frame_rate is not None or clip.pictures is not None:
+            raise ClipError(f"{clip}: fps= and frames= are for folders of frames", "Leave them out")
         size = ffmpeg.probe(clip.path).size
         if size is None:
             raise ClipError(f"{clip.path}: has no video stream", "Give a video, not a sound file")
@@ -156,10 +158,11 @@ def _read_ppm(pipe: IO[bytes]) -> Frame | None:
 
 
 def numbered_pictures(clip: Clip) -> list[Path]:
-    """Return a folder's pictures in order of their numbers.
+    """Return a folder's pictures in order of their numbers, those that the clip uses.
 
     Raises:
-        ClipError: no frame rate, no pictures, one without a number, or a gap.
+        ClipError: no frame rate, no pictures, one without a number, a gap, or fewer pictures
+            than the clip asks for.
     """
     folder = clip.path
     if clip.frame_rate is None:
@@ -182,7 +185,12 @@ def numbered_pictures(clip: Clip) -> list[Path]:
     if order[-1] - order[0] + 1 != len(order):
         gap = next(n for n in range(order[0], order[-1]) if n not in numbered)
         raise ClipError(f"{folder}: frame {gap} is missing", "Write the frames again, without gaps")
-    return [numbered[n] for n in order]
+    first, last = clip.pictures or (0, len(order))
+    if last > len(order):
+        raise ClipError(
+            f"{clip}: the folder holds {len(order)} pictures", "Mend its frames=FROM,UPTO"
+        )
+    return [numbered[n] for n in order[first:last]]
 
 
 def content_id(clip: Clip) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal
 
 import pandas as pd
@@ -55,3 +56,14 @@ def published_rows(dataset: str, setting: str) -> pd.DataFrame:
     joined = pd.concat(tables)
     joined = joined.drop_duplicates(["method", "emotion", "metric"])
     return joined[["method", "emotion", "metric", "value", "kind", "paper", "doubt"]]
+
+
+def published_counts() -> Counter[str]:
+    """Return how many numbers of each method papers print in whole result tables."""
+    counts: Counter[str] = Counter()
+    for name in names(Kind.PUBLISHED):
+        card = load(PublishedCard, Kind.PUBLISHED, name)
+        table = pd.read_csv(inside(card.path.parent, card.values))
+        if set(COLUMNS) <= set(table.columns):
+            counts.update(table["method"])
+    return counts

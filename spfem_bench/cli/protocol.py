@@ -1,0 +1,186 @@
+"""``spfem-bench protocol``: look at protocols, copy one to change, begin one of your own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+from spfem_bench.cli import options
+
+_CARD = """\
+# A protocol: what a method must produce, what it is compared with, how scores are averaged.
+title = "My list"
+version = 1                      # raise it whenever a score can move
+setting = "inter-id"             # or "cross-id"
+dataset = "{name}-clips"         # the card in datasets/
+items = "{name}.csv"             # id, speaker, emotion and any columns you like
+emotions = ["neutral", "happy"]  # those of the list; averages are their plain mean
+metrics = ["fad", "csim", "lse-d", "lse-c", "av-offset", "id-sim"]
+on_request = ["scc", "tcc"]      # computed only when --metrics names them
+faces = "detect"                 # or "aligned", when the clips are face crops already
+profile = "light"                # the networks used unless --profile asks for others
+# output_name = "{{id}}.mp4"       # what a method's output is called
+
+# {{column}} stands for that column of the list; paths are below the root of the data set.
+[clips]
+source = "{{speaker}}/{{source}}.mp4"
+reference = "{{speaker}}/{{reference}}.mp4"
+# One address, or several of which FAD pools the frames: ["…", "…"].
+real = "{{speaker}}/{{real}}.mp4"
+# Sound in a file of its own: "{{speaker}}/{{source}}.mp4#audio={{speaker}}/{{source}}.wav".
+"""
+_ITEMS = """\
+id,speaker,emotion,source,reference,real
+anna_neutral_1,anna,neutral,neutral_1,neutral_2,neutral_1
+anna_happy_1,anna,happy,neutral_1,happy_2,happy_1
+"""
+_DATASET = """\
+# The clips: yours, found where they lie by 'spfem-bench data index {name}-clips ROOT'.
+title = "My clips"
+licence = "say whose they are and who may use them"
+citation = "say where they come from"
+
+[recordings]
+items = "{name}-clips.csv"
+video = ["{{speaker}}/{{clip}}.mp4"]          # further templates are looked for in turn
+# sound = ["{{speaker}}/{{clip}}.wav"]        # when the sound is a file of its own
+get = "say where they are to be had"
+seconds = [1.0, 60.0]                       # shorter or longer ones are reported
+apart = 0.3                                 # so are those whose sound ends this much apart
+"""
+_CLIPS = """\
+speaker,emotion,clip
+anna,neutral,neutral_1
+anna,neutral,neutral_2
+anna,happy,happy_1
+anna,happy,happy_2
+"""
+
+
+@click.group()
+def protocol() -> None:
+    """Look at protocols, copy one to change, begin one of your own."""
+
+
+@protocol.command()
+@click.argument("name")
+@options.data_dir
+def show(name: str, data_dir: Path | None) -> None:
+    """Print a protocol: its card, its items by speaker and emotion, what is missing here.
+
+    NAME is a protocol's, or the path of a card.
+    """
+    from collections import Counter
+    from itertools import product
+
+    from tabulate import tabulate
+
+    from spfem_bench.definitions.metrics import metric_card
+    from spfem_bench.definitions.protocols import dataset_card
+    from spfem_bench.definitions.protocols import protocol as read
+    from spfem_bench.errors import ClipError
+    from spfem_bench.evaluation.data import DataFolders
+
+    found, folders = read(name), DataFolders.locate(data_dir)
+    card = found.card
+    dataset = dataset_card(card.dataset)
+    click.echo(f"{card.name}, version {card.version}: {card.title}")
+    click.echo(card.description.strip())
+    for note in card.notes:
+        click.echo(f"Note: {note}")
+    click.echo(f"Card: {card.path}   List: {card.items}, SHA-256 {found.list_sha256[:16]}…")
+    click.echo(f"Setting: {card.setting}   Faces: {card.faces}   Profile: {card.profile}")
+    click.echo(f"Metrics: {', '.join(card.metrics)}   On request: {', '.join(card.on_request)}")
+    for metric, reason in card.not_applicable.items():
+        click.echo(f"Not applicable: {metric_card(metric).label}, {reason}")
+    for role, address in card.clips.items():
+        click.echo(f"{role}: {address if isinstance(address, str) else '  +  '.join(address)}")
+    click.echo(f"Outputs are called {card.output_name}, for example {found.items[0].output_name}\n")
+    speakers = list(dict.fromkeys(i.speaker for i in found.items))
+    counts = Counter(
+        cell for i in found.items for cell in product((i.speaker, "all"), (i.emotion, "all"))
+    )
+    heads = [*card.emotions, "all"]
+    rows = [[s, *(counts[s, e] for e in heads)] for s in (*speakers, "all")]
+    click.echo(tabulate(rows, ["Items", *heads]))
+    click.echo(f"\nClips: data set '{dataset.name}', {dataset.title} (licence: {dataset.licence})")
+    if dataset.world:
+        click.echo("They are rendered when they are needed.")
+        return
+    clips = dict.fromkeys(c for i in found.items for c in (*i.clips.values(), *i.more_real))
+    files = dict.fromkeys(
+        p.as_posix() for c in clips for p in (c.path, c.audio) if p is not None
+    )  # fmt: skip
+    missing: list[str] = []
+    remedy = ""
+    for file in files:
+        try:
+            folders.verified(dataset, file)
+        except ClipError as error:
+            missing.append(file)
+            remedy = error.remedy
+    click.echo(f"Here: {len(files) - len(missing)} of {len(files)} files.")
+    if missing:
+        click.echo(f"Missing: {', '.join(missing[:3])}{', …' if missing[3:] else ''}. {remedy}")
+
+
+@protocol.command()
+@click.argument("name")
+@click.argument("folder", type=options.FOLDER)
+def export(name: str, folder: Path) -> None:
+    """Copy a protocol's card and list to FOLDER as my-NAME, to be changed there.
+
+    Score with it by its path: spfem-bench eval --protocol FOLDER/my-NAME.toml
+    """
+    from spfem_bench.definitions.clips import inside
+    from spfem_bench.definitions.protocols import protocol as read
+
+    card = read(name).card
+    text = card.path.read_text(encoding="utf-8")
+    own = f"my-{card.name}"
+    text = re.sub(r"(?m)^items *= *.*$", f'items = "{own}.csv"', text, count=1)
+    rows = inside(card.path.parent, card.items).read_text(encoding="utf-8")
+    _write({folder / f"{own}.toml": text, folder / f"{own}.csv": rows})
+    click.echo(f"Score with it: spfem-bench eval --protocol {folder / f'{own}.toml'}", err=True)
+
+
+@protocol.command()
+@click.argument("folder", type=options.FOLDER)
+@click.option("--name", default="my-list", show_default=True, help="What it is called.")
+def new(folder: Path, name: str) -> None:
+    """Begin a protocol of your own in FOLDER: commented cards and lists that load as they are.
+
+    They lie as cards of your own do: name FOLDER in SPFEM_BENCH_CARDS.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
+        raise click.BadParameter("use small letters, digits, '.', '_' and '-'", param_hint="--name")
+    here = folder / "protocols"
+    _write(
+        {
+            here / f"{name}.toml": _CARD.format(name=name),
+            here / f"{name}.csv": _ITEMS,
+            here / f"datasets/{name}-clips.toml": _DATASET.format(name=name),
+            here / f"datasets/{name}-clips.csv": _CLIPS,
+        }
+    )
+    click.echo(
+        f"export SPFEM_BENCH_CARDS={folder}\n"
+        f"spfem-bench data index {name}-clips ROOT\n"
+        f"spfem-bench eval --method my-model --videos DIR --protocol {name}",
+        err=True,
+    )
+
+
+def _write(files: dict[Path, str]) -> None:
+    """Write new files; none is ever replaced."""
+    from spfem_bench.errors import StorageError
+    from spfem_bench.files import write_atomically
+
+    for path in files:
+        if path.exists():
+            raise StorageError(f"{path} exists already", "Name another folder")
+    for path, text in files.items():
+        write_atomically(path, text.encode())
+        click.echo(str(path))

@@ -1,0 +1,50 @@
+"""How the field's systems name what they write, so that their folders can be scored as they are."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pydantic
+
+from spfem_bench.definitions.cards import Card, Kind, load
+
+Cells = dict[str, dict[str, str]]
+
+
+class LayoutCard(Card):
+    """Where a system's output for an item lies below the folder that it wrote.
+
+    Attributes:
+        places: templates, likely ones first, of a video or a folder of frames: ``{column}`` is
+            one of the list's columns, or ``{setting}`` (``cross-id``, ``inter-id``, or ``self``
+            where every source is its item's real clip); ``*`` stands for anything within one
+            name. A template with a column that the list lacks is passed over.
+        names: by column, the system's words for its cells.
+        frame_rate: of folders of frames.
+        joined: folders hold the outputs of all of an actor's sources of one emotion, one after
+            the other; sources follow each other by file name.
+        silent: outputs have no sound; the source's is heard with them. Outputs that have a
+            sound keep it.
+        source: where the names are documented.
+        must: what a user has to do where the system's own names do not tell the item.
+    """
+
+    places: Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
+    names: Cells = pydantic.Field(default_factory=dict)
+    frame_rate: float = pydantic.Field(default=25.0, gt=0)
+    joined: bool = False
+    silent: bool = False
+    source: str
+    must: str = ""
+
+    @pydantic.field_validator("places")
+    @classmethod
+    def _stars_stay_within_a_name(cls, places: tuple[str, ...]) -> tuple[str, ...]:
+        if any("**" in p for p in places):
+            raise ValueError("'*' stands for anything within one name; '**' is not understood")
+        return places
+
+
+def layout_card(name: str) -> LayoutCard:
+    """Read a layout's card by name."""
+    return load(LayoutCard, Kind.LAYOUT, name)

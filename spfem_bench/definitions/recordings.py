@@ -1,0 +1,142 @@
+"""Recordings that a user has on disk (MEAD, RAVDESS): which there are, and where each may lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pydantic
+
+from spfem_bench.definitions.cards import Strict, parse, validate
+from spfem_bench.definitions.clips import inside
+from spfem_bench.errors import CardError, unknown_name
+
+Templates = Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
+
+
+class Beside(Strict):
+    """Files that may lie among the recordings and that no protocol uses.
+
+    Attributes:
+        pattern: of their paths below the root, with ``*`` for anything.
+        says: what they are.
+    """
+
+    pattern: str
+    says: str
+
+
+class RecordingsSettings(Strict):
+    """Recordings found by templates in which ``{column}`` stands for a column of the list.
+
+    Attributes:
+        items: a CSV of all recordings, with the columns ``speaker`` and ``emotion``.
+        video: where the video of one lies below the root: the first template gives the name
+            that protocols use, the others are also looked for.
+        sound: the same for its sound, when that is a file of its own.
+        get: where they are to be had.
+        beside: what else may lie among them.
+        seconds: the shortest and longest that is not reported as odd.
+        apart: seconds by which sound and picture may end apart without being reported.
+    """
+
+    items: str
+    video: Templates
+    sound: tuple[str, ...] = ()
+    get: str
+    beside: tuple[Beside, ...] = ()
+    seconds: tuple[float, float]
+    apart: float = pydantic.Field(gt=0)
+
+
+class LayoutMapping(Strict):
+    """How a user's copy is named, where it is not named as published.
+
+    Attributes:
+        video: templates as in the data set's card, in the place of its own.
+        sound: the same for sound files.
+        names: by column, other words for its cells: ``{"emotion": {"angry": "ANG"}}``.
+    """
+
+    video: Templates
+    sound: tuple[str, ...] = ()
+    names: dict[str, dict[str, str]] = pydantic.Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One clip of a data set.
+
+    Attributes:
+        row: its cells in the list.
+        video: its path below the root, as published.
+        sound: that of its sound file; empty when the video has the sound.
+    """
+
+    row: Mapping[str, str]
+    video: str
+    sound: str
+
+    @property
+    def speaker(self) -> str:
+        """Who speaks."""
+        return self.row["speaker"]
+
+    @property
+    def emotion(self) -> str:
+        """Which emotion is shown."""
+        return self.row["emotion"]
+
+
+def read_mapping(path: Path) -> LayoutMapping:
+    """Read a user's mapping file.
+
+    Raises:
+        CardError: it is absent, no TOML, or has a key that a mapping does not have.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CardError(f"{path}: {error.strerror}", "Give a TOML file") from None
+    return validate(LayoutMapping, parse(content, path), str(path))
+
+
+def candidates(
+    settings: RecordingsSettings, row: Mapping[str, str], mapping: LayoutMapping | None
+) -> tuple[list[str], list[str]]:
+    """Return where a recording's video and sound may lie below the root, likely ones first.
+
+    Raises:
+        UnknownNameError: a template names a column that the list lacks.
+        CardError: a name would leave the root.
+    """
+    if mapping is None:
+        videos, sounds = settings.video, settings.sound
+    else:
+        videos, sounds = mapping.video, mapping.sound
+        for column in mapping.names:
+            if column not in row:
+                raise unknown_name("list column", column, row)
+        row = {k: mapping.names.get(k, {}).get(v, v) for k, v in row.items()}
+    found = ([fill(t, row) for t in videos], [fill(t, row) for t in sounds])
+    for name in (*found[0], *found[1]):
+        inside(Path(), name)
+    return found
+
+
+def fill(template: str, row: Mapping[str, str]) -> str:
+    """Put a row's cells into a template; only plain ``{column}`` is understood.
+
+    >>> fill("{speaker}/{id}.mp4", {"id": "7", "speaker": "M003"})
+    'M003/7.mp4'
+    """
+
+    def cell(match: re.Match[str]) -> str:
+        if match[1] not in row:
+            raise unknown_name("list column", match[1], row)
+        return row[match[1]]
+
+    return re.sub(r"\{([A-Za-z_][A-Za-z0-9_]*)\}", cell, template)
