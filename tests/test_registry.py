@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from spfem_bench.definitions.cards import Card, Kind, load, names
+from spfem_bench.definitions.layouts import LayoutCard
 from spfem_bench.definitions.measured import MeasuredCard
 from spfem_bench.definitions.metrics import MetricCard, NetworkCard, ProfileCard
 from spfem_bench.definitions.protocols import DatasetCard, MethodCard, ProtocolCard, protocol
@@ -59,7 +60,8 @@ def page_of(kind: Kind, name: str) -> str:
     if kind is Kind.PROTOCOL:
         return protocol_pages()[name]
     listed = {Kind.NETWORK: "networks", Kind.PROFILE: "networks", Kind.METHOD: "methods",
-              Kind.DATASET: "datasets", Kind.PUBLISHED: "published"}  # fmt: skip
+              Kind.DATASET: "datasets", Kind.LAYOUT: "layouts",
+              Kind.PUBLISHED: "published"}  # fmt: skip
     return section(registry_pages()[listed[kind]], name)
 
 
@@ -80,6 +82,8 @@ def words(card: Card) -> dict[str, str]:
             return {"citation": card.paper, "link": card.link}
         case PublishedCard():
             return {"citation": card.citation, "how it was read": card.read}
+        case LayoutCard():
+            return {"meaning": card.description, "source": card.source, "what to do": card.must}
         case ProfileCard() | MethodCard() | MeasuredCard():
             return {"meaning": card.description}
     raise AssertionError(f"no rule for {type(card).__name__}")

@@ -69,8 +69,9 @@ def small(exported: Path, speakers: Iterable[str]) -> Path:
     card = exported.read_text()
     card = re.sub(
         r"(?m)^emotions = .*$",
-        'emotions = ["neutral", "angry"]\nfaces = "aligned"\nprofile = "compact"', card,
+        'emotions = ["neutral", "angry"]\nfaces = "aligned"', card,
     )  # fmt: skip
+    card = re.sub(r"(?m)^profile = .*$", 'profile = "compact"', card)
     exported.write_text(card)
     rows = exported.with_suffix(".csv")
     head, *lines = rows.read_text().splitlines()

@@ -11,6 +11,7 @@ import pandas as pd
 
 from spfem_bench.definitions.cards import Card, Kind, load, names
 from spfem_bench.definitions.clips import inside
+from spfem_bench.definitions.layouts import layout_card
 from spfem_bench.definitions.metrics import NetworkCard, network_card, profile_card
 from spfem_bench.definitions.protocols import (
     DatasetCard,
@@ -38,6 +39,7 @@ def registry() -> dict[str, str]:
         "networks": _networks(),
         "methods": _methods(),
         "datasets": _datasets(),
+        "layouts": _layouts(),
         "published": _published(),
     }
 
@@ -183,6 +185,8 @@ def _datasets() -> str:
         parts += [f"## {card.name}", _about(card),
                   _table(["", ""], facts.items()), *_notes(card)]  # fmt: skip
         fetch = [f"spfem-bench data fetch {card.name}"] if card.url else []
+        if card.recordings:
+            fetch = [f"spfem-bench data index {card.name} ROOT"]
         evaluate = [f"spfem-bench eval --protocol {used[0]} --method controls"] if used else []
         parts.append(_code(*fetch, *evaluate))
     return _page(parts)
@@ -191,6 +195,8 @@ def _datasets() -> str:
 def _contents(card: DatasetCard) -> dict[str, str]:
     if card.world:
         return {"World": ", ".join(f"{k} {v}" for k, v in card.world.settings().items())}
+    if card.recordings:
+        return {"From": f"<{card.recordings.get}>, to be asked for there; indexed where they lie"}
     if not card.files:
         return {}
     size = sum(file.bytes or 0 for file in dataset_files(card).values()) / 1e6
@@ -198,6 +204,28 @@ def _contents(card: DatasetCard) -> dict[str, str]:
         "Files": f"{len(dataset_files(card))}, {size:.0f} MB, each known by its SHA-256",
         "From": f"<{card.repository}>, commit `{card.commit[:7]}`",
     }
+
+
+def _layouts() -> str:
+    parts = [
+        "# Layouts",
+        "How systems name what they write "
+        "([more](../mead_ravdess.md#outputs-as-systems-name-them)).",
+    ]
+    for card in map(layout_card, names(Kind.LAYOUT)):
+        facts = {
+            "Taken for an item": ", ".join(f"`{place}`" for place in card.places),
+            "You have to": _words(card.must),
+            "Read in": _words(card.source),
+        }
+        parts += [f"## {card.name}", _about(card), _table(["", ""], facts.items()), *_notes(card)]
+        parts.append(
+            _code(
+                "spfem-bench eval --method my-model --protocol mead-cross-id --videos outputs/ "
+                f"--layout {card.name} --dry-run"
+            )
+        )
+    return _page(parts)
 
 
 def _published() -> str:
@@ -235,6 +263,8 @@ def _real(card: ProtocolCard) -> str:
     real = card.clips.get("real")
     if real is None:
         return "none"
+    if not isinstance(real, str):
+        return ", ".join(f"`{address}`" for address in real)
     same = next((role for role in ("source", "reference") if card.clips.get(role) == real), "")
     return f"the {same} clip" if same else f"`{real}`"
 
