@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -48,13 +49,24 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def git_blob_of(path: Path) -> str:
-    """Return the hash by which git knows a file's bytes, as 40 hexadecimal digits."""
-    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
-    with path.open("rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+def _git_blob(content: bytes) -> str:
+    """Return the hash by which git knows bytes, as 40 hexadecimal digits."""
+    whole = f"blob {len(content)}\0".encode() + content
+    return hashlib.sha1(whole, usedforsecurity=False).hexdigest()
+
+
+def is_published(path: Path, file: PinnedFile) -> bool:
+    """Say whether a file may be the one that is published, by git's hash where that is known."""
+    return file.git_blob is None or _git_blob(path.read_bytes()) == file.git_blob
+
+
+def not_published(path: Path, file: PinnedFile) -> str:
+    """Say that a file is not the one whose hash a git repository publishes."""
+    found = _git_blob(path.read_bytes())
+    return (
+        f"{path} is not the published file: git blob {found[:16]}…, expected "
+        f"{(file.git_blob or '')[:16]}…"
+    )
 
 
 def find(file: PinnedFile, by_name: Iterable[Path], by_hash: Iterable[Path] = ()) -> Path | None:
@@ -88,7 +100,7 @@ def _is(file: PinnedFile, path: Path) -> bool:
     if file.is_pinned:
         return sha256_of(path) == file.sha256
     if file.git_blob is not None:
-        return git_blob_of(path) == file.git_blob
+        return is_published(path, file)
     return path.name == Path(file.name).name  # nothing else is known of it yet
 
 
@@ -112,6 +124,11 @@ def _pins() -> dict[str, str]:
         ) from error
 
 
+def _key(owner: str, file: PinnedFile) -> str:
+    """Return what a pin is kept under: a card that names another file needs another pin."""
+    return f"{owner}/{file.name} of {file.git_blob or file.url or file.page}"
+
+
 def with_pin(owner: str, file: PinnedFile) -> PinnedFile:
     """Return a file with the hash it was pinned to; unchanged when it has one or has no pin.
 
@@ -119,7 +136,7 @@ def with_pin(owner: str, file: PinnedFile) -> PinnedFile:
         owner: the name of the network's card.
         file: one of its files.
     """
-    known = None if file.is_pinned else _pins().get(f"{owner}/{file.name}")
+    known = None if file.is_pinned else _pins().get(_key(owner, file))
     return file.model_copy(update={"sha256": known}) if known else file
 
 
@@ -130,14 +147,11 @@ def pin(owner: str, file: PinnedFile, path: Path) -> str:
         WeightsError: a hash of another kind is published, and the bytes are not those.
         StorageError: the file of pins cannot be written.
     """
-    if not _is(file, path):
-        raise WeightsError(
-            f"{path} is not the published file: git blob {git_blob_of(path)[:16]}…, expected "
-            f"{(file.git_blob or '')[:16]}…",
-            "Remove it and fetch it again",
-        )
-    digest = sha256_of(path)
-    pins = {**_pins(), f"{owner}/{file.name}": digest}
+    content = path.read_bytes()  # once: what was compared is what is pinned
+    if file.git_blob is not None and _git_blob(content) != file.git_blob:
+        raise WeightsError(not_published(path, file), "Remove it and fetch it again")
+    digest = hashlib.sha256(content).hexdigest()
+    pins = {**_pins(), _key(owner, file): digest}
     write_atomically(pins_path(), json.dumps(pins, indent=1, sort_keys=True).encode() + b"\n")
     return digest
 
@@ -180,7 +194,8 @@ def fetch(file: PinnedFile, folder: Path, *, progress: bool) -> Path:
     target = inside(folder, file.name)
     if file.url is None:
         raise WeightsError(
-            f"{file.name} has no address that it could be fetched from", by_hand(file, target)
+            f"{file.name} cannot be fetched: no address is known that a program could use",
+            by_hand(file, target),
         )
     if target.is_file() and _is(file, target):
         return target
@@ -203,11 +218,12 @@ def fetch(file: PinnedFile, folder: Path, *, progress: bool) -> Path:
 
 def by_hand(file: PinnedFile, target: Path) -> str:
     """Say what a person without a connection here downloads, from where, and where it goes."""
+    address = file.url or file.page
     member = f", take {file.member} out of it" if file.member else ""
-    return (
-        f"Without a connection, download {file.url or file.page} elsewhere{member}, and copy it to "
-        f"{target}"
-    )
+    if address is None:
+        return f"Copy it to {target}"
+    alone = "Without a connection, download" if file.url else "Download"
+    return f"{alone} {address} elsewhere{member}, and copy it to {target}"
 
 
 def _archives(folder: Path) -> Path:
@@ -222,6 +238,8 @@ def discard_archives(folder: Path) -> None:
 
 
 PART = ".part"
+LARGEST = 2 << 30
+"""Bytes that a download of unknown size may have."""
 
 
 def _download(file: PinnedFile | None, url: str, target: Path, *, progress: bool) -> None:
@@ -294,6 +312,12 @@ def _receive(url: str, part: Path, size: int | None, *, progress: bool) -> None:
                 have += len(block)
                 if size is not None and have > size:
                     return  # more than the card says: its hash will not be right
+                if have > LARGEST:
+                    part.unlink()
+                    raise WeightsError(
+                        f"{url} sends more than {LARGEST / 1e9:.1f} GB, and no end is in sight",
+                        "Look at the address with a browser",
+                    )
 
 
 def _extract(file: PinnedFile, archive: Path, target: Path) -> None:
@@ -305,7 +329,14 @@ def _extract(file: PinnedFile, archive: Path, target: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as found, found.open(file.member or "") as member:
             content = member.read((file.bytes or 0) + 1)
-    except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError) as error:
+    except (
+        zipfile.BadZipFile,
+        KeyError,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        zlib.error,
+    ) as error:
         archive.unlink()
         raise WeightsError(
             f"{file.url} is no archive that holds {file.member}", by_hand(file, target)

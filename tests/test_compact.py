@@ -249,7 +249,7 @@ def test_the_compact_profile_has_no_detector_and_says_what_to_type(tmp_path: Pat
             ask()
         message = str(caught.value)
         assert len(message.splitlines()) == 1
-        assert message.endswith("Name one that has a detector with --profile: light")
+        assert "Name one that has a detector with --profile: light, official" in message
 
 
 def test_a_protocol_that_needs_faces_found_refuses_the_compact_profile() -> None:

@@ -361,12 +361,14 @@ def test_another_layout_by_a_mapping(bench: Bench, drawn_tree: Path, tmp_path: P
     assert path == flat / "man03-ANG-002.mp4"
     mapping.write_text('video = ["{speaker}/../../{clip}.mp4"]\n')
     assert "leaves its folder" in bench("data", "index", "mead", flat, "--mapping", mapping).err
+    mapping.write_text('video = ["{clip}.mp4"]\n[names.emotion]\nangr = "x"\n')
+    assert "Did you mean 'angry'" in bench("data", "index", "mead", flat, "--mapping", mapping).err
     mapping.write_text('vidio = ["{clip}.mp4"]\n')
     assert "unknown key 'vidio'" in bench("data", "index", "mead", flat, "--mapping", mapping).err
 
 
 def test_only_recordings_are_indexed(bench: Bench, tmp_path: Path):
-    assert "data fetch stccl-page" in bench("data", "index", "stccl-page", tmp_path).err
+    assert "Allowed: mead, ravdess" in bench("data", "index", "stccl-page", tmp_path).err
     assert "zenodo" in bench("data", "fetch", "ravdess").out
     assert bench("data", "verify", "ravdess").code == 0
 
@@ -381,6 +383,19 @@ def test_a_damaged_index_is_refused(bench: Bench, tmp_path: Path):
         DataFolders.locate().index(dataset_card("mead"))
     with pytest.raises(CardError, match="is no index"):
         indexing.read(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", '{"schema": 0}'])
+def test_what_the_error_says_to_type_mends_an_index(
+    bench: Bench, drawn_tree: Path, tmp_path: Path, content: str
+):
+    assert bench("data", "index", "mead", drawn_tree, "-q").code == 0
+    (path,) = tmp_path.rglob("mead/index.json")
+    whole = path.read_text()
+    path.write_text(content)
+    assert "Type 'spfem-bench data index' again" in bench("data", "list").err
+    assert bench("data", "index", "mead", drawn_tree, "-q").code == 0
+    assert path.read_text() == whole
 
 
 # ---- several real clips -------------------------------------------------------------------------

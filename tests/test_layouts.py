@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.layouts import layout_card
 from spfem_bench.definitions.protocols import Item, Protocol, protocol
 from spfem_bench.errors import ClipError, UnknownNameError
-from spfem_bench.evaluation.layouts import place
+from spfem_bench.evaluation.layouts import SourceOf, place
 from spfem_bench.media import ffmpeg
 from tests import trees
 from tests.conftest import Outcome
@@ -31,10 +32,10 @@ def card_of(bench: Bench, tree: Path, name: str) -> Path:
     return trees.small(Path(f"own/my-{name}.toml"), trees.MEAD)
 
 
-def local(tree: Path) -> Callable[[Item], Clip]:
-    def source_of(item: Item) -> Clip:
+def local(tree: Path) -> SourceOf:
+    def source_of(item: Item, heard: bool) -> Clip:
         clip = item.clips["source"]
-        return Clip(tree / clip.path, audio=tree / str(clip.audio))
+        return Clip(tree / clip.path, audio=tree / str(clip.audio) if heard else None)
 
     return source_of
 
@@ -115,6 +116,21 @@ def test_sserd_frames_are_parted_by_the_lengths_of_the_sources(
         assert clip.pictures == (start, start + lengths[item.id])
         assert clip.audio == mead_tree / str(item.clips["source"].audio)
         start += lengths[item.id]
+    # A sound beside joined frames is not every part's, and a source without sound has pictures.
+    (out / "gen_intra/angry/M009/audio.wav").write_bytes(b"")
+
+    def unheard(item: Item, heard: bool) -> Clip:
+        if heard:
+            raise ClipError("no sound", "")
+        return local(mead_tree)(item, heard)
+
+    for source_of, sound in ((local(mead_tree), "source"), (unheard, "none")):
+        placed, _ = place(layout_card("sserd"), out, found, source_of)
+        assert {(p.state, p.sound) for p in placed} == {("found", sound)}
+    # A folder that one item alone takes is held against its source, too.
+    one = replace(found, items=found.items[:1])
+    placed, _ = place(layout_card("sserd"), out, one, local(mead_tree))
+    assert placed[0].state == "ambiguous" and "its 1 sources have" in str(placed[0].clip)
     # One frame too many: nothing is guessed.
     (out / f"gen_intra/angry/M009/{start:06d}.png").write_bytes(b"")
     items, said, code = dry(bench, card, out, "sserd")
@@ -176,7 +192,7 @@ def test_names_of_the_other_systems(mead_tree: Path, tmp_path: Path, layout: str
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"")
 
-    def lost(item: Item) -> Clip:
+    def lost(item: Item, heard: bool) -> Clip:
         raise ClipError("no data here")
 
     placed, extra = place(layout_card(layout), tmp_path, found, lost)
@@ -191,8 +207,6 @@ def test_names_are_literal_and_stay_in_their_folder(tmp_path: Path, monkeypatch)
     item = found.items[0]
 
     def renamed(name: str) -> Protocol:
-        from dataclasses import replace
-
         return replace(found, items=(replace(item, id=name, row={**item.row, "id": name}),))
 
     out = tmp_path / "out"
@@ -205,6 +219,15 @@ def test_names_are_literal_and_stay_in_their_folder(tmp_path: Path, monkeypatch)
         assert placed[0].state == state, name
     with pytest.raises(Exception, match="leaves its folder"):
         place(layout_card("icface"), out, renamed("../b"), source_of)
+    # A name that no clip can have is that item's trouble alone.
+    (out / "x\\y_neu_M003_neu_1_024.mp4").write_bytes(b"")
+    placed, _ = place(layout_card("eat"), out, found, source_of)
+    assert [p.state for p in placed].count("ambiguous") == 1 and len(placed) == 126
+
+
+def test_drawn_items_have_no_layout(bench: Bench, tmp_path: Path):
+    done = bench("eval", "--method", "x", "--videos", tmp_path, "--layout", "eat")
+    assert done.code == 1 and "leave out --layout" in done.err
 
 
 def test_layouts_need_videos_and_a_folder(bench: Bench, tmp_path: Path):

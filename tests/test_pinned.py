@@ -605,7 +605,7 @@ def unpublished(**known: str) -> PinnedFile:
 def test_a_git_blob_is_gits(tmp_path):
     # The blob of "what is up, doc?", from the book Pro Git, section 10.2.
     path = write(tmp_path / "a", b"what is up, doc?")
-    assert pinned.git_blob_of(path) == "bd9dbf5aae1a3862dd1526723246b20206e5fc37"
+    assert pinned._git_blob(path.read_bytes()) == "bd9dbf5aae1a3862dd1526723246b20206e5fc37"
 
 
 def test_what_comes_first_is_pinned_and_must_stay(tmp_path, shelf):
@@ -639,6 +639,27 @@ def test_a_file_of_a_repository_must_have_gits_hash(tmp_path, shelf):
     assert pinned.with_pin("mine", file).sha256 == hashlib.sha256(RIGHT).hexdigest()
 
 
+def test_a_pin_does_not_outlive_what_the_card_names(tmp_path):
+    path = write(tmp_path / "a.bin", RIGHT)
+    page = unpublished(page="https://example.org/one")
+    pinned.pin("mine", page, path)
+    assert pinned.with_pin("mine", page).is_pinned
+    blob = hashlib.sha1(b"blob 0\0", usedforsecurity=False).hexdigest()
+    for other in (unpublished(page="https://example.org/two"),
+                  unpublished(page="https://example.org/one", git_blob=blob)):  # fmt: skip
+        assert not pinned.with_pin("mine", other).is_pinned
+
+
+def test_a_download_without_end_is_ended(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(pinned, "LARGEST", len(RIGHT) - 1)
+    server(RIGHT)
+    file = unpublished(url="https://example.org/a.bin")
+    with pytest.raises(WeightsError, match="no end is in sight") as caught:
+        pinned.fetch(file, tmp_path, progress=False)
+    one_line(caught.value)
+    assert files_in(tmp_path) == []
+
+
 def test_damaged_pins_are_no_pins_to_start_from_anew(tmp_path):
     write(pinned.pins_path(), b"[")
     with pytest.raises(StorageError, match="damaged") as caught:
@@ -648,7 +669,7 @@ def test_damaged_pins_are_no_pins_to_start_from_anew(tmp_path):
 
 def test_a_file_to_download_by_hand_says_from_where_and_whereto(tmp_path):
     file = unpublished(page="https://example.org/folder")
-    with pytest.raises(WeightsError, match="no address") as caught:
+    with pytest.raises(WeightsError, match="cannot be fetched") as caught:
         pinned.fetch(file, tmp_path, progress=False)
     message = one_line(caught.value)
     assert "https://example.org/folder" in message

@@ -35,13 +35,17 @@ def list_(weights_dir: Path | None) -> None:
 @networks.command()
 @click.argument("names", nargs=-1)
 @click.option("--profile", help="All networks of a profile.")
+@options.weights_dir
 @options.quiet
-def fetch(names: tuple[str, ...], profile: str | None, quiet: bool) -> None:
+def fetch(
+    names: tuple[str, ...], profile: str | None, weights_dir: Path | None, quiet: bool
+) -> None:
     """Download weights into the cache and verify them.
 
     What is there and right is not fetched again; networks shipped with
     spfem-bench are only verified. A broken download goes on where it ended.
-    A file whose SHA-256 nobody publishes is pinned to what comes first.
+    A file whose SHA-256 nobody publishes is pinned to what comes first, or
+    to what lies in --weights-dir.
     Exit code 1, with what to do by hand, when a network cannot be fetched.
     Without NAMES, the networks of the profile 'light'.
     """
@@ -49,7 +53,7 @@ def fetch(names: tuple[str, ...], profile: str | None, quiet: bool) -> None:
     from spfem_bench.errors import WeightsError
     from spfem_bench.networks.weights import WeightsStore, is_shipped, remedy
 
-    store = WeightsStore.locate()
+    store = WeightsStore.locate(weights_dir)
     failed = False
     for card in _chosen(names, profile):
         if store.check(card).state == "verified":
@@ -87,9 +91,10 @@ def verify(names: tuple[str, ...], profile: str | None, weights_dir: Path | None
     store = WeightsStore.locate(weights_dir)
     failed = False
     for card in _chosen(names, profile):
-        problem = store.check(card).problem
-        failed = failed or bool(problem)
-        click.echo(f"{card.name}: {f'{problem}. {remedy(card)}' if problem else 'verified'}")
+        found = store.check(card)
+        failed = failed or bool(found.problem)
+        said = f"{found.problem}. {found.remedy or remedy(card)}" if found.problem else "verified"
+        click.echo(f"{card.name}: {said}")
     sys.exit(1 if failed else 0)
 
 

@@ -398,6 +398,8 @@ def dataset_files(card: DatasetCard) -> Mapping[str, PinnedFile]:
         url = card.url.replace("{commit}", card.commit).replace("{path}", name)
         pin = {"name": name, "sha256": row["sha256"], "bytes": row["bytes"], "url": url}
         files[name] = validate(PinnedFile, pin, where)
+        if not files[name].is_pinned:
+            raise CardError(f"{where}: clips need their SHA-256", "Compute it with sha256sum")
     return files
 
 

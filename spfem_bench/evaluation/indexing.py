@@ -14,14 +14,20 @@ from typing import Any
 
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.clips import inside
-from spfem_bench.definitions.protocols import DatasetCard, load_protocol, protocol, recordings
+from spfem_bench.definitions.protocols import (
+    DatasetCard,
+    dataset_card,
+    load_protocol,
+    protocol,
+    recordings,
+)
 from spfem_bench.definitions.recordings import (
     LayoutMapping,
     Recording,
     RecordingsSettings,
     candidates,
 )
-from spfem_bench.errors import CardError, ClipError
+from spfem_bench.errors import CardError, ClipError, unknown_name
 from spfem_bench.files import write_atomically
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.ffmpeg import Stretch
@@ -184,6 +190,7 @@ def build(
     root = root.resolve()
     if not root.is_dir():
         raise ClipError(f"{root}: no such folder", f"Give the folder that holds {card.name}")
+    _check_words(card, mapping)
     lie: dict[str, str] = {}
     for recording in recordings(card):
         videos, sounds = candidates(settings, recording.row, mapping)
@@ -200,9 +207,7 @@ def build(
             f"{hint}Name the folder above it, or say with --mapping FILE.toml how your copy is "
             "named",
         )
-    known = {e.file: e for e in read(path).files.values()} if path.is_file() else {}
-    if known and read(path).root != root:
-        known = {}
+    known = _known(path, root)
     # What is known stays in the index until it has been looked at again.
     files = {name: known[file] for name, file in lie.items() if file in known}
     done = start(len(lie))
@@ -217,11 +222,29 @@ def build(
     return Index(root, files, mapping)
 
 
+def _check_words(card: DatasetCard, mapping: LayoutMapping | None) -> None:
+    """Refuse a mapping that gives another word for what the list does not have."""
+    for column, words in mapping.names.items() if mapping else ():
+        cells = {r.row[column] for r in recordings(card) if column in r.row}
+        for cell in words if cells else ():  # an unknown column is refused where it is filled in
+            if cell not in cells:
+                raise unknown_name(f"{column} in [names.{column}]", cell, cells)
+
+
+def _known(path: Path, root: Path) -> dict[str, Entry]:
+    """Return what an index of the same root says of each file; nothing where it cannot be read."""
+    try:
+        found = read(path)
+    except CardError:  # absent, damaged, or of an older version: this run makes a new one
+        return {}
+    return {e.file: e for e in found.files.values()} if found.root == root else {}
+
+
 def _settings(card: DatasetCard) -> RecordingsSettings:
     if card.recordings is None:
         raise CardError(
             f"the data set '{card.name}' has no recordings of yours to index",
-            f"Type 'spfem-bench data fetch {card.name}'",
+            "Allowed: " + ", ".join(n for n in names(Kind.DATASET) if dataset_card(n).recordings),
         )
     return card.recordings
 

@@ -20,6 +20,7 @@ from spfem_bench.media import ffmpeg
 from spfem_bench.media.video import VIDEO_SUFFIXES, numbered_pictures
 
 State = Literal["found", "absent", "ambiguous"]
+SourceOf = Callable[[Item, bool], Clip]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def place(
     layout: LayoutCard,
     folder: Path,
     protocol: Protocol,
-    source_of: Callable[[Item], Clip],
+    source_of: SourceOf,
     frame_rate: float | None = None,
 ) -> tuple[list[Placed], tuple[str, ...]]:
     """Find every item's output below a folder; nothing is written.
@@ -52,7 +53,8 @@ def place(
         layout: how the system names what it writes.
         folder: what it wrote.
         protocol: whose items.
-        source_of: gives an item's source clip on this machine, or raises a ClipError.
+        source_of: gives an item's source clip on this machine, with its sound when that is
+            to be heard, or raises a ClipError.
         frame_rate: of folders of frames, in the place of the layout's.
 
     Returns:
@@ -89,7 +91,8 @@ def place(
             if clip.path.is_dir():
                 clip = replace(clip, frame_rate=rate)
             sharing = takers[names[0]]
-            if len(sharing) > 1:
+            own = any(names[0] in _matches(folder, p) for p in _named(layout, item, protocol))
+            if len(sharing) > 1 or (layout.joined and not own):
                 if names[0] not in parts:
                     parts[names[0]] = _parts(layout, clip, sharing, source_of)
                 part = parts[names[0]]
@@ -98,9 +101,20 @@ def place(
                 clip = replace(clip, pictures=part[item.id])
             clip, sound = _with_sound(layout, clip, item, source_of)
             placed.append(Placed(item.id, "found", names, clip, sound))
-        except ClipError as ambiguous:
-            placed.append(Placed(item.id, "ambiguous", names, ambiguous))
+        except CardError as odd:  # a name that no clip can have, such as one with a backslash
+            renamed = ClipError(odd.problem, "Rename it")
+            placed.append(Placed(item.id, "ambiguous", names, renamed))
+        except ClipError as unclear:
+            placed.append(Placed(item.id, "ambiguous", names, unclear))
     return placed, _extra(layout, folder, protocol, set(takers))
+
+
+def _named(layout: LayoutCard, item: Item, protocol: Protocol) -> list[str]:
+    """Return where an item's output may lie under a name of its own, with the item's id."""
+    own = tuple(template for template in layout.places if "{id}" in template)
+    if not own:
+        return []
+    return _patterns(layout.model_copy(update={"places": own}), item, protocol)
 
 
 def _patterns(layout: LayoutCard, item: Item, protocol: Protocol) -> list[str]:
@@ -141,7 +155,7 @@ def _parts(
     layout: LayoutCard,
     clip: Clip,
     sharing: Sequence[Item],
-    source_of: Callable[[Item], Clip],
+    source_of: SourceOf,
 ) -> Mapping[str, tuple[int, int]] | ClipError:
     """Return which frames of a folder are which item's, source after source.
 
@@ -155,7 +169,7 @@ def _parts(
         )
     order = sorted(sharing, key=lambda i: i.clips["source"].path.as_posix())
     try:
-        lengths = [_frames(source_of(i)) for i in order]
+        lengths = [_frames(source_of(i, False)) for i in order]
         pictures = len(numbered_pictures(clip))
     except ClipError as error:
         return error
@@ -178,7 +192,7 @@ def _frames(source: Clip) -> int:
 
 
 def _with_sound(
-    layout: LayoutCard, clip: Clip, item: Item, source_of: Callable[[Item], Clip]
+    layout: LayoutCard, clip: Clip, item: Item, source_of: SourceOf
 ) -> tuple[Clip, str]:
     if not clip.path.is_dir():
         try:
@@ -187,11 +201,14 @@ def _with_sound(
         except ClipError:  # unreadable: the preflight says so
             return clip, "none"
     beside = [clip.path / "audio.wav", clip.path.parent / f"{clip.path.name}.wav"]
-    if own := next((p for p in beside if p.is_file() and clip.path.is_dir()), None):
+    # A sound beside joined frames begins with the first output's.
+    if clip.pictures is None and (
+        own := next((p for p in beside if p.is_file() and clip.path.is_dir()), None)
+    ):
         return replace(clip, audio=own), "own"
     if layout.silent and "source" in item.clips:
         try:
-            source = source_of(item)
+            source = source_of(item, True)
         except ClipError:
             return clip, "none"
         return replace(clip, audio=source.audio or source.path), "source"

@@ -182,11 +182,17 @@ def place_outputs(
         raise ClipError(f"{videos.folder}: no such folder", "Give the folder of your outputs")
     if videos.layout:
         dataset = dataset_card(protocol.card.dataset)
+        if dataset.world:
+            raise CardError(
+                f"layouts are for recordings; the items of '{protocol.name}' are drawn",
+                "Name outputs after the items, ID.mp4, and leave out --layout",
+            )
 
-        def source_of(item: Item) -> Clip:
-            clip = item.clips["source"]
-            sound = data.verified(dataset, clip.audio.as_posix()) if clip.audio else None
-            return replace(clip, path=data.verified(dataset, clip.path.as_posix()), audio=sound)
+        def source_of(item: Item, heard: bool) -> Clip:
+            clip = replace(item.clips["source"], audio=None)
+            if heard and (sound := item.clips["source"].audio):
+                clip = replace(clip, audio=data.verified(dataset, sound.as_posix()))
+            return replace(clip, path=data.verified(dataset, clip.path.as_posix()))
 
         return place(videos.layout, videos.folder, protocol, source_of, videos.frame_rate)
     placed = []
@@ -247,7 +253,9 @@ def make_plan(
     wanted = _metrics(metrics, protocol)
     unavailable = dict(_missing_weights(wanted, protocol, profile, weights))
     usable = tuple(m for m in wanted if m.name not in unavailable)
-    _render(protocol, wanted, outputs, data, rendering)
+    if not usable and dataset_card(protocol.card.dataset).world:  # drawn for nobody to look at
+        return Plan(card, protocol, profile, (), unavailable, (), (), extra)
+    _render(protocol, usable, outputs, data, rendering)
     items: list[PlannedItem] = []
     refusals: list[Refusal] = []
     for item in protocol.items:

@@ -48,7 +48,11 @@ SOFTWARE = (
 @cache
 def software() -> Mapping[str, str]:
     """Return the versions of the packages whose arithmetic is in the numbers."""
-    return provenance.versions(SOFTWARE)
+    found = provenance.versions(SOFTWARE)
+    if found["onnxruntime"] == "absent":  # another package brings the same module
+        (gpu,) = provenance.versions(["onnxruntime-gpu"]).values()
+        found["onnxruntime"] = f"{gpu} (gpu)"
+    return found
 
 
 Faces = Literal["detect", "aligned"]

@@ -6,7 +6,7 @@ in other files are refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,10 +38,21 @@ def read(content: bytes, card: NetworkCard) -> Any:
         empty = not model.graph.input or not model.graph.output
     except Exception as error:  # protobuf's errors have no common kind
         raise unreadable(card, error) from error
-    if empty or any(uses_external_data(weights) for weights in model.graph.initializer):
+    if empty or any(uses_external_data(weights) for weights in _tensors(model.graph)):
         reason = "it is empty" if empty else "it keeps weights in other files"
         raise unreadable(card, ValueError(reason))
     return model
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Yield all constants of a graph, of its nodes, and of graphs in those."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for attribute in (a for node in graph.node for a in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _tensors(inner)
 
 
 def unreadable(card: NetworkCard, error: Exception) -> WeightsError:
@@ -176,6 +187,12 @@ def _session(model: Any, card: NetworkCard, device: str) -> Run:
         )
     except Exception as error:  # onnxruntime's errors have no common kind
         raise unreadable(card, error) from error
+    wanted = "CPUExecutionProvider" if device == "cpu" else "CUDAExecutionProvider"
+    if session.get_providers()[0] != wanted:  # it falls back in silence
+        raise WeightsError(
+            f"onnxruntime did not start '{card.name}' on {device}",
+            "Look at its CUDA and cuDNN libraries, or use --device cpu",
+        )
     name = session.get_inputs()[0].name
 
     def run(pictures: Array) -> list[Array]:

@@ -16,10 +16,17 @@ from spfem_bench.errors import WeightsError
 
 
 class Check(NamedTuple):
-    """How a network's weights are found: ``state`` in a word, ``problem`` in a sentence."""
+    """How a network's weights are found.
+
+    Attributes:
+        state: in a word.
+        problem: in a sentence; empty when there is none.
+        remedy: what to type next, where it is not to fetch them.
+    """
 
     state: Literal["verified", "missing", "not pinned", "wrong hash"]
     problem: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,9 @@ class WeightsStore:
             return Check("missing", f"the weights of '{card.name}' are missing ({names})")
         for path, file in found:
             if path and not file.is_pinned:
-                return Check("not pinned", unpinned(card, path))
+                if not pinned.is_published(path, file):
+                    return Check("wrong hash", pinned.not_published(path, file))
+                return Check("not pinned", unpinned(card, path), pin_it(card))
             digest = pinned.sha256_of(path) if path else ""
             if path and digest != file.sha256:
                 return Check("wrong hash", pinned.mismatch(path, file, digest))
@@ -79,7 +88,7 @@ class WeightsStore:
                     f"the weights of '{card.name}' are missing ({file.name})", remedy(card)
                 )
             if not file.is_pinned:
-                raise WeightsError(unpinned(card, path), remedy(card))
+                raise WeightsError(unpinned(card, path), pin_it(card))
             contents.append(pinned.read_verified(path, file, remedy(card)))
         return contents
 
@@ -97,6 +106,14 @@ def is_shipped(card: NetworkCard) -> bool:
 def unpinned(card: NetworkCard, path: Path) -> str:
     """Say that nobody publishes a file's SHA-256 and that it has not been pinned here."""
     return f"the weights of '{card.name}' ({path}) are not pinned yet"
+
+
+def pin_it(card: NetworkCard) -> str:
+    """Say how to pin a network's weights that are here."""
+    return (
+        f"Type 'spfem-bench networks fetch {card.name}' to pin it (with --weights-dir where it "
+        "lies in a folder of yours)"
+    )
 
 
 def remedy(card: NetworkCard) -> str:
