@@ -53,11 +53,14 @@ class Strict(pydantic.BaseModel):
     """A frozen record that refuses keys it does not know.
 
     ``score_neutral`` lists the fields that cannot move a score; every other
-    field is part of the signature of any number it helped to make.
+    field is part of the signature of any number it helped to make. ``later``
+    lists fields that came later: absent (None), they are left out, so that
+    signatures and keys from before stay.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
     score_neutral: ClassVar[frozenset[str]] = frozenset()
+    later: ClassVar[frozenset[str]] = frozenset()
 
     def settings(self) -> dict[str, Any]:
         """Return all that can move a score, as plain JSON values."""
@@ -65,6 +68,7 @@ class Strict(pydantic.BaseModel):
             key: _plain(getattr(self, key))
             for key in type(self).model_fields
             if key not in self.score_neutral
+            and not (key in self.later and getattr(self, key) is None)
         }
 
 

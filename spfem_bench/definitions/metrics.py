@@ -249,6 +249,40 @@ def _odd(number: int) -> int:
     return number
 
 
+class SyncChain(Strict):
+    """What a clip goes through on its way to SyncNet in the field's scripts, step by step.
+
+    Each step is one of joonson's syncnet_python (``run_pipeline.py``, ``SyncNetInstance.py``);
+    the first word allowed is what is done here without a chain.
+
+    Attributes:
+        avi: whether the clip is written as an AVI by ffmpeg, with the option ``-r 25`` and an
+            MP3 track: with pictures that lose nothing (FFV1), or as MPEG-4 of quality 2. Without
+            one, 25 frames a second are chosen by their time stamps.
+        frames: whether faces are searched in, and crops cut from, decoded frames, or JPEGs of
+            quality 2 made from them.
+        crops: whether SyncNet sees crops as cut, out of the MPEG-4 video (tag XVID) that OpenCV
+            writes, or out of JPEGs made from that at ffmpeg's own choice of quality.
+        sound: from the clip, or from the AVI.
+    """
+
+    avi: Literal["none", "lossless", "mpeg4"] = "none"
+    frames: Literal["decoded", "jpeg"] = "decoded"
+    crops: Literal["as-cut", "xvid", "xvid-jpeg"] = "as-cut"
+    sound: Literal["clip", "avi"] = "clip"
+
+    @pydantic.model_validator(mode="after")
+    def _has_the_avi_it_hears(self) -> SyncChain:
+        if self.sound == "avi" and self.avi == "none":
+            raise ValueError("'sound' comes from the AVI, but 'avi' is 'none'")
+        return self
+
+    def frame_settings(self) -> dict[str, str]:
+        """Return what decides the frames that faces are searched in; nothing for the clip's own."""
+        plain = self.avi == "none" and self.frames == "decoded"
+        return {} if plain else {"avi": self.avi, "frames": self.frames}
+
+
 class SyncInput(Strict):
     """SyncNet's crop, from median-smoothed boxes (syncnet_python, ``run_pipeline.py``).
 
@@ -257,13 +291,16 @@ class SyncInput(Strict):
         scale: margin around the box, as a part of its half side.
         smoothing: frames of the median filter over box centre and size (odd).
         padding: grey value beyond the picture's edge.
+        chain: the round trips of the field's scripts; none of them when absent.
     """
 
+    later: ClassVar[frozenset[str]] = frozenset({"chain"})
     crop: Literal["syncnet"]
     size: int = pydantic.Field(gt=0)
     scale: float = pydantic.Field(ge=0)
     smoothing: Annotated[int, pydantic.AfterValidator(_odd)] = pydantic.Field(gt=0)
     padding: int = pydantic.Field(ge=0, le=255)
+    chain: SyncChain | None = None
 
 
 NetworkInput = Annotated[

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from itertools import groupby, islice
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -24,6 +25,7 @@ from spfem_bench.definitions.metrics import (
     NetworkCard,
     ProfileCard,
     Role,
+    SyncChain,
     SyncInput,
 )
 from spfem_bench.errors import ClipError
@@ -33,6 +35,7 @@ from spfem_bench.faces.track import Face, FaceTrack, follow
 from spfem_bench.features.features import Features
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import audio, ffmpeg, video
+from spfem_bench.media.chain import CropVideo, carried
 from spfem_bench.media.video import Frame
 from spfem_bench.networks import syncnet
 from spfem_bench.networks.load import BatchFunction, load_network
@@ -170,6 +173,12 @@ class Extractor:
             "device": self.device.partition(":")[0],
         }
 
+    @cached_property
+    def chain(self) -> SyncChain | None:
+        """The round trips between a clip and the sync network; None when there are none."""
+        contract = self.profile.network("sync").input
+        return contract.chain if isinstance(contract, SyncInput) else None
+
     def load(self, clip: Clip, role: Role) -> Features | None:
         """Return stored features, or None."""
         arrays = self.store.get(self.key(clip, role))
@@ -191,7 +200,11 @@ class Extractor:
         for clip, roles in wants.items():
             bare = replace(clip, edit=None)
             try:
-                needed = any(not self.store.has(self.key(clip, role)) for role in roles)
+                needed = any(
+                    not self.store.has(self.key(clip, role))
+                    for role in roles
+                    if role != "sync" or self.chain is None  # its faces are another video's
+                )
                 if needed and not self.store.has(self.key(bare, None)):
                     yield bare
             except ClipError:
@@ -399,27 +412,50 @@ class _OpenClip:
         self.roles = roles
         self.outputs: dict[Role, _Outputs] = {}
         self.sound = _Outputs()
-        self.track = FaceTrack()
+        self.tracks: dict[Role, FaceTrack] = {}
 
     def read(self) -> None:
         """Send the clip's frames and sound through the networks; note what fails."""
-        x, roles = self.extractor, self.roles
+        chain = self.extractor.chain
+        if "sync" not in self.roles or chain is None:
+            self._read(self.roles, self.clip, self.clip, self.track_key)
+            return
+        self._read(self.roles - {"sync"}, self.clip, self.clip, self.track_key)
+        steps = chain.frame_settings()
+        key = {**self.track_key, **({"chain": steps} if steps else {})}
+        try:
+            with carried(replace(self.clip, edit=None), chain) as way:
+                seen = replace(way.seen, edit=self.clip.edit)
+                self._read({"sync"}, seen, way.heard, key, way.folder)
+        except ClipError as error:
+            self._fail("sync", error)
+
+    def _read(
+        self,
+        roles: set[Role],
+        seen: Clip,
+        heard: Clip,
+        track_key: Mapping[str, Any],
+        folder: Path | None = None,
+    ) -> None:
+        """Send frames and sound through networks that see and hear the same."""
+        x = self.extractor
         consumers: dict[Role, _Consumer] = {}
-        samples = None
+        track, samples = FaceTrack(), None
         if "sync" in roles:
             try:
-                samples = edits.sound(audio.samples(replace(self.clip, edit=None)), self.clip)
+                samples = edits.sound(audio.samples(replace(heard, edit=None)), self.clip)
             except ClipError as error:
                 self.failures[self.clip, "sync"] = error
                 roles = roles - {"sync"}
         if not roles:
             return
+        self.tracks |= dict.fromkeys(roles, track)
         try:
             for role in sorted(roles):
-                consumers[role] = _consumer(x, role, self.outputs.setdefault(role, _Outputs()))
-            for index, (picture, face) in enumerate(
-                x.tracked_frames(self.clip, self.track, self.track_key)
-            ):
+                outputs = self.outputs.setdefault(role, _Outputs())
+                consumers[role] = _consumer(x, role, outputs, folder)
+            for index, (picture, face) in enumerate(x.tracked_frames(seen, track, track_key)):
                 if face is not None or x.faces == "aligned":
                     for consumer in consumers.values():
                         consumer.push(index, picture, face)
@@ -427,12 +463,15 @@ class _OpenClip:
             for consumer in consumers.values():
                 consumer.finish()
             if x.faces == "detect":
-                self.track.check(self.clip, x.profile.follow())
+                track.check(self.clip, x.profile.follow())
             if samples is not None:
-                self._read_sound(samples)
+                self._read_sound(samples, len(track.faces))
         except (ClipError, ValueError) as error:
             # ValueError: frames and stored track differ in number, the file has just changed.
             problem = error if isinstance(error, ClipError) else ClipError(f"{self.clip}: {error}")
+            if seen.path != self.clip.path:  # the user knows the clip, not what became of it
+                said = problem.problem.replace(str(seen), str(self.clip))
+                problem = ClipError(said, problem.remedy)
             for role in roles:
                 self._fail(role, problem)
 
@@ -440,8 +479,8 @@ class _OpenClip:
         self.failures[self.clip, role] = error
         self.outputs.pop(role, None)
 
-    def _read_sound(self, samples: npt.NDArray[np.int16]) -> None:
-        n_frames, seconds = len(self.track.faces), len(samples) / audio.SAMPLE_RATE
+    def _read_sound(self, samples: npt.NDArray[np.int16], n_frames: int) -> None:
+        seconds = len(samples) / audio.SAMPLE_RATE
         count = min(n_frames, len(samples) // audio.SAMPLES_PER_FRAME) - syncnet.WINDOW
         problem = ""
         if count < 1:
@@ -461,15 +500,15 @@ class _OpenClip:
         for role, outputs in list(self.outputs.items()):
             if outputs.waiting or (role == "sync" and self.sound.waiting):
                 continue
-            n_frames = len(self.track.faces)
+            track = self.tracks[role]
             arrays, frames = outputs.arrays(), np.array(outputs.frames, np.int64)
             if role == "sync":
                 spoken = self.sound.arrays()
                 kept = int(np.searchsorted(frames, len(self.sound.frames)))  # the last lack sound
                 arrays = {**{k: v[:kept] for k, v in arrays.items()}, **spoken}
                 frames = frames[:kept]
-            between = sum(f is not None for f in self.track.faces) - sum(self.track.detected)
-            features = Features(arrays, frames, n_frames, between)
+            between = sum(f is not None for f in track.faces) - sum(track.detected)
+            features = Features(arrays, frames, len(track.faces), between)
             self.extractor.store.put(self.keys[role], features.to_arrays())
             del self.outputs[role]
         return not self.outputs
@@ -481,10 +520,10 @@ class _Consumer(Protocol):
     def finish(self) -> None: ...
 
 
-def _consumer(x: Extractor, role: Role, outputs: _Outputs) -> _Consumer:
+def _consumer(x: Extractor, role: Role, outputs: _Outputs, folder: Path | None) -> _Consumer:
     card = x.profile.network(role)
     if isinstance(card.input, SyncInput):
-        return _SyncConsumer(x, card.input, outputs)
+        return _SyncConsumer(x, card.input, outputs, folder)
     return _FaceConsumer(x.batcher(role, "crops"), card, outputs)
 
 
@@ -510,9 +549,18 @@ class _FaceConsumer:
 
 
 class _SyncConsumer:
-    """Runs of frames for SyncNet's lip tower."""
+    """Runs of frames for SyncNet's lip tower.
 
-    def __init__(self, x: Extractor, settings: SyncInput, outputs: _Outputs) -> None:
+    Args:
+        folder: for the crops' video, where the card has a chain.
+    """
+
+    def __init__(
+        self, x: Extractor, settings: SyncInput, outputs: _Outputs, folder: Path | None
+    ) -> None:
+        self.folder = folder
+        self.crops = settings.chain.crops if settings.chain else "as-cut"
+        self.video: CropVideo | None = None
         self.batcher = x.batcher("sync", "frames")
         self.cropper = crop.SyncCropper(settings)
         self.size = settings.size
@@ -521,10 +569,26 @@ class _SyncConsumer:
 
     def push(self, index: int, picture: Frame, face: Face | None) -> None:
         if face is None:  # aligned input: the frame is the crop
-            self._take(index, crop.resize(picture, self.size))
+            self._film(index, crop.resize(picture, self.size))
             return
         for number, cut in self.cropper.push(index, picture, face):
-            self._take(number, cut)
+            self._film(number, cut)
+
+    def _film(self, index: int, cut: Frame) -> None:
+        if self.crops == "as-cut" or self.folder is None:
+            self._take(index, cut)
+            return
+        if self.video and index != self.video.indices[-1] + 1:
+            self._develop()
+        if self.video is None:
+            self.video = CropVideo(self.folder, self.crops, index, self.size)
+        self.video.add(index, cut)
+
+    def _develop(self) -> None:
+        if self.video:
+            for number, cut in self.video.read():
+                self._take(number, cut)
+        self.video = None
 
     def _take(self, index: int, cut: Frame) -> None:
         if self.run and index != self.run[-1][0] + 1:
@@ -545,6 +609,7 @@ class _SyncConsumer:
     def finish(self) -> None:
         """End a track: the crops held back by the smoothing come out."""
         for number, cut in self.cropper.finish():
-            self._take(number, cut)
+            self._film(number, cut)
+        self._develop()
         self._send()
         self.run.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,19 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
     """
     if clip.edit is not None:
         raise ValueError(f"{clip}: sound is read without the edit, which is applied to it")
+    heard, path = stream(clip)
+    output = heard.output("pipe:", format="s16le", ac=1, ar=SAMPLE_RATE)
+    with ffmpeg.decoding(output, path) as pipe:
+        content = pipe.read()
+    return np.frombuffer(content[: len(content) // 2 * 2], np.int16)
+
+
+def stream(clip: Clip) -> tuple[Any, Path]:
+    """Return an ffmpeg-python stream of a clip's sound in its span, and the file it is read from.
+
+    Raises:
+        ClipError: no sound.
+    """
     path = clip.audio or (None if clip.path.is_dir() else clip.path)
     if path is None:
         raise ClipError(
@@ -41,14 +55,11 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
         )
     if not ffmpeg.probe(path).has_audio:
         raise ClipError(f"{path}: has no sound", _mux_hint(path))
-    stream = ffmpeg.local_input(path).audio.filter("aresample", **{"async": 1, "first_pts": 0})
+    heard = ffmpeg.local_input(path).audio.filter("aresample", **{"async": 1, "first_pts": 0})
     if clip.span:
         first, last = (n / FRAME_RATE for n in span_frames(clip.span))  # as the picture is cut
-        stream = stream.filter("atrim", start=first, end=last)
-    output = stream.output("pipe:", format="s16le", ac=1, ar=SAMPLE_RATE)
-    with ffmpeg.decoding(output, path) as pipe:
-        content = pipe.read()
-    return np.frombuffer(content[: len(content) // 2 * 2], np.int16)
+        heard = heard.filter("atrim", start=first, end=last)
+    return heard, path
 
 
 def _mux_hint(path: Path) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,30 @@ def frames(clip: Clip) -> Iterator[Frame]:
         ClipError: unreadable, damaged, without video, or the crop does not fit.
         ValueError: the clip has an edit, which acts only after faces are found.
     """
+    stream, stdin = cropped(clip)
+    stream = timed(stream, clip)
+    stream = stream.filter("scale", flags=SCALER)
+    # Every PPM picture carries its own size: no need to know it beforehand.
+    output = stream.output("pipe:", format="image2pipe", vcodec="ppm", pix_fmt="rgb24")
+    count = 0
+    with ffmpeg.decoding(output, clip.path, stdin) as pipe:
+        while (picture := _read_ppm(pipe)) is not None:
+            count += 1
+            yield picture
+    if count == 0:
+        raise ClipError(f"{clip}: holds no frame", "Write the clip again, or mend its t=start,end")
+
+
+def cropped(clip: Clip) -> tuple[Any, Iterator[bytes] | None]:
+    """Return an ffmpeg-python stream of a clip's pictures, cropped, at the rate they have.
+
+    Returns:
+        the stream, and what has to be fed to it if it reads ``pipe:0``.
+
+    Raises:
+        ClipError: unreadable, without video, or the crop does not fit.
+        ValueError: the clip has an edit.
+    """
     import ffmpeg as graph
 
     if clip.edit is not None:
@@ -75,21 +99,17 @@ def frames(clip: Clip) -> Iterator[Frame]:
     if clip.crop:
         c = clip.crop
         stream = stream.filter("crop", c.width, c.height, c.x, c.y, exact=1)
+    return stream, stdin
+
+
+def timed(stream: Any, clip: Clip) -> Any:
+    """Choose 25 frames a second by their time stamps, and of them those in the clip's span."""
     stream = stream.filter("fps", FRAME_RATE, start_time=0)
     if clip.span:
         first, last = span_frames(clip.span)
         stream = stream.filter("trim", start_frame=first, end_frame=last)
         stream = stream.filter("setpts", "PTS-STARTPTS")
-    stream = stream.filter("scale", flags=SCALER)
-    # Every PPM picture carries its own size: no need to know it beforehand.
-    output = stream.output("pipe:", format="image2pipe", vcodec="ppm", pix_fmt="rgb24")
-    count = 0
-    with ffmpeg.decoding(output, clip.path, stdin) as pipe:
-        while (picture := _read_ppm(pipe)) is not None:
-            count += 1
-            yield picture
-    if count == 0:
-        raise ClipError(f"{clip}: holds no frame", "Write the clip again, or mend its t=start,end")
+    return stream
 
 
 def span_frames(span: Span) -> tuple[int, int]:
