@@ -116,7 +116,7 @@ class Supervision(Strict):
     trained: bool = True
     adaptive: bool = True
     where: tuple[Where, ...] = pydantic.Field(default=("renders", "frames"), min_length=1)
-    renders: Weight = 0.1
+    renders: Weight = 0.03
     frames: Weight = 0.1
     batch: Count = 2
 

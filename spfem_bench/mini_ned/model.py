@@ -29,6 +29,9 @@ from spfem_bench.mini_ned.learn import cover, estimate, pictures
 from spfem_bench.mini_ned.morphable import Face, Morphable
 from spfem_bench.mini_ned.networks import Estimator, Manipulator, Renderer
 
+VERSION = 1
+"""Of the way from weights to frames: raised when the same weights would make other frames."""
+
 SIDE = 128
 """Of the frames that it takes and makes, in pixels."""
 
@@ -141,8 +144,8 @@ def model_path(name: str) -> Path:
 
 
 def identity(path: Path) -> str:
-    """Return what decides a model's outputs: the hashes of both files' weights."""
-    return f"{read_record(path).sha256} {read_record(path.with_name(SHARED)).sha256}"
+    """Return what decides a model's outputs: this code's version, the hashes of both files."""
+    return f"{VERSION} {read_record(path).sha256} {read_record(path.with_name(SHARED)).sha256}"
 
 
 class MiniNed(NamedTuple):

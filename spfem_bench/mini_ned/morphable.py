@@ -233,7 +233,6 @@ class Morphable(nn.Module):
         camera: float32 (3,): half face width, and the middle's x and y, in frame sides.
     """
 
-    _every: Tensor
     _face: Tensor
     mean: Tensor
     shapes: Tensor
@@ -252,8 +251,6 @@ class Morphable(nn.Module):
         for layer in self.layers:
             weights = torch.from_numpy(layer.weights).float()
             self.register_buffer(f"_{layer.name}", weights, persistent=False)
-        follow = torch.from_numpy(_dots(*CONTOURS)).float()
-        self.register_buffer("_every", follow, persistent=False)
 
     @classmethod
     def fit(cls, takes: Sequence[tuple[Take, int]]) -> Morphable:
@@ -314,22 +311,25 @@ class Morphable(nn.Module):
         points, looks = self.points(face)
         lead = points.shape[:-2]
         points, looks = points.flatten(0, -3), looks.flatten(0, -2)
-        picture = points.new_full((len(points), 3, size, size), 0.45)
-        opened = (self.gap(face).reshape(-1) / 0.06).clamp(0, 1)
         covers: dict[str, Tensor] = {}
         for layer in self.layers:
             dots = getattr(self, f"_{layer.name}") @ points
             cover = self._cover(dots, layer.spread, size)
-            covers[layer.name] = cover
             if layer.name == "mouth":  # dots are not smaller than their spread, a mouth may be
-                covers[layer.name] = cover = cover * opened[:, None, None]
+                cover = cover * (self.gap(face).reshape(-1, 1, 1) / 0.06).clamp(0, 1)
             if layer.within:
                 cover = cover * covers[layer.within]
             if layer.strength:
                 strength = layer.strength[0] + looks @ looks.new_tensor(layer.strength[1:])
                 cover = cover * strength.clamp(0, 1)[:, None, None]
-            colour = points.new_tensor(layer.colour)[:, None, None]
-            picture = picture + (colour - picture) * cover[:, None]
+            covers[layer.name] = cover
+        # What is seen of each layer, from the top one down, and of the backdrop.
+        free, seen = points.new_ones(len(points), size, size), []
+        for layer in reversed(self.layers):
+            seen.append(free * covers[layer.name])
+            free = free - seen[-1]
+        colours = points.new_tensor([*(k.colour for k in reversed(self.layers)), (0.45,) * 3])
+        picture = colours.T @ torch.stack([*seen, free], 1).flatten(2)
         return picture.reshape(*lead, 3, size, size)
 
     def mask(self, face: Face, size: int) -> Tensor:
@@ -344,7 +344,7 @@ class Morphable(nn.Module):
         return self._cover(dots, 0.05, size)
 
     def _cover(self, dots: Tensor, spread: float, size: int) -> Tensor:
-        density = _splat(dots, None, spread * float(self.camera[0]), size)
+        density = _splat(dots, spread * self.camera[0], size)[:, 0]
         return 1 - (-2.5 * density).exp()
 
     def flow(self, target: Face, reference: Face, size: int) -> Tensor:
@@ -357,26 +357,26 @@ class Morphable(nn.Module):
         """
         to, _ = self.points(target)
         since, _ = self.points(reference)
-        dots, moved = self._every @ to, self._every @ (since - to)
-        spread = 0.16 * float(self.camera[0])
-        weight = _splat(dots, None, spread, size) + 0.02
-        shift = torch.stack([_splat(dots, moved[..., k], spread, size) for k in (0, 1)], -1)
+        moved = torch.cat([torch.ones_like(to[..., :1]), since - to], -1)
+        spread = 0.16 * self.camera[0]
+        splat = _splat(to, spread, size, moved.transpose(1, 2))
+        shift = (splat[:, 1:] / (splat[:, :1] + 0.01)).permute(0, 2, 3, 1)
         axis = (torch.arange(size, device=to.device, dtype=to.dtype) + 0.5) / size
         y, x = torch.meshgrid(axis, axis, indexing="ij")
-        return (torch.stack([x, y], -1) + shift / weight[..., None]) * 2 - 1
+        return (torch.stack([x, y], -1) + shift) * 2 - 1
 
 
-def _splat(dots: Tensor, weights: Tensor | None, spread: float, size: int) -> Tensor:
-    """Sum Gaussians of height 1 at dots (B, N, 2): (B, size, size).
+def _splat(dots: Tensor, spread: Tensor, size: int, weights: Tensor | None = None) -> Tensor:
+    """Sum Gaussians at dots (B, N, 2), with heights (B, K, N) or 1: (B, K, size, size).
 
     A Gaussian is a product of one in x and one in y, so that the sum is a matrix product.
     """
     axis = (torch.arange(size, device=dots.device, dtype=dots.dtype) + 0.5) / size
     near = (-((dots[..., None] - axis) ** 2) / (2 * spread**2)).exp()
-    x, y = near.unbind(-2)
+    x, y = (k[:, None] for k in near.unbind(-2))
     if weights is not None:
         x = x * weights[..., None]
-    return y.transpose(1, 2) @ x
+    return y.transpose(2, 3) @ x
 
 
 def training_faces(world: World, count: int, seed: int) -> list[tuple[Take, int]]:
