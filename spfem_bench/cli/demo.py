@@ -181,3 +181,76 @@ def _in_short(quality: dict[str, Any]) -> str:
         elif isinstance(value, dict):
             words.append(f"{key} " + " ".join(f"{k}:{v:.3g}" for k, v in value.items()))
     return "; ".join(words)
+
+
+@demo.command("train-ned")
+@click.option(
+    "--config",
+    "configs",
+    multiple=True,
+    required=True,
+    help="A shipped configuration's name, or a TOML file; may be given several times.",
+)
+@click.option(
+    "--seed",
+    "seeds",
+    multiple=True,
+    type=click.IntRange(0, 2**32 - 1),
+    help="Instead of the configuration's; may be given several times.",
+)
+@click.option("--output", type=options.FOLDER, required=True, help="Folder for the files.")
+@click.option("--device", default="cpu", show_default=True, help="Where it learns: cpu, cuda.")
+@options.drawing_workers
+@options.weights_dir
+@options.quiet
+def train_ned(
+    configs: tuple[str, ...],
+    seeds: tuple[int, ...],
+    output: Path,
+    device: str,
+    workers: int,
+    weights_dir: Path | None,
+    quiet: bool,
+) -> None:
+    """Train mini-NED, the demo's own model, with or without STCCL.
+
+    Writes for each configuration and seed OUTPUT/NAME.safetensors and its
+    record NAME.json; with --seed, NAME ends in -seed1 and so on. All share
+    OUTPUT/face.safetensors, which the first one learns. Models that are there
+    are left alone, so that an interrupted series goes on.
+
+    \b
+    One model as it is shipped, and the rows of a table over three seeds:
+      spfem-bench demo train-ned --config ned --output models
+      spfem-bench demo train-ned --config ned --config stccl-vd-ned
+        --seed 1 --seed 2 --seed 3 --output models
+    """  # noqa: D301
+    from spfem_bench.demo.training.run import Watcher
+    from spfem_bench.mini_ned.config import read_config
+    from spfem_bench.mini_ned.model import read_record
+    from spfem_bench.mini_ned.train import train as run
+    from spfem_bench.networks.weights import WeightsStore
+
+    options.check_device(device)
+    weights = WeightsStore.locate(weights_dir)
+    wanted = {
+        Path(name).stem + (f"-seed{seed}" if seeds else ""): (name, seed)
+        for name in configs
+        for seed in seeds or (None,)
+    }
+    chosen = {}
+    for name, (config, seed) in wanted.items():
+        chosen[name] = read_config(config)
+        if seed is not None:
+            chosen[name] = chosen[name].model_copy(update={"seed": seed})
+    for name, how in chosen.items():
+        path = output / f"{name}.json"
+        if path.is_file() and read_record(path).config == how.model_dump(mode="json"):
+            click.echo(f"{path.with_suffix('.safetensors')}: there already")
+            continue
+        bars = options.Phases()
+        watcher = Watcher() if quiet else Watcher(bars.begin, bars.part)
+        trained = run(
+            how, output, name, weights=weights, device=device, workers=workers, watcher=watcher
+        )
+        click.echo(f"{trained.weights}: {trained.record.bytes / 1e6:.2f} MB")

@@ -52,6 +52,8 @@ class Item:
         output_name: the file name expected from a user's own method.
         faded: address of the real performance, its ``{intensity}`` still to be filled in;
             empty when there are no such clips.
+        generated: address of what a model makes of it, its ``{model}`` still to be filled in;
+            empty when none does.
     """
 
     id: str
@@ -63,6 +65,11 @@ class Item:
     faded: str = ""
     row: Mapping[str, str] = field(default_factory=dict, hash=False)
     more_real: tuple[Clip, ...] = ()
+    generated: str = ""
+
+    def made_by(self, model: str) -> Clip:
+        """Return what a model of the demo makes of the item."""
+        return Clip.parse(self.generated.replace("{model}", model))
 
     def at_intensity(self, level: float) -> Clip:
         """Return the real performance with less emotion, at an intensity from 0 to 1."""
@@ -99,13 +106,15 @@ class ProtocolCard(Card):
         published: the published rows to show beside the protocol's own.
         faded: for clips that exist in graded intensities: a clip address in which
             ``{intensity}`` stands for ``0.00`` to ``1.00``.
+        generated: for worlds, of which models make clips on the spot (see
+            ``spfem_bench.mini_ned.clips``): a clip address in which ``{model}`` stands for one.
         shows: what may be concluded from scores on it.
         hides: what may not.
     """
 
     score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
         "outputs", "output_name", "published", "not_applicable", "metrics", "items", "citation",
-        "faded", "profile", "on_request", "shows", "hides",
+        "faded", "generated", "profile", "on_request", "shows", "hides",
     }  # fmt: skip
     version: int = pydantic.Field(gt=0)
     setting: Literal["inter-id", "cross-id"]
@@ -122,6 +131,7 @@ class ProtocolCard(Card):
     output_name: str = "{id}.mp4"
     published: PublishedRows | None = None
     faded: str = ""
+    generated: str = ""
     shows: str = ""
     hides: str = ""
     citation: str = ""
@@ -135,6 +145,13 @@ class ProtocolCard(Card):
             if role != "real" and not isinstance(address, str):
                 raise ValueError(f"only 'real' may be several clips, '{role}' is one")
         return clips
+
+    @pydantic.field_validator("generated")
+    @classmethod
+    def _has_a_model(cls, template: str) -> str:
+        if template and "{model}" not in template:
+            raise ValueError("must hold {model}, which is filled in with a model's name")
+        return template
 
     @pydantic.field_validator("faded")
     @classmethod
@@ -313,6 +330,9 @@ def _item(card: ProtocolCard, row: Mapping[str, str]) -> Item:
     faded = fill(card.faded, {**row, "intensity": "{intensity}"})
     if faded:
         Clip.parse(faded.replace("{intensity}", "0.00")).within(Path())
+    generated = fill(card.generated, {**row, "model": "{model}"})
+    if generated:
+        Clip.parse(generated.replace("{model}", "model")).within(Path())
     return Item(
         id=row["id"],
         speaker=row["speaker"],
@@ -323,6 +343,7 @@ def _item(card: ProtocolCard, row: Mapping[str, str]) -> Item:
         faded=faded,
         row=row,
         more_real=() if isinstance(real, str) else tuple(map(clip, real[1:])),
+        generated=generated,
     )
 
 

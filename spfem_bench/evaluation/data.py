@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -73,25 +74,28 @@ class DataFolders:
         return world, (self.renders or self.cache) / card.name / world.name
 
     def lacking(self, card: DatasetCard, names: Iterable[str]) -> list[str]:
-        """Return those clips of a world that have to be rendered first; of pinned files none."""
+        """Return what has to be rendered or generated first, of a world; of pinned files none."""
         if card.world is None:
             return []
-        from spfem_bench.demo.clips import rendered
+        from spfem_bench.mini_ned.clips import lacking
 
         world, folder = self.rendered(card)
-        return [name for name in dict.fromkeys(names) if rendered(world, folder, name) is None]
+        return lacking(world, folder, list(names))
 
     def render(self, card: DatasetCard, names: list[str], done: Callable[[], None]) -> None:
-        """Render clips of a world; *done* is called after each.
+        """Render takes of a world, then what models make of them; *done* is called after each.
 
         Raises:
             StorageError: the cache cannot be written.
-            SpfemBenchError: a name asks for no take.
+            SpfemBenchError: a name asks for no take, or a model's weights are missing or wrong.
         """
         from spfem_bench.demo.clips import render_all
+        from spfem_bench.mini_ned.clips import make_all, wanted
 
         world, folder = self.rendered(card)
-        render_all(world, folder, names, done=done)
+        render_all(world, folder, [n for n in names if not wanted(n)], done=done)
+        if made := [n for n in names if wanted(n)]:
+            make_all(world, folder, made, workers=os.cpu_count() or 1, done=done)
 
     def verified(self, card: DatasetCard, name: str) -> Path:
         """Return a clip's path after checking its hash.
@@ -100,9 +104,9 @@ class DataFolders:
             ClipError: the file is not listed, missing, or not the pinned one.
         """
         if card.world:
-            from spfem_bench.demo.clips import rendered
+            from spfem_bench.mini_ned.clips import present
 
-            whole = rendered(*self.rendered(card), name)
+            whole = present(*self.rendered(card), name)
             if whole is None:
                 raise MissingClipError(f"{card.name}/{name}: not rendered", "Run the command again")
             return whole

@@ -248,6 +248,8 @@ def make_plan(
         outputs = {p.item: p for p in placed}
     elif card.control:
         outputs = control_outputs(card, protocol)
+    elif videos is None and card.name in made_here(protocol):
+        outputs = {i.id: i.made_by(card.name) for i in protocol.items}
     else:
         outputs = {i.id: videos or i.outputs[card.name] for i in protocol.items}
     wanted = _metrics(metrics, protocol)
@@ -268,6 +270,15 @@ def make_plan(
     )  # fmt: skip
 
 
+def made_here(protocol: Protocol) -> list[str]:
+    """Return the models that make a protocol's clips on the spot."""
+    if not protocol.card.generated:
+        return []
+    from spfem_bench.mini_ned.config import models
+
+    return [name for name in models() if name not in protocol.card.outputs]
+
+
 def _method(name: str, protocol: Protocol, videos: Videos | None) -> MethodCard:
     if videos is not None:
         if not videos.folder.is_dir():
@@ -285,21 +296,24 @@ def _method(name: str, protocol: Protocol, videos: Videos | None) -> MethodCard:
             card = method_card(name)
         except UnknownNameError:
             return MethodCard(name=name, title=name, label=name, path=Path(name))
-        if card.kind == "control" or card.name in protocol.card.outputs:
+        if card.kind == "control" or card.name in (*protocol.card.outputs, *made_here(protocol)):
             raise UnknownNameError(
                 f"'{name}' already has clips in '{protocol.name}', which yours would be taken for",
                 f"Give yours another name, for example --method my-{card.name}",
             )
         return card
-    here = ", ".join([*protocol.card.outputs, *(c.name for c in controls(protocol))])
+    made = made_here(protocol)
+    here = ", ".join([*protocol.card.outputs, *made, *(c.name for c in controls(protocol))])
     try:
         card = method_card(name)
     except UnknownNameError as error:
+        if name in made:
+            return MethodCard(name=name, title=name, label=name, path=Path(name))
         raise UnknownNameError(
             error.problem,
             f"{error.remedy}. To score your own clips, add --videos DIR",
         ) from None
-    if card.control is None and card.name not in protocol.card.outputs:
+    if card.control is None and card.name not in (*protocol.card.outputs, *made):
         elsewhere = [n for n in names(Kind.PROTOCOL) if card.name in read(n).card.outputs]
         clips = f"The authors' are in --protocol {elsewhere[0]}. " if elsewhere else ""
         raise UnknownNameError(
