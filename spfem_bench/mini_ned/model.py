@@ -87,7 +87,7 @@ def read(path: Path, networks: Mapping[str, nn.Module]) -> ModelRecord:
     """
     record = read_record(path)
     file = path.with_suffix(".safetensors")
-    again = "Take both files from one training, or train with 'spfem-bench demo ned'"
+    again = "Take both files from one training, or train with 'spfem-bench demo train-ned'"
     if not file.is_file():
         raise WeightsError(f"{file} is absent", again)
     content = file.read_bytes()
