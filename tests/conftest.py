@@ -184,27 +184,29 @@ def ravdess_tree(demo_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return trees.ravdess(tmp_path_factory.mktemp("ravdess"), acted)
 
 
+def _run(*arguments: str | Path) -> Outcome:
+    """Run the command line in this process."""
+    from click.testing import CliRunner
+
+    from spfem_bench.cli.main import main
+
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Outcome(result.exit_code, result.stdout, result.stderr)
+
+
 @pytest.fixture
 def bench(
     tmp_path: Path, demo_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Outcome]:
     """Run the command line in this process, in an empty folder with data sets of its own."""
-    from click.testing import CliRunner
-
-    from spfem_bench.cli.main import main
-
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("SPFEM_BENCH_CACHE", str(demo_cache))
     monkeypatch.setenv("SPFEM_BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str | Path) -> Outcome:
-        result = CliRunner().invoke(main, [str(a) for a in arguments])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return Outcome(result.exit_code, result.stdout, result.stderr)
-
-    return run
+    return _run
 
 
 @pytest.fixture
@@ -212,18 +214,8 @@ def spfem_bench(
     world: World, tmp_path: Path, common_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Outcome]:
     """Run the command line in this process, in the small benchmark, in an empty folder."""
-    from click.testing import CliRunner
-
-    from spfem_bench.cli.main import main
-
     for name, value in world.environment(common_cache).items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str | Path) -> Outcome:
-        result = CliRunner().invoke(main, [str(a) for a in arguments])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return Outcome(result.exit_code, result.stdout, result.stderr)
-
-    return run
+    return _run

@@ -182,6 +182,24 @@ def _read(model: type[Card], path: Path) -> Any:
 ModelType = TypeVar("ModelType", bound=pydantic.BaseModel)
 
 
+def read_toml(model: type[ModelType], path: Path, remedy: str) -> ModelType:
+    """Read a user's TOML file that is no card.
+
+    Args:
+        model: what it must be.
+        path: the file.
+        remedy: what to do where it cannot be read.
+
+    Raises:
+        CardError: unreadable, not TOML, or it has a wrong, unknown or missing key.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CardError(f"{path}: {error.strerror}", remedy) from error
+    return validate(model, parse(content, path), str(path))
+
+
 def validate(model: type[ModelType], content: Mapping[str, Any], where: str) -> ModelType:
     """Build *model* from plain values, with errors in the words of the card's author.
 

@@ -146,18 +146,15 @@ class ProtocolCard(Card):
                 raise ValueError(f"only 'real' may be several clips, '{role}' is one")
         return clips
 
-    @pydantic.field_validator("generated")
+    @pydantic.field_validator("generated", "faded")
     @classmethod
-    def _has_a_model(cls, template: str) -> str:
-        if template and "{model}" not in template:
-            raise ValueError("must hold {model}, which is filled in with a model's name")
-        return template
-
-    @pydantic.field_validator("faded")
-    @classmethod
-    def _has_an_intensity(cls, template: str) -> str:
-        if template and "{intensity}" not in template:
-            raise ValueError("must hold {intensity}, which is filled in as 0.00 to 1.00")
+    def _has_what_is_filled_in(cls, template: str, info: pydantic.ValidationInfo) -> str:
+        sign, words = {
+            "generated": ("{model}", "with a model's name"),
+            "faded": ("{intensity}", "as 0.00 to 1.00"),
+        }[str(info.field_name)]
+        if template and sign not in template:
+            raise ValueError(f"must hold {sign}, which is filled in {words}")
         return template
 
 

@@ -10,9 +10,9 @@ from typing import Annotated
 
 import pydantic
 
-from spfem_bench.definitions.cards import Strict, parse, validate
+from spfem_bench.definitions.cards import Strict, read_toml
 from spfem_bench.definitions.clips import inside
-from spfem_bench.errors import CardError, unknown_name
+from spfem_bench.errors import unknown_name
 
 Templates = Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
 
@@ -97,11 +97,7 @@ def read_mapping(path: Path) -> LayoutMapping:
     Raises:
         CardError: it is absent, no TOML, or has a key that a mapping does not have.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CardError(f"{path}: {error.strerror}", "Give a TOML file") from None
-    return validate(LayoutMapping, parse(content, path), str(path))
+    return read_toml(LayoutMapping, path, "Give a TOML file")
 
 
 def candidates(

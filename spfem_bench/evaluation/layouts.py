@@ -91,8 +91,10 @@ def place(
             if clip.path.is_dir():
                 clip = replace(clip, frame_rate=rate)
             sharing = takers[names[0]]
-            own = any(names[0] in _matches(folder, p) for p in _named(layout, item, protocol))
-            if len(sharing) > 1 or (layout.joined and not own):
+            if len(sharing) > 1 or (
+                layout.joined
+                and not any(names[0] in _matches(folder, p) for p in _named(layout, item, protocol))
+            ):
                 if names[0] not in parts:
                     parts[names[0]] = _parts(layout, clip, sharing, source_of)
                 part = parts[names[0]]

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from spfem_bench.definitions.cards import Strict, builtin_folder, card_folders, parse, validate
+from spfem_bench.definitions.cards import Strict, builtin_folder, card_folders, read_toml
 from spfem_bench.errors import CardError, unknown_name
 from spfem_bench.stccl.metric import Form
 
@@ -183,10 +183,4 @@ def read_config(name: str | Path) -> MiniNedConfig:
         if str(name) not in config_names():
             raise unknown_name("configuration", str(name), config_names())
         path = builtin_folder() / FOLDER / f"{name}.toml"
-    try:
-        content = parse(path.read_bytes(), path)
-    except OSError as error:
-        raise CardError(
-            f"{path}: {error.strerror}", f"Allowed: {', '.join(config_names())}, or a .toml"
-        ) from error
-    return validate(MiniNedConfig, content, str(path))
+    return read_toml(MiniNedConfig, path, f"Allowed: {', '.join(config_names())}, or a .toml")

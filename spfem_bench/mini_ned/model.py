@@ -7,8 +7,6 @@ morphable model and the estimator, ``face.safetensors`` with its own record.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,17 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import pydantic
 import torch
-from safetensors.torch import load as read_tensors
-from safetensors.torch import save as tensors_as_bytes
 from torch import nn
 
-from spfem_bench.definitions.cards import Strict, validate
-from spfem_bench.errors import CardError, ClipError, WeightsError, unknown_name
-from spfem_bench.files import write_atomically
+from spfem_bench.definitions.cards import Strict
+from spfem_bench.errors import ClipError, WeightsError, unknown_name
 from spfem_bench.mini_ned.config import SHARED, models
 from spfem_bench.mini_ned.learn import cover, estimate, pictures
 from spfem_bench.mini_ned.morphable import Face, Morphable
 from spfem_bench.mini_ned.networks import Estimator, Manipulator, Renderer
+from spfem_bench.networks import recorded
 
 VERSION = 1
 """Of the way from weights to frames: raised when the same weights would make other frames."""
@@ -67,15 +63,7 @@ def write(path: Path, networks: Mapping[str, nn.Module], record: Mapping[str, An
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
     """
-    state = nn.ModuleDict(networks).state_dict()
-    content = tensors_as_bytes({k: v.detach().cpu().contiguous() for k, v in state.items()})
-    digest = hashlib.sha256(content).hexdigest()
-    full = validate(ModelRecord, {**record, "sha256": digest, "bytes": len(content)}, str(path))
-    path.with_suffix(".json").unlink(missing_ok=True)  # it speaks of other weights
-    write_atomically(path.with_suffix(".safetensors"), content)
-    text = json.dumps(full.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
-    write_atomically(path.with_suffix(".json"), text.encode())
-    return full
+    return recorded.write(path, nn.ModuleDict(networks), ModelRecord, record)
 
 
 def read(path: Path, networks: Mapping[str, nn.Module]) -> ModelRecord:
@@ -88,19 +76,10 @@ def read(path: Path, networks: Mapping[str, nn.Module]) -> ModelRecord:
     record = read_record(path)
     file = path.with_suffix(".safetensors")
     again = "Take both files from one training, or train with 'spfem-bench demo train-ned'"
-    if not file.is_file():
-        raise WeightsError(f"{file} is absent", again)
-    content = file.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != record.sha256:
-        raise WeightsError(
-            f"{file} is not what its record says: SHA-256 {found[:16]}…, "
-            f"expected {record.sha256[:16]}…",
-            again,
-        )
+    content = recorded.read_weights(path, record.sha256, again)
     every = nn.ModuleDict(networks)
     try:
-        every.load_state_dict(read_tensors(content))
+        every.load_state_dict(recorded.tensors(content))
     except Exception as error:  # any bytes with the right hash may be here: several kinds
         reason = (str(error) or type(error).__name__).splitlines()[-1].strip()
         raise WeightsError(f"{file} holds no mini-NED: {reason[:120]}", again) from error
@@ -117,17 +96,12 @@ def read_record(path: Path) -> ModelRecord:
     """
     path = path.with_suffix(".json")
     try:
-        content = json.loads(path.read_bytes())
+        return recorded.read_record(path, ModelRecord, "a model")
     except OSError as error:
         raise WeightsError(
             f"{path}: {error.strerror}: weights without their record are not used",
             "Put the two files side by side as the training left them",
         ) from error
-    except ValueError as error:
-        raise CardError(f"{path} is not valid JSON: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict):
-        raise CardError(f"{path} is no record of a model")
-    return validate(ModelRecord, content, str(path))
 
 
 def model_path(name: str) -> Path:

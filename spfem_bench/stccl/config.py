@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from spfem_bench.definitions.cards import Strict, builtin_folder, parse, validate
-from spfem_bench.errors import CardError
+from spfem_bench.definitions.cards import Strict, builtin_folder, read_toml
 from spfem_bench.stccl.metric import FOLDER, Form, FormSettings
 from spfem_bench.stccl.pairs import HELD_OUT, TEMPLATE, Second
 
@@ -142,10 +141,4 @@ def read_config(path: Path) -> TrainConfig:
     Raises:
         CardError: unreadable, not TOML, or it has a wrong, unknown or missing key.
     """
-    try:
-        content = parse(path.read_bytes(), path)
-    except OSError as error:
-        raise CardError(
-            f"{path}: {error.strerror}", f"Copy {default_config()} and change it"
-        ) from error
-    return validate(TrainConfig, content, str(path))
+    return read_toml(TrainConfig, path, f"Copy {default_config()} and change it")

@@ -9,22 +9,18 @@ could say through which backbone it looks. Those of the project lie in ``metrics
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import pydantic
 import torch
-from safetensors.torch import load as read_tensors
-from safetensors.torch import save as tensors_as_bytes
 from torch import Tensor, nn
 
 from spfem_bench.definitions.cards import Strict, card_folders, validate
 from spfem_bench.definitions.metrics import network_card
 from spfem_bench.errors import CardError, StcclError, WeightsError, unknown_name
-from spfem_bench.files import write_atomically
+from spfem_bench.networks import recorded
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.stccl import contrast
 from spfem_bench.stccl import representations as rep
@@ -201,13 +197,7 @@ def read_record(path: Path) -> MetricRecord:
     Raises:
         CardError: it is not valid JSON, or lacks or misspells a key.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CardError(f"{path} is not valid JSON: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict):
-        raise CardError(f"{path} is no record of a metric")
-    return validate(MetricRecord, content, str(path))
+    return recorded.read_record(path, MetricRecord, "a metric")
 
 
 def read_checkpoint(name: str | Path) -> Checkpoint:
@@ -225,18 +215,9 @@ def read_checkpoint(name: str | Path) -> Checkpoint:
     record = read_record(path)
     file = path.with_suffix(".safetensors")
     again = "Take both files from one training, or train again with 'spfem-bench train'"
-    if not file.is_file():
-        raise WeightsError(f"{file} is absent", again)
-    content = file.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != record.sha256:
-        raise WeightsError(
-            f"{file} is not what its record says: SHA-256 {found[:16]}…, "
-            f"expected {record.sha256[:16]}…",
-            again,
-        )
+    content = recorded.read_weights(path, record.sha256, again)
     try:
-        state = read_tensors(content)
+        state = recorded.tensors(content)
         first = next(iter(record.forms))
         channels = [state[f"{first}.spatial.{k}.0.weight"].shape[1] for k in range(4)]
         every = nn.ModuleDict({form: Heads(channels) for form in record.forms})
@@ -260,22 +241,8 @@ def write_checkpoint(
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
     """
-    state = {
-        f"{form}.{key}": value.detach().cpu().contiguous()
-        for form, module in heads.items()
-        for key, value in module.state_dict().items()
-    }
-    content = tensors_as_bytes(state)
-    full = validate(
-        MetricRecord,
-        {**record, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)},
-        str(path),
-    )
-    path.with_suffix(".json").unlink(missing_ok=True)  # it speaks of other weights
-    write_atomically(path.with_suffix(".safetensors"), content)
-    text = json.dumps(full.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
-    write_atomically(path.with_suffix(".json"), text.encode())
-    return full
+    every = nn.ModuleDict(dict(heads.items()))
+    return recorded.write(path, every, MetricRecord, record)
 
 
 def backbone_record(network: str, *, size: int = 112, colour: str = "rgb") -> BackboneRecord:

@@ -1,0 +1,93 @@
+"""Weights beside a record of what made them: two files, of which neither is used alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as tensors_as_bytes
+from torch import Tensor, nn
+
+from spfem_bench.definitions.cards import Strict, validate
+from spfem_bench.errors import CardError, WeightsError
+from spfem_bench.files import write_atomically
+
+Record = TypeVar("Record", bound=Strict)
+
+
+def read_record(path: Path, kind: type[Record], what: str) -> Record:
+    """Read a record.
+
+    Args:
+        path: the JSON file, which is there.
+        kind: what it must be.
+        what: it is a record of, for messages.
+
+    Raises:
+        OSError: it cannot be read.
+        CardError: it is not valid JSON, or lacks or misspells a key.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise CardError(f"{path} is not valid JSON: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise CardError(f"{path} is no record of {what}")
+    return validate(kind, content, str(path))
+
+
+def read_weights(path: Path, sha256: str, again: str) -> bytes:
+    """Return the bytes of the weights beside a record, after checking their SHA-256.
+
+    Args:
+        path: of either file.
+        sha256: what the record says.
+        again: the remedy.
+
+    Raises:
+        WeightsError: they are absent, or other than recorded.
+    """
+    file = path.with_suffix(".safetensors")
+    if not file.is_file():
+        raise WeightsError(f"{file} is absent", again)
+    content = file.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise WeightsError(
+            f"{file} is not what its record says: SHA-256 {found[:16]}…, expected {sha256[:16]}…",
+            again,
+        )
+    return content
+
+
+def tensors(content: bytes) -> dict[str, Tensor]:
+    """Return the tensors in a file's bytes, by name; any exception when it is another kind."""
+    return dict(read_tensors(content))
+
+
+def write(path: Path, network: nn.Module, kind: type[Record], record: Mapping[str, Any]) -> Record:
+    """Write weights and their record; the record comes last, so that with it both are whole.
+
+    Args:
+        path: of either; suffixes are put right.
+        network: whose tensors are written.
+        kind: of the record.
+        record: all of it but ``sha256`` and ``bytes``.
+
+    Raises:
+        CardError: the record is none of that kind.
+        StorageError: the folder cannot be written, or the disk is full.
+    """
+    state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    content = tensors_as_bytes(state)
+    digest = hashlib.sha256(content).hexdigest()
+    full = validate(kind, {**record, "sha256": digest, "bytes": len(content)}, str(path))
+    path.with_suffix(".json").unlink(missing_ok=True)  # it speaks of other weights
+    write_atomically(path.with_suffix(".safetensors"), content)
+    text = json.dumps(full.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+    write_atomically(path.with_suffix(".json"), text.encode())
+    return full
