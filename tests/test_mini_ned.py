@@ -76,8 +76,8 @@ def config(**stccl: Any) -> MiniNedConfig:
 def models(tmp_path_factory: pytest.TempPathFactory, metric: Path) -> Path:
     """Two models, learnt in moments: without STCCL, and with it."""
     folder = tmp_path_factory.mktemp("cards") / "reference_results" / "models"
-    train(config(), folder, "plain", weights=STORE)
-    train(config(form="vd", metric=str(metric)), folder, "supervised", weights=STORE)
+    supervised = config(form="vd", metric=str(metric))
+    [*train({"plain": config(), "supervised": supervised}, folder, weights=STORE)]
     return folder
 
 
@@ -198,8 +198,8 @@ def content(folder: Path, name: str) -> bytes:
 def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(
     models: Path, tmp_path: Path
 ) -> None:
-    train(config(), tmp_path, "again", weights=STORE)
-    train(config().model_copy(update={"seed": 2}), tmp_path, "other", weights=STORE)
+    other = config().model_copy(update={"seed": 2})
+    [*train({"again": config(), "other": other}, tmp_path, weights=STORE)]
     assert content(tmp_path, "again") == content(models, "plain")
     assert content(tmp_path, "face") == content(models, "face")
     assert content(tmp_path, "other") != content(models, "plain")
@@ -224,7 +224,7 @@ def test_only_the_loss_differs_and_it_moves_what_it_supervises(
     if moved == {"manipulator", "renderer"}:
         # The renderer looks at the manipulator only where it is supervised.
         moved = {"manipulator"}
-    train(how, tmp_path, "one", weights=STORE)
+    [*train({"one": how}, tmp_path, weights=STORE)]
     old, new = load(content(models, "plain")), load(content(tmp_path, "one"))
     assert {k.partition(".")[0] for k in old if not torch.equal(old[k], new[k])} == moved
 
@@ -235,7 +235,7 @@ def test_what_is_shared_must_have_been_learnt_as_asked(models: Path) -> None:
     longer = other.estimator.model_copy(update={"steps": 4})
     other = other.model_copy(update={"estimator": longer})
     with pytest.raises(SpfemBenchError, match="was learnt from other data, or otherwise"):
-        train(other, models, "refused", weights=STORE)
+        [*train({"refused": other}, models, weights=STORE)]
     assert content(models, "face") == before and not (models / "refused.json").exists()
 
 

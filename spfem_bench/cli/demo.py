@@ -235,22 +235,22 @@ def train_ned(
     weights = WeightsStore.locate(weights_dir)
     wanted = {
         Path(name).stem + (f"-seed{seed}" if seeds else ""): (name, seed)
+        for seed in seeds or (None,)  # one seed after the other: a start is shared
         for name in configs
-        for seed in seeds or (None,)
     }
     chosen = {}
     for name, (config, seed) in wanted.items():
         chosen[name] = read_config(config)
         if seed is not None:
             chosen[name] = chosen[name].model_copy(update={"seed": seed})
-    for name, how in chosen.items():
+    for name, how in [*chosen.items()]:
         path = output / f"{name}.json"
         if path.is_file() and read_record(path).config == how.model_dump(mode="json"):
             click.echo(f"{path.with_suffix('.safetensors')}: there already")
-            continue
-        bars = options.Phases()
-        watcher = Watcher() if quiet else Watcher(bars.begin, bars.part)
-        trained = run(
-            how, output, name, weights=weights, device=device, workers=workers, watcher=watcher
-        )
+            del chosen[name]
+    bars = options.Phases()
+    watcher = Watcher() if quiet else Watcher(bars.begin, bars.part)
+    for trained in run(
+        chosen, output, weights=weights, device=device, workers=workers, watcher=watcher
+    ):
         click.echo(f"{trained.weights}: {trained.record.bytes / 1e6:.2f} MB")

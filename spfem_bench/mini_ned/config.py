@@ -43,7 +43,7 @@ class DataSettings(Strict):
     choice: int = 1
     speakers: int = pydantic.Field(default=240, ge=2, le=240)
     takes: int = pydantic.Field(default=6, ge=2, le=7)
-    frames: int = pydantic.Field(default=20, ge=10, le=30)
+    frames: int = pydantic.Field(default=14, ge=10, le=30)
     faces: int = pydantic.Field(default=1500, ge=100, le=16000)
 
 
@@ -108,6 +108,8 @@ class Supervision(Strict):
         where: on the manipulator's ``renders``, on the renderer's ``frames``, or both.
         renders: its weight in the manipulator's loss.
         frames: its weight in the renderer's loss.
+        begin: share of the renderer's steps that pass before it supervises them: there is
+            little to compare before a face is drawn.
         batch: windows of five frames in a step.
     """
 
@@ -118,6 +120,7 @@ class Supervision(Strict):
     where: tuple[Where, ...] = pydantic.Field(default=("renders", "frames"), min_length=1)
     renders: Weight = 0.03
     frames: Weight = 0.1
+    begin: float = pydantic.Field(default=0.6, ge=0, lt=1)
     batch: Count = 2
 
     def on(self, where: Where) -> bool:
@@ -140,9 +143,9 @@ class MiniNedConfig(Strict):
 
     seed: int = pydantic.Field(default=1, ge=0, lt=2**32)
     data: DataSettings = DataSettings()
-    estimator: Learning = Learning(steps=4000, batch=64, rate=2e-3)
-    manipulator: ManipulatorLearning = ManipulatorLearning(steps=4000, batch=32, rate=5e-4)
-    renderer: RendererLearning = RendererLearning(steps=8000, batch=12, rate=1e-3)
+    estimator: Learning = Learning(steps=2500, batch=64, rate=2e-3)
+    manipulator: ManipulatorLearning = ManipulatorLearning(steps=3000, batch=32, rate=5e-4)
+    renderer: RendererLearning = RendererLearning(steps=3600, batch=12, rate=1e-3)
     stccl: Supervision = Supervision()
 
 

@@ -7,8 +7,9 @@ Nothing else here looks through a network that judges.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -110,7 +111,7 @@ def learn_estimator(
             + F.smooth_l1_loss(found.pose / scale, right.pose / scale)
         )
 
-    _descend([network], step, how.steps, how.rate, told)
+    _Descent([network], how.steps, how.rate).run(step, range(how.steps), told)
     return network.eval()
 
 
@@ -255,7 +256,7 @@ def learn_manipulator(
         found: Tensor = loss(*renders, generator=regions)
         return found
 
-    _descend([network], step, how.steps, how.rate, told)
+    _Descent([network], how.steps, how.rate).run(step, range(how.steps), told)
     return network.eval()
 
 
@@ -268,6 +269,22 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
 # ---- stage 2 --------------------------------------------------------------------------------
 
 
+class Begun(NamedTuple):
+    """A renderer's learning up to where supervision begins, which is the same with and without.
+
+    Attributes:
+        network: the renderer's weights.
+        optimiser: its state.
+        chance: state of what draws batches.
+        losses: of each step.
+    """
+
+    network: dict[str, Tensor]
+    optimiser: dict[str, Any]
+    chance: Tensor
+    losses: tuple[float, ...]
+
+
 def learn_renderer(
     config: MiniNedConfig,
     morphable: Morphable,
@@ -276,12 +293,20 @@ def learn_renderer(
     manipulator: Manipulator,
     loss: STCCL | None,
     *,
+    begun: Begun | None = None,
     told: Told = silent,
-) -> Renderer:
+) -> tuple[Renderer, Begun]:
     """Learn to draw frames again from their coefficients, and another frame of the same puppet.
 
     The other frame is half of the time from another take, so that what the face does cannot be
     copied. *loss* compares frames of neutral takes with what the manipulator makes of them.
+
+    Args:
+        begun: of a training with the same seed, material and settings but for *loss*: goes on
+            from there, to the same weights as from the start.
+
+    Returns:
+        the renderer, and its learning up to where supervision begins.
     """
     how, device = config.renderer, str(material.frames.device)
     torch.manual_seed(config.seed)
@@ -291,11 +316,12 @@ def learn_renderer(
     regions = torch.Generator().manual_seed(config.seed)
     takes, run = material.frames.shape[:2]
     mates = [(material.speaker == s).nonzero()[:, 0] for s in material.speaker]
+    unsupervised = int(config.stccl.begin * how.steps)
 
     def some(count: int) -> Tensor:
         return torch.randint(count, (how.batch,), generator=chance)
 
-    def step(_: int) -> Tensor:
+    def step(number: int) -> Tensor:
         one, at, since, stay = some(takes), some(run), some(run), some(2)
         drawn = torch.rand(how.batch, generator=chance)
         mate = torch.stack(
@@ -319,7 +345,7 @@ def learn_renderer(
         )
         maps = [estimator.maps(p)[:3] for p in (found, right)]
         total = total + how.features * sum((x - y).abs().mean() for x, y in zip(*maps, strict=True))
-        if loss is not None and config.stccl.on("frames"):
+        if loss is not None and config.stccl.on("frames") and number >= unsupervised:
             total = total + config.stccl.frames * compared(loss)
         return torch.as_tensor(total)
 
@@ -341,8 +367,27 @@ def learn_renderer(
         found: Tensor = loss(frames, made.reshape(frames.shape), generator=regions)
         return found
 
-    _descend([network], step, how.steps, how.rate, told)
-    return network.eval()
+    descent = _Descent([network], how.steps, how.rate)
+    losses: list[float] = []
+
+    def heard(value: float) -> None:
+        losses.append(value)
+        told(value)
+
+    if begun is None:
+        descent.run(step, range(unsupervised), heard)
+        begun = Begun(
+            *copy.deepcopy((network.state_dict(), descent.state(), chance.get_state())),
+            tuple(losses),
+        )
+    else:
+        network.load_state_dict(begun.network)
+        descent.restore(copy.deepcopy(begun.optimiser))
+        chance.set_state(begun.chance)
+        for value in begun.losses:
+            told(value)
+    descent.run(step, range(unsupervised, how.steps), told)
+    return network.eval(), begun
 
 
 def cover(morphable: Morphable, target: Face, source: Face) -> Tensor:
@@ -350,22 +395,32 @@ def cover(morphable: Morphable, target: Face, source: Face) -> Tensor:
     return torch.maximum(morphable.mask(target, 128), morphable.mask(source, 128))
 
 
-def _descend(
-    networks: Sequence[nn.Module],
-    step: Callable[[int], Tensor],
-    steps: int,
-    rate: float,
-    told: Told,
-) -> None:
-    """Run AdamW over steps, with the pace that the compact networks have."""
-    weights = [p for network in networks for p in network.parameters()]
-    optimiser = torch.optim.AdamW(weights, rate, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: pace(k, steps))
-    for number in range(steps):
-        loss = step(number)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(weights, 5.0)
-        optimiser.step()
-        schedule.step()
-        told(float(loss.detach()))
+class _Descent:
+    """AdamW, with the pace that the compact networks have."""
+
+    def __init__(self, networks: Sequence[nn.Module], steps: int, rate: float) -> None:
+        self.weights = [p for network in networks for p in network.parameters()]
+        self.optimiser = torch.optim.AdamW(self.weights, rate, betas=(0.9, 0.99))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimiser, lambda k: pace(k, steps)
+        )
+
+    def run(self, step: Callable[[int], Tensor], numbers: Iterable[int], told: Told) -> None:
+        """Take steps."""
+        for number in numbers:
+            loss = step(number)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self.weights, 5.0)
+            self.optimiser.step()
+            self.schedule.step()
+            told(float(loss.detach()))
+
+    def state(self) -> dict[str, Any]:
+        """Return all that the next step depends on besides the weights."""
+        return {"optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where another one was."""
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])

@@ -171,20 +171,28 @@ class Renderer(nn.Module):
         hidden = hidden[:, None]
         seen = background * (1 - hidden)
         pixels = F.pixel_unshuffle(torch.cat([seen, hidden, moved, render], 1), 2)
-        x = self.begin(4 * torch.cat([pixels, morphable.render(reference_face)], 1) - 2)
-        maps = []
-        for layer in self.down:
-            maps.append(x)
-            x = layer(x)
-        x = x + self.deep(x)
-        for narrow, up, beside in zip(
-            reversed(self.narrow), reversed(self.up), reversed(maps), strict=True
-        ):
-            x = F.interpolate(narrow(x), scale_factor=2.0, mode="bilinear") + beside
-            x = x + up(x)
+        x = self._corrections(4 * torch.cat([pixels, morphable.render(reference_face)], 1) - 2)
         # A tenth: steps of the optimiser are then small beside a pixel's range.
-        drawn = F.pixel_shuffle(0.1 * self.out(x), 2)
+        drawn = F.pixel_shuffle(0.1 * x, 2)
         correction, share = drawn[:, :3], (10 * drawn[:, 3:] - 2).sigmoid()
         face = moved + share * (render - moved) + correction
         frames: Tensor = seen + face.clamp(0, 1) * hidden
         return frames
+
+    def _corrections(self, x: Tensor) -> Tensor:
+        """Return what the convolutions say: (B, 16, 64, 64), float32 of (B, 43, 64, 64)."""
+        # Half precision where it learns alone: what is scored has one precision everywhere.
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.training):
+            x = self.begin(x.contiguous(memory_format=torch.channels_last))  # twice as fast
+            maps = []
+            for layer in self.down:
+                maps.append(x)
+                x = layer(x)
+            x = x + self.deep(x)
+            for narrow, up, beside in zip(
+                reversed(self.narrow), reversed(self.up), reversed(maps), strict=True
+            ):
+                x = F.interpolate(narrow(x), scale_factor=2.0, mode="bilinear") + beside
+                x = x + up(x)
+            corrections: Tensor = self.out(x)
+        return corrections.float()

@@ -1,10 +1,10 @@
-"""One training from takes to files."""
+"""Trainings from takes to files."""
 
 from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from spfem_bench.demo.world import World
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.files import check_writable
 from spfem_bench.mini_ned import learn
-from spfem_bench.mini_ned.config import SHARED, MiniNedConfig
+from spfem_bench.mini_ned.config import SHARED, MiniNedConfig, Supervision
 from spfem_bench.mini_ned.data import Drawn, draw_all, training_takes
 from spfem_bench.mini_ned.model import ModelRecord, read, read_record, write
 from spfem_bench.mini_ned.morphable import Morphable, training_faces
@@ -34,26 +34,30 @@ class Trained(NamedTuple):
 
 
 def train(
-    config: MiniNedConfig,
+    chosen: Mapping[str, MiniNedConfig],
     folder: Path,
-    name: str,
     *,
     weights: WeightsStore,
     device: str = "cpu",
     workers: int = 1,
     watcher: Watcher | None = None,
-) -> Trained:
-    """Train one model, and what all models share unless the folder holds it already.
+) -> Iterator[Trained]:
+    """Train models one after the other, and what all share unless the folder holds it already.
+
+    What two of them have in common, takes and a renderer's learning before it is supervised, is
+    done once when one follows the other; alone, each becomes the same.
 
     Args:
-        config: how.
+        chosen: how, by the names of the models' files.
         folder: where the files go; what lies there as ``face`` is used when it was learnt as
-            *config* asks for.
-        name: of the model's files.
+            they ask for.
         weights: where STCCL's backbone is looked for.
         device: a torch device.
         workers: processes that draw; their number changes nothing.
         watcher: told how it goes on.
+
+    Yields:
+        each model once its files are written.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -62,16 +66,88 @@ def train(
     watcher = watcher or Watcher()
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     check_writable(folder)
-    shared = folder / f"{SHARED}.json"
-    if shared.is_file() and read_record(shared).config != _asked(config):
-        raise SpfemBenchError(
-            f"{shared} was learnt from other data, or otherwise, than this configuration asks",
-            "Name another folder with --output",
-        )
-    loss = learn.supervisor(config.stccl, weights, device)
+    for config in chosen.values():  # what is wrong is said before any work
+        _check_shared(folder, config)
+        learn.supervisor(config.stccl, weights, device)
+    seen: _Seen | None = None
+    begun: tuple[object, learn.Begun] | None = None
+    for name, config in chosen.items():
+        if seen is None or seen.asked != _asked(config):
+            _check_shared(folder, config)
+            seen = _see(config, folder, device, workers, watcher)
+        same = config.model_dump(exclude={"stccl": set(Supervision.model_fields) - {"begin"}})
+        loss = learn.supervisor(config.stccl, weights, device)
+        losses: dict[str, list[float]] = {}
+        seconds = {"drawing and estimating": seen.seconds}
+
+        def heard(phase: str, steps: int, losses: dict[str, list[float]] = losses) -> learn.Told:
+            watcher.begin(phase, steps)
+            losses[phase] = kept = []
+
+            def told(loss: float) -> None:
+                kept.append(loss)
+                watcher.part(loss)
+
+            return told
+
+        clock = time.monotonic()
+        manipulator = learn.learn_manipulator(
+            config, seen.morphable, seen.material, loss,
+            told=heard("manipulator", config.manipulator.steps),
+        )  # fmt: skip
+        seconds["manipulator"] = round(time.monotonic() - clock, 1)
+        clock = time.monotonic()
+        renderer, start = learn.learn_renderer(
+            config, seen.morphable, seen.estimator, seen.material, manipulator, loss,
+            begun=begun[1] if begun and begun[0] == same else None,
+            told=heard("renderer", config.renderer.steps),
+        )  # fmt: skip
+        begun = same, start
+        seconds["renderer"] = round(time.monotonic() - clock, 1)
+        record = {
+            "face": seen.face,
+            "config": config.model_dump(mode="json"),
+            "training": {
+                **seen.common,
+                "stccl": None if loss is None or loss.record is None else loss.record.sha256,
+                "loss": {phase: _ends(kept) for phase, kept in losses.items()},
+                "seconds": seconds,
+            },
+        }
+        path = folder / f"{name}.safetensors"
+        networks = {"manipulator": manipulator, "renderer": renderer}
+        yield Trained(path, write(path, networks, record))
+
+
+class _Seen(NamedTuple):
+    """What models of one data set share.
+
+    Attributes:
+        asked: what decided it.
+        morphable: the morphable model.
+        estimator: in eval mode.
+        face: SHA-256 of the file that holds both.
+        material: what is learnt from.
+        common: what all records say of it.
+        seconds: that it took.
+    """
+
+    asked: dict[str, Any]
+    morphable: Morphable
+    estimator: Estimator
+    face: str
+    material: learn.Material
+    common: dict[str, Any]
+    seconds: float
+
+
+def _see(
+    config: MiniNedConfig, folder: Path, device: str, workers: int, watcher: Watcher
+) -> _Seen:
+    """Draw all takes, and look at them with the estimator; learn it first where it is missing."""
     world = World(config.data.version, config.data.seed)
     shots = training_takes(world, config.data.speakers, config.data.takes, config.data.choice)
-    began = time.monotonic()
+    clock = time.monotonic()
     watcher.begin("draw", len(shots))
     drawn = draw_all(
         world, shots, frames=config.data.frames, seed=config.data.choice, workers=workers,
@@ -89,42 +165,17 @@ def train(
     }
     morphable, estimator, face = _face(config, folder, drawn, world, common, device, watcher)
     material = learn.gather(estimator, shots, drawn, device)
-    seconds = {"drawing and estimating": round(time.monotonic() - began, 1)}
-    losses: dict[str, list[float]] = {}
+    seconds = round(time.monotonic() - clock, 1)
+    return _Seen(_asked(config), morphable, estimator, face, material, common, seconds)
 
-    def heard(phase: str, steps: int) -> Callable[[float], None]:
-        watcher.begin(phase, steps)
-        losses[phase] = kept = []
 
-        def told(loss: float) -> None:
-            kept.append(loss)
-            watcher.part(loss)
-
-        return told
-
-    began = time.monotonic()
-    manipulator = learn.learn_manipulator(
-        config, morphable, material, loss, told=heard("manipulator", config.manipulator.steps)
-    )
-    seconds["manipulator"] = round(time.monotonic() - began, 1)
-    began = time.monotonic()
-    renderer = learn.learn_renderer(
-        config, morphable, estimator, material, manipulator, loss,
-        told=heard("renderer", config.renderer.steps),
-    )  # fmt: skip
-    seconds["renderer"] = round(time.monotonic() - began, 1)
-    record = {
-        "face": face,
-        "config": config.model_dump(mode="json"),
-        "training": {
-            **common,
-            "stccl": None if loss is None or loss.record is None else loss.record.sha256,
-            "loss": {phase: _ends(kept) for phase, kept in losses.items()},
-            "seconds": seconds,
-        },
-    }
-    path = folder / f"{name}.safetensors"
-    return Trained(path, write(path, {"manipulator": manipulator, "renderer": renderer}, record))
+def _check_shared(folder: Path, config: MiniNedConfig) -> None:
+    shared = folder / f"{SHARED}.json"
+    if shared.is_file() and read_record(shared).config != _asked(config):
+        raise SpfemBenchError(
+            f"{shared} was learnt from other data, or otherwise, than this configuration asks",
+            "Name another folder with --output",
+        )
 
 
 def _face(
