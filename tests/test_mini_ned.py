@@ -205,6 +205,13 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(
     assert content(tmp_path, "other") != content(models, "plain")
 
 
+def test_a_model_is_the_same_alone_and_after_another(
+    models: Path, tmp_path: Path, metric: Path
+) -> None:
+    [*train({"alone": config(form="vd", metric=str(metric))}, tmp_path, weights=STORE)]
+    assert content(tmp_path, "alone") == content(models, "supervised")
+
+
 @pytest.mark.parametrize(
     ("stccl", "moved"),
     [

@@ -145,7 +145,7 @@ class MiniNedConfig(Strict):
     data: DataSettings = DataSettings()
     estimator: Learning = Learning(steps=2500, batch=64, rate=2e-3)
     manipulator: ManipulatorLearning = ManipulatorLearning(steps=3000, batch=32, rate=5e-4)
-    renderer: RendererLearning = RendererLearning(steps=3600, batch=12, rate=1e-3)
+    renderer: RendererLearning = RendererLearning(steps=2400, batch=12, rate=1e-3)
     stccl: Supervision = Supervision()
 
 

@@ -301,9 +301,8 @@ def learn_renderer(
     The other frame is half of the time from another take, so that what the face does cannot be
     copied. *loss* compares frames of neutral takes with what the manipulator makes of them.
 
-    Args:
-        begun: of a training with the same seed, material and settings but for *loss*: goes on
-            from there, to the same weights as from the start.
+    With *begun*, of a training with the same seed, material and settings but for *loss*, it goes
+    on from there, to the same weights as from the start.
 
     Returns:
         the renderer, and its learning up to where supervision begins.
@@ -335,7 +334,7 @@ def learn_renderer(
         elsewhere = face._replace(expression=face.expression.roll(1, 0))
         found = network(
             morphable, right, face, pictures(material.frames[other, since]), before,
-            cover(morphable, face, elsewhere),
+            morphable.render(before), cover(morphable, face, elsewhere),
         )  # fmt: skip
         where = 1 + how.details * morphable.details(face, 128)[:, None]
         away = found - right
@@ -358,11 +357,12 @@ def learn_renderer(
             expression = manipulator(face.expression, style)
         since = Face(*(v[one, :1].expand(-1, WINDOW, -1).flatten(0, 1) for v in material.face))
         reference = pictures(material.frames[one, :1]).expand_as(frames).flatten(0, 1)
+        rendered = morphable.render(Face(*(v[one, 0] for v in material.face)))
         source = Face(*(v.flatten(0, 1) for v in face))
         target = source._replace(expression=expression.flatten(0, 1))
         made = network(
             morphable, frames.flatten(0, 1), target, reference, since,
-            cover(morphable, target, source),
+            rendered.repeat_interleave(WINDOW, 0), cover(morphable, target, source),
         )  # fmt: skip
         found: Tensor = loss(frames, made.reshape(frames.shape), generator=regions)
         return found
@@ -401,9 +401,7 @@ class _Descent:
     def __init__(self, networks: Sequence[nn.Module], steps: int, rate: float) -> None:
         self.weights = [p for network in networks for p in network.parameters()]
         self.optimiser = torch.optim.AdamW(self.weights, rate, betas=(0.9, 0.99))
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimiser, lambda k: pace(k, steps)
-        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, lambda k: pace(k, steps))
 
     def run(self, step: Callable[[int], Tensor], numbers: Iterable[int], told: Told) -> None:
         """Take steps."""

@@ -177,16 +177,17 @@ class MiniNed(NamedTuple):
         face = estimate(self.estimator, given)
         style = self.manipulator.style(estimate(self.estimator, wanted).expression[None])
         target = face._replace(expression=self.manipulator(face.expression[None], style)[0])
+        first = Face(*(v[:1] for v in face))
+        reference, render = pictures(given[:1]), self.morphable.render(first)
         made = []
         for start in range(0, len(given), 16):
             part = slice(start, start + 16)
             here, there = (Face(*(v[part] for v in f)) for f in (face, target))
             count = len(here.pose)
-            first = Face(*(v[:1].expand(count, -1) for v in face))
             drawn = self.renderer(
                 self.morphable, pictures(given[part]), there,
-                pictures(given[:1]).expand(count, -1, -1, -1), first,
-                cover(self.morphable, there, here),
+                reference.expand(count, -1, -1, -1), Face(*(v.expand(count, -1) for v in first)),
+                render.expand(count, -1, -1, -1), cover(self.morphable, there, here),
             )  # fmt: skip
             made.append((drawn * 255).round().clamp(0, 255).byte())
         return torch.cat(made).permute(0, 2, 3, 1).contiguous().numpy()

@@ -149,7 +149,7 @@ class Renderer(nn.Module):
 
     def forward(
         self, morphable: Morphable, background: Tensor, target: Face,
-        reference: Tensor, reference_face: Face, hidden: Tensor,
+        reference: Tensor, reference_face: Face, reference_render: Tensor, hidden: Tensor,
     ) -> Tensor:  # fmt: skip
         """Draw frames.
 
@@ -159,6 +159,7 @@ class Renderer(nn.Module):
             target: what the face does.
             reference: (B, 3, 128, 128), another frame of the same puppet.
             reference_face: what the face does there.
+            reference_render: (B, 3, 64, 64), its render.
             hidden: (B, 128, 128), how far the background is hidden, 0 to 1.
 
         Returns:
@@ -171,7 +172,7 @@ class Renderer(nn.Module):
         hidden = hidden[:, None]
         seen = background * (1 - hidden)
         pixels = F.pixel_unshuffle(torch.cat([seen, hidden, moved, render], 1), 2)
-        x = self._corrections(4 * torch.cat([pixels, morphable.render(reference_face)], 1) - 2)
+        x = self._corrections(4 * torch.cat([pixels, reference_render], 1) - 2)
         # A tenth: steps of the optimiser are then small beside a pixel's range.
         drawn = F.pixel_shuffle(0.1 * x, 2)
         correction, share = drawn[:, :3], (10 * drawn[:, 3:] - 2).sigmoid()

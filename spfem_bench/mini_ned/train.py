@@ -84,9 +84,9 @@ def train(
             watcher.begin(phase, steps)
             losses[phase] = kept = []
 
-            def told(loss: float) -> None:
-                kept.append(loss)
-                watcher.part(loss)
+            def told(value: float) -> None:
+                kept.append(value)
+                watcher.part(value)
 
             return told
 
@@ -141,9 +141,7 @@ class _Seen(NamedTuple):
     seconds: float
 
 
-def _see(
-    config: MiniNedConfig, folder: Path, device: str, workers: int, watcher: Watcher
-) -> _Seen:
+def _see(config: MiniNedConfig, folder: Path, device: str, workers: int, watcher: Watcher) -> _Seen:
     """Draw all takes, and look at them with the estimator; learn it first where it is missing."""
     world = World(config.data.version, config.data.seed)
     shots = training_takes(world, config.data.speakers, config.data.takes, config.data.choice)
