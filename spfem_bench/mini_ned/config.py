@@ -118,7 +118,7 @@ class Supervision(Strict):
     trained: bool = True
     adaptive: bool = True
     where: tuple[Where, ...] = pydantic.Field(default=("renders", "frames"), min_length=1)
-    renders: Weight = 0.03
+    renders: Weight = 0.01
     frames: Weight = 0.1
     begin: float = pydantic.Field(default=0.6, ge=0, lt=1)
     batch: Count = 2

@@ -178,7 +178,7 @@ class MiniNed(NamedTuple):
         style = self.manipulator.style(estimate(self.estimator, wanted).expression[None])
         target = face._replace(expression=self.manipulator(face.expression[None], style)[0])
         first = Face(*(v[:1] for v in face))
-        reference, render = pictures(given[:1]), self.morphable.render(first)
+        beside, render = pictures(given[:1]), self.morphable.render(first)
         made = []
         for start in range(0, len(given), 16):
             part = slice(start, start + 16)
@@ -186,7 +186,7 @@ class MiniNed(NamedTuple):
             count = len(here.pose)
             drawn = self.renderer(
                 self.morphable, pictures(given[part]), there,
-                reference.expand(count, -1, -1, -1), Face(*(v.expand(count, -1) for v in first)),
+                beside.expand(count, -1, -1, -1), Face(*(v.expand(count, -1) for v in first)),
                 render.expand(count, -1, -1, -1), cover(self.morphable, there, here),
             )  # fmt: skip
             made.append((drawn * 255).round().clamp(0, 255).byte())
