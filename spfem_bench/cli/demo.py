@@ -89,7 +89,9 @@ def render(
 
 
 @demo.command()
-@click.argument("what", type=click.Choice(["cast", "intensity", "speech"]), default="cast")
+@click.argument(
+    "what", type=click.Choice(["cast", "intensity", "speech", "models"]), default="cast"
+)
 @click.option(
     "-o",
     "--output",
@@ -100,20 +102,35 @@ def render(
 )
 @click.option("--speaker", default="", help="For intensity and speech; a test puppet by default.")
 @click.option("--sentence", default="", help="001 to 030; the first test sentence by default.")
+@click.option("--model", "models", multiple=True, help="For models; all of the demo's by default.")
 @_world
-def sheet(what: str, output: Path, speaker: str, sentence: str, **which: int) -> None:
+def sheet(
+    what: str,
+    output: Path,
+    speaker: str,
+    sentence: str,
+    models: tuple[str, ...],
+    **which: int,
+) -> None:
     """Draw a contact sheet of the puppets.
 
     cast: the test puppets in every emotion. intensity: one puppet's emotions
     from nothing to all. speech: one sentence frame by frame, with landmarks,
-    mouth, sound and phones.
+    mouth, sound and phones. models: what the demo's models make of a frame of
+    each test puppet, between source and truth.
     """
     from spfem_bench.demo.sheet import sheet as draw
     from spfem_bench.demo.world import World
     from spfem_bench.files import write_atomically
 
     form = output.suffix.lower().lstrip(".")
-    write_atomically(output, draw(World(**which), what, speaker, sentence, form))
+    if what == "models":
+        from spfem_bench.mini_ned.sheet import sheet as draw_models
+
+        content = draw_models(models, form)
+    else:
+        content = draw(World(**which), what, speaker, sentence, form)
+    write_atomically(output, content)
     click.echo(str(output))
 
 

@@ -40,13 +40,18 @@ def sheet(
     if what == "cast":
         rows = [s.name for s in world.speakers if s.split == "test"]
         frames = [[_middle(world, name, e, sentence, 1.0) for e in EMOTIONS] for name in rows]
-        figure = _grid(frames, rows, EMOTIONS)
+        figure = grid(frames, rows, EMOTIONS)
     elif what == "intensity":
         levels = (0.0, 0.25, 0.5, 0.75, 1.0)
         frames = [[_middle(world, speaker, e, sentence, v) for v in levels] for e in EMOTIONS[1:]]
-        figure = _grid(frames, EMOTIONS[1:], [f"{v:.2f}" for v in levels])
+        figure = grid(frames, EMOTIONS[1:], [f"{v:.2f}" for v in levels])
     else:
         figure = _speech(world, speaker, sentence)
+    return picture(figure, form)
+
+
+def picture(figure: Figure, form: str) -> bytes:
+    """Return a figure as a picture file."""
     content = io.BytesIO()
     figure.savefig(content, format=form, dpi=100)
     return content.getvalue()
@@ -68,8 +73,8 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _grid(frames: list[list[Frame]], rows: Sequence[str], columns: Sequence[str]) -> Figure:
-    """Lay frames out with names beside rows and above columns."""
+def grid(frames: Sequence[Sequence[Frame]], rows: Sequence[str], columns: Sequence[str]) -> Figure:
+    """Lay frames out with names beside rows and above columns; a name may have two lines."""
     side = 1.6
     width, height = len(columns) * side + 0.9, len(rows) * side + 0.4
     figure = _figure(width, height)
