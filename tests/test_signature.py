@@ -107,6 +107,7 @@ NEUTRAL = {
     "outputs": "which published clips exist; which one is scored is the method",
     "faded": "which clips a control plays; which one is scored is the method",
     "generated": "which clips models make; which one is scored is the method",
+    "perfect": "which clips a control plays; which one is scored is the method",
     "profile": "which networks are used when none are asked for; those used are in the signature",
     "output_name": "a file's name", "published": "rows shown beside",
     "not_applicable": "metrics that are not computed", "metrics": "which are computed",

@@ -19,6 +19,12 @@ class ClipControl(Strict):
     clip: Literal["source", "reference", "real"]
 
 
+class PerfectControl(Strict):
+    """The source's own performance with the target's emotion on the face: where truth is known."""
+
+    kind: Literal["perfect"]
+
+
 class GradedControl(Strict):
     """A control that does more or less harm; which metrics must feel it, their cards claim.
 
@@ -98,6 +104,6 @@ class FadedControl(GradedControl):
 
 
 Control = Annotated[
-    ClipControl | EditControl | OtherSpeakerControl | FadedControl,
+    ClipControl | PerfectControl | EditControl | OtherSpeakerControl | FadedControl,
     pydantic.Field(discriminator="kind"),
 ]

@@ -54,6 +54,7 @@ class Item:
             empty when there are no such clips.
         generated: address of what a model makes of it, its ``{model}`` still to be filled in;
             empty when none does.
+        perfect: what a perfect manipulation would make of it; None when that is not known.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Item:
     row: Mapping[str, str] = field(default_factory=dict, hash=False)
     more_real: tuple[Clip, ...] = ()
     generated: str = ""
+    perfect: Clip | None = None
 
     def made_by(self, model: str) -> Clip:
         """Return what a model of the demo makes of the item."""
@@ -108,13 +110,14 @@ class ProtocolCard(Card):
             ``{intensity}`` stands for ``0.00`` to ``1.00``.
         generated: for worlds, of which models make clips on the spot (see
             ``spfem_bench.mini_ned.clips``): a clip address in which ``{model}`` stands for one.
+        perfect: for worlds: the address of the source's performance with the target's emotion.
         shows: what may be concluded from scores on it.
         hides: what may not.
     """
 
     score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
         "outputs", "output_name", "published", "not_applicable", "metrics", "items", "citation",
-        "faded", "generated", "profile", "on_request", "shows", "hides",
+        "faded", "generated", "perfect", "profile", "on_request", "shows", "hides",
     }  # fmt: skip
     version: int = pydantic.Field(gt=0)
     setting: Literal["inter-id", "cross-id"]
@@ -132,6 +135,7 @@ class ProtocolCard(Card):
     published: PublishedRows | None = None
     faded: str = ""
     generated: str = ""
+    perfect: str = ""
     shows: str = ""
     hides: str = ""
     citation: str = ""
@@ -341,6 +345,7 @@ def _item(card: ProtocolCard, row: Mapping[str, str]) -> Item:
         row=row,
         more_real=() if isinstance(real, str) else tuple(map(clip, real[1:])),
         generated=generated,
+        perfect=clip(card.perfect) if card.perfect else None,
     )
 
 

@@ -1,7 +1,8 @@
 """Takes as files: where each lies, and rendering what is missing.
 
 A take's file is named after it: ``P001/angry/1.00/028.mp4`` holds speaker, emotion,
-intensity and sentence. Beside each file lies its SHA-256 and its world, written last:
+intensity and sentence; ``P001/neutral/1.00/028/as/angry/1.00.mp4`` is one with another emotion on
+the face. Beside each file lies its SHA-256 and its world, written last:
 a file without them, or with others, counts as absent and is rendered again.
 """
 
@@ -34,18 +35,24 @@ def clip_name(take: Take) -> str:
 def take_of(world: World, name: str) -> Take:
     """Return the take that a file name asks for.
 
+    >>> take_of(World(), "P001/neutral/1.00/028/as/angry/0.50.mp4").performance.emotion
+    'neutral'
+
     Raises:
-        CardError: the name does not have the four parts, or the intensity is out of range.
+        CardError: the name has neither the four parts nor those and the face's two, or an
+            intensity is out of range.
         UnknownNameError: no such speaker, emotion or sentence.
     """
-    match = re.fullmatch(r"([^/]+)/([^/]+)/([01]\.\d\d)/([^/]+)\.mp4", name)
+    level = r"([01]\.\d\d)"
+    match = re.fullmatch(rf"([^/]+)/([^/]+)/{level}/([^/]+?)(?:/as/([^/]+)/{level})?\.mp4", name)
     if not match:
         raise CardError(
             f"'{name}' names no take of the puppets",
             "Write speaker/emotion/intensity/sentence.mp4, for example P001/angry/1.00/028.mp4",
         )
-    speaker, emotion, level, sentence = match.groups()
-    return world.take(speaker, emotion, sentence, float(level))
+    speaker, emotion, intensity, sentence, other, share = match.groups()
+    take = world.take(speaker, emotion, sentence, float(intensity))
+    return take.with_face(other, float(share)) if other else take
 
 
 def rendered(world: World, folder: Path, name: str) -> Path | None:

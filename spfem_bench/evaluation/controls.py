@@ -12,6 +12,7 @@ from spfem_bench.definitions.controls import (
     EditControl,
     GradedControl,
     OtherSpeakerControl,
+    PerfectControl,
 )
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.protocols import Item, MethodCard, Protocol, method_card
@@ -30,6 +31,16 @@ def why_not(method: MethodCard, protocol: Protocol) -> str:
     control = method.control
     if control is None:
         return f"'{method.name}' is no control"
+    if isinstance(control, PerfectControl):
+        known = bool(protocol.card.perfect)
+        return (
+            ""
+            if known
+            else (
+                f"nobody knows what a perfect output in the protocol '{protocol.name}' looks like (its "
+                "card has no 'perfect')"
+            )
+        )
     wanted = control.clip if isinstance(control, ClipControl) else "real"
     if wanted not in protocol.card.clips:
         return f"the protocol '{protocol.name}' has no {wanted} clips"
@@ -76,6 +87,8 @@ def control_outputs(method: MethodCard, protocol: Protocol) -> Mapping[str, Clip
         raise ValueError(f"'{method.name}' is no control")
     if isinstance(control, ClipControl):
         return {i.id: i.clips[control.clip] for i in items}
+    if isinstance(control, PerfectControl):
+        return {i.id: i.perfect for i in items if i.perfect}
     if isinstance(control, EditControl):
         edit = Edit(control.edit, control.level)
         return {i.id: _edited(i.clips["real"], edit) for i in items}
