@@ -32,14 +32,11 @@ def why_not(method: MethodCard, protocol: Protocol) -> str:
     if control is None:
         return f"'{method.name}' is no control"
     if isinstance(control, PerfectControl):
-        known = bool(protocol.card.perfect)
+        if protocol.card.perfect:
+            return ""
         return (
-            ""
-            if known
-            else (
-                f"nobody knows what a perfect output in the protocol '{protocol.name}' looks like (its "
-                "card has no 'perfect')"
-            )
+            f"what a perfect output in the protocol '{protocol.name}' looks like is not known (its "
+            "card has no 'perfect')"
         )
     wanted = control.clip if isinstance(control, ClipControl) else "real"
     if wanted not in protocol.card.clips:
