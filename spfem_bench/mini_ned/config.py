@@ -108,8 +108,8 @@ class Supervision(Strict):
         where: on the manipulator's ``renders``, on the renderer's ``frames``, or both.
         renders: its weight in the manipulator's loss.
         frames: its weight in the renderer's loss.
-        begin: share of the renderer's steps that pass before it supervises them: there is
-            little to compare before a face is drawn.
+        begin: share of the steps of either network that pass before it supervises them: there
+            is little to compare before a face is drawn.
         batch: windows of five frames in a step.
     """
 

@@ -214,8 +214,9 @@ def learn_manipulator(
     judge = torch.optim.AdamW(critic.parameters(), how.rate, betas=(0.5, 0.99))
     face, takes = material.face, len(material.emotion)
     room = material.frames.shape[1] - how.window + 1
+    unsupervised = int(config.stccl.begin * how.steps)
 
-    def step(_: int) -> Tensor:
+    def step(number: int) -> Tensor:
         one, other = torch.randint(takes, (2, how.batch), generator=chance)
         first, again = torch.randint(room, (2, how.batch), generator=chance)
         source = _run(face.expression, one, first, how.window)
@@ -243,7 +244,7 @@ def learn_manipulator(
         total = total + how.cycle * (back - source).abs().mean()
         opened = [morphable.gap(Face(shape, e, shape)) for e in (source, target)]
         total = total + how.speech * (1 - correlation(*opened).mean())
-        if loss is not None and config.stccl.on("renders"):
+        if loss is not None and config.stccl.on("renders") and number >= unsupervised:
             total = total + config.stccl.renders * compared(loss)
         return torch.as_tensor(total)
 
