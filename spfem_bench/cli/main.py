@@ -9,6 +9,7 @@ import click
 
 from spfem_bench import __version__
 from spfem_bench.cli.align import align
+from spfem_bench.cli.audit import audit
 from spfem_bench.cli.check import check
 from spfem_bench.cli.correlate import correlate
 from spfem_bench.cli.data import data
@@ -70,6 +71,7 @@ def main() -> None:
 
 main.add_command(evaluate)
 main.add_command(table)
+main.add_command(audit)
 main.add_command(validate)
 main.add_command(check)
 main.add_command(list_)
