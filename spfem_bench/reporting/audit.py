@@ -30,6 +30,10 @@ SIGNIFICANT = 4
 chance alone makes many."""
 
 
+EXACT = Fraction(1, 10**12)
+"""The relative error that numbers at full precision may have."""
+
+
 class Series(NamedTuple):
     """One line of numbers: all emotions of a method in a metric."""
 
@@ -257,7 +261,7 @@ def _slack(cells: Cells) -> Fraction:
     Half a unit of the last decimal; of a number at full precision the float's own error.
     """
     printed = Fraction(cells["avg"].number)
-    return max(_unit(cells["avg"]), abs(printed) / 10**12)
+    return max(_unit(cells["avg"]), abs(printed) * EXACT)
 
 
 def _average(series: Series, cells: Cells) -> Average | None:
@@ -434,7 +438,7 @@ def _sums(rows: Iterable[PrintedNumber]) -> Iterator[str]:
         cells.setdefault(place, []).append(row)
     for where, found in cells.items():
         total = sum(row.number for row in found)
-        if abs(Fraction(total) - 100) > sum(map(_unit, found)):
+        if abs(Fraction(total) - 100) > sum(map(_unit, found)) + EXACT * 100:
             yield f"{' '.join(filter(None, where))}: {' + '.join(r.value for r in found)} = {total}"
 
 
