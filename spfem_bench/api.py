@@ -6,13 +6,14 @@ code carries out ``spfem-bench eval``: equal arguments give equal scores.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spfem_bench.errors import ClipError, WeightsError
+from spfem_bench.errors import CardError, ClipError, WeightsError
 from spfem_bench.evaluation import record as records
 from spfem_bench.reporting.tables import (
     Format,
@@ -111,7 +112,10 @@ class Run:
 
     def _repr_html_(self) -> str:
         """Return the table for a notebook; everything in it is escaped."""
-        return self.table("html")
+        try:
+            return self.table("html")
+        except CardError:  # no number: repr says why
+            return f"<pre>{html.escape(repr(self))}</pre>\n"
 
 
 def evaluate(

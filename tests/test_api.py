@@ -169,8 +169,10 @@ def test_bad_records_are_refused(change: tuple[str, str], said: str, tmp_path: P
 def test_empty_runs_are_refused() -> None:
     with pytest.raises(CardError, match="no run record"):
         spfem_bench.table([])
+    empty = spfem_bench.api.Run(record("ned", HOSTILE, {("fad", "avg"): None}))
     with pytest.raises(CardError, match="no number to print"):
-        spfem_bench.api.Run(record("ned", "NED", {})).table()
+        empty.table()
+    assert "no clips" in empty._repr_html_() and "<script" not in empty._repr_html_()
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

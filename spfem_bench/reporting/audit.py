@@ -16,7 +16,7 @@ from itertools import combinations
 from typing import Literal, NamedTuple
 
 from spfem_bench.definitions.metrics import metric_card
-from spfem_bench.errors import UnknownNameError
+from spfem_bench.errors import CardError, UnknownNameError
 from spfem_bench.reporting.grids import markdown_escape, one_line
 from spfem_bench.reporting.published import Printed, PrintedNumber
 
@@ -57,14 +57,23 @@ class Average:
     """A printed average that is not the mean of its row.
 
     Attributes:
-        mean: of the printed emotions, to four more digits than are needed.
+        mean: of the printed emotions.
         possible: whether rounding of every cell could still explain it.
+        by_one: whether one cell misprinted by exactly 1 would explain it.
     """
 
     series: Series
     printed: Decimal
     mean: float
     possible: bool
+    by_one: bool
+
+    @property
+    def explained(self) -> str:
+        """What would explain it; empty where nothing here does."""
+        if self.possible:
+            return "rounding of its cells"
+        return "one cell off by exactly 1" if self.by_one else ""
 
     @property
     def off(self) -> float:
@@ -194,7 +203,11 @@ class Audit:
 
 
 def audit(tables: Sequence[Printed]) -> Audit:
-    """Audit printed tables, each by itself and against each other."""
+    """Audit printed tables, each by itself and against each other.
+
+    Raises:
+        CardError: one table is given twice.
+    """
     rows = [row for table in tables for row in table.rows]
     series = _series(rows)
     backbones = {_place(row): row.backbone for row in rows}
@@ -226,7 +239,13 @@ def _place(row: PrintedNumber) -> Series:
 def _series(rows: Iterable[PrintedNumber]) -> dict[Series, Cells]:
     found: dict[Series, Cells] = {}
     for row in rows:
-        found.setdefault(_place(row), {})[row.emotion] = row
+        place = _place(row)
+        if row.emotion in found.setdefault(place, {}):
+            raise CardError(
+                f"two files print {place} {row.emotion} of one paper and table",
+                "Give each table once, or say in the columns 'paper' and 'table' which is which",
+            )
+        found[place][row.emotion] = row
     return found
 
 
@@ -270,7 +289,11 @@ def _average(series: Series, cells: Cells) -> Average | None:
     mean = _mean(cells)
     rounding = sum((_unit(cells[e]) for e in _emotions(cells)), Fraction(0)) / (len(cells) - 1)
     off = abs(Fraction(cells["avg"].number) - mean)
-    return Average(series, cells["avg"].number, float(mean), off <= _slack(cells) + rounding)
+    slack, count = _slack(cells), len(cells) - 1
+    return Average(
+        series, cells["avg"].number, float(mean), off <= slack + rounding,
+        abs(off * count - 1) <= slack * count,
+    )  # fmt: skip
 
 
 # ---- two prints of one cell ----------------------------------------------------------------
@@ -459,7 +482,7 @@ class Finding(NamedTuple):
 def findings(found: Audit) -> Iterator[Finding]:
     """Yield every finding as one line."""
     for a in found.averages:
-        note = f"off by {a.off:+.4f}" + ("; rounding of its cells may explain it" * a.possible)
+        note = f"off by {a.off:+.4f}" + (f"; {a.explained} may explain it" if a.explained else "")
         yield Finding("average", str(a.series), "", str(a.printed), f"{a.mean:.4f}", note)
     for d in found.disagreements:
         yield Finding(
@@ -556,16 +579,15 @@ def sections(found: Audit) -> list[Section]:
         Section(
             "Averages that do not follow from their rows",
             f"Of {found.n_averages} averages {found.n_averages - len(found.averages)} are the mean "
-            "of their row, rounded to the printed decimals. 'Possible' says whether rounding of "
-            "the row's own cells could explain the difference.",
-            ("row", "printed", "mean", "printed - mean", "possible"),
+            "of their row, rounded to the printed decimals.",
+            ("row", "printed", "mean", "printed - mean", "may be explained by"),
             tuple(
                 (
                     str(a.series),
                     str(a.printed),
                     f"{a.mean:.4f}",
                     f"{a.off:+.4f}",
-                    "yes" if a.possible else "no",
+                    a.explained or "–",
                 )
                 for a in found.averages
             ),

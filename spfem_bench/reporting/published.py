@@ -47,7 +47,7 @@ class PrintedNumber:
     """One line of a tidy table.
 
     Attributes:
-        paper: who prints it; empty when the file does not say.
+        paper: who prints it; the file's name when it does not say.
         backbone: the baseline that the method builds on; the method itself for a baseline.
         emotion: an emotion, or ``avg``.
         metric: the metric, or the question of a user study.
@@ -204,7 +204,9 @@ def read_tidy(path: Path) -> tuple[tuple[PrintedNumber, ...], bool]:
                 f"{path}, line {number}: '{line['value']}' is no number",
                 "Give digits with a point, or nothing where there is no number",
             )
-        row = PrintedNumber(**{k: line.get(k, "") for k in known}, line=number)
+        said = {name: line.get(name, "") for name in known}
+        said["paper"] = said["paper"] or path.stem
+        row = PrintedNumber(**said, line=number)
         cell = (row.paper, row.table, row.address)
         if cell in cells:
             raise CardError(
