@@ -7,5 +7,19 @@ The rooms, from top to bottom; each imports only from those below it:
 """
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spfem_bench.api import Run, evaluate, load, table
 
 __version__ = version("spfem-bench")
+__all__ = ["Run", "__version__", "evaluate", "load", "table"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the Python interface when it is first used: the command line starts without it."""
+    if name in __all__:
+        from spfem_bench import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'spfem_bench' has no attribute '{name}'")

@@ -110,9 +110,7 @@ def evaluate(
     from spfem_bench.evaluation.controls import controls
     from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.plan import Videos, make_plan
-    from spfem_bench.evaluation.run import evaluate as run
-    from spfem_bench.features.extract import Extractor
-    from spfem_bench.features.store import FeatureStore
+    from spfem_bench.evaluation.session import carry_out
     from spfem_bench.files import check_writable
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting.tables import comparison, score_lines
@@ -159,23 +157,18 @@ def evaluate(
         networks, name = plan.profile, plan.protocol.name
         path = records.record_path(results, name, plan.method.name, networks.name)
         check_writable(path.parent)
-        store = FeatureStore.locate()
-        check_writable(store.folder)
-        extractor = Extractor(
-            networks,
-            weights,
-            store,
-            faces=plan.protocol.card.faces,
-            batch_size=batch_size,
-            device=device,
-            progress=options.progress_bars(_count_clips(plan), quiet=quiet),
-        )
         try:
-            record = run(plan, extractor, workers=workers, partial=partial)
+            record = carry_out(
+                plan,
+                weights,
+                partial=partial,
+                workers=workers,
+                batch_size=batch_size,
+                device=device,
+                progress=options.progress_bars(_count_clips(plan), quiet=quiet),
+            )
         except KeyboardInterrupt:
             options.interrupted()
-        finally:
-            extractor.progress.close()
         rows = records.scores(record)
         if not quiet and (lost := records.replaced_metrics(path, rows)):
             click.echo(f"{path} is replaced; it also had {', '.join(lost)}.", err=True)

@@ -9,6 +9,7 @@ import click
 
 from spfem_bench import __version__
 from spfem_bench.cli.align import align
+from spfem_bench.cli.audit import audit
 from spfem_bench.cli.check import check
 from spfem_bench.cli.correlate import correlate
 from spfem_bench.cli.data import data
@@ -17,6 +18,7 @@ from spfem_bench.cli.evaluate import evaluate
 from spfem_bench.cli.faces import faces
 from spfem_bench.cli.list import list_
 from spfem_bench.cli.networks import networks
+from spfem_bench.cli.preference import preference
 from spfem_bench.cli.protocol import protocol
 from spfem_bench.cli.score import score
 from spfem_bench.cli.table import table
@@ -70,6 +72,8 @@ def main() -> None:
 
 main.add_command(evaluate)
 main.add_command(table)
+main.add_command(audit)
+main.add_command(preference)
 main.add_command(validate)
 main.add_command(check)
 main.add_command(list_)

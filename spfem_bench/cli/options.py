@@ -205,12 +205,11 @@ def counting(what: str, unit: str, quiet: bool) -> Callable[[int], Callable[[], 
 def check_device(device: str) -> None:
     """Refuse a device that torch does not have here."""
     if device == "cpu":
-        return
-    import torch
+        return  # session imports what is slow
+    from spfem_bench.errors import SpfemBenchError
+    from spfem_bench.evaluation import session
 
     try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise click.BadParameter(
-            f"'{device}' is not available here: {str(error).splitlines()[0]}", param_hint="--device"
-        ) from None
+        session.check_device(device)
+    except SpfemBenchError as error:
+        raise click.BadParameter(error.problem, param_hint="--device") from None

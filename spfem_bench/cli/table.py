@@ -8,41 +8,85 @@ import click
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True)
 @click.option(
     "--format",
     "style",
-    type=click.Choice(["markdown", "csv", "latex", "text"]),
+    type=click.Choice(["markdown", "csv", "csv-wide", "latex", "html", "text"]),
     default="markdown",
     show_default=True,
+    help="csv is tidy, one number a line; csv-wide has the printed table's lines.",
 )
+@click.option(
+    "--layout",
+    type=click.Choice(["asccl", "stccl"]),
+    help="asccl: emotions down, methods and metrics across (the default; a printed table has its "
+    "paper's). stccl: metrics and methods down, emotions across.",
+)
+@click.option("--intervals", is_flag=True, help="Print 95 % intervals beside the numbers.")
+@click.option("--standalone", is_flag=True, help="With latex: a document that compiles by itself.")
 @click.option(
     "--published/--no-published",
     default=True,
     show_default=True,
     help="Show the papers' rows of the same methods beside them, marked.",
 )
-def table(runs: tuple[Path, ...], style: str, published: bool) -> None:
-    """Print run records in the papers' layout: settings x emotions x metrics.
+def table(
+    runs: tuple[str, ...],
+    style: str,
+    layout: str | None,
+    intervals: bool,
+    standalone: bool,
+    published: bool,
+) -> None:
+    """Print run records, or tables of the papers, in the papers' layouts.
 
-    Only numbers with one signature are compared by bold face. The signatures
-    follow the table.
+    RUNS are records, folders of records, or printed tables: the name of one of
+    reference_results/published/, or a CSV file in the tidy format. Only numbers
+    with one signature are compared: the best is bold, of three or more the
+    second best is underlined. The signatures follow the table.
 
     \b
     Examples:
       spfem-bench table results/stccl-page-ned/*.json
-      spfem-bench table --format latex results/*/*.json > table.tex
+      spfem-bench table results/demo-inter-id --layout stccl --intervals
+      spfem-bench table --format latex --standalone results > table.tex
+      spfem-bench table stccl-mead
     """  # noqa: D301
+    from spfem_bench.errors import CardError
     from spfem_bench.evaluation.record import NoRunError, load
-    from spfem_bench.reporting.tables import make_table, render
+    from spfem_bench.reporting.published import printed_table
+    from spfem_bench.reporting.tables import make_printed_table, make_table, render
 
-    files = [f for p in runs for f in (sorted(p.rglob("*.json")) if p.is_dir() else [p])]
-    records, others = [], []
-    for path in files:
-        try:
-            records.append(load(path))
-        except NoRunError as error:  # a validation's record lies beside the runs
-            others.append(error)
+    if standalone and style != "latex":
+        raise click.UsageError("--standalone belongs to --format latex")
+    records, others, printed = [], [], []
+    for given in runs:
+        path = Path(given)
+        if path.suffix.lower() != ".json" and not path.is_dir():
+            printed.append(printed_table(given))
+            continue
+        for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
+            try:
+                records.append(load(file))
+            except NoRunError as error:  # a validation's record lies beside the runs
+                others.append(error)
+    if printed and (records or others):
+        raise CardError(
+            f"run records and the printed table '{printed[0].name}' do not go into one table",
+            "Give either; papers' rows of the same methods stand beside records by themselves",
+        )
     if others and not records:
         raise others[0]
-    click.echo(render(make_table(records, published=published), style), nl=False)  # type: ignore[arg-type]
+    papers = {row.paper.lower() for found in printed for row in found.rows}
+    averages = bool(printed) and all(r.emotion == "avg" for found in printed for r in found.rows)
+    made = make_printed_table(printed) if printed else make_table(records, published=published)
+    chosen = layout or ("stccl" if papers == {"stccl"} or averages else "asccl")
+    text = render(
+        made,
+        style,  # type: ignore[arg-type]
+        layout=chosen,  # type: ignore[arg-type]
+        intervals=intervals,
+        standalone=standalone,
+    )
+    click.echo(text, nl=False)

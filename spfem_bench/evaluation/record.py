@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -119,10 +120,14 @@ def scores(record: Mapping[str, Any]) -> list[Score]:
     """Return a record's scores.
 
     Raises:
-        CardError: the record lacks something that a score must have.
+        CardError: the record lacks something that a score must have, or a score is not finite.
     """
     names = {f.name for f in fields(Score)}
     try:
-        return [Score(**{k: v for k, v in s.items() if k in names}) for s in record["scores"]]
-    except (KeyError, TypeError, AttributeError) as error:
+        found = [Score(**{k: v for k, v in s.items() if k in names}) for s in record["scores"]]
+        for s in found:
+            if not all(math.isfinite(v) for v in (s.value, s.low, s.high) if v is not None):
+                raise ValueError(f"{s.metric} of {s.method}, {s.emotion}, is not a finite number")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CardError(f"a run record is damaged: {error}", "Run the evaluation again") from None
+    return found

@@ -1,19 +1,19 @@
-"""The papers' table: settings and emotions down, methods and metrics across."""
+"""The papers' tables, from run records and from what is printed: pure functions."""
 
 from __future__ import annotations
 
-import re
+import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import pandas as pd
-
 from spfem_bench.definitions.metrics import metric_card
-from spfem_bench.definitions.protocols import EMOTIONS
-from spfem_bench.errors import CardError
+from spfem_bench.definitions.protocols import EMOTIONS, method_card
+from spfem_bench.errors import CardError, UnknownNameError
 from spfem_bench.evaluation.record import scores
-from spfem_bench.reporting.published import published_rows
+from spfem_bench.reporting.grids import Entry, Grid, Label, print_grid
+from spfem_bench.reporting.published import Printed, published_rows
 
 ARROWS = {"lower": "↓", "higher": "↑", "zero": "→0"}
 MARKS = {"published": "†", "second-hand": "††", "control": "‡", "reproduced": ""}
@@ -25,17 +25,21 @@ LEGEND = {
     "partial": "* partial: clips are missing or refused",
     "doubt": "? contradicts its own paper, see reference_results/published/",
 }
+SETTINGS = {"inter-id": "Inter-ID", "cross-id": "Cross-ID"}
+
+Layout = Literal["asccl", "stccl"]
+Format = Literal["text", "markdown", "csv", "csv-wide", "latex", "html"]
 
 
 @dataclass(frozen=True)
 class Column:
-    """One method's column group.
+    """One method's numbers.
 
     Attributes:
         method: the method's name.
-        label: the head printed over it, with its mark.
+        label: what is printed for it, with its mark.
         kind: reproduced, control, published or second-hand.
-        source: protocol and profile, or the paper.
+        source: the profile, or the paper and data set.
     """
 
     method: str
@@ -45,8 +49,28 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Block:
+    """Rows that belong together: one protocol, or one setting of a printed table.
+
+    Attributes:
+        setting: inter-id or cross-id.
+        origin: the protocol, or the data set.
+        label: what is printed for it.
+    """
+
+    setting: str
+    origin: str
+    label: str
+
+
+@dataclass(frozen=True)
 class Cell:
-    """One printed number."""
+    """One number.
+
+    Attributes:
+        value: None where there is no score.
+        printed: the number as a paper prints it; empty for one's own.
+    """
 
     value: float | None
     low: float | None = None
@@ -57,6 +81,10 @@ class Cell:
     n_frames: int | None = None
     n_refused: int | None = None
     n_frames_refused: int | None = None
+    printed: str = ""
+
+
+Cells = Mapping[tuple[Block, str, Column, str], Cell]
 
 
 @dataclass(frozen=True)
@@ -64,126 +92,227 @@ class Table:
     """Everything a printed table needs.
 
     Attributes:
-        cells: by (setting, emotion, column, metric).
+        rows: blocks and emotions, in order.
+        cells: by (block, emotion, column, metric).
+        notes: lines printed below.
+        signatures: in the order of their first numbers.
+        title: one line.
     """
 
     columns: tuple[Column, ...]
     metrics: tuple[str, ...]
-    rows: tuple[tuple[str, str], ...]
-    cells: Mapping[tuple[str, str, Column, str], Cell]
+    rows: tuple[tuple[Block, str], ...]
+    cells: Cells
     notes: tuple[str, ...]
     signatures: tuple[str, ...]
+    title: str = ""
 
-    def best(self, setting: str, emotion: str, metric: str) -> set[Column]:
-        """Return the best columns among those that may be compared.
+    def cell(self, block: Block, emotion: str, column: Column, metric: str) -> Cell | None:
+        """Return a cell that holds a number, else None."""
+        cell = self.cells.get((block, emotion, column, metric))
+        return None if cell is None or cell.value is None else cell
 
-        Only numbers with one and the same signature are; with fewer than two
-        methods (controls aside) nothing is best.
+    def ranks(self, block: Block, emotion: str, metric: str) -> dict[Column, int]:
+        """Return which columns are best (1) and second best (2) of those that may be compared.
+
+        Only numbers computed here with one and the same signature are. With fewer than
+        two of them nothing is best, with two nothing is second best, and with a second
+        signature in the row (a partial score has its own) nothing is either. Equal numbers
+        share a place. Controls and printed numbers never take part.
         """
-        card = metric_card(metric)
-        candidates = [
-            (column, cell)
+        found = {
+            column: cell
             for column in self.columns
-            if column.kind == "reproduced"
-            and (cell := self.cells.get((setting, emotion, column, metric))) is not None
-            and cell.value is not None
-        ]
-        if len(candidates) < 2 or len({c.signature for _, c in candidates}) > 1:
-            return set()
+            if column.kind == "reproduced" and (cell := self.cell(block, emotion, column, metric))
+        }
+        if len(found) < 2 or len({c.signature for c in found.values()}) > 1:
+            return {}
+        card = metric_card(metric)
 
         def badness(cell: Cell) -> float:
             value = cell.value or 0.0
             return {"lower": value, "higher": -value, "zero": abs(value)}[card.direction]
 
-        least = min(badness(c) for _, c in candidates)
-        return {column for column, c in candidates if badness(c) == least}
+        places = sorted({badness(cell) for cell in found.values()})[: 1 if len(found) == 2 else 2]
+        return {
+            column: places.index(badness(cell)) + 1
+            for column, cell in found.items()
+            if badness(cell) in places
+        }
 
 
 def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) -> Table:
-    """Lay run records out as the papers do.
+    """Lay run records out as the papers do: a block of rows for each protocol.
 
     Args:
         records: run records of any protocols and methods.
         published: show the papers' rows of the same methods beside them.
+
+    Raises:
+        CardError: no records, none with a number, a damaged one, or one given twice.
     """
-    cells: dict[tuple[str, str, Column, str], Cell] = {}
+    if not records:
+        raise CardError(
+            "there is no run record to print", "Give files that 'spfem-bench eval' wrote"
+        )
+    cells: dict[tuple[Block, str, Column, str], Cell] = {}
     columns: dict[Column, None] = {}
     empty: dict[str, dict[str, set[str]]] = {}
     signatures: dict[str, None] = {}
     metrics: dict[str, None] = {}
     every = {s.metric for r in records for s in scores(r)}
-    several = len({(r["protocol"]["name"], r["profile"]) for r in records}) > 1
+    blocks = _blocks(records)
+    profiles = {r["profile"] for r in records}
+    parts = {  # a method is marked as partial when it is so anywhere
+        (r["method"]["name"], r["profile"])
+        for r in records
+        for s in scores(r)
+        if s.partial and s.emotion == "avg" and s.value is not None
+    }
+    seen: set[tuple[Block, Column]] = set()
     kinds: set[str] = set()
     for record in records:
-        rows = scores(record)
-        source = f"{record['protocol']['name']}, {record['profile']}"
+        name, profile = record["method"]["name"], record["profile"]
+        block = blocks[record["protocol"]["name"]]
         kind = "control" if record["method"]["kind"] == "control" else "reproduced"
-        partial = any(s.partial and s.emotion == "avg" and s.value is not None for s in rows)
-        mark = MARKS[kind] + ("*" if partial else "")
-        label = record["method"]["label"] + mark + (f" ({source})" if several else "")
-        column = Column(record["method"]["name"], label, kind, source)
-        if column in columns:
+        partial = (name, profile) in parts
+        label = record["method"]["label"] + MARKS[kind] + ("*" if partial else "")
+        column = Column(name, label + (f" ({profile})" if len(profiles) > 1 else ""), kind, profile)
+        if (block, column) in seen:
             raise CardError(
-                f"two records of '{column.method}' on {source}", "Give each method's record once"
+                f"two records of '{name}' on {block.origin}, {profile}",
+                "Give each method's record once",
             )
+        seen.add((block, column))
         columns[column] = None
         kinds |= {kind} | ({"partial"} if partial else set())
-        for s in rows:
+        for s in scores(record):
             metrics[s.metric] = None
             if s.signature and s.value is not None:
                 signatures[s.signature] = None
             if s.value is None and s.emotion == "avg":
                 metric = metric_card(s.metric).label
-                empty.setdefault(s.note, {}).setdefault(metric, set()).add(label)
-            key = (s.setting, s.emotion, column, s.metric)
-            cells[key] = Cell(
+                empty.setdefault(s.note, {}).setdefault(metric, set()).add(column.label)
+            cells[block, s.emotion, column, s.metric] = Cell(
                 s.value, s.low, s.high, "", s.signature,
                 s.n_items, s.n_frames, s.n_refused, s.n_frames_refused,
             )  # fmt: skip
-        for printed, key, cell in _published(record, every) if published else ():
-            columns[printed] = None
-            kinds |= {printed.kind} | ({"doubt"} if cell.mark else set())
+        for key, cell in _beside(record, block, every) if published else ():
+            columns[key[2]] = None
+            kinds |= {key[2].kind} | ({"doubt"} if cell.mark else set())
             cells[key] = cell
-    settings = list(dict.fromkeys(k[0] for k in cells))
-    listed = {(k[0], k[1]) for k in cells}
-    order = [*EMOTIONS, *sorted({e for _, e in listed} - {*EMOTIONS, "avg"}), "avg"]
-    own_kinds = ("reproduced", "control")
-    own = {(k[0], k[1]) for k in cells if k[2].kind in own_kinds}
-    rows_shown = tuple((s, e) for s in settings for e in order if (s, e) in own)
-    legend = [LEGEND[k] for k in LEGEND if k in kinds]
-    counts = [_counts(c, rows_shown, metrics, cells) for c in columns if c.kind in own_kinds]
+    if all(cell.value is None for key, cell in cells.items() if key[2].kind in OWN):
+        reason = next(iter(empty), "it has no scores")
+        raise CardError(
+            f"no number to print: '{records[0]['method']['name']}' on "
+            f"{records[0]['protocol']['name']}: {reason}",
+            "Run the evaluation again, with what is missing or with --partial",
+        )
+    own = {(k[0], k[1]) for k in cells if k[2].kind in OWN}
+    rows = _rows(blocks.values(), own)
+    labels = {c.label for c in columns if c.kind in OWN}
+    counts = [_counts(c, rows, metrics, cells) for c in columns if c.kind in OWN]
+    notes = [
+        *filter(None, counts), *_reasons(empty, labels), *(LEGEND[k] for k in LEGEND if k in kinds)
+    ]  # fmt: skip
+    title = f"{', '.join(blocks)}; profile {', '.join(sorted(profiles))}"
     return Table(
-        tuple(columns),
-        tuple(metrics),
-        rows_shown,
-        cells,
-        (
-            *filter(None, counts),
-            *_reasons(empty, {c.label for c in columns if c.kind in own_kinds}),
-            *legend,
-        ),
-        tuple(signatures),
+        tuple(columns), tuple(metrics), rows, cells, tuple(notes), tuple(signatures), title
     )
+
+
+OWN = ("reproduced", "control")
+
+
+def _blocks(records: Iterable[Mapping[str, Any]]) -> dict[str, Block]:
+    """Return the block of each protocol, named by its setting where that tells them apart."""
+    settings = {r["protocol"]["name"]: r["protocol"]["setting"] for r in records}
+    blocks = {}
+    for name, setting in settings.items():
+        label = SETTINGS.get(setting, setting)
+        alone = list(settings.values()).count(setting) == 1
+        blocks[name] = Block(setting, name, label if alone else f"{label} ({name})")
+    return blocks
+
+
+def _rows(blocks: Iterable[Block], filled: set[tuple[Block, str]]) -> tuple[tuple[Block, str], ...]:
+    order = [*EMOTIONS, *sorted({e for _, e in filled} - {*EMOTIONS, "avg"}), "avg"]
+    return tuple((block, e) for block in blocks for e in order if (block, e) in filled)
+
+
+def make_printed_table(tables: Sequence[Printed]) -> Table:
+    """Lay printed tables out again, digit by digit: a block of rows for each setting.
+
+    Args:
+        tables: from :func:`~spfem_bench.reporting.published.printed_table`.
+
+    Raises:
+        CardError: two numbers are given for one cell.
+    """
+    cells: dict[tuple[Block, str, Column, str], Cell] = {}
+    columns: dict[Column, None] = {}
+    metrics: dict[str, None] = {}
+    datasets = {row.dataset for table in tables for row in table.rows}
+    papers = {row.paper for table in tables for row in table.rows}
+    doubts: dict[tuple[str, str], list[str]] = {}
+    for table in tables:
+        several = len({row.table for row in table.rows}) > 1
+        for row in table.rows:
+            place = row.dataset.upper() if len(datasets) > 1 else ""
+            label = f"{place} {SETTINGS.get(row.setting, row.setting)}".strip()
+            block = Block(row.setting, row.dataset, label)
+            said = (
+                row.paper.upper() if len(papers) > 1 else "",
+                f"table {row.table}" if several else "",
+            )
+            source = ", ".join(filter(None, said))
+            name = _label_of(row.method) + (f" ({source})" if source else "")
+            column = Column(row.method, name, table.kind, source)
+            doubt = table.doubts.get(row.address, "")
+            key = (block, row.emotion, column, row.metric)
+            if key in cells:
+                raise CardError(f"{table.name}: {row.address} is given twice", "Remove one of them")
+            cells[key] = Cell(float(row.value), mark="?" if doubt else "", printed=row.value)
+            columns[column] = None
+            metrics[row.metric] = None
+            if doubt:
+                where = f"{label}, {_emotion(row.emotion)}, {name}"
+                doubts.setdefault((where, doubt), []).append(_metric(row.metric).text)
+    notes = [table.origin for table in tables]
+    notes += [f"? {where}, {', '.join(found)}: {doubt}" for (where, doubt), found in doubts.items()]
+    blocks = dict.fromkeys(key[0] for key in cells)
+    rows = _rows(blocks, {(k[0], k[1]) for k in cells})
+    title = "; ".join(table.title for table in tables)
+    return Table(tuple(columns), tuple(metrics), rows, cells, tuple(notes), (), title)
+
+
+def _label_of(method: str) -> str:
+    try:
+        return method_card(method).label
+    except UnknownNameError:
+        return method
 
 
 def _counts(
     column: Column,
-    rows: Iterable[tuple[str, str]],
+    rows: Iterable[tuple[Block, str]],
     metrics: Iterable[str],
-    cells: Mapping[tuple[str, str, Column, str], Cell],
+    cells: Cells,
 ) -> str:
     """Say what a method's averages stand on, with their intervals."""
     said = []
-    for setting in dict.fromkeys(s for s, e in rows if e == "avg"):
+    blocks = list(dict.fromkeys(block for block, e in rows if e == "avg"))
+    for block in blocks:
+        place = f"{block.label} " if len(blocks) > 1 else ""
         for metric in metrics:
-            cell = cells.get((setting, "avg", column, metric))
+            cell = cells.get((block, "avg", column, metric))
             if cell is None or cell.value is None:
                 continue
             interval = "" if cell.low is None else f" [{cell.low:.3f}, {cell.high:.3f}]"
             refused = f", {cell.n_refused} refused" if cell.n_refused else ""
             said.append(
-                f"{metric_card(metric).label} {cell.value:.3f}{interval} on {cell.n_items} clips"
-                f"{refused}, {cell.n_frames} frames"
+                f"{place}{metric_card(metric).label} {cell.value:.3f}{interval} on "
+                f"{cell.n_items} clips{refused}, {cell.n_frames} frames"
             )
     return f"{column.label}, Avg. with 95 % interval: {'; '.join(said)}" if said else ""
 
@@ -198,9 +327,10 @@ def _reasons(empty: Mapping[str, Mapping[str, set[str]]], methods: set[str]) -> 
     return lines
 
 
-def _published(
-    record: Mapping[str, Any], metrics: set[str]
-) -> Iterable[tuple[Column, tuple[str, str, Column, str], Cell]]:
+def _beside(
+    record: Mapping[str, Any], block: Block, metrics: set[str]
+) -> Iterable[tuple[tuple[Block, str, Column, str], Cell]]:
+    """Return what papers print of a record's method."""
     beside = record["protocol"]["published"]
     if not beside or record["method"]["kind"] == "control":
         return
@@ -212,128 +342,191 @@ def _published(
         source = f"{row['paper']}, {beside['dataset'].upper()}"
         label = f"{record['method']['label']}{MARKS[row['kind']]} ({source})"
         column = Column(row["method"], label, row["kind"], source)
-        key = (record["protocol"]["setting"], row["emotion"], column, row["metric"])
-        yield column, key, Cell(float(row["value"]), mark="?" if row["doubt"] else "")
+        cell = Cell(float(row["value"]), mark="?" if row["doubt"] else "", printed=row["printed"])
+        yield (block, row["emotion"], column, row["metric"]), cell
 
 
 # ---- printing ------------------------------------------------------------------------------
 
-Format = Literal["text", "markdown", "csv", "latex"]
 
+def render(
+    table: Table,
+    style: Format,
+    *,
+    layout: Layout = "asccl",
+    intervals: bool = False,
+    standalone: bool = False,
+) -> str:
+    """Return a table as text in one of the formats, with notes and signatures below it.
 
-def render(table: Table, style: Format) -> str:
-    """Return a table as text in one of the formats, with notes and signatures below it."""
+    Args:
+        table: from :func:`make_table` or :func:`make_printed_table`.
+        style: ``csv`` is tidy, one number a line; ``csv-wide`` has the layout's rows.
+        layout: ``asccl`` has emotions down, methods and metrics across; ``stccl`` has
+            metrics and methods down, emotions across.
+        intervals: print the 95 % interval beside each number that has one.
+        standalone: with LaTeX, a document that compiles by itself.
+    """
     if style == "csv":
-        return _csv(table)
-    if style == "latex":
-        return _latex(table)
-    return _plain(table, "github" if style == "markdown" else "simple")
+        return _tidy(table)
+    lay = {"asccl": _emotions_down, "stccl": _emotions_across}[layout]
+    return print_grid(
+        lay(table, intervals), "csv" if style == "csv-wide" else style, standalone=standalone
+    )
 
 
-def _heads(table: Table) -> list[tuple[Column, str]]:
-    """Return the printed columns: those that have at least one number."""
-    return [
-        (column, metric)
-        for column in table.columns
-        for metric in table.metrics
-        if any(
-            (cell := table.cells.get((s, e, column, metric))) is not None and cell.value is not None
-            for s, e in table.rows
-        )
-    ]
-
-
-def _head(metric: str) -> str:
-    card = metric_card(metric)
-    return f"{card.label}{ARROWS[card.direction]}"
-
-
-def _number(cell: Cell | None) -> str:
-    return "–" if cell is None or cell.value is None else f"{cell.value:.3f}{cell.mark}"
+def _metric(name: str, marks: str = "") -> Label:
+    try:
+        card = metric_card(name)
+    except UnknownNameError:  # a printed table may have any
+        return Label(name, name, marks)
+    return Label(f"{card.label}{ARROWS[card.direction]}", name, marks)
 
 
 def _emotion(name: str) -> str:
     return "Avg." if name == "avg" else name.capitalize()
 
 
-def _plain(table: Table, style: str) -> str:
-    from tabulate import tabulate
+def _method(table: Table, column: Column) -> Label:
+    alone = [c.method for c in table.columns].count(column.method) == 1
+    return Label(column.label, column.method if alone else f"{column.method} ({column.source})")
 
-    heads = _heads(table)
-    bold = "**" if style == "github" else ""
-    body = []
-    for setting, emotion in table.rows:
-        line = [setting, _emotion(emotion)]
-        for column, metric in heads:
-            text = _number(table.cells.get((setting, emotion, column, metric)))
-            best = bold and column in table.best(setting, emotion, metric)
-            line.append(f"{bold}{text}{bold}" if best else text)
-        body.append(line)
-    separator = " " if style == "github" else "\n"
-    names = [f"{column.label}{separator}{_head(metric)}" for column, metric in heads]
-    printed = tabulate(
-        body, ["Setting", "Emotion", *names], tablefmt=style, disable_numparse=True,
-        colalign=("left", "left", *("right" for _ in heads)),
+
+def _entry(table: Table, key: tuple[Block, str, Column, str], intervals: bool) -> Entry:
+    cell = table.cell(*key)
+    if cell is None:
+        return Entry()
+    block, emotion, column, metric = key
+    interval, bounds = "", ("", "")
+    if intervals and cell.low is not None and cell.high is not None:
+        interval = f"[{cell.low:.3f}, {cell.high:.3f}]"
+        bounds = (repr(cell.low), repr(cell.high))
+    return Entry(
+        cell.printed or f"{cell.value:.3f}",
+        cell.printed or repr(cell.value),
+        table.ranks(block, emotion, metric).get(column, 0),
+        interval,
+        bounds,
+        cell.mark,
+        cell.signature,
+    )
+
+
+def _letters(table: Table) -> dict[str, str]:
+    """Return a letter for each signature, empty where a signature's metric tells which it is."""
+    of: dict[str, set[str]] = {}
+    for (_, _, _, metric), cell in table.cells.items():
+        if cell.signature and cell.value is not None:
+            of.setdefault(metric, set()).add(cell.signature)
+    if all(len(signs) == 1 for signs in of.values()):
+        return dict.fromkeys(table.signatures, "")
+    return {sign: _letter(i) for i, sign in enumerate(table.signatures)}
+
+
+def _letter(number: int) -> str:
+    """Return a, b, ..., z, aa, ab, ...
+
+    >>> [_letter(n) for n in (0, 25, 26)]
+    ['a', 'z', 'aa']
+    """
+    return (_letter(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
+
+
+def _marks(letters: Mapping[str, str], cells: Iterable[Cell | None]) -> str:
+    signs = dict.fromkeys(c.signature for c in cells if c is not None and c.signature)
+    return ",".join(filter(None, (letters[s] for s in signs)))
+
+
+def _emotions_down(table: Table, intervals: bool) -> Grid:
+    """Lay out as ASCCL does: settings and emotions down, methods and metrics across."""
+    letters = _letters(table)
+    heads, keys = [], []
+    for column in table.columns:
+        for metric in table.metrics:
+            cells = [table.cell(b, e, column, metric) for b, e in table.rows]
+            if any(cells):
+                marks = _marks(letters, cells)
+                heads.append((_method(table, column), _metric(metric, marks)))
+                keys.append((column, metric))
+    rows = tuple(
+        (
+            (Label(block.label, block.setting if _one(table) else block.origin),
+             Label(_emotion(emotion), emotion)),
+            tuple(_entry(table, (block, emotion, *key), intervals) for key in keys),
+        )
+        for block, emotion in table.rows
     )  # fmt: skip
-    bullet = "- " if style == "github" else ""
-    code = "`" if style == "github" else ""
-    below = [f"{bullet}{n}" for n in table.notes]
-    below += [f"{bullet}{code}{s}{code}" for s in table.signatures]
-    return printed + "\n\n" + "\n".join(below) + "\n"
+    stubs = (Label("Setting", "setting"), Label("Emotion", "emotion"))
+    return Grid(stubs, tuple(heads), rows, table.notes, _signed(letters), table.title)
 
 
-def _csv(table: Table) -> str:
+def _emotions_across(table: Table, intervals: bool) -> Grid:
+    """Lay out as STCCL does: settings, metrics and methods down, emotions across."""
+    letters = _letters(table)
+    blocks = dict.fromkeys(block for block, _ in table.rows)
+    emotions = [e for e in dict.fromkeys(e for _, e in table.rows) if e != "avg"]
+    emotions += ["avg"] if any(e == "avg" for _, e in table.rows) else []
     rows = []
-    for (setting, emotion, column, metric), cell in table.cells.items():
-        rows.append(
+    for block in blocks:
+        for metric in table.metrics:
+            found = {
+                column: cells
+                for column in table.columns
+                if any(cells := [table.cell(block, e, column, metric) for e in emotions])
+            }
+            marks = {column: _marks(letters, cells) for column, cells in found.items()}
+            shared = set(filter(None, marks.values()))
+            common = next(iter(shared)) if len(shared) == 1 else ""
+            for column in found:
+                method = _method(table, column)
+                own = "" if common else marks[column]
+                labels = (
+                    Label(block.label, block.setting if _one(table) else block.origin),
+                    _metric(metric, common),
+                    Label(method.text, method.name, own),
+                )
+                entries = (_entry(table, (block, e, column, metric), intervals) for e in emotions)
+                rows.append((labels, tuple(entries)))
+    stubs = (Label("Setting", "setting"), Label("Metric", "metric"), Label("Method", "method"))
+    heads = tuple((Label(_emotion(e), e),) for e in emotions)
+    return Grid(stubs, heads, tuple(rows), table.notes, _signed(letters), table.title)
+
+
+def _one(table: Table) -> bool:
+    """Whether settings tell the blocks apart."""
+    blocks = {block for block, _ in table.rows}
+    return len({block.setting for block in blocks}) == len(blocks)
+
+
+def _signed(letters: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple((letter, sign) for sign, letter in letters.items())
+
+
+def _tidy(table: Table) -> str:
+    """Return one number a line, at full precision, in the columns of ``docs/tables.md``."""
+    text = io.StringIO()
+    heads = ["setting", "emotion", "method", "kind", "source", "metric", *_CELL]
+    writer = csv.DictWriter(text, heads, lineterminator="\n")
+    writer.writeheader()
+    for (block, emotion, column, metric), cell in table.cells.items():
+        said = asdict(cell) | {"doubt": cell.mark, "value": cell.printed or cell.value}
+        own = column.kind in OWN
+        writer.writerow(
             {
-                "setting": setting,
+                "setting": block.setting,
                 "emotion": emotion,
                 "method": column.method,
                 "kind": column.kind,
-                "source": column.source,
+                "source": f"{block.origin}, {column.source}" if own else column.source,
                 "metric": metric,
-                **asdict(cell),
+                **{name: said[name] for name in _CELL},
             }
         )
-    frame = pd.DataFrame(rows).rename(columns={"mark": "doubt"})
-    return str(frame.to_csv(index=False, lineterminator="\n"))
+    return text.getvalue()
 
 
-def _latex(table: Table) -> str:
-    """Return a booktabs table; signatures and notes follow as comments, one a line."""
-    heads = _heads(table)
-    index = pd.MultiIndex.from_tuples([(s, _emotion(e)) for s, e in table.rows])
-    frame = pd.DataFrame(index=index, dtype=object)
-    for column, metric in heads:
-        values = []
-        for setting, emotion in table.rows:
-            text = _escape(_number(table.cells.get((setting, emotion, column, metric))))
-            best = column in table.best(setting, emotion, metric)
-            values.append(rf"\textbf{{{text}}}" if best else text)
-        frame[_escape(column.label), _escape(_head(metric))] = values
-    frame.columns = (
-        pd.MultiIndex.from_tuples(list(map(tuple, frame.columns))) if heads else frame.columns
-    )
-    body = frame.to_latex(
-        escape=False,
-        multicolumn=True,
-        multicolumn_format="c",
-        column_format="ll" + "r" * len(heads),
-    )
-    lines = (r"needs \usepackage{booktabs,multirow}", *table.notes, *table.signatures)
-    body = re.sub(r"\\cline\{[^}]*\}\n(?=\\bottomrule)", "", body)
-    return body + "\n".join(f"% {line}" for line in lines) + "\n"
-
-
-def _escape(text: str) -> str:
-    replacements = {
-        "↓": r"$\downarrow$", "↑": r"$\uparrow$", "→0": r"$\rightarrow 0$", "†": r"\textdagger{}",
-        "‡": r"\textdaggerdbl{}", "–": "--", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#",
-    }  # fmt: skip
-    for plain, latex in replacements.items():
-        text = text.replace(plain, latex)
-    return text
+_CELL = ("value", "low", "high", "doubt", "signature",
+         "n_items", "n_frames", "n_refused", "n_frames_refused")  # fmt: skip
 
 
 def score_lines(record: Mapping[str, Any]) -> str:

@@ -1,0 +1,252 @@
+"""The Python interface: evaluate a method, read its scores, print its table.
+
+Everything here is also reached as ``spfem_bench.evaluate`` and so on. The same
+code carries out ``spfem-bench eval``: equal arguments give equal scores.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spfem_bench.errors import CardError, ClipError, WeightsError
+from spfem_bench.evaluation import record as records
+from spfem_bench.reporting.tables import (
+    Format,
+    Layout,
+    make_table,
+    render,
+    score_lines,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from spfem_bench.evaluation.plan import Plan
+
+INTEGERS = ("n_items", "n_frames", "n_refused", "n_frames_refused")
+REALS = ("value", "low", "high")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Run:
+    """One evaluation: a method on a protocol.
+
+    Attributes:
+        record: the run record, as ``docs/run_record.md`` describes it; all else is drawn
+            from it.
+    """
+
+    record: Mapping[str, Any]
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """One line for each metric and emotion (``avg`` is the headline).
+
+        Columns as in the run record: value, low and high as float64 (NaN where there is no
+        score; ``note`` says why), counts as int64, partial as bool, the rest as strings.
+
+        Raises:
+            CardError: the record is damaged.
+        """
+        import pandas as pd
+
+        columns = list(records.Score.__dataclass_fields__)
+        frame = pd.DataFrame(records.scores(self.record), columns=columns)
+        types: dict[str, str] = dict.fromkeys(columns, "string")
+        types |= dict.fromkeys(REALS, "float64") | dict.fromkeys(INTEGERS, "int64")
+        return frame.astype(types | {"partial": "bool"})
+
+    def table(
+        self,
+        style: Format = "text",
+        *,
+        layout: Layout = "asccl",
+        intervals: bool = False,
+        published: bool = True,
+    ) -> str:
+        """Return this run as a table; see :func:`table`."""
+        return table([self], style, layout=layout, intervals=intervals, published=published)
+
+    def to_latex(
+        self,
+        *,
+        layout: Layout = "asccl",
+        intervals: bool = False,
+        published: bool = True,
+        standalone: bool = False,
+    ) -> str:
+        """Return this run as a LaTeX table (booktabs, graphicx); see :func:`table`."""
+        return table(
+            [self], "latex", layout=layout, intervals=intervals, published=published,
+            standalone=standalone,
+        )  # fmt: skip
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the record, whole or not at all; ``spfem-bench table`` reads it.
+
+        Args:
+            path: a file, or an existing folder, which gets ``METHOD.PROFILE.json``.
+
+        Returns:
+            The file written.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        file = Path(path)
+        if file.is_dir():
+            file /= f"{self.record['method']['name']}.{self.record['profile']}.json"
+        records.save(self.record, file)
+        return file
+
+    def __repr__(self) -> str:
+        head = "{} on {}, profile {}".format(
+            self.record["method"]["label"], self.record["protocol"]["name"], self.record["profile"]
+        )
+        return f"{head}\n{score_lines(self.record)}"
+
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook; everything in it is escaped."""
+        try:
+            return self.table("html")
+        except CardError:  # no number: repr says why
+            return f"<pre>{html.escape(repr(self))}</pre>\n"
+
+
+def evaluate(
+    method: str,
+    protocol: str = "demo-inter-id",
+    *,
+    videos: str | PathLike[str] | None = None,
+    layout: str | None = None,
+    frame_rate: float | None = None,
+    profile: str | None = None,
+    metrics: Sequence[str] = (),
+    partial: bool = False,
+    workers: int = 1,
+    batch_size: int = 32,
+    device: str = "cpu",
+    weights_dir: str | PathLike[str] | None = None,
+    data_dir: str | PathLike[str] | None = None,
+) -> Run:
+    """Score a method on a protocol, as ``spfem-bench eval`` does.
+
+    Args:
+        method: a published method, a control, or with *videos* a name of your own.
+        protocol: a name, or the path of a card.
+        videos: your own outputs, one per item, named as the protocol expects.
+        layout: how the system that wrote them names outputs, when not so.
+        frame_rate: of outputs that are folders of frames, in Hz.
+        profile: which networks to use; those that fit the protocol when not given.
+        metrics: names; all that the protocol has when empty.
+        partial: score what is there; headline numbers are marked as partial.
+        workers: processes; change no score.
+        batch_size: frames in a batch.
+        device: where networks run: cpu, cuda.
+        weights_dir: searched first for weights.
+        data_dir: searched first for data sets.
+
+    Raises:
+        UnknownNameError: no such method, protocol, profile, metric or layout.
+        ClipError: clips are missing or unreadable, and not *partial*.
+        WeightsError: no metric has its networks' weights, or some lack and not *partial*.
+        SpfemBenchError: *layout* without *videos*, a device that is not here, or a folder
+            that cannot be written.
+    """
+    from spfem_bench.definitions.layouts import layout_card
+    from spfem_bench.definitions.metrics import profile_card
+    from spfem_bench.definitions.protocols import protocol as read_protocol
+    from spfem_bench.errors import SpfemBenchError
+    from spfem_bench.evaluation.data import DataFolders
+    from spfem_bench.evaluation.plan import Videos, make_plan
+    from spfem_bench.evaluation.session import carry_out, check_device
+    from spfem_bench.features.extract import Progress
+    from spfem_bench.networks.weights import WeightsStore
+
+    if videos is None and (layout or frame_rate):
+        raise SpfemBenchError("layout and frame_rate are about videos", "Give videos=DIR too")
+    if isinstance(metrics, str):
+        raise SpfemBenchError(f"metrics is the text '{metrics}'", f"Give a list: ['{metrics}']")
+    check_device(device)
+    weights = WeightsStore.locate(None if weights_dir is None else Path(weights_dir))
+    listed = read_protocol(protocol)
+    own = None
+    if videos is not None:
+        own = Videos(Path(videos), frame_rate, layout_card(layout) if layout else None)
+    plan = make_plan(
+        method,
+        listed,
+        profile_card(profile or listed.card.profile),
+        data=DataFolders.locate(None if data_dir is None else Path(data_dir)),
+        weights=weights,
+        metrics=metrics,
+        videos=own,
+    )
+    _check(plan, partial=partial)
+    record = carry_out(
+        plan, weights, partial=partial, workers=workers, batch_size=batch_size, device=device,
+        progress=Progress(),
+    )  # fmt: skip
+    return Run(record)
+
+
+def _check(plan: Plan, *, partial: bool) -> None:
+    """Refuse a plan of which the command line would say that there is no headline score."""
+    if plan.unavailable and (not plan.metrics or not partial):
+        metric, reason = next(iter(plan.unavailable.items()))
+        remedy = "Give partial=True to go without" if plan.metrics else ""
+        raise WeightsError(f"no {metric}: {reason}", remedy)
+    if plan.refusals and not partial:
+        items = len({r.item for r in plan.refusals})
+        first = plan.refusals[0]
+        raise ClipError(
+            f"{items} of {len(plan.items)} items of {plan.protocol.name} cannot be scored; "
+            f"{first.item}: {first.reason}",
+            "; or ".join(filter(None, [first.remedy, "give partial=True to score what is there"])),
+        )
+
+
+def load(path: str | PathLike[str]) -> Run:
+    """Read a run that :meth:`Run.save` or ``spfem-bench eval`` wrote.
+
+    Raises:
+        CardError: no run record, a damaged one, or one of a later version.
+    """
+    run = Run(records.load(Path(path)))
+    records.scores(run.record)  # a damaged record is found now
+    return run
+
+
+def table(
+    runs: Sequence[Run],
+    style: Format = "text",
+    *,
+    layout: Layout = "asccl",
+    intervals: bool = False,
+    published: bool = True,
+    standalone: bool = False,
+) -> str:
+    """Return runs as one table, in the papers' layout; the same runs give the same text.
+
+    Only numbers with one signature are compared: the best is bold, of three or more the
+    second best is underlined.
+
+    Args:
+        runs: of any methods and protocols; each protocol is a block of rows.
+        style: text, markdown, csv (tidy), csv-wide, latex or html.
+        layout: ``asccl`` has emotions down, methods and metrics across; ``stccl`` has
+            metrics and methods down, emotions across.
+        intervals: print 95 % intervals beside the numbers.
+        published: show the papers' rows of the same methods beside them, marked.
+        standalone: with latex, a document that compiles by itself.
+
+    Raises:
+        CardError: no runs, none with a number, or one given twice.
+    """
+    made = make_table([run.record for run in runs], published=published)
+    return render(made, style, layout=layout, intervals=intervals, standalone=standalone)
