@@ -14,7 +14,7 @@ import pytest
 from spfem_bench.errors import CardError
 from spfem_bench.evaluation.record import load, save, scores
 from spfem_bench.reporting.published import published_rows
-from spfem_bench.reporting.tables import make_table, render, score_lines
+from spfem_bench.reporting.tables import comparison, make_table, render, score_lines
 
 
 def record(
@@ -156,3 +156,13 @@ def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
     del broken["scores"][0]["n_items"]
     with pytest.raises(CardError, match="damaged"):
         scores(broken)
+
+
+def test_a_comparison_has_the_papers_rows_below_marked() -> None:
+    source = record("source", "source", {("fad", "avg"): 0.5}, kind="control")
+    lines = comparison([record("ned", "NED", NED, published=True), source]).splitlines()
+    names = [line.split("  ")[0] for line in lines[2:5]]
+    assert names == ["NED", "source‡", "NED† (ASCCL, MEAD)"]
+    assert "4.448" in lines[4]  # MEAD, cross-ID, FAD of NED on average: both papers print it
+    assert lines[-1].startswith("† published, not computed here")
+    assert "†" not in comparison([record("vd", "VD", VD), source])

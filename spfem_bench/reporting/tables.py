@@ -19,7 +19,7 @@ ARROWS = {"lower": "↓", "higher": "↑", "zero": "→0"}
 MARKS = {"published": "†", "second-hand": "††", "control": "‡", "reproduced": ""}
 LEGEND = {
     "published": "† published, not computed here: other networks, clips and decoding; never "
-    "compared with the columns without it",
+    "compared with numbers without it",
     "second-hand": "†† published, quoted second-hand",
     "control": "‡ control: no manipulation model",
     "partial": "* partial: clips are missing or refused",
@@ -562,12 +562,16 @@ def score_lines(record: Mapping[str, Any]) -> str:
 
 
 def comparison(records: Sequence[Mapping[str, Any]]) -> str:
-    """Return several evaluations on one protocol as text: methods down, headlines across."""
+    """Return several evaluations on one protocol as text: methods down, headlines across.
+
+    What papers print of the same methods follows, marked, with a line that says what it is.
+    """
     from tabulate import tabulate
 
     metrics = list(dict.fromkeys(s.metric for r in records for s in scores(r) if s.signature))
     heads = [f"{metric_card(m).label}{ARROWS[metric_card(m).direction]}" for m in metrics]
     lines: list[list[str]] = []
+    printed: dict[Column, dict[str, str]] = {}
     for record in records:
         found = {s.metric: s for s in scores(record) if s.emotion == "avg"}
         cells = [found.get(m) for m in metrics]
@@ -578,5 +582,12 @@ def comparison(records: Sequence[Mapping[str, Any]]) -> str:
         counts = {f"{s.n_items}/{s.n_items + s.n_refused}" for s in cells if s}
         mark = MARKS["control"] if record["method"]["kind"] == "control" else ""
         lines.append([record["method"]["label"] + mark, *values, " ".join(sorted(counts))])
+        block = Block(record["protocol"]["setting"], record["protocol"]["name"], "")
+        for (_, emotion, column, metric), cell in _beside(record, block, set(metrics)):
+            if emotion == "avg":
+                printed.setdefault(column, {})[metric] = cell.printed + cell.mark
+    for column, numbers in printed.items():
+        lines.append([column.label, *(numbers.get(m, "–") for m in metrics), ""])
     align = ("left", *("right" for _ in metrics), "right")
-    return tabulate(lines, ["Method", *heads, "Clips"], disable_numparse=True, colalign=align)
+    table = tabulate(lines, ["Method", *heads, "Clips"], disable_numparse=True, colalign=align)
+    return "\n".join([table, *(LEGEND[kind] for kind in dict.fromkeys(c.kind for c in printed))])
