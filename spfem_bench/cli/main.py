@@ -18,6 +18,7 @@ from spfem_bench.cli.faces import faces
 from spfem_bench.cli.list import list_
 from spfem_bench.cli.networks import networks
 from spfem_bench.cli.protocol import protocol
+from spfem_bench.cli.report import report
 from spfem_bench.cli.score import score
 from spfem_bench.cli.table import table
 from spfem_bench.cli.train import train
@@ -70,6 +71,7 @@ def main() -> None:
 
 main.add_command(evaluate)
 main.add_command(table)
+main.add_command(report)
 main.add_command(validate)
 main.add_command(check)
 main.add_command(list_)
