@@ -28,8 +28,9 @@ from spfem_bench.reporting.report.model import (
     flat,
     sections,
     sync_components,
+    undamaged,
 )
-from spfem_bench.reporting.tables import ARROWS, LEGEND, MARKS, make_table, render
+from spfem_bench.reporting.tables import ARROWS, LEGEND, MARKS, Column, make_table, render
 
 if TYPE_CHECKING:
     from spfem_bench.reporting.report.clips import Clips
@@ -54,6 +55,9 @@ ROLES = {
     "output": "Output",
     "rival": "Best other",
 }
+_NOTHING: dict[str, Any] = {
+    "text": "", "best": False, "mark": "", "note": None, "interval": "", "count": "",
+}  # fmt: skip
 MOST_SPEAKERS = 24
 """Speakers that a plot has room for; all of them are in its table."""
 
@@ -88,7 +92,8 @@ def build(
         for metric in section.by_item
     ]
     done = told(sum(len(worst) + len(best) for *_, (worst, best) in shown))
-    views = [_View(section, n, items, clips, done).all() for n, section in enumerate(found)]
+    with undamaged():
+        views = [_View(section, n, items, clips, done).all() for n, section in enumerate(found)]
     environment = Environment(
         loader=DictLoader({n: _template(n) for n in ("report.html", "plots.html")}),
         autoescape=True, undefined=StrictUndefined, finalize=_visible,
@@ -203,39 +208,33 @@ class _View:
                 ],
             }
             (controls if run.is_control else methods).append(row)
-        published = []
-        for column in table.columns:
-            if column.kind not in ("published", "second-hand"):
-                continue
-            cells = []
-            for metric in section.metrics:
-                found = [
-                    table.cells[key]
-                    for key in table.cells
-                    if key[1] == AVERAGE and key[2] == column and key[3] == metric.name
-                ]
-                value = found[0].value if found else None
-                cells.append(
-                    {
-                        "text": _number(value) if found else "",
-                        "mark": found[0].mark if found else "",
-                    }
-                )
-            published.append(
-                {"run": None, "label": column.label, "mark": "", "count": "", "cells": cells}
-            )
+        published = [
+            {"run": None, "label": column.label, "count": "", "mark": "",
+             "cells": [self._printed(column, metric.name) for metric in section.metrics]}
+            for column in table.columns
+            if column.kind in ("published", "second-hand")
+        ]  # fmt: skip
         return [
             ("Methods", methods),
             ("Controls, whose answer is known", controls),
             ("Published, on other clips", published),
         ]
 
+    def _printed(self, column: Column, metric: str) -> dict[str, Any]:
+        """Return a number out of a paper."""
+        cells = self.section.table.cells
+        found = (cells[k] for k in cells if k[1:] == (AVERAGE, column, metric))
+        cell = next(found, None)
+        if cell is None or cell.value is None:
+            return _NOTHING
+        return _NOTHING | {"text": _number(cell.value), "mark": cell.mark}
+
     def _cell(self, score: Score | None, best: bool, *, counted: bool) -> dict[str, Any]:
         if score is None:
-            return {"text": "", "note": None}
+            return _NOTHING
         note = self.notes.setdefault(score.note, len(self.notes) + 1) if score.note else None
         if score.value is None:
-            return {"text": "", "note": note}
+            return _NOTHING | {"note": note}
         interval = ""
         if score.low is not None and score.high is not None:
             interval = f"{_number(score.low)} to {_number(score.high)}"

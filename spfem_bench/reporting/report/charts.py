@@ -268,7 +268,8 @@ def shift_plot(means: Floats) -> ShiftPlot:
     return ShiftPlot(
         height, width,
         tuple(Tick(_round(y(t)), tick_text(t, ticks)) for t in ticks),
-        tuple(Tick(_round(x(s + most)), f"{s:+d}".replace("-", "−") if s else "0") for s in (-most, 0, most)),
+        (Tick(_round(x(0)), f"−{most}"), Tick(_round(x(most)), "0"),
+         Tick(_round(x(2 * most)), f"+{most}")),
         "M" + "L".join(points), (_round(x(best)), _round(y(float(means[best])))),
     )  # fmt: skip
 

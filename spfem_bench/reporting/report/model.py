@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -18,6 +19,13 @@ from spfem_bench.reporting.tables import Table, make_table
 from spfem_bench.statistics import sync
 
 AVERAGE = "avg"
+
+REQUIRED = {
+    "": ("complete", "partial", "refused", "extra", "settings", "environment", "timings"),
+    "method": ("name", "label", "kind", "control", "paper", "link"),
+    "protocol": ("name", "version", "setting", "list_sha256"),
+}
+"""What a report prints of every run record, beside scores and items."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +215,7 @@ def sections(records: Sequence[Mapping[str, Any]]) -> tuple[Section, ...]:
     """
     if not records:
         raise CardError("no run record", "Give files that 'spfem-bench eval' wrote")
-    try:
+    with undamaged():
         groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
         for record in records:
             groups.setdefault((record["protocol"]["name"], record["profile"]), []).append(record)
@@ -217,9 +225,29 @@ def sections(records: Sequence[Mapping[str, Any]]) -> tuple[Section, ...]:
         )
         for section in found:
             _read(section)
-    except (KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError) as error:
-        raise CardError(f"a run record is damaged: {error!r}", "Run the evaluation again") from None
     return found
+
+
+@contextmanager
+def undamaged() -> Iterator[None]:
+    """Say that a run record is damaged, where something is missing or of another kind.
+
+    Raises:
+        CardError: so it is.
+    """
+    try:
+        yield
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        ZeroDivisionError,
+    ) as error:
+        raise CardError(
+            f"a run record is damaged: {error!r}", "Run the evaluation again"
+        ) from error
 
 
 def _read(section: Section) -> None:
@@ -227,6 +255,10 @@ def _read(section: Section) -> None:
     table, metrics, items = section.table, section.metrics, section.items
     del table, metrics, items
     for run in section.runs:
+        for part, names in REQUIRED.items():
+            of = run.record[part] if part else run.record
+            if missing := sorted(set(names) - set(of)):
+                raise KeyError(f"{part}.{missing[0]}".lstrip("."))
         for score in run.scores.values():
             numbers = (score.value, score.low, score.high)
             if not all(n is None or math.isfinite(n) for n in numbers):
