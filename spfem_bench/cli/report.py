@@ -72,6 +72,7 @@ def report(
     from spfem_bench.reporting.report import folder
     from spfem_bench.reporting.report.build import build
     from spfem_bench.reporting.report.clips import Clips
+    from spfem_bench.reporting.report.model import sections
 
     files = [f for p in runs for f in (sorted(p.rglob("*.json")) if p.is_dir() else [p])]
     records, others = [], []
@@ -82,7 +83,8 @@ def report(
             others.append(error)
     if others and not records:
         raise others[0]
-    known = folder.listed(output)  # before any work: may it be written there?
+    sections(records)  # before a folder is made or a clip is copied: are they whole?
+    known = folder.listed(output)
     check_writable(output)
     with tempfile.TemporaryDirectory() as made:
         clips = None

@@ -258,7 +258,14 @@ class _View:
             "partial": "*" in marks,
             "doubt": "?" in marks,
         }
-        return [LEGEND[kind] for kind, here in present.items() if here]
+        every = dict.fromkeys(metric for run in runs for metric, _ in run.scores)
+        none = [c.label for c in map(metric_card, every) if c not in self.section.metrics]
+        lines = [LEGEND[kind] for kind, here in present.items() if here]
+        return lines + (
+            [f"No number at all: {', '.join(none)}; why is said under Missing and refused"]
+            if none
+            else []
+        )
 
     def _signatures(self) -> list[tuple[str, str, str]]:
         found: dict[tuple[str, str], list[str]] = {}
