@@ -12,6 +12,7 @@ TEMPLATE = "{{ 7*191 }}{% raw %}${alert(3)}"
 LINK = "javascript:window.pwned=4"
 BIDI = "safe\u202egnp.exe\u2066"
 PLACE = "../../../../etc/passwd"
+LONG = "x" * 5000
 STYLE = "</style><style>@import url(https://example.org/x.css);body{display:none}</style>"
 COMMENT = "<!--<svg onload=window.pwned=5>"
 QUOTE = "' onmouseover='window.pwned=6' x='"
@@ -26,6 +27,10 @@ def records() -> list[dict[str, Any]]:
         item["id"] = name
         item["speaker"] = name[::-1] + QUOTE
         item["clips"]["output"]["address"] = PLACE
+        item["clips"]["source"]["address"] = f"{SCRIPT}.mp4"
+        item["clips"]["reference"]["address"] = LONG
+    listed[0]["clips"]["output"]["address"] = LONG
+    listed[1]["clips"]["output"]["address"] = "/etc/passwd"
     found = []
     for n, name in enumerate((SCRIPT, IMAGE, TEMPLATE, BIDI)):
         run = record(f"m{n}-{name}", label=name, of=listed, seed=n)

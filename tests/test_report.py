@@ -13,15 +13,23 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.errors import CardError
 from spfem_bench.evaluation import record as records
+from spfem_bench.evaluation.data import DataFolders
+from spfem_bench.features.store import FeatureStore
+from spfem_bench.media import ffmpeg
+from spfem_bench.media.write import write_clip
+from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.reporting.report.build import build
 from spfem_bench.reporting.report.charts import strips
+from spfem_bench.reporting.report.clips import Clips, _fitted
 from spfem_bench.reporting.report.folder import listed, replace
 from spfem_bench.reporting.report.model import Section, sections
+from spfem_bench.statistics import sync
 from tests import hostile
 from tests.conftest import Outcome
 from tests.synthetic import components, items, record
@@ -226,6 +234,19 @@ def test_hostile_names_are_text_and_nothing_else() -> None:
     assert "\u202e" not in found.text.replace(data, "")  # nothing turns the text around
 
 
+def test_hostile_addresses_lead_nowhere(tmp_path: Path) -> None:
+    of = hostile.records()
+    (tmp_path / "own").mkdir()
+    clips = Clips(
+        DataFolders(tmp_path), WeightsStore.locate(None), FeatureStore(tmp_path / "features"),
+        {run["method"]["name"]: tmp_path / "own" for run in of[:2]},
+        kept=tmp_path, known={}, made=tmp_path / "made",
+    )  # fmt: skip
+    found = Page(build(of, items=2, clips=clips)["index.html"])
+    assert "leaves its folder" in found.words() and "not available" in found.words()
+    assert not (tmp_path / "made").exists()
+
+
 # ---- bad input ------------------------------------------------------------------------------
 
 
@@ -298,10 +319,32 @@ def test_old_copies_go_unless_someone_changed_them(tmp_path: Path) -> None:
     assert set(listed(folder)) == {"index.html", old, changed}
     replace(folder, second, {"index.html": b"2"})
     left = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    assert left == {"index.html", "report.json", changed, "media/other.mp4"}
-    (folder / "report.json").write_text(json.dumps({"files": {"../x": "0"}}))
+    assert left == {"index.html", "SHA256SUMS", changed, "media/other.mp4"}
+    (folder / "SHA256SUMS").write_text(f"{'0' * 64}  ../x\n")
     with pytest.raises(CardError, match="is no report's"):
         listed(folder)
+
+
+def test_copies_are_of_even_size_and_may_be_silent(tmp_path: Path) -> None:
+    frames = [np.full((401, 301, 3), 40 * n, np.uint8) for n in range(3)]
+    fitted = list(_fitted(iter(frames)))
+    assert [f.shape for f in fitted] == [(360, 270, 3)] * 3
+    write_clip(tmp_path / "a.mp4", iter(fitted), np.zeros(0, np.int16), sound_codec="aac")
+    info = ffmpeg.probe(tmp_path / "a.mp4")
+    assert info.size == (270, 360) and not info.has_audio
+    tone = (8000 * np.sin(np.arange(1920) / 5)).astype(np.int16)
+    write_clip(tmp_path / "b.mp4", iter(fitted), tone, sound_codec="aac")
+    assert ffmpeg.probe(tmp_path / "b.mp4").has_audio
+
+
+def test_distances_over_time_sum_to_what_is_scored() -> None:
+    generator = np.random.default_rng(0)
+    visual, audio = (generator.normal(size=(n, 8)).astype(np.float32) for n in (20, 30))
+    frames = np.arange(3, 23)
+    totals = sync.components(visual, audio, frames, max_shift=4).totals
+    one = sync.distances(visual, audio, frames, 2)
+    by_hand = [np.linalg.norm(v - audio[f + 2] + 1e-6) for v, f in zip(visual, frames, strict=True)]
+    assert one == pytest.approx(by_hand, rel=1e-6) and one.sum() == pytest.approx(totals[6])
 
 
 def test_its_templates_travel_with_the_package() -> None:

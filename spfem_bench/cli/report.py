@@ -93,8 +93,11 @@ def report(
                 DataFolders.locate(data_dir), WeightsStore.locate(weights_dir),
                 FeatureStore.locate(), videos, kept=output, known=known, made=Path(made),
             )  # fmt: skip
-        pages = build(
-            records, items=items, clips=clips, told=options.counting("clips", "clip", quiet)
-        )
+        try:
+            pages = build(
+                records, items=items, clips=clips, told=options.counting("clips", "clip", quiet)
+            )
+        except KeyboardInterrupt:
+            options.interrupted("Interrupted. Nothing was written.")
         folder.replace(output, Path(made), pages)
     click.echo(output / "index.html")

@@ -202,21 +202,24 @@ class Curve:
 
 
 def sync_plot(
-    curves: Mapping[str, Curve], peaks: Floats, seconds: float, frame_rate: int
+    curves: Mapping[str, Curve], peaks: Floats, heard: float, frame_rate: int
 ) -> SyncPlot:
     """Lay out distances over time, above the waveform of the sound.
 
     Args:
         curves: by kind, ``own`` and perhaps ``rival``.
         peaks: float64 (N,), 0 to 1: the loudest of each of N equal parts of the sound.
-        seconds: length of the clip.
+        heard: length of the sound in seconds.
         frame_rate: frames a second.
     """
     height, floor, wave_at, tall = 178, 108, 134, 20
     ends = [float(n) for c in curves.values() for n in (c.distances.min(), c.distances.max())]
     ticks = nice_ticks(min(ends), max(ends), 4)
     y = _Scale(ticks, floor, TOP)
-    per_second = (WIDTH - LEFT - RIGHT) / max(seconds, 1 / frame_rate)
+    # A rival may be longer than the output; windows have five frames.
+    last = max(int(c.frames[-1]) + 5 for c in curves.values())
+    seconds = max(heard, last / frame_rate)
+    per_second = (WIDTH - LEFT - RIGHT) / seconds
     lines = []
     for kind, curve in curves.items():
         path, before = "", None
@@ -226,7 +229,7 @@ def sync_plot(
             path += f"{'L' if before == frame - 1 else 'M'}{x:.1f} {y(distance):.1f}"
             before = frame
         lines.append(Line(kind, path, _round(y(float(curve.distances.mean())))))
-    step = (WIDTH - LEFT - RIGHT) / max(1, len(peaks))
+    step = heard * per_second / max(1, len(peaks))
     wave = "".join(
         f"M{LEFT + (i + 0.5) * step:.1f} {wave_at - tall * p:.1f}v{2 * tall * p:.1f}"
         for i, p in enumerate(peaks.tolist())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from spfem_bench.definitions.clips import Clip, inside
 from spfem_bench.definitions.metrics import profile_card
@@ -87,9 +88,13 @@ class Clips:
         if told["content"] is None:
             raise MissingClipError(f"the run had no {role} clip of this item")
         listed = Clip.parse(str(told["address"]))
-        clip = self._own(run, listed) if role == "output" else None
-        clip = clip or self._listed(run, listed, role)
-        if content_id(clip) != told["content"]:
+        try:
+            clip = self._own(run, listed) if role == "output" else None
+            clip = clip or self._listed(run, listed, role)
+            same = content_id(clip) == told["content"]
+        except OSError as error:  # such as a name that no file can have
+            raise ClipError(f"the {role} clip cannot be read: {error.strerror}") from None
+        if not same:
             raise ClipError(
                 f"the {role} clip has changed since the run", "Run the evaluation again"
             )
@@ -247,7 +252,7 @@ class Clips:
         return name
 
 
-def heard(clip: Clip) -> np.ndarray[Any, np.dtype[np.int16]]:
+def heard(clip: Clip) -> npt.NDArray[np.int16]:
     """Return a clip's sound as the networks hear it, edited; empty when it has none.
 
     Raises:
@@ -260,7 +265,7 @@ def heard(clip: Clip) -> np.ndarray[Any, np.dtype[np.int16]]:
     return edits.sound(audio.samples(bare), clip)
 
 
-def peaks(samples: np.ndarray[Any, np.dtype[np.int16]]) -> Floats:
+def peaks(samples: npt.NDArray[np.int16]) -> Floats:
     """Return the loudest of each part of the sound, 0 to 1 of the loudest of all.
 
     >>> peaks(np.zeros(0, np.int16)).tolist()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -13,10 +12,10 @@ from spfem_bench.errors import CardError, StorageError
 from spfem_bench.files import write_atomically
 from spfem_bench.pinned import sha256_of
 
-MANIFEST = "report.json"
-"""Lists a report's files with their hashes; tells a folder of ours from others."""
+SUMS = "SHA256SUMS"
+"""A report's files with their hashes, as ``sha256sum -c`` reads it; tells ours from others."""
 
-_OURS = re.compile(r"index\.html|scores\.csv|media/[0-9a-f]{32}\.(mp4|png)")
+_LINE = re.compile(r"([0-9a-f]{64})  (index\.html|scores\.csv|media/[0-9a-f]{32}\.(?:mp4|png))")
 
 
 def listed(folder: Path) -> dict[str, str]:
@@ -24,13 +23,10 @@ def listed(folder: Path) -> dict[str, str]:
 
     Raises:
         CardError: there is a list, but no report wrote it; or files that a report would replace.
-        StorageError: no folder, or one that cannot be read.
+        StorageError: it cannot be read.
     """
     try:
-        text = (folder / MANIFEST).read_text(encoding="utf-8")
-        files = json.loads(text)["files"]
-        if all(_OURS.fullmatch(n) and isinstance(h, str) for n, h in files.items()):
-            return dict(files)
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         taken = [n for n in ("index.html", "scores.csv", "media") if os.path.lexists(folder / n)]
         if not taken:
@@ -38,11 +34,12 @@ def listed(folder: Path) -> dict[str, str]:
         raise CardError(
             f"{folder} holds '{taken[0]}', which no report wrote", "Name another folder: -o DIR"
         ) from None
-    except OSError as error:
-        raise StorageError(f"{folder}: {error.strerror}", "Name another folder: -o DIR") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise CardError(f"{folder / MANIFEST} is no report's", "Name another folder: -o DIR")
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{folder / SUMS}: {error}", "Name another folder: -o DIR") from None
+    found = [_LINE.fullmatch(line) for line in lines]
+    if not all(found):
+        raise CardError(f"{folder / SUMS} is no report's", "Name another folder: -o DIR")
+    return {match[2]: match[1] for match in found if match}
 
 
 def replace(folder: Path, made: Path, files: Mapping[str, bytes]) -> list[str]:
@@ -71,8 +68,8 @@ def replace(folder: Path, made: Path, files: Mapping[str, bytes]) -> list[str]:
     for name, content in files.items():
         write_atomically(inside(folder, name), content)
         after[name] = sha256_of(inside(folder, name))
-    text = json.dumps({"files": dict(sorted(after.items()))}, indent=1) + "\n"
-    write_atomically(folder / MANIFEST, text.encode())
+    sums = "".join(f"{known}  {name}\n" for name, known in sorted(after.items()))
+    write_atomically(folder / SUMS, sums.encode())
     for name, known in before.items():
         path = inside(folder, name)
         if name not in after and path.is_file() and sha256_of(path) == known:
