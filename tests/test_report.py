@@ -285,6 +285,11 @@ def test_the_command_refuses_what_is_no_run(tmp_path: Path, bench: Callable[...,
         done = bench("report", "bad.json")
         assert done.code == 1 and said in done.err and done.err.count("\n") == 1
     assert bench("report", "empty", "--videos", "x").code == 2
+    records.save(record(), tmp_path / "run.json")
+    done = bench("report", "run.json", "--videos", "modle=empty")
+    assert done.code == 1 and "Did you mean 'model'?" in done.err
+    done = bench("report", "run.json", "--videos", "model=absent")
+    assert done.code == 1 and "absent: no such folder. Give the folder" in done.err
     assert not (tmp_path / "report").exists()
 
 

@@ -13,7 +13,7 @@ def _folders(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> d
     found: dict[str, Path] = {}
     for text in given:
         method, _mark, folder = text.partition("=")
-        if not method or not Path(folder).is_dir() or not folder:
+        if not method or not folder:
             raise click.BadParameter(f"'{text}': write METHOD=DIR, the folder of its outputs")
         found[method] = Path(folder)
     return found
@@ -64,6 +64,7 @@ def report(
     """  # noqa: D301
     import tempfile
 
+    from spfem_bench.errors import ClipError, unknown_name
     from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.record import NoRunError, load
     from spfem_bench.features.store import FeatureStore
@@ -84,6 +85,12 @@ def report(
     if others and not records:
         raise others[0]
     sections(records)  # before a folder is made or a clip is copied: are they whole?
+    methods = {str(record["method"]["name"]) for record in records}
+    for method, own in videos.items():
+        if method not in methods:
+            raise unknown_name("method of these runs", method, methods)
+        if not own.is_dir():
+            raise ClipError(f"{own}: no such folder", f"Give the folder of the outputs of {method}")
     known = folder.listed(output)
     check_writable(output)
     with tempfile.TemporaryDirectory() as made:
