@@ -55,6 +55,10 @@ ROLES = {
     "output": "Output",
     "rival": "Best other",
 }
+_LEGEND = LEGEND | {
+    "published": "† published, not computed here: other networks, clips and decoding; never "
+    "compared with the rows above"
+}
 _NOTHING: dict[str, Any] = {
     "text": "", "best": False, "mark": "", "note": None, "interval": "", "count": "",
 }  # fmt: skip
@@ -114,6 +118,7 @@ def build(
         shapes=charts.MARKS, width=charts.WIDTH, left=charts.LEFT, right=charts.RIGHT,
         top=charts.TOP, bottom=charts.BOTTOM, number=_number, commands=commands,
         web=lambda link: re.match(r"https?://", str(link)) is not None,
+        videos=clips is not None,
         command=f"spfem-bench report --items {items}" + (" --no-videos" if clips is None else ""),
     )  # fmt: skip
     return {
@@ -260,7 +265,7 @@ class _View:
         }
         every = dict.fromkeys(metric for run in runs for metric, _ in run.scores)
         none = [c.label for c in map(metric_card, every) if c not in self.section.metrics]
-        lines = [LEGEND[kind] for kind, here in present.items() if here]
+        lines = [_LEGEND[kind] for kind, here in present.items() if here]
         return lines + (
             [f"No number at all: {', '.join(none)}; why is said under Missing and refused"]
             if none
@@ -375,12 +380,7 @@ class _View:
     def _examples_said(self) -> str:
         whom = "" if any(not r.is_control for r in self.section.runs) else " of the controls"
         said = f"For each metric the {self.items} worst and the {self.items} best clips{whom}. "
-        if self.clips is None:
-            return said + "This report was made without videos."
-        return said + (
-            "All clips of a row play in step from one bar: space plays, comma and full stop step "
-            "one frame."
-        )
+        return said + ("This report was made without videos." if self.clips is None else "")
 
     def _examples(self) -> list[tuple[Run, list[tuple[MetricCard, list[dict[str, Any]]]]]]:
         found = []

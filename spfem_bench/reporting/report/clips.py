@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from spfem_bench import __version__
 from spfem_bench.definitions.clips import Clip, inside
 from spfem_bench.definitions.metrics import profile_card
 from spfem_bench.definitions.protocols import dataset_card
@@ -139,7 +140,7 @@ class Clips:
             ClipError: it cannot be read, or its edit needs a face track that is not stored.
             StorageError: the copy cannot be written.
         """
-        recipe = [content_id(clip), TALLEST, QUALITY, ffmpeg.version(), run.faces]
+        recipe = [content_id(clip), TALLEST, QUALITY, ffmpeg.version(), run.faces, __version__]
         name = _name("video", recipe)
         if not self._have(name):
             write_clip(
