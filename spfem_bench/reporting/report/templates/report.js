@@ -35,7 +35,18 @@
   const pause_others = new Set();
 
   function player(root) {
-    const videos = [...root.querySelectorAll("video")];
+    // A page with a thousand of these elements would be slow to open.
+    const videos = [...root.querySelectorAll(".frame")].map((place, i) => {
+      const video = document.createElement("video");
+      video.muted = i !== Number(root.dataset.lead);
+      video.playsInline = true;
+      video.preload = "auto";
+      video.tabIndex = -1;
+      video.ariaLabel = place.nextElementSibling.textContent.trim();
+      video.src = place.dataset.src;
+      place.replaceChildren(video);
+      return video;
+    });
     const entry = root.closest(".entry");
     const bar = template.content.firstElementChild.cloneNode(true);
     const at = (name) => bar.querySelector(`.${name}`);
@@ -44,11 +55,7 @@
     let position = 0, playing = false, rate = 1, sounding = Number(root.dataset.lead);
     root.append(bar);
     videos.forEach((video, i) => {
-      video.controls = false;
-      video.preload = "auto";
-      video.tabIndex = -1;
-      const name = video.nextElementSibling.textContent.trim();
-      at("sound").append(new Option(name, i, i === sounding, i === sounding));
+      at("sound").append(new Option(video.ariaLabel, i, i === sounding, i === sounding));
     });
     at("sound").append(new Option("none", -1));
 
