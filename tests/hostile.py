@@ -10,14 +10,14 @@ SCRIPT = "</script><script>window.pwned=1;alert(1)</script>"
 IMAGE = '"><img src=x onerror="window.pwned=2;alert(2)">'
 TEMPLATE = "{{ 7*191 }}{% raw %}${alert(3)}"
 LINK = "javascript:window.pwned=4"
-BIDI = "safe\u202egnp.exe\u2066"
+BIDI = "safe\u202egnp.exe\u2066\ud800"
 PLACE = "../../../../etc/passwd"
 LONG = "x" * 5000
 STYLE = "</style><style>@import url(https://example.org/x.css);body{display:none}</style>"
 COMMENT = "<!--<svg onload=window.pwned=5>"
 QUOTE = "' onmouseover='window.pwned=6' x='"
 
-SHOWN = (SCRIPT, IMAGE, TEMPLATE, LINK, PLACE, "safe⟨U+202E⟩gnp.exe⟨U+2066⟩")
+SHOWN = (SCRIPT, IMAGE, TEMPLATE, LINK, PLACE, "safe⟨U+202E⟩gnp.exe⟨U+2066⟩⟨U+D800⟩")
 """Names as the page must show them."""
 
 

@@ -145,6 +145,15 @@ def test_the_clouds_points_lie_where_their_values_are() -> None:
     assert plot.strips[0].quartiles[1] == pytest.approx(places[1], abs=0.06)
 
 
+def test_points_keep_their_names_whatever_order_their_record_has() -> None:
+    one, two = with_values("one", "csim", [0.1, 0.9]), with_values("two", "csim", [0.1, 0.9])
+    two["items"].reverse()
+    data = json.loads(page(one, two).scripts[0])
+    clouds = [a["d"] for t, a in page(one, two).tags if t == "path" and a.get("class") == "cloud"]
+    places = [re.findall(r"M([\d.]+) ", str(cloud)) for cloud in clouds]
+    assert data[0]["plots"] == [[[0.1, 0.9], [0.1, 0.9]]] and places[0] == places[1]
+
+
 # ---- the page -------------------------------------------------------------------------------
 
 

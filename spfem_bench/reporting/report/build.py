@@ -123,7 +123,8 @@ def build(
     )  # fmt: skip
     return {
         "index.html": page.encode(),
-        "scores.csv": render(make_table(records), "csv").encode(),
+        # Half a character, which JSON may hold, cannot be written otherwise.
+        "scores.csv": render(make_table(records), "csv").encode(errors="backslashreplace"),
     }
 
 
@@ -202,13 +203,14 @@ class _View:
         for run in section.runs:
             averages = [run.scores.get((m.name, AVERAGE)) for m in section.metrics]
             counts = {_clips(s) for s in averages if s is not None and s.value is not None}
+            differ = len(counts) > 1
             row = {
                 "run": run,
                 "label": run.label,
                 "mark": MARKS["control"] if run.is_control else "",
-                "count": counts.pop() if len(counts) == 1 else "",
+                "count": "" if differ else next(iter(counts), ""),
                 "cells": [
-                    self._cell(s, (run.name, m.name) in best, counted=len(counts) > 0)
+                    self._cell(s, (run.name, m.name) in best, counted=differ)
                     for m, s in zip(section.metrics, averages, strict=True)
                 ],
             }
@@ -358,9 +360,9 @@ class _View:
         found = []
         for metric in self.section.by_item:
             values = {
-                run.number: list(run.values[metric.name].values())
+                run.number: [of[id_] for id_ in self.section.items if id_ in of]
                 for run in self.section.runs
-                if run.values.get(metric.name)
+                if (of := run.values.get(metric.name))
             }
             table = [
                 (
