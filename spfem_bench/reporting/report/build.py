@@ -381,7 +381,9 @@ class _View:
 
     def _examples_said(self) -> str:
         whom = "" if any(not r.is_control for r in self.section.runs) else " of the controls"
-        said = f"For each metric the {self.items} worst and the {self.items} best clips{whom}. "
+        number = "" if self.items == 1 else f" {self.items}"
+        clips = "clip" if self.items == 1 else "clips"
+        said = f"For each metric the{number} worst and the{number} best {clips}{whom}. "
         return said + ("This report was made without videos." if self.clips is None else "")
 
     def _examples(self) -> list[tuple[Run, list[tuple[MetricCard, list[dict[str, Any]]]]]]:
