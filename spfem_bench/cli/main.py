@@ -20,6 +20,7 @@ from spfem_bench.cli.list import list_
 from spfem_bench.cli.networks import networks
 from spfem_bench.cli.preference import preference
 from spfem_bench.cli.protocol import protocol
+from spfem_bench.cli.report import report
 from spfem_bench.cli.score import score
 from spfem_bench.cli.table import table
 from spfem_bench.cli.train import train
@@ -74,6 +75,7 @@ main.add_command(evaluate)
 main.add_command(table)
 main.add_command(audit)
 main.add_command(preference)
+main.add_command(report)
 main.add_command(validate)
 main.add_command(check)
 main.add_command(list_)

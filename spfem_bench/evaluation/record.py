@@ -91,10 +91,14 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises:
         NoRunError: the file is the record of a validation.
-        CardError: the file is no run record, or of a later schema.
+        CardError: the file is no run record, of a later schema, or holds a NaN.
     """
+
+    def refuse(constant: str) -> float:
+        raise CardError(f"{path} holds '{constant}', no number", "Run the evaluation again")
+
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
         schema = record["schema"]
     except OSError as error:
         raise CardError(

@@ -1,4 +1,4 @@
-"""Frames and sound into a clip: H.264 and FLAC in mp4."""
+"""Frames and sound into a clip: H.264 in mp4, with FLAC, or with AAC for browsers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import tempfile
 import wave
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +21,22 @@ QUALITY = 10
 """H.264's constant rate factor: no difference to be seen, a tenth of the bytes."""
 
 
-def write_clip(path: Path, frames: Iterable[Frame], samples: npt.NDArray[np.int16]) -> None:
+def write_clip(
+    path: Path,
+    frames: Iterable[Frame],
+    samples: npt.NDArray[np.int16],
+    *,
+    sound_codec: Literal["flac", "aac"] = "flac",
+    quality: int = QUALITY,
+) -> None:
     """Write a clip, whole or not at all; the same input gives the same bytes with one ffmpeg.
 
     Args:
         path: an mp4 file; its folder is made.
         frames: uint8 (height, width, 3), RGB, even sides, all of one size, 25 a second.
-        samples: int16 (N,), 16 kHz; sample 0 belongs to frame 0.
+        samples: int16 (N,), 16 kHz; sample 0 belongs to frame 0. With AAC there may be none.
+        sound_codec: ``flac`` loses nothing; ``aac`` is what every browser plays.
+        quality: H.264's constant rate factor; larger is smaller and worse.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
@@ -49,6 +59,10 @@ def write_clip(path: Path, frames: Iterable[Frame], samples: npt.NDArray[np.int1
 
     with tempfile.TemporaryDirectory() as folder:
         sound, made = Path(folder) / "sound.wav", Path(folder) / "clip.mp4"
+        # strict -2: to ffmpeg 4, FLAC in mp4 is an experiment.
+        coding: dict[str, Any] = {"acodec": "flac", "strict": -2}
+        if sound_codec == "aac":
+            coding = {"acodec": "aac", "audio_bitrate": "64k", "g": FRAME_RATE}
         with wave.open(str(sound), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
@@ -59,11 +73,11 @@ def write_clip(path: Path, frames: Iterable[Frame], samples: npt.NDArray[np.int1
             framerate=FRAME_RATE,
         )  # fmt: skip
         # One thread and no dates or versions inside: the bytes depend on the input only.
-        # strict -2: to ffmpeg 4, FLAC in mp4 is an experiment.
         node = graph.output(
             video.filter("scale", flags="bicubic+accurate_rnd+full_chroma_int+bitexact"),
-            ffmpeg.local_input(sound), str(made), vcodec="libx264", crf=QUALITY,
-            preset="veryfast", pix_fmt="yuv420p", threads=1, acodec="flac", strict=-2,
+            *([ffmpeg.local_input(sound)] if len(samples) or sound_codec == "flac" else []),
+            str(made), vcodec="libx264", crf=quality,
+            preset="veryfast", pix_fmt="yuv420p", threads=1, **coding,
             movflags="faststart", map_metadata=-1, fflags="+bitexact",
             **{"flags:v": "+bitexact", "flags:a": "+bitexact"},
         )  # fmt: skip

@@ -53,14 +53,31 @@ def components(
     """
     totals = np.zeros(2 * max_shift + 1)
     for begin in range(0, len(frames), 1024):  # bounded memory for long clips
-        v = visual[begin : begin + 1024].astype(np.float64)
-        at = frames[begin : begin + 1024]
+        v, at = visual[begin : begin + 1024], frames[begin : begin + 1024]
         for i, shift in enumerate(range(-max_shift, max_shift + 1)):
-            heard = at + shift
-            exists = (heard >= 0) & (heard < len(audio))
-            sound = np.where(exists[:, None], audio[np.clip(heard, 0, len(audio) - 1)], 0.0)
-            totals[i] += np.sqrt(((v - sound + EPSILON) ** 2).sum(axis=1)).sum()
+            totals[i] += distances(v, audio, at, shift).sum()
     return SyncComponents(totals, len(frames), len(audio) - len(frames))
+
+
+def distances(
+    visual: npt.NDArray[np.float32],
+    audio: npt.NDArray[np.float32],
+    frames: npt.NDArray[np.int64],
+    shift: int,
+) -> npt.NDArray[np.float64]:
+    """Return each window's distance between mouth and sound at one shift: float64 (V,).
+
+    Args:
+        visual: (V, D) vectors of windows that begin with ``frames``.
+        audio: (A, D) vectors of all windows from frame 0 on; zeros before and after.
+        frames: (V,) int, below A.
+        shift: frames by which the sound that is heard lies later.
+    """
+    heard = frames + shift
+    exists = (heard >= 0) & (heard < len(audio))
+    sound = np.where(exists[:, None], audio[np.clip(heard, 0, len(audio) - 1)], 0.0)
+    apart = visual.astype(np.float64) - sound + EPSILON
+    return np.asarray(np.sqrt((apart**2).sum(axis=1)))
 
 
 def value(part: SyncComponents, report: Literal["distance", "confidence", "offset"]) -> float:

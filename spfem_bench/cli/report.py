@@ -1,0 +1,110 @@
+"""``spfem-bench report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from spfem_bench.cli import options
+
+
+def _folders(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for text in given:
+        method, _mark, folder = text.partition("=")
+        if not method or not folder:
+            raise click.BadParameter(f"'{text}': write METHOD=DIR, the folder of its outputs")
+        found[method] = Path(folder)
+    return found
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=options.FOLDER, default=Path("report"), show_default=True,
+    help="Folder of the report.",
+)  # fmt: skip
+@click.option(
+    "--items", type=click.IntRange(0, 50), default=2, show_default=True,
+    help="Worst, and best, clips to show of each method in each metric.",
+)  # fmt: skip
+@click.option(
+    "--videos", multiple=True, metavar="METHOD=DIR", callback=_folders,
+    help="Folder of a method's outputs, as it was given to eval; may be given several times.",
+)  # fmt: skip
+@click.option("--no-videos", is_flag=True, help="Only numbers: look for no clips.")
+@options.weights_dir
+@options.data_dir
+@options.quiet
+def report(
+    runs: tuple[Path, ...],
+    output: Path,
+    items: int,
+    videos: dict[str, Path],
+    no_videos: bool,
+    weights_dir: Path | None,
+    data_dir: Path | None,
+    quiet: bool,
+) -> None:
+    """Make a folder of a page to read in a browser, from run records.
+
+    Tables, plots by emotion, speaker and clip, the worst and the best clips with
+    source, reference, output and the best other method playing in step, lip sync over
+    time, heat-maps, what was refused, and where every number comes from. It opens
+    from the disk (DIR/index.html), loads nothing from elsewhere, and
+    may be sent or put on a server as it is. What is not at hand is said.
+
+    \b
+    Examples:
+      spfem-bench report results/demo-inter-id
+      spfem-bench report results/*/*.json -o report --items 3
+      spfem-bench report results/mead-cross-id --videos my-model=outputs/
+      spfem-bench report results --no-videos
+    """  # noqa: D301
+    import tempfile
+
+    from spfem_bench.errors import ClipError, unknown_name
+    from spfem_bench.evaluation.data import DataFolders
+    from spfem_bench.evaluation.record import NoRunError, load
+    from spfem_bench.features.store import FeatureStore
+    from spfem_bench.files import check_writable
+    from spfem_bench.networks.weights import WeightsStore
+    from spfem_bench.reporting.report import folder
+    from spfem_bench.reporting.report.build import build
+    from spfem_bench.reporting.report.clips import Clips
+    from spfem_bench.reporting.report.model import sections
+
+    files = [f for p in runs for f in (sorted(p.rglob("*.json")) if p.is_dir() else [p])]
+    records, others = [], []
+    for path in files:
+        try:
+            records.append(load(path))
+        except NoRunError as error:  # a validation's record lies beside the runs
+            others.append(error)
+    if others and not records:
+        raise others[0]
+    sections(records)  # before a folder is made or a clip is copied: are they whole?
+    methods = {str(record["method"]["name"]) for record in records}
+    for method, own in videos.items():
+        if method not in methods:
+            raise unknown_name("method of these runs", method, methods)
+        if not own.is_dir():
+            raise ClipError(f"{own}: no such folder", f"Give the folder of the outputs of {method}")
+    known = folder.listed(output)
+    check_writable(output)
+    with tempfile.TemporaryDirectory() as made:
+        clips = None
+        if not no_videos and items:
+            clips = Clips(
+                DataFolders.locate(data_dir), WeightsStore.locate(weights_dir),
+                FeatureStore.locate(), videos, kept=output, known=known, made=Path(made),
+            )  # fmt: skip
+        try:
+            pages = build(
+                records, items=items, clips=clips, told=options.counting("clips", "clip", quiet)
+            )
+        except KeyboardInterrupt:
+            options.interrupted("Interrupted. Nothing was written.")
+        folder.replace(output, Path(made), pages)
+    click.echo(output / "index.html")

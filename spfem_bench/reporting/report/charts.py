@@ -1,0 +1,332 @@
+"""Where things lie in the report's plots: numbers only; templates draw them as SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+WIDTH = 560
+"""Of all plots, in SVG's units, which are pixels on a wide screen."""
+
+LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 26
+MARKS = ("circle", "square", "up", "diamond", "down")
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A place on an axis, and what is written there."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A number of one run.
+
+    Attributes:
+        low: where its interval ends below; None without one.
+        high: where it ends above.
+        text: the number in words, for a pointer that rests on it.
+    """
+
+    run: int
+    x: float
+    y: float
+    low: float | None
+    high: float | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Numbers of several runs in groups (emotions, speakers)."""
+
+    height: int
+    ticks: tuple[Tick, ...]
+    groups: tuple[Tick, ...]
+    edges: tuple[float, ...]
+    dots: tuple[Dot, ...]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number of one run in one group."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    text: str = ""
+
+
+def dots(groups: Mapping[str, Mapping[int, Value]], runs: int) -> Dots:
+    """Lay numbers out: groups across, in each a place for every run.
+
+    Args:
+        groups: by label, the numbers by run.
+        runs: how many runs there are.
+    """
+    height = 230
+    every = [v for of in groups.values() for v in of.values()]
+    ends = [n for v in every for n in (v.value, v.low, v.high) if n is not None]
+    ticks = nice_ticks(min(ends, default=0.0), max(ends, default=1.0))
+    y = _Scale(ticks, height - BOTTOM, TOP)
+    wide = (WIDTH - LEFT - RIGHT) / max(1, len(groups))
+    step = wide * 0.8 / max(1, runs)
+    placed = []
+    for i, of in enumerate(groups.values()):
+        middle = LEFT + (i + 0.5) * wide
+        for run, v in of.items():
+            x = middle + (run - (runs - 1) / 2) * step
+            low = None if v.low is None else _round(y(v.low))
+            high = None if v.high is None else _round(y(v.high))
+            placed.append(Dot(run, _round(x), _round(y(v.value)), low, high, v.text))
+    return Dots(
+        height,
+        tuple(Tick(_round(y(t)), tick_text(t, ticks)) for t in ticks),
+        tuple(Tick(_round(LEFT + (i + 0.5) * wide), name) for i, name in enumerate(groups)),
+        tuple(_round(LEFT + i * wide) for i in range(1, len(groups))),
+        tuple(placed),
+    )
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The values of one run's items: a cloud of points with its quartiles.
+
+    Attributes:
+        path: SVG path data; every point is a line of no length, drawn with round ends.
+        quartiles: where the first, the second and the third lie.
+    """
+
+    run: int
+    y: float
+    path: str
+    quartiles: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Strips:
+    """The values of the items of several runs, one below the other.
+
+    Attributes:
+        low: the value at the left end of the axis.
+        high: at its right end.
+    """
+
+    height: int
+    left: float
+    right: float
+    low: float
+    high: float
+    ticks: tuple[Tick, ...]
+    strips: tuple[Strip, ...]
+
+
+ROW = 26
+"""Height of one run's strip."""
+
+
+def strips(values: Mapping[int, Sequence[float]]) -> Strips:
+    """Lay out the distribution of items' values, by run number."""
+    every = [v for of in values.values() for v in of]
+    ticks = nice_ticks(min(every), max(every), 6)
+    left, right = 112.0, float(WIDTH - RIGHT - 6)
+    x = _Scale(ticks, left, right)
+    rows = []
+    for row, (run, of) in enumerate(values.items()):
+        middle = TOP + (row + 0.5) * ROW
+        # Spread up and down so that equal values do not hide each other: bits of the place
+        # among all, reversed, as in van der Corput's sequence.
+        path = "".join(
+            f"M{x(v):.1f} {middle + (_reversed_bits(i) - 0.5) * 0.62 * ROW:.1f}h0"
+            for i, v in enumerate(of)
+        )
+        first, second, third = (_round(x(float(q))) for q in np.percentile(of, [25, 50, 75]))
+        rows.append(Strip(run, middle, path, (first, second, third)))
+    height = TOP + ROW * len(values) + BOTTOM
+    return Strips(
+        height, left, right, ticks[0], ticks[-1],
+        tuple(Tick(_round(x(t)), tick_text(t, ticks)) for t in ticks), tuple(rows),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve over time.
+
+    Attributes:
+        kind: ``own`` or ``rival``.
+        path: SVG path data; broken where windows have no face.
+        mean: the height of its mean.
+    """
+
+    kind: str
+    path: str
+    mean: float
+
+
+@dataclass(frozen=True)
+class SyncPlot:
+    """Distances over time with the sound under it.
+
+    Attributes:
+        left: where time 0 is.
+        per_second: units of one second.
+        wave: SVG path data of the waveform; empty without sound.
+    """
+
+    height: int
+    left: float
+    right: float
+    per_second: float
+    ticks: tuple[Tick, ...]
+    seconds: tuple[Tick, ...]
+    lines: tuple[Line, ...]
+    wave: str
+    wave_middle: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Distances of one clip: where its windows begin (frames), and how far apart they are."""
+
+    frames: npt.NDArray[np.int64]
+    distances: Floats
+
+
+def sync_plot(
+    curves: Mapping[str, Curve], peaks: Floats, heard: float, frame_rate: int
+) -> SyncPlot:
+    """Lay out distances over time, above the waveform of the sound.
+
+    Args:
+        curves: by kind, ``own`` and perhaps ``rival``.
+        peaks: float64 (N,), 0 to 1: the loudest of each of N equal parts of the sound.
+        heard: length of the sound in seconds.
+        frame_rate: frames a second.
+    """
+    height, floor, wave_at, tall = 178, 108, 134, 20
+    ends = [float(n) for c in curves.values() for n in (c.distances.min(), c.distances.max())]
+    ticks = nice_ticks(min(ends), max(ends), 4)
+    y = _Scale(ticks, floor, TOP)
+    # A rival may be longer than the output; windows have five frames.
+    last = max(int(c.frames[-1]) + 5 for c in curves.values())
+    seconds = max(heard, last / frame_rate)
+    per_second = (WIDTH - LEFT - RIGHT) / seconds
+    lines = []
+    for kind, curve in curves.items():
+        path, before = "", None
+        for frame, distance in zip(curve.frames.tolist(), curve.distances.tolist(), strict=True):
+            # A window of five frames, drawn at its middle.
+            x = LEFT + (frame + 2.5) / frame_rate * per_second
+            path += f"{'L' if before == frame - 1 else 'M'}{x:.1f} {y(distance):.1f}"
+            before = frame
+        lines.append(Line(kind, path, _round(y(float(curve.distances.mean())))))
+    step = heard * per_second / max(1, len(peaks))
+    wave = "".join(
+        f"M{LEFT + (i + 0.5) * step:.1f} {wave_at - tall * p:.1f}v{2 * tall * p:.1f}"
+        for i, p in enumerate(peaks.tolist())
+    )
+    every = next(s for s in (0.5, 1, 2, 5, 10, 30, 60, 600, math.inf) if seconds / s <= 10)
+    marks = [i * every for i in range(int(seconds / every) + 1)] if every < math.inf else [0.0]
+    return SyncPlot(
+        height, LEFT, WIDTH - RIGHT, _round(per_second),
+        tuple(Tick(_round(y(t)), tick_text(t, ticks)) for t in ticks),
+        tuple(Tick(_round(LEFT + s * per_second), f"{s:g}") for s in marks),
+        tuple(lines), wave, float(wave_at),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ShiftPlot:
+    """Mean distance at each shift of the sound, and where it is least."""
+
+    height: int
+    width: int
+    ticks: tuple[Tick, ...]
+    shifts: tuple[Tick, ...]
+    path: str
+    best: tuple[float, float]
+
+
+def shift_plot(means: Floats) -> ShiftPlot:
+    """Lay out the mean distance at each shift, from the most negative on; 0 in the middle."""
+    height, width, left = 178, 210, 38
+    most = len(means) // 2
+    ticks = nice_ticks(float(means.min()), float(means.max()), 4)
+    y = _Scale(ticks, height - BOTTOM, TOP)
+
+    def x(i: float) -> float:
+        return left + i * (width - left - RIGHT) / max(1, len(means) - 1)
+
+    points = [f"{x(i):.1f} {y(m):.1f}" for i, m in enumerate(means.tolist())]
+    best = int(means.argmin())
+    return ShiftPlot(
+        height, width,
+        tuple(Tick(_round(y(t)), tick_text(t, ticks)) for t in ticks),
+        (Tick(_round(x(0)), f"−{most}"), Tick(_round(x(most)), "0"),
+         Tick(_round(x(2 * most)), f"+{most}")),
+        "M" + "L".join(points), (_round(x(best)), _round(y(float(means[best])))),
+    )  # fmt: skip
+
+
+def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Return round numbers that enclose a range, about *count* of them.
+
+    >>> nice_ticks(0.12, 0.87)
+    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    """
+    if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):
+        room = abs(low) * 0.1 or 0.5
+        low, high = low - room, high + room
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
+
+
+def tick_text(value: float, ticks: Sequence[float]) -> str:
+    """Return a tick's number with as many digits as the steps need.
+
+    >>> tick_text(1.0, [0.0, 0.5, 1.0])
+    '1.0'
+    """
+    step = abs(ticks[1] - ticks[0])
+    digits = min(9, max(0, -math.floor(math.log10(step) + 1e-9)))
+    return f"{value + 0.0:.{digits}f}".replace("-", "−")
+
+
+class _Scale:
+    """Where a value lies between two ends."""
+
+    def __init__(self, ticks: Sequence[float], begin: float, end: float) -> None:
+        self.low, self.begin = ticks[0], begin
+        self.factor = (end - begin) / (ticks[-1] - ticks[0])
+
+    def __call__(self, value: float) -> float:
+        return self.begin + (value - self.low) * self.factor
+
+
+def _round(value: float) -> float:
+    return round(value, 1) + 0.0
+
+
+def _reversed_bits(number: int) -> float:
+    """Return the number's binary digits mirrored at the point.
+
+    >>> [_reversed_bits(i) for i in range(4)]
+    [0.0, 0.5, 0.25, 0.75]
+    """
+    result, part = 0.0, 0.5
+    while number:
+        result += part * (number & 1)
+        number, part = number >> 1, part / 2
+    return result

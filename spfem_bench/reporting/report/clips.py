@@ -1,0 +1,296 @@
+"""Clips of a report: found where they lie, copied so that browsers play them, looked into."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spfem_bench import __version__
+from spfem_bench.definitions.clips import Clip, inside
+from spfem_bench.definitions.metrics import profile_card
+from spfem_bench.definitions.protocols import dataset_card
+from spfem_bench.errors import ClipError, MissingClipError, SpfemBenchError
+from spfem_bench.evaluation.data import DataFolders
+from spfem_bench.faces import edits
+from spfem_bench.faces.crop import opencv
+from spfem_bench.faces.track import FaceTrack
+from spfem_bench.features.extract import Extractor
+from spfem_bench.features.store import FeatureStore
+from spfem_bench.media import audio, ffmpeg, video
+from spfem_bench.media.video import FRAME_RATE, Frame, content_id
+from spfem_bench.media.write import write_clip
+from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.pinned import sha256_of
+from spfem_bench.reporting.report.charts import Curve, Floats, SyncPlot, sync_plot
+from spfem_bench.reporting.report.model import Run, sync_components
+from spfem_bench.statistics import sync
+
+if TYPE_CHECKING:
+    from spfem_bench.stccl.scoring import Scorer
+
+TALLEST = 360
+"""Frames of copies are made no higher than this, in pixels."""
+
+QUALITY = 23
+"""H.264's constant rate factor of copies: to look at, not to measure."""
+
+PEAKS = 280
+"""Parts into which a clip's sound is cut for its waveform."""
+
+ENDS = {"video": ".mp4", "picture": ".png"}
+
+
+@dataclass
+class Clips:
+    """Finds, copies and looks into the clips of run records.
+
+    Copies are named after a hash of what they are made of, so that no name out of a record
+    becomes the name of a file; one that is there already is not made again.
+
+    Attributes:
+        data: where data sets are looked for.
+        weights: for networks that a look into a clip needs; none is ever fetched.
+        store: with the features of earlier runs.
+        videos: folders of users' own outputs, by method.
+        kept: a folder that holds copies of an earlier report, if there is one.
+        known: the earlier report's files with their hashes; another is not taken over.
+        made: a folder that gets the copies.
+    """
+
+    data: DataFolders
+    weights: WeightsStore
+    store: FeatureStore
+    videos: Mapping[str, Path]
+    kept: Path
+    known: Mapping[str, str]
+    made: Path
+    _scorers: dict[str, Scorer] = field(default_factory=dict)
+
+    # ---- finding -------------------------------------------------------------------------
+
+    def find(self, run: Run, item: str, role: str) -> Clip:
+        """Return an item's clip with its paths on this machine, the same that the run saw.
+
+        Raises:
+            ClipError: it is not there, or is another one now.
+            SpfemBenchError: its data set is unknown here, or its address leaves its folder.
+        """
+        told = run.items[item]["clips"].get(role)
+        if told is None:
+            raise MissingClipError(f"the record names no {role} clip")
+        if told["content"] is None:
+            raise MissingClipError(f"the run had no {role} clip of this item")
+        listed = Clip.parse(str(told["address"]))
+        try:
+            clip = self._own(run, listed) if role == "output" else None
+            clip = clip or self._listed(run, listed, role)
+            same = content_id(clip) == told["content"]
+        except OSError as error:  # such as a name that no file can have
+            raise ClipError(f"the {role} clip cannot be read: {error.strerror}") from None
+        if not same:
+            raise ClipError(
+                f"the {role} clip has changed since the run", "Run the evaluation again"
+            )
+        return clip
+
+    def _own(self, run: Run, listed: Clip) -> Clip | None:
+        """Return a clip out of the folder that the user names for the method."""
+        folder = self.videos.get(run.name)
+        if folder is None:
+            return None
+        path = inside(folder, listed.path.as_posix())
+        if not path.exists():
+            raise MissingClipError(f"the output is not in the folder given for {run.name}")
+        sound = listed.audio
+        if sound is not None:  # beside the output, or the source's out of the data set
+            own = inside(folder, sound.as_posix())
+            sound = own if own.is_file() else self._verified(run, sound)
+        return replace(listed, path=path, audio=sound)
+
+    def _listed(self, run: Run, listed: Clip, role: str) -> Clip:
+        try:
+            path = self._verified(run, listed.path)
+            sound = listed.audio and self._verified(run, listed.audio)
+            return replace(listed, path=path, audio=sound)
+        except ClipError as error:
+            if role == "output" and not run.is_control:
+                raise MissingClipError(
+                    "the output is in no data set", f"Add --videos {run.name}=DIR"
+                ) from error
+            raise
+
+    def _verified(self, run: Run, path: Path) -> Path:
+        protocol = next(iter(run.record["settings"].values()))["protocol"]
+        return self.data.verified(dataset_card(str(protocol["dataset"])), path.as_posix())
+
+    # ---- copies --------------------------------------------------------------------------
+
+    def copy(self, run: Run, clip: Clip) -> str:
+        """Copy a clip as H.264 and AAC, upright, cropped and edited; return the copy's name.
+
+        Raises:
+            ClipError: it cannot be read, or its edit needs a face track that is not stored.
+            StorageError: the copy cannot be written.
+        """
+        recipe = [content_id(clip), TALLEST, QUALITY, ffmpeg.version(), run.faces, __version__]
+        name = _name("video", recipe)
+        if not self._have(name):
+            write_clip(
+                inside(self.made, name), _fitted(self._frames(run, clip)), heard(clip),
+                sound_codec="aac", quality=QUALITY,
+            )  # fmt: skip
+        return name
+
+    def _have(self, name: str) -> bool:
+        """Say whether a copy is there, after taking it over from an earlier report."""
+        made, kept = inside(self.made, name), inside(self.kept, name)
+        whole = name in self.known and kept.is_file() and sha256_of(kept) == self.known[name]
+        if not made.is_file() and whole:
+            made.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(kept, made)
+        return made.is_file()
+
+    def _frames(self, run: Run, clip: Clip) -> Iterator[Frame]:
+        if clip.edit is None:
+            yield from video.frames(clip)
+            return
+        bare, aligned = replace(clip, edit=None), run.faces == "aligned"
+        if clip.edit.kind == "frozen-mouth" and not aligned:
+            extractor = self._extractor(run)
+            if not extractor.store.has(extractor.key(bare, None)):
+                raise MissingClipError(
+                    "what is done to this clip needs its face track, which is not stored here",
+                    "Run the evaluation again on this machine",
+                )
+            yield from (frame for frame, _ in extractor.tracked_frames(clip, FaceTrack()))
+            return
+        count = sum(1 for _ in video.frames(bare)) if clip.edit.kind == "frozen-mouth" else 0
+        pairs = ((frame, None) for frame in video.frames(bare))
+        yield from (f for f, _ in edits.frames(pairs, clip.edit, count, aligned=aligned))
+
+    # ---- looks into ----------------------------------------------------------------------
+
+    def _extractor(self, run: Run) -> Extractor:
+        return Extractor(
+            profile_card(str(run.record["profile"])), self.weights, self.store,
+            faces=run.faces, device=str(run.record["environment"]["device"]),
+        )  # fmt: skip
+
+    def curve(self, run: Run, item: str, metric: str) -> Curve:
+        """Return an output's distance of mouth and sound, window by window, at its best shift.
+
+        Raises:
+            SpfemBenchError: the stored features are not here, or not those of the run.
+        """
+        found = self._extractor(run).load(self.find(run, item, "output"), "sync")
+        if found is None:
+            raise ClipError(
+                "the features of this run are not stored here",
+                "Run the evaluation again on this machine, with the same versions",
+            )
+        parts = sync_components(run.items[item]["metrics"][metric])
+        best = int(parts.totals.argmin())
+        apart = sync.distances(
+            found.outputs["visual"], found.outputs["audio"], found.frames,
+            best - len(parts.totals) // 2,
+        )  # fmt: skip
+        if len(apart) != parts.windows or not np.isclose(apart.sum(), parts.totals[best]):
+            raise ClipError("the stored features are not those of the run")
+        return Curve(found.frames, apart)
+
+    def sync(self, run: Run, rival: Run | None, item: str, metric: str) -> SyncPlot:
+        """Lay out an output's distances over time, and a rival's, above the output's sound.
+
+        Raises:
+            SpfemBenchError: the output's clip or features are not here.
+        """
+        curves = {"own": self.curve(run, item, metric)}
+        if rival is not None:
+            try:
+                curves["rival"] = self.curve(rival, item, metric)
+            except SpfemBenchError:  # drawn without it
+                curves.pop("rival", None)
+        sound = heard(self.find(run, item, "output"))
+        seconds = len(sound) / audio.SAMPLE_RATE
+        return sync_plot(curves, peaks(sound), seconds, FRAME_RATE)
+
+    def heatmap(self, run: Run, item: str, metric: str) -> str:
+        """Draw where an output's correlation with its source breaks; return the picture's name.
+
+        Raises:
+            SpfemBenchError: a clip, or the stored comparison, is not here.
+        """
+        from spfem_bench.reporting.heatmaps import Scored, save_heatmap
+        from spfem_bench.stccl.scoring import Beside, Scorer, described
+
+        statistic = run.settings(metric)["metric"]["statistic"]
+        clip, source = self.find(run, item, "output"), self.find(run, item, "source")
+        beside = Beside(source, int(statistic["max_lag"]), str(statistic["learned"]))
+        key = f"{run.record['profile']}/{run.faces}/{run.record['environment']['device']}"
+        scorer = self._scorers.setdefault(key, Scorer(self._extractor(run)))
+        arrays = scorer.load(clip, beside)
+        if arrays is None:
+            raise ClipError(
+                "the comparison of this run is not stored here",
+                "Run the evaluation again on this machine, with the same versions",
+            )
+        name = _name("picture", scorer.key(clip, beside))
+        if not self._have(name):
+            rows = arrays["rows"]
+            x, y = scorer.crops(source), scorer.crops(clip)
+            save_heatmap(
+                Scored("", arrays, tuple(described(arrays)[1])),
+                x.pictures[rows[:, 1]], y.pictures[rows[:, 0]], inside(self.made, name),
+            )  # fmt: skip
+        return name
+
+
+def heard(clip: Clip) -> npt.NDArray[np.int16]:
+    """Return a clip's sound as the networks hear it, edited; empty when it has none.
+
+    Raises:
+        ClipError: the sound is damaged.
+    """
+    bare = replace(clip, edit=None)
+    silent = np.zeros(0, np.int16)
+    if bare.audio is None and (bare.path.is_dir() or not ffmpeg.probe(bare.path).has_audio):
+        return silent
+    return edits.sound(audio.samples(bare), clip)
+
+
+def peaks(samples: npt.NDArray[np.int16]) -> Floats:
+    """Return the loudest of each part of the sound, 0 to 1 of the loudest of all.
+
+    >>> peaks(np.zeros(0, np.int16)).tolist()
+    []
+    """
+    if not len(samples):
+        return np.zeros(0)
+    loud = np.abs(samples.astype(np.float64))
+    parts = np.array([part.max() for part in np.array_split(loud, min(PEAKS, len(loud)))])
+    return np.asarray(parts / max(parts.max(), 1.0))
+
+
+def _fitted(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Make frames no higher than allowed, with even sides."""
+    cv2 = opencv()
+    for frame in frames:
+        height, width = frame.shape[:2]
+        share = min(1.0, TALLEST / height)
+        size = (max(2, round(width * share / 2) * 2), max(2, round(height * share / 2) * 2))
+        if size != (width, height):
+            frame = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA))
+        yield frame
+
+
+def _name(kind: str, made_of: Any) -> str:
+    text = json.dumps([kind, made_of], sort_keys=True)
+    return f"media/{hashlib.sha256(text.encode()).hexdigest()[:32]}{ENDS[kind]}"

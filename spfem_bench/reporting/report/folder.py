@@ -1,0 +1,77 @@
+"""The folder of a report: what is ours in it, and nothing else, is replaced or removed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from spfem_bench.definitions.clips import inside
+from spfem_bench.errors import CardError, StorageError
+from spfem_bench.files import write_atomically
+from spfem_bench.pinned import sha256_of
+
+SUMS = "SHA256SUMS"
+"""A report's files with their hashes, as ``sha256sum -c`` reads it; tells ours from others."""
+
+_LINE = re.compile(r"([0-9a-f]{64})  (index\.html|scores\.csv|media/[0-9a-f]{32}\.(?:mp4|png))")
+
+
+def listed(folder: Path) -> dict[str, str]:
+    """Return the files of an earlier report in a folder with their hashes; empty without one.
+
+    Raises:
+        CardError: there is a list, but no report wrote it; or files that a report would replace.
+        StorageError: it cannot be read.
+    """
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        taken = [n for n in ("index.html", "scores.csv", "media") if os.path.lexists(folder / n)]
+        if not taken:
+            return {}
+        raise CardError(
+            f"{folder} holds '{taken[0]}', which no report wrote", "Name another folder: -o DIR"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{folder / SUMS}: {error}", "Name another folder: -o DIR") from None
+    found = [_LINE.fullmatch(line) for line in lines]
+    if not all(found):
+        raise CardError(f"{folder / SUMS} is no report's", "Name another folder: -o DIR")
+    return {match[2]: match[1] for match in found if match}
+
+
+def replace(folder: Path, made: Path, files: Mapping[str, bytes]) -> list[str]:
+    """Put a new report in the place of an earlier one.
+
+    Files of the earlier report that the new one has not are removed, unless someone changed them.
+    Whatever else lies in the folder is left alone.
+
+    Args:
+        folder: the report's.
+        made: a folder with the copies of clips, under ``media/``.
+        files: the report's other files, by name.
+
+    Returns:
+        the names of all files of the report.
+
+    Raises:
+        CardError: the folder holds files that no report wrote, which would be replaced.
+        StorageError: the folder cannot be written.
+    """
+    before = listed(folder)
+    media = sorted(p.relative_to(made).as_posix() for p in made.glob("media/*"))
+    after = {name: sha256_of(inside(made, name)) for name in media}
+    for name in media:
+        write_atomically(inside(folder, name), inside(made, name).read_bytes())
+    for name, content in files.items():
+        write_atomically(inside(folder, name), content)
+        after[name] = sha256_of(inside(folder, name))
+    sums = "".join(f"{known}  {name}\n" for name, known in sorted(after.items()))
+    write_atomically(folder / SUMS, sums.encode())
+    for name, known in before.items():
+        path = inside(folder, name)
+        if name not in after and path.is_file() and sha256_of(path) == known:
+            path.unlink()
+    return sorted(after)

@@ -1,0 +1,339 @@
+"""What a report shows, taken out of run records: plain values, no markup."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from spfem_bench.definitions.metrics import MetricCard, metric_card
+from spfem_bench.definitions.protocols import EMOTIONS
+from spfem_bench.errors import CardError
+from spfem_bench.evaluation.record import Score, scores
+from spfem_bench.reporting.tables import Table, make_table
+from spfem_bench.statistics import sync
+
+AVERAGE = "avg"
+
+REQUIRED = {
+    "": ("complete", "partial", "refused", "extra", "settings", "environment", "timings"),
+    "method": ("name", "label", "kind", "control", "paper", "link"),
+    "protocol": ("name", "version", "setting", "list_sha256"),
+}
+"""What a report prints of every run record, beside scores and items."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run record within its section.
+
+    Attributes:
+        record: as `spfem_bench.evaluation.record.load` gives it.
+        number: its place in the section, from 0: the colour and mark of its points.
+    """
+
+    record: Mapping[str, Any]
+    number: int
+
+    @property
+    def name(self) -> str:
+        """The method's name."""
+        return str(self.record["method"]["name"])
+
+    @property
+    def label(self) -> str:
+        """The method's name as printed."""
+        return str(self.record["method"]["label"])
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is a control, with a known answer."""
+        return bool(self.record["method"]["kind"] == "control")
+
+    @property
+    def faces(self) -> Literal["detect", "aligned"]:
+        """How faces were found: in all metrics alike."""
+        settings = next(iter(self.record["settings"].values()), {"faces": {"faces": "detect"}})
+        return "aligned" if settings["faces"]["faces"] == "aligned" else "detect"
+
+    @cached_property
+    def scores(self) -> Mapping[tuple[str, str], Score]:
+        """Scores by metric and emotion."""
+        return {(s.metric, s.emotion): s for s in scores(self.record)}
+
+    @cached_property
+    def items(self) -> Mapping[str, Mapping[str, Any]]:
+        """Items by id."""
+        return {str(item["id"]): item for item in self.record["items"]}
+
+    @cached_property
+    def values(self) -> Mapping[str, Mapping[str, float]]:
+        """By metric, the value of each scored item; none in metrics of whole sets."""
+        found: dict[str, dict[str, float]] = {}
+        for id_, item in self.items.items():
+            for metric, components in item["metrics"].items():
+                value = item_value(components, self.settings(metric))
+                if value is not None:
+                    found.setdefault(metric, {})[id_] = value
+        return found
+
+    def settings(self, metric: str) -> Mapping[str, Any]:
+        """Return all that can move a metric's number."""
+        return dict(self.record["settings"][metric])
+
+    def comparable(self, other: Run, metric: str) -> bool:
+        """Whether items' values may be compared: everything that can move them is equal."""
+        both = (self.record["settings"].get(metric), other.record["settings"].get(metric))
+        return both[0] is not None and both[0] == both[1]
+
+
+@dataclass(frozen=True)
+class Example:
+    """An item that a method does worst or best.
+
+    Attributes:
+        rank: from 1, worst or best first.
+        of: items ranked.
+        rival: the comparable method that does best on this item, another than the run.
+    """
+
+    run: Run
+    metric: str
+    item: str
+    value: float
+    rank: int
+    of: int
+    rival: Run | None
+
+
+@dataclass(frozen=True)
+class Section:
+    """The runs of one protocol through one profile."""
+
+    protocol: str
+    profile: str
+    runs: tuple[Run, ...]
+
+    @property
+    def title(self) -> str:
+        """The section's name, for readers."""
+        return f"{self.protocol}, profile {self.profile}"
+
+    @cached_property
+    def table(self) -> Table:
+        """The section's numbers as a table, with published rows and what is best.
+
+        Raises:
+            CardError: two records of one method.
+        """
+        return make_table([run.record for run in self.runs])
+
+    @cached_property
+    def metrics(self) -> tuple[MetricCard, ...]:
+        """The metrics that have a number."""
+        found = (s.metric for r in self.runs for s in r.scores.values() if s.value is not None)
+        return tuple(metric_card(name) for name in dict.fromkeys(found))
+
+    @cached_property
+    def emotions(self) -> tuple[str, ...]:
+        """The emotions that have scores, in the papers' order; the average last."""
+        found = {e for run in self.runs for _, e in run.scores}
+        own = sorted(found - {*EMOTIONS, AVERAGE})
+        return tuple(e for e in (*EMOTIONS, *own, AVERAGE) if e in found)
+
+    @cached_property
+    def items(self) -> Mapping[str, tuple[str, str]]:
+        """Speaker and emotion of each item, by id, in the order of the lists."""
+        return {
+            id_: (str(item["speaker"]), str(item["emotion"]))
+            for run in self.runs
+            for id_, item in run.items.items()
+        }
+
+    @cached_property
+    def by_item(self) -> tuple[MetricCard, ...]:
+        """The metrics of which single items have values."""
+        return tuple(m for m in self.metrics if any(m.name in run.values for run in self.runs))
+
+    def speakers(self, metric: str) -> Mapping[str, Mapping[int, tuple[float, int]]]:
+        """Return, by speaker and run number, the mean over items and how many they are."""
+        found: dict[str, dict[int, list[float]]] = {}
+        for run in self.runs:
+            for id_, value in run.values.get(metric, {}).items():
+                of = found.setdefault(self.items[id_][0], {})
+                of.setdefault(run.number, []).append(value)
+        return {
+            name: {n: (sum(v) / len(v), len(v)) for n, v in found[name].items()}
+            for name in sorted(found)
+        }
+
+    @property
+    def shown(self) -> tuple[Run, ...]:
+        """The methods whose items are looked at: controls only where there is nothing else."""
+        own = tuple(run for run in self.runs if not run.is_control)
+        return own or self.runs
+
+    def examples(self, run: Run, metric: MetricCard, count: int) -> tuple[list[Example], ...]:
+        """Return a method's worst and its best items, at most *count* of each, none twice."""
+        values = run.values.get(metric.name, {})
+        order = sorted(values, key=lambda id_: (badness(metric, values[id_]), id_))
+        best = order[: min(count, (len(order) + 1) // 2)]
+        worst = order[len(best) :][::-1][:count]
+
+        def example(rank: int, id_: str) -> Example:
+            rival = self._rival(run, metric, id_)
+            return Example(run, metric.name, id_, values[id_], rank, len(order), rival)
+
+        return tuple([example(r, i) for r, i in enumerate(ids, 1)] for ids in (worst, best))
+
+    def _rival(self, run: Run, metric: MetricCard, item: str) -> Run | None:
+        others = [
+            other
+            for other in self.runs
+            if other is not run
+            and item in other.values.get(metric.name, {})
+            and run.comparable(other, metric.name)
+        ]
+        systems = [other for other in others if not other.is_control]
+        return min(
+            systems or others,
+            key=lambda other: badness(metric, other.values[metric.name][item]),
+            default=None,
+        )
+
+
+def sections(records: Sequence[Mapping[str, Any]]) -> tuple[Section, ...]:
+    """Sort records into sections, in the order in which protocols and profiles first come.
+
+    Raises:
+        CardError: no records, two of one method, or a damaged one.
+    """
+    if not records:
+        raise CardError("no run record", "Give files that 'spfem-bench eval' wrote")
+    with undamaged():
+        groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+        for record in records:
+            groups.setdefault((record["protocol"]["name"], record["profile"]), []).append(record)
+        found = tuple(
+            Section(*key, tuple(Run(record, n) for n, record in enumerate(of)))
+            for key, of in groups.items()
+        )
+        for section in found:
+            _read(section)
+    return found
+
+
+@contextmanager
+def undamaged() -> Iterator[None]:
+    """Say that a run record is damaged, where something is missing or of another kind.
+
+    Raises:
+        CardError: so it is.
+    """
+    try:
+        yield
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        ZeroDivisionError,
+    ) as error:
+        raise CardError(
+            f"a run record is damaged: {error!r}", "Run the evaluation again"
+        ) from error
+
+
+def _read(section: Section) -> None:
+    """Take everything out of a section's records now, so that damage is found before writing."""
+    table, metrics, items = section.table, section.metrics, section.items
+    del table, metrics, items
+    for run in section.runs:
+        for part, names in REQUIRED.items():
+            of = run.record[part] if part else run.record
+            if missing := sorted(set(names) - set(of)):
+                raise KeyError(f"{part}.{missing[0]}".lstrip("."))
+        for score in run.scores.values():
+            numbers = (score.value, score.low, score.high)
+            if not all(n is None or math.isfinite(n) for n in numbers):
+                raise CardError(
+                    f"{run.name} on {section.protocol}: {score.metric} of '{score.emotion}' is no "
+                    "finite number",
+                    "Run the evaluation again",
+                )
+        for metric, values in run.values.items():
+            bad = next((id_ for id_, v in values.items() if not math.isfinite(v)), None)
+            if bad is not None:
+                raise CardError(
+                    f"{run.name} on {section.protocol}: {metric} of the item '{bad}' is no finite "
+                    "number",
+                    "Run the evaluation again",
+                )
+
+
+def item_value(components: Mapping[str, Any], settings: Mapping[str, Any]) -> float | None:
+    """Return one item's value from its recorded sums; None where only sets of items have one.
+
+    >>> similarity = {"metric": {"statistic": {"kind": "similarity"}}}
+    >>> item_value({"total": 6.0, "count": 8}, similarity)
+    0.75
+    """
+    statistic = settings["metric"]["statistic"]
+    if statistic["kind"] == "similarity":
+        return float(components["total"]) / int(components["count"])
+    if statistic["kind"] == "coherence":
+        return float(np.mean(components["positive"]))
+    if statistic["kind"] == "sync":
+        return sync.value(sync_components(components), statistic["report"])
+    return None
+
+
+def sync_components(components: Mapping[str, Any]) -> sync.SyncComponents:
+    """Rebuild lip sync's distances from what a record holds."""
+    totals = np.asarray(components["totals"], np.float64)
+    return sync.SyncComponents(
+        totals, int(components["windows"]), int(components["windows_refused"])
+    )
+
+
+def badness(metric: MetricCard, value: float) -> float:
+    """Return a number that is larger for a worse value."""
+    return {"lower": value, "higher": -value, "zero": abs(value)}[metric.direction]
+
+
+def flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Yield nested settings as dotted keys with their values as text.
+
+    >>> list(flat({"a": {"b": 1, "c": [2, 3]}, "d": None}))
+    [('a.b', '1'), ('a.c', '2, 3'), ('d', '–')]
+    """
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{before}{key}.")
+        elif isinstance(value, list) and any(isinstance(v, Mapping) for v in value):
+            for i, v in enumerate(value):
+                yield from flat({str(i): v}, f"{before}{key}.")
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield f"{before}{key}", "–" if value is None else text
+
+
+def commands(run: Run) -> list[str]:
+    """Return what to type to make a run again; own clips' folder is left to the reader."""
+    import shlex
+
+    record = run.record
+    metrics = ",".join(record["settings"])
+    words = ["spfem-bench", "eval", "--method", run.name]
+    words += ["--protocol", str(record["protocol"]["name"]), "--profile", str(record["profile"])]
+    words += ["--metrics", metrics] if metrics else []
+    words += ["--partial"] if record["partial"] else []
+    device = str(record["environment"]["device"])
+    words += ["--device", device] if device != "cpu" else []
+    return [shlex.join(words)]

@@ -1,0 +1,122 @@
+"""Run records of made-up numbers, whole as docs/run_record.md describes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from spfem_bench.definitions.metrics import metric_card
+from spfem_bench.definitions.protocols import EMOTIONS
+
+METRICS = ("fad", "csim", "lse-d", "lse-c", "av-offset", "id-sim", "scc")
+
+
+def items(
+    count: int, speakers: int = 6, emotions: Sequence[str] = EMOTIONS
+) -> list[dict[str, Any]]:
+    """Items without metrics, spread over speakers and emotions."""
+    return [
+        {
+            "id": f"S{i % speakers:03d}_{emotions[i % len(emotions)]}_{i:03d}",
+            "speaker": f"S{i % speakers:03d}",
+            "emotion": emotions[i % len(emotions)],
+            "clips": {
+                role: {"address": f"{role}/{i:03d}.mp4", "content": f"{i:064x}"}
+                for role in ("source", "reference", "real", "output")
+            },
+            "metrics": {},
+        }
+        for i in range(count)
+    ]
+
+
+def components(metric: str, value: float) -> dict[str, Any]:
+    """What a record keeps of an item whose value is this one."""
+    counts = {"n_frames": 50, "n_frames_refused": 0, "n_frames_interpolated": 0}
+    statistic = metric_card(metric).statistic
+    if statistic.kind == "frechet":
+        return {**counts, "n_frames_real": 50, "moments_sha256": "0" * 64}
+    if statistic.kind == "similarity":
+        return {**counts, "total": value * 50, "count": 50}
+    if statistic.kind == "coherence":
+        return {
+            **counts,
+            "lag": 0,
+            "positive": [value] * 4,
+            "elsewhere": [0.0] * 4,
+            "near": [0.0] * 4,
+        }
+    totals = np.full(31, 12.0 * 50)
+    if statistic.report == "distance":
+        totals[15] = value * 50
+    elif statistic.report == "confidence":
+        totals[15] = (12.0 - value) * 50
+    else:
+        totals[15 - round(value)] = 7.0 * 50
+    return {**counts, "totals": totals.tolist(), "windows": 50, "windows_refused": 0}
+
+
+def record(
+    method: str = "model",
+    *,
+    label: str = "",
+    kind: str = "system",
+    of: Sequence[dict[str, Any]] | None = None,
+    metrics: Sequence[str] = METRICS,
+    protocol: str = "demo-inter-id",
+    seed: int = 0,
+) -> dict[str, Any]:
+    """A run of a method whose items' values are drawn at random, by its seed."""
+    generator = np.random.default_rng(seed)
+    listed = [json.loads(json.dumps(item)) for item in (items(14) if of is None else of)]
+    emotions = list(dict.fromkeys(item["emotion"] for item in listed))
+    settings, scores = {}, []
+    for metric in metrics:
+        card = metric_card(metric)
+        settings[metric] = {
+            "metric": card.settings(),
+            "protocol": {"name": protocol, "version": 1, "dataset": "puppets"},
+            "network": {"name": "compact-identity", "files": [{"sha256": "ab" * 32}]},
+            "faces": {"faces": "aligned"},
+            "media": {"frame_rate": 25, "ffmpeg": "7.1"},
+            "seed": 0,
+            "software": {"spfem-bench": "0.1.0", "torch": "2.9"},
+        }
+        values: dict[str, list[float]] = {e: [] for e in emotions}
+        for item in listed:
+            value = float(generator.normal(0.6 + 0.02 * seed, 0.1))
+            value = float(generator.integers(-3, 4)) if metric == "av-offset" else value
+            item["metrics"][metric] = components(metric, value)
+            values[item["emotion"]].append(value)
+        means = {e: float(np.mean(v)) for e, v in values.items()}
+        means["avg"] = float(np.mean(list(means.values()))) if means else 0.0
+        sign = (
+            f"{metric}:1|{protocol}:1|compact|#{hashlib.sha256(metric.encode()).hexdigest()[:10]}"
+        )
+        for emotion, mean in means.items() if listed else ():
+            n = len(listed) if emotion == "avg" else len(values[emotion])
+            scores.append(
+                {
+                    "method": method, "protocol": protocol, "setting": "inter-id",
+                    "profile": "compact", "metric": metric, "emotion": emotion, "value": mean,
+                    "low": mean - 0.05, "high": mean + 0.05, "n_items": n, "n_frames": 50 * n,
+                    "n_refused": 0, "n_frames_refused": 0, "partial": False,
+                    "kind": "control" if kind == "control" else "reproduced", "note": "",
+                    "signature": sign,
+                }
+            )  # fmt: skip
+    return {
+        "schema": 1,
+        "method": {"name": method, "label": label or method, "kind": kind, "control": None,
+                   "paper": "", "link": ""},
+        "protocol": {"name": protocol, "version": 1, "setting": "inter-id", "emotions": emotions,
+                     "n_items": len(listed), "list_sha256": "cd" * 32, "published": None},
+        "profile": "compact", "complete": True, "partial": False, "scores": scores,
+        "items": listed, "refused": [], "extra": [], "settings": settings,
+        "environment": {"python": "3.11.7", "platform": "linux", "device": "cpu", "processors": 2},
+        "timings": {"started": "2026-01-02T03:04:05+00:00", "features_s": 1.0, "scores_s": 1.0},
+    }  # fmt: skip
