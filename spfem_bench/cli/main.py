@@ -10,6 +10,7 @@ import click
 from spfem_bench import __version__
 from spfem_bench.cli.align import align
 from spfem_bench.cli.check import check
+from spfem_bench.cli.compare import compare
 from spfem_bench.cli.correlate import correlate
 from spfem_bench.cli.data import data
 from spfem_bench.cli.demo import demo
@@ -70,6 +71,7 @@ def main() -> None:
 
 main.add_command(evaluate)
 main.add_command(table)
+main.add_command(compare)
 main.add_command(validate)
 main.add_command(check)
 main.add_command(list_)
