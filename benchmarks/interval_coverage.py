@@ -164,9 +164,9 @@ def fad(
         each = []
         for parts in methods:
             left = np.array(frechet.without(parts), np.float64)
-            each.append(of(names, resampling.pseudo_values(frechet.score(parts), left)))
-        estimates["FAD"].append(each[0])
-        estimates["difference"].append(each[1] - each[0])
+            each.append(resampling.pseudo_values(frechet.score(parts), left))
+        estimates["FAD"].append(of(names, each[0]))
+        estimates["difference"].append(of(names, each[1] - each[0]))
         if exact:
             again = []
             for _ in range(exact):

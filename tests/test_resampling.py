@@ -39,10 +39,10 @@ def test_clips_of_one_emotion_give_the_paired_t_test() -> None:
     generator = np.random.default_rng(1)
     a, b = generator.normal(size=18), generator.normal(0.4, size=18)
     clips = [("sad", f"clip {i}") for i in range(18)]
-    change = of(clips, b) - of(clips, a)
+    change = of(clips, b - a)
     reference = scipy.stats.ttest_rel(b, a)
     assert change.value[0] / change.error[0] == pytest.approx(reference.statistic, rel=1e-12)
-    assert change.freedom == pytest.approx(reference.df, rel=1e-12)
+    assert change.freedom == pytest.approx(reference.df, abs=1e-6)
     drawn = resampling.draws(change, 200_000)
     ends = reference.confidence_interval()
     low, high = resampling.intervals(drawn)
@@ -57,7 +57,7 @@ def test_balanced_speakers_vary_as_their_means() -> None:
     assert found.value[0] == pytest.approx(table.mean(), rel=1e-12)
     means = table.mean(axis=(0, 2))  # one for each speaker
     assert found.error[0] == pytest.approx(means.std(ddof=1) / math.sqrt(6), rel=1e-12)
-    assert found.freedom == pytest.approx(5, rel=1e-12)
+    assert found.freedom == pytest.approx(5, abs=1e-6)
 
 
 def by_regression(clips: list[tuple[str, str]], values: np.ndarray) -> tuple[float, float, float]:
@@ -97,7 +97,7 @@ def test_unbalanced_speakers_are_the_general_formulae(seed: int) -> None:
         value, error, freedom = by_regression(clips, values)
         assert found.value[0] == pytest.approx(value, rel=1e-10)
         assert found.error[0] == pytest.approx(error, rel=1e-10)
-        assert found.freedom == pytest.approx(freedom, rel=1e-10)
+        assert found.freedom == pytest.approx(freedom, abs=1e-6)
 
 
 def test_an_emotion_of_one_speaker_is_named() -> None:
@@ -126,7 +126,7 @@ def test_draws_spread_as_scipys_paired_bootstrap_does() -> None:
     generator = np.random.default_rng(3)
     a, b = generator.gamma(2, size=18), generator.gamma(3, size=18)
     clips = [("sad", f"clip {i:02d}") for i in range(18)]
-    change = of(clips, a) - of(clips, b)
+    change = of(clips, a - b)
     theirs = scipy.stats.bootstrap(
         (a, b), lambda x, y, axis: (x - y).mean(axis=axis), paired=True, n_resamples=20_000,
         method="percentile", rng=np.random.default_rng(4),
@@ -142,7 +142,7 @@ def test_methods_are_drawn_alike() -> None:
     for k in range(3):
         alone = resampling.draws(of(MEAD, values[:, k]), 500)[:, 0]
         np.testing.assert_allclose(together[:, k], alone, rtol=1e-12)
-    paired = resampling.draws(of(MEAD, values[:, 0]) - of(MEAD, values[:, 1]), 500)[:, 0]
+    paired = resampling.draws(of(MEAD, values[:, 0] - values[:, 1]), 500)[:, 0]
     np.testing.assert_allclose(paired, together[:, 0] - together[:, 1], rtol=0, atol=1e-12)
 
 
@@ -246,7 +246,7 @@ def cosines(g: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return g.beta(8, 2, size=shape) - g.beta(8, 3, size=shape) - (8 / 10 - 8 / 11)
 
 
-def coverage(clips: list[tuple[str, str]], draw: Draw, seed: int, tables: int = 4000) -> float:
+def coverage(clips: list[tuple[str, str]], draw: Draw, seed: int, tables: int = 2000) -> float:
     """Return how often the interval of the mean over emotions holds the truth, zero.
 
     Clips differ, and speakers differ as much again.
@@ -255,7 +255,7 @@ def coverage(clips: list[tuple[str, str]], draw: Draw, seed: int, tables: int = 
     speakers, of_speaker = np.unique([s for _, s in clips], return_inverse=True)
     values = draw(generator, (len(speakers), tables))[of_speaker]
     values = values + draw(generator, (len(clips), tables))
-    low, high = resampling.intervals(resampling.draws(of(clips, values), 2000))
+    low, high = resampling.intervals(resampling.draws(of(clips, values), 1000))
     return float(((low <= 0) & (high >= 0)).mean())
 
 
@@ -292,7 +292,7 @@ def test_a_plain_percentile_interval_of_six_speakers_would_not_hold() -> None:
 def test_the_difference_of_two_fads_is_covered_too() -> None:
     """Six speakers with two clips each; the truth is the mean over many such experiments."""
     generator = np.random.default_rng(12)
-    tables, dimensions, frames = 700, 8, 20
+    tables, dimensions, frames = 400, 8, 20
     names = [("sad", f"s{s}") for s in range(6) for _ in range(2)]
     kept: list[Estimate] = []
     for _ in range(tables):
@@ -314,12 +314,12 @@ def test_the_difference_of_two_fads_is_covered_too() -> None:
             ]
             left = np.array(frechet.without(parts), np.float64)
             fads.append(resampling.pseudo_values(frechet.score(parts), left))
-        kept.append(of(names, fads[1]) - of(names, fads[0]))
+        kept.append(of(names, fads[1] - fads[0]))
     truth = float(np.mean([k.value[0] for k in kept]))
     every = Estimate(
         np.array([k.value[0] for k in kept]),
         np.concatenate([k.parts for k in kept], axis=1),
         kept[0].freedom,
     )
-    low, high = resampling.intervals(resampling.draws(every, 2000))
+    low, high = resampling.intervals(resampling.draws(every, 1000))
     assert 0.93 <= ((low <= truth) & (truth <= high)).mean() <= 0.97

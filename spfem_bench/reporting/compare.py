@@ -17,7 +17,7 @@ from spfem_bench.evaluation.record import ItemValue, NoPartsError, item_values, 
 from spfem_bench.evaluation.signature import flat
 from spfem_bench.reporting.tables import ARROWS
 from spfem_bench.statistics import resampling
-from spfem_bench.statistics.resampling import LEVEL, RESAMPLES, Estimate, TooFewClustersError
+from spfem_bench.statistics.resampling import LEVEL, RESAMPLES, TooFewClustersError
 
 AVERAGE = "avg"
 
@@ -41,7 +41,8 @@ class Difference:
         emotion: an emotion, or ``avg`` for the mean over emotions.
         a: the baseline.
         b: the other method.
-        a_value: its score over the clips that are compared; ``b_value`` likewise.
+        a_value: its score over the clips that are compared, with its own 95 % interval from
+            ``a_low`` to ``a_high``; ``b_value`` and the others likewise.
         difference: B less A; of a metric that is best at 0, of the distances from 0.
         low: lower end of the difference's 95 % interval, ``high`` the upper; None when there is no
             telling, and ``verdict`` says why.
@@ -61,7 +62,11 @@ class Difference:
     a: str
     b: str
     a_value: float
+    a_low: float | None
+    a_high: float | None
     b_value: float
+    b_low: float | None
+    b_high: float | None
     difference: float
     low: float | None
     high: float | None
@@ -177,11 +182,13 @@ def speaker_intervals(
             items = item_values(record, metric)
         except NoPartsError:
             continue
-        headline = {s.emotion for s in scores(record) if s.metric == metric and s.value is not None}
-        for emotion in headline:
+        known = [s.emotion for s in scores(record) if s.metric == metric and s.value is not None]
+        for emotion in known:
             chosen = [i for i in items if emotion in (i.emotion, AVERAGE)]
             try:
-                estimate = _estimate(chosen, _clusters(chosen)[1])
+                estimate = resampling.estimate(
+                    [i.value for i in chosen], [i.emotion for i in chosen], _clusters(chosen)[1]
+                )
             except TooFewClustersError:
                 continue
             low, high = resampling.intervals(resampling.draws(estimate, resamples))
@@ -348,10 +355,6 @@ def _clusters(items: Sequence[ItemValue]) -> tuple[Literal["speakers", "clips"],
     return "clips", [i.item for i in items]
 
 
-def _estimate(items: Sequence[ItemValue], clusters: Sequence[str]) -> Estimate:
-    return resampling.estimate([i.value for i in items], [i.emotion for i in items], clusters)
-
-
 @dataclass(frozen=True)
 class _Pair:
     """Two runs in one metric."""
@@ -458,7 +461,11 @@ class _Pair:
             a=self.a,
             b=self.b,
             a_value=values[0],
+            a_low=None,
+            a_high=None,
             b_value=values[1],
+            b_low=None,
+            b_high=None,
             difference=0.0 if abs(by) <= TINY * size else by,
             low=None,
             high=None,
@@ -471,28 +478,28 @@ class _Pair:
             needed=None,
             verdict="",
         )
+        # A, B and their difference: three columns on the same draws.
+        columns = np.array([[1.0, 0.0, -signs[0]], [0.0, 1.0, signs[1]]])
+        table = np.array([[i.value for i in ours], [i.value for i in theirs]]).T @ columns
         try:
-            change = _estimate(theirs, clusters) * signs[1] - _estimate(ours, clusters) * signs[0]
+            estimate = resampling.estimate(table, [i.emotion for i in ours], clusters)
         except TooFewClustersError as alone:
             why = "it stands" if emotion != AVERAGE else f"{alone} stands"
             what = "one clip" if len(ours) == 1 else "clips of one speaker"
             return replace(row, verdict=f"cannot tell: {why} on {what}")
-        error = float(change.error[0])
+        draws = resampling.draws(estimate, resamples)
+        ends = np.transpose(resampling.intervals(draws)).tolist()
+        (a_low, a_high), (b_low, b_high), (low, high) = ends
+        row = replace(row, a_low=a_low, a_high=a_high, b_low=b_low, b_high=b_high)
+        error = float(estimate.error[2])
         if error <= TINY * size:  # the same in all clips
-            least = 2 / (resamples + 1)
-            return replace(
-                row,
-                low=row.difference,
-                high=row.difference,
-                p=1.0 if row.difference == 0 else least,
-            )
-        draws = resampling.draws(change, resamples)
-        low, high = resampling.intervals(draws)
+            by, least = row.difference, 2 / (resamples + 1)
+            return replace(row, low=by, high=by, p=1.0 if by == 0 else least)
         return replace(
             row,
-            low=float(low[0]),
-            high=float(high[0]),
-            p=float(resampling.p_values(draws)[0]),
+            low=low,
+            high=high,
+            p=float(resampling.p_values(draws)[2]),
             effect=row.difference / (error * math.sqrt(row.clusters)),
             needed=resampling.clips_needed(row.difference, error, row.clusters, row.clips),
         )

@@ -4,7 +4,7 @@ Every score here is a mean over emotions of a mean over clips: of cosines, dista
 coherences as they are, of FAD in pseudo-values (:func:`pseudo_values`). What a speaker's clips
 add to such a mean is one number, so that ten thousand draws of speakers of a whole table are one
 product of matrices. Two methods are compared by the differences of their clips: the same draws
-serve all.
+serve all methods.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -81,13 +82,6 @@ class Estimate:
         total: Float64 = (self.parts**2).sum(axis=0)
         return np.sqrt(total)
 
-    def __mul__(self, factor: float) -> Estimate:
-        return Estimate(self.value * factor, self.parts * factor, self.freedom)
-
-    def __sub__(self, other: Estimate) -> Estimate:
-        """Return the difference from another estimate on the same clips: a paired one."""
-        return Estimate(self.value - other.value, self.parts - other.parts, self.freedom)
-
 
 def estimate(values: npt.ArrayLike, emotions: Sequence[str], clusters: Sequence[str]) -> Estimate:
     """Return the mean over emotions of the mean over clips, with its errors over clusters.
@@ -132,7 +126,8 @@ def estimate(values: npt.ArrayLike, emotions: Sequence[str], clusters: Sequence[
             linear[g, here] -= weight * share
     spectrum = linear @ linear.T
     freedom = float(np.trace(spectrum) ** 2 / (spectrum**2).sum())
-    return Estimate(averaging @ table, linear @ table, freedom)
+    # Rounded, for the last bits of a sum would make other draws.
+    return Estimate(averaging @ table, linear @ table, round(freedom, 6))
 
 
 def draws(found: Estimate, resamples: int = RESAMPLES) -> Float64:
@@ -146,15 +141,22 @@ def draws(found: Estimate, resamples: int = RESAMPLES) -> Float64:
     elsewhere they are that to first order, so that a draw without a clip of some emotion has its
     value too.
 
-    The draws depend on the number of clusters alone: columns, and estimates of as many
-    clusters with the same freedom, are drawn alike.
+    The draws depend on the number of clusters and the freedom alone: the same clips are drawn
+    alike, whatever is measured of them.
     """
-    generator = np.random.default_rng([SEED, found.clusters])
-    count = found.clusters
-    times = generator.multinomial(count, np.full(count, 1 / count), size=resamples)
-    scale = np.sqrt(found.freedom / generator.chisquare(found.freedom, resamples))
-    drawn: Float64 = found.value + scale[:, None] * ((times - 1.0) @ found.parts)
+    times, scale = _draws(found.clusters, found.freedom, resamples)
+    drawn: Float64 = found.value + scale[:, None] * (times @ found.parts)
     return drawn
+
+
+@lru_cache(maxsize=8)
+def _draws(clusters: int, freedom: float, resamples: int) -> tuple[Float64, Float64]:
+    """Return how many times more than once each cluster is drawn, and each draw's scale."""
+    generator = np.random.default_rng([SEED, clusters])
+    drawn = generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
+    times: Float64 = drawn.astype(np.float64) - 1
+    scale: Float64 = np.sqrt(freedom / generator.chisquare(freedom, resamples))
+    return times, scale
 
 
 def intervals(drawn: Float64) -> tuple[Float64, Float64]:
@@ -216,26 +218,23 @@ def clips_needed(
     >>> clips_needed(0.5, 1 / 34**0.5, 34, 34)  # the textbook's: 34 pairs for half a deviation
     34
     """
-    from scipy.stats import nct, t
+    from scipy.special import nctdtr, ndtri, stdtrit
 
     if difference == 0 or not math.isfinite(difference) or not math.isfinite(error):
         return None
-    effect = math.inf if error == 0 else abs(difference) / (error * math.sqrt(clusters))
-
-    def enough(count: int) -> bool:
-        if math.isinf(effect):
-            return True
-        bound = float(t.isf(LEVEL / 2, count - 1))
-        # Towards large effects scipy's series gives NaN where the power is one.
-        power = float(nct.sf(bound, count - 1, effect * math.sqrt(count)))
-        return not power < POWER
-
-    low, high = 2, 2
-    while not enough(high):
-        low, high = high + 1, 2 * high
-        if low > most:
+    count = 2
+    if error > 0:
+        effect = abs(difference) / (error * math.sqrt(clusters))
+        # With the normal distribution; Student's t asks for a few more.
+        least = (float(ndtri(1 - LEVEL / 2) + ndtri(POWER)) / effect) ** 2
+        if least > most:
             return None
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle + 1, high)
-    return None if high > most else math.ceil(high * clips / clusters)
+        count = max(count, math.floor(least))
+
+        def power(count: int) -> float:
+            bound = stdtrit(count - 1, 1 - LEVEL / 2)
+            return 1 - float(nctdtr(count - 1, effect * math.sqrt(count), bound))
+
+        while power(count) < POWER:
+            count += 1
+    return math.ceil(count * clips / clusters)
