@@ -422,7 +422,7 @@ def test_the_csv_can_be_read_back() -> None:
     frame = pd.read_csv(io.StringIO(render_comparison(done, "csv")))
     assert list(frame["emotion"]) == ["happy", "sad", "avg"]
     assert frame["difference"].to_numpy() == pytest.approx([r.difference for r in done.rows])
-    assert set(frame["signature"]) == {"csim:1|mini:1|light|#0"}
+    assert set(frame["a_signature"]) == {"csim:1|mini:1|light|#0"} == set(frame["b_signature"])
 
 
 def test_a_scores_interval_over_speakers() -> None:

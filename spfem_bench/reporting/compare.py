@@ -55,6 +55,8 @@ class Difference:
         clips: clips that both stand on.
         needed: clips that would tell the methods apart in 80 of 100 repetitions; None for never.
         verdict: what that says, in words.
+        a_signature: how the baseline's number was made; ``b_signature`` differs from it at most in
+            the clips, when those of both are compared.
     """
 
     metric: str
@@ -78,6 +80,8 @@ class Difference:
     clips: int
     needed: int | None
     verdict: str
+    a_signature: str
+    b_signature: str
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class Comparison:
         others: these, in their order.
         rows: the differences, by method, metric and emotion.
         notes: what they stand on, and what could not be compared.
-        signatures: how the numbers were made, one for each metric.
+        signatures: how the numbers were made.
     """
 
     baseline: str
@@ -160,7 +164,7 @@ def compare_runs(
         tuple(others),
         tuple(rows),
         (*_stands_on(rows, resamples), *notes, *alone),
-        tuple(_signatures(runs[label], {row.metric for row in rows})),
+        tuple(dict.fromkeys(chain(*((row.a_signature, row.b_signature) for row in rows)))),
     )
 
 
@@ -477,6 +481,8 @@ class _Pair:
             clips=len(ours),
             needed=None,
             verdict="",
+            a_signature=_signature(self.first, self.metric),
+            b_signature=_signature(self.second, self.metric),
         )
         # A, B and their difference: three columns on the same draws.
         columns = np.array([[1.0, 0.0, -signs[0]], [0.0, 1.0, signs[1]]])
@@ -571,10 +577,8 @@ def _stands_on(rows: Sequence[Difference], resamples: int) -> Iterator[str]:
         )
 
 
-def _signatures(record: Record, metrics: set[str]) -> Iterator[str]:
-    for s in scores(record):
-        if s.emotion == AVERAGE and s.metric in metrics and s.signature:
-            yield s.signature
+def _signature(record: Record, metric: str) -> str:
+    return next((s.signature for s in scores(record) if s.metric == metric), "")
 
 
 # ---- printing ------------------------------------------------------------------------------
@@ -628,9 +632,7 @@ def _p(p: float) -> str:
 def _csv(comparison: Comparison) -> str:
     import pandas as pd
 
-    names = [f.name for f in fields(Difference)]
-    signatures = {s.partition(":")[0]: s for s in comparison.signatures}
-    rows = [{**asdict(row), "signature": signatures.get(row.metric, "")} for row in comparison.rows]
-    frame = pd.DataFrame(rows, columns=[*names, "signature"])
+    rows = [asdict(row) for row in comparison.rows]
+    frame = pd.DataFrame(rows, columns=[f.name for f in fields(Difference)])
     frame["needed"] = frame["needed"].astype("Int64")
     return str(frame.to_csv(index=False, lineterminator="\n"))
