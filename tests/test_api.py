@@ -153,7 +153,7 @@ def test_runs_are_saved_and_loaded(runs: list[spfem_bench.Run], tmp_path: Path) 
     ("change", "said"),
     [
         (('"schema": 1', '"schema": 2'), "has schema 2; this version reads 1. Upgrade"),
-        (('"value": 4.0', '"value": NaN'), "fad of ned, sad, is not a finite number"),
+        (('"value": 4.0', '"value": NaN'), "it holds NaN, which no run record does"),
         (('"n_items"', '"items"'), "a run record is damaged"),
         (("{", ""), "is not a run record"),
     ],

@@ -286,7 +286,7 @@ def test_the_command_refuses_what_is_no_run(tmp_path: Path, bench: Callable[...,
     assert "no run record" in bench("report", "empty").err
     for text, said in (
         (json.dumps({**record(), "schema": 2}), "has schema 2; this version reads 1"),
-        (json.dumps(record()).replace('"value": 0.', '"value": NaN, "x": 0.', 1), "holds 'NaN'"),
+        (json.dumps(record()).replace('"value": 0.', '"value": NaN, "x": 0.', 1), "it holds NaN"),
         ("{}", "is not a run record"),
         (json.dumps({"schema": 1, "kind": "validate"}), "is the record of a validation"),
     ):

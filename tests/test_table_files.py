@@ -278,7 +278,7 @@ def test_bad_records_are_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for given, said in (
         ([newer], "has schema 2; this version reads 1. Upgrade spfem-bench"),
-        ([nan], "fad of ned, sad, is not a finite number"),
+        ([nan], "it holds NaN, which no run record does"),
         ([tmp_path / "empty"], "no run record to print"),
         ([path, "asccl-mead"], "do not go into one table"),
         (["asccl-mad"], "Did you mean 'asccl-mead'?"),

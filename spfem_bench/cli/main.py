@@ -11,6 +11,7 @@ from spfem_bench import __version__
 from spfem_bench.cli.align import align
 from spfem_bench.cli.audit import audit
 from spfem_bench.cli.check import check
+from spfem_bench.cli.compare import compare
 from spfem_bench.cli.correlate import correlate
 from spfem_bench.cli.data import data
 from spfem_bench.cli.demo import demo
@@ -76,6 +77,7 @@ main.add_command(table)
 main.add_command(audit)
 main.add_command(preference)
 main.add_command(report)
+main.add_command(compare)
 main.add_command(validate)
 main.add_command(check)
 main.add_command(list_)

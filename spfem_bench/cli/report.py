@@ -66,7 +66,7 @@ def report(
 
     from spfem_bench.errors import ClipError, unknown_name
     from spfem_bench.evaluation.data import DataFolders
-    from spfem_bench.evaluation.record import NoRunError, load
+    from spfem_bench.evaluation.record import load_all
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import check_writable
     from spfem_bench.networks.weights import WeightsStore
@@ -75,15 +75,7 @@ def report(
     from spfem_bench.reporting.report.clips import Clips
     from spfem_bench.reporting.report.model import sections
 
-    files = [f for p in runs for f in (sorted(p.rglob("*.json")) if p.is_dir() else [p])]
-    records, others = [], []
-    for path in files:
-        try:
-            records.append(load(path))
-        except NoRunError as error:  # a validation's record lies beside the runs
-            others.append(error)
-    if others and not records:
-        raise others[0]
+    records = load_all(runs)
     sections(records)  # before a folder is made or a clip is copied: are they whole?
     methods = {str(record["method"]["name"]) for record in records}
     for method, own in videos.items():

@@ -54,30 +54,25 @@ def table(
       spfem-bench table stccl-mead
     """  # noqa: D301
     from spfem_bench.errors import CardError
-    from spfem_bench.evaluation.record import NoRunError, load
+    from spfem_bench.evaluation.record import load_all
     from spfem_bench.reporting.published import printed_table
     from spfem_bench.reporting.tables import make_printed_table, make_table, render
 
     if standalone and style != "latex":
         raise click.UsageError("--standalone belongs to --format latex")
-    records, others, printed = [], [], []
+    files, printed = [], []
     for given in runs:
         path = Path(given)
-        if path.suffix.lower() != ".json" and not path.is_dir():
+        if path.suffix.lower() == ".json" or path.is_dir():
+            files.append(path)
+        else:
             printed.append(printed_table(given))
-            continue
-        for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
-            try:
-                records.append(load(file))
-            except NoRunError as error:  # a validation's record lies beside the runs
-                others.append(error)
-    if printed and (records or others):
+    if printed and files:
         raise CardError(
             f"run records and the printed table '{printed[0].name}' do not go into one table",
             "Give either; papers' rows of the same methods stand beside records by themselves",
         )
-    if others and not records:
-        raise others[0]
+    records = load_all(files)
     papers = {row.paper.lower() for found in printed for row in found.rows}
     averages = bool(printed) and all(r.emotion == "avg" for found in printed for r in found.rows)
     made = make_printed_table(printed) if printed else make_table(records, published=published)

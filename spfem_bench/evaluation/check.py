@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
 from typing import Any, Literal
@@ -32,6 +32,7 @@ from spfem_bench.evaluation import record as records
 from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.evaluation.plan import Plan, make_plan, plan_summary
 from spfem_bench.evaluation.run import Want, compute_features, evaluate, wanted_features
+from spfem_bench.evaluation.signature import flat
 from spfem_bench.features.extract import Extractor, Faces, Progress
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import check_writable, write_atomically
@@ -294,17 +295,6 @@ def _difference(
     return worst
 
 
-def _flat(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every plain setting with its place in dotted words."""
-    for key, inner in value.items():
-        if isinstance(inner, Mapping):
-            yield from _flat(inner, f"{path}{key}.")
-        elif isinstance(inner, list) and any(isinstance(i, Mapping) for i in inner):
-            yield from _flat({str(i): v for i, v in enumerate(inner)}, f"{path}{key}.")
-        else:
-            yield path + key, inner
-
-
 def _changes(old: Settings, new: Settings) -> list[Change]:
     changes = []
     for part in dict.fromkeys([*old, *new]):
@@ -312,7 +302,7 @@ def _changes(old: Settings, new: Settings) -> list[Change]:
             there, here = ("here", None) if part in old else (None, "here")
             changes.append(Change(part, "", there, here, False))
             continue
-        before, now = dict(_flat(old[part])), dict(_flat(new[part]))
+        before, now = dict(flat(old[part])), dict(flat(new[part]))
         for key in dict.fromkeys([*before, *now]):
             a, b = before.get(key), now.get(key)
             if a != b:

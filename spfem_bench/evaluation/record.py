@@ -9,14 +9,21 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from spfem_bench.errors import CardError
 from spfem_bench.files import write_atomically
+from spfem_bench.statistics import coherence, resampling, sync
 
 SCHEMA = 1
 
 VALIDATION = "validate"
 """In the place of a method's name: the record of ``spfem-bench validate``, which is no run
 record but lies among them (its ``kind`` says so)."""
+
+
+class NoPartsError(CardError):
+    """A record that lacks what the error of a score is told from."""
 
 
 class NoRunError(CardError):
@@ -60,6 +67,20 @@ class Score:
     signature: str
 
 
+@dataclass(frozen=True)
+class ItemValue:
+    """What one clip brings to a metric: the mean of an emotion's clips is its score.
+
+    Attributes:
+        value: a clip's own score; for FAD, which pools frames, its pseudo-value.
+    """
+
+    item: str
+    speaker: str
+    emotion: str
+    value: float
+
+
 def record_path(folder: Path, protocol: str, method: str, profile: str) -> Path:
     """Return where a record belongs in a results folder."""
     return folder / protocol / f"{method}.{profile}.json"
@@ -95,7 +116,10 @@ def load(path: Path) -> dict[str, Any]:
     """
 
     def refuse(constant: str) -> float:
-        raise CardError(f"{path} holds '{constant}', no number", "Run the evaluation again")
+        raise CardError(
+            f"{path} is damaged: it holds {constant}, which no run record does",
+            "Run the evaluation again",
+        )
 
     try:
         record = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
@@ -120,6 +144,28 @@ def load(path: Path) -> dict[str, Any]:
     return dict(record)
 
 
+def load_all(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Read records, of folders all that lie in them; a validation's, beside runs, is passed over.
+
+    Raises:
+        NoRunError: there is no other record than a validation's.
+        CardError: a file is no run record, or of a later schema; a folder has none.
+    """
+    records, others = [], []
+    for path in paths:
+        files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+        if not files:
+            raise CardError(f"no run record in {path}", "Give files that 'spfem-bench eval' wrote")
+        for file in files:
+            try:
+                records.append(load(file))
+            except NoRunError as error:
+                others.append(error)
+    if others and not records:
+        raise others[0]
+    return records
+
+
 def scores(record: Mapping[str, Any]) -> list[Score]:
     """Return a record's scores.
 
@@ -135,3 +181,91 @@ def scores(record: Mapping[str, Any]) -> list[Score]:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CardError(f"a run record is damaged: {error}", "Run the evaluation again") from None
     return found
+
+
+def item_values(record: Mapping[str, Any], metric: str) -> list[ItemValue]:
+    """Return what each scored clip brings to a metric, from the record alone.
+
+    Raises:
+        NoPartsError: FAD in a record that does not say yet what each clip does to it.
+        CardError: the record is damaged: parts are missing or no numbers, or the scores do not
+            follow from them.
+    """
+    name = record["method"]["name"]
+    remedy = "Run the evaluation again: features are kept"
+    known = {s.emotion: s.value for s in scores(record) if s.metric == metric}
+    parts: dict[str, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
+    found = []
+    where = ""
+    try:
+        statistic = record["settings"][metric]["metric"]["statistic"]
+        for item in record["items"]:
+            if metric in item["metrics"]:
+                parts.setdefault(item["emotion"], []).append((item, item["metrics"][metric]))
+        for emotion, chosen in parts.items():
+            score = known[emotion]
+            if score is None:  # too few frames, as its note says
+                continue
+            where = f"{metric} of '{emotion}'"
+            values = _values(statistic, score, [part for _, part in chosen])
+            for (item, _), value in zip(chosen, values, strict=True):
+                found.append(ItemValue(item["id"], item["speaker"], emotion, value))
+            mean = math.fsum(values) / len(values)
+            if not math.isclose(mean, score, rel_tol=1e-6, abs_tol=1e-9):
+                raise CardError(
+                    f"the run of '{name}' is damaged: {where} is {score:g}, and {mean:g} by its "
+                    "clips",
+                    remedy,
+                )
+    except NoPartsError as error:
+        raise NoPartsError(
+            f"the run of '{name}' {error.problem.format(metric=metric)}", remedy
+        ) from None
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise CardError(
+            f"the run of '{name}' is damaged: {where or metric}: {what}", remedy
+        ) from None
+    return found
+
+
+def _values(
+    statistic: Mapping[str, Any], score: float, parts: Sequence[Mapping[str, Any]]
+) -> list[float]:
+    """Return the values of an emotion's clips, made of what the record keeps of them."""
+    kind = statistic["kind"]
+    if kind == "frechet":
+        if not all("without" in part for part in parts):
+            raise NoPartsError(
+                "is of an earlier version: it cannot say what a clip does to {metric}"
+            )
+        without = [part["without"] for part in parts]
+        if len(parts) == 1:
+            return [score]
+        if None in without:
+            raise NoPartsError("cannot say what each clip does to {metric}: too few frames")
+        return [float(v) for v in resampling.pseudo_values(score, without)]
+    if kind == "similarity":
+        return [float(part["total"]) / part["count"] for part in parts]
+    if kind == "coherence":
+        return [
+            coherence.value(
+                coherence.CoherenceComponents(
+                    tuple(part["positive"]),
+                    tuple(part["elsewhere"]),
+                    tuple(part["near"]),
+                    part["n_frames"],
+                    part["lag"],
+                )
+            )
+            for part in parts
+        ]
+    return [
+        sync.value(
+            sync.SyncComponents(
+                np.asarray(part["totals"], np.float64), part["windows"], part["windows_refused"]
+            ),
+            statistic["report"],
+        )
+        for part in parts
+    ]

@@ -86,6 +86,7 @@ def evaluate(plan: Plan, extractor: Extractor, *, workers: int, partial: bool) -
     for metric in plan.metrics:
         results, refused = measure(plan, metric, extractor, failures)
         refusals += refused
+        results = _left_out(metric, results)
         frozen[metric.name] = settings(metric, plan.protocol, extractor) | data(plan, metric)
         scores += _score(plan, metric, results, frozen[metric.name], partial=partial)
         for result in results:
@@ -488,6 +489,22 @@ def resample(
         )
         found[emotion] = Resampled(value, draws, len(parts) > 1)
     return found
+
+
+def _left_out(metric: MetricCard, results: Sequence[ItemResult]) -> list[ItemResult]:
+    """Add, to each item's part of a Frechet distance, its emotion's distance without it.
+
+    With these numbers a record alone tells the errors of differences between methods; the
+    matrices they come from are too large for it.
+    """
+    if not isinstance(metric.statistic, FrechetSettings):
+        return list(results)
+    found: dict[str, float | None] = {}
+    for emotion in dict.fromkeys(r.emotion for r in results):
+        chosen = [r for r in results if r.emotion == emotion]
+        values = frechet.without([r.components for r in chosen])
+        found |= {r.item: value for r, value in zip(chosen, values, strict=True)}
+    return [replace(r, described={**r.described, "without": found[r.item]}) for r in results]
 
 
 def _aggregator(metric: MetricCard) -> Callable[[Sequence[Any]], float]:

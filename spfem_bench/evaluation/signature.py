@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from spfem_bench.definitions.metrics import (
@@ -81,6 +81,17 @@ def signature(frozen: Mapping[str, Any], profile: str, scored: Sequence[str], n_
     if len(scored) < n_items:
         parts.append(f"partial:{len(scored)}of{n_items}@{_hash(sorted(scored))[:6]}")
     return "|".join([*parts, f"#{_hash(frozen)[:10]}"])
+
+
+def flat(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every plain setting with its place in dotted words."""
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from flat(inner, f"{path}{key}.")
+        elif isinstance(inner, list) and any(isinstance(i, Mapping) for i in inner):
+            yield from flat({str(i): v for i, v in enumerate(inner)}, f"{path}{key}.")
+        else:
+            yield path + key, inner
 
 
 def _hash(value: Any) -> str:

@@ -122,6 +122,23 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     return max(0.0, float(apart @ apart + np.trace(cov_a) + np.trace(cov_b) - 2 * trace))
 
 
+def without(parts: Sequence[FrechetComponents]) -> list[float | None]:
+    """Return the distance with each item left out in turn, from which its error is told.
+
+    Frames are pooled, so that no item has a distance of its own; these numbers say what each does
+    to the whole (:func:`spfem_bench.statistics.resampling.pseudo_values`). None where nothing, or
+    too few frames, would be left.
+    """
+
+    def left(i: int) -> float | None:
+        try:
+            return score([*parts[:i], *parts[i + 1 :]])
+        except ValueError:
+            return None
+
+    return [left(i) for i in range(len(parts))]
+
+
 def note(parts: Sequence[FrechetComponents]) -> str | None:
     """Say when a distance stands on fewer frames than it has dimensions."""
     dimensions = len(parts[0].output.total)
