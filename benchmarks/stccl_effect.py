@@ -1,90 +1,61 @@
 """What STCCL does to mini-NED: the same trainings with and without it, over seeds.
 
-    SPFEM_BENCH_CARDS=cards python benchmarks/stccl_effect.py --config ned --config stccl-vd-ned \
-        --config stccl-cm-ned --seed 1 --seed 2 --seed 3
+    python benchmarks/stccl_effect.py RESULTS --config ned --config stccl-vd-ned --seed 1 --seed 2
 
-Reads the models NAME-seedK that 'spfem-bench demo train-ned' has left among your cards; the first
-configuration is what the others are compared with. Prints for each setting and metric the mean
-over the seeds, the difference from the first with a 95 % interval over clips (drawn again within
-each emotion, the same ones for all models; the seeds are kept as they are), and each seed's
-difference, which shows how much a training alone moves. The numbers are written as CSV with
---csv FILE.
+Reads the records of the models NAME-seedK (trained by 'spfem-bench demo train-ned', evaluated by
+'spfem-bench eval --results RESULTS'); the first configuration is what the others are compared with.
+Prints for each protocol and metric the mean over the seeds, the difference from the first with a
+95 % interval over speakers (docs/statistics.md; each clip's difference is the mean over the seeds),
+and each seed's difference, which shows how much a training alone moves. --csv FILE keeps the
+numbers.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import sys
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from tabulate import tabulate
 
-from spfem_bench.definitions.metrics import metric_card, profile_card
-from spfem_bench.definitions.protocols import protocol as read_protocol
-from spfem_bench.evaluation.data import DataFolders
-from spfem_bench.evaluation.plan import make_plan
-from spfem_bench.evaluation.run import (
-    Resampled,
-    average,
-    compute_features,
-    measure,
-    resample,
-    wanted_features,
-)
-from spfem_bench.features.extract import Extractor
-from spfem_bench.features.store import FeatureStore
-from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.definitions.metrics import metric_card
+from spfem_bench.evaluation.record import item_values, load, record_path
+from spfem_bench.statistics import resampling
 
 METRICS = ["fad", "csim", "lse-d", "lse-c", "id-sim"]
 PROTOCOLS = ["demo-inter-id", "demo-cross-id"]
 
 
-def headlines(model: str, protocol: str, metrics: list[str], workers: int) -> dict[str, Resampled]:
-    """Return a model's headline scores on a protocol, with their draws."""
-    weights, listed = WeightsStore.locate(None), read_protocol(protocol)
-    plan = make_plan(
-        model, listed, profile_card(listed.card.profile), data=DataFolders.locate(None),
-        weights=weights, metrics=metrics,
-    )  # fmt: skip
-    extractor = Extractor(plan.profile, weights, FeatureStore.locate(), faces=listed.card.faces)
-    failures = compute_features(extractor, wanted_features(plan), workers)
-    found = {}
-    for metric in plan.metrics:
-        results, refused = measure(plan, metric, extractor, failures)
-        if refused:
-            sys.exit(f"{model} on {protocol}: {len(refused)} clips refused: {refused[0].reason}")
-        scores = resample(metric, results, listed.card.emotions)
-        found[metric.name] = average([*scores.values()])
-    return found
-
-
-def rows(
-    scores: Mapping[tuple[str, int], Mapping[str, Resampled]],
-    configs: list[str],
-    seeds: list[int],
-    protocol: str,
-) -> list[dict[str, object]]:
-    """Return one row for each configuration and metric."""
-    lines: list[dict[str, object]] = []
+def rows(results: Path, protocol: str, configs: list[str], seeds: list[int]) -> list[Any]:
+    """Return one row for each metric and configuration."""
+    runs = {
+        (name, seed): load(record_path(results, protocol, f"{name}-seed{seed}", "compact"))
+        for name in configs
+        for seed in seeds
+    }
+    lines = []
     for metric in METRICS:
+        found = {key: item_values(record, metric) for key, record in runs.items()}
+        items = found[configs[0], seeds[0]]
+        values = {key: np.array([i.value for i in every]) for key, every in found.items()}
+        emotions, speakers = [i.emotion for i in items], [i.speaker for i in items]
         for name in configs:
-            mine = [scores[name, seed][metric] for seed in seeds]
-            mean = average(mine)
-            low, high = mean.interval
-            line: dict[str, object] = {
+            mean = np.mean([values[name, k] for k in seeds], axis=0)
+            score = resampling.estimate(mean, emotions, speakers)
+            line: dict[str, Any] = {
                 "protocol": protocol, "metric": metric, "model": name, "seeds": len(seeds),
-                "mean": mean.value, "low": low, "high": high,
+                "mean": score.value[0],
             }  # fmt: skip
             if name != configs[0]:
-                apart = [
-                    s - scores[configs[0], k][metric] for s, k in zip(mine, seeds, strict=True)
-                ]
-                low, high = average(apart).interval
+                apart = np.array([values[name, k] - values[configs[0], k] for k in seeds])
+                both = resampling.estimate(apart.mean(axis=0), emotions, speakers)
+                low, high = resampling.intervals(resampling.draws(both))
+                single = resampling.estimate(apart.T, emotions, speakers).value
                 line |= {
-                    "difference": average(apart).value, "difference_low": low,
-                    "difference_high": high, "by_seed": " ".join(f"{a.value:+.4f}" for a in apart),
+                    "difference": both.value[0], "low": low[0], "high": high[0],
+                    "by_seed": " ".join(f"{d:+.4f}" for d in single),
                 }  # fmt: skip
             lines.append(line)
     return lines
@@ -95,29 +66,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("results", type=Path)
     parser.add_argument("--config", action="append", required=True)
     parser.add_argument("--seed", action="append", type=int, required=True)
     parser.add_argument("--protocol", action="append", choices=PROTOCOLS)
-    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--csv", type=Path)
     told = parser.parse_args()
     every = []
     for protocol in told.protocol or PROTOCOLS:
-        scores = {
-            (name, seed): headlines(f"{name}-seed{seed}", protocol, METRICS, told.workers)
-            for name in told.config
-            for seed in told.seed
-        }
-        found = rows(scores, told.config, told.seed, protocol)
+        found = rows(told.results, protocol, told.config, told.seed)
         every += found
-        print(f"\n{protocol}, means over {len(told.seed)} seeds")
         lines = []
         for r in found:
-            metric, apart = metric_card(str(r["metric"])), ""
+            apart = ""
             if "difference" in r:
-                apart = f"{r['difference']:+.4f} [{r['difference_low']:+.4f}, "
-                apart += f"{r['difference_high']:+.4f}]"
-            lines.append([metric.label, r["model"], f"{r['mean']:.4f}", apart, r.get("by_seed")])
+                apart = f"{r['difference']:+.4f} [{r['low']:+.4f}, {r['high']:+.4f}]"
+            label = metric_card(r["metric"]).label
+            lines.append([label, r["model"], f"{r['mean']:.4f}", apart, r.get("by_seed", "")])
+        print(f"\n{protocol}, means over {len(told.seed)} seeds")
         heads = ["Metric", "Model", "Mean", f"Beside {told.config[0]}", "Each seed"]
         print(tabulate(lines, heads, disable_numparse=True))
     if told.csv:

@@ -160,7 +160,14 @@ def common_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for the tests on the whole demo: each clip is rendered and seen once."""
+    """One cache for the tests on the whole demo: each clip is rendered and seen once.
+
+    Processes of one test run share it, as two evaluations at once may.
+    """
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        folder = tmp_path_factory.getbasetemp().parent / "demo-cache"
+        folder.mkdir(exist_ok=True)
+        return folder
     return tmp_path_factory.mktemp("demo-cache")
 
 
