@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from spfem_bench.cli.main import main
+from spfem_bench.definitions.cards import builtin_folder
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import profile_card
 from spfem_bench.definitions.protocols import dataset_card, protocol
@@ -23,9 +24,9 @@ from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.evaluation.plan import make_plan
 from spfem_bench.media.video import frames as clip_frames
 from spfem_bench.mini_ned import clips, learn
-from spfem_bench.mini_ned.config import MiniNedConfig, config_names, read_config
+from spfem_bench.mini_ned.config import FOLDER, MiniNedConfig, config_names, read_config
 from spfem_bench.mini_ned.data import draw, training_takes
-from spfem_bench.mini_ned.model import MiniNed, read_record
+from spfem_bench.mini_ned.model import MiniNed, model_path, read_record
 from spfem_bench.mini_ned.morphable import (
     CONTOURS,
     PLACES,
@@ -407,5 +408,50 @@ def test_a_trained_model_is_a_method_of_the_demo(
     # Nothing was rendered, so that every clip is missing: and so says the plan.
     assert not plan.complete and {r.kind for r in plan.refusals} == {"missing"}
     assert rendered.index("P001/neutral/1.00/029.mp4") < rendered.index(names[0])
-    with pytest.raises(UnknownNameError, match=r"It has: plain, supervised, real"):
+    with pytest.raises(UnknownNameError, match=r"It has: .*, plain, supervised, perfect, real"):
         planned("icface")
+
+
+# ---- what is shipped -------------------------------------------------------------------------
+
+SHIPPED = ("ned", "stccl-vd-ned", "stccl-cm-ned")
+
+
+def test_shipped_models_were_trained_as_the_configurations_say_on_training_data_alone() -> None:
+    folder = builtin_folder() / FOLDER
+    assert set(SHIPPED) <= {p.stem for p in folder.glob("*.json")} - {"face"}
+    split = {s.name: s.split for s in WORLD.speakers}
+    spoken = {s.name: s.split for s in WORLD.sentences}
+    faces = set()
+    for name in (*SHIPPED, "face"):
+        record = read_record(folder / name)
+        assert {split[s] for s in record.training["speakers"]} == {"train"}
+        assert {spoken[s] for s in record.training["sentences"]} == {"train"}
+        if name != "face":
+            assert record.config == read_config(name).model_dump(mode="json")
+            faces.add(record.face)
+    assert faces == {read_record(folder / "face").sha256}
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 8e6
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_model_gives_emotion_and_keeps_the_mouth(name: str) -> None:
+    """On a test puppet: nearer to the truth than the source in points, as open as the source."""
+    source = WORLD.take("P004", "neutral", "028")
+    reference = WORLD.take("P004", "happy", "029")
+    truth = source.with_face("happy")
+    given, shown, wanted = (
+        np.stack([t.frame(i) for i in range(10, 26)]) for t in (source, reference, truth)
+    )
+    model = MiniNed.load(model_path(name))
+    made = model.manipulate(given, shown)
+
+    def seen(frames: np.ndarray) -> tuple[Any, Any]:
+        face = learn.estimate(model.estimator, torch.from_numpy(frames).permute(0, 3, 1, 2))
+        return model.morphable.points(face)[0], model.morphable.gap(face)
+
+    (points, gap), (before, opened), (right, _) = map(seen, (made, given, wanted))
+    mouth = torch.from_numpy(np.concatenate([PLACES["lip_top_out"], PLACES["lip_bottom_out"]]))
+    away, at_first = ((x - right)[:, mouth].norm(dim=-1).mean() for x in (points, before))
+    assert away < 0.6 * at_first
+    assert learn.correlation(gap[None], opened[None])[0] > 0.9
