@@ -232,6 +232,8 @@ def settings_by_part(record: Mapping[str, Any]) -> Settings:
     if control:  # not in the signature, which all methods share; here it makes the numbers
         used = {k: v for k, v in control.items() if k != "levels"}  # the others to choose from
         parts[f"control {record['method']['name']}"] = used
+    if model := record["method"]["model"]:
+        parts[f"model {record['method']['name']}"] = model
     plain: Settings = json.loads(json.dumps(parts))  # tuples as lists, as they are read back
     return plain
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.clips import Clip, inside
@@ -97,6 +98,7 @@ class Plan:
         unavailable: metrics that cannot be, with the reason and remedy.
         refusals: what the preflight found missing or unreadable.
         extra: files in the user's folder that no item expects.
+        model: what decided clips that a model made on the spot; empty for other methods.
     """
 
     method: MethodCard
@@ -107,6 +109,7 @@ class Plan:
     items: tuple[PlannedItem, ...]
     refusals: tuple[Refusal, ...]
     extra: tuple[str, ...] = ()
+    model: Mapping[str, Any] = field(default_factory=dict)
 
     def scorable(self, item: PlannedItem, metric: MetricCard) -> bool:
         """Whether the preflight has found all that a metric needs of an item."""
@@ -243,13 +246,17 @@ def make_plan(
         card = at_level(card, level)
     outputs: Mapping[str, Clip | ClipError | Videos | Placed]
     extra: tuple[str, ...] = ()
+    model: Mapping[str, Any] = {}
     if videos and videos.layout:
         placed, extra = place_outputs(videos, protocol, data)
         outputs = {p.item: p for p in placed}
     elif card.control:
         outputs = control_outputs(card, protocol)
     elif videos is None and card.name in made_here(protocol):
+        from spfem_bench.mini_ned.model import identity, model_path
+
         outputs = {i.id: i.made_by(card.name) for i in protocol.items}
+        model = identity(model_path(card.name))
     else:
         outputs = {i.id: videos or i.outputs[card.name] for i in protocol.items}
     wanted = _metrics(metrics, protocol)
@@ -266,7 +273,7 @@ def make_plan(
         refusals += refused
     return Plan(
         card, protocol, profile, usable, unavailable, tuple(items), tuple(refusals),
-        videos.extra() if videos and not videos.layout else extra,
+        videos.extra() if videos and not videos.layout else extra, model,
     )  # fmt: skip
 
 

@@ -111,6 +111,7 @@ def evaluate(plan: Plan, extractor: Extractor, *, workers: int, partial: bool) -
             "label": plan.method.label,
             "kind": plan.method.kind,
             "control": plan.method.control and plan.method.control.settings(),
+            "model": dict(plan.model) or None,
             "paper": plan.method.paper,
             "link": plan.method.link,
         },

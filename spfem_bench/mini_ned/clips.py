@@ -126,11 +126,11 @@ def _model(name: str) -> MiniNed:
     from spfem_bench.mini_ned.model import identity, model_path
 
     path = model_path(name)
-    return _loaded(path, identity(path))
+    return _loaded(path, *identity(path).values())
 
 
 @cache
-def _loaded(path: Path, identity: str) -> MiniNed:
+def _loaded(path: Path, *identity: object) -> MiniNed:
     from spfem_bench.mini_ned.model import MiniNed
 
     del identity  # part of the cache's key
@@ -164,4 +164,5 @@ def _mark(path: Path) -> Path:
 def _marked(world: World, path: Path, model: str) -> str:
     from spfem_bench.mini_ned.model import identity, model_path
 
-    return f"{file_sha256(path)}  {world.name} {identity(model_path(model))}\n"
+    made_by = " ".join(map(str, identity(model_path(model)).values()))
+    return f"{file_sha256(path)}  {world.name} {made_by}\n"

@@ -117,9 +117,10 @@ def model_path(name: str) -> Path:
     return found[name]
 
 
-def identity(path: Path) -> str:
+def identity(path: Path) -> dict[str, Any]:
     """Return what decides a model's outputs: this code's version, the hashes of both files."""
-    return f"{VERSION} {read_record(path).sha256} {read_record(path.with_name(SHARED)).sha256}"
+    shared = read_record(path.with_name(SHARED))
+    return {"version": VERSION, "sha256": read_record(path).sha256, "face": shared.sha256}
 
 
 class MiniNed(NamedTuple):
