@@ -417,6 +417,18 @@ def test_the_views_are_pure_functions_of_the_records() -> None:
     assert records == before
 
 
+def test_hostile_names_stay_in_their_lines() -> None:
+    name = "b|`c`*\n\x1b[31m<b>"
+    done = compare_runs([run("a", {"csim": RANDOM}), run(name, {"csim": BETTER})])
+    assert name in done.rows[0].verdict
+    for style in ("text", "markdown"):
+        text = render_comparison(done, style)  # type: ignore[arg-type]
+        assert "\x1b" not in text and "\n\x1b" not in text and "\n<b>" not in text
+    lines = text.splitlines()
+    assert lines[0] == r"### A: a, B: b\|\`c\`\*  [31m\<b\>"
+    assert len({line.replace("\\|", "").count("|") for line in lines if line.startswith("|")}) == 1
+
+
 def test_the_csv_can_be_read_back() -> None:
     done = compare_runs([run("a", {"csim": RANDOM}), run("b", {"csim": BETTER})], by_emotion=True)
     frame = pd.read_csv(io.StringIO(render_comparison(done, "csv")))
