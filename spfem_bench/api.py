@@ -62,6 +62,23 @@ class Run:
         types |= dict.fromkeys(REALS, "float64") | dict.fromkeys(INTEGERS, "int64")
         return frame.astype(types | {"partial": "bool"})
 
+    def speaker_intervals(self) -> pd.DataFrame:
+        """Return 95 % intervals of the scores over speakers, those of the record being over clips.
+
+        Returns:
+            Columns: metric, emotion, low, high. A score without one is left out: of clips of one
+            speaker, or of a record of an earlier version.
+
+        Raises:
+            CardError: the record is damaged.
+        """
+        import pandas as pd
+
+        from spfem_bench.reporting.compare import speaker_intervals
+
+        rows = [(*what, *ends) for what, ends in speaker_intervals(self.record).items()]
+        return pd.DataFrame(rows, columns=["metric", "emotion", *REALS[1:]])
+
     def table(
         self,
         style: Format = "text",
@@ -263,6 +280,7 @@ def compare(
     metrics: Sequence[str] = (),
     by_emotion: bool = False,
     common: bool = False,
+    resamples: int = 10_000,
 ) -> Comparison:
     """Compare runs clip by clip, as ``spfem-bench compare`` does.
 
@@ -272,6 +290,7 @@ def compare(
         metrics: names; all that the runs share when empty.
         by_emotion: each emotion too, not the mean alone.
         common: where clips are missing, compare on those that both have.
+        resamples: draws behind intervals and p-values.
 
     Returns:
         Differences with intervals over speakers, corrected p-values, effects and verdicts:
@@ -285,5 +304,5 @@ def compare(
     _check_list(metrics)
     return compare_runs(
         [run.record for run in runs], baseline=baseline, metrics=metrics, by_emotion=by_emotion,
-        common=common,
+        common=common, resamples=resamples,
     )  # fmt: skip

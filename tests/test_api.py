@@ -151,6 +151,10 @@ def test_runs_are_compared() -> None:
     assert found.table["difference"].tolist() == pytest.approx([0.1])
     assert found.table["verdict"].tolist() == ["b better"]
     assert spfem_bench.compare([a, b], baseline="b").baseline == "b"
+    metric, emotion, *ends = a.speaker_intervals().iloc[-1]
+    (row,) = found.rows
+    assert (metric, emotion) == ("csim", "avg")
+    assert ends == pytest.approx([row.a_low, row.a_high])
     with pytest.raises(CardError, match="one run has nothing to be compared with"):
         spfem_bench.compare([a])
     with pytest.raises(SpfemBenchError, match=r"Give a list: \['csim'\]"):

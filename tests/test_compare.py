@@ -184,6 +184,20 @@ def test_all_that_is_shown_is_corrected_for() -> None:
     assert [r.p for r in alone.rows] == [r.p for r in done.rows if r.emotion == "avg"]
 
 
+def test_too_few_draws_for_so_many_comparisons_are_said() -> None:
+    records = [
+        run("a", {"csim": RANDOM, "lse-d": RANDOM}),
+        run("b", {"csim": BETTER, "lse-d": BETTER}),
+    ]
+    few = compare_runs(records, resamples=39)  # p is 2 / 40 at least
+    assert not any(row.told_apart for row in few.rows)
+    (said,) = (note for note in few.notes if "so many" in note)
+    assert "39 draws tell nothing apart: p is 0.05 at least. Take more (--resamples 100)" in said
+    more = compare_runs(records, resamples=1000)
+    assert all(row.told_apart for row in more.rows)
+    assert not any("so many" in note for note in more.notes)
+
+
 def holm_by_steps(p: Sequence[float | None]) -> list[float]:
     """Return, for each, the level at which Holm's stepping down would reject it."""
     values = [x for x in p if x is not None]

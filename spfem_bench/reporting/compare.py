@@ -585,6 +585,13 @@ def _stands_on(rows: Sequence[Difference], resamples: int) -> Iterator[str]:
         f"p: two-sided, corrected for {_comparisons(tested)} (Holm). Effect: difference divided by "
         "the standard deviation of the speakers' differences."
     )
+    least = 2 / (resamples + 1)
+    if tested * least >= LEVEL:
+        enough = 10 ** math.ceil(math.log10(2 * tested / LEVEL))
+        yield (
+            f"With so many comparisons, {resamples:,} draws tell nothing apart: p is {least:.1g} "
+            f"at least. Take more (--resamples {enough}), or compare less."
+        )
     if any("would be needed" in row.verdict for row in rows):
         yield (
             "Clips needed: to find this difference in 80 of 100 repetitions, new clips coming with "
