@@ -142,6 +142,7 @@ def test_offsets_are_compared_by_their_distance_from_zero() -> None:
     assert (row.a_value, row.b_value) == pytest.approx((-4 / 3, 1 / 12))
     assert row.difference == pytest.approx(1 / 12 - 4 / 3)
     assert row.verdict == "b better"
+    assert any("the difference is that of the distances from 0" in note for note in done.notes)
 
 
 def test_fad_is_compared_by_what_each_clip_does_to_it() -> None:

@@ -191,6 +191,8 @@ def test_differences_are_those_of_the_command() -> None:
     turned = Page(build(runs, items=0, clips=None, baseline="b")["index.html"])
     assert "less b , clip by clip" in turned.words() and "--baseline b" in turned.words()
     assert "less a , clip by clip" in page(runs[0], control).words()
+    runs[0]["scores"] = []  # nothing can be held against a run without numbers
+    assert "less b , clip by clip" in page(*runs).words()
     assert "Differences" not in page(runs[0]).words()
 
 

@@ -585,6 +585,9 @@ def _stands_on(rows: Sequence[Difference], resamples: int) -> Iterator[str]:
         f"p: two-sided, corrected for {_comparisons(tested)} (Holm). Effect: difference divided by "
         "the standard deviation of the speakers' differences."
     )
+    cards = (metric_card(name) for name in dict.fromkeys(row.metric for row in rows))
+    if zero := [card.label for card in cards if card.direction == "zero"]:
+        yield f"{', '.join(zero)}: best at 0; the difference is that of the distances from 0."
     least = 2 / (resamples + 1)
     if tested * least >= LEVEL:
         enough = 10 ** math.ceil(math.log10(2 * tested / LEVEL))

@@ -177,13 +177,18 @@ class Section:
 
         Args:
             baseline: the method that the others are compared with; the first where it is not here.
+                Runs without a number take no part.
 
         Returns:
             Differences of those that were made alike on the same clips, None where there are none;
             and why the others cannot be compared, by label.
         """
-        runs = list(self.shown if len(self.shown) > 1 else self.runs)
-        first = next((run for run in self.runs if run.name == baseline), runs[0])
+        scored = [r for r in self.runs if any(s.value is not None for s in r.scores.values())]
+        runs = [run for run in scored if run in self.shown]
+        runs = runs if len(runs) > 1 else scored
+        if not runs:
+            return None, {}
+        first = next((run for run in scored if run.name == baseline), runs[0])
         others = [run for run in runs if run is not first]
         kept, refused = [first.record], {}
         for other in others:
