@@ -10,10 +10,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spfem_bench.api import Run, evaluate, load, table
+    from spfem_bench.api import Run, compare, evaluate, load, table
 
 __version__ = version("spfem-bench")
-__all__ = ["Run", "__version__", "evaluate", "load", "table"]
+__all__ = ["Run", "__version__", "compare", "evaluate", "load", "table"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The Python interface: evaluate a method, read its scores, print its table.
+"""The Python interface: evaluate a method, read its scores, print its table, compare it.
 
 Everything here is also reached as ``spfem_bench.evaluate`` and so on. The same
 code carries out ``spfem-bench eval``: equal arguments give equal scores.
@@ -13,7 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spfem_bench.errors import CardError, ClipError, WeightsError
+from spfem_bench.errors import CardError, ClipError, SpfemBenchError, WeightsError
 from spfem_bench.evaluation import record as records
 from spfem_bench.reporting.tables import (
     Format,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from spfem_bench.evaluation.plan import Plan
+    from spfem_bench.reporting.compare import Comparison
 
 INTEGERS = ("n_items", "n_frames", "n_refused", "n_frames_refused")
 REALS = ("value", "low", "high")
@@ -60,6 +61,23 @@ class Run:
         types: dict[str, str] = dict.fromkeys(columns, "string")
         types |= dict.fromkeys(REALS, "float64") | dict.fromkeys(INTEGERS, "int64")
         return frame.astype(types | {"partial": "bool"})
+
+    def speaker_intervals(self) -> pd.DataFrame:
+        """Return 95 % intervals of the scores over speakers, those of the record being over clips.
+
+        Returns:
+            Columns: metric, emotion, low, high. A score without one is left out: of clips of one
+            speaker, or of a record of an earlier version.
+
+        Raises:
+            CardError: the record is damaged.
+        """
+        import pandas as pd
+
+        from spfem_bench.reporting.compare import speaker_intervals
+
+        rows = [(*what, *ends) for what, ends in speaker_intervals(self.record).items()]
+        return pd.DataFrame(rows, columns=["metric", "emotion", *REALS[1:]])
 
     def table(
         self,
@@ -161,7 +179,6 @@ def evaluate(
     from spfem_bench.definitions.layouts import layout_card
     from spfem_bench.definitions.metrics import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
-    from spfem_bench.errors import SpfemBenchError
     from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.plan import Videos, make_plan
     from spfem_bench.evaluation.session import carry_out, check_device
@@ -170,8 +187,7 @@ def evaluate(
 
     if videos is None and (layout or frame_rate):
         raise SpfemBenchError("layout and frame_rate are about videos", "Give videos=DIR too")
-    if isinstance(metrics, str):
-        raise SpfemBenchError(f"metrics is the text '{metrics}'", f"Give a list: ['{metrics}']")
+    _check_list(metrics)
     check_device(device)
     weights = WeightsStore.locate(None if weights_dir is None else Path(weights_dir))
     listed = read_protocol(protocol)
@@ -193,6 +209,11 @@ def evaluate(
         progress=Progress(),
     )  # fmt: skip
     return Run(record)
+
+
+def _check_list(metrics: Sequence[str]) -> None:
+    if isinstance(metrics, str):
+        raise SpfemBenchError(f"metrics is the text '{metrics}'", f"Give a list: ['{metrics}']")
 
 
 def _check(plan: Plan, *, partial: bool) -> None:
@@ -250,3 +271,38 @@ def table(
     """
     made = make_table([run.record for run in runs], published=published)
     return render(made, style, layout=layout, intervals=intervals, standalone=standalone)
+
+
+def compare(
+    runs: Sequence[Run],
+    *,
+    baseline: str = "",
+    metrics: Sequence[str] = (),
+    by_emotion: bool = False,
+    common: bool = False,
+    resamples: int = 10_000,
+) -> Comparison:
+    """Compare runs clip by clip, as ``spfem-bench compare`` does.
+
+    Args:
+        runs: of two methods at least, on one protocol, made alike.
+        baseline: the method that the others are compared with; the first run's when empty.
+        metrics: names; all that the runs share when empty.
+        by_emotion: each emotion too, not the mean alone.
+        common: where clips are missing, compare on those that both have.
+        resamples: draws behind intervals and p-values.
+
+    Returns:
+        Differences with intervals over speakers, corrected p-values, effects and verdicts:
+        ``.table`` is a ``DataFrame`` of them, ``.notes`` says what they stand on.
+
+    Raises:
+        CardError: fewer than two runs, or runs that were not made alike; says in which field.
+    """
+    from spfem_bench.reporting.compare import compare_runs
+
+    _check_list(metrics)
+    return compare_runs(
+        [run.record for run in runs], baseline=baseline, metrics=metrics, by_emotion=by_emotion,
+        common=common, resamples=resamples,
+    )  # fmt: skip

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -25,6 +26,8 @@ from spfem_bench.errors import (
     WeightsError,
 )
 from spfem_bench.evaluation.record import save
+from spfem_bench.reporting.compare import compare_runs, render_comparison
+from tests.test_compare import run as of_clips
 from tests.test_table_files import HOSTILE, Tags, check_latex
 from tests.test_tables import NED, VD, record
 
@@ -140,6 +143,24 @@ def test_views_are_the_same_each_time_and_escaped(runs: list[spfem_bench.Run]) -
     assert "4.000" in repr(runs[0]) or "5.000" in repr(runs[0])
 
 
+def test_runs_are_compared() -> None:
+    values = np.random.default_rng(1).normal(0.7, 0.05, size=12)
+    a, b = (spfem_bench.Run(of_clips(n, {"csim": values + x})) for n, x in (("a", 0.0), ("b", 0.1)))
+    found = spfem_bench.compare([a, b])
+    assert repr(found) == render_comparison(compare_runs([a.record, b.record]), "text")
+    assert found.table["difference"].tolist() == pytest.approx([0.1])
+    assert found.table["verdict"].tolist() == ["b better"]
+    assert spfem_bench.compare([a, b], baseline="b").baseline == "b"
+    metric, emotion, *ends = a.speaker_intervals().iloc[-1]
+    (row,) = found.rows
+    assert (metric, emotion) == ("csim", "avg")
+    assert ends == pytest.approx([row.a_low, row.a_high])
+    with pytest.raises(CardError, match="one run has nothing to be compared with"):
+        spfem_bench.compare([a])
+    with pytest.raises(SpfemBenchError, match=r"Give a list: \['csim'\]"):
+        spfem_bench.compare([a, b], metrics="csim")
+
+
 def test_runs_are_saved_and_loaded(runs: list[spfem_bench.Run], tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -154,7 +175,7 @@ def test_runs_are_saved_and_loaded(runs: list[spfem_bench.Run], tmp_path: Path) 
     [
         (('"schema": 1', '"schema": 2'), "has schema 2; this version reads 1. Upgrade"),
         (('"value": 4.0', '"value": NaN'), "it holds NaN, which no run record does"),
-        (('"n_items"', '"items"'), "a run record is damaged"),
+        (('"n_items"', '"n_item"'), "a run record is damaged"),
         (("{", ""), "is not a run record"),
     ],
 )

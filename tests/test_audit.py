@@ -147,6 +147,8 @@ def test_printed_decimals_say_what_an_average_may_be(tmp_path: Path) -> None:
 def test_a_table_without_faults_passes_and_others_fail(tmp_path: Path) -> None:
     good = ("p,ned,ned,sad,fad,2.00", "p,ned,ned,fear,fad,4.00", "p,ned,ned,avg,fad,3.00")
     assert "0 contradictions" in run(str(table(tmp_path, *good)), code=0)
+    bad = (*good[:2], "p,ned,ned,Avg.,fad,4.00")  # as tables print it
+    assert "1 contradictions" in run(str(table(tmp_path, *bad)), code=1)
     # Losing is no contradiction: 2.50 is worse than 2.00.
     lost = (*good, "p,mine,ned,sad,fad,2.50", "p,mine,ned,fear,fad,3.00")
     text = run(str(table(tmp_path, *lost)), "--format", "csv", code=0)

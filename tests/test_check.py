@@ -195,7 +195,7 @@ def test_a_number_that_moved_is_named(updated: Strips, column: str) -> None:
 def test_the_farthest_rows_come_first_and_the_rest_is_counted(
     updated: Strips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spfem_bench.reporting.differences.SHOWN", 1)
+    monkeypatch.setattr("spfem_bench.reporting.check.SHOWN", 1)
     near = updated.change("source", "my-sim", "value", 2e-5)
     far = updated.change("ned", "my-sim", "value", 3e-5)
     lines = updated.check().out.splitlines()

@@ -142,6 +142,7 @@ def test_offsets_are_compared_by_their_distance_from_zero() -> None:
     assert (row.a_value, row.b_value) == pytest.approx((-4 / 3, 1 / 12))
     assert row.difference == pytest.approx(1 / 12 - 4 / 3)
     assert row.verdict == "b better"
+    assert any("the difference is that of the distances from 0" in note for note in done.notes)
 
 
 def test_fad_is_compared_by_what_each_clip_does_to_it() -> None:
@@ -182,6 +183,20 @@ def test_all_that_is_shown_is_corrected_for() -> None:
     assert "18 comparisons" in " ".join(done.notes)
     alone = compare_runs(records, by_emotion=False)
     assert [r.p for r in alone.rows] == [r.p for r in done.rows if r.emotion == "avg"]
+
+
+def test_too_few_draws_for_so_many_comparisons_are_said() -> None:
+    records = [
+        run("a", {"csim": RANDOM, "lse-d": RANDOM}),
+        run("b", {"csim": BETTER, "lse-d": BETTER}),
+    ]
+    few = compare_runs(records, resamples=39)  # p is 2 / 40 at least
+    assert not any(row.told_apart for row in few.rows)
+    (said,) = (note for note in few.notes if "so many" in note)
+    assert "39 draws tell nothing apart: p is 0.05 at least. Take more (--resamples 100)" in said
+    more = compare_runs(records, resamples=1000)
+    assert all(row.told_apart for row in more.rows)
+    assert not any("so many" in note for note in more.notes)
 
 
 def holm_by_steps(p: Sequence[float | None]) -> list[float]:
@@ -415,6 +430,18 @@ def test_the_views_are_pure_functions_of_the_records() -> None:
         again = render_comparison(compare_runs(json.loads(json.dumps(records))), style)  # type: ignore[arg-type]
         assert one == again
     assert records == before
+
+
+def test_hostile_names_stay_in_their_lines() -> None:
+    name = "b|`c`*\n\x1b[31m<b>"
+    done = compare_runs([run("a", {"csim": RANDOM}), run(name, {"csim": BETTER})])
+    assert name in done.rows[0].verdict
+    for style in ("text", "markdown"):
+        text = render_comparison(done, style)  # type: ignore[arg-type]
+        assert "\x1b" not in text and "\n\x1b" not in text and "\n<b>" not in text
+    lines = text.splitlines()
+    assert lines[0] == r"### A: a, B: b\|\`c\`\*  [31m\<b\>"
+    assert len({line.replace("\\|", "").count("|") for line in lines if line.startswith("|")}) == 1
 
 
 def test_the_csv_can_be_read_back() -> None:

@@ -24,6 +24,7 @@ from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.reporting.compare import compare_runs
 from spfem_bench.reporting.report.build import build
 from spfem_bench.reporting.report.charts import strips
 from spfem_bench.reporting.report.clips import Clips, _fitted
@@ -172,6 +173,41 @@ def test_the_overview_marks_controls_and_compares_equal_signatures_only() -> Non
     assert " best 0." not in page(one, two, control).words()
 
 
+def test_differences_are_those_of_the_command() -> None:
+    runs = [record(name, seed=seed) for name, seed in (("a", 0), ("b", 4), ("c", 1))]
+    control = record("real", kind="control", seed=9)
+    found = compare_runs(runs)
+    words = page(*runs, control).words()
+    part = words[words.index("Differences Each method less") : words.index("By emotion Each")]
+    assert "less a , clip by clip" in part and "real" not in part
+    for row in found.rows:
+        assert (
+            f"{row.b_value:.3f} {row.a_value:.3f} {row.difference:+.3f}".replace("-", "−") in part
+        )
+        assert row.low is not None and f"{row.low:+.3f} to".replace("-", "−") in part
+        assert row.verdict in part
+    assert all(note in part for note in found.notes)
+    # Another baseline turns them round; a lonely method is held against the controls.
+    turned = Page(build(runs, items=0, clips=None, baseline="b")["index.html"])
+    assert "less b , clip by clip" in turned.words() and "--baseline b" in turned.words()
+    assert "less a , clip by clip" in page(runs[0], control).words()
+    runs[0]["scores"] = []  # nothing can be held against a run without numbers
+    assert "less b , clip by clip" in page(*runs).words()
+    assert "Differences" not in page(runs[0]).words()
+
+
+def test_runs_that_are_not_alike_are_not_compared_and_it_is_said() -> None:
+    one, other, third = (record(name, seed=n) for n, name in enumerate("abc"))
+    other["settings"]["csim"]["media"]["ffmpeg"] = "6.0"
+    words = page(one, other).words()
+    assert "No two of these runs can be compared" in words
+    said = "b is not compared: 'a' and 'b' were not made alike: media.ffmpeg 7.1 against 6.0 (csim)"
+    assert said in words
+    words = page(one, other, third).words()
+    assert said in words and "less a , clip by clip" in words
+    assert all(row.verdict in words for row in compare_runs([one, third]).rows)
+
+
 def test_every_part_is_there_and_says_how_to_make_it_again() -> None:
     run = record()
     run["refused"] = [
@@ -180,8 +216,8 @@ def test_every_part_is_there_and_says_how_to_make_it_again() -> None:
     ]  # fmt: skip
     run["extra"] = ["stray.mp4"]
     words = page(run, record("real", kind="control")).words()
-    for part in ("Overview", "By emotion", "By speaker", "Clip by clip", "Worst and best clips",
-                 "Missing and refused", "Provenance"):  # fmt: skip
+    for part in ("Overview", "Differences", "By emotion", "By speaker", "Clip by clip",
+                 "Worst and best clips", "Missing and refused", "Provenance"):  # fmt: skip
         assert part in words
     assert "refused: no face Look at it" in words and "stray.mp4" in words
     assert "spfem-bench eval --method model --protocol demo-inter-id --profile compact" in words

@@ -263,9 +263,9 @@ def test_bad_records_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(CardError, match="no run record to print"):
         make_table([])
     with pytest.raises(CardError, match=r"no number to print: 'ned' on p: no clips"):
-        make_table([record("ned", "NED", {("fad", "avg"): None})])
+        render(make_table([record("ned", "NED", {("fad", "avg"): None})]), "text")
     with pytest.raises(CardError, match="no number to print: 'ned' on p: it has no scores"):
-        make_table([record("ned", "NED", {})])
+        render(make_table([record("ned", "NED", {})]), "text")
     for value in (float("nan"), float("inf")):
         with pytest.raises(CardError, match="fad of ned, avg, is not a finite number"):
             make_table([record("ned", "NED", {("fad", "avg"): value})])
@@ -275,11 +275,14 @@ def test_bad_records_are_refused_in_one_line(tmp_path: Path) -> None:
     newer.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
     nan = tmp_path / "nan.json"
     nan.write_text(path.read_text().replace('"value": 4.0', '"value": NaN'))
+    lost = tmp_path / "lost.json"
+    lost.write_text(path.read_text().replace('"protocol": {', '"protocol": "p", "was": {'))
     (tmp_path / "empty").mkdir()
     for given, said in (
         ([newer], "has schema 2; this version reads 1. Upgrade spfem-bench"),
         ([nan], "it holds NaN, which no run record does"),
-        ([tmp_path / "empty"], "no run record to print"),
+        ([lost], "is damaged: 'protocol' is missing or of another kind"),
+        ([tmp_path / "empty"], "no run record in"),
         ([path, "asccl-mead"], "do not go into one table"),
         (["asccl-mad"], "Did you mean 'asccl-mead'?"),
         ([tmp_path / "no.csv"], "No such file"),
@@ -307,6 +310,10 @@ def test_protocols_stand_in_blocks_of_their_own() -> None:
         ("method,emotion,metric,value\na,sad,fad\n", "line 2: 3 cells under a head of 4"),
         ("method,emotion,metric,value\na,sad,fad,nan\n", "line 2: 'nan' is no number"),
         ("method,emotion,metric,value\na,sad,fad,x\n", "line 2: 'x' is no number"),
+        ("method,emotion,metric,value\na,sad,fad,1_000\n", "line 2: '1_000' is no number"),
+        ("method,emotion,metric,value\na,sad,fad,1e999\n", "line 2: '1e999' is no number"),
+        ("method;emotion;metric;value\na;sad;fad;1\n", "columns are separated by ';'"),
+        ("method,emotion,metric,value,value\na,sad,fad,1,2\n", "the column 'value' twice"),
         ("method,emotion,metric,value\na,,fad,1\n", "line 2: no emotion"),
         ("method,emotion,metric,value\na,sad,fad,\n", "holds no numbers"),
         ("method,emotion,metric,value\na,sad,fad,1\na,sad,fad,1\n", "the cell of line 2 again"),

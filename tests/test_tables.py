@@ -40,6 +40,8 @@ def record(
             "published": {"dataset": "mead", "setting": "cross-id"} if published else None,
         },
         "profile": profile,
+        "items": [],
+        "settings": {},
         "scores": [
             {
                 "method": method, "protocol": protocol, "setting": setting, "profile": profile,

@@ -63,7 +63,7 @@ def check(
     from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.networks.weights import WeightsStore
-    from spfem_bench.reporting.differences import comparison_json, comparison_text
+    from spfem_bench.reporting.check import comparison_json, comparison_text
 
     reason = " ".join((reason or "").split())
     if update and not reason:

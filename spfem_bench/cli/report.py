@@ -33,6 +33,9 @@ def _folders(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> d
     "--videos", multiple=True, metavar="METHOD=DIR", callback=_folders,
     help="Folder of a method's outputs, as it was given to eval; may be given several times.",
 )  # fmt: skip
+@click.option(
+    "--baseline", default="", help="The method that others are compared with; the first run's."
+)
 @click.option("--no-videos", is_flag=True, help="Only numbers: look for no clips.")
 @options.weights_dir
 @options.data_dir
@@ -42,6 +45,7 @@ def report(
     output: Path,
     items: int,
     videos: dict[str, Path],
+    baseline: str,
     no_videos: bool,
     weights_dir: Path | None,
     data_dir: Path | None,
@@ -59,6 +63,7 @@ def report(
     Examples:
       spfem-bench report results/demo-inter-id
       spfem-bench report results/*/*.json -o report --items 3
+      spfem-bench report results/mead-cross-id --baseline ned
       spfem-bench report results/mead-cross-id --videos my-model=outputs/
       spfem-bench report results --no-videos
     """  # noqa: D301
@@ -78,9 +83,10 @@ def report(
     records = load_all(runs)
     sections(records)  # before a folder is made or a clip is copied: are they whole?
     methods = {str(record["method"]["name"]) for record in records}
-    for method, own in videos.items():
+    for method in filter(None, [*videos, baseline]):
         if method not in methods:
             raise unknown_name("method of these runs", method, methods)
+    for method, own in videos.items():
         if not own.is_dir():
             raise ClipError(f"{own}: no such folder", f"Give the folder of the outputs of {method}")
     known = folder.listed(output)
@@ -94,8 +100,9 @@ def report(
             )  # fmt: skip
         try:
             pages = build(
-                records, items=items, clips=clips, told=options.counting("clips", "clip", quiet)
-            )
+                records, items=items, clips=clips, baseline=baseline,
+                told=options.counting("clips", "clip", quiet),
+            )  # fmt: skip
         except KeyboardInterrupt:
             options.interrupted("Interrupted. Nothing was written.")
         folder.replace(output, Path(made), pages)

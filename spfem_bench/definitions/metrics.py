@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from decimal import Decimal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 import pydantic
 
@@ -11,6 +12,7 @@ from spfem_bench.errors import CardError
 
 Role = Literal["identity", "expression", "sync"]
 ClipRole = Literal["output", "source", "reference", "real"]
+Number = TypeVar("Number", float, Decimal)
 
 STAGES = "stages"
 """Output of an identity network that coherence looks at: its feature maps, which are not kept."""
@@ -134,6 +136,14 @@ class MetricCard(Card):
     hides: str
     citation: str
     claims: Claims = Claims()
+
+    def badness(self, value: Number) -> Number:
+        """Return a number that is larger for a worse value.
+
+        Args:
+            value: of this metric; a float, or digits as printed.
+        """
+        return {"lower": value, "higher": -value, "zero": abs(value)}[self.direction]
 
     @pydantic.model_validator(mode="after")
     def _compares_what_its_statistic_can(self) -> MetricCard:

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -36,6 +36,20 @@ from spfem_bench.errors import CardError, UnknownNameError, unknown_name
 
 EMOTIONS = ("neutral", "angry", "disgusted", "fear", "happy", "sad", "surprised")
 """The papers' seven, in the papers' order."""
+
+AVERAGE = "avg"
+"""In the place of an emotion: the plain mean over emotions."""
+
+
+def in_order(emotions: Iterable[str]) -> list[str]:
+    """Return emotions in the papers' order, then others by name, then the average.
+
+    >>> in_order({"avg", "bored", "sad", "neutral"})
+    ['neutral', 'sad', 'bored', 'avg']
+    """
+    found = set(emotions)
+    own = sorted(found - {*EMOTIONS, AVERAGE})
+    return [e for e in (*EMOTIONS, *own, AVERAGE) if e in found]
 
 
 @dataclass(frozen=True)
@@ -86,7 +100,7 @@ class PublishedRows(Strict):
 
 
 def _emotions(names: tuple[str, ...]) -> tuple[str, ...]:
-    if not names or len(set(names)) < len(names) or "avg" in names:
+    if not names or len(set(names)) < len(names) or AVERAGE in names:
         raise ValueError("must be different names, at least one, none of them 'avg'")
     return names
 

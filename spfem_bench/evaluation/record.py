@@ -17,6 +17,10 @@ from spfem_bench.statistics import coherence, resampling, sync
 
 SCHEMA = 1
 
+PARTS = {"method": dict, "protocol": dict, "profile": str, "scores": list, "items": list,
+         "settings": dict}  # fmt: skip
+"""What every run record has, whatever is drawn from it."""
+
 VALIDATION = "validate"
 """In the place of a method's name: the record of ``spfem-bench validate``, which is no run
 record but lies among them (its ``kind`` says so)."""
@@ -112,7 +116,7 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises:
         NoRunError: the file is the record of a validation.
-        CardError: the file is no run record, of a later schema, or holds a NaN.
+        CardError: the file is no run record, of a later schema, damaged, or holds a NaN.
     """
 
     def refuse(constant: str) -> float:
@@ -139,8 +143,14 @@ def load(path: Path) -> dict[str, Any]:
         )
     if schema != SCHEMA:
         raise CardError(
-            f"{path} has schema {schema}; this version reads {SCHEMA}", "Upgrade spfem-bench"
+            f"{path} has schema {schema!r}; this version reads {SCHEMA}", "Upgrade spfem-bench"
         )
+    for part, kind in PARTS.items():
+        if not isinstance(record.get(part), kind):
+            raise CardError(
+                f"{path} is damaged: '{part}' is missing or of another kind",
+                "Run the evaluation again",
+            )
     return dict(record)
 
 
@@ -229,12 +239,40 @@ def item_values(record: Mapping[str, Any], metric: str) -> list[ItemValue]:
     return found
 
 
+def item_value(part: Mapping[str, Any], statistic: Mapping[str, Any]) -> float | None:
+    """Return one clip's value, made of what a record keeps of it; None where only sets have one.
+
+    >>> item_value({"total": 6.0, "count": 8}, {"kind": "similarity"})
+    0.75
+    """
+    if statistic["kind"] == "similarity":
+        return float(part["total"]) / int(part["count"])
+    if statistic["kind"] == "coherence":
+        return coherence.value(
+            coherence.CoherenceComponents(
+                tuple(part["positive"]),
+                tuple(part["elsewhere"]),
+                tuple(part["near"]),
+                part["n_frames"],
+                part["lag"],
+            )
+        )
+    if statistic["kind"] == "sync":
+        return sync.value(sync_components(part), statistic["report"])
+    return None
+
+
+def sync_components(part: Mapping[str, Any]) -> sync.SyncComponents:
+    """Return lip sync's distances of one clip, made of what a record keeps of it."""
+    totals = np.asarray(part["totals"], np.float64)
+    return sync.SyncComponents(totals, int(part["windows"]), int(part["windows_refused"]))
+
+
 def _values(
     statistic: Mapping[str, Any], score: float, parts: Sequence[Mapping[str, Any]]
 ) -> list[float]:
     """Return the values of an emotion's clips, made of what the record keeps of them."""
-    kind = statistic["kind"]
-    if kind == "frechet":
+    if statistic["kind"] == "frechet":
         if not all("without" in part for part in parts):
             raise NoPartsError(
                 "is of an earlier version: it cannot say what a clip does to {metric}"
@@ -245,27 +283,5 @@ def _values(
         if None in without:
             raise NoPartsError("cannot say what each clip does to {metric}: too few frames")
         return [float(v) for v in resampling.pseudo_values(score, without)]
-    if kind == "similarity":
-        return [float(part["total"]) / part["count"] for part in parts]
-    if kind == "coherence":
-        return [
-            coherence.value(
-                coherence.CoherenceComponents(
-                    tuple(part["positive"]),
-                    tuple(part["elsewhere"]),
-                    tuple(part["near"]),
-                    part["n_frames"],
-                    part["lag"],
-                )
-            )
-            for part in parts
-        ]
-    return [
-        sync.value(
-            sync.SyncComponents(
-                np.asarray(part["totals"], np.float64), part["windows"], part["windows_refused"]
-            ),
-            statistic["report"],
-        )
-        for part in parts
-    ]
+    values = [item_value(part, statistic) for part in parts]
+    return [v for v in values if v is not None]

@@ -26,7 +26,7 @@ from spfem_bench.definitions.metrics import (
     SimilaritySettings,
     SyncSettings,
 )
-from spfem_bench.definitions.protocols import dataset_card
+from spfem_bench.definitions.protocols import AVERAGE, dataset_card
 from spfem_bench.errors import ClipError
 from spfem_bench.evaluation.plan import Plan, PlannedItem, Refusal
 from spfem_bench.evaluation.record import SCHEMA, Score
@@ -46,9 +46,6 @@ Want: TypeAlias = "Role | Beside"
 """What is asked of a clip: what a network says of it, or how it compares with another clip."""
 
 Failures: TypeAlias = "dict[tuple[Clip, Want], ClipError]"
-
-AVERAGE = "avg"
-"""The name of the mean over emotions, in the place of an emotion."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from itertools import combinations
 from typing import Literal, NamedTuple
 
 from spfem_bench.definitions.metrics import metric_card
+from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.errors import CardError, UnknownNameError
 from spfem_bench.reporting.grids import markdown_escape, one_line
 from spfem_bench.reporting.published import Printed, PrintedNumber
@@ -250,7 +251,7 @@ def _series(rows: Iterable[PrintedNumber]) -> dict[Series, Cells]:
 
 
 def _emotions(cells: Cells) -> list[str]:
-    return [e for e in cells if e != "avg"]
+    return [e for e in cells if e != AVERAGE]
 
 
 # ---- averages ------------------------------------------------------------------------------
@@ -269,9 +270,9 @@ def _mean(cells: Cells) -> Fraction:
 
 def _follows(cells: Cells) -> bool | None:
     """Say whether the average is the rounded mean of its row; None where none can be checked."""
-    if "avg" not in cells or len(cells) < 3:
+    if AVERAGE not in cells or len(cells) < 3:
         return None
-    return abs(Fraction(cells["avg"].number) - _mean(cells)) <= _slack(cells)
+    return abs(Fraction(cells[AVERAGE].number) - _mean(cells)) <= _slack(cells)
 
 
 def _slack(cells: Cells) -> Fraction:
@@ -279,8 +280,8 @@ def _slack(cells: Cells) -> Fraction:
 
     Half a unit of the last decimal; of a number at full precision the float's own error.
     """
-    printed = Fraction(cells["avg"].number)
-    return max(_unit(cells["avg"]), abs(printed) * EXACT)
+    printed = Fraction(cells[AVERAGE].number)
+    return max(_unit(cells[AVERAGE]), abs(printed) * EXACT)
 
 
 def _average(series: Series, cells: Cells) -> Average | None:
@@ -288,10 +289,10 @@ def _average(series: Series, cells: Cells) -> Average | None:
         return None
     mean = _mean(cells)
     rounding = sum((_unit(cells[e]) for e in _emotions(cells)), Fraction(0)) / (len(cells) - 1)
-    off = abs(Fraction(cells["avg"].number) - mean)
+    off = abs(Fraction(cells[AVERAGE].number) - mean)
     slack, count = _slack(cells), len(cells) - 1
     return Average(
-        series, cells["avg"].number, float(mean), off <= slack + rounding,
+        series, cells[AVERAGE].number, float(mean), off <= slack + rounding,
         abs(off * count - 1) <= slack * count,
     )  # fmt: skip
 
@@ -314,7 +315,7 @@ def _disagreement(
     one, two = series[a], series[b]
     works = (_follows(one), _follows(two))
     fits = ""
-    if emotion != "avg" and None not in works and one["avg"].number == two["avg"].number:
+    if emotion != AVERAGE and None not in works and one[AVERAGE].number == two[AVERAGE].number:
         fits = {(True, False): "first", (False, True): "second", (True, True): "both"}.get(
             (bool(works[0]), bool(works[1])), "neither"
         )
@@ -393,12 +394,6 @@ def _scattered(series: Mapping[Series, Cells]) -> Iterator[Repeat]:
 # ---- proposals and their baselines ---------------------------------------------------------
 
 
-def _worse(value: Decimal, baseline: Decimal, direction: str) -> bool:
-    if direction == "zero":
-        return abs(value) > abs(baseline)
-    return value > baseline if direction == "lower" else value < baseline
-
-
 def _with_baselines(
     series: Mapping[Series, Cells], backbones: Mapping[Series, str]
 ) -> Iterator[tuple[Series, Series]]:
@@ -411,12 +406,12 @@ def _with_baselines(
 def _losses(series: Mapping[Series, Cells], backbones: Mapping[Series, str]) -> Iterator[Loss]:
     for here, baseline in _with_baselines(series, backbones):
         try:
-            direction = metric_card(here.metric).direction
+            card = metric_card(here.metric)
         except UnknownNameError:
             continue  # nobody says which way is better
         own, old = series[here], series[baseline]
         shared = [e for e in own if e in old]
-        lost = tuple(e for e in shared if _worse(own[e].number, old[e].number, direction))
+        lost = tuple(e for e in shared if card.badness(own[e].number) > card.badness(old[e].number))
         yield Loss(here, baseline.method, lost, len(shared))
 
 
@@ -563,7 +558,7 @@ def sections(found: Audit) -> list[Section]:
     cells = [loss for loss in found.losses if loss.cells > 1]
     alone = [loss for loss in found.losses if loss.cells == 1]
     lost, of = sum(len(x.emotions) for x in cells), sum(x.cells for x in cells)
-    averages = sum("avg" in x.emotions for x in cells)
+    averages = sum(AVERAGE in x.emotions for x in cells)
     repeats = {
         kind: [r for r in found.repeats if r.kind == kind]
         for kind in ("series", "column", "methods", "row", "scattered")

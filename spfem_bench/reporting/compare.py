@@ -6,20 +6,22 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from spfem_bench.definitions.metrics import metric_card
-from spfem_bench.definitions.protocols import EMOTIONS
+from spfem_bench.definitions.protocols import AVERAGE, in_order
 from spfem_bench.errors import CardError, near_names
 from spfem_bench.evaluation.record import ItemValue, NoPartsError, item_values, scores
 from spfem_bench.evaluation.signature import flat
-from spfem_bench.reporting.tables import ARROWS
+from spfem_bench.reporting.grids import emotion_label, markdown_escape, one_line
+from spfem_bench.reporting.tables import heading
 from spfem_bench.statistics import resampling
 from spfem_bench.statistics.resampling import LEVEL, RESAMPLES, TooFewClustersError
 
-AVERAGE = "avg"
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHOWN = 6
 """Settings and clips that one line names at most."""
@@ -83,10 +85,15 @@ class Difference:
     a_signature: str
     b_signature: str
 
+    @property
+    def told_apart(self) -> bool:
+        """Whether the methods differ beyond chance, after correction for all that is shown."""
+        return self.p_holm is not None and self.p_holm < LEVEL
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Comparison:
-    """Everything a printed comparison needs.
+    """Everything a printed comparison needs; printed it is a table.
 
     Attributes:
         baseline: the method that the others are compared with.
@@ -101,6 +108,18 @@ class Comparison:
     rows: tuple[Difference, ...]
     notes: tuple[str, ...]
     signatures: tuple[str, ...]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The rows, each attribute of a difference a column; NaN or ``<NA>`` for None."""
+        import pandas as pd
+
+        names = [f.name for f in fields(Difference)]
+        frame = pd.DataFrame([asdict(row) for row in self.rows], columns=names)
+        return frame.astype({"needed": "Int64"})
+
+    def __repr__(self) -> str:
+        return render_comparison(self, "text")
 
 
 def compare_runs(
@@ -152,7 +171,7 @@ def compare_runs(
             except NoPartsError as error:
                 if metrics:
                     raise
-                notes[f"No {metric_card(metric).label} of {other}: {error}"] = None
+                notes[f"No {metric_card(metric).label}: {error}"] = None
                 continue
             pair = _Pair(metric, label, other, runs[label], runs[other], common)
             found, said = pair.rows(a, b, by_emotion, resamples)
@@ -386,7 +405,7 @@ class _Pair:
             if self._pools():
                 # The frames of fewer clips would have to be pooled anew.
                 left_out = {i.emotion for i in (*a, *b) if i.item not in both}
-                names = ", ".join(e for e in EMOTIONS if e in left_out) or "some emotions"
+                names = ", ".join(in_order(left_out))
                 notes.append(
                     f"No {label} of {self.a} and {self.b} in {names}: it pools the frames of all "
                     "clips, which are not the same"
@@ -395,8 +414,7 @@ class _Pair:
         ours = [i for i in a if i.item in kept]
         by_item = {i.item: i for i in b}
         theirs = [by_item[i.item] for i in ours]
-        present = list(dict.fromkeys(i.emotion for i in ours))
-        order = [*(e for e in EMOTIONS if e in present), *(e for e in present if e not in EMOTIONS)]
+        order = in_order(i.emotion for i in ours)
         listed = self.first["protocol"]["emotions"]
         headline = ours and not left_out and (self.common or self._has_headlines())
         if headline and len(order) < len(listed):
@@ -534,15 +552,18 @@ def _judged(rows: Sequence[Difference]) -> list[Difference]:
 def _verdict(row: Difference, tested: int) -> str:
     if row.difference == 0 and row.low == row.high:
         return "no difference"
-    p, p_holm = row.p or 0.0, row.p_holm or 0.0
-    if p_holm < LEVEL:
+    if row.told_apart:
         higher = metric_card(row.metric).direction == "higher"
         return f"{row.b if (row.difference > 0) == higher else row.a} better"
-    if p < LEVEL:
-        return f"cannot tell among {tested} comparisons (alone: p = {_p(p)})"
+    if row.p is not None and row.p < LEVEL:
+        return f"cannot tell among {_comparisons(tested)} (alone: p = {p_text(row.p)})"
     if row.needed is None:
         return "cannot tell: no number of clips would do"
     return f"cannot tell: about {row.needed} clips would be needed"
+
+
+def _comparisons(count: int) -> str:
+    return f"{count} comparison{'' if count == 1 else 's'}"
 
 
 def _stands_on(rows: Sequence[Difference], resamples: int) -> Iterator[str]:
@@ -561,9 +582,19 @@ def _stands_on(rows: Sequence[Difference], resamples: int) -> Iterator[str]:
     )
     tested = sum(row.p is not None for row in rows)
     yield (
-        f"p: two-sided, corrected for {tested} comparisons (Holm). Effect: difference divided by "
+        f"p: two-sided, corrected for {_comparisons(tested)} (Holm). Effect: difference divided by "
         "the standard deviation of the speakers' differences."
     )
+    cards = (metric_card(name) for name in dict.fromkeys(row.metric for row in rows))
+    if zero := [card.label for card in cards if card.direction == "zero"]:
+        yield f"{', '.join(zero)}: best at 0; the difference is that of the distances from 0."
+    least = 2 / (resamples + 1)
+    if tested * least >= LEVEL:
+        enough = 10 ** math.ceil(math.log10(2 * tested / LEVEL))
+        yield (
+            f"With so many comparisons, {resamples:,} draws tell nothing apart: p is {least:.1g} "
+            f"at least. Take more (--resamples {enough}), or compare less."
+        )
     if any("would be needed" in row.verdict for row in rows):
         yield (
             "Clips needed: to find this difference in 80 of 100 repetitions, new clips coming with "
@@ -589,25 +620,26 @@ Format = Literal["text", "markdown", "csv"]
 def render_comparison(comparison: Comparison, style: Format) -> str:
     """Return a comparison as text: one table for each method beside the baseline, then notes."""
     if style == "csv":
-        return _csv(comparison)
+        return str(comparison.table.to_csv(index=False, lineterminator="\n"))
     from tabulate import tabulate
 
     markdown = style == "markdown"
+    said = markdown_escape if markdown else one_line
     blocks = []
     for other in comparison.others:
         rows = [row for row in comparison.rows if row.b == other]
         printed = tabulate(
             [
                 [
-                    f"{metric_card(row.metric).label}{ARROWS[metric_card(row.metric).direction]}",
-                    "Avg." if row.emotion == AVERAGE else row.emotion.capitalize(),
+                    heading(metric_card(row.metric)),
+                    said(emotion_label(row.emotion)),
                     f"{row.a_value:.3f}",
                     f"{row.b_value:.3f}",
                     f"{row.difference:+.3f}",
                     "–" if row.low is None else f"[{row.low:+.3f}, {row.high:+.3f}]",
-                    "–" if row.p_holm is None else _p(row.p_holm),
+                    "–" if row.p_holm is None else p_text(row.p_holm),
                     "–" if row.effect is None else f"{row.effect:+.2f}",
-                    row.verdict,
+                    said(row.verdict),
                 ]
                 for row in rows
             ],
@@ -617,22 +649,14 @@ def render_comparison(comparison: Comparison, style: Format) -> str:
             disable_numparse=True,
             colalign=("left", "left", *["right"] * 6, "left"),
         )  # fmt: skip
-        title = f"A: {comparison.baseline}, B: {other}"
+        title = said(f"A: {comparison.baseline}, B: {other}")
         blocks.append(f"{'### ' if markdown else ''}{title}\n\n{printed}\n")
     bullet, code = ("- ", "`") if markdown else ("", "")
-    below = [f"{bullet}{note}" for note in comparison.notes]
-    below += [f"{bullet}{code}{s}{code}" for s in comparison.signatures]
+    below = [f"{bullet}{said(note)}" for note in comparison.notes]
+    below += [f"{bullet}{code}{one_line(s)}{code}" for s in comparison.signatures]
     return "\n".join([*blocks, *below]) + "\n"
 
 
-def _p(p: float) -> str:
+def p_text(p: float) -> str:
+    """Return a p-value as printed."""
     return f"{p:.2g}" if p >= 0.001 else "<0.001"
-
-
-def _csv(comparison: Comparison) -> str:
-    import pandas as pd
-
-    rows = [asdict(row) for row in comparison.rows]
-    frame = pd.DataFrame(rows, columns=[f.name for f in fields(Difference)])
-    frame["needed"] = frame["needed"].astype("Int64")
-    return str(frame.to_csv(index=False, lineterminator="\n"))

@@ -9,8 +9,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.reporting.drawing import INK, save_drawing
-from spfem_bench.stccl.discovery import AVERAGE, SPACES, Kind, Measure, Row
+from spfem_bench.stccl.discovery import SPACES, Kind, Measure, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

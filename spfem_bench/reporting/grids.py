@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-Style = Literal["text", "markdown", "csv", "latex", "html"]
+from spfem_bench.definitions.protocols import AVERAGE
 
-LAST_ROW = "avg"
+Style = Literal["text", "markdown", "csv", "latex", "html"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,11 @@ def _seen(grid: Grid) -> list[list[str]]:
         lines.append(line)
         above = labels
     return lines
+
+
+def emotion_label(emotion: str) -> str:
+    """Return an emotion as read; the average too."""
+    return "Avg." if emotion == AVERAGE else emotion.capitalize()
 
 
 def one_line(text: str) -> str:
@@ -281,7 +286,7 @@ def _latex(grid: Grid) -> str:
         new = next((i for i, label in enumerate(labels) if above[i : i + 1] != (label,)), side)
         if above and new < side - 1:
             lines.append(r"\midrule" if new == 0 else rf"\cmidrule(l){{{new + 1}-{width}}}")
-        elif above and labels[-1].name == LAST_ROW:
+        elif above and labels[-1].name == AVERAGE:
             lines.append(r"\addlinespace")
         shown = ["" if i < new else _latex_label(label) for i, label in enumerate(labels)]
         lines.append(" & ".join([*shown, *map(_latex_number, entries)]) + r" \\")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from spfem_bench.definitions.protocols import EMOTIONS, method_card
+from spfem_bench.definitions.protocols import AVERAGE, in_order, method_card
 from spfem_bench.errors import CardError, UnknownNameError
-from spfem_bench.reporting.grids import Entry, Grid, Label, Style, print_grid
+from spfem_bench.reporting.grids import Entry, Grid, Label, Style, emotion_label, print_grid
 from spfem_bench.reporting.published import Printed, check_columns, printed_table, read_lines
 from spfem_bench.statistics.preference import agreement, shares
 
@@ -113,8 +113,8 @@ def read_votes(path: Path) -> list[Vote]:
             )
         if a == b:
             raise CardError(f"{where}: '{a}' against itself", "Give two methods")
-        emotion = line.get("emotion", "avg")
-        if "emotion" in line and emotion == "avg":
+        emotion = line.get("emotion", AVERAGE)
+        if "emotion" in line and emotion == AVERAGE:
             raise CardError(f"{where}: 'avg' is no emotion", "Give single votes, not averages")
         pair = pairs.setdefault(frozenset((a, b)), (a, b))
         vote = Vote(
@@ -158,16 +158,11 @@ def count(votes: Sequence[Vote], title: str) -> Study:
     return Study(title, found, tuple(notes))
 
 
-def _order(emotions: Iterable[str]) -> list[str]:
-    given = set(emotions) - {"avg"}
-    return [e for e in EMOTIONS if e in given] + sorted(given - set(EMOTIONS))
-
-
 def _shares(
     asked: Sequence[Vote], pair: Pair, question: str
 ) -> dict[tuple[Pair, str, str, str], Share]:
     people = sorted({v.participant for v in asked})
-    emotions = _order(v.emotion for v in asked) or ["avg"]
+    emotions = in_order(v.emotion for v in asked)
     who = {name: i for i, name in enumerate(people)}
     what = {name: i for i, name in enumerate(emotions)}
     found = {}
@@ -182,7 +177,7 @@ def _shares(
         counts = [(int(n.sum()), int((n > 0).sum())) for n in all_.T]
         counts.append((len(asked), len(people)))
         for emotion, value, (low, high), (n, voters) in zip(
-            [*emotions, "avg"], values, bounds, counts, strict=True
+            [*emotions, AVERAGE], values, bounds, counts, strict=True
         ):
             found[pair, question, emotion, method] = Share(
                 repr(100 * value),
@@ -271,11 +266,11 @@ def _grid(study: Study, intervals: bool) -> Grid:
                 head = (Label(_words(question), question), Label(_method(method), method))
                 heads.append((names, *head) if len(pairs) > 1 else head)
                 keys.append((pair, question, method))
-    emotions = _order(k[2] for k in study.shares)
+    emotions = in_order(k[2] for k in study.shares)
     rows = []
-    for emotion in [*emotions, "avg"]:
+    for emotion in emotions:
         found = [study.shares.get((p, q, emotion, m)) for p, q, m in keys]
-        label = Label("Avg." if emotion == "avg" else emotion.capitalize(), emotion)
+        label = Label(emotion_label(emotion), emotion)
         rows.append(((label,), tuple(_entry(share, intervals) for share in found)))
     stubs = (Label("Emotion", "emotion"),)
     return Grid(stubs, tuple(heads), tuple(rows), study.notes, (), study.title)

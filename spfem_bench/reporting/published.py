@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ import pandas as pd
 
 from spfem_bench.definitions.cards import Card, Kind, load, names
 from spfem_bench.definitions.clips import inside
+from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.errors import CardError, near_names, unknown_name
 
 
@@ -99,6 +101,8 @@ NEEDED = ("method", "emotion", "metric", "value")
 SAME = {"question": "metric", "preference_percent": "value", "source": "paper"}
 """Columns of user studies and of this project's own tables, and what they are here."""
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
+
 
 def published_names() -> list[str]:
     """Return the names of all published tables, sorted."""
@@ -149,6 +153,13 @@ def read_lines(path: Path, example: str) -> list[tuple[int, dict[str, str]]]:
         lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
     except csv.Error as error:
         raise CardError(f"{path}, line {reader.line_num}: {error}", "Give a CSV file") from None
+    if len(head) == 1 and (sign := next((s for s in ";\t|" if s in head[0]), "")):
+        raise CardError(
+            f"{path}: columns are separated by {'tabs' if sign == chr(9) else repr(sign)}",
+            f"Separate them by commas, as in: {example}",
+        )
+    if twice := [name for name, times in Counter(head).items() if times > 1]:
+        raise CardError(f"{path} has the column '{twice[0]}' twice", "Remove one of them")
     if not lines:
         raise CardError(f"{path} has no lines under its head", f"The head is like: {example}")
     for number, cells in lines:
@@ -195,15 +206,13 @@ def read_tidy(path: Path) -> tuple[tuple[PrintedNumber, ...], bool]:
         for name in NEEDED:
             if not line[name]:
                 raise CardError(f"{path}, line {number}: no {name}", "Fill it in")
-        try:
-            finite = Decimal(line["value"]).is_finite()
-        except InvalidOperation:
-            finite = False
-        if not finite:
+        if not _NUMBER.fullmatch(line["value"]):
             raise CardError(
                 f"{path}, line {number}: '{line['value']}' is no number",
                 "Give digits with a point, or nothing where there is no number",
             )
+        if line["emotion"].lower().rstrip(".") in ("avg", "average", "mean"):
+            line["emotion"] = AVERAGE
         said = {name: line.get(name, "") for name in known}
         said["paper"] = said["paper"] or path.stem
         row = PrintedNumber(**said, line=number)

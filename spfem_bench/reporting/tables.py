@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from spfem_bench.definitions.metrics import metric_card
-from spfem_bench.definitions.protocols import EMOTIONS, method_card
+from spfem_bench.definitions.metrics import MetricCard, metric_card
+from spfem_bench.definitions.protocols import AVERAGE, in_order, method_card
 from spfem_bench.errors import CardError, UnknownNameError
 from spfem_bench.evaluation.record import scores
-from spfem_bench.reporting.grids import Entry, Grid, Label, print_grid
+from spfem_bench.reporting.grids import Entry, Grid, Label, emotion_label, print_grid
 from spfem_bench.reporting.published import Printed, published_rows
 
 ARROWS = {"lower": "↓", "higher": "↑", "zero": "→0"}
@@ -25,6 +25,13 @@ LEGEND = {
     "partial": "* partial: clips are missing or refused",
     "doubt": "? contradicts its own paper, see reference_results/published/",
 }
+
+
+def heading(metric: MetricCard) -> str:
+    """Return a metric as the head of a column: its name, and which way is better."""
+    return f"{metric.label}{ARROWS[metric.direction]}"
+
+
 SETTINGS = {"inter-id": "Inter-ID", "cross-id": "Cross-ID"}
 
 Layout = Literal["asccl", "stccl"]
@@ -97,6 +104,7 @@ class Table:
         notes: lines printed below.
         signatures: in the order of their first numbers.
         title: one line.
+        lacking: why it has no number of its own at all; empty where it has one.
     """
 
     columns: tuple[Column, ...]
@@ -106,6 +114,7 @@ class Table:
     notes: tuple[str, ...]
     signatures: tuple[str, ...]
     title: str = ""
+    lacking: str = ""
 
     def cell(self, block: Block, emotion: str, column: Column, metric: str) -> Cell | None:
         """Return a cell that holds a number, else None."""
@@ -128,17 +137,9 @@ class Table:
         if len(found) < 2 or len({c.signature for c in found.values()}) > 1:
             return {}
         card = metric_card(metric)
-
-        def badness(cell: Cell) -> float:
-            value = cell.value or 0.0
-            return {"lower": value, "higher": -value, "zero": abs(value)}[card.direction]
-
-        places = sorted({badness(cell) for cell in found.values()})[: 1 if len(found) == 2 else 2]
-        return {
-            column: places.index(badness(cell)) + 1
-            for column, cell in found.items()
-            if badness(cell) in places
-        }
+        badness = {column: card.badness(cell.value or 0.0) for column, cell in found.items()}
+        places = sorted(set(badness.values()))[: 1 if len(found) == 2 else 2]
+        return {column: places.index(bad) + 1 for column, bad in badness.items() if bad in places}
 
 
 def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) -> Table:
@@ -149,7 +150,7 @@ def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) 
         published: show the papers' rows of the same methods beside them.
 
     Raises:
-        CardError: no records, none with a number, a damaged one, or one given twice.
+        CardError: no records, a damaged one, or one given twice.
     """
     if not records:
         raise CardError(
@@ -167,7 +168,7 @@ def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) 
         (r["method"]["name"], r["profile"])
         for r in records
         for s in scores(r)
-        if s.partial and s.emotion == "avg" and s.value is not None
+        if s.partial and s.emotion == AVERAGE and s.value is not None
     }
     seen: set[tuple[Block, Column]] = set()
     kinds: set[str] = set()
@@ -190,7 +191,7 @@ def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) 
             metrics[s.metric] = None
             if s.signature and s.value is not None:
                 signatures[s.signature] = None
-            if s.value is None and s.emotion == "avg":
+            if s.value is None and s.emotion == AVERAGE:
                 metric = metric_card(s.metric).label
                 empty.setdefault(s.note, {}).setdefault(metric, set()).add(column.label)
             cells[block, s.emotion, column, s.metric] = Cell(
@@ -201,13 +202,11 @@ def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) 
             columns[key[2]] = None
             kinds |= {key[2].kind} | ({"doubt"} if cell.mark else set())
             cells[key] = cell
+    lacking = ""
     if all(cell.value is None for key, cell in cells.items() if key[2].kind in OWN):
         reason = next(iter(empty), "it has no scores")
-        raise CardError(
-            f"no number to print: '{records[0]['method']['name']}' on "
-            f"{records[0]['protocol']['name']}: {reason}",
-            "Run the evaluation again, with what is missing or with --partial",
-        )
+        first = records[0]
+        lacking = f"'{first['method']['name']}' on {first['protocol']['name']}: {reason}"
     own = {(k[0], k[1]) for k in cells if k[2].kind in OWN}
     rows = _rows(blocks.values(), own)
     labels = {c.label for c in columns if c.kind in OWN}
@@ -217,8 +216,9 @@ def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) 
     ]  # fmt: skip
     title = f"{', '.join(blocks)}; profile {', '.join(sorted(profiles))}"
     return Table(
-        tuple(columns), tuple(metrics), rows, cells, tuple(notes), tuple(signatures), title
-    )
+        tuple(columns), tuple(metrics), rows, cells, tuple(notes), tuple(signatures), title,
+        lacking,
+    )  # fmt: skip
 
 
 OWN = ("reproduced", "control")
@@ -236,7 +236,7 @@ def _blocks(records: Iterable[Mapping[str, Any]]) -> dict[str, Block]:
 
 
 def _rows(blocks: Iterable[Block], filled: set[tuple[Block, str]]) -> tuple[tuple[Block, str], ...]:
-    order = [*EMOTIONS, *sorted({e for _, e in filled} - {*EMOTIONS, "avg"}), "avg"]
+    order = in_order(e for _, e in filled)
     return tuple((block, e) for block in blocks for e in order if (block, e) in filled)
 
 
@@ -276,7 +276,7 @@ def make_printed_table(tables: Sequence[Printed]) -> Table:
             columns[column] = None
             metrics[row.metric] = None
             if doubt:
-                where = f"{label}, {_emotion(row.emotion)}, {name}"
+                where = f"{label}, {emotion_label(row.emotion)}, {name}"
                 doubts.setdefault((where, doubt), []).append(_metric(row.metric).text)
     notes = [table.origin for table in tables]
     notes += [f"? {where}, {', '.join(found)}: {doubt}" for (where, doubt), found in doubts.items()]
@@ -301,11 +301,11 @@ def _counts(
 ) -> str:
     """Say what a method's averages stand on, with their intervals."""
     said = []
-    blocks = list(dict.fromkeys(block for block, e in rows if e == "avg"))
+    blocks = list(dict.fromkeys(block for block, e in rows if e == AVERAGE))
     for block in blocks:
         place = f"{block.label} " if len(blocks) > 1 else ""
         for metric in metrics:
-            cell = cells.get((block, "avg", column, metric))
+            cell = cells.get((block, AVERAGE, column, metric))
             if cell is None or cell.value is None:
                 continue
             interval = "" if cell.low is None else f" [{cell.low:.3f}, {cell.high:.3f}]"
@@ -366,9 +366,17 @@ def render(
             metrics and methods down, emotions across.
         intervals: print the 95 % interval beside each number that has one.
         standalone: with LaTeX, a document that compiles by itself.
+
+    Raises:
+        CardError: there is no number to print.
     """
+    if table.lacking:
+        raise CardError(
+            f"no number to print: {table.lacking}",
+            "Run the evaluation again, with what is missing or with --partial",
+        )
     if style == "csv":
-        return _tidy(table)
+        return tidy(table)
     lay = {"asccl": _emotions_down, "stccl": _emotions_across}[layout]
     return print_grid(
         lay(table, intervals), "csv" if style == "csv-wide" else style, standalone=standalone
@@ -380,11 +388,7 @@ def _metric(name: str, marks: str = "") -> Label:
         card = metric_card(name)
     except UnknownNameError:  # a printed table may have any
         return Label(name, name, marks)
-    return Label(f"{card.label}{ARROWS[card.direction]}", name, marks)
-
-
-def _emotion(name: str) -> str:
-    return "Avg." if name == "avg" else name.capitalize()
+    return Label(heading(card), name, marks)
 
 
 def _method(table: Table, column: Column) -> Label:
@@ -451,7 +455,7 @@ def _emotions_down(table: Table, intervals: bool) -> Grid:
     rows = tuple(
         (
             (Label(block.label, block.setting if _one(table) else block.origin),
-             Label(_emotion(emotion), emotion)),
+             Label(emotion_label(emotion), emotion)),
             tuple(_entry(table, (block, emotion, *key), intervals) for key in keys),
         )
         for block, emotion in table.rows
@@ -464,8 +468,7 @@ def _emotions_across(table: Table, intervals: bool) -> Grid:
     """Lay out as STCCL does: settings, metrics and methods down, emotions across."""
     letters = _letters(table)
     blocks = dict.fromkeys(block for block, _ in table.rows)
-    emotions = [e for e in dict.fromkeys(e for _, e in table.rows) if e != "avg"]
-    emotions += ["avg"] if any(e == "avg" for _, e in table.rows) else []
+    emotions = in_order(e for _, e in table.rows)
     rows = []
     for block in blocks:
         for metric in table.metrics:
@@ -488,7 +491,7 @@ def _emotions_across(table: Table, intervals: bool) -> Grid:
                 entries = (_entry(table, (block, e, column, metric), intervals) for e in emotions)
                 rows.append((labels, tuple(entries)))
     stubs = (Label("Setting", "setting"), Label("Metric", "metric"), Label("Method", "method"))
-    heads = tuple((Label(_emotion(e), e),) for e in emotions)
+    heads = tuple((Label(emotion_label(e), e),) for e in emotions)
     return Grid(stubs, heads, tuple(rows), table.notes, _signed(letters), table.title)
 
 
@@ -502,7 +505,7 @@ def _signed(letters: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple((letter, sign) for sign, letter in letters.items())
 
 
-def _tidy(table: Table) -> str:
+def tidy(table: Table) -> str:
     """Return one number a line, at full precision, in the columns of ``docs/tables.md``."""
     text = io.StringIO()
     heads = ["setting", "emotion", "method", "kind", "source", "metric", *_CELL]
@@ -546,7 +549,7 @@ def score_lines(record: Mapping[str, Any]) -> str:
         )
         lines.append(
             [
-                f"{card.label}{ARROWS[card.direction]}",
+                heading(card),
                 f"{s.value:.3f}" + ("*" if s.partial else "") if s.value is not None else "–",
                 interval,
                 f"{s.n_items}/{s.n_items + s.n_refused}",
@@ -569,11 +572,11 @@ def comparison(records: Sequence[Mapping[str, Any]]) -> str:
     from tabulate import tabulate
 
     metrics = list(dict.fromkeys(s.metric for r in records for s in scores(r) if s.signature))
-    heads = [f"{metric_card(m).label}{ARROWS[metric_card(m).direction]}" for m in metrics]
+    heads = [heading(metric_card(m)) for m in metrics]
     lines: list[list[str]] = []
     printed: dict[Column, dict[str, str]] = {}
     for record in records:
-        found = {s.metric: s for s in scores(record) if s.emotion == "avg"}
+        found = {s.metric: s for s in scores(record) if s.emotion == AVERAGE}
         cells = [found.get(m) for m in metrics]
         values = [
             "–" if s is None or s.value is None else f"{s.value:.3f}{'*' if s.partial else ''}"
@@ -584,7 +587,7 @@ def comparison(records: Sequence[Mapping[str, Any]]) -> str:
         lines.append([record["method"]["label"] + mark, *values, " ".join(sorted(counts))])
         block = Block(record["protocol"]["setting"], record["protocol"]["name"], "")
         for (_, emotion, column, metric), cell in _beside(record, block, set(metrics)):
-            if emotion == "avg":
+            if emotion == AVERAGE:
                 printed.setdefault(column, {})[metric] = cell.printed + cell.mark
     for column, numbers in printed.items():
         lines.append([column.label, *(numbers.get(m, "–") for m in metrics), ""])

@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor
 
-from spfem_bench.definitions.protocols import EMOTIONS
+from spfem_bench.definitions.protocols import AVERAGE, EMOTIONS
 from spfem_bench.errors import StcclError
 from spfem_bench.statistics.intervals import SEED, interval
 from spfem_bench.stccl import contrast, dense
@@ -49,7 +49,6 @@ Kind = Literal[
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SPACES: tuple[Space, ...] = get_args(Space)
 MEASURES: tuple[Measure, ...] = get_args(Measure)
-AVERAGE = "avg"
 
 CONTROLS: dict[Kind, Kind] = {
     "other speaker": "above other speaker", "wrong time": "above wrong time",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import shlex
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
@@ -16,21 +17,21 @@ from markupsafe import Markup
 
 from spfem_bench import __version__
 from spfem_bench.definitions.metrics import MetricCard, metric_card
+from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.errors import SpfemBenchError
-from spfem_bench.evaluation.record import Score
+from spfem_bench.evaluation.record import Score, sync_components
+from spfem_bench.evaluation.signature import flat
+from spfem_bench.reporting.compare import p_text
 from spfem_bench.reporting.report import charts
 from spfem_bench.reporting.report.model import (
-    AVERAGE,
     Example,
     Run,
     Section,
     commands,
-    flat,
     sections,
-    sync_components,
     undamaged,
 )
-from spfem_bench.reporting.tables import ARROWS, LEGEND, MARKS, Column, make_table, render
+from spfem_bench.reporting.tables import ARROWS, LEGEND, MARKS, Column, make_table, tidy
 
 if TYPE_CHECKING:
     from spfem_bench.reporting.report.clips import Clips
@@ -42,6 +43,7 @@ BETTER = {
 }
 PARTS = (
     ("overview", "Overview"),
+    ("differences", "Differences"),
     ("emotions", "By emotion"),
     ("speakers", "By speaker"),
     ("strips", "Clip by clip"),
@@ -71,6 +73,7 @@ def build(
     *,
     items: int,
     clips: Clips | None,
+    baseline: str = "",
     told: Callable[[int], Callable[[], None]] = lambda count: lambda: None,
 ) -> dict[str, bytes]:
     """Return a report's own files by name; copies of clips are made by *clips* on the way.
@@ -82,6 +85,8 @@ def build(
         records: as `spfem_bench.evaluation.record.load` gives them.
         items: worst, and best, clips to show for each method and metric.
         clips: finds clips; None shows none.
+        baseline: the method that others are compared with; a section's first when empty, or
+            where it has no run of it.
         told: hears how many examples are prepared first; gives a function called after each.
 
     Raises:
@@ -97,7 +102,9 @@ def build(
     ]
     done = told(sum(len(worst) + len(best) for *_, (worst, best) in shown))
     with undamaged():
-        views = [_View(section, n, items, clips, done).all() for n, section in enumerate(found)]
+        views = [
+            _View(section, n, items, clips, baseline, done).all() for n, section in enumerate(found)
+        ]
     environment = Environment(
         loader=DictLoader({n: _template(n) for n in ("report.html", "plots.html")}),
         autoescape=True, undefined=StrictUndefined, finalize=_visible,
@@ -116,15 +123,19 @@ def build(
         style=Markup(style), script=Markup(script),  # noqa: S704  (ours)
         data=[view["data"] for view in views], parts=PARTS, arrows=ARROWS, better=BETTER,
         shapes=charts.MARKS, width=charts.WIDTH, left=charts.LEFT, right=charts.RIGHT,
-        top=charts.TOP, bottom=charts.BOTTOM, number=_number, commands=commands,
+        top=charts.TOP, bottom=charts.BOTTOM, number=_number, p_value=p_text, commands=commands,
         web=lambda link: re.match(r"https?://", str(link)) is not None,
         videos=clips is not None,
-        command=f"spfem-bench report --items {items}" + (" --no-videos" if clips is None else ""),
+        command=shlex.join(
+            ["spfem-bench", "report", "--items", str(items)]
+            + (["--baseline", baseline] if baseline else [])
+            + (["--no-videos"] if clips is None else [])
+        ),
     )  # fmt: skip
     return {
         "index.html": page.encode(),
         # Half a character, which JSON may hold, cannot be written otherwise.
-        "scores.csv": render(make_table(records), "csv").encode(errors="backslashreplace"),
+        "scores.csv": tidy(make_table(records)).encode(errors="backslashreplace"),
     }
 
 
@@ -132,11 +143,11 @@ class _View:
     """One section as its template wants it."""
 
     def __init__(
-        self, section: Section, number: int, items: int, clips: Clips | None,
+        self, section: Section, number: int, items: int, clips: Clips | None, baseline: str,
         done: Callable[[], None],
     ) -> None:  # fmt: skip
         self.section, self.number, self.id = section, number, f"p{number + 1}"
-        self.items, self.clips, self.done = items, clips, done
+        self.items, self.clips, self.baseline, self.done = items, clips, baseline, done
         self.notes: dict[str, int] = {}
         self.entries = 0
 
@@ -155,6 +166,7 @@ class _View:
             "legend": self._legend(overview),
             "notes": list(self.notes),
             "signatures": self._signatures(),
+            "differences": self._differences(),
             "emotions": self._emotions(),
             "speakers": self._speakers(),
             "sets_only": f"{', '.join(without)}: none, a distance of whole sets of clips."
@@ -283,6 +295,23 @@ class _View:
                 if score is not None and score.signature:
                     found.setdefault((metric.label, score.signature), []).append(run.label)
         return [(metric, signature, ", ".join(who)) for (metric, signature), who in found.items()]
+
+    def _differences(self) -> dict[str, Any]:
+        """Return the methods beside the baseline, each with its rows; empty for a single run."""
+        found, refused = self.section.differences(self.baseline)
+        if found is None and not refused:
+            return {}
+        runs = {run.name: run for run in self.section.runs}
+        rows = found.rows if found else ()
+        return {
+            "baseline": runs[found.baseline] if found else None,
+            "others": [
+                (runs[name], [(metric_card(r.metric), r) for r in rows if r.b == name])
+                for name in (found.others if found else ())
+            ],
+            "notes": found.notes if found else (),
+            "refused": refused,
+        }
 
     def _failures(self) -> list[dict[str, str]]:
         rows: list[dict[str, str]] = []
@@ -482,7 +511,7 @@ def _provenance(run: Run) -> dict[str, Any]:
     control = record["method"]["control"]
     facts = [
         ("Method", f"{run.name}, {record['method']['kind']}"),
-        *([("Control", ", ".join(f"{k} {v}" for k, v in flat(control)))] if control else []),
+        *([("Control", ", ".join(f"{k} {v}" for k, v in _settings(control)))] if control else []),
         ("Protocol", f"{record['protocol']['name']}, version {record['protocol']['version']}"),
         ("List, SHA-256", record["protocol"]["list_sha256"]),
         ("Complete", "yes" if record["complete"] else "no"),
@@ -494,10 +523,21 @@ def _provenance(run: Run) -> dict[str, Any]:
         "facts": facts,
         "weights": [(name, ", ".join(m), hashes) for (name, hashes), m in weights.items()],
         "settings": [
-            (metric_card(metric).label, list(flat(settings)))
+            (metric_card(metric).label, _settings(settings))
             for metric, settings in record["settings"].items()
         ],
     }
+
+
+def _settings(of: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return nested settings as dotted keys with their values as text."""
+
+    def said(value: Any) -> str:
+        if isinstance(value, list):
+            return ", ".join(map(str, value))
+        return "–" if value is None else str(value)
+
+    return [(key, said(value)) for key, value in flat(of)]
 
 
 def _template(name: str) -> str:
@@ -523,10 +563,11 @@ def _visible(value: Any) -> Any:
     )
 
 
-def _number(value: float | None) -> str:
+def _number(value: float | None, decimals: int = 3, *, sign: bool = False) -> str:
     if value is None:
         return "–"
-    return f"{value + 0.0:.3f}".replace("-0.000", "0.000").replace("-", "−")
+    value = round(value, decimals) + 0.0  # no minus before zero
+    return f"{value:{'+' if sign and value else ''}.{decimals}f}".replace("-", "−")
 
 
 def _short(value: float | None) -> float | None:

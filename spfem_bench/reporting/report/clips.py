@@ -19,6 +19,7 @@ from spfem_bench.definitions.metrics import profile_card
 from spfem_bench.definitions.protocols import dataset_card
 from spfem_bench.errors import ClipError, MissingClipError, SpfemBenchError
 from spfem_bench.evaluation.data import DataFolders
+from spfem_bench.evaluation.record import sync_components
 from spfem_bench.faces import edits
 from spfem_bench.faces.crop import opencv
 from spfem_bench.faces.track import FaceTrack
@@ -30,7 +31,7 @@ from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.pinned import sha256_of
 from spfem_bench.reporting.report.charts import Curve, Floats, SyncPlot, sync_plot
-from spfem_bench.reporting.report.model import Run, sync_components
+from spfem_bench.reporting.report.model import Run
 from spfem_bench.statistics import sync
 
 if TYPE_CHECKING:

@@ -9,16 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-import numpy as np
-
 from spfem_bench.definitions.metrics import MetricCard, metric_card
-from spfem_bench.definitions.protocols import EMOTIONS
+from spfem_bench.definitions.protocols import in_order
 from spfem_bench.errors import CardError
-from spfem_bench.evaluation.record import Score, scores
+from spfem_bench.evaluation.record import Score, item_value, scores
+from spfem_bench.reporting.compare import Comparison, compare_runs
 from spfem_bench.reporting.tables import Table, make_table
-from spfem_bench.statistics import sync
-
-AVERAGE = "avg"
 
 REQUIRED = {
     "": ("complete", "partial", "refused", "extra", "settings", "environment", "timings"),
@@ -77,7 +73,7 @@ class Run:
         found: dict[str, dict[str, float]] = {}
         for id_, item in self.items.items():
             for metric, components in item["metrics"].items():
-                value = item_value(components, self.settings(metric))
+                value = item_value(components, self.settings(metric)["metric"]["statistic"])
                 if value is not None:
                     found.setdefault(metric, {})[id_] = value
         return found
@@ -142,9 +138,7 @@ class Section:
     @cached_property
     def emotions(self) -> tuple[str, ...]:
         """The emotions that have scores, in the papers' order; the average last."""
-        found = {e for run in self.runs for _, e in run.scores}
-        own = sorted(found - {*EMOTIONS, AVERAGE})
-        return tuple(e for e in (*EMOTIONS, *own, AVERAGE) if e in found)
+        return tuple(in_order(e for run in self.runs for _, e in run.scores))
 
     @cached_property
     def items(self) -> Mapping[str, tuple[str, str]]:
@@ -178,10 +172,38 @@ class Section:
         own = tuple(run for run in self.runs if not run.is_control)
         return own or self.runs
 
+    def differences(self, baseline: str) -> tuple[Comparison | None, Mapping[str, str]]:
+        """Compare methods clip by clip; with one method alone, it and the controls.
+
+        Args:
+            baseline: the method that the others are compared with; the first where it is not here.
+                Runs without a number take no part.
+
+        Returns:
+            Differences of those that were made alike on the same clips, None where there are none;
+            and why the others cannot be compared, by label.
+        """
+        scored = [r for r in self.runs if any(s.value is not None for s in r.scores.values())]
+        runs = [run for run in scored if run in self.shown]
+        runs = runs if len(runs) > 1 else scored
+        if not runs:
+            return None, {}
+        first = next((run for run in scored if run.name == baseline), runs[0])
+        others = [run for run in runs if run is not first]
+        kept, refused = [first.record], {}
+        for other in others:
+            try:
+                compare_runs([first.record, other.record], resamples=1)
+            except CardError as error:
+                refused[other.label] = error.problem
+            else:
+                kept.append(other.record)
+        return (compare_runs(kept) if len(kept) > 1 else None), refused
+
     def examples(self, run: Run, metric: MetricCard, count: int) -> tuple[list[Example], ...]:
         """Return a method's worst and its best items, at most *count* of each, none twice."""
         values = run.values.get(metric.name, {})
-        order = sorted(values, key=lambda id_: (badness(metric, values[id_]), id_))
+        order = sorted(values, key=lambda id_: (metric.badness(values[id_]), id_))
         best = order[: min(count, (len(order) + 1) // 2)]
         worst = order[len(best) :][::-1][:count]
 
@@ -202,7 +224,7 @@ class Section:
         systems = [other for other in others if not other.is_control]
         return min(
             systems or others,
-            key=lambda other: badness(metric, other.values[metric.name][item]),
+            key=lambda other: metric.badness(other.values[metric.name][item]),
             default=None,
         )
 
@@ -275,53 +297,6 @@ def _read(section: Section) -> None:
                     "number",
                     "Run the evaluation again",
                 )
-
-
-def item_value(components: Mapping[str, Any], settings: Mapping[str, Any]) -> float | None:
-    """Return one item's value from its recorded sums; None where only sets of items have one.
-
-    >>> similarity = {"metric": {"statistic": {"kind": "similarity"}}}
-    >>> item_value({"total": 6.0, "count": 8}, similarity)
-    0.75
-    """
-    statistic = settings["metric"]["statistic"]
-    if statistic["kind"] == "similarity":
-        return float(components["total"]) / int(components["count"])
-    if statistic["kind"] == "coherence":
-        return float(np.mean(components["positive"]))
-    if statistic["kind"] == "sync":
-        return sync.value(sync_components(components), statistic["report"])
-    return None
-
-
-def sync_components(components: Mapping[str, Any]) -> sync.SyncComponents:
-    """Rebuild lip sync's distances from what a record holds."""
-    totals = np.asarray(components["totals"], np.float64)
-    return sync.SyncComponents(
-        totals, int(components["windows"]), int(components["windows_refused"])
-    )
-
-
-def badness(metric: MetricCard, value: float) -> float:
-    """Return a number that is larger for a worse value."""
-    return {"lower": value, "higher": -value, "zero": abs(value)}[metric.direction]
-
-
-def flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """Yield nested settings as dotted keys with their values as text.
-
-    >>> list(flat({"a": {"b": 1, "c": [2, 3]}, "d": None}))
-    [('a.b', '1'), ('a.c', '2, 3'), ('d', '–')]
-    """
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{before}{key}.")
-        elif isinstance(value, list) and any(isinstance(v, Mapping) for v in value):
-            for i, v in enumerate(value):
-                yield from flat({str(i): v}, f"{before}{key}.")
-        else:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            yield f"{before}{key}", "–" if value is None else text
 
 
 def commands(run: Run) -> list[str]:
