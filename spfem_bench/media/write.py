@@ -81,6 +81,7 @@ def write_clip(
             movflags="faststart", map_metadata=-1, fflags="+bitexact",
             **{"flags:v": "+bitexact", "flags:a": "+bitexact"},
         )  # fmt: skip
-        with ffmpeg.decoding(node, path, iter(raw())):
+        # Frames are made while they are written, in their own time.
+        with ffmpeg.decoding(node, path, iter(raw()), patience=None):
             pass
         write_atomically(path, made.read_bytes())
