@@ -236,7 +236,7 @@ def killed(life: Life, whole: Undisturbed, rng: random.Random, *, share: float =
 
 
 def kill_many(
-    whole: Undisturbed, live: Callable[[str], Life], kills: int, seed: int, cold: int = 0
+    whole: Undisturbed, live: Callable[[str], Life], kills: int, seed: int, cold: int
 ) -> tuple[Counter[tuple[str, str]], int]:
     """Kill runs, and compare what is left.
 
@@ -309,7 +309,7 @@ def damages(rng: random.Random) -> dict[str, Callable[[bytes, bytes], bytes]]:
 
 
 def spoil(
-    whole: Undisturbed, live: Callable[[str], Life], seed: int, rounds: int = 1
+    whole: Undisturbed, live: Callable[[str], Life], seed: int, rounds: int
 ) -> dict[str, int]:
     """Damage all entries of a store, run again, and compare; return how many of each kind."""
     rng = random.Random(seed)
@@ -349,6 +349,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=5, help="of what comes after the kills")
+    parser.add_argument("--cold", type=int, default=25, help="every how many lives render; 0: none")
     parser.add_argument("--folder", type=Path, help="on the disk to be tried; a temporary one")
     given = parser.parse_args()
     began = time.monotonic()
@@ -360,7 +362,7 @@ def main() -> None:
             f"undisturbed: {whole.seconds:.2f} s, {whole.operations} file operations, "
             f"{len(whole.entries)} entries"
         )
-        counts, lives = kill_many(whole, live, given.kills, given.seed, cold=25)
+        counts, lives = kill_many(whole, live, given.kills, given.seed, given.cold)
         stages = ["rendering", "no feature yet", "some features there", "all features there",
                   "record there"]  # fmt: skip
         print(f"\n{'killed':24}" + "".join(f"{s:>21}" for s in stages))
@@ -370,9 +372,9 @@ def main() -> None:
             f"\n{sum(counts.values())} kills in {lives} lives: 0 corrupted records or entries, "
             "0 differing scores"
         )
-        two_at_once(whole, live, 5)
-        print("two runs at once on one store: 5 of 5 rounds with both records identical")
-        for kind, count in spoil(whole, live, given.seed, 3).items():
+        two_at_once(whole, live, given.rounds)
+        print(f"two runs at once on one store: {given.rounds} rounds, both records identical")
+        for kind, count in spoil(whole, live, given.seed, given.rounds).items():
             print(f"entries {kind}: {count}, all computed again, record identical")
         print(f"time stamps of {', '.join(moved_clock(whole, live))}: nothing computed again")
     print(f"{time.monotonic() - began:.0f} s")

@@ -7,6 +7,7 @@ or script format that could name other files or addresses.
 from __future__ import annotations
 
 import io
+import math
 import re
 import shutil
 import subprocess
@@ -57,9 +58,12 @@ def local_input(path: Path) -> Any:
     """Return an ffmpeg-python input node for a local file."""
     import ffmpeg
 
+    # A leap of more than an hour is an error in the time stamp: ffmpeg would queue in memory
+    # all the frames that fill it, up to 30 hours and 1.5 GB.
     return ffmpeg.input(
-        f"file:{path}", protocol_whitelist="file", format_whitelist=FORMATS, max_pixels=LARGEST
-    )
+        f"file:{path}", protocol_whitelist="file", format_whitelist=FORMATS, max_pixels=LARGEST,
+        dts_error_threshold=LONGEST,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -250,7 +254,7 @@ def decoding(
     path: Path,
     stdin: Iterator[bytes] | None = None,
     *,
-    patience: float | None = PATIENCE,
+    patience: float | None = None,
 ) -> Iterator[IO[bytes]]:
     """Start ffmpeg on a compiled graph and yield its output, bytes as they come.
 
@@ -259,7 +263,7 @@ def decoding(
         path: the clip, for messages.
         stdin: blocks to feed to ``pipe:0``.
         patience: seconds after which ffmpeg is ended: without a byte while one is waited for,
-            or without its end when no more is; None to wait for ever.
+            or without its end when no more is; :data:`PATIENCE` when None.
 
     Raises:
         ClipError: on leaving the block, when ffmpeg found damage in the file, or hung.
@@ -276,10 +280,11 @@ def decoding(
         if process.stdout is None:
             raise RuntimeError("a pipe was asked for")
         problems: list[ClipError] = []
+        patience = PATIENCE if patience is None else patience
         watched, over = _Watched(process.stdout), Event()
         if stdin is not None:
             Thread(target=_feed, args=(process, stdin, problems), daemon=True).start()
-        if patience is not None:
+        if patience < math.inf:
             stall = (process, watched, path, patience, over, problems)
             Thread(target=_watch, args=stall, daemon=True).start()
         try:
@@ -287,7 +292,7 @@ def decoding(
                 yield pipe
                 ended = process.wait(patience)
         except subprocess.TimeoutExpired:
-            raise _stalled(path, patience or 0) from None
+            raise _stalled(path, patience) from None
         finally:  # also when the reader stops early
             over.set()
             process.stdout.close()
@@ -297,6 +302,8 @@ def decoding(
             raise problems[0]
         errors.seek(0)
         said = errors.read().decode(errors="replace")
+        if ended != 0 and (claimed := re.search(r"Picture size (\d+)x(\d+)", said)):
+            raise too_large(path, f"{claimed[1]} x {claimed[2]}")
         # A file cut in the middle of a packet ends "well", with one of these messages only.
         if ended != 0 or "partial file" in said or "ended prematurely" in said:
             raise ClipError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import wave
 from collections.abc import Iterable
@@ -82,6 +83,6 @@ def write_clip(
             **{"flags:v": "+bitexact", "flags:a": "+bitexact"},
         )  # fmt: skip
         # Frames are made while they are written, in their own time.
-        with ffmpeg.decoding(node, path, iter(raw()), patience=None):
+        with ffmpeg.decoding(node, path, iter(raw()), patience=math.inf):
             pass
         write_atomically(path, made.read_bytes())
