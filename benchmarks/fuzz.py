@@ -11,10 +11,10 @@ Every case has a seed of its own, so that one can be made again alone (--only KI
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import json
 import random
-import re
 import resource
 import signal
 import struct
@@ -44,14 +44,16 @@ Target = Callable[[Path], object]
 
 VALUES = [
     "0", "-1", "1e999", "nan", "inf", "-inf", "99999999999999999999999999", "0.0000001", "true",
-    '""', '"x"', "[]", "{}", "[[]]", '"../../etc/passwd"', '"/etc/passwd"', '"C:\\\\x"', '"a\\u0000b"',
-    '"\\ud83d\\ude00"', '"{speaker}"', '"{0.__class__}"', '"{"', '"%s"', "1979-05-27", "'''", "[1, \"a\"]",
+    '""', '"x"', "[]", "{}", "[[]]", '"../../etc/passwd"', '"/etc/passwd"', '"C:\\\\x"',
+    '"a\\u0000b"', '"\\ud83d\\ude00"', '"{speaker}"', '"{0.__class__}"', '"{"', '"%s"',
+    "1979-05-27", "'''", '[1, "a"]',
     '"' + "x" * 5000 + '"', "[" * 3000, '{"a":' * 3000, '"' + "9" * 5000 + '"',
 ]  # fmt: skip
 """In the place of a value of a card or a record."""
 
 WORDS = ["\0", "\r", "\n\n", '"', "'", ",", "=", "[", "]", "#", "\ufeff", "\u202e", "é", "\x1b[2J",
-         "../", "..\\", "x" * 200_000, "9" * 5000, "-", "NaN", "Infinity", "&", "{", "}", "%00"]  # fmt: skip
+         "../", "..\\", "x" * 200_000, "9" * 5000, "-", "NaN", "Infinity", "&", "{", "}",
+         "%00"]  # fmt: skip
 """Put anywhere into a text."""
 
 
@@ -135,9 +137,9 @@ def spoilt_json(content: bytes, rng: random.Random) -> bytes:
             case 0:
                 del holder[key]
             case 1 if isinstance(holder, list):
-                holder.append(holder[key])
+                holder.append(copy.deepcopy(holder[key]))
             case _:
-                holder[key] = rng.choice(JSON_VALUES)
+                holder[key] = copy.deepcopy(rng.choice(JSON_VALUES))
     return json.dumps(tree).encode()
 
 
@@ -194,7 +196,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
     def run_record(path: Path) -> None:
         found = records.load(path)
         records.scores(found)
-        for metric in ("fad", "csim", "lse-d", "scc"):
+        for metric in ("csim", "lse-d"):
             records.item_values(found, metric)
 
     def drawn(path: Path) -> None:
@@ -251,12 +253,15 @@ def kinds(made: Path) -> dict[str, FileKind]:
     media = media_files(made)
     return {
         "metric-card": FileKind(cards(Kind.METRIC), ".toml", spoilt_text, card(metrics.MetricCard)),
-        "network-card": FileKind(cards(Kind.NETWORK), ".toml", spoilt_text, card(metrics.NetworkCard)),
+        "network-card": FileKind(
+            cards(Kind.NETWORK), ".toml", spoilt_text, card(metrics.NetworkCard)
+        ),
         "profile-card": FileKind(
             cards(Kind.PROFILE), ".toml", spoilt_text, card(metrics.ProfileCard), 0.5
         ),
         "protocol-card": FileKind(
-            protocol_cards, ".toml", spoilt_text, lambda p: protocols.protocol(str(p)), 1, whole_lists
+            protocol_cards, ".toml", spoilt_text, lambda p: protocols.protocol(str(p)), 1,
+            whole_lists,
         ),
         "dataset-card": FileKind(
             cards(Kind.DATASET), ".toml", spoilt_text, card(protocols.DatasetCard), 0.5
@@ -273,21 +278,23 @@ def kinds(made: Path) -> dict[str, FileKind]:
         "stccl-config": FileKind(
             [stccl.default_config().read_bytes()], ".toml", spoilt_text, stccl.read_config, 0.5
         ),
-        "item-list": FileKind(lists("protocols")[:2], ".csv", spoilt_text, demo_list),
+        "item-list": FileKind([whole_lists["demo-inter-id.csv"]], ".csv", spoilt_text, demo_list),
         "printed-table": FileKind(
             lists("reference_results/published"), ".csv", spoilt_text,
             lambda p: published.printed_table(str(p)), 0.7,
         ),
         "clip-address": FileKind(
             [b"a/b.mp4#xywh=256,0,256,256&t=0,3.6", b"frames#fps=30&frames=0,90&audio=s.wav",
-             b"001.mp4#audio=001.m4a&edit=blurred:2", b"a#b.mp4#t=1.5,2", b"x.mkv#edit=time-shuffled:5"],
+             b"001.mp4#audio=001.m4a&edit=blurred:2", b"a#b.mp4#t=1.5,2",
+             b"x.mkv#edit=time-shuffled:5"],
             "", spoilt_text, address, 2,
         ),
         "run-record": FileKind([run], ".json", spoilt_json, run_record, 1.5),
         "record-table": FileKind([run], ".json", spoilt_json, drawn),
         "safetensors": FileKind([small_safetensors()], ".safetensors", spoilt_bytes, tensors),
-        "checkpoint": FileKind([small_checkpoint(old) for old in (False, True)], ".pth", spoilt_bytes,
-                            checkpoint, 0.7),
+        "checkpoint": FileKind(
+            [small_checkpoint(old) for old in (False, True)], ".pth", spoilt_bytes, checkpoint, 0.7
+        ),
         "store-entry": FileKind([small_entry(made)], ".npz", spoilt_bytes, entry),
         **{n: FileKind([c], f".{n}", spoilt_bytes, picture, 0.8) for n, c in media.items()
            if n in ("png", "jpg", "bmp")},
