@@ -126,13 +126,18 @@ class _Method(_Part):
     link: Text = ""
 
 
+class _Published(_Part):
+    dataset: Text
+    setting: Text
+
+
 class _Protocol(_Part):
     name: Text
     version: int = 0
-    setting: Text = ""
+    setting: Text
     emotions: list[Text] = []
     n_items: int = 0
-    published: dict[Text, Any] | None = None
+    published: _Published | None
 
 
 class _Score(_Part):
