@@ -4,7 +4,8 @@
 
 Whatever a file holds, it is read, or refused with one of the package's own errors in one line:
 no other exception, no hang (a case has 30 seconds), and no more than 400 MB above what the
-process had before its first case (ffmpeg's own memory is told apart, and may reach 1 GB).
+process had before its first case (a picture of the largest size has 100 to 270 MB; ffmpeg's own
+memory is told apart, and may reach 1 GB).
 Every case has a seed of its own, so that one can be made again alone (--only KIND:NUMBER).
 """
 

@@ -29,9 +29,9 @@ PATIENCE = 60.0
 """Seconds without a byte after which ffmpeg is ended: an 8K frame takes it well under one, and a
 sleeping disk or a busy file server some ten."""
 
-LARGEST = 1 << 26
-"""Pixels of a picture that is decoded: 8192 x 8192, twice 8K. A header of a few bytes can claim
-any size, and every pixel costs three bytes several times over."""
+LARGEST = 1 << 25
+"""Pixels of a picture that is decoded: 8192 x 4096, in which 8K has room. A header of a few bytes
+can claim any size, and every pixel costs three bytes several times over."""
 
 LONGEST = 3600
 """Seconds of a clip: an hour, where those of the data sets last some seconds. One packet with a
@@ -137,7 +137,7 @@ def too_large(path: Path, pixels: str) -> ClipError:
     """Say that a picture has more pixels than :data:`LARGEST`."""
     return ClipError(
         f"{path}: pictures of {pixels} pixels",
-        f"Allowed: {LARGEST:,}, such as 8192 x 8192; write them smaller",
+        f"Allowed: {LARGEST:,}, such as 8192 x 4096; write them smaller",
     )
 
 
