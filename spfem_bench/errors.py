@@ -15,12 +15,30 @@ class SpfemBenchError(Exception):
     """
 
     def __init__(self, problem: str, remedy: str = "") -> None:
+        problem, remedy = printable(problem), printable(remedy)
         super().__init__(problem, remedy)
         self.problem = problem
         self.remedy = remedy
 
     def __str__(self) -> str:
         return f"{self.problem}. {self.remedy}".rstrip() if self.remedy else self.problem
+
+
+LONGEST = 2000
+"""Characters of a sentence; what was given may be a file in the place of a word."""
+
+
+def printable(text: str) -> str:
+    r"""Return text as one line: names from files may hold line feeds, or drive a terminal.
+
+    >>> printable("a" + chr(10) + "b")
+    'a\\nb'
+    """
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST - 200]} … {text[-200:]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class UnknownNameError(SpfemBenchError):

@@ -26,6 +26,9 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             yield file
+            # Or the name may outlive the bytes where the machine itself dies.
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)  # noqa: PTH105  (atomic on every system)
     except BaseException as error:
         with suppress(OSError):

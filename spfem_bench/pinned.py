@@ -118,7 +118,7 @@ def _pins() -> dict[str, str]:
         return {str(key): str(value) for key, value in found.items()}
     except FileNotFoundError:
         return {}
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise StorageError(
             f"{pins_path()} is damaged", "Remove it, then fetch those weights again"
         ) from error

@@ -175,7 +175,7 @@ def test_runs_are_saved_and_loaded(runs: list[spfem_bench.Run], tmp_path: Path) 
     [
         (('"schema": 1', '"schema": 2'), "has schema 2; this version reads 1. Upgrade"),
         (('"value": 4.0', '"value": NaN'), "it holds NaN, which no run record does"),
-        (('"n_items"', '"n_item"'), "a run record is damaged"),
+        (('"n_items"', '"n_item"'), "is damaged"),
         (("{", ""), "is not a run record"),
     ],
 )

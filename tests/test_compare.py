@@ -91,7 +91,14 @@ def run(
     return {
         "schema": SCHEMA,
         "method": {"name": method, "label": method, "kind": "method", "control": None},
-        "protocol": {"name": "mini", "version": 1, "emotions": emotions, "n_items": len(clips)},
+        "protocol": {
+            "name": "mini",
+            "version": 1,
+            "setting": "inter-id",
+            "published": None,
+            "emotions": emotions,
+            "n_items": len(clips),
+        },
         "profile": "light",
         "scores": scores,
         "items": items,

@@ -43,12 +43,47 @@ def test_other_arrays_under_an_old_checksum_are_refused(tmp_path: Path) -> None:
     assert not path.exists(), "a damaged file is removed, to be computed again"
 
 
+def test_a_whole_file_under_anothers_name_is_refused(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path)
+    other = {**KEY, "clip": "b"}
+    store.put(KEY, arrays())
+    store.put(other, {"x": np.zeros((2, 3), np.float32), "n": np.array([1], np.int64)})
+    store.path(KEY).write_bytes(store.path(other).read_bytes())
+    assert store.get(KEY) is None and not store.path(KEY).exists()
+    assert store.get(other) is not None
+
+
+def test_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """Their checksum is that of the arrays alone."""
+    store = FeatureStore(tmp_path)
+    path = store.path(KEY)
+    path.parent.mkdir(parents=True)
+    np.savez(path, **arrays(), checksum=np.frombuffer(bytes.fromhex(digest(arrays())), np.uint8))
+    back = store.get(KEY)
+    assert back is not None
+    np.testing.assert_array_equal(back["x"], arrays()["x"])
+
+
 @pytest.mark.parametrize("content", [b"", b"PK", b"words", bytes(300)])
 def test_any_other_bytes_count_as_absent(tmp_path: Path, content: bytes) -> None:
     store = FeatureStore(tmp_path)
     store.put(KEY, arrays())
     store.path(KEY).write_bytes(content)
     assert store.get(KEY) is None
+
+
+def test_any_flipped_byte_counts_as_absent_or_changes_nothing(tmp_path: Path) -> None:
+    """The container's own fields, too: versions, methods, sizes and places out of bounds."""
+    store = FeatureStore(tmp_path)
+    store.put(KEY, arrays())
+    path = store.path(KEY)
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        for value in (0xFF, 0x01):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ value]) + whole[at + 1 :])
+            back = store.get(KEY)  # some fields, such as dates, matter to nobody
+            if back is not None:
+                assert digest(back) == digest(arrays())
 
 
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:

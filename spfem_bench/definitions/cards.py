@@ -166,7 +166,8 @@ def parse(content: bytes, path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    # Also a number of five thousand digits, or three thousand brackets.
+    except (ValueError, RecursionError) as error:
         raise CardError(f"{path} is not valid TOML: {error}") from error
 
 

@@ -197,7 +197,7 @@ class Clip:
 
 def _with_option(clip: Clip, text: str, key: str, value: str) -> Clip:
     if key == "xywh":
-        match = re.fullmatch(r"(\d+),(\d+),(\d+),(\d+)", value)
+        match = re.fullmatch(r"(\d{1,9}),(\d{1,9}),(\d{1,9}),(\d{1,9})", value)
         if not match or int(match[3]) == 0 or int(match[4]) == 0:
             raise CardError(
                 f"clip '{text}': bad rectangle '{value}'",

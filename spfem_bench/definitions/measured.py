@@ -215,7 +215,7 @@ def read_settings(card: MeasuredCard) -> Settings:
         return {str(part): dict(values) for part, values in content.items()}
     except OSError as error:
         problem = error.strerror or "cannot be read"
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         problem = "is not what 'spfem-bench check --update' writes"
     raise CardError(f"{path}: {problem}", "Take the three files of the set from one commit")
 

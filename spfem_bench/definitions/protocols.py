@@ -402,11 +402,14 @@ def read_list(path: Path) -> list[tuple[str, dict[str, str]]]:
         raise CardError(f"{path}, line {line}: a NUL character", "Write the list as plain text")
     rows = []
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    for row in reader:
-        where = f"{path}, line {reader.line_num}"
-        if None in row or None in row.values():
-            raise CardError(f"{where}: the number of cells differs from the header's")
-        rows.append((where, dict(row)))
+    try:
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in row or None in row.values():
+                raise CardError(f"{where}: the number of cells differs from the header's")
+            rows.append((where, dict(row)))
+    except csv.Error as error:  # a cell without end: a quotation mark that is not closed
+        raise CardError(f"{path}, line {reader.line_num}: {error}") from None
     return rows
 
 

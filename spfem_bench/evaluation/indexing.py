@@ -153,7 +153,9 @@ def read(path: Path) -> Index:
             inside(Path(), entry.file)
         root = Path(content["root"])
         return Index(root, files, LayoutMapping(**mapping) if mapping else None)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, CardError) as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, CardError
+    ) as error:  # fmt: skip
         raise CardError(
             f"{path} is no index of recordings: {error}", "Type 'spfem-bench data index' again"
         ) from None

@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydantic
 
 from spfem_bench.errors import CardError
 from spfem_bench.files import write_atomically
 from spfem_bench.statistics import coherence, resampling, sync
 
 SCHEMA = 1
-
-PARTS = {"method": dict, "protocol": dict, "profile": str, "scores": list, "items": list,
-         "settings": dict}  # fmt: skip
-"""What every run record has, whatever is drawn from it."""
 
 VALIDATION = "validate"
 """In the place of a method's name: the record of ``spfem-bench validate``, which is no run
@@ -111,6 +108,92 @@ def replaced_metrics(path: Path, new: Sequence[Score]) -> list[str]:
     return sorted(old - {s.metric for s in new if s.value is not None})
 
 
+Text = pydantic.InstanceOf[str]
+"""Any text: a name may hold half a character, which pydantic's own kind of text may not."""
+
+
+class _Part(pydantic.BaseModel):
+    """A part of a record: what its readers rely on, and of what kind the rest is if it is there."""
+
+    model_config = pydantic.ConfigDict(strict=True)
+
+
+class _Method(_Part):
+    name: Text
+    label: Text
+    kind: Text
+    paper: Text = ""
+    link: Text = ""
+
+
+class _Published(_Part):
+    dataset: Text
+    setting: Text
+
+
+class _Protocol(_Part):
+    name: Text
+    version: int = 0
+    setting: Text
+    emotions: list[Text] = []
+    n_items: int = 0
+    published: _Published | None
+
+
+class _Score(_Part):
+    method: Text
+    protocol: Text
+    setting: Text
+    profile: Text
+    metric: Text
+    emotion: Text
+    value: float | None
+    low: float | None
+    high: float | None
+    n_items: int
+    n_frames: int
+    n_refused: int
+    n_frames_refused: int
+    partial: bool
+    kind: Text
+    note: Text
+    signature: Text
+
+
+class _Item(_Part):
+    id: Text
+    speaker: Text
+    emotion: Text
+    clips: dict[Text, dict[Text, Any]]
+    metrics: dict[Text, dict[Text, Any]]
+
+
+class _Refused(_Part):
+    item: Text
+    clip: Text
+    metrics: list[Text]
+    kind: Text
+    reason: Text
+    remedy: Text
+
+
+class _Record(_Part):
+    """See ``docs/run_record.md``."""
+
+    method: _Method
+    protocol: _Protocol
+    profile: Text
+    complete: bool = False
+    partial: bool = False
+    scores: list[_Score]
+    items: list[_Item] = []
+    refused: list[_Refused] = []
+    extra: list[Text] = []
+    settings: dict[Text, dict[Text, Any]] = {}
+    environment: dict[Text, Any] = {}
+    timings: dict[Text, Any] = {}
+
+
 def load(path: Path) -> dict[str, Any]:
     """Read a record.
 
@@ -132,7 +215,7 @@ def load(path: Path) -> dict[str, Any]:
         raise CardError(
             f"{path}: {error.strerror}", "Give files that 'spfem-bench eval' wrote"
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise CardError(
             f"{path} is not a run record", "Give files that 'spfem-bench eval' wrote"
         ) from None
@@ -145,12 +228,15 @@ def load(path: Path) -> dict[str, Any]:
         raise CardError(
             f"{path} has schema {schema!r}; this version reads {SCHEMA}", "Upgrade spfem-bench"
         )
-    for part, kind in PARTS.items():
-        if not isinstance(record.get(part), kind):
-            raise CardError(
-                f"{path} is damaged: '{part}' is missing or of another kind",
-                "Run the evaluation again",
-            )
+    try:
+        _Record.model_validate(record)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise CardError(
+            f"{path} is damaged: '{where}': {first['msg']}",
+            "Run the evaluation again",
+        ) from None
     return dict(record)
 
 
@@ -188,7 +274,7 @@ def scores(record: Mapping[str, Any]) -> list[Score]:
         for s in found:
             if not all(math.isfinite(v) for v in (s.value, s.low, s.high) if v is not None):
                 raise ValueError(f"{s.metric} of {s.method}, {s.emotion}, is not a finite number")
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise CardError(f"a run record is damaged: {error}", "Run the evaluation again") from None
     return found
 
@@ -201,8 +287,11 @@ def item_values(record: Mapping[str, Any], metric: str) -> list[ItemValue]:
         CardError: the record is damaged: parts are missing or no numbers, or the scores do not
             follow from them.
     """
-    name = record["method"]["name"]
     remedy = "Run the evaluation again: features are kept"
+    try:
+        name = record["method"]["name"]
+    except (KeyError, TypeError) as error:
+        raise CardError(f"a run record is damaged: no name of a method ({error})", remedy) from None
     known = {s.emotion: s.value for s in scores(record) if s.metric == metric}
     parts: dict[str, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
     found = []

@@ -11,12 +11,15 @@ import numpy.typing as npt
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.errors import ClipError
 from spfem_bench.media import ffmpeg
-from spfem_bench.media.video import FRAME_RATE, span_frames
+from spfem_bench.media.video import FRAME_RATE, check_length, span_frames
 
 SAMPLE_RATE = 16_000
 """Samples a second of all decoded sound; SyncNet's."""
 
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
+
+LARGEST = ffmpeg.LONGEST * SAMPLE_RATE * 2
+"""Bytes of the longest sound."""
 
 
 def samples(clip: Clip) -> npt.NDArray[np.int16]:
@@ -37,7 +40,9 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
     heard, path = stream(clip)
     output = heard.output("pipe:", format="s16le", ac=1, ar=SAMPLE_RATE)
     with ffmpeg.decoding(output, path) as pipe:
-        content = pipe.read()
+        content = pipe.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ffmpeg.too_long(clip)
     return np.frombuffer(content[: len(content) // 2 * 2], np.int16)
 
 
@@ -53,8 +58,10 @@ def stream(clip: Clip) -> tuple[Any, Path]:
             f"{clip.path}: a folder of frames without a sound file",
             "Put sound.wav beside it, named after the folder, or write FOLDER#fps=30&audio=FILE",
         )
-    if not ffmpeg.probe(path).has_audio:
+    info = ffmpeg.probe(path)
+    if not info.has_audio:
         raise ClipError(f"{path}: has no sound", _mux_hint(path))
+    check_length(clip, info.seconds)
     heard = ffmpeg.local_input(path).audio.filter("aresample", **{"async": 1, "first_pts": 0})
     if clip.span:
         first, last = (n / FRAME_RATE for n in span_frames(clip.span))  # as the picture is cut

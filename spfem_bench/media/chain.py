@@ -95,7 +95,7 @@ def _write_avi(clip: Clip, path: Path, *, lossless: bool) -> None:
     output = graph.output(
         pictures, sound, str(path), r=FRAME_RATE, acodec="libmp3lame", threads=1, **codec
     )
-    with ffmpeg.decoding(output, clip.path, stdin):
+    with ffmpeg.decoding(output, clip.path, stdin, patience=ffmpeg.LONGEST):
         pass
 
 
@@ -106,7 +106,7 @@ def _jpegs(clip: Clip, folder: Path, options: dict[str, Any], *, timed: bool = F
     if timed:
         pictures = video.timed(pictures, clip)
     output = pictures.output(str(folder / "%06d.jpg"), format="image2", threads=1, **options)
-    with ffmpeg.decoding(output, clip.path, stdin):
+    with ffmpeg.decoding(output, clip.path, stdin, patience=ffmpeg.LONGEST):
         pass
     return Clip(folder, frame_rate=FRAME_RATE)
 

@@ -6,20 +6,36 @@ or script format that could name other files or addresses.
 
 from __future__ import annotations
 
+import io
+import math
 import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Event, Thread
 from typing import IO, Any
 
 from spfem_bench.errors import ClipError
 
 FORMATS = "mov,matroska,avi,flv,ogg,wav,mp3,flac,aac"
+
+PATIENCE = 60.0
+"""Seconds without a byte after which ffmpeg is ended: an 8K frame takes it well under one, and a
+sleeping disk or a busy file server some ten."""
+
+LARGEST = 1 << 25
+"""Pixels of a picture that is decoded: 8192 x 4096, in which 8K has room. A header of a few bytes
+can claim any size, and every pixel costs three bytes several times over."""
+
+LONGEST = 3600
+"""Seconds of a clip: an hour, where those of the data sets last some seconds. One packet with a
+late time stamp makes years of a file, filled up with pictures and silence."""
 
 
 @cache
@@ -42,7 +58,12 @@ def local_input(path: Path) -> Any:
     """Return an ffmpeg-python input node for a local file."""
     import ffmpeg
 
-    return ffmpeg.input(f"file:{path}", protocol_whitelist="file", format_whitelist=FORMATS)
+    # A leap of more than an hour is an error in the time stamp: ffmpeg would queue in memory
+    # all the frames that fill it, up to 30 hours and 1.5 GB.
+    return ffmpeg.input(
+        f"file:{path}", protocol_whitelist="file", format_whitelist=FORMATS, max_pixels=LARGEST,
+        dts_error_threshold=LONGEST,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,10 +73,12 @@ class MediaInfo:
     Attributes:
         size: width and height in pixels of the upright picture (rotation applied);
             None without a video stream.
+        seconds: how long it lasts by its own account; None when it does not say.
     """
 
     size: tuple[int, int] | None
     has_audio: bool
+    seconds: float | None
 
 
 def probe(path: Path) -> MediaInfo:
@@ -64,15 +87,17 @@ def probe(path: Path) -> MediaInfo:
     The text that ffmpeg prints is read, because imageio-ffmpeg ships no ffprobe.
 
     Raises:
-        ClipError: the file is absent, empty, or not a video or sound file.
+        ClipError: the file is absent, empty, not a video or sound file, or its pictures are
+            larger than :data:`LARGEST`.
     """
     if not path.is_file():
         raise ClipError(f"{path}: no such file", "Check the name and the folder")
     if path.stat().st_size == 0:
         raise ClipError(f"{path}: the file is empty (0 bytes)", "Write the clip again")
     command = [program(), "-hide_banner", "-nostdin", "-protocol_whitelist", "file",
-               "-format_whitelist", FORMATS, "-i", f"file:{path}"]  # fmt: skip
-    said = subprocess.run(command, capture_output=True, check=False).stderr.decode(errors="replace")
+               "-format_whitelist", FORMATS, "-max_pixels", str(LARGEST),
+               "-i", f"file:{path}"]  # fmt: skip
+    said = _run(command, path, PATIENCE).stderr.decode(errors="replace")
     if "\nInput #0" not in f"\n{said}":
         raise ClipError(
             f"{path}: not a readable video: {_reason(said, path)}",
@@ -89,7 +114,58 @@ def probe(path: Path) -> MediaInfo:
     own = re.split(r"\n(?:  ){1,2}Stream #0:", said[video.end() :])[0] if video else ""
     if size and re.search(turned, own):
         size = size[::-1]
-    return MediaInfo(size, re.search(stream + "Audio: ", said) is not None)
+    if size:
+        check_size(path, size)
+    lasts = re.search(r"(?m)^  Duration: (\d+):(\d\d):(\d\d\.\d+)", said)
+    seconds = None
+    if lasts:
+        seconds = 3600 * int(lasts[1]) + 60 * int(lasts[2]) + float(lasts[3])
+    return MediaInfo(size, re.search(stream + "Audio: ", said) is not None, seconds)
+
+
+def check_size(path: Path, size: tuple[int, int]) -> None:
+    """Refuse a picture of more pixels than :data:`LARGEST`.
+
+    Raises:
+        ClipError: it has more.
+    """
+    if size[0] * size[1] > LARGEST:
+        raise too_large(path, f"{size[0]} x {size[1]}")
+
+
+def too_large(path: Path, pixels: str) -> ClipError:
+    """Say that a picture has more pixels than :data:`LARGEST`."""
+    return ClipError(
+        f"{path}: pictures of {pixels} pixels",
+        f"Allowed: {LARGEST:,}, such as 8192 x 4096; write them smaller",
+    )
+
+
+def too_long(clip: object) -> ClipError:
+    """Say that a clip, or the part of it that is asked for, is longer than :data:`LONGEST`."""
+    return ClipError(
+        f"{clip}: lasts longer than {LONGEST} s",
+        "Cut it, or name a part of it with #t=start,end in seconds, for example #t=0,3.6",
+    )
+
+
+def _run(command: list[str], path: Path, patience: float) -> subprocess.CompletedProcess[bytes]:
+    """Run ffmpeg on a file to its end.
+
+    Raises:
+        ClipError: it took longer than *patience*, in seconds.
+    """
+    try:
+        return subprocess.run(command, capture_output=True, check=False, timeout=patience)
+    except subprocess.TimeoutExpired:
+        raise _stalled(path, patience) from None
+
+
+def _stalled(path: Path, patience: float) -> ClipError:
+    return ClipError(
+        f"{path}: ffmpeg hung: nothing came for {patience:g} s, and it was ended",
+        "Write the clip again; where a disk or a file server is that slow, copy it nearer",
+    )
 
 
 def _refuse_cut_mp4(path: Path) -> None:
@@ -108,9 +184,9 @@ def _refuse_cut_mp4(path: Path) -> None:
             size = int.from_bytes(head[:4], "big")
             if size == 1:
                 size = int.from_bytes(head[8:16], "big")
-            if size == 0:  # to the end of the file
+            if size < 8:  # 0: to the end of the file; others are no size, as ffmpeg will say
                 return
-            at += max(size, 8)
+            at += size
     if at > end:
         raise ClipError(
             f"{path}: truncated: {at - end} bytes are missing at its end",
@@ -149,7 +225,7 @@ def timing(path: Path) -> dict[str, Stretch]:
     found: dict[str, Stretch] = {}
     if not kinds:
         return found
-    done = subprocess.run(command, capture_output=True, check=False)
+    done = _run(command, path, LONGEST)  # it reads the whole file
     said = done.stderr.decode(errors="replace")
     if done.returncode != 0 or "partial file" in said or "ended prematurely" in said:
         raise ClipError(
@@ -173,19 +249,25 @@ def timing(path: Path) -> dict[str, Stretch]:
 
 
 @contextmanager
-def decoding(node: Any, path: Path, stdin: Iterator[bytes] | None = None) -> Iterator[IO[bytes]]:
+def decoding(
+    node: Any,
+    path: Path,
+    stdin: Iterator[bytes] | None = None,
+    *,
+    patience: float | None = None,
+) -> Iterator[IO[bytes]]:
     """Start ffmpeg on a compiled graph and yield its output, bytes as they come.
 
     Args:
         node: an ffmpeg-python output node that writes to ``pipe:``.
         path: the clip, for messages.
         stdin: blocks to feed to ``pipe:0``.
+        patience: seconds after which ffmpeg is ended: without a byte while one is waited for,
+            or without its end when no more is; :data:`PATIENCE` when None.
 
     Raises:
-        ClipError: on leaving the block, when ffmpeg found damage in the file.
+        ClipError: on leaving the block, when ffmpeg found damage in the file, or hung.
     """
-    from threading import Thread
-
     # -xerror: a damaged stream ends with an error instead of patched-up frames.
     command = [*node.compile(cmd=program()), "-hide_banner", "-v", "error", "-xerror"]
     with tempfile.TemporaryFile() as errors:
@@ -198,12 +280,21 @@ def decoding(node: Any, path: Path, stdin: Iterator[bytes] | None = None) -> Ite
         if process.stdout is None:
             raise RuntimeError("a pipe was asked for")
         problems: list[ClipError] = []
+        patience = PATIENCE if patience is None else patience
+        watched, over = _Watched(process.stdout), Event()
         if stdin is not None:
             Thread(target=_feed, args=(process, stdin, problems), daemon=True).start()
+        if patience < math.inf:
+            stall = (process, watched, path, patience, over, problems)
+            Thread(target=_watch, args=stall, daemon=True).start()
         try:
-            yield process.stdout
-            ended = process.wait()
+            with io.BufferedReader(watched, 1 << 16) as pipe:
+                yield pipe
+                ended = process.wait(patience)
+        except subprocess.TimeoutExpired:
+            raise _stalled(path, patience) from None
         finally:  # also when the reader stops early
+            over.set()
             process.stdout.close()
             process.kill()
             process.wait()
@@ -211,12 +302,51 @@ def decoding(node: Any, path: Path, stdin: Iterator[bytes] | None = None) -> Ite
             raise problems[0]
         errors.seek(0)
         said = errors.read().decode(errors="replace")
+        if ended != 0 and (claimed := re.search(r"Picture size (\d+)x(\d+)", said)):
+            raise too_large(path, f"{claimed[1]} x {claimed[2]}")
         # A file cut in the middle of a packet ends "well", with one of these messages only.
         if ended != 0 or "partial file" in said or "ended prematurely" in said:
             raise ClipError(
                 f"{path}: damaged or truncated: {_reason(said, path)}",
                 "Write the clip again; a truncated download must be repeated",
             )
+
+
+class _Watched(io.RawIOBase):
+    """A pipe that says since when its reader has been waiting."""
+
+    def __init__(self, pipe: Any) -> None:
+        super().__init__()
+        self._pipe = pipe.raw
+        self.since: float | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self.since = time.monotonic()  # never set back, as the clock of the day may be
+        try:
+            found: int | None = self._pipe.readinto(buffer)
+            return found
+        finally:
+            self.since = None
+
+
+def _watch(
+    process: subprocess.Popen[bytes],
+    watched: _Watched,
+    path: Path,
+    patience: float,
+    over: Event,
+    problems: list[ClipError],
+) -> None:
+    """End a process for whose next byte its reader has been waiting too long."""
+    while not over.wait(min(1.0, patience / 4)):
+        since = watched.since
+        if since is not None and time.monotonic() - since > patience:
+            problems.append(_stalled(path, patience))
+            process.kill()
+            return
 
 
 def _feed(

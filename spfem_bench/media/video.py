@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import stat
+import struct
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -56,6 +58,8 @@ def frames(clip: Clip) -> Iterator[Frame]:
     with ffmpeg.decoding(output, clip.path, stdin) as pipe:
         while (picture := _read_ppm(pipe)) is not None:
             count += 1
+            if count > ffmpeg.LONGEST * FRAME_RATE:
+                raise ffmpeg.too_long(clip)
             yield picture
     if count == 0:
         raise ClipError(f"{clip}: holds no frame", "Write the clip again, or mend its t=start,end")
@@ -87,10 +91,11 @@ def cropped(clip: Clip) -> tuple[Any, Iterator[bytes] | None]:
     else:
         if clip.frame_rate is not None or clip.pictures is not None:
             raise ClipError(f"{clip}: fps= and frames= are for folders of frames", "Leave them out")
-        size = ffmpeg.probe(clip.path).size
-        if size is None:
+        info = ffmpeg.probe(clip.path)
+        if info.size is None:
             raise ClipError(f"{clip.path}: has no video stream", "Give a video, not a sound file")
-        _check_crop(clip, size)
+        check_length(clip, info.seconds)
+        _check_crop(clip, info.size)
         node, stdin = ffmpeg.local_input(clip.path), None
     stream = node.video
     if clip.crop and (clip.crop.x % 2 or clip.crop.y % 2):
@@ -121,6 +126,17 @@ def span_frames(span: Span) -> tuple[int, int]:
     return math.ceil(span.start * FRAME_RATE - 1e-9), math.ceil(span.end * FRAME_RATE - 1e-9)
 
 
+def check_length(clip: Clip, seconds: float | None) -> None:
+    """Refuse a clip that lasts longer than an hour by its span, or without one by its file.
+
+    Raises:
+        ClipError: it does.
+    """
+    asked = clip.span.end - clip.span.start if clip.span else seconds
+    if asked is not None and asked > ffmpeg.LONGEST:
+        raise ffmpeg.too_long(clip)
+
+
 def _check_crop(clip: Clip, size: tuple[int, int]) -> None:
     crop = clip.crop
     if crop and (crop.x + crop.width > size[0] or crop.y + crop.height > size[1]):
@@ -137,14 +153,17 @@ def read_picture(path: Path) -> Frame:
         uint8 (height, width, 3), BGR, alpha dropped.
 
     Raises:
-        ClipError: absent, unreadable or cut short.
+        ClipError: absent, unreadable, cut short, of another format than PNG, JPEG and BMP, or
+            larger than :data:`~spfem_bench.media.ffmpeg.LARGEST`.
     """
     import cv2
 
     try:
-        content = np.frombuffer(path.read_bytes(), np.uint8)
+        if size := _claimed_size(path):
+            ffmpeg.check_size(path, size)
+        content = np.frombuffer(path.read_bytes() if size else b"", np.uint8)
         picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
-    except (cv2.error, OSError) as error:  # too large, no permission
+    except (cv2.error, OSError) as error:  # no permission
         reason = str(error).strip().splitlines()[0]
         raise ClipError(f"{path}: not a readable picture: {reason}", "Write it again") from error
     # OpenCV fills up a JPEG that was cut; its end marker tells.
@@ -152,6 +171,25 @@ def read_picture(path: Path) -> Frame:
     if picture is None or cut:
         raise ClipError(f"{path}: not a readable picture, or cut short", "Write the frame again")
     return np.asarray(picture)
+
+
+def _claimed_size(path: Path) -> tuple[int, int] | None:
+    """Return the size that a picture's header claims; None when it is not in a known format.
+
+    OpenCV goes by content and not by name, knows a score of formats, and allocates what a
+    header claims.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=("PNG", "JPEG", "BMP")) as picture:
+            return picture.size
+    except Image.DecompressionBombError as error:  # far above our limit
+        raise ffmpeg.too_large(path, "more than a hundred million") from error
+    except (OSError, ValueError, SyntaxError, struct.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # no permission
+            raise
+        return None
 
 
 def _raw_pictures(paths: list[Path], shape: tuple[int, int]) -> Iterator[bytes]:
@@ -237,6 +275,8 @@ def file_sha256(path: Path) -> str:
     """
     try:
         status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, for ever
+            raise ClipError(f"{path}: not a file", "Give a video, a sound or picture file")
         return _sha256(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise ClipError(f"{path}: {error.strerror}", "Check the name and the folder") from None

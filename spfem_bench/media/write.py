@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import wave
 from collections.abc import Iterable
@@ -81,6 +82,7 @@ def write_clip(
             movflags="faststart", map_metadata=-1, fflags="+bitexact",
             **{"flags:v": "+bitexact", "flags:a": "+bitexact"},
         )  # fmt: skip
-        with ffmpeg.decoding(node, path, iter(raw())):
+        # Frames are made while they are written, in their own time.
+        with ffmpeg.decoding(node, path, iter(raw()), patience=math.inf):
             pass
         write_atomically(path, made.read_bytes())

@@ -33,8 +33,8 @@ def read_record(path: Path, kind: type[Record], what: str) -> Record:
     """
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CardError(f"{path} is not valid JSON: {str(error).splitlines()[0]}") from error
+    except (ValueError, RecursionError) as error:
+        raise CardError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise CardError(f"{path} is no record of {what}")
     return validate(kind, content, str(path))

@@ -628,7 +628,7 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise CardError(f"{path}: {error.strerror}", "Name a list of pairs") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise CardError(f"{path} is not valid JSON: {reason[:120]}") from error
 

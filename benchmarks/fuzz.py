@@ -1,0 +1,477 @@
+"""Cards, lists, records, weights and media files spoilt at random, and what the readers say.
+
+    python benchmarks/fuzz.py [--cases 10000] [--seed 0] [--kinds clip-address png ...]
+
+Whatever a file holds, it is read, or refused with one of the package's own errors in one line:
+no other exception, no hang (a case has 30 seconds), and no more than 600 MB above what the
+process had before its first case (of which a PNG of the largest size takes OpenCV 520; ffmpeg's
+own memory is told apart, and may reach 1 GB).
+Every case has a seed of its own, so that one can be made again alone (--only KIND:NUMBER).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+import random
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spfem_bench.definitions.cards import Kind, builtin_folder, read_card
+from spfem_bench.errors import SpfemBenchError
+
+SECONDS = 30
+MEGABYTES, DECODER_MEGABYTES = 600, 1000
+
+Target = Callable[[Path], object]
+
+
+# ---- how content is spoilt -----------------------------------------------------------------
+
+VALUES = [
+    "0", "-1", "1e999", "nan", "inf", "-inf", "99999999999999999999999999", "0.0000001", "true",
+    '""', '"x"', "[]", "{}", "[[]]", '"../../etc/passwd"', '"/etc/passwd"', '"C:\\\\x"',
+    '"a\\u0000b"', '"\\ud83d\\ude00"', '"{speaker}"', '"{0.__class__}"', '"{"', '"%s"',
+    "1979-05-27", "'''", '[1, "a"]',
+    '"' + "x" * 5000 + '"', "[" * 3000, '{"a":' * 3000, '"' + "9" * 5000 + '"',
+]  # fmt: skip
+"""In the place of a value of a card or a record."""
+
+WORDS = ["\0", "\r", "\n\n", '"', "'", ",", "=", "[", "]", "#", "\ufeff", "\u202e", "é", "\x1b[2J",
+         "../", "..\\", "x" * 200_000, "9" * 5000, "-", "NaN", "Infinity", "&", "{", "}",
+         "%00"]  # fmt: skip
+"""Put anywhere into a text."""
+
+
+def spoilt_bytes(content: bytes, rng: random.Random) -> bytes:
+    """Flip, cut, double, swap, zero or overwrite parts; more often near the beginning."""
+    data = bytearray(content)
+    for _ in range(rng.choice([1, 1, 1, 2, 3, 8, 30])):
+        if not data:
+            break
+        reach = rng.choice([64, 512, len(data)])
+        at = rng.randrange(min(reach, len(data)))
+        length = rng.choice([1, 1, 2, 4, 8, 64])
+        match rng.randrange(7):
+            case 0:
+                data[at] ^= 1 << rng.randrange(8)
+            case 1:
+                data[at : at + length] = rng.randbytes(length)
+            case 2:
+                del data[at:]
+            case 3:
+                del data[at : at + length]
+            case 4:
+                data[at:at] = data[at : at + length] * rng.choice([1, 2, 100])
+            case 5:
+                data[at : at + 4] = struct.pack(
+                    rng.choice("<>") + "I",
+                    rng.choice([0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 0x80000000, 30_000, len(data)]),
+                )
+            case 6:
+                other = rng.randrange(len(data))
+                data[at : at + length] = data[other : other + length]
+    return bytes(data)
+
+
+def spoilt_text(content: bytes, rng: random.Random) -> bytes:
+    """Change lines, values and words of a text; sometimes its bytes."""
+    if rng.random() < 0.1:
+        return spoilt_bytes(content, rng)
+    text = content.decode()
+    for _ in range(rng.choice([1, 1, 1, 2, 4])):
+        lines = text.split("\n")
+        at = rng.randrange(len(lines))
+        match rng.randrange(6):
+            case 0:
+                del lines[at]
+            case 1:
+                lines.insert(at, lines[rng.randrange(len(lines))])
+            case 2:
+                key, sign, _ = lines[at].partition("=")
+                lines[at] = f"{key}= {rng.choice(VALUES)}" if sign else rng.choice(VALUES)
+            case 3:
+                cells = lines[at].split(",")
+                cells[rng.randrange(len(cells))] = rng.choice([*WORDS, *VALUES])
+                lines[at] = ",".join(cells)
+            case 4:
+                place = rng.randrange(len(lines[at]) + 1)
+                lines[at] = lines[at][:place] + rng.choice(WORDS) + lines[at][place:]
+            case 5:
+                place, other = rng.randrange(len(lines[at]) + 1), rng.randrange(len(lines))
+                lines[at] = lines[at][:place] + lines[other][-place:]
+        text = "\n".join(lines)
+    return text.encode("utf-8", "surrogatepass")
+
+
+JSON_VALUES: list[Any] = [
+    None, True, 0, -1, 1e308, 10**400, "", "x", [], {}, [[]], [None], {"a": None}, "NaN",
+    "../../x", "x" * 5000, "\x00", "\ud800", float("nan"), float("inf"), [1e308] * 40, 2**63,
+]  # fmt: skip
+
+
+def spoilt_json(content: bytes, rng: random.Random) -> bytes:
+    """Change, remove or double values of a JSON file wherever they are; sometimes its text."""
+    if rng.random() < 0.2:
+        return spoilt_text(content, rng)
+    tree = json.loads(content)
+    for _ in range(rng.choice([1, 1, 2, 3])):
+        holder, key = _place(tree, rng)
+        if holder is None:
+            continue
+        match rng.randrange(4):
+            case 0:
+                del holder[key]
+            case 1 if isinstance(holder, list):
+                holder.append(copy.deepcopy(holder[key]))
+            case _:
+                holder[key] = copy.deepcopy(rng.choice(JSON_VALUES))
+    return json.dumps(tree).encode()
+
+
+def _place(tree: Any, rng: random.Random) -> tuple[Any, Any]:
+    """Go down a random way, and return a container and a key of it."""
+    here, found = tree, (None, None)
+    while isinstance(here, (dict, list)) and here:
+        key = rng.choice(list(here)) if isinstance(here, dict) else rng.randrange(len(here))
+        found = (here, key)
+        if rng.random() < 0.15:
+            break
+        here = here[key]
+    return found
+
+
+# ---- what is spoilt, and who reads it ------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """One kind of file: whole examples, how they are spoilt, and what reads them."""
+
+    corpus: list[bytes]
+    suffix: str
+    spoil: Callable[[bytes, random.Random], bytes]
+    read: Target
+    share: float = 1
+    beside: dict[str, bytes] = field(default_factory=dict)
+
+
+def cards(kind: Kind) -> list[bytes]:
+    """Return the project's own cards of a kind."""
+    return [p.read_bytes() for p in sorted((builtin_folder() / kind.value).glob("*.toml"))]
+
+
+def kinds(made: Path) -> dict[str, FileKind]:
+    """Return all kinds by name; media files are made in a folder."""
+    from spfem_bench.definitions import clips, layouts, measured, metrics, protocols
+    from spfem_bench.evaluation import record as records
+    from spfem_bench.features.store import FeatureStore
+    from spfem_bench.networks import weights
+    from spfem_bench.reporting import published, tables
+    from spfem_bench.stccl import config as stccl
+    from tests.synthetic import record
+
+    def card(model: Any) -> Target:
+        return lambda path: read_card(model, path).settings()
+
+    def address(path: Path) -> None:
+        clip = clips.Clip.parse(path.read_bytes().decode("utf-8", "replace"))
+        assert clips.Clip.parse(str(clip)) == clip, clip
+        clip.within(path.parent)
+
+    def run_record(path: Path) -> None:
+        found = records.load(path)
+        records.scores(found)
+        for metric in ("csim", "lse-d"):
+            records.item_values(found, metric)
+
+    def drawn(path: Path) -> None:
+        found = tables.make_table([records.load(path)])
+        for style in ("text", "latex", "html", "csv"):
+            tables.render(found, style, layout="asccl")  # type: ignore[arg-type]
+
+    def tensors(path: Path) -> None:
+        weights.safetensors_state(path.read_bytes(), metrics.network_card("compact-identity"))
+
+    def checkpoint(path: Path) -> None:
+        weights.torch_state(path.read_bytes(), metrics.network_card("syncnet-v2"))
+
+    def entry(path: Path) -> None:
+        store = FeatureStore(path.parent / "store")
+        place = store.path({"n": 0})
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.read_bytes())
+        found = store.get({"n": 0})
+        assert found is None or (found["x"] == np.arange(500)).all(), "a damaged entry was used"
+
+    def video_file(path: Path) -> None:
+        from spfem_bench.media import audio, ffmpeg, video
+
+        clip = clips.Clip(path)
+        ffmpeg.timing(path)
+        for frame in video.frames(clip):
+            assert frame.ndim == 3
+        audio.samples(clip)
+
+    def sound_file(path: Path) -> None:
+        from spfem_bench.media import audio
+
+        audio.samples(clips.Clip(path))
+
+    def picture(path: Path) -> None:
+        from spfem_bench.media import video
+
+        assert video.read_picture(path).ndim == 3
+
+    def lists(folder: str) -> list[bytes]:
+        found = [p.read_bytes() for p in sorted((builtin_folder() / folder).glob("*.csv"))]
+        return [c for c in found if len(c) < 30_000]
+
+    def demo_list(path: Path) -> None:
+        card = (builtin_folder() / "protocols/demo-inter-id.toml").read_text()
+        own = path.with_suffix(".toml")
+        own.write_text(card.replace("demo-inter-id.csv", path.name))
+        protocols.protocol(str(own))
+
+    protocol_cards = cards(Kind.PROTOCOL)
+    whole_lists = {p.name: p.read_bytes() for p in (builtin_folder() / "protocols").glob("*.csv")}
+    run = json.dumps(record(metrics=("fad", "csim", "lse-d", "scc"))).encode()
+    media = media_files(made)
+    return {
+        "metric-card": FileKind(cards(Kind.METRIC), ".toml", spoilt_text, card(metrics.MetricCard)),
+        "network-card": FileKind(
+            cards(Kind.NETWORK), ".toml", spoilt_text, card(metrics.NetworkCard)
+        ),
+        "profile-card": FileKind(
+            cards(Kind.PROFILE), ".toml", spoilt_text, card(metrics.ProfileCard), 0.5
+        ),
+        "protocol-card": FileKind(
+            protocol_cards, ".toml", spoilt_text, lambda p: protocols.protocol(str(p)), 1,
+            whole_lists,
+        ),
+        "dataset-card": FileKind(
+            cards(Kind.DATASET), ".toml", spoilt_text, card(protocols.DatasetCard), 0.5
+        ),
+        "method-card": FileKind(
+            cards(Kind.METHOD), ".toml", spoilt_text, card(protocols.MethodCard), 0.7
+        ),
+        "layout-card": FileKind(
+            cards(Kind.LAYOUT), ".toml", spoilt_text, card(layouts.LayoutCard), 0.5
+        ),
+        "numbers-card": FileKind(
+            cards(Kind.MEASURED), ".toml", spoilt_text, card(measured.MeasuredCard), 0.5
+        ),
+        "stccl-config": FileKind(
+            [stccl.default_config().read_bytes()], ".toml", spoilt_text, stccl.read_config, 0.5
+        ),
+        "item-list": FileKind([whole_lists["demo-inter-id.csv"]], ".csv", spoilt_text, demo_list),
+        "printed-table": FileKind(
+            lists("reference_results/published"), ".csv", spoilt_text,
+            lambda p: published.printed_table(str(p)), 0.7,
+        ),
+        "clip-address": FileKind(
+            [b"a/b.mp4#xywh=256,0,256,256&t=0,3.6", b"frames#fps=30&frames=0,90&audio=s.wav",
+             b"001.mp4#audio=001.m4a&edit=blurred:2", b"a#b.mp4#t=1.5,2",
+             b"x.mkv#edit=time-shuffled:5"],
+            "", spoilt_text, address, 2,
+        ),
+        "run-record": FileKind([run], ".json", spoilt_json, run_record, 1.5),
+        "record-table": FileKind([run], ".json", spoilt_json, drawn),
+        "safetensors": FileKind([small_safetensors()], ".safetensors", spoilt_bytes, tensors),
+        "checkpoint": FileKind(
+            [small_checkpoint(old) for old in (False, True)], ".pth", spoilt_bytes, checkpoint, 0.7
+        ),
+        "store-entry": FileKind([small_entry(made)], ".npz", spoilt_bytes, entry),
+        **{n: FileKind([c], f".{n}", spoilt_bytes, picture, 0.8) for n, c in media.items()
+           if n in ("png", "jpg", "bmp")},
+        **{n: FileKind([c], f".{n}", spoilt_bytes, video_file, 0.5) for n, c in media.items()
+           if n in ("mp4", "mkv", "avi", "mov", "webm")},
+        **{n: FileKind([c], f".{n}", spoilt_bytes, sound_file, 0.5) for n, c in media.items()
+           if n in ("wav", "flac", "m4a")},
+    }  # fmt: skip
+
+
+def small_safetensors() -> bytes:
+    """Return a file of three small tensors."""
+    import torch
+    from safetensors.torch import save
+
+    return save({"a": torch.ones(3, 4), "b": torch.zeros(7), "c": torch.ones(2, dtype=torch.int64)})
+
+
+def small_checkpoint(old: bool) -> bytes:
+    """Return a PyTorch checkpoint in the old or the new container."""
+    import io
+
+    import torch
+
+    content = io.BytesIO()
+    state = {"a.weight": torch.ones(3, 4), "a.bias": torch.zeros(3)}
+    torch.save(state, content, _use_new_zipfile_serialization=not old)
+    return content.getvalue()
+
+
+def small_entry(made: Path) -> bytes:
+    """Return an entry of a feature store."""
+    from spfem_bench.features.store import FeatureStore
+
+    store = FeatureStore(made / "store")
+    store.put({"n": 0}, {"x": np.arange(500)})
+    return store.path({"n": 0}).read_bytes()
+
+
+def media_files(made: Path) -> dict[str, bytes]:
+    """Return small pictures, videos and sounds by suffix."""
+    import cv2
+
+    from spfem_bench.media import ffmpeg
+
+    picture = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    found = {n: cv2.imencode(f".{n}", picture)[1].tobytes() for n in ("png", "jpg", "bmp")}
+    seen = ["-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=0.4"]
+    heard = ["-f", "lavfi", "-i", "sine=d=0.4:r=16000"]
+    both = [*seen, *heard]
+    for name, arguments in {
+        "mp4": [*both, "-c:v", "libx264", "-c:a", "aac"],
+        "mov": [*both, "-c:v", "mjpeg", "-c:a", "pcm_s16le"],
+        "mkv": [*both, "-c:v", "ffv1", "-c:a", "flac"],
+        "webm": [*both, "-c:v", "libvpx", "-c:a", "libopus"],
+        "avi": [*both, "-c:v", "mpeg4", "-c:a", "libmp3lame"],
+        "wav": heard, "flac": heard, "m4a": [*heard, "-c:a", "aac"],
+    }.items():  # fmt: skip
+        path = made / f"whole.{name}"
+        command = [ffmpeg.program(), "-v", "error", "-y", "-nostdin", *arguments, str(path)]
+        subprocess.run(command, check=True)
+        found[name] = path.read_bytes()
+    return found
+
+
+# ---- the cases -----------------------------------------------------------------------------
+
+
+@dataclass
+class Found:
+    """What came of one kind's cases."""
+
+    cases: int = 0
+    read: int = 0
+    refused: int = 0
+    wrong: Counter[str] = field(default_factory=Counter)
+    slowest: float = 0.0
+
+
+class HangError(Exception):
+    """A case took too long."""
+
+
+def _alarm(*_: object) -> None:
+    raise HangError(f"more than {SECONDS} s")
+
+
+def case(kind: FileKind, name: str, number: int, seed: int, folder: Path) -> str:
+    """Do one case; return ``read``, ``refused``, or what went wrong."""
+    rng = random.Random(hashlib.sha256(f"{seed}/{name}/{number}".encode()).digest())
+    content = kind.spoil(rng.choice(kind.corpus), rng)
+    path = folder / f"{name}-{number}{kind.suffix}"
+    path.write_bytes(content)
+    signal.signal(signal.SIGALRM, _alarm)
+    signal.alarm(SECONDS)
+    try:
+        kind.read(path)
+        return "read"
+    except SpfemBenchError as error:
+        if len(str(error).splitlines()) != 1:
+            return f"{type(error).__name__} in several lines: {str(error)[:120]!r}"
+        return "refused"
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)
+        ours = [f for f in last if "spfem_bench" in f.filename] or last
+        where = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
+        return f"{type(error).__name__} at {where}: {str(error)[:80]}"
+    finally:
+        signal.alarm(0)
+        path.unlink(missing_ok=True)
+
+
+def peak(who: int) -> float:
+    """Return a peak of resident memory so far, in MB."""
+    return resource.getrusage(who).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Do all cases, and print a table by kind."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="*", default=[])
+    parser.add_argument("--only", help="KIND:NUMBER, to make one case again with its traceback")
+    given = parser.parse_args()
+    bad = False
+    with tempfile.TemporaryDirectory() as top:
+        folder = Path(top)
+        every = kinds(folder)
+        if given.only:
+            name, _, number = given.only.partition(":")
+            every = {name: every[name]}
+            for beside, content in every[name].beside.items():
+                (folder / beside).write_bytes(content)
+            rng = random.Random(hashlib.sha256(f"{given.seed}/{name}/{number}".encode()).digest())
+            path = folder / f"{name}-{number}{every[name].suffix}"
+            path.write_bytes(every[name].spoil(rng.choice(every[name].corpus), rng))
+            print(every[name].read(path))
+            return
+        chosen = {n: k for n, k in every.items() if not given.kinds or n in given.kinds}
+        total = sum(k.share for k in chosen.values())
+        began = time.monotonic()
+        all_cases = hangs = crashes = 0
+        start = peak(resource.RUSAGE_SELF)
+        print(f"{'kind':16}{'cases':>7}{'read':>7}{'refused':>9}{'wrong':>7}{'slowest s':>11}"
+              f"{'MB above':>10}{'ffmpeg MB':>11}")  # fmt: skip
+        for name, kind in chosen.items():
+            for beside, content in kind.beside.items():
+                (folder / beside).write_bytes(content)
+            found = Found()
+            examples: dict[str, int] = {}
+            for number in range(round(given.cases * kind.share / total + 0.5)):
+                clock = time.monotonic()
+                said = case(kind, name, number, given.seed, folder)
+                found.slowest = max(found.slowest, time.monotonic() - clock)
+                found.cases += 1
+                if said in ("read", "refused"):
+                    setattr(found, said, getattr(found, said) + 1)
+                else:
+                    found.wrong[said] += 1
+                    examples.setdefault(said, number)
+            above = peak(resource.RUSAGE_SELF) - start
+            decoder = peak(resource.RUSAGE_CHILDREN)
+            wrong = sum(found.wrong.values())
+            print(f"{name:16}{found.cases:7}{found.read:7}{found.refused:9}{wrong:7}"
+                  f"{found.slowest:11.2f}{above:10.0f}{decoder:11.0f}", flush=True)  # fmt: skip
+            for said, count in found.wrong.most_common(12):
+                print(f"    {count} x {said!r} ({name}:{examples[said]})", flush=True)
+            hangs += sum(n for s, n in found.wrong.items() if s.startswith("HangError"))
+            crashes += wrong
+            all_cases += found.cases
+            bad |= bool(wrong) or above > MEGABYTES or decoder > DECODER_MEGABYTES
+    print(f"\n{all_cases} cases: {crashes - hangs} without a clear error, {hangs} hangs, "
+          f"{time.monotonic() - began:.0f} s")  # fmt: skip
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()
