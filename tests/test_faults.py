@@ -242,6 +242,16 @@ def test_a_clip_whose_header_hides_its_length_is_refused_when_it_is_reached(
             read(Clip(clip))
 
 
+def test_sound_that_claims_a_gigahertz_is_refused(tmp_path: Path, run_ffmpeg: RunFfmpeg) -> None:
+    path = tmp_path / "a.wav"
+    run_ffmpeg("-f", "lavfi", "-i", "sine=d=0.2:r=96000", path)
+    assert len(audio.samples(Clip(path))) == 3200
+    content = path.read_bytes()
+    path.write_bytes(content[:24] + struct.pack("<I", 1_500_000_000) + content[28:])
+    with pytest.raises(ClipError, match=r"sound of 1500000000 samples a second\. Allowed: 768000"):
+        audio.samples(Clip(path))
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
 def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "000.png"

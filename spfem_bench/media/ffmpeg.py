@@ -33,6 +33,10 @@ LARGEST = 1 << 25
 """Pixels of a picture that is decoded: 8192 x 4096, in which 8K has room. A header of a few bytes
 can claim any size, and every pixel costs three bytes several times over."""
 
+FASTEST = 768_000
+"""Samples a second of sound, the highest rate of recorders: a resampler's tables grow with it, to
+1.5 GB and minutes for the 1.5 GHz of one flipped bit."""
+
 LONGEST = 3600
 """Seconds of a clip: an hour, where those of the data sets last some seconds. One packet with a
 late time stamp makes years of a file, filled up with pictures and silence."""
@@ -87,8 +91,8 @@ def probe(path: Path) -> MediaInfo:
     The text that ffmpeg prints is read, because imageio-ffmpeg ships no ffprobe.
 
     Raises:
-        ClipError: the file is absent, empty, not a video or sound file, or its pictures are
-            larger than :data:`LARGEST`.
+        ClipError: the file is absent, empty, not a video or sound file, or it goes beyond
+            :data:`LARGEST` or :data:`FASTEST`.
     """
     if not path.is_file():
         raise ClipError(f"{path}: no such file", "Check the name and the folder")
@@ -116,11 +120,17 @@ def probe(path: Path) -> MediaInfo:
         size = size[::-1]
     if size:
         check_size(path, size)
+    heard = re.search(stream + r"Audio: (?:[^\n]*?, (\d+) Hz)?", said)
+    if heard and heard[1] and int(heard[1]) > FASTEST:
+        raise ClipError(
+            f"{path}: sound of {heard[1]} samples a second",
+            f"Allowed: {FASTEST}; a damaged header says such things: write the clip again",
+        )
     lasts = re.search(r"(?m)^  Duration: (\d+):(\d\d):(\d\d\.\d+)", said)
     seconds = None
     if lasts:
         seconds = 3600 * int(lasts[1]) + 60 * int(lasts[2]) + float(lasts[3])
-    return MediaInfo(size, re.search(stream + "Audio: ", said) is not None, seconds)
+    return MediaInfo(size, heard is not None, seconds)
 
 
 def check_size(path: Path, size: tuple[int, int]) -> None:
