@@ -1,4 +1,4 @@
-# Three targets do all set-up on a fresh machine: Python 3.10 to 3.13, pip and make.
+# Each target does all its set-up on a fresh machine: Python 3.10 to 3.13, pip and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

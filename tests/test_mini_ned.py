@@ -455,3 +455,14 @@ def test_a_shipped_model_gives_emotion_and_keeps_the_mouth(name: str) -> None:
     away, at_first = ((x - right)[:, mouth].norm(dim=-1).mean() for x in (points, before))
     assert away < 0.6 * at_first
     assert learn.correlation(gap[None], opened[None])[0] > 0.9
+
+
+def test_the_numbers_of_the_demo_s_models_hold(
+    demo_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Generated anew from the shipped weights, then scored."""
+    monkeypatch.setenv("SPFEM_BENCH_CACHE", str(demo_cache))
+    done = CliRunner().invoke(main, ["check", "mini-ned", "--cached", "-q"])
+    assert done.exit_code == 0, done.output
+    assert "demo-inter-id: 144 rows of 3 methods hold" in done.output, done.output
+    assert "demo-cross-id: 144 rows of 3 methods hold" in done.output, done.output
