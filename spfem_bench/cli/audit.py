@@ -6,16 +6,12 @@ import sys
 
 import click
 
+from spfem_bench.cli import options
+
 
 @click.command()
 @click.argument("tables", nargs=-1, metavar="[FILE.csv]...")
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["text", "markdown", "csv"]),
-    default="text",
-    show_default=True,
-)
+@options.formats
 def audit(tables: tuple[str, ...], style: str) -> None:
     """Audit printed tables: what contradicts itself, what stands twice, what loses.
 

@@ -24,13 +24,7 @@ from spfem_bench.cli import options
     show_default=True,
     help="Draws behind intervals and p-values.",
 )
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["text", "markdown", "csv"]),
-    default="text",
-    show_default=True,
-)
+@options.formats
 def compare(
     runs: tuple[Path, ...],
     baseline: str,

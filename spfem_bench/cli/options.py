@@ -213,3 +213,12 @@ def check_device(device: str) -> None:
         session.check_device(device)
     except SpfemBenchError as error:
         raise click.BadParameter(error.problem, param_hint="--device") from None
+
+
+formats = click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "markdown", "csv"]),
+    default="text",
+    show_default=True,
+)

@@ -39,13 +39,7 @@ if TYPE_CHECKING:
 @options.workers
 @options.batch_size
 @options.device
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["text", "markdown", "csv"]),
-    default="text",
-    show_default=True,
-)
+@options.formats
 @click.option("--json", "as_json", is_flag=True, help="Print all cells as a JSON list.")
 @options.weights_dir
 @options.data_dir
@@ -108,9 +102,8 @@ def validate(
     from spfem_bench.errors import UnknownNameError
     from spfem_bench.evaluation import record as records
     from spfem_bench.evaluation.data import DataFolders
+    from spfem_bench.evaluation.session import make_extractor
     from spfem_bench.evaluation.validate import plan_validation
-    from spfem_bench.features.extract import Extractor
-    from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import check_writable
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import validation as reporting
@@ -152,17 +145,9 @@ def validate(
             continue
         path = records.record_path(results, name, records.VALIDATION, plan.profile.name)
         picture = _picture(output, name, several=len(plans) > 1)
-        store = FeatureStore.locate()
-        for folder in (path.parent, store.folder, *([picture.parent] if picture else [])):
+        for folder in (path.parent, *([picture.parent] if picture else [])):
             check_writable(folder)
-        extractor = Extractor(
-            plan.profile,
-            weights,
-            store,
-            faces=plan.protocol.card.faces,
-            batch_size=batch_size,
-            device=device,
-        )
+        extractor = make_extractor(plan, weights, batch_size=batch_size, device=device)
         record = _run(plan, extractor, workers, quiet)
         records.save(record, path)
         own = reporting.cells_of(record)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pydantic
@@ -140,24 +140,8 @@ class _Protocol(_Part):
     published: _Published | None
 
 
-class _Score(_Part):
-    method: Text
-    protocol: Text
-    setting: Text
-    profile: Text
-    metric: Text
-    emotion: Text
-    value: float | None
-    low: float | None
-    high: float | None
-    n_items: int
-    n_frames: int
-    n_refused: int
-    n_frames_refused: int
-    partial: bool
-    kind: Text
-    note: Text
-    signature: Text
+_SCORE: Any = {n: (Text if kind is str else kind, ...) for n, kind in get_type_hints(Score).items()}
+_Score = pydantic.create_model("_Score", __base__=_Part, **_SCORE)
 
 
 class _Item(_Part):

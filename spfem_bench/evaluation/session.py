@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.evaluation.plan import Plan
@@ -11,6 +12,9 @@ from spfem_bench.features.extract import Extractor, Progress
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import check_writable
 from spfem_bench.networks.weights import WeightsStore
+
+if TYPE_CHECKING:
+    from spfem_bench.evaluation.validate import Validation
 
 
 def check_device(device: str) -> None:
@@ -28,6 +32,28 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise SpfemBenchError(f"'{device}' is not available here: {reason}", "Use cpu") from None
+
+
+def make_extractor(
+    plan: Plan | Validation, weights: WeightsStore, *, batch_size: int, device: str
+) -> Extractor:
+    """Return what sees a plan's clips, with the user's feature store.
+
+    Args:
+        plan: of an evaluation or of a validation.
+        weights: where networks are looked for.
+        batch_size: frames in a batch.
+        device: where networks run.
+
+    Raises:
+        StorageError: features cannot be stored.
+    """
+    store = FeatureStore.locate()
+    check_writable(store.folder)
+    return Extractor(
+        plan.profile, weights, store, faces=plan.protocol.card.faces, batch_size=batch_size,
+        device=device,
+    )  # fmt: skip
 
 
 def carry_out(
@@ -54,17 +80,8 @@ def carry_out(
     Raises:
         StorageError: features cannot be stored; a later run goes on from there.
     """
-    store = FeatureStore.locate()
-    check_writable(store.folder)
-    extractor = Extractor(
-        plan.profile,
-        weights,
-        store,
-        faces=plan.protocol.card.faces,
-        batch_size=batch_size,
-        device=device,
-        progress=progress,
-    )
+    extractor = make_extractor(plan, weights, batch_size=batch_size, device=device)
+    extractor = replace(extractor, progress=progress)
     try:
         return evaluate(plan, extractor, workers=workers, partial=partial)
     finally:

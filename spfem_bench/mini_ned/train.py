@@ -97,13 +97,14 @@ def train(
         )  # fmt: skip
         seconds["manipulator"] = round(time.monotonic() - clock, 1)
         clock = time.monotonic()
+        shared = begun[1] if begun and begun[0] == same else None
         renderer, start = learn.learn_renderer(
             config, seen.morphable, seen.estimator, seen.material, manipulator, loss,
-            begun=begun[1] if begun and begun[0] == same else None,
-            told=heard("renderer", config.renderer.steps),
+            begun=shared, told=heard("renderer", config.renderer.steps),
         )  # fmt: skip
         begun = same, start
-        seconds["renderer"] = round(time.monotonic() - clock, 1)
+        what = "renderer, after a shared start" if shared else "renderer"
+        seconds[what] = round(time.monotonic() - clock, 1)
         record = {
             "face": seen.face,
             "config": config.model_dump(mode="json"),
