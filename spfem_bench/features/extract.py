@@ -6,10 +6,11 @@ is filled up), so that a clip's features do not depend on its neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -32,13 +33,16 @@ from spfem_bench.errors import ClipError
 from spfem_bench.faces import crop, edits
 from spfem_bench.faces.detect import Detector, load_detector
 from spfem_bench.faces.track import Face, FaceTrack, follow
+from spfem_bench.features.ahead import Ahead, begun
+from spfem_bench.features.batches import Batcher, Outputs
 from spfem_bench.features.features import Features
+from spfem_bench.features.search import Search
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import audio, ffmpeg, video
 from spfem_bench.media.chain import CropVideo, carried
 from spfem_bench.media.video import Frame
 from spfem_bench.networks import syncnet
-from spfem_bench.networks.load import BatchFunction, load_network
+from spfem_bench.networks.load import load_network
 from spfem_bench.networks.weights import WeightsStore
 
 SOFTWARE = (
@@ -77,43 +81,6 @@ class Progress:
 
     def close(self) -> None:
         """Hear that all is over."""
-
-
-@dataclass
-class Batcher:
-    """Collects samples of many clips and runs a function on batches of one fixed size."""
-
-    function: BatchFunction
-    size: int
-    progress: Progress
-    _samples: list[npt.NDArray[np.generic]] = field(default_factory=list)
-    _takers: list[Callable[[Mapping[str, npt.NDArray[np.float32]]], None]] = field(
-        default_factory=list
-    )
-
-    def add(
-        self,
-        sample: npt.NDArray[np.generic],
-        taker: Callable[[Mapping[str, npt.NDArray[np.float32]]], None],
-    ) -> None:
-        """Add one sample; *taker* gets its outputs once its batch has run."""
-        self._samples.append(sample)
-        self._takers.append(taker)
-        if len(self._samples) == self.size:
-            self.flush()
-
-    def flush(self) -> None:
-        """Run what is waiting, filled up to the batch size with its last sample."""
-        if not self._samples:
-            return
-        missing = self.size - len(self._samples)
-        batch = np.stack(self._samples + self._samples[-1:] * missing)
-        outputs = self.function(batch)
-        for i, taker in enumerate(self._takers):
-            taker({name: rows[i] for name, rows in outputs.items()})
-        self.progress.embedded(len(self._samples))
-        self._samples.clear()
-        self._takers.clear()
 
 
 @dataclass(frozen=True)
@@ -191,10 +158,6 @@ class Extractor:
         card = self.profile.network("detector")
         return load_detector(card, self.weights, self.device)
 
-    @cached_property
-    def _ahead(self) -> list[_Ahead]:
-        return []
-
     def _unseen(self, wants: Wants) -> Iterator[Clip]:
         """Yield the clips, without their edits, whose faces are not known yet."""
         for clip, roles in wants.items():
@@ -214,19 +177,27 @@ class Extractor:
     def _batchers(self) -> dict[tuple[Role, str], Batcher]:
         return {}
 
+    @cached_property
+    def _runner(self) -> Executor:
+        return ThreadPoolExecutor(1, "networks")
+
     def batcher(self, role: Role, function: str) -> Batcher:
         """Return the batches of one of a network's functions; the network is loaded first."""
         if (role, function) not in self._batchers:
             network = load_network(self.profile.network(role), self.weights, self.device)
             for name, run in network.items():
                 size = max(1, self.batch_size // RUN) if name == "frames" else self.batch_size
-                self._batchers[role, name] = Batcher(run, size, self.progress)
+                self._batchers[role, name] = Batcher(
+                    run, size, self._runner, self.progress.embedded
+                )
         return self._batchers[role, function]
 
     # ---- the pass over clips ------------------------------------------------------------
 
     def ensure(self, wants: Wants) -> dict[tuple[Clip, Role], ClipError]:
         """Compute and store all wanted features that are not in the store yet.
+
+        While networks see one clip, the next ones are decoded and searched for faces.
 
         Returns:
             The reason for each clip and role that cannot be had.
@@ -236,8 +207,33 @@ class Extractor:
             StorageError: the store cannot be written.
         """
         failures: dict[tuple[Clip, Role], ClipError] = {}
-        open_clips: list[_OpenClip] = []
-        self._ahead[:] = [_Ahead(self._unseen(wants), self)] if self.faces == "detect" else []
+        search = self._search(self._unseen(wants) if self.faces == "detect" else ())
+        waiting: list[_OpenClip] = []
+        try:
+            with closing(begun(self._opened(wants, search, failures), AHEAD)) as opened:
+                for work in opened:
+                    with closing(work):
+                        work.read()
+                    waiting.append(work)
+                    waiting = [c for c in waiting if not c.store()]
+                    self.progress.finished(1)
+            for batcher in self._batchers.values():
+                batcher.flush()
+            for work in waiting:
+                work.store()
+        finally:  # after an error too: nothing goes on, and nothing is left for the next call
+            search.close()
+            for batcher in self._batchers.values():
+                batcher.drop()
+        return failures
+
+    def _search(self, clips: Iterable[Clip]) -> Search:
+        return Search(clips, lambda: self._detector, self.batch_size)
+
+    def _opened(
+        self, wants: Wants, search: Search, failures: dict[tuple[Clip, Role], ClipError]
+    ) -> Iterator[_OpenClip]:
+        """Yield the clips that lack features; reading them has begun."""
         for clip, roles in wants.items():
             missing: set[Role] = set()
             for role in sorted(roles):
@@ -247,56 +243,80 @@ class Extractor:
                 except ClipError as error:
                     failures[clip, role] = error
             if missing:
-                work = _OpenClip(self, clip, missing, failures)
-                work.read()
-                open_clips.append(work)
-                open_clips = [c for c in open_clips if not c.close()]
-            self.progress.finished(1)
-        for batcher in self._batchers.values():
-            batcher.flush()
-        for work in open_clips:
-            work.close()
-        self._ahead.clear()
-        return failures
+                yield _OpenClip(self, clip, missing, search, failures)
+            else:
+                self.progress.finished(1)
 
     def tracked_frames(
-        self, clip: Clip, track: FaceTrack, key: Mapping[str, Any] | None = None
+        self,
+        clip: Clip,
+        track: FaceTrack,
+        key: Mapping[str, Any] | None = None,
+        *,
+        begun: Iterator[Frame] | None = None,
+        search: Search | None = None,
     ) -> Iterator[tuple[Frame, Face | None]]:
         """Yield a clip's frames with the subject's face, and fill *track* on the way.
 
         A stored track is used again; a new one is stored when the clip ends. An edit
         acts on frames whose face is known; the track and *key* are the unedited clip's.
+
+        Args:
+            clip: edited or not.
+            track: empty.
+            key: of the track, when it is known.
+            begun: the unedited clip's frames, when they are being read already.
+            search: that finds the unedited clip's faces already.
         """
+        key = key or self.key(clip, None)
         if clip.edit is not None:
-            yield from self._edited(clip, clip.edit, track, key)
+            yield from self._edited(clip, clip.edit, track, key, begun, search)
             return
         if self.faces == "aligned":
-            for picture in video.frames(clip):
+            for picture in begun or video.frames(clip):
                 track.faces.append(None)
                 yield picture, None
             return
-        key = key or self.key(clip, None)
         known = self.store.get(key)
         if known is not None:
-            pictures = video.frames(clip)
             found = FaceTrack.from_arrays(known)
             track.faces, track.detected, track.rivals = found.faces, found.detected, found.rivals
             track.check(clip, self.profile.follow())  # before any frame is decoded again
-            yield from zip(pictures, track.faces, strict=True)
+            yield from zip(begun or video.frames(clip), track.faces, strict=True)
             return
-        ahead = self._ahead[0] if self._ahead else _Ahead([], self)
-        seen = ahead.of(clip) or _Ahead([clip], self).of(clip) or iter(())
-        yield from follow(seen, self.profile.follow(), track)
+        own = None
+        seen = search and search.of(clip)
+        try:
+            if not seen:
+                own = self._search([clip])
+                seen = own.of(clip)
+            if not seen:
+                raise ClipError(f"{clip}: changed while it was read", "Run the command again")
+            yield from follow(seen, self.profile.follow(), track)
+        finally:
+            if own:
+                own.close()
         self.store.put(key, track.to_arrays())
 
     def _edited(
-        self, clip: Clip, edit: Edit, track: FaceTrack, key: Mapping[str, Any] | None
+        self,
+        clip: Clip,
+        edit: Edit,
+        track: FaceTrack,
+        key: Mapping[str, Any],
+        begun: Iterator[Frame] | None,
+        search: Search | None,
     ) -> Iterator[tuple[Frame, Face | None]]:
         bare = replace(clip, edit=None)
         n_frames = 0
         if edit.kind == "frozen-mouth":  # a share of the frames: they are counted first
-            n_frames = sum(1 for _ in self.tracked_frames(bare, FaceTrack(), key))
-        pairs = self.tracked_frames(bare, track, key)
+            known = self.store.get(key) if self.faces == "detect" else None
+            if known is not None:
+                n_frames = len(known["detected"])
+            else:
+                frames = self.tracked_frames(bare, FaceTrack(), key, begun=begun, search=search)
+                n_frames, begun = sum(1 for _ in frames), None
+        pairs = self.tracked_frames(bare, track, key, begun=begun, search=search)
         yield from edits.frames(pairs, edit, n_frames, aligned=self.faces == "aligned")
         if edit.kind == "time-shuffled":
             block = int(edit.level)
@@ -304,95 +324,11 @@ class Extractor:
             track.detected = list(edits.shuffled(track.detected, block))
 
 
-class _Ahead:
-    """Finds the faces of clips, one clip after the other, in batches of one size.
-
-    Where a clip ends within a batch, the next clips fill it up: their first frames wait here
-    with their faces until those clips are asked for.
-
-    Args:
-        clips: without edits, in the order in which they will be asked for.
-        x: says which detector, and how large a batch is.
-    """
-
-    def __init__(self, clips: Iterable[Clip], x: Extractor) -> None:
-        self._clips = dict.fromkeys(clips)
-        self._found = groupby(self._detected(list(self._clips), x), key=lambda found: found[0])
-
-    def of(self, clip: Clip) -> Iterator[tuple[Frame, list[Face]]] | None:
-        """Return a clip's frames with their faces, once; None when it was not announced."""
-        if clip not in self._clips:
-            return None
-        for owner, found in self._found:
-            del self._clips[owner]
-            if owner == clip:
-                return self._frames(found)
-        return None  # a clip without a frame
-
-    @staticmethod
-    def _frames(found: Iterator[_Found]) -> Iterator[tuple[Frame, list[Face]]]:
-        for _, frame, faces in found:
-            if isinstance(frame, ClipError):
-                raise frame
-            yield frame, faces
-
-    @staticmethod
-    def _detected(clips: list[Clip], x: Extractor) -> Iterator[_Found]:
-        source = ((clip, frame) for clip in clips for frame in _frames_or_error(clip))
-        detector = x._detector
-        size = max(1, x.batch_size // DETECTED) if detector.batched else 1
-        while batch := list(islice(source, size)):
-            frames = [frame for _, frame in batch if not isinstance(frame, ClipError)]
-            filled = frames + frames[-1:] * (size - len(frames))
-            faces = iter(detector.many(filled) if filled else ())
-            for clip, frame in batch:
-                yield clip, frame, [] if isinstance(frame, ClipError) else next(faces)
-
-
-_Found = tuple[Clip, "Frame | ClipError", list[Face]]
-
-DETECTED = 4
-"""A detector's batches have a quarter of the frames: it sees them whole, not crops."""
-
-
-def _frames_or_error(clip: Clip) -> Iterator[Frame | ClipError]:
-    """Yield a clip's frames, and in the end what is wrong with it: it may not be its turn yet."""
-    try:
-        yield from video.frames(clip)
-    except ClipError as error:
-        yield error
-
+AHEAD = 2
+"""Clips that are being read while the networks see another one."""
 
 RUN = 16
 """Windows per sample of SyncNet's lip tower: runs of 20 frames, five per window."""
-
-
-class _Outputs:
-    """Rows that come back from batches, in the order of their frames."""
-
-    def __init__(self) -> None:
-        self.frames: list[int] = []
-        self.rows: dict[str, list[npt.NDArray[np.float32]]] = {}
-        self.waiting = 0
-
-    def expect(self, frames: list[int]) -> Callable[[Mapping[str, npt.NDArray[np.float32]]], None]:
-        """Return the taker for a sample whose outputs have one row for each of *frames*."""
-        self.frames += frames
-        self.waiting += 1
-        count = len(frames)
-
-        def take(outputs: Mapping[str, npt.NDArray[np.float32]]) -> None:
-            self.waiting -= 1
-            for name, rows in outputs.items():
-                self.rows.setdefault(name, []).append(
-                    rows.reshape(-1, rows.shape[-1])[:count].copy()
-                )
-
-        return take
-
-    def arrays(self) -> dict[str, npt.NDArray[np.float32]]:
-        """Join the rows, which are given up one output at a time to save memory."""
-        return {name: np.concatenate(self.rows.pop(name)) for name in list(self.rows)}
 
 
 class _OpenClip:
@@ -403,30 +339,37 @@ class _OpenClip:
         extractor: Extractor,
         clip: Clip,
         roles: set[Role],
+        search: Search,
         failures: dict[tuple[Clip, Role], ClipError],
     ) -> None:
-        self.extractor, self.clip, self.failures = extractor, clip, failures
+        self.extractor, self.clip, self.search, self.failures = extractor, clip, search, failures
         # Now: should the file change while it is read, nothing is stored under the new bytes.
         self.keys = {role: extractor.key(clip, role) for role in roles}
         self.track_key = extractor.key(clip, None)
         self.roles = roles
-        self.outputs: dict[Role, _Outputs] = {}
-        self.sound = _Outputs()
+        self.outputs: dict[Role, Outputs] = {}
+        self.sound = Outputs()
         self.tracks: dict[Role, FaceTrack] = {}
+        # Sound, and frames in which no face has to be searched for, begin to be read now.
+        bare, roundabout = replace(clip, edit=None), "sync" in roles and extractor.chain is not None
+        self.samples = Ahead(_sound(bare)) if "sync" in roles and not roundabout else None
+        seen = roles - {"sync"} if roundabout else roles
+        known = extractor.faces == "aligned" or extractor.store.has(self.track_key)
+        self.pictures = Ahead(video.frames(bare), _weight) if seen and known else None
 
     def read(self) -> None:
         """Send the clip's frames and sound through the networks; note what fails."""
-        chain = self.extractor.chain
-        if "sync" not in self.roles or chain is None:
-            self._read(self.roles, self.clip, self.clip, self.track_key)
+        chain, roles, own = self.extractor.chain, self.roles, self.clip
+        if "sync" not in roles or chain is None:
+            self._read(roles, own, self.track_key, self.samples, self.pictures)
             return
-        self._read(self.roles - {"sync"}, self.clip, self.clip, self.track_key)
+        self._read(roles - {"sync"}, own, self.track_key, None, self.pictures)
         steps = chain.frame_settings()
         key = {**self.track_key, **({"chain": steps} if steps else {})}
         try:
-            with carried(replace(self.clip, edit=None), chain) as way:
-                seen = replace(way.seen, edit=self.clip.edit)
-                self._read({"sync"}, seen, way.heard, key, way.folder)
+            with carried(replace(own, edit=None), chain) as way:
+                seen, samples = replace(way.seen, edit=own.edit), _sound(way.heard)
+                self._read({"sync"}, seen, key, samples, None, way.folder)
         except ClipError as error:
             self._fail("sync", error)
 
@@ -434,17 +377,18 @@ class _OpenClip:
         self,
         roles: set[Role],
         seen: Clip,
-        heard: Clip,
         track_key: Mapping[str, Any],
+        samples: Iterator[Samples] | None,
+        pictures: Iterator[Frame] | None,
         folder: Path | None = None,
     ) -> None:
         """Send frames and sound through networks that see and hear the same."""
         x = self.extractor
         consumers: dict[Role, _Consumer] = {}
-        track, samples = FaceTrack(), None
-        if "sync" in roles:
+        track, sound = FaceTrack(), None
+        if samples is not None:
             try:
-                samples = edits.sound(audio.samples(replace(heard, edit=None)), self.clip)
+                sound = edits.sound(next(samples), self.clip)
             except ClipError as error:
                 self.failures[self.clip, "sync"] = error
                 roles = roles - {"sync"}
@@ -453,9 +397,10 @@ class _OpenClip:
         self.tracks |= dict.fromkeys(roles, track)
         try:
             for role in sorted(roles):
-                outputs = self.outputs.setdefault(role, _Outputs())
+                outputs = self.outputs.setdefault(role, Outputs())
                 consumers[role] = _consumer(x, role, outputs, folder)
-            for index, (picture, face) in enumerate(x.tracked_frames(seen, track, track_key)):
+            pairs = x.tracked_frames(seen, track, track_key, begun=pictures, search=self.search)
+            for index, (picture, face) in enumerate(pairs):
                 if face is not None or x.faces == "aligned":
                     for consumer in consumers.values():
                         consumer.push(index, picture, face)
@@ -464,8 +409,8 @@ class _OpenClip:
                 consumer.finish()
             if x.faces == "detect":
                 track.check(self.clip, x.profile.follow())
-            if samples is not None:
-                self._read_sound(samples, len(track.faces))
+            if sound is not None:
+                self._read_sound(sound, len(track.faces))
         except (ClipError, ValueError) as error:
             # ValueError: frames and stored track differ in number, the file has just changed.
             problem = error if isinstance(error, ClipError) else ClipError(f"{self.clip}: {error}")
@@ -475,11 +420,17 @@ class _OpenClip:
             for role in roles:
                 self._fail(role, problem)
 
+    def close(self) -> None:
+        """Read no further."""
+        for reading in (self.samples, self.pictures):
+            if reading is not None:
+                reading.close()
+
     def _fail(self, role: Role, error: ClipError) -> None:
         self.failures[self.clip, role] = error
         self.outputs.pop(role, None)
 
-    def _read_sound(self, samples: npt.NDArray[np.int16], n_frames: int) -> None:
+    def _read_sound(self, samples: Samples, n_frames: int) -> None:
         seconds = len(samples) / audio.SAMPLE_RATE
         count = min(n_frames, len(samples) // audio.SAMPLES_PER_FRAME) - syncnet.WINDOW
         problem = ""
@@ -495,7 +446,7 @@ class _OpenClip:
         for start, window in enumerate(windows):
             batcher.add(window, self.sound.expect([start]))
 
-    def close(self) -> bool:
+    def store(self) -> bool:
         """Store what is complete; say whether nothing is left to wait for."""
         for role, outputs in list(self.outputs.items()):
             if outputs.waiting or (role == "sync" and self.sound.waiting):
@@ -514,13 +465,24 @@ class _OpenClip:
         return not self.outputs
 
 
+Samples = npt.NDArray[np.int16]
+
+
+def _sound(clip: Clip) -> Iterator[Samples]:
+    yield audio.samples(clip)
+
+
+def _weight(frame: Frame) -> int:
+    return frame.nbytes
+
+
 class _Consumer(Protocol):
     def push(self, index: int, picture: Frame, face: Face | None) -> None: ...
 
     def finish(self) -> None: ...
 
 
-def _consumer(x: Extractor, role: Role, outputs: _Outputs, folder: Path | None) -> _Consumer:
+def _consumer(x: Extractor, role: Role, outputs: Outputs, folder: Path | None) -> _Consumer:
     card = x.profile.network(role)
     if isinstance(card.input, SyncInput):
         return _SyncConsumer(x, card.input, outputs, folder)
@@ -530,7 +492,7 @@ def _consumer(x: Extractor, role: Role, outputs: _Outputs, folder: Path | None) 
 class _FaceConsumer:
     """One crop per frame: identity and expression networks."""
 
-    def __init__(self, batcher: Batcher, card: NetworkCard, outputs: _Outputs) -> None:
+    def __init__(self, batcher: Batcher, card: NetworkCard, outputs: Outputs) -> None:
         self.batcher, self.card, self.outputs = batcher, card, outputs
 
     def push(self, index: int, picture: Frame, face: Face | None) -> None:
@@ -556,7 +518,7 @@ class _SyncConsumer:
     """
 
     def __init__(
-        self, x: Extractor, settings: SyncInput, outputs: _Outputs, folder: Path | None
+        self, x: Extractor, settings: SyncInput, outputs: Outputs, folder: Path | None
     ) -> None:
         self.folder = folder
         self.crops = settings.chain.crops if settings.chain else "as-cut"

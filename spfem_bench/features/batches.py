@@ -1,0 +1,111 @@
+"""Batches of one fixed size, filled with samples of many clips, and their outputs by clip."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from spfem_bench.networks.load import BatchFunction
+
+Rows = Mapping[str, npt.NDArray[np.float32]]
+"""A network's outputs by name."""
+
+Taker = Callable[[Rows], None]
+"""Is given the outputs of one sample."""
+
+UNDER_WAY = 2
+"""Batches of one kind that run or wait to be run, while the next is filled."""
+
+
+@dataclass
+class Batcher:
+    """Collects samples of many clips; a network sees them in batches of one fixed size.
+
+    Batches run elsewhere, one after the other; takers are called by whoever adds.
+
+    Args:
+        function: the network.
+        size: samples in a batch; the last is filled up, so that a sample's outputs do not
+            depend on its neighbours.
+        runner: where networks run, in the order of their batches.
+        seen: told how many samples have come back.
+    """
+
+    function: BatchFunction
+    size: int
+    runner: Executor
+    seen: Callable[[int], object]
+    _samples: list[npt.NDArray[np.generic]] = field(default_factory=list)
+    _takers: list[Taker] = field(default_factory=list)
+    _running: deque[tuple[Future[Rows], list[Taker]]] = field(default_factory=deque)
+
+    def add(self, sample: npt.NDArray[np.generic], taker: Taker) -> None:
+        """Add one sample; *taker* gets its outputs some time after its batch has run."""
+        self._samples.append(sample)
+        self._takers.append(taker)
+        if len(self._samples) == self.size:
+            self._send()
+
+    def _send(self) -> None:
+        self._running.append((self.runner.submit(self._run, self._samples), self._takers))
+        self._samples, self._takers = [], []
+        while len(self._running) > UNDER_WAY:
+            self._take()
+
+    def _run(self, samples: list[npt.NDArray[np.generic]]) -> Rows:
+        missing = self.size - len(samples)
+        return self.function(np.stack(samples + samples[-1:] * missing))
+
+    def _take(self) -> None:
+        future, takers = self._running.popleft()
+        outputs = future.result()
+        for i, taker in enumerate(takers):
+            taker({name: rows[i] for name, rows in outputs.items()})
+        self.seen(len(takers))
+
+    def flush(self) -> None:
+        """Run what is waiting, and wait for all that runs."""
+        if self._samples:
+            self._send()
+        while self._running:
+            self._take()
+
+    def drop(self) -> None:
+        """Forget all that is waiting or running."""
+        for future, _ in self._running:
+            future.cancel()
+        self._running.clear()
+        self._samples, self._takers = [], []
+
+
+class Outputs:
+    """Rows that come back from batches, in the order of their frames."""
+
+    def __init__(self) -> None:
+        self.frames: list[int] = []
+        self.rows: dict[str, list[npt.NDArray[np.float32]]] = {}
+        self.waiting = 0
+
+    def expect(self, frames: list[int]) -> Taker:
+        """Return the taker for a sample whose outputs have one row for each of *frames*."""
+        self.frames += frames
+        self.waiting += 1
+        count = len(frames)
+
+        def take(outputs: Rows) -> None:
+            self.waiting -= 1
+            for name, rows in outputs.items():
+                self.rows.setdefault(name, []).append(
+                    rows.reshape(-1, rows.shape[-1])[:count].copy()
+                )
+
+        return take
+
+    def arrays(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Join the rows, which are given up one output at a time to save memory."""
+        return {name: np.concatenate(self.rows.pop(name)) for name in list(self.rows)}

@@ -1,0 +1,112 @@
+"""The faces of the clips to come, found while networks are busy with those before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from itertools import groupby, islice
+from typing import NamedTuple
+
+from spfem_bench.definitions.clips import Clip
+from spfem_bench.errors import ClipError
+from spfem_bench.faces.detect import Detector
+from spfem_bench.faces.track import Face
+from spfem_bench.features.ahead import Ahead, begun
+from spfem_bench.media import video
+from spfem_bench.media.video import Frame
+
+SHARE = 4
+"""A detector's batches have a quarter of the frames: it sees them whole, not crops."""
+
+
+class _Found(NamedTuple):
+    clip: Clip
+    frame: Frame | ClipError
+    faces: list[Face]
+
+
+class Search:
+    """Finds the faces of clips, one clip after the other, in batches of one size.
+
+    Where a clip ends within a batch, the next clips fill it up: their first frames wait here
+    with their faces until those clips are asked for.
+
+    Args:
+        clips: without edits, in the order in which they will be asked for.
+        detector: called once there is a clip to search.
+        batch_size: frames in a batch of crops.
+    """
+
+    def __init__(
+        self, clips: Iterable[Clip], detector: Callable[[], Detector], batch_size: int
+    ) -> None:
+        self._clips = dict.fromkeys(clips)
+        self._read: dict[Clip, str] = {}
+        self._detector, self._batch_size = detector, batch_size
+        self._ahead = Ahead(self._all(list(self._clips)), lambda found: _weight(found.frame))
+        self._found = groupby(self._ahead, key=lambda found: found.clip)
+
+    def of(self, clip: Clip) -> Iterator[tuple[Frame, list[Face]]] | None:
+        """Return a clip's frames with their faces, once.
+
+        Returns:
+            None when the clip was not announced, or its file has changed since it was read.
+        """
+        if clip not in self._clips:
+            return None
+        for owner, found in self._found:
+            del self._clips[owner]
+            if owner == clip:
+                same = self._read.pop(owner) == video.content_id(clip)
+                return self._frames(found) if same else None
+        return None  # a clip without a frame
+
+    def close(self) -> None:
+        """Search no further."""
+        self._ahead.close()
+
+    @staticmethod
+    def _frames(found: Iterator[_Found]) -> Iterator[tuple[Frame, list[Face]]]:
+        for _, frame, faces in found:
+            if isinstance(frame, ClipError):
+                raise frame
+            yield frame, faces
+
+    def _all(self, clips: list[Clip]) -> Iterator[_Found]:
+        if not clips:
+            return
+        detector = self._detector()
+        size = max(1, self._batch_size // SHARE) if detector.batched else 1
+        source = self._pictures(clips)
+        while batch := list(islice(source, size)):
+            frames = [frame for _, frame in batch if not isinstance(frame, ClipError)]
+            filled = frames + frames[-1:] * (size - len(frames))
+            faces = iter(detector.many(filled) if filled else ())
+            for clip, frame in batch:
+                yield _Found(clip, frame, [] if isinstance(frame, ClipError) else next(faces))
+
+    def _pictures(self, clips: list[Clip]) -> Iterator[tuple[Clip, Frame | ClipError]]:
+        """Yield the clips' frames; the next clip is decoded already."""
+        with closing(begun(map(self._begin, clips), 1)) as read:
+            for clip, frames in zip(clips, read, strict=True):
+                with closing(frames):
+                    for frame in frames:
+                        yield clip, frame
+
+    def _begin(self, clip: Clip) -> Ahead[Frame | ClipError]:
+        def frames() -> Iterator[Frame | ClipError]:
+            """What is wrong with a clip comes in the end: it may not be its turn yet."""
+            try:
+                yield from video.frames(clip)
+            except ClipError as error:
+                yield error
+
+        try:
+            self._read[clip] = video.content_id(clip)
+        except ClipError:
+            self._read[clip] = ""  # said when it is its turn
+        return Ahead(frames(), _weight)
+
+
+def _weight(frame: Frame | ClipError) -> int:
+    return 0 if isinstance(frame, ClipError) else frame.nbytes
