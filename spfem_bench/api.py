@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from spfem_bench.evaluation.plan import Plan
+    from spfem_bench.networks.load import Precision
     from spfem_bench.reporting.compare import Comparison
 
 INTEGERS = ("n_items", "n_frames", "n_refused", "n_frames_refused")
@@ -147,8 +148,9 @@ def evaluate(
     metrics: Sequence[str] = (),
     partial: bool = False,
     workers: int = 1,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     device: str = "cpu",
+    precision: Precision = "float32",
     weights_dir: str | PathLike[str] | None = None,
     data_dir: str | PathLike[str] | None = None,
 ) -> Run:
@@ -164,8 +166,9 @@ def evaluate(
         metrics: names; all that the protocol has when empty.
         partial: score what is there; headline numbers are marked as partial.
         workers: processes; change no score.
-        batch_size: frames in a batch.
-        device: where networks run: cpu, cuda.
+        batch_size: frames in a batch; 32 on a processor and what fits on a GPU when None.
+        device: where networks run: cpu, cuda, cuda:1, mps.
+        precision: what networks compute in; half precision moves scores, and is in signatures.
         weights_dir: searched first for weights.
         data_dir: searched first for data sets.
 
@@ -206,7 +209,7 @@ def evaluate(
     _check(plan, partial=partial)
     record = carry_out(
         plan, weights, partial=partial, workers=workers, batch_size=batch_size, device=device,
-        progress=Progress(),
+        precision=precision, progress=Progress(),
     )  # fmt: skip
     return Run(record)
 

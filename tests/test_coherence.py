@@ -397,7 +397,7 @@ def test_half_precision_is_near_and_kept_apart(
 ) -> None:
     want = wants(clips)[1]
     full = scorer()
-    half = replace(full, precision="bfloat16")
+    half = replace(full, extractor=replace(full.extractor, precision="bfloat16"))
     full.ensure([want])
     assert half.load(*want) is None
     half.ensure([want])
@@ -410,7 +410,9 @@ def test_half_precision_is_near_and_kept_apart(
         )
         assert one == pytest.approx(two, abs=0.05)
     with pytest.raises(CardError, match="float16 is not for the processor"):
-        replace(full, precision="float16")
+        replace(full.extractor, precision="float16")
+    with pytest.raises(CardError, match=r"no precision 'half'\. Allowed: float32"):
+        replace(full.extractor, precision="half")
 
 
 # ---- the commands -------------------------------------------------------------------------

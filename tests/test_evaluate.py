@@ -95,6 +95,23 @@ def test_processes_and_batch_sizes_move_no_score(
         assert other == pytest.approx(seen[0], rel=1e-5)
 
 
+def test_half_precision_is_another_number_in_another_record(
+    spfem_bench: Run, tmp_path: Path
+) -> None:
+    arguments = (*EVAL, "--method", "ned", "--metrics", "csim,lse-d")
+    assert spfem_bench(*arguments).code == 0
+    assert spfem_bench(*arguments, "--precision", "bfloat16").code == 0
+    whole, half = (
+        json.loads((tmp_path / "results" / "mini" / f"ned.{name}.json").read_text())
+        for name in ("mini", "mini.bfloat16")
+    )
+    for a, b in zip(whole["scores"], half["scores"], strict=True):
+        assert a["value"] != b["value"]
+        assert b["value"] == pytest.approx(a["value"], rel=0.02)
+        assert a["signature"] != b["signature"] and "|bfloat16|" in b["signature"]
+    assert spfem_bench(*arguments, "--precision", "float16").code == 1
+
+
 def test_killed_run_goes_on_and_ends_identical(world: World, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "spfem_bench", *EVAL, "--method", "stccl-ned"]
 

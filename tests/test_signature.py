@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,20 @@ def test_batch_size_and_device_are_neutral_and_faces_are_not() -> None:
     before = settings(card, items, extractor())
     assert settings(card, items, extractor(batch_size=5, device="cuda")) == before
     assert sign(settings(card, items, extractor(faces="aligned"))) != sign(before)
+
+
+def test_half_precision_is_in_the_signature_of_what_it_moves() -> None:
+    items = protocol("stccl-page-ned")
+    for name in ("fad", "lse-d"):
+        whole = settings(metric_card(name), items, extractor())
+        half = settings(metric_card(name), items, extractor(precision="bfloat16"))
+        assert "|bfloat16|#" in sign(half) and "float" not in sign(whole)
+        assert sign(half).rpartition("#")[2] != sign(whole).rpartition("#")[2]
+    # ONNX files run as they are.
+    official = replace(extractor(), profile=profile_card("official"))
+    whole = settings(metric_card("fad"), items, official)
+    half = settings(metric_card("fad"), items, replace(official, precision="bfloat16"))
+    assert half == whole
 
 
 def test_partial_scores_compare_only_over_the_same_items() -> None:

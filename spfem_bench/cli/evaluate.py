@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from spfem_bench.definitions.protocols import Protocol
     from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.plan import Plan, Videos
+    from spfem_bench.networks.load import Precision
 
 
 @click.command("eval")
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 @options.workers
 @options.batch_size
 @options.device
+@options.precision("float32")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as a JSON list.")
 @options.weights_dir
 @options.data_dir
@@ -72,8 +74,9 @@ def evaluate(
     partial: bool,
     results: Path,
     workers: int,
-    batch_size: int,
+    batch_size: int | None,
     device: str,
+    precision: str | None,
     as_json: bool,
     weights_dir: Path | None,
     data_dir: Path | None,
@@ -86,7 +89,8 @@ def evaluate(
     lists what is missing, extra or unreadable. Features are kept, so that a
     second run computes no network and a killed one goes on. The run record,
     from which 'spfem-bench table' draws, is written to
-    RESULTS/PROTOCOL/METHOD.PROFILE.json.
+    RESULTS/PROTOCOL/METHOD.PROFILE.json (in half precision,
+    METHOD.PROFILE.PRECISION.json).
 
     \b
     Examples:
@@ -146,6 +150,8 @@ def evaluate(
                     rendering=options.rendering(quiet),
                 )
             )
+    chosen = cast("Precision", precision or "float32")
+    half = "" if chosen == "float32" else f".{chosen}"
     printed, incomplete = [], False
     several = len(methods) > 1 or methods == ("controls",)
     compared: dict[str, list[dict[str, Any]]] = {}
@@ -155,7 +161,7 @@ def evaluate(
             incomplete = True
             continue
         networks, name = plan.profile, plan.protocol.name
-        path = records.record_path(results, name, plan.method.name, networks.name)
+        path = records.record_path(results, name, plan.method.name, networks.name + half)
         check_writable(path.parent)
         try:
             record = carry_out(
@@ -165,6 +171,7 @@ def evaluate(
                 workers=workers,
                 batch_size=batch_size,
                 device=device,
+                precision=chosen,
                 progress=options.progress_bars(_count_clips(plan), quiet=quiet),
             )
         except KeyboardInterrupt:

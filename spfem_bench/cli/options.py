@@ -92,11 +92,21 @@ drawing_workers = click.option(
     help="Processes that draw puppets.",
 )
 batch_size = click.option(
-    "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Frames per batch."
-)
+    "--batch-size", type=click.IntRange(1),
+    help="Frames per batch; 32 on a processor and what fits well on a GPU, if not given.",
+)  # fmt: skip
 device = click.option(
-    "--device", default="cpu", show_default=True, help="Where networks run: cpu, cuda."
-)
+    "--device", default="cpu", show_default=True,
+    help="Where networks run: cpu, cuda, cuda:1, mps.",
+)  # fmt: skip
+
+
+def precision(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return the option for what networks compute in; *default* says what when not given."""
+    return click.option(
+        "--precision", type=click.Choice(["float32", "bfloat16", "float16"]),
+        help=f"What networks compute in; {default}, if not given.",
+    )  # fmt: skip
 
 
 def protocols(words: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

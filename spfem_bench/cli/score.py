@@ -24,10 +24,7 @@ from spfem_bench.cli import options
     "--max-lag", type=click.IntRange(0, 25), default=6, show_default=True,
     help="Frames by which an output may be out of step with its source.",
 )  # fmt: skip
-@click.option(
-    "--precision", type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Of the network; float32 on a processor, bfloat16 on a GPU, if not given.",
-)  # fmt: skip
+@options.precision("float32 on a processor, bfloat16 on a GPU")
 @options.batch_size
 @options.device
 @click.option(
@@ -52,7 +49,7 @@ def score(
     profile: str | None,
     max_lag: int,
     precision: str | None,
-    batch_size: int,
+    batch_size: int | None,
     device: str,
     output: Path | None,
     regions: Path | None,
@@ -100,10 +97,9 @@ def score(
         Extractor(
             profile_card(profile or ("compact" if aligned else "light")),
             WeightsStore.locate(weights_dir), store, faces="aligned" if aligned else "detect",
-            batch_size=batch_size, device=device,
+            batch_size=batch_size, device=device, precision=chosen,
             progress=options.progress_bars(len(wants), quiet=quiet),
-        ),
-        chosen,
+        )
     )  # fmt: skip
     try:
         failures = scorer.ensure(wants, same_length=True)

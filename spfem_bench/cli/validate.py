@@ -53,7 +53,7 @@ def validate(
     output: Path | None,
     results: Path,
     workers: int,
-    batch_size: int,
+    batch_size: int | None,
     device: str,
     style: str,
     as_json: bool,

@@ -149,7 +149,7 @@ def recompute(
     data: DataFolders,
     store: FeatureStore,
     workers: int = 1,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     rendering: Callable[[int], Callable[[], None]] = lambda count: lambda: None,
     progress: Callable[[int], Progress] = lambda clips: Progress(),
 ) -> Measured:
@@ -161,7 +161,7 @@ def recompute(
         data: where data sets are looked for.
         store: for features; what it holds is not computed again.
         workers: processes.
-        batch_size: frames in a batch.
+        batch_size: frames in a batch; found when None.
         rendering: see :func:`~spfem_bench.evaluation.plan.make_plan`.
         progress: told how many clips there are, gives what hears of them.
 

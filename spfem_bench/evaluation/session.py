@@ -11,6 +11,7 @@ from spfem_bench.evaluation.run import evaluate
 from spfem_bench.features.extract import Extractor, Progress
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import check_writable
+from spfem_bench.networks.load import Precision
 from spfem_bench.networks.weights import WeightsStore
 
 if TYPE_CHECKING:
@@ -35,15 +36,21 @@ def check_device(device: str) -> None:
 
 
 def make_extractor(
-    plan: Plan | Validation, weights: WeightsStore, *, batch_size: int, device: str
+    plan: Plan | Validation,
+    weights: WeightsStore,
+    *,
+    batch_size: int | None,
+    device: str,
+    precision: Precision = "float32",
 ) -> Extractor:
     """Return what sees a plan's clips, with the user's feature store.
 
     Args:
         plan: of an evaluation or of a validation.
         weights: where networks are looked for.
-        batch_size: frames in a batch.
+        batch_size: frames in a batch; found when None.
         device: where networks run.
+        precision: what they compute in.
 
     Raises:
         StorageError: features cannot be stored.
@@ -52,7 +59,7 @@ def make_extractor(
     check_writable(store.folder)
     return Extractor(
         plan.profile, weights, store, faces=plan.protocol.card.faces, batch_size=batch_size,
-        device=device,
+        device=device, precision=precision,
     )  # fmt: skip
 
 
@@ -62,8 +69,9 @@ def carry_out(
     *,
     partial: bool,
     workers: int,
-    batch_size: int,
+    batch_size: int | None,
     device: str,
+    precision: Precision,
     progress: Progress,
 ) -> dict[str, Any]:
     """Carry out a plan with the user's feature store and return its run record.
@@ -73,14 +81,17 @@ def carry_out(
         weights: where networks are looked for.
         partial: give headline scores even when items are missing, marked so.
         workers: processes; changes no score.
-        batch_size: frames in a batch.
+        batch_size: frames in a batch; found when None.
         device: where networks run.
+        precision: what they compute in.
         progress: told how it goes on, and closed in the end.
 
     Raises:
         StorageError: features cannot be stored; a later run goes on from there.
     """
-    extractor = make_extractor(plan, weights, batch_size=batch_size, device=device)
+    extractor = make_extractor(
+        plan, weights, batch_size=batch_size, device=device, precision=precision
+    )
     extractor = replace(extractor, progress=progress)
     try:
         return evaluate(plan, extractor, workers=workers, partial=partial)

@@ -21,10 +21,12 @@ from spfem_bench.statistics import intervals
 
 def settings(metric: MetricCard, protocol: Protocol, extractor: Extractor) -> dict[str, Any]:
     """Return everything that can move a number, as plain JSON values."""
+    network = network_of(metric, extractor.profile)
     return {
         "metric": metric.settings(),
         "protocol": {**protocol.card.settings(), "list": protocol.list_sha256},
-        "network": network_of(metric, extractor.profile).settings(),
+        "network": network.settings(),
+        **extractor.precision_settings(network),
         **_heads(metric),
         "faces": extractor.face_settings(),
         "media": extractor.media_settings(),
@@ -78,6 +80,8 @@ def signature(frozen: Mapping[str, Any], profile: str, scored: Sequence[str], n_
         f"ffmpeg{media['ffmpeg'].split('-')[0]}",  # all of it is in the hash
         f"v{frozen['software']['spfem-bench']}",
     ]
+    if precision := frozen.get("precision"):
+        parts.append(precision)
     if len(scored) < n_items:
         parts.append(f"partial:{len(scored)}of{n_items}@{_hash(sorted(scored))[:6]}")
     return "|".join([*parts, f"#{_hash(frozen)[:10]}"])

@@ -53,7 +53,7 @@ class Ahead(Iterator[Thing]):
             if close := getattr(things, "close", None):  # a program that it reads from ends now
                 close()
         with self._change:
-            self._ended, self._error = True, error
+            self._ended, self._error = True, None if self._closed else error
             self._change.notify_all()
 
     def _put(self, thing: Thing) -> bool:
@@ -61,9 +61,10 @@ class Ahead(Iterator[Thing]):
         with self._change:
             while self._waiting and self._weight + weight > self._room and not self._closed:
                 self._change.wait()
-            self._waiting.append(thing)
-            self._weight += weight
-            self._change.notify_all()
+            if not self._closed:
+                self._waiting.append(thing)
+                self._weight += weight
+                self._change.notify_all()
             return not self._closed
 
     def __next__(self) -> Thing:

@@ -18,6 +18,12 @@ Rows = Mapping[str, npt.NDArray[np.float32]]
 Taker = Callable[[Rows], None]
 """Is given the outputs of one sample."""
 
+FRAMES = 32
+"""Frames in a batch on a processor; more make nothing faster there."""
+
+MOST = 512
+"""Frames in a batch on a GPU."""
+
 UNDER_WAY = 2
 """Batches of one kind that run or wait to be run, while the next is filled."""
 
@@ -30,22 +36,28 @@ class Batcher:
 
     Args:
         function: the network.
-        size: samples in a batch; the last is filled up, so that a sample's outputs do not
-            depend on its neighbours.
+        size: samples in a batch, found by the first sample when None; the last batch is filled
+            up, so that a sample's outputs do not depend on its neighbours.
         runner: where networks run, in the order of their batches.
         seen: told how many samples have come back.
+        device: where the network is.
+        each: frames in a sample, for the size that is found.
     """
 
     function: BatchFunction
-    size: int
+    size: int | None
     runner: Executor
     seen: Callable[[int], object]
+    device: str = "cpu"
+    each: int = 1
     _samples: list[npt.NDArray[np.generic]] = field(default_factory=list)
     _takers: list[Taker] = field(default_factory=list)
     _running: deque[tuple[Future[Rows], list[Taker]]] = field(default_factory=deque)
 
     def add(self, sample: npt.NDArray[np.generic], taker: Taker) -> None:
         """Add one sample; *taker* gets its outputs some time after its batch has run."""
+        if self.size is None:
+            self.size = fitting(self.function, sample, self.device, self.each)
         self._samples.append(sample)
         self._takers.append(taker)
         if len(self._samples) == self.size:
@@ -58,7 +70,7 @@ class Batcher:
             self._take()
 
     def _run(self, samples: list[npt.NDArray[np.generic]]) -> Rows:
-        missing = self.size - len(samples)
+        missing = (self.size or 0) - len(samples)
         return self.function(np.stack(samples + samples[-1:] * missing))
 
     def _take(self) -> None:
@@ -81,6 +93,41 @@ class Batcher:
             future.cancel()
         self._running.clear()
         self._samples, self._takers = [], []
+
+
+def fitting(
+    function: BatchFunction, sample: npt.NDArray[np.generic], device: str, each: int = 1
+) -> int:
+    """Return how many samples a batch should have.
+
+    On a GPU it is doubled from :data:`FRAMES` up to :data:`MOST`, as long as the network takes
+    at most half of the memory that is free.
+
+    Args:
+        function: the network.
+        sample: any of its samples.
+        device: where it is.
+        each: frames in a sample.
+    """
+    size, most = max(1, FRAMES // each), max(1, MOST // each)
+    if not device.startswith("cuda"):
+        return size
+    free = free_memory(device)
+    while size < most:
+        function(np.stack([sample] * size))
+        taken = free - free_memory(device)
+        if 2 * taken > free / 2:  # twice as many would take twice as much
+            break
+        size *= 2
+    return size
+
+
+def free_memory(device: str) -> int:
+    """Return the bytes that are free on a GPU."""
+    import torch
+
+    free: int = torch.cuda.mem_get_info(device)[0]
+    return free
 
 
 class Outputs:

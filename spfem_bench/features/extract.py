@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +29,12 @@ from spfem_bench.definitions.metrics import (
     SyncChain,
     SyncInput,
 )
-from spfem_bench.errors import ClipError
+from spfem_bench.errors import CardError, ClipError
 from spfem_bench.faces import crop, edits
 from spfem_bench.faces.detect import Detector, load_detector
 from spfem_bench.faces.track import Face, FaceTrack, follow
 from spfem_bench.features.ahead import Ahead, begun
-from spfem_bench.features.batches import Batcher, Outputs
+from spfem_bench.features.batches import FRAMES, Batcher, Outputs
 from spfem_bench.features.features import Features
 from spfem_bench.features.search import Search
 from spfem_bench.features.store import FeatureStore
@@ -42,7 +42,7 @@ from spfem_bench.media import audio, ffmpeg, video
 from spfem_bench.media.chain import CropVideo, carried
 from spfem_bench.media.video import Frame
 from spfem_bench.networks import syncnet
-from spfem_bench.networks.load import load_network
+from spfem_bench.networks.load import Precision, load_network, precision_of
 from spfem_bench.networks.weights import WeightsStore
 
 SOFTWARE = (
@@ -89,16 +89,29 @@ class Extractor:
 
     Attributes:
         faces: ``detect``, or ``aligned`` for clips that are face crops already.
-        batch_size: frames in a batch; moves no score beyond rounding.
+        batch_size: frames in a batch; moves no score beyond rounding. When None, 32 on a
+            processor, and on a GPU what fits well.
+        precision: what torch's networks compute in.
+
+    Raises:
+        CardError: no such precision, or float16 is asked of a processor.
     """
 
     profile: ProfileCard
     weights: WeightsStore
     store: FeatureStore
     faces: Faces = "detect"
-    batch_size: int = 32
+    batch_size: int | None = None
     device: str = "cpu"
+    precision: Precision = "float32"
     progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            allowed = ", ".join(get_args(Precision))
+            raise CardError(f"no precision '{self.precision}'", f"Allowed: {allowed}")
+        if self.precision == "float16" and self.device == "cpu":
+            raise CardError("float16 is not for the processor", "Allowed there: float32, bfloat16")
 
     # ---- keys -----------------------------------------------------------------------
 
@@ -112,6 +125,11 @@ class Extractor:
             "detector": detector.settings(),
             "follow": self.profile.follow().settings(),
         }
+
+    def precision_settings(self, network: NetworkCard) -> dict[str, Any]:
+        """Return what a network's features are computed in; nothing when in full."""
+        precision = precision_of(network, self.precision)
+        return {"precision": precision} if precision != "float32" else {}
 
     @staticmethod
     def media_settings() -> dict[str, Any]:
@@ -136,6 +154,7 @@ class Extractor:
             "media": self.media_settings(),
             "faces": self.face_settings(),
             "network": self.profile.network(role).settings() if role else None,
+            **(self.precision_settings(self.profile.network(role)) if role else {}),
             "software": dict(software()),
             "device": self.device.partition(":")[0],
         }
@@ -184,11 +203,13 @@ class Extractor:
     def batcher(self, role: Role, function: str) -> Batcher:
         """Return the batches of one of a network's functions; the network is loaded first."""
         if (role, function) not in self._batchers:
-            network = load_network(self.profile.network(role), self.weights, self.device)
+            card = self.profile.network(role)
+            network = load_network(card, self.weights, self.device, self.precision)
             for name, run in network.items():
-                size = max(1, self.batch_size // RUN) if name == "frames" else self.batch_size
+                each = RUN if name == "frames" else 1
+                size = max(1, self.batch_size // each) if self.batch_size else None
                 self._batchers[role, name] = Batcher(
-                    run, size, self._runner, self.progress.embedded
+                    run, size, self._runner, self.progress.embedded, self.device, each
                 )
         return self._batchers[role, function]
 
@@ -228,7 +249,7 @@ class Extractor:
         return failures
 
     def _search(self, clips: Iterable[Clip]) -> Search:
-        return Search(clips, lambda: self._detector, self.batch_size)
+        return Search(clips, lambda: self._detector, self.batch_size or FRAMES)
 
     def _opened(
         self, wants: Wants, search: Search, failures: dict[tuple[Clip, Role], ClipError]

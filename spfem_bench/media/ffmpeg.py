@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from threading import Event, Thread
 from typing import IO, Any
@@ -96,8 +96,15 @@ def probe(path: Path) -> MediaInfo:
     """
     if not path.is_file():
         raise ClipError(f"{path}: no such file", "Check the name and the folder")
-    if path.stat().st_size == 0:
+    status = path.stat()
+    if status.st_size == 0:
         raise ClipError(f"{path}: the file is empty (0 bytes)", "Write the clip again")
+    return _probe(path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@lru_cache(maxsize=1000)  # a clip's pictures and its sound ask in turn, and so do its edits
+def _probe(path: Path, *identity: int) -> MediaInfo:
+    del identity  # a part of the cache's key
     command = [program(), "-hide_banner", "-nostdin", "-protocol_whitelist", "file",
                "-format_whitelist", FORMATS, "-max_pixels", str(LARGEST),
                "-i", f"file:{path}"]  # fmt: skip

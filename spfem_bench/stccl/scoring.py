@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,13 @@ from torch import Tensor
 
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import ArcFaceInput
-from spfem_bench.errors import CardError, ClipError, StcclError
+from spfem_bench.errors import ClipError, StcclError
 from spfem_bench.faces import crop
 from spfem_bench.faces.track import FaceTrack
+from spfem_bench.features.batches import FRAMES
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import Arrays
+from spfem_bench.networks.load import Precision, autocast
 from spfem_bench.stccl import dense
 from spfem_bench.stccl.backbone import Backbone, backbone
 from spfem_bench.stccl.contrast import Head
@@ -45,7 +47,6 @@ KEPT = 4
 MOTION = 28
 """Side in pixels of the small grey pictures in which motion is compared."""
 
-Precision = Literal["float32", "bfloat16", "float16"]
 Frames = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
@@ -284,16 +285,11 @@ class Scorer:
     """Compares many clips with their sources, and keeps what it finds in the store.
 
     Attributes:
-        extractor: profile (whose identity network is used), store, device, batch size.
-        precision: of the network; everything after it is float32.
+        extractor: profile (whose identity network is used), store, device, batch size, and
+            precision: of the network; everything after it is float32.
     """
 
     extractor: Extractor
-    precision: Precision = "float32"
-
-    def __post_init__(self) -> None:
-        if self.precision == "float16" and self.extractor.device == "cpu":
-            raise CardError("float16 is not for the processor", "Allowed there: float32, bfloat16")
 
     def key(self, clip: Clip, beside: Beside) -> dict[str, Any]:
         """Return all that a comparison is made of."""
@@ -303,8 +299,8 @@ class Scorer:
             network = {"backbone": record.backbone.model_dump(mode="json"), "heads": record.sha256}
         return {
             "coherence": {
-                "max_lag": beside.max_lag, "learned": network, "precision": self.precision,
-                "size": SIZE, "window": dense.WINDOW, "format": FORMAT,
+                "max_lag": beside.max_lag, "learned": network, "size": SIZE,
+                "window": dense.WINDOW, "format": FORMAT, "precision": self.extractor.precision,
             },
             "generated": self.extractor.key(clip, "identity"),
             "source": self.extractor.key(beside.other, "identity"),
@@ -416,7 +412,7 @@ class Scorer:
                 card = x.profile.network("identity")
                 network, heads = backbone(card.name, x.weights, device=x.device), None
             self._batches[learned] = _Batches(
-                network, heads, x.batch_size, x.device, self.precision, x.progress.embedded
+                network, heads, x.batch_size or FRAMES, x.device, x.precision, x.progress.embedded
             )
         return self._batches[learned]
 
@@ -464,15 +460,7 @@ class _Batches:
         pictures = [picture for picture, _ in waiting]
         pictures += pictures[-1:] * (self.size - len(pictures))
         batch = torch.from_numpy(np.stack(pictures)).to(self.device).permute(0, 3, 1, 2)
-        kind = getattr(torch, self.precision)
-        with (
-            torch.inference_mode(),
-            torch.autocast(
-                self.device.partition(":")[0],
-                kind if self.precision != "float32" else torch.bfloat16,
-                enabled=self.precision != "float32",
-            ),
-        ):
+        with torch.inference_mode(), autocast(self.device, self.precision):
             maps = [m.float() for m in self.network.stages(batch / 127.5 - 1)]
         for i, (_, taker) in enumerate(waiting):
             taker([m[i] for m in maps])
