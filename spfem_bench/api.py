@@ -151,6 +151,7 @@ def evaluate(
     batch_size: int | None = None,
     device: str = "cpu",
     precision: Precision = "float32",
+    hwaccel: str | None = None,
     weights_dir: str | PathLike[str] | None = None,
     data_dir: str | PathLike[str] | None = None,
 ) -> Run:
@@ -169,6 +170,7 @@ def evaluate(
         batch_size: frames in a batch; 32 on a processor and what fits on a GPU when None.
         device: where networks run: cpu, cuda, cuda:1, mps.
         precision: what networks compute in; half precision moves scores, and is in signatures.
+        hwaccel: decode videos on hardware: a name that ``ffmpeg -hwaccels`` lists.
         weights_dir: searched first for weights.
         data_dir: searched first for data sets.
 
@@ -209,7 +211,7 @@ def evaluate(
     _check(plan, partial=partial)
     record = carry_out(
         plan, weights, partial=partial, workers=workers, batch_size=batch_size, device=device,
-        precision=precision, progress=Progress(),
+        precision=precision, hwaccel=hwaccel, progress=Progress(),
     )  # fmt: skip
     return Run(record)
 

@@ -802,3 +802,44 @@ def test_a_span_of_time_cuts_frames_and_sound(
     assert content_id(whole) != content_id(cut)
     with pytest.raises(ClipError, match="holds no frame"):
         list(frames(Clip.parse(f"{path}#t=5,6")))
+
+
+# ---- hardware decoding --------------------------------------------------------------------
+
+
+def test_a_hardware_decoder_is_asked_for_before_the_file_and_kept_apart(samples: Path) -> None:
+    """No such hardware is here: ffmpeg's word for the software decoder takes its place."""
+    clip = Clip.parse(f"{samples / 'stccl-page/video_result/M003_source_sad_033.mp4'}#t=0,0.4")
+    node = ffmpeg.local_input(clip.path, "none").output("pipe:")
+    command = node.compile()
+    assert command.index("-hwaccel") < command.index("-i")
+    plain = list(frames(clip))
+    assert np.array_equal(list(frames(clip, "none")), plain) and len(plain) == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("tpu", "ffmpeg has no hardware decoder 'tpu'. Allowed: "), ("", "has no hardware decoder")],
+)
+def test_hardware_that_ffmpeg_does_not_know_is_refused(name: str, expected: str) -> None:
+    with pytest.raises(ClipError, match=expected):
+        ffmpeg.check_hardware(name)
+
+
+@pytest.mark.parametrize(("status", "refused"), [(0, False), (255, True)])
+def test_hardware_that_does_not_start_is_refused_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, refused: bool
+) -> None:
+    program = tmp_path / "ffmpeg"
+    program.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in *-hwaccels) printf "Methods:\\ncuda\\n\\n"; exit;; esac\n'
+        f'echo "[CUDA @ 0x1] Cannot load libcuda.so.1" >&2; exit {status}\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(ffmpeg, "program", lambda: str(program))
+    if not refused:
+        ffmpeg.check_hardware("cuda")
+        return
+    with pytest.raises(ClipError, match=r"cannot start 'cuda' here: Cannot load libcuda\.so\.1"):
+        ffmpeg.check_hardware("cuda")

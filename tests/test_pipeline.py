@@ -20,6 +20,7 @@ from spfem_bench.features import batches
 from spfem_bench.features.ahead import Ahead, begun
 from spfem_bench.features.batches import Batcher
 from spfem_bench.features.search import Search
+from spfem_bench.media.video import frames
 from spfem_bench.networks.compact import CompactExpression, CompactIdentity, CompactSync
 from spfem_bench.networks.iresnet import IResNet50
 from spfem_bench.networks.mini_xception import MiniXception
@@ -133,7 +134,7 @@ def test_clips_share_a_detectors_batches_and_keep_their_frames(tmp_path: Path) -
              (("a", [10, 20, 30]), ("b", [40]), ("c", [50, 60]))]  # fmt: skip
     absent = Clip(tmp_path / "absent.mp4")
     detector = Detector(many, batched=True)  # type: ignore[arg-type]
-    search = Search([clips[0], absent, *clips[1:]], lambda: detector, batch_size=16)
+    search = Search([clips[0], absent, *clips[1:]], frames, lambda: detector, batch_size=16)
 
     def found(clip: Clip) -> list[tuple[float, list[object]]]:
         seen = search.of(clip)
@@ -150,9 +151,9 @@ def test_clips_share_a_detectors_batches_and_keep_their_frames(tmp_path: Path) -
 def test_a_clip_that_changes_after_it_was_read_is_not_taken(tmp_path: Path) -> None:
     clips = [folder(tmp_path / "a", [10]), folder(tmp_path / "b", [20, 30])]
     detector = Detector(lambda frames: [[] for _ in frames])
-    search = Search(clips, lambda: detector, batch_size=4)
+    search = Search(clips, frames, lambda: detector, batch_size=4)
     assert len(list(search.of(clips[0]) or ())) == 1
-    eventually(lambda: clips[1] in search._read)
+    eventually(lambda: clips[1] in search._contents)
     folder(tmp_path / "b", [21, 31])
     assert search.of(clips[1]) is None
     search.close()

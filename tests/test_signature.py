@@ -124,11 +124,12 @@ def test_the_neutral_list_has_a_reason_for_each_field() -> None:
     assert "name" not in ProtocolCard.score_neutral
 
 
-def test_batch_size_and_device_are_neutral_and_faces_are_not() -> None:
+def test_batch_size_and_device_are_neutral_and_faces_and_decoder_are_not() -> None:
     card, items = metric_card("fad"), protocol("stccl-page-ned")
     before = settings(card, items, extractor())
     assert settings(card, items, extractor(batch_size=5, device="cuda")) == before
-    assert sign(settings(card, items, extractor(faces="aligned"))) != sign(before)
+    for other in ({"faces": "aligned"}, {"hwaccel": "cuda"}):
+        assert sign(settings(card, items, extractor(**other))) != sign(before)
 
 
 def test_half_precision_is_in_the_signature_of_what_it_moves() -> None:

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 @options.batch_size
 @options.device
 @options.precision("float32")
+@options.hwaccel
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as a JSON list.")
 @options.weights_dir
 @options.data_dir
@@ -77,6 +78,7 @@ def evaluate(
     batch_size: int | None,
     device: str,
     precision: str | None,
+    hwaccel: str | None,
     as_json: bool,
     weights_dir: Path | None,
     data_dir: Path | None,
@@ -172,6 +174,7 @@ def evaluate(
                 batch_size=batch_size,
                 device=device,
                 precision=chosen,
+                hwaccel=hwaccel,
                 progress=options.progress_bars(_count_clips(plan), quiet=quiet),
             )
         except KeyboardInterrupt:

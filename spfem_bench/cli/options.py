@@ -100,6 +100,11 @@ device = click.option(
     help="Where networks run: cpu, cuda, cuda:1, mps.",
 )  # fmt: skip
 
+hwaccel = click.option(
+    "--hwaccel", metavar="NAME",
+    help="Decode videos on hardware: a name that 'ffmpeg -hwaccels' lists, such as cuda.",
+)  # fmt: skip
+
 
 def precision(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return the option for what networks compute in; *default* says what when not given."""

@@ -11,6 +11,7 @@ from spfem_bench.evaluation.run import evaluate
 from spfem_bench.features.extract import Extractor, Progress
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import check_writable
+from spfem_bench.media import ffmpeg
 from spfem_bench.networks.load import Precision
 from spfem_bench.networks.weights import WeightsStore
 
@@ -42,6 +43,7 @@ def make_extractor(
     batch_size: int | None,
     device: str,
     precision: Precision = "float32",
+    hwaccel: str | None = None,
 ) -> Extractor:
     """Return what sees a plan's clips, with the user's feature store.
 
@@ -51,15 +53,19 @@ def make_extractor(
         batch_size: frames in a batch; found when None.
         device: where networks run.
         precision: what they compute in.
+        hwaccel: a hardware decoder.
 
     Raises:
         StorageError: features cannot be stored.
+        ClipError: there is no such decoder here.
     """
+    if hwaccel:
+        ffmpeg.check_hardware(hwaccel)
     store = FeatureStore.locate()
     check_writable(store.folder)
     return Extractor(
         plan.profile, weights, store, faces=plan.protocol.card.faces, batch_size=batch_size,
-        device=device, precision=precision,
+        device=device, precision=precision, hwaccel=hwaccel,
     )  # fmt: skip
 
 
@@ -72,6 +78,7 @@ def carry_out(
     batch_size: int | None,
     device: str,
     precision: Precision,
+    hwaccel: str | None,
     progress: Progress,
 ) -> dict[str, Any]:
     """Carry out a plan with the user's feature store and return its run record.
@@ -84,13 +91,15 @@ def carry_out(
         batch_size: frames in a batch; found when None.
         device: where networks run.
         precision: what they compute in.
+        hwaccel: a hardware decoder.
         progress: told how it goes on, and closed in the end.
 
     Raises:
         StorageError: features cannot be stored; a later run goes on from there.
+        ClipError: there is no such hardware decoder here.
     """
     extractor = make_extractor(
-        plan, weights, batch_size=batch_size, device=device, precision=precision
+        plan, weights, batch_size=batch_size, device=device, precision=precision, hwaccel=hwaccel
     )
     extractor = replace(extractor, progress=progress)
     try:

@@ -92,6 +92,7 @@ class Extractor:
         batch_size: frames in a batch; moves no score beyond rounding. When None, 32 on a
             processor, and on a GPU what fits well.
         precision: what torch's networks compute in.
+        hwaccel: the hardware decoder, if one is wanted.
 
     Raises:
         CardError: no such precision, or float16 is asked of a processor.
@@ -104,6 +105,7 @@ class Extractor:
     batch_size: int | None = None
     device: str = "cpu"
     precision: Precision = "float32"
+    hwaccel: str | None = None
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
@@ -131,14 +133,14 @@ class Extractor:
         precision = precision_of(network, self.precision)
         return {"precision": precision} if precision != "float32" else {}
 
-    @staticmethod
-    def media_settings() -> dict[str, Any]:
+    def media_settings(self) -> dict[str, Any]:
         """Return all that decides what frames and sound come out of a file."""
         return {
             "frame_rate": video.FRAME_RATE,
             "sample_rate": audio.SAMPLE_RATE,
             "scaler": video.SCALER,
             "ffmpeg": ffmpeg.version(),
+            **({"hwaccel": self.hwaccel} if self.hwaccel else {}),
         }
 
     def key(self, clip: Clip, role: Role | None) -> dict[str, Any]:
@@ -249,7 +251,7 @@ class Extractor:
         return failures
 
     def _search(self, clips: Iterable[Clip]) -> Search:
-        return Search(clips, lambda: self._detector, self.batch_size or FRAMES)
+        return Search(clips, self.frames, lambda: self._detector, self.batch_size or FRAMES)
 
     def _opened(
         self, wants: Wants, search: Search, failures: dict[tuple[Clip, Role], ClipError]
@@ -267,6 +269,10 @@ class Extractor:
                 yield _OpenClip(self, clip, missing, search, failures)
             else:
                 self.progress.finished(1)
+
+    def frames(self, clip: Clip) -> Iterator[Frame]:
+        """Yield a clip's frames, see :func:`spfem_bench.media.video.frames`."""
+        return video.frames(clip, self.hwaccel)
 
     def tracked_frames(
         self,
@@ -294,7 +300,7 @@ class Extractor:
             yield from self._edited(clip, clip.edit, track, key, begun, search)
             return
         if self.faces == "aligned":
-            for picture in begun or video.frames(clip):
+            for picture in begun or self.frames(clip):
                 track.faces.append(None)
                 yield picture, None
             return
@@ -303,7 +309,7 @@ class Extractor:
             found = FaceTrack.from_arrays(known)
             track.faces, track.detected, track.rivals = found.faces, found.detected, found.rivals
             track.check(clip, self.profile.follow())  # before any frame is decoded again
-            yield from zip(begun or video.frames(clip), track.faces, strict=True)
+            yield from zip(begun or self.frames(clip), track.faces, strict=True)
             return
         own = None
         seen = search and search.of(clip)
@@ -376,7 +382,7 @@ class _OpenClip:
         self.samples = Ahead(_sound(bare)) if "sync" in roles and not roundabout else None
         seen = roles - {"sync"} if roundabout else roles
         known = extractor.faces == "aligned" or extractor.store.has(self.track_key)
-        self.pictures = Ahead(video.frames(bare), _weight) if seen and known else None
+        self.pictures = Ahead(extractor.frames(bare), _weight) if seen and known else None
 
     def read(self) -> None:
         """Send the clip's frames and sound through the networks; note what fails."""

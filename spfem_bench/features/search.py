@@ -33,16 +33,21 @@ class Search:
 
     Args:
         clips: without edits, in the order in which they will be asked for.
+        read: yields a clip's frames.
         detector: called once there is a clip to search.
         batch_size: frames in a batch of crops.
     """
 
     def __init__(
-        self, clips: Iterable[Clip], detector: Callable[[], Detector], batch_size: int
+        self,
+        clips: Iterable[Clip],
+        read: Callable[[Clip], Iterator[Frame]],
+        detector: Callable[[], Detector],
+        batch_size: int,
     ) -> None:
         self._clips = dict.fromkeys(clips)
-        self._read: dict[Clip, str] = {}
-        self._detector, self._batch_size = detector, batch_size
+        self._contents: dict[Clip, str] = {}
+        self._read, self._detector, self._batch_size = read, detector, batch_size
         self._ahead = Ahead(self._all(list(self._clips)), lambda found: _weight(found.frame))
         self._found = groupby(self._ahead, key=lambda found: found.clip)
 
@@ -57,7 +62,7 @@ class Search:
         for owner, found in self._found:
             del self._clips[owner]
             if owner == clip:
-                same = self._read.pop(owner) == video.content_id(clip)
+                same = self._contents.pop(owner) == video.content_id(clip)
                 return self._frames(found) if same else None
         return None  # a clip without a frame
 
@@ -97,14 +102,14 @@ class Search:
         def frames() -> Iterator[Frame | ClipError]:
             """What is wrong with a clip comes in the end: it may not be its turn yet."""
             try:
-                yield from video.frames(clip)
+                yield from self._read(clip)
             except ClipError as error:
                 yield error
 
         try:
-            self._read[clip] = video.content_id(clip)
+            self._contents[clip] = video.content_id(clip)
         except ClipError:
-            self._read[clip] = ""  # said when it is its turn
+            self._contents[clip] = ""  # said when it is its turn
         return Ahead(frames(), _weight)
 
 

@@ -58,15 +58,43 @@ def version() -> str:
     return match[1] if match else "unknown"
 
 
-def local_input(path: Path) -> Any:
-    """Return an ffmpeg-python input node for a local file."""
+def check_hardware(name: str) -> None:
+    """Refuse a hardware decoder that ffmpeg does not have, or cannot start here.
+
+    Raises:
+        ClipError: with ffmpeg's reason.
+    """
+    command = [program(), "-hide_banner", "-v", "error"]
+    said = subprocess.run([*command, "-hwaccels"], capture_output=True, text=True, check=True)
+    known = said.stdout.split("\n")[1:]
+    if name not in filter(None, known):
+        allowed = ", ".join(filter(None, known)) or "none"
+        raise ClipError(f"ffmpeg has no hardware decoder '{name}'", f"Allowed: {allowed}")
+    nothing = ["-f", "lavfi", "-i", "nullsrc=s=16x16", "-frames:v", "1", "-f", "null", "-"]
+    tried = subprocess.run(
+        [*command, "-init_hw_device", name, *nothing], capture_output=True, text=True, check=False
+    )
+    if tried.returncode != 0:
+        raise ClipError(
+            f"ffmpeg cannot start '{name}' here: {_reason(tried.stderr, Path())}",
+            "Leave out --hwaccel, or mend the driver",
+        )
+
+
+def local_input(path: Path, hwaccel: str | None = None) -> Any:
+    """Return an ffmpeg-python input node for a local file.
+
+    Args:
+        path: the file.
+        hwaccel: a hardware decoder, as in :func:`check_hardware`.
+    """
     import ffmpeg
 
     # A leap of more than an hour is an error in the time stamp: ffmpeg would queue in memory
     # all the frames that fill it, up to 30 hours and 1.5 GB.
     return ffmpeg.input(
         f"file:{path}", protocol_whitelist="file", format_whitelist=FORMATS, max_pixels=LARGEST,
-        dts_error_threshold=LONGEST,
+        dts_error_threshold=LONGEST, **({"hwaccel": hwaccel} if hwaccel else {}),
     )  # fmt: skip
 
 

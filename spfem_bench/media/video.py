@@ -34,13 +34,17 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
-def frames(clip: Clip) -> Iterator[Frame]:
+def frames(clip: Clip, hwaccel: str | None = None) -> Iterator[Frame]:
     """Yield a clip's frames as RGB pictures at 25 frames a second.
 
     Frames are chosen by their time stamps (ffmpeg's ``fps`` filter, rounding to
     the nearest), so a variable frame rate is handled; rotation metadata is
     applied; deeper colour is brought to 8 bits. Memory is bounded: one frame at
     a time.
+
+    Args:
+        clip: without an edit.
+        hwaccel: a hardware decoder (:func:`spfem_bench.media.ffmpeg.check_hardware`).
 
     Yields:
         uint8 arrays of shape (height, width, 3).
@@ -49,7 +53,7 @@ def frames(clip: Clip) -> Iterator[Frame]:
         ClipError: unreadable, damaged, without video, or the crop does not fit.
         ValueError: the clip has an edit, which acts only after faces are found.
     """
-    stream, stdin = cropped(clip)
+    stream, stdin = cropped(clip, hwaccel)
     stream = timed(stream, clip)
     stream = stream.filter("scale", flags=SCALER)
     # Every PPM picture carries its own size: no need to know it beforehand.
@@ -65,7 +69,7 @@ def frames(clip: Clip) -> Iterator[Frame]:
         raise ClipError(f"{clip}: holds no frame", "Write the clip again, or mend its t=start,end")
 
 
-def cropped(clip: Clip) -> tuple[Any, Iterator[bytes] | None]:
+def cropped(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterator[bytes] | None]:
     """Return an ffmpeg-python stream of a clip's pictures, cropped, at the rate they have.
 
     Returns:
@@ -96,7 +100,7 @@ def cropped(clip: Clip) -> tuple[Any, Iterator[bytes] | None]:
             raise ClipError(f"{clip.path}: has no video stream", "Give a video, not a sound file")
         check_length(clip, info.seconds)
         _check_crop(clip, info.size)
-        node, stdin = ffmpeg.local_input(clip.path), None
+        node, stdin = ffmpeg.local_input(clip.path, hwaccel), None
     stream = node.video
     if clip.crop and (clip.crop.x % 2 or clip.crop.y % 2):
         # Odd corners lie between chroma samples: to RGB first.
