@@ -252,6 +252,15 @@ def test_a_graph_that_mixes_a_batch_in_an_unknown_way_runs_picture_by_picture(
     assert np.abs(alone[0] - alone[1]).max() > 0.01
 
 
+def test_beside_apples_gpu_onnx_files_run_on_the_processor(bench: Bench) -> None:
+    content = w600k_r50(first="None")
+    card = bench.pin("arcface-r50", content)
+    model = onnx_files.read(content, card)
+    noise = np.random.default_rng(3).uniform(-1, 1, (2, 3, 112, 112)).astype(np.float32)
+    (plain,), (beside,) = (onnx_files.start(model, card, d)[0](noise) for d in ("cpu", "mps"))
+    np.testing.assert_array_equal(beside, plain)
+
+
 # ---- identity: insightface's ArcFaceONNX -------------------------------------------------------
 
 

@@ -75,7 +75,7 @@ def start(model: Any, card: NetworkCard, device: str = "cpu") -> tuple[Run, bool
     Args:
         model: from :func:`read`; its first axis is made free.
         card: its input says the pictures' size.
-        device: ``cpu``, or ``cuda`` with onnxruntime-gpu.
+        device: ``cuda`` needs onnxruntime-gpu; beside ``mps`` the processor is used.
 
     Returns:
         A function on (B, 3, height, width), whose outputs are in the file's order, and
@@ -172,7 +172,8 @@ def _session(model: Any, card: NetworkCard, device: str) -> Run:
     options.intra_op_num_threads = torch.get_num_threads()  # as many as the other networks
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = ["CPUExecutionProvider"]
-    if device.partition(":")[0] == "cuda":
+    on_gpu = device.partition(":")[0] == "cuda"
+    if on_gpu:
         number = int(device.partition(":")[2] or 0)
         # As elsewhere, full float32: TF32 would move scores in the third digit.
         providers = [("CUDAExecutionProvider", {"device_id": number, "use_tf32": 0})]
@@ -187,7 +188,7 @@ def _session(model: Any, card: NetworkCard, device: str) -> Run:
         )
     except Exception as error:  # onnxruntime's errors have no common kind
         raise unreadable(card, error) from error
-    wanted = "CPUExecutionProvider" if device == "cpu" else "CUDAExecutionProvider"
+    wanted = "CUDAExecutionProvider" if on_gpu else "CPUExecutionProvider"
     if session.get_providers()[0] != wanted:  # it falls back in silence
         raise WeightsError(
             f"onnxruntime did not start '{card.name}' on {device}",
