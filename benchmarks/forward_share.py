@@ -150,8 +150,8 @@ def torch_name(net: Any) -> str:
     """Name a module by its class, or a part of SyncNet by what it begins with."""
     if type(net).__name__ != "Sequential":
         return str(type(net).__name__)
-    first = next(iter(net))
-    return f"Sequential of {type(first).__name__}({tuple(first.weight.shape)[1]})"
+    layer = next(m for m in net.modules() if getattr(m, "weight", None) is not None)
+    return f"Sequential from {type(layer).__name__}({layer.weight.shape[1]})"
 
 
 def replayed(call: Call) -> Spent:

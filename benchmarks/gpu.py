@@ -98,11 +98,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, help="of every library; all cores by default")
     given = parser.parse_args()
-    threads = common.use_threads(given.threads)
-    rows, missing = [], []
     if reason := why_not(given.device):
         print(f"Not run, '{given.device}' is not available here: {reason}")
         return
+    threads = common.use_threads(given.threads)
+    rows, missing = [], []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bench = prepare(given.clips, folder, given.seconds, seed=0)

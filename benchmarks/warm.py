@@ -1,6 +1,6 @@
 """Ten methods scored again from a warm store and tabled: seconds, part by part.
 
-    python -m benchmarks.warm [--methods 10] [--profile light] [--frames 75]
+    python -m benchmarks.warm [--methods 10] [--profile light] [--items 126] [--frames 75]
 
 Both MEAD protocols, 126 items each, so 252 for each method, are laid out as files (tiny videos,
 every one with bytes of its own) and as features in a store under their right keys. The features are
@@ -18,12 +18,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,9 @@ from unittest import mock
 import numpy as np
 
 from benchmarks import common
+from spfem_bench.definitions.cards import builtin_folder
 from spfem_bench.definitions.metrics import profile_card
-from spfem_bench.definitions.protocols import Protocol, dataset_card, protocol
+from spfem_bench.definitions.protocols import EMOTIONS, Protocol, dataset_card, protocol
 from spfem_bench.evaluation import indexing
 from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.evaluation.plan import Plan, Videos, make_plan
@@ -46,12 +48,30 @@ from spfem_bench.media import ffmpeg
 from spfem_bench.networks.weights import WeightsStore
 
 PROTOCOLS = ("mead-inter-id", "mead-cross-id")
+ITEMS = 126
+"""Of each."""
 
 TARGET = 10.0
 """Seconds that ten methods of 252 items may take."""
 
 
 # ---- a world of files and features --------------------------------------------------------------
+
+
+def cut_protocols(cards: Path, items: int) -> list[str]:
+    """Write both protocols with fewer items, evenly chosen; return their names."""
+    builtin, made = builtin_folder() / "protocols", cards / "protocols"
+    made.mkdir(parents=True, exist_ok=True)
+    for name in PROTOCOLS:
+        head, *rows = (builtin / f"{name}.csv").read_text().splitlines()
+        chosen = rows[:: max(1, len(rows) // items)][:items]
+        (made / f"few-{name}.csv").write_text("\n".join([head, *chosen]) + "\n")
+        card = (builtin / f"{name}.toml").read_text().replace(f"{name}.csv", f"few-{name}.csv")
+        shown = {row.split(",")[head.split(",").index("emotion")] for row in chosen}
+        kept = json.dumps([e for e in EMOTIONS if e in shown])
+        card = re.sub(r"(?m)^emotions = .*$", f"emotions = {kept}", card)
+        (made / f"few-{name}.toml").write_text(card)
+    return [f"few-{name}" for name in PROTOCOLS]
 
 
 def write_videos(folder: Path, methods: int, listed: list[Protocol]) -> None:
@@ -110,13 +130,13 @@ def fill(plans: list[Plan], frames: int) -> int:
     return len(clips)
 
 
-def plans_of(folder: Path, profile: str, methods: int) -> list[Plan]:
+def plans_of(folder: Path, profile: str, methods: int, names: Sequence[str]) -> list[Plan]:
     """Resolve every method on both protocols, as ``spfem-bench eval --videos`` does."""
     data, weights = DataFolders.locate(folder / "data"), WeightsStore.locate()
     return [
         make_plan(f"method-{n}", protocol(name), profile_card(profile), data=data, weights=weights,
                   videos=Videos(folder / "outputs" / f"method-{n}"))
-        for n in range(methods) for name in PROTOCOLS
+        for n in range(methods) for name in names
     ]  # fmt: skip
 
 
@@ -152,7 +172,6 @@ def watched() -> list[tuple[Any, str, str]]:
     """Return the functions that are measured: where they are, and what they do."""
     from spfem_bench.evaluation import plan, record, run
     from spfem_bench.features import store
-    from spfem_bench.statistics import frechet
 
     return [
         (plan.ffmpeg, "probe", "preflight: headers of videos"),
@@ -160,14 +179,14 @@ def watched() -> list[tuple[Any, str, str]]:
         (run, "compute_features", "store: is all there"),
         (run, "measure", "components"),
         (run, "_left_out", "FAD without each clip"),
-        (run, "resample", "bootstraps of all metrics"),
-        (frechet, "frechet_distance", "Frechet distances (of both)"),
+        (run, "resample", "bootstraps of the other metrics"),
+        (run, "_pooled", "bootstraps of FAD"),
         (run, "settings", "settings and signatures"),
         (record, "save", "records: write"),
     ]
 
 
-def rescore(folder: Path, profile: str, methods: int) -> dict[str, Any]:
+def rescore(folder: Path, profile: str, methods: int, names: Sequence[str]) -> dict[str, Any]:
     """Score all methods in this process; return seconds and calls by part."""
     from spfem_bench.evaluation import record as records
     from spfem_bench.evaluation.session import carry_out
@@ -180,8 +199,8 @@ def rescore(folder: Path, profile: str, methods: int) -> dict[str, Any]:
             if hasattr(owner, name):
                 measured = parts.timed(title, getattr(owner, name))
                 stack.enter_context(mock.patch.object(owner, name, measured))
-        began = time.perf_counter()
-        plans = parts.timed("preflight: the rest", plans_of)(folder, profile, methods)
+        began, used = time.perf_counter(), common.cpu_seconds()
+        plans = parts.timed("preflight: the rest", plans_of)(folder, profile, methods, names)
         assert all(plan.complete for plan in plans), plans[0].refusals[:1] or plans[0].unavailable
         carry = parts.timed("the rest of an evaluation", carry_out)
         found = []
@@ -196,15 +215,17 @@ def rescore(folder: Path, profile: str, methods: int) -> dict[str, Any]:
         text = parts.timed("records: read; the table", lambda: render(
             make_table(records.load_all(found)), "text", layout="asccl", intervals=True
         ))()  # fmt: skip
-        whole = time.perf_counter() - began
+        whole, cpu = time.perf_counter() - began, common.cpu_seconds() - used
     assert "method-0" in text
-    return {"parts": parts.seconds, "calls": parts.calls, "whole": whole}
+    return {"parts": parts.seconds, "calls": parts.calls, "whole": whole, "cpu": cpu}
 
 
 def main() -> None:
     """Lay everything out, measure in fresh processes, print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--methods", type=int, default=10)
+    parser.add_argument("--items", type=int, default=ITEMS, help="of each of two protocols")
+    parser.add_argument("--runs", type=int, default=2, help="processes measured one after another")
     parser.add_argument("--frames", type=int, default=75, help="of each clip; MEAD's have some 75")
     parser.add_argument("--profile", choices=["light", "official"], default="light")
     parser.add_argument("--threads", type=int, help="of every library; all cores by default")
@@ -213,7 +234,8 @@ def main() -> None:
     threads = common.use_threads(given.threads)
     profile = f"{given.profile}-random"
     if given.measure:
-        print(json.dumps(rescore(given.measure, profile, given.methods)))
+        names = PROTOCOLS if given.items == ITEMS else [f"few-{name}" for name in PROTOCOLS]
+        print(json.dumps(rescore(given.measure, profile, given.methods, names)))
         return
     # As the command line sets them.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -227,26 +249,31 @@ def main() -> None:
         else:
             face = Face(np.float32([60, 60, 190, 220]), np.full((5, 2), 128, np.float32), 1.0)
             common.random_profiles(folder, weights, face, 256)
-        write_videos(folder, given.methods, [protocol(p) for p in PROTOCOLS])
-        clips = fill(plans_of(folder, profile, given.methods), given.frames)
+        names = PROTOCOLS
+        if given.items != ITEMS:
+            names = tuple(cut_protocols(Path(os.environ["SPFEM_BENCH_CARDS"]), given.items))
+        write_videos(folder, given.methods, [protocol(p) for p in names])
+        clips = fill(plans_of(folder, profile, given.methods, names), given.frames)
         found = []
-        for _ in range(2):
+        for _ in range(given.runs):
             command = [sys.executable, "-m", "benchmarks.warm", "--measure", folder, "--methods",
-                       given.methods, "--profile", given.profile, "--threads", threads]  # fmt: skip
+                       given.methods, "--items", given.items, "--profile", given.profile,
+                       "--threads", threads]  # fmt: skip
             done = subprocess.run(
                 [str(c) for c in command], stdout=subprocess.PIPE, text=True, check=True
             )
             found.append(json.loads(done.stdout.splitlines()[-1]))
-        items = sum(len(protocol(p).items) for p in PROTOCOLS)
+        items = sum(len(protocol(p).items) for p in names)
     print(f"{given.methods} methods x {items} items, {clips} clips of {given.frames} frames")
     print(f"Profile {given.profile}, with random networks where they are not shipped.")
     print(common.machine(threads))
-    first, second = found
+    first, second = found[0], found[-1]
     rows = [
         [part, str(first["calls"][part]), f"{seconds:.2f}", f"{second['parts'].get(part, 0):.2f}",
          f"{seconds / first['whole']:.0%}"]
         for part, seconds in sorted(first["parts"].items(), key=lambda one: -one[1])
     ]  # fmt: skip
+    rows.append(["CPU seconds of all", "", f"{first['cpu']:.2f}", f"{second['cpu']:.2f}", ""])
     rows.append(["**all**", "", f"**{first['whole']:.2f}**", f"**{second['whole']:.2f}**", ""])
     common.print_table(rows, ["part", "calls", "s", "s, again", "share"])
 
