@@ -25,7 +25,7 @@ processor time, user and system, ffmpeg included. ``lip``, ``score`` and ``all``
 Where the extractor has half precision, rows in bfloat16 say how far LSE-D moves.
 
 A clip is written as everywhere, for example ``strip.mp4#xywh=0,0,256,256``; the networks of
-``light`` must be there (``spfem-bench networks fetch light``).
+``light`` must be there (``spfem-bench networks fetch --profile light``).
 """
 
 from __future__ import annotations
@@ -403,7 +403,7 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--repeats", type=int, default=2, help="of each clip")
     parser.add_argument(
-        "--all-seconds", type=float, default=1.6, help="of each clip, for all three"
+        "--all-seconds", type=float, default=1.0, help="of each clip, for all three"
     )
     parser.add_argument("--threads", type=int, help="of every library; all cores by default")
     parser.add_argument("--device", default="cpu")
