@@ -1,12 +1,20 @@
-"""Training steps per second and peak memory, beside a plain implementation of the same arithmetic.
+"""STCCL's training and scoring: steps and frames per second, and where a step's time goes.
 
     python benchmarks/stccl_training.py [--steps 20] [--device cpu] [--threads 1]
+
+Training steps per second and peak memory stand beside a plain implementation of the same
+arithmetic.
 
 The plain one goes layer by layer, pair by pair, frame by frame and region by region, as the
 authors' released code does, and runs the backbone for each pair of pictures. Both see the same
 windows and regions with the same first heads: their losses are compared first. Each row runs in
 a process of its own; drawing is not counted. Memory is the whole process's on the CPU, that of
-tensors on a GPU.
+tensors on a GPU. The share of the loss is that of its forward and backward pass in a step; what is
+left is the backbone or the maps' way from memory, and the optimiser.
+
+Then the metric in use, as a loss in a model: the time of one call on windows of pictures, forward
+and backward to the generated pictures, and how much of it is the backbone's; and scoring (SCC and
+TCC of a clip beside its source), in pairs of frames a second, by the frames in a batch.
 """
 
 from __future__ import annotations
@@ -15,21 +23,26 @@ import argparse
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.stccl import dense, scoring
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone, backbone
 from spfem_bench.stccl.config import TrainConfig, default_config, read_config
 from spfem_bench.stccl.contrast import ContrastSettings
+from spfem_bench.stccl.metric import STCCL
 from spfem_bench.stccl.train import (
     Learner,
     batch_of,
@@ -135,12 +148,6 @@ def plain(windows: Windows, learner: Learner, batch: Tensor, centres: dict) -> T
     return torch.stack(total).sum()
 
 
-def batched(windows: Windows, learner: Learner, batch: Tensor, centres: dict) -> Tensor:  # type: ignore[type-arg]
-    """Return the loss of one step, as the product computes it."""
-    parts = learner(windows.sample(batch, learner.forms, centres))
-    return torch.stack([named["loss"] for named in parts.values()]).sum()
-
-
 def prepared(config: TrainConfig, cache: str, device: str) -> tuple[Backbone, Windows, Learner]:
     """Draw one speaker's windows and make the first heads."""
     eyes = backbone(config.backbone.network, WeightsStore(), device=device)
@@ -161,27 +168,91 @@ def measure(row: str, steps: int, device: str) -> dict[str, float]:
     )
     _, windows, learner = prepared(config, ROWS[row], device)
     optimiser = torch.optim.Adam(learner.parameters(), lr=config.rate)
-    one: Callable[..., Tensor] = plain if row.startswith("plain") else batched
+    one = plain if row.startswith("plain") else None
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
-    first = began = 0.0
+    first = began = in_loss = 0.0
     for step in range(steps + 2):
         if step == 2:  # two to warm up
-            began = time.perf_counter()
+            began, in_loss = now(device), 0.0
         centres = centres_of(
             windows.sizes, config.forms, "sampled", chance(config.seed, "centres", step)
         )
         batch = batch_of(step, config.batch, len(windows), config.seed)
-        loss = one(windows, learner, batch, centres)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        if one is plain:
+            loss = plain(windows, learner, batch, centres)
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            sample = windows.sample(batch, learner.forms, centres)
+            start = now(device)
+            parts = learner(sample)
+            loss = torch.stack([named["loss"] for named in parts.values()]).sum()
+            loss.backward()
+            in_loss += now(device) - start
         optimiser.step()
         first = first or float(loss.detach())
-    rate = steps / (time.perf_counter() - began)
+    took = now(device) - began
+    rate = steps / took
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if device != "cpu":
         peak = torch.cuda.max_memory_allocated() / 2**20
-    return {"rate": rate, "peak": peak, "loss": first}
+    return {"rate": rate, "peak": peak, "loss": first, "share": in_loss / took}
+
+
+def now(device: str) -> float:
+    """Return the time once the device has done what it was given."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def median_seconds(work: Callable[[], object], steps: int, device: str) -> float:
+    """Return the median time of a call, after two to warm up."""
+    took = []
+    for _ in range(steps + 2):
+        begin = now(device)
+        work()
+        took.append(now(device) - begin)
+    return statistics.median(took[2:])
+
+
+def in_use(metric: str, steps: int, device: str) -> list[tuple[object, ...]]:
+    """Return the time of one call of the loss, for several windows of five frames."""
+    loss = STCCL.load(metric, value_range=(0, 1), device=device)
+    eyes, rows = loss.backbone, []
+    for windows in (1, 4, 8):
+        shape = (windows, 5, 3, 112, 112)
+        source, generated = (torch.rand(shape, device=device) for _ in range(2))
+        generated.requires_grad_()
+
+        def whole(source: Tensor = source, generated: Tensor = generated) -> None:
+            torch.autograd.grad(loss(source, generated), generated)
+
+        def backbone_alone(source: Tensor = source, generated: Tensor = generated) -> None:
+            with torch.no_grad():
+                eyes.stages(source.flatten(0, 1) * 2 - 1)
+            maps = eyes.stages(generated.flatten(0, 1) * 2 - 1)
+            torch.autograd.grad(sum(m.sum() for m in maps), generated)
+
+        both = [median_seconds(work, steps, device) for work in (whole, backbone_alone)]
+        rows.append((f"{windows} x 5 frames", 1000 * both[0], 1000 * both[1], both[1] / both[0]))
+    return rows
+
+
+def scored(metric: str, frames: int, device: str) -> list[tuple[object, ...]]:
+    """Return how many pairs of frames are compared a second, by the frames in a batch."""
+    loss = STCCL.load(metric, value_range=(0, 1), device=device)
+    source, generated = (torch.rand(frames, 3, 112, 112, device=device) * 2 - 1 for _ in range(2))
+    rows = []
+    for size in (n * (dense.WINDOW - 1) + 1 for n in (1, 2, 4, 8, 16)):
+        with mock.patch.object(scoring, "CHUNK", size):
+            rates = []
+            for heads in (None, loss.heads):
+                work = partial(scoring.compare, source, generated, loss.backbone, heads)
+                rates.append(frames / median_seconds(work, 3, device))
+        rows.append((f"{size}{' (the product)' * (size == scoring.CHUNK)}", *rates))
+    return rows
 
 
 def main() -> None:
@@ -190,6 +261,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
+    parser.add_argument("--metric", default="puppets", help="for use and scoring")
+    parser.add_argument("--frames", type=int, default=48, help="scored in one clip")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -198,17 +272,27 @@ def main() -> None:
         return
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     found = {}
-    for row in ROWS:
+    for row in given.rows:
         arguments = [sys.executable, __file__, "--row", row, "--steps", str(given.steps),
                      "--device", given.device, "--threads", str(given.threads)]  # fmt: skip
         done = subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True)
         found[row] = json.loads(done.stdout.splitlines()[-1])
     losses = [values["loss"] for values in found.values()]
     assert max(losses) - min(losses) < 5e-3 * losses[0], losses  # half precision moves it that much
-    slowest = found["plain, backbone at each step"]["rate"]
-    rows = [(row, v["rate"], v["rate"] / slowest, v["peak"], v["loss"]) for row, v in found.items()]
-    headers = ("", "steps/s", "times", "peak MB", "first loss")
-    print(tabulate(rows, headers, floatfmt=("", ".2f", ".1f", ".0f", ".4f")))
+    slowest = found[given.rows[-1]]["rate"]
+    rows = [(row, v["rate"], v["rate"] / slowest, v["share"] or None, v["peak"], v["loss"])
+            for row, v in found.items()]  # fmt: skip
+    headers = ("training", "steps/s", "times", "the loss's share", "peak MB", "first loss")
+    style = {"tablefmt": "github", "missingval": ""}
+    print(tabulate(rows, headers, floatfmt=("", ".2f", ".1f", ".0%", ".0f", ".4f"), **style))
+    rows = in_use(given.metric, given.steps, given.device)
+    headers = ("in use, forward and backward", "ms", "backbone alone, ms", "its share")
+    print()
+    print(tabulate(rows, headers, floatfmt=("", ".1f", ".1f", ".0%"), **style))
+    rows = scored(given.metric, given.frames, given.device)
+    headers = ("frames in a batch", "pairs/s", "pairs/s, learnt heads")
+    print()
+    print(tabulate(rows, headers, floatfmt=("", ".1f", ".1f"), **style))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ import torch
 from scipy.io import wavfile
 from syncnet_python.syncnet_pipeline import SyncNetPipeline
 
-from benchmarks.compat_chain import STEPS, lse, profiles
+from benchmarks.common import lse, profiles
+from benchmarks.compat_chain import STEPS
 from spfem_bench.definitions.clips import Clip, Crop, Span
 from spfem_bench.definitions.metrics import (
     SyncChain,

@@ -16,6 +16,7 @@ from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.metrics import Claims, metric_card
 from spfem_bench.evaluation.run import ItemResult, average, resample
 from spfem_bench.evaluation.validate import graded_controls
+from spfem_bench.statistics import coherence, frechet, similarity, sync
 from spfem_bench.statistics.grading import Graded, ignores, measures, misread, reads, scale
 from spfem_bench.statistics.similarity import SimilarityComponents
 from tests.conftest import Outcome, World
@@ -126,6 +127,39 @@ def test_changes_are_drawn_in_pairs() -> None:
     assert both.value == pytest.approx(-0.15) and both.varies
     lone = resample(card, results(0.9), emotions)["sad"]
     assert not lone.varies and lone.interval == (None, None)
+
+
+@pytest.mark.parametrize("count", [3, 18, 40])
+@pytest.mark.parametrize("name", ["csim", "lse-c", "scc", "fad"])
+def test_a_draw_is_the_score_of_the_clips_drawn_to_the_last_bit(name: str, count: int) -> None:
+    """All draws at once, or on several threads, are what clip after clip gives."""
+    generator = np.random.default_rng(count)
+
+    def part() -> Any:
+        if name == "csim":
+            return SimilarityComponents(float(generator.normal()), int(generator.integers(1, 9)), 9)
+        if name == "lse-c":
+            return sync.SyncComponents(generator.uniform(400, 900, 31), 71, 0)
+        if name == "scc":
+            positive = tuple(generator.normal(0, 1e3, 4).tolist())
+            return coherence.CoherenceComponents(positive, (0.0,) * 4, (None,) * 4, 9, 0)
+        output, real = generator.normal(0, 1, (2, 9, 4))
+        return frechet.components(output, real, normalise=False)
+
+    def score(parts: list[Any]) -> float:
+        if name == "lse-c":
+            return sync.score(parts, "confidence")
+        return {"csim": similarity, "scc": coherence, "fad": frechet}[name].score(parts)
+
+    card, parts = metric_card(name), [part() for _ in range(count)]
+    results = [ItemResult(str(i), "sad", p, 9, 0, 0, {}) for i, p in enumerate(parts)]
+    found = resample(card, results, ("happy", "sad"))["sad"]
+    rng = np.random.default_rng([0, 1])  # the seed, and the emotion's place
+    rows = np.sort(rng.integers(0, count, (card.resamples, count)), axis=1)
+    expected = [score([parts[i] for i in row]) for row in rows]
+    np.testing.assert_array_equal(found.draws, expected)
+    assert found.value == score(parts)
+    assert len(set(expected)) > 5
 
 
 # ---- claims --------------------------------------------------------------------------------

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -37,7 +39,7 @@ from spfem_bench.features.store import Arrays, digest
 from spfem_bench.media.video import content_id
 from spfem_bench.processes import spread
 from spfem_bench.statistics import coherence, frechet, similarity, sync
-from spfem_bench.statistics.intervals import bootstrap, interval
+from spfem_bench.statistics.intervals import drawn, interval
 
 if TYPE_CHECKING:
     from spfem_bench.stccl.scoring import Beside, Scorer
@@ -80,10 +82,17 @@ def evaluate(plan: Plan, extractor: Extractor, *, workers: int, partial: bool) -
     scores: list[Score] = []
     per_item: dict[str, dict[str, Any]] = {}
     frozen = {}
+    measured: dict[str, list[ItemResult]] = {}
     for metric in plan.metrics:
-        results, refused = measure(plan, metric, extractor, failures)
-        refusals += refused
-        results = _left_out(metric, results)
+        same = _measures(metric)
+        if same in measured:
+            results = measured[same]
+        else:
+            results, refused = measure(plan, metric, extractor, failures)
+            refusals += refused
+            results = _left_out(metric, results)
+            if not refused:  # a refusal names its metric
+                measured[same] = results
         frozen[metric.name] = settings(metric, plan.protocol, extractor) | data(plan, metric)
         scores += _score(plan, metric, results, frozen[metric.name], partial=partial)
         for result in results:
@@ -296,6 +305,12 @@ def measure(
     return results, refused
 
 
+def _measures(metric: MetricCard) -> str:
+    """Return what decides a metric's components: LSE-D, LSE-C and AV offset have the same."""
+    statistic = metric.statistic.model_dump(mode="json", exclude={"report"})
+    return json.dumps([metric.role, metric.output, metric.compare, statistic])
+
+
 def _loaded(
     clip: Clip,
     metric: MetricCard,
@@ -463,30 +478,39 @@ def resample(
         results: of that metric.
         emotions: all of the protocol's, in its order.
     """
-    score = _aggregator(metric)
+    of_one = _item_value(metric)
     found = {}
     for stream, emotion in enumerate(emotions):
         parts = [r.components for r in results if r.emotion == emotion]
         if not parts:
             continue
-
-        # A bootstrap of few clips draws the same ones again and again.
-        @cache
-        def drawn(indices: tuple[int, ...], parts: tuple[Any, ...] = tuple(parts)) -> float:
-            try:
-                return score([parts[i] for i in indices])
-            except ValueError:
-                return math.nan
-
-        value = drawn(tuple(range(len(parts))))
-        draws = bootstrap(
-            len(parts),
-            lambda d, f=drawn: f(tuple(d)),  # type: ignore[misc]
-            metric.resamples,
-            stream,
-        )
+        rows = drawn(len(parts), metric.resamples, stream)
+        if of_one is None:
+            value, draws = _pooled(parts, rows)
+        else:
+            values = np.array([of_one(part) for part in parts])
+            value, draws = float(values.mean()), values[rows].mean(axis=1)
         found[emotion] = Resampled(value, draws, len(parts) > 1)
     return found
+
+
+def _pooled(
+    parts: Sequence[frechet.FrechetComponents], rows: npt.NDArray[np.int64]
+) -> tuple[float, npt.NDArray[np.float64]]:
+    """Return a Frechet distance and its draws, on all processor cores: LAPACK lets threads run."""
+
+    def distance(indices: Sequence[int]) -> float:
+        try:
+            return frechet.score([parts[i] for i in indices])
+        except ValueError:
+            return math.nan
+
+    # A bootstrap of few clips draws the same ones again and again.
+    indices = [tuple(row) for row in rows.tolist()]
+    different = list(dict.fromkeys([tuple(range(len(parts))), *indices]))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        known = dict(zip(different, pool.map(distance, different), strict=True))
+    return known[different[0]], np.array([known[i] for i in indices])
 
 
 def _left_out(metric: MetricCard, results: Sequence[ItemResult]) -> list[ItemResult]:
@@ -505,16 +529,17 @@ def _left_out(metric: MetricCard, results: Sequence[ItemResult]) -> list[ItemRes
     return [replace(r, described={**r.described, "without": found[r.item]}) for r in results]
 
 
-def _aggregator(metric: MetricCard) -> Callable[[Sequence[Any]], float]:
+def _item_value(metric: MetricCard) -> Callable[[Any], float] | None:
+    """Return what gives an item its own value, whose mean is the score; None for pooled frames."""
     card = metric.statistic
     if isinstance(card, FrechetSettings):
-        return frechet.score
+        return None
     if isinstance(card, SimilaritySettings):
-        return similarity.score
+        return similarity.value
     if isinstance(card, CoherenceSettings):
-        return coherence.score
+        return coherence.value
     report = card.report
-    return lambda parts: sync.score(parts, report)
+    return lambda part: sync.value(part, report)
 
 
 def _score(

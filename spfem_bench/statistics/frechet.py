@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over a set of D-dimensional vectors; sets are joined by adding.
+    """Sums over a set of D-dimensional vectors; see :meth:`joined`.
 
     Attributes:
         count: number of vectors.
@@ -31,8 +31,16 @@ class Moments:
         v = np.asarray(vectors, np.float64)
         return cls(len(v), v.sum(axis=0), v.T @ v)
 
-    def __add__(self, other: Moments) -> Moments:
-        return Moments(self.count + other.count, self.total + other.total, self.outer + other.outer)
+    @classmethod
+    def joined(cls, several: Iterable[Moments]) -> Moments:
+        """Join sets, one after the other (sums of floats depend on the order)."""
+        first, *rest = several
+        count, total, outer = first.count, first.total.copy(), first.outer.copy()
+        for one in rest:
+            count += one.count
+            total += one.total
+            outer += one.outer
+        return cls(count, total, outer)
 
     def mean(self) -> Float64:
         """Return the mean, (D,)."""
@@ -89,9 +97,7 @@ def score(parts: Sequence[FrechetComponents]) -> float:
     """
     if not parts:
         raise ValueError("a Frechet distance of no items")
-    output, real = parts[0].output, parts[0].real
-    for part in parts[1:]:
-        output, real = output + part.output, real + part.real
+    output, real = (Moments.joined(getattr(p, side) for p in parts) for side in ("output", "real"))
     return frechet_distance(output, real)
 
 

@@ -30,9 +30,13 @@ def bootstrap(
     Returns:
         float64 (resamples,).
     """
+    return np.array([statistic(draw.tolist()) for draw in drawn(items, resamples, stream)])
+
+
+def drawn(items: int, resamples: int, stream: int = 0) -> npt.NDArray[np.int64]:
+    """Return what :func:`bootstrap` draws: sorted indices, int64 (resamples, items)."""
     generator = np.random.default_rng([SEED, stream])
-    draws = np.sort(generator.integers(0, items, (resamples, items)), axis=1)
-    return np.array([statistic(draw.tolist()) for draw in draws])
+    return np.sort(generator.integers(0, items, (resamples, items)), axis=1)
 
 
 def interval(values: npt.NDArray[np.float64]) -> tuple[float | None, float | None]:

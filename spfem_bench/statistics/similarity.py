@@ -63,6 +63,11 @@ def components(
     return SimilarityComponents(float(cosine(a[in_a], b[in_b]).sum()), len(in_a), len(in_a))
 
 
+def value(part: SimilarityComponents) -> float:
+    """Return one item's mean cosine."""
+    return part.total / part.count
+
+
 def score(parts: Sequence[SimilarityComponents]) -> float:
     """Return the mean over items of each item's mean cosine: items weigh the same.
 
@@ -74,4 +79,4 @@ def score(parts: Sequence[SimilarityComponents]) -> float:
     """
     if not parts:
         raise ValueError("a mean of no items")
-    return float(np.mean([p.total / p.count for p in parts]))
+    return float(np.mean([value(p) for p in parts]))
