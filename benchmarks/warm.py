@@ -178,9 +178,8 @@ def watched() -> list[tuple[Any, str, str]]:
         (store.FeatureStore, "get", "store: read and verify"),
         (run, "compute_features", "store: is all there"),
         (run, "measure", "components"),
-        (run, "_left_out", "FAD without each clip"),
-        (run, "resample", "bootstraps of the other metrics"),
-        (run, "_pooled", "bootstraps of FAD"),
+        (run, "resample", "scores and bootstraps"),
+        (run, "_pooled", "of them, FAD"),
         (run, "settings", "settings and signatures"),
         (record, "save", "records: write"),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cache
@@ -34,6 +35,7 @@ from spfem_bench.errors import (
     ClipError,
     MissingClipError,
     SpfemBenchError,
+    StorageError,
     UnknownNameError,
     UnsuitedClipError,
     near_names,
@@ -44,6 +46,7 @@ from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.evaluation.layouts import Placed, State, place
 from spfem_bench.evaluation.record import VALIDATION
 from spfem_bench.evaluation.signature import network_of
+from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.video import VIDEO_SUFFIXES, file_sha256, numbered_pictures
 from spfem_bench.networks.weights import WeightsStore, remedy
@@ -495,9 +498,15 @@ def _check_readable(clip: Clip) -> None:
 
 @cache
 def _has_pictures(path: Path, sha256: str) -> bool:
-    """Look into a file once, however many levels of a control are planned on it."""
-    del sha256  # part of the cache's key
-    return ffmpeg.probe(path).size is not None
+    """Look into a file once, however often it is planned: what was found is stored."""
+    store, header = FeatureStore.locate(), {"pictures": sha256, "ffmpeg": ffmpeg.version()}
+    if store.has(header):
+        return True
+    if ffmpeg.probe(path).size is None:
+        return False
+    with suppress(StorageError):  # said when features are to be stored
+        store.put(header, {})
+    return True
 
 
 def plan_summary(plan: Plan) -> list[str]:

@@ -7,8 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -40,6 +39,7 @@ from spfem_bench.media.video import content_id
 from spfem_bench.processes import spread
 from spfem_bench.statistics import coherence, frechet, similarity, sync
 from spfem_bench.statistics.intervals import drawn, interval
+from spfem_bench.statistics.resampling import pseudo_values
 
 if TYPE_CHECKING:
     from spfem_bench.stccl.scoring import Beside, Scorer
@@ -90,12 +90,12 @@ def evaluate(plan: Plan, extractor: Extractor, *, workers: int, partial: bool) -
         else:
             results, refused = measure(plan, metric, extractor, failures)
             refusals += refused
-            results = _left_out(metric, results)
             if not refused:  # a refusal names its metric
                 measured[same] = results
         frozen[metric.name] = settings(metric, plan.protocol, extractor) | data(plan, metric)
-        scores += _score(plan, metric, results, frozen[metric.name], partial=partial)
-        for result in results:
+        found = resample(metric, results, plan.protocol.card.emotions)
+        scores += _score(plan, metric, results, found, frozen[metric.name], partial=partial)
+        for result in _described(results, found):
             per_item.setdefault(result.item, {})[metric.name] = {
                 "n_frames": result.n_frames,
                 "n_frames_refused": result.n_frames_refused,
@@ -435,13 +435,15 @@ class Resampled:
 
     Attributes:
         value: NaN when there are too few frames.
-        draws: float64 (resamples,); NaN where a draw cannot be scored.
+        draws: float64 (resamples,); all NaN where a clip's part cannot be told.
         varies: whether there is more than one clip to draw from.
+        without: for pooled frames, the score with each clip left out, in the clips' order.
     """
 
     value: float
     draws: npt.NDArray[np.float64]
     varies: bool
+    without: tuple[float | None, ...] = ()
 
     @property
     def interval(self) -> tuple[float | None, float | None]:
@@ -484,49 +486,48 @@ def resample(
         parts = [r.components for r in results if r.emotion == emotion]
         if not parts:
             continue
-        rows = drawn(len(parts), metric.resamples, stream)
-        if of_one is None:
-            value, draws = _pooled(parts, rows)
-        else:
-            values = np.array([of_one(part) for part in parts])
-            value, draws = float(values.mean()), values[rows].mean(axis=1)
-        found[emotion] = Resampled(value, draws, len(parts) > 1)
+        value, values, without = _pooled(parts) if of_one is None else _mean(map(of_one, parts))
+        draws = values[drawn(len(parts), metric.resamples, stream)].mean(axis=1)
+        found[emotion] = Resampled(value, draws, len(parts) > 1, without)
     return found
 
 
-def _pooled(
-    parts: Sequence[frechet.FrechetComponents], rows: npt.NDArray[np.int64]
-) -> tuple[float, npt.NDArray[np.float64]]:
-    """Return a Frechet distance and its draws, on all processor cores: LAPACK lets threads run."""
-
-    def distance(indices: Sequence[int]) -> float:
-        try:
-            return frechet.score([parts[i] for i in indices])
-        except ValueError:
-            return math.nan
-
-    # A bootstrap of few clips draws the same ones again and again.
-    indices = [tuple(row) for row in rows.tolist()]
-    different = list(dict.fromkeys([tuple(range(len(parts))), *indices]))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        known = dict(zip(different, pool.map(distance, different), strict=True))
-    return known[different[0]], np.array([known[i] for i in indices])
+_Parts: TypeAlias = "tuple[float, npt.NDArray[np.float64], tuple[float | None, ...]]"
+"""A score, one number for each clip whose mean it is, and the score without each."""
 
 
-def _left_out(metric: MetricCard, results: Sequence[ItemResult]) -> list[ItemResult]:
+def _mean(values: Iterable[float]) -> _Parts:
+    of_each = np.array(list(values))
+    return float(of_each.mean()), of_each, ()
+
+
+def _pooled(parts: Sequence[frechet.FrechetComponents]) -> _Parts:
+    """Score pooled frames; clips drawn again would lie too high (``docs/statistics.md``)."""
+    try:
+        value = frechet.score(parts)
+    except ValueError:
+        value = math.nan
+    without = frechet.without(parts)
+    if len(parts) == 1:  # drawn again and again
+        return value, np.array([value]), tuple(without)
+    if None in without:
+        return value, np.full(len(parts), math.nan), tuple(without)
+    return value, pseudo_values(value, np.array(without, np.float64)), tuple(without)
+
+
+def _described(results: Sequence[ItemResult], found: Mapping[str, Resampled]) -> list[ItemResult]:
     """Add, to each item's part of a Frechet distance, its emotion's distance without it.
 
     With these numbers a record alone tells the errors of differences between methods; the
     matrices they come from are too large for it.
     """
-    if not isinstance(metric.statistic, FrechetSettings):
-        return list(results)
-    found: dict[str, float | None] = {}
-    for emotion in dict.fromkeys(r.emotion for r in results):
-        chosen = [r for r in results if r.emotion == emotion]
-        values = frechet.without([r.components for r in chosen])
-        found |= {r.item: value for r, value in zip(chosen, values, strict=True)}
-    return [replace(r, described={**r.described, "without": found[r.item]}) for r in results]
+    left = {emotion: iter(scored.without) for emotion, scored in found.items() if scored.without}
+    return [
+        replace(r, described={**r.described, "without": next(left[r.emotion])})
+        if r.emotion in left
+        else r
+        for r in results
+    ]
 
 
 def _item_value(metric: MetricCard) -> Callable[[Any], float] | None:
@@ -546,6 +547,7 @@ def _score(
     plan: Plan,
     metric: MetricCard,
     results: Sequence[ItemResult],
+    found: Mapping[str, Resampled],
     frozen: Mapping[str, Any],
     *,
     partial: bool,
@@ -572,7 +574,6 @@ def _score(
         )
 
     rows: list[Score] = []
-    found = resample(metric, results, plan.protocol.card.emotions)
     for emotion in plan.protocol.card.emotions:
         n_expected = sum(p.item.emotion == emotion for p in plan.items)
         chosen = [r for r in results if r.emotion == emotion]
@@ -581,7 +582,7 @@ def _score(
             rows.append(row(emotion, [], n_expected, value=None, low=None, high=None, note=note))
             continue
         value = None if math.isnan(found[emotion].value) else found[emotion].value
-        low, high = found[emotion].interval
+        low, high = _possible(metric, found[emotion].interval)
         note = "too few frames" if value is None else _note(metric, chosen, plan)
         rows.append(row(emotion, chosen, n_expected, value=value, low=low, high=high, note=note))
 
@@ -596,7 +597,7 @@ def _score(
         note = "too few frames in an emotion"
     elif whole or partial:
         mean = average(known)
-        headline, (low, high) = mean.value, mean.interval
+        headline, (low, high) = mean.value, _possible(metric, mean.interval)
         note = _note(metric, results, plan)
         if len(known) < len(plan.protocol.card.emotions):
             note += f"{'; ' if note else ''}over {len(known)} of "
@@ -610,6 +611,19 @@ def _score(
         row(AVERAGE, results, len(plan.items), value=headline, low=low, high=high, note=note)
     )
     return rows
+
+
+def _possible(
+    metric: MetricCard, ends: tuple[float | None, float | None]
+) -> tuple[float | None, float | None]:
+    """Cut an interval off where the metric ends: numbers for each clip may lie beyond."""
+    least, most = metric.range
+    low, high = ends
+    if low is not None and least is not None:
+        low = max(low, least)
+    if high is not None and most is not None:
+        high = min(high, most)
+    return low, high
 
 
 def _note(metric: MetricCard, results: Sequence[ItemResult], plan: Plan) -> str:

@@ -77,9 +77,9 @@ def carry_out(
     workers: int,
     batch_size: int | None,
     device: str,
-    precision: Precision,
-    hwaccel: str | None,
     progress: Progress,
+    precision: Precision = "float32",
+    hwaccel: str | None = None,
 ) -> dict[str, Any]:
     """Carry out a plan with the user's feature store and return its run record.
 
@@ -90,9 +90,9 @@ def carry_out(
         workers: processes; changes no score.
         batch_size: frames in a batch; found when None.
         device: where networks run.
-        precision: what they compute in.
-        hwaccel: a hardware decoder.
         progress: told how it goes on, and closed in the end.
+        precision: what networks compute in.
+        hwaccel: a hardware decoder.
 
     Raises:
         StorageError: features cannot be stored; a later run goes on from there.

@@ -11,9 +11,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,25 @@ class FeatureStore:
         return self.path(made_of).is_file()
 
     def get(self, made_of: Mapping[str, Any]) -> Arrays | None:
-        """Return stored arrays; None when absent or damaged (then the file is removed)."""
+        """Return stored arrays; None when absent or damaged (then the file is removed).
+
+        What was read last is kept, as long as its file does not change: six metrics ask for it in
+        turn. So the arrays may not be written to.
+        """
         path = self.path(made_of)
+        try:
+            status = path.stat()
+        except OSError:
+            return self._read(path)  # says what is wrong
+        identity = (path, status.st_ino, status.st_size, status.st_mtime_ns)
+        arrays = _recent.get(identity)
+        if arrays is None:
+            arrays = self._read(path)
+            if arrays is not None:
+                _recent.put(identity, arrays)
+        return arrays
+
+    def _read(self, path: Path) -> Arrays | None:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
@@ -72,6 +90,8 @@ class FeatureStore:
         if checksum is None or bytes(checksum).hex() not in allowed:
             path.unlink(missing_ok=True)
             return None
+        for array in arrays.values():
+            array.flags.writeable = False
         return arrays
 
     def put(self, made_of: Mapping[str, Any], arrays: Arrays) -> None:
@@ -86,6 +106,40 @@ class FeatureStore:
         with atomic_file(path) as file:
             np.savez(file, **named)
 
+
+class _Recent:
+    """The arrays read last, up to :data:`RECENT` bytes."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, Arrays] = {}
+        self._bytes = 0
+        self._lock = Lock()
+
+    def get(self, identity: Hashable) -> Arrays | None:
+        with self._lock:
+            if identity not in self._kept:
+                return None
+            self._kept[identity] = self._kept.pop(identity)  # the last used
+            return dict(self._kept[identity])
+
+    def put(self, identity: Hashable, arrays: Arrays) -> None:
+        with self._lock:
+            if identity in self._kept:
+                return
+            self._kept[identity] = dict(arrays)
+            self._bytes += _size(arrays)
+            while self._bytes > RECENT:
+                self._bytes -= _size(self._kept.pop(next(iter(self._kept))))
+
+
+def _size(arrays: Arrays) -> int:
+    return sum(array.nbytes for array in arrays.values())
+
+
+RECENT = 1 << 28
+"""Bytes of what was read last; 126 clips of three seconds take a third of it."""
+
+_recent = _Recent()
 
 CHECKSUM = "checksum"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +32,9 @@ class Moments:
         """Sum up vectors, shape (N, D)."""
         v = np.asarray(vectors, np.float64)
         return cls(len(v), v.sum(axis=0), v.T @ v)
+
+    def __sub__(self, other: Moments) -> Moments:
+        return Moments(self.count - other.count, self.total - other.total, self.outer - other.outer)
 
     @classmethod
     def joined(cls, several: Iterable[Moments]) -> Moments:
@@ -95,19 +100,21 @@ def score(parts: Sequence[FrechetComponents]) -> float:
     Raises:
         ValueError: no items, or fewer than two frames on a side.
     """
+    return frechet_distance(*_joined(parts))
+
+
+def _joined(parts: Sequence[FrechetComponents]) -> tuple[Moments, Moments]:
     if not parts:
         raise ValueError("a Frechet distance of no items")
-    output, real = (Moments.joined(getattr(p, side) for p in parts) for side in ("output", "real"))
-    return frechet_distance(output, real)
+    return Moments.joined(p.output for p in parts), Moments.joined(p.real for p in parts)
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
     """Return ``|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))`` (Dowson and Landau, 1982).
 
-    The trace of the root is taken from the symmetric product
-    ``C_a^(1/2) C_b C_a^(1/2)``, which has the same eigenvalues as ``C_a C_b``
-    and none below zero. So nothing needs to be added to the diagonal when
-    there are fewer vectors than dimensions.
+    The trace of the root is taken from a symmetric product ``R' C_b R`` with ``R R' = C_a``,
+    which has the same eigenvalues as ``C_a C_b`` and none below zero. So nothing needs to be
+    added to the diagonal when there are fewer vectors than dimensions.
 
     >>> a = Moments.of(np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 2.0]]))
     >>> b = Moments.of(np.array([[3.0, 4.0], [5.0, 4.0], [3.0, 6.0], [5.0, 6.0]]))
@@ -120,12 +127,20 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     if min(a.count, b.count) < 2:
         raise ValueError("a covariance needs two frames at least")
     cov_a, cov_b = a.covariance(), b.covariance()
-    values, axes = np.linalg.eigh(cov_a)
-    root = (axes * np.sqrt(np.clip(values, 0, None))) @ axes.T
-    inner = root @ cov_b @ root
+    root = _root(cov_a)
+    inner = root.T @ cov_b @ root
     trace = np.sqrt(np.clip(np.linalg.eigvalsh((inner + inner.T) / 2), 0, None)).sum()
     apart = a.mean() - b.mean()
     return max(0.0, float(apart @ apart + np.trace(cov_a) + np.trace(cov_b) - 2 * trace))
+
+
+def _root(covariance: Float64) -> Float64:
+    """Return ``R`` with ``R R'`` the covariance: by Cholesky, where it has full rank."""
+    try:
+        return np.asarray(np.linalg.cholesky(covariance), np.float64)
+    except np.linalg.LinAlgError:
+        values, axes = np.linalg.eigh(covariance)
+        return np.asarray(axes * np.sqrt(np.clip(values, 0, None)))
 
 
 def without(parts: Sequence[FrechetComponents]) -> list[float | None]:
@@ -135,14 +150,18 @@ def without(parts: Sequence[FrechetComponents]) -> list[float | None]:
     to the whole (:func:`spfem_bench.statistics.resampling.pseudo_values`). None where nothing, or
     too few frames, would be left.
     """
+    if not parts:
+        return []
+    whole = _joined(parts)
 
-    def left(i: int) -> float | None:
+    def left(part: FrechetComponents) -> float | None:
         try:
-            return score([*parts[:i], *parts[i + 1 :]])
+            return frechet_distance(whole[0] - part.output, whole[1] - part.real)
         except ValueError:
             return None
 
-    return [left(i) for i in range(len(parts))]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # LAPACK lets others run
+        return list(pool.map(left, parts))
 
 
 def note(parts: Sequence[FrechetComponents]) -> str | None:
