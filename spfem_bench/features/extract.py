@@ -151,15 +151,25 @@ class Extractor:
         if role != "sync" and clip.audio is not None and not clip.path.is_dir():
             # A video's pictures are the same without its sound file, which may be absent.
             clip = replace(clip, audio=None)
-        return {
-            "clip": video.content_id(clip),
-            "media": self.media_settings(),
-            "faces": self.face_settings(),
-            "network": self.profile.network(role).settings() if role else None,
-            **(self.precision_settings(self.profile.network(role)) if role else {}),
-            "software": dict(software()),
-            "device": self.device.partition(":")[0],
-        }
+        return {"clip": video.content_id(clip), **self._made_by(role)}
+
+    def _made_by(self, role: Role | None) -> dict[str, Any]:
+        """Return what features are made of besides the clip; the same for all of them."""
+        if role not in self._settings:
+            network = self.profile.network(role) if role else None
+            self._settings[role] = {
+                "media": self.media_settings(),
+                "faces": self.face_settings(),
+                "network": network and network.settings(),
+                **(self.precision_settings(network) if network else {}),
+                "software": dict(software()),
+                "device": self.device.partition(":")[0],
+            }
+        return self._settings[role]
+
+    @cached_property
+    def _settings(self) -> dict[Role | None, dict[str, Any]]:
+        return {}
 
     @cached_property
     def chain(self) -> SyncChain | None:
