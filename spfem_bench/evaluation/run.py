@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,12 +40,15 @@ from spfem_bench.statistics import coherence, frechet, similarity, sync
 from spfem_bench.statistics.intervals import bootstrap, interval
 
 if TYPE_CHECKING:
+    from spfem_bench.evaluation.cluster import RayWorkers
     from spfem_bench.stccl.scoring import Beside, Scorer
 
 Want: TypeAlias = "Role | Beside"
 """What is asked of a clip: what a network says of it, or how it compares with another clip."""
 
 Failures: TypeAlias = "dict[tuple[Clip, Want], ClipError]"
+
+Asked = TypeVar("Asked")
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,15 @@ class ItemResult:
     described: Mapping[str, Any]
 
 
-def evaluate(plan: Plan, extractor: Extractor, *, workers: int, partial: bool) -> dict[str, Any]:
+def evaluate(
+    plan: Plan, extractor: Extractor, *, workers: int | RayWorkers, partial: bool
+) -> dict[str, Any]:
     """Carry out a plan and return its run record (see ``docs/run_record.md``).
 
     Args:
         plan: from :func:`~spfem_bench.evaluation.plan.make_plan`.
         extractor: networks, store and settings.
-        workers: processes; changes no score.
+        workers: processes, or workers on Ray; changes no score.
         partial: give headline scores even when items are missing, marked so.
 
     Raises:
@@ -199,19 +204,18 @@ def _scorer(extractor: Extractor) -> Scorer:
 
 
 def compute_features(
-    extractor: Extractor, wants: Mapping[Clip, frozenset[Want]], workers: int
+    extractor: Extractor, wants: Mapping[Clip, frozenset[Want]], workers: int | RayWorkers
 ) -> Failures:
-    """Fill the store with all wanted features, in this process or several.
+    """Fill the store with all wanted features, in this process, several, or on a Ray cluster.
 
     Returns:
         Why each clip and role, or clip beside another, that cannot be had failed.
     """
+    if not isinstance(workers, int):
+        return workers.compute(extractor, wants)
     if workers <= 1 or len(wants) <= 1:
         return _ensure(extractor, wants)
-    clips = list(wants)
-    # A few clips at a time: enough to share batches, few enough to spread evenly.
-    size = max(1, min(8, len(clips) // (2 * workers)))
-    parts = [{c: wants[c] for c in clips[i : i + size]} for i in range(0, len(clips), size)]
+    parts = portions(wants, workers)
     quiet = replace(extractor, progress=Progress())
     failures: Failures = {}
     with spread(_work, parts, workers, begin=partial(_start_worker, quiet, workers)) as found:
@@ -219,6 +223,17 @@ def compute_features(
             failures.update(failed)
             extractor.progress.finished(len(part))
     return failures
+
+
+def portions(wants: Mapping[Clip, Asked], workers: int) -> list[dict[Clip, Asked]]:
+    """Cut what is wanted of clips into parts for workers, in order.
+
+    A few clips at a time: enough to share batches, few enough to spread evenly, and to do again
+    where a worker dies.
+    """
+    clips = list(wants)
+    size = max(1, min(8, len(clips) // (2 * workers)))
+    return [{c: wants[c] for c in clips[i : i + size]} for i in range(0, len(clips), size)]
 
 
 _worker: list[Extractor] = []
@@ -235,8 +250,12 @@ def _work(wants: Mapping[Clip, frozenset[Want]]) -> Failures:
     return _ensure(_worker[0], wants)
 
 
-def _ensure(extractor: Extractor, wants: Mapping[Clip, frozenset[Want]]) -> Failures:
-    """Fill the store: clips by themselves, then clips beside others."""
+def _ensure(
+    extractor: Extractor,
+    wants: Mapping[Clip, frozenset[Want]],
+    scorer: Scorer | None = None,
+) -> Failures:
+    """Fill the store: clips by themselves, then clips beside others, with a scorer that is kept."""
     alone: dict[Clip, frozenset[Role]] = {}
     pairs: list[tuple[Clip, Beside]] = []
     for clip, asked in wants.items():
@@ -247,7 +266,8 @@ def _ensure(extractor: Extractor, wants: Mapping[Clip, frozenset[Want]]) -> Fail
     if alone:
         failures |= {(c, role): error for (c, role), error in extractor.ensure(alone).items()}
     if pairs:
-        failures |= {(c, pair): e for (c, pair), e in _scorer(extractor).ensure(pairs).items()}
+        scorer = scorer or _scorer(extractor)
+        failures |= {(c, pair): e for (c, pair), e in scorer.ensure(pairs).items()}
     return failures
 
 
