@@ -129,10 +129,10 @@ class RayWorkers:
             SpfemBenchError: Ray is not installed, or the address is of another kind.
         """
         if address not in ("local", "auto") and not re.fullmatch(r"[\w.-]+:\d{1,5}", address):
-            client = " Ray Client (ray://) is not used" if address.startswith("ray://") else ""
+            client = "; Ray Client (ray://) is not" if address.startswith("ray://") else ""
             raise SpfemBenchError(
                 f"'{address}' is no address of a Ray cluster",
-                f"Allowed: local, auto, HOST:PORT (such as node01:6379).{client}",
+                f"Allowed: local, auto, HOST:PORT (such as node01:6379){client}",
             )
         kind, _, number = device.partition(":")
         if kind == "cuda" and number not in ("", "0"):
@@ -174,7 +174,7 @@ class RayWorkers:
             except (ConnectionError, RuntimeError, ValueError) as error:
                 reason = (str(error) or type(error).__name__).strip().splitlines()[0]
                 raise SpfemBenchError(
-                    f"cannot join a Ray cluster ({self._address}): {reason.rstrip('.')}",
+                    f"cannot join a Ray cluster ({self._address}): {reason.partition('. ')[0]}",
                     "Start one with 'ray start --head', or give --ray local",
                 ) from None
             self._ours = True
