@@ -150,7 +150,7 @@ class RayWorkers:
     # ---- beginning and end --------------------------------------------------------------
 
     def connect(self) -> None:
-        """Start Ray or join the cluster, once; a program that has joined one itself stays there.
+        """Start Ray or join the cluster, once; with ``auto``, what this program itself has joined.
 
         Raises:
             SpfemBenchError: there is no cluster, or no room in it.
@@ -158,7 +158,13 @@ class RayWorkers:
         if self._count:
             return
         ray, gpu = self._ray, self._device.startswith("cuda")
-        if not ray.is_initialized():
+        if ray.is_initialized():
+            if self._address != "auto":
+                raise SpfemBenchError(
+                    "this program has joined a Ray cluster already",
+                    "Give 'auto' to use that one, or call ray.shutdown() first",
+                )
+        else:
             here: dict[str, Any] = {"address": self._address}
             if self._address == "local":
                 here |= {
@@ -193,6 +199,13 @@ class RayWorkers:
                 "Give fewer --workers, or another --device",
             )
         self._count, self._threads = found
+
+    def begin(self) -> None:
+        """Start all workers now and wait until they can work; else they start with the work."""
+        self.connect()
+        self._hire(0, self._count)
+        for answer in list(self._starting):
+            self._welcome(answer)
 
     def end(self) -> None:
         """End all workers, and Ray where it was started or joined for them."""
@@ -229,17 +242,19 @@ class RayWorkers:
         if not asked:
             return failures
         self.connect()
-        quiet, since = replace(extractor, progress=Progress()), time.monotonic()
+        since = time.monotonic()
         queue = deque(_Part(part) for part in portions(asked, self._count))
         busy: dict[Any, tuple[Any, _Part]] = {}
         ray = self._ray
         try:
             with _token(extractor.store) as token:
+                quiet = replace(extractor, progress=Progress())
+                errand = _Errand(quiet, token, str(cache_folder().absolute()))
                 while queue or busy:
                     self._hire(len(busy), len(queue))
                     while queue and self._idle:
                         worker, part = self._idle.pop(), queue.popleft()
-                        busy[worker.work.remote(quiet, token, part.asked)] = (worker, part)
+                        busy[worker.work.remote(errand, part.asked)] = (worker, part)
                     done, _ = ray.wait([*busy, *self._starting], num_returns=1, timeout=1.0)
                     if done or busy:
                         since = time.monotonic()
@@ -279,8 +294,7 @@ class RayWorkers:
         needed = min(self._count, busy + waiting)
         for _ in range(needed - busy - len(self._idle) - len(self._starting)):
             variables = {n: v for n in CARRIED if (v := os.environ.get(n))}
-            cache = str(cache_folder().absolute())
-            worker = kind.remote(self._threads, str(Path.cwd()), variables, cache)
+            worker = kind.remote(self._threads, str(Path.cwd()), variables)
             self._starting[worker.hello.remote(self._device)] = worker
 
     def _welcome(self, answer: Any) -> None:
@@ -468,6 +482,21 @@ class _Node:
 
 
 @dataclass(frozen=True)
+class _Errand:
+    """What workers are told with each part.
+
+    Attributes:
+        extractor: with the driver's store.
+        token: a file in that store, for who sees it.
+        cache: the driver's folder for weights and features.
+    """
+
+    extractor: Extractor
+    token: str
+    cache: str
+
+
+@dataclass(frozen=True)
 class _Done:
     """What a worker has made of its part.
 
@@ -494,7 +523,7 @@ class _Worker:
     Heavy imports happen in its methods, when the variables are set that libraries read then.
     """
 
-    def __init__(self, threads: int, folder: str, variables: Mapping[str, str], cache: str) -> None:
+    def __init__(self, threads: int, folder: str, variables: Mapping[str, str]) -> None:
         for name in CARRIED:
             os.environ.pop(name, None)
         os.environ.update(variables)
@@ -502,7 +531,7 @@ class _Worker:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         with suppress(OSError):  # a clip with a relative path is missed by its name then
             os.chdir(folder)
-        self.threads, self.cache = threads, cache
+        self.threads, self.cache = threads, str(cache_folder())
         self.counter: Any = None
         self.extractor: Extractor | None = None
         self.scorer: Scorer | None = None
@@ -522,22 +551,23 @@ class _Worker:
             problem = error
         return _Node(socket.gethostname(), versions(), problem)
 
-    def work(self, given: Extractor, token: str, asked: Asked) -> _Done:
+    def work(self, errand: _Errand, asked: Asked) -> _Done:
         """Compute what is asked, into the driver's store or this node's."""
         try:
-            return self._work(given, token, asked)
+            return self._work(errand, asked)
         except SpfemBenchError as error:
             return _Done(problem=error)
 
-    def _work(self, given: Extractor, token: str, asked: Asked) -> _Done:
+    def _work(self, errand: _Errand, asked: Asked) -> _Done:
         from spfem_bench.evaluation import run
         from spfem_bench.features.store import FeatureStore
         from spfem_bench.files import check_writable
 
-        shared = (given.store.folder / token).is_file()
-        if shared:  # then its weights are, too
-            os.environ["SPFEM_BENCH_CACHE"] = self.cache
-        else:
+        given = errand.extractor
+        shared = (given.store.folder / errand.token).is_file()
+        # Who sees the driver's store sees the weights beside it.
+        os.environ["SPFEM_BENCH_CACHE"] = errand.cache if shared else self.cache
+        if not shared:
             store = FeatureStore.locate()
             check_writable(store.folder)
             given = replace(given, store=store)
