@@ -191,7 +191,7 @@ class Nodes:
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     try:
-        cluster._import_ray()  # told to keep quiet before it is imported
+        cluster._import_ray("auto")  # told to keep quiet before it is imported
     except SpfemBenchError as error:
         pytest.skip(str(error))
     from ray.cluster_utils import Cluster

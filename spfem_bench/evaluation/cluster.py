@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import secrets
 import socket
+import sys
 import time
 import uuid
 from collections import deque
@@ -140,7 +142,7 @@ class RayWorkers:
                 f"--device {device} names one GPU, but Ray gives each worker its own", "Use cuda"
             )
         self._address, self._wanted, self._device = address, count, device
-        self._ray = _import_ray()
+        self._ray = _import_ray(address)
         self._count, self._threads = 0, 1
         self._ours = False  # whether Ray is to be ended with us
         self._idle: list[Any] = []
@@ -332,8 +334,8 @@ class RayWorkers:
         self._idle.append(worker)
 
 
-def _import_ray() -> Any:
-    """Return the module, told to keep quiet.
+def _import_ray(address: str) -> Any:
+    """Return the module, told to keep quiet, and to itself where it is started here.
 
     Raises:
         SpfemBenchError: it is not installed.
@@ -342,6 +344,10 @@ def _import_ray() -> Any:
     # Ray prints of dead workers into standard output; what matters is said here.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray listens on every interface, and runs what it is sent: by who knows this token alone. The
+    # mode is read when Ray is imported.
+    if address == "local" and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         import ray
     except ImportError:
