@@ -391,6 +391,21 @@ def test_more_workers_than_there_is_room_for_are_refused() -> None:
             pass
 
 
+@pytest.mark.usefixtures("team")
+def test_when_no_worker_starts_nobody_waits_for_ever(
+    fresh: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh("spread")
+    plan = planned()
+    monkeypatch.setattr(cluster, "PATIENCE", 0.5)  # a new process takes longer to import torch
+    with (
+        cluster.at_work("auto", 1, "cpu") as late,
+        pytest.raises(SpfemBenchError, match="no Ray worker could be started within"),
+    ):
+        assert not isinstance(late, int)
+        late.compute(extractor_of(plan), wanted_features(plan))
+
+
 def test_a_program_that_has_joined_a_cluster_stays_there(
     nodes: Nodes, team: cluster.RayWorkers
 ) -> None:
@@ -427,7 +442,7 @@ def test_ctrl_c_ends_the_workers_and_the_next_run_goes_on(
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     while going.poll() is None and len(entries(store)) < 6:
-        time.sleep(0.02)
+        time.sleep(0.05)
     going.send_signal(signal.SIGINT)
     out, said = going.communicate(timeout=60)
     assert (going.returncode, out) == (130, ""), said

@@ -258,9 +258,9 @@ class RayWorkers:
                         worker, part = self._idle.pop(), queue.popleft()
                         busy[worker.work.remote(errand, part.asked)] = (worker, part)
                     done, _ = ray.wait([*busy, *self._starting], num_returns=1, timeout=1.0)
-                    if done or busy:
+                    if busy:
                         since = time.monotonic()
-                    elif time.monotonic() - since > PATIENCE:
+                    elif not done and time.monotonic() - since > PATIENCE:
                         raise SpfemBenchError(
                             f"no Ray worker could be started within {PATIENCE:.0f} s",
                             "Is the cluster busy, or are its nodes gone? Ask 'ray status'",
