@@ -260,7 +260,7 @@ class RayWorkers:
                     done, _ = ray.wait([*busy, *self._starting], num_returns=1, timeout=1.0)
                     if busy:
                         since = time.monotonic()
-                    elif not done and time.monotonic() - since > PATIENCE:
+                    elif time.monotonic() - since > PATIENCE:
                         raise SpfemBenchError(
                             f"no Ray worker could be started within {PATIENCE:.0f} s",
                             "Is the cluster busy, or are its nodes gone? Ask 'ray status'",
@@ -313,6 +313,7 @@ class RayWorkers:
             said = [line.strip() for line in str(error).splitlines() if line.strip()]
             reason = next((s for s in reversed(said) if re.match(r"\w+(Error|Exception):", s)), "")
             if not reason and "creation task" not in str(error):
+                time.sleep(0.2)
                 return  # killed, or its node: another is started, and PATIENCE ends that
             raise SpfemBenchError(
                 f"a Ray worker could not begin: {reason or said[0]}",
