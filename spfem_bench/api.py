@@ -147,7 +147,8 @@ def evaluate(
     profile: str | None = None,
     metrics: Sequence[str] = (),
     partial: bool = False,
-    workers: int = 1,
+    workers: int | None = None,
+    ray: str | None = None,
     batch_size: int | None = None,
     device: str = "cpu",
     precision: Precision = "float32",
@@ -166,7 +167,9 @@ def evaluate(
         profile: which networks to use; those that fit the protocol when not given.
         metrics: names; all that the protocol has when empty.
         partial: score what is there; headline numbers are marked as partial.
-        workers: processes; change no score.
+        workers: processes; one when None, on Ray as many as there are GPUs (with *device* cuda)
+            or processors. They change no score.
+        ray: ``local``, ``auto`` or ``HOST:PORT``: compute features on Ray, started here or joined.
         batch_size: frames in a batch; 32 on a processor and what fits on a GPU when None.
         device: where networks run: cpu, cuda, cuda:1, mps.
         precision: what networks compute in; half precision moves scores, and is in signatures.
@@ -178,12 +181,13 @@ def evaluate(
         UnknownNameError: no such method, protocol, profile, metric or layout.
         ClipError: clips are missing or unreadable, and not *partial*.
         WeightsError: no metric has its networks' weights, or some lack and not *partial*.
-        SpfemBenchError: *layout* without *videos*, a device that is not here, or a folder
-            that cannot be written.
+        SpfemBenchError: *layout* without *videos*, a device that is not here, a folder that
+            cannot be written, or a Ray cluster that cannot be used.
     """
     from spfem_bench.definitions.layouts import layout_card
     from spfem_bench.definitions.metrics import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
+    from spfem_bench.evaluation.cluster import at_work
     from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.plan import Videos, make_plan
     from spfem_bench.evaluation.session import carry_out, check_device
@@ -193,7 +197,8 @@ def evaluate(
     if videos is None and (layout or frame_rate):
         raise SpfemBenchError("layout and frame_rate are about videos", "Give videos=DIR too")
     _check_list(metrics)
-    check_device(device)
+    if ray in (None, "local"):  # a cluster's driver may be without its nodes' GPUs
+        check_device(device)
     weights = WeightsStore.locate(None if weights_dir is None else Path(weights_dir))
     listed = read_protocol(protocol)
     own = None
@@ -209,10 +214,11 @@ def evaluate(
         videos=own,
     )
     _check(plan, partial=partial)
-    record = carry_out(
-        plan, weights, partial=partial, workers=workers, batch_size=batch_size, device=device,
-        precision=precision, hwaccel=hwaccel, progress=Progress(),
-    )  # fmt: skip
+    with at_work(ray, workers, device) as spread:
+        record = carry_out(
+            plan, weights, partial=partial, workers=spread, batch_size=batch_size, device=device,
+            precision=precision, hwaccel=hwaccel, progress=Progress(),
+        )  # fmt: skip
     return Run(record)
 
 

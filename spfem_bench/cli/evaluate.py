@@ -54,7 +54,17 @@ if TYPE_CHECKING:
     help="Score what is there; headline numbers are marked as partial.",
 )
 @options.results
-@options.workers
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    show_default="1; with --ray one for each GPU, else processor",
+    help="Processes.",
+)
+@click.option(
+    "--ray",
+    metavar="local|auto|HOST:PORT",
+    help="Compute features on Ray: started here for this run, or a cluster that runs.",
+)
 @options.batch_size
 @options.device
 @options.precision("float32")
@@ -74,7 +84,8 @@ def evaluate(
     frame_rate: float | None,
     partial: bool,
     results: Path,
-    workers: int,
+    workers: int | None,
+    ray: str | None,
     batch_size: int | None,
     device: str,
     precision: str | None,
@@ -102,6 +113,7 @@ def evaluate(
       spfem-bench eval --method my-model --videos out/ --protocol stccl-page-ned
       spfem-bench eval --method ned --protocol stccl-page-ned --metrics fad,csim --json -q
       spfem-bench eval --method ned --videos out/ --layout ned --protocol mead-cross-id --dry-run
+      spfem-bench eval --method controls --ray local --workers 2
 
     Without --partial, a method with missing or refused clips gets no headline
     score and exit code 2.
@@ -113,6 +125,7 @@ def evaluate(
     from spfem_bench.definitions.metrics import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.evaluation import record as records
+    from spfem_bench.evaluation.cluster import at_work
     from spfem_bench.evaluation.controls import controls
     from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.plan import Videos, make_plan
@@ -121,7 +134,10 @@ def evaluate(
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting.tables import comparison, score_lines
 
-    options.check_device(device)
+    if ray in (None, "local"):  # a cluster's driver may be without its nodes' GPUs
+        options.check_device(device)
+    # Ended with the command, however it ends.
+    spread = click.get_current_context().with_resource(at_work(ray, workers, device))
     weights, data = WeightsStore.locate(weights_dir), DataFolders.locate(data_dir)
     if videos and len(methods) > 1:
         raise click.UsageError("--videos holds the clips of one method: give one --method")
@@ -170,7 +186,7 @@ def evaluate(
                 plan,
                 weights,
                 partial=partial,
-                workers=workers,
+                workers=spread,
                 batch_size=batch_size,
                 device=device,
                 precision=chosen,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -42,12 +42,15 @@ from spfem_bench.statistics.intervals import drawn, interval
 from spfem_bench.statistics.resampling import pseudo_values
 
 if TYPE_CHECKING:
+    from spfem_bench.evaluation.cluster import RayWorkers
     from spfem_bench.stccl.scoring import Beside, Scorer
 
 Want: TypeAlias = "Role | Beside"
 """What is asked of a clip: what a network says of it, or how it compares with another clip."""
 
 Failures: TypeAlias = "dict[tuple[Clip, Want], ClipError]"
+
+Asked = TypeVar("Asked")
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,15 @@ class ItemResult:
     described: Mapping[str, Any]
 
 
-def evaluate(plan: Plan, extractor: Extractor, *, workers: int, partial: bool) -> dict[str, Any]:
+def evaluate(
+    plan: Plan, extractor: Extractor, *, workers: int | RayWorkers, partial: bool
+) -> dict[str, Any]:
     """Carry out a plan and return its run record (see ``docs/run_record.md``).
 
     Args:
         plan: from :func:`~spfem_bench.evaluation.plan.make_plan`.
         extractor: networks, store and settings.
-        workers: processes; changes no score.
+        workers: processes, or workers on Ray; changes no score.
         partial: give headline scores even when items are missing, marked so.
 
     Raises:
@@ -208,19 +213,18 @@ def _scorer(extractor: Extractor) -> Scorer:
 
 
 def compute_features(
-    extractor: Extractor, wants: Mapping[Clip, frozenset[Want]], workers: int
+    extractor: Extractor, wants: Mapping[Clip, frozenset[Want]], workers: int | RayWorkers
 ) -> Failures:
-    """Fill the store with all wanted features, in this process or several.
+    """Fill the store with all wanted features, in this process, several, or on a Ray cluster.
 
     Returns:
         Why each clip and role, or clip beside another, that cannot be had failed.
     """
+    if not isinstance(workers, int):
+        return workers.compute(extractor, wants)
     if workers <= 1 or len(wants) <= 1:
         return _ensure(extractor, wants)
-    clips = list(wants)
-    # A few clips at a time: enough to share batches, few enough to spread evenly.
-    size = max(1, min(8, len(clips) // (2 * workers)))
-    parts = [{c: wants[c] for c in clips[i : i + size]} for i in range(0, len(clips), size)]
+    parts = portions(wants, workers)
     quiet = replace(extractor, progress=Progress())
     failures: Failures = {}
     with spread(_work, parts, workers, begin=partial(_start_worker, quiet, workers)) as found:
@@ -228,6 +232,17 @@ def compute_features(
             failures.update(failed)
             extractor.progress.finished(len(part))
     return failures
+
+
+def portions(wants: Mapping[Clip, Asked], workers: int) -> list[dict[Clip, Asked]]:
+    """Cut what is wanted of clips into parts for workers, in order.
+
+    A few clips at a time: enough to share batches, few enough to spread evenly, and to do again
+    where a worker dies.
+    """
+    clips = list(wants)
+    size = max(1, min(8, len(clips) // (2 * workers)))
+    return [{c: wants[c] for c in clips[i : i + size]} for i in range(0, len(clips), size)]
 
 
 _worker: list[Extractor] = []
@@ -244,8 +259,12 @@ def _work(wants: Mapping[Clip, frozenset[Want]]) -> Failures:
     return _ensure(_worker[0], wants)
 
 
-def _ensure(extractor: Extractor, wants: Mapping[Clip, frozenset[Want]]) -> Failures:
-    """Fill the store: clips by themselves, then clips beside others."""
+def _ensure(
+    extractor: Extractor,
+    wants: Mapping[Clip, frozenset[Want]],
+    scorer: Scorer | None = None,
+) -> Failures:
+    """Fill the store: clips by themselves, then clips beside others, with a scorer that is kept."""
     alone: dict[Clip, frozenset[Role]] = {}
     pairs: list[tuple[Clip, Beside]] = []
     for clip, asked in wants.items():
@@ -256,7 +275,8 @@ def _ensure(extractor: Extractor, wants: Mapping[Clip, frozenset[Want]]) -> Fail
     if alone:
         failures |= {(c, role): error for (c, role), error in extractor.ensure(alone).items()}
     if pairs:
-        failures |= {(c, pair): e for (c, pair), e in _scorer(extractor).ensure(pairs).items()}
+        scorer = scorer or _scorer(extractor)
+        failures |= {(c, pair): e for (c, pair), e in scorer.ensure(pairs).items()}
     return failures
 
 

@@ -16,6 +16,7 @@ from spfem_bench.networks.load import Precision
 from spfem_bench.networks.weights import WeightsStore
 
 if TYPE_CHECKING:
+    from spfem_bench.evaluation.cluster import RayWorkers
     from spfem_bench.evaluation.validate import Validation
 
 
@@ -74,7 +75,7 @@ def carry_out(
     weights: WeightsStore,
     *,
     partial: bool,
-    workers: int,
+    workers: int | RayWorkers,
     batch_size: int | None,
     device: str,
     progress: Progress,
@@ -87,7 +88,7 @@ def carry_out(
         plan: from :func:`~spfem_bench.evaluation.plan.make_plan`.
         weights: where networks are looked for.
         partial: give headline scores even when items are missing, marked so.
-        workers: processes; changes no score.
+        workers: processes, or workers on Ray; changes no score.
         batch_size: frames in a batch; found when None.
         device: where networks run.
         progress: told how it goes on, and closed in the end.
