@@ -80,7 +80,7 @@ class Life:
             AssertionError: one cannot be read, or is not what was written.
         """
         found = {}
-        for path in self.store.rglob("*.npz"):
+        for path in self.store.rglob("*.safetensors"):
             try:
                 with np.load(path, allow_pickle=False) as file:
                     arrays = {name: file[name] for name in file.files}
@@ -318,7 +318,7 @@ def spoil(
     counts: Counter[str] = Counter()
     for kind, damage in damages(rng).items():
         for _ in range(rounds):
-            paths = sorted(life.store.rglob("*.npz"))
+            paths = sorted(life.store.rglob("*.safetensors"))
             contents = [p.read_bytes() for p in paths]
             for i, path in enumerate(paths):
                 path.write_bytes(damage(contents[i], contents[i - 1]))
@@ -335,11 +335,13 @@ def moved_clock(whole: Undisturbed, live: Callable[[str], Life]) -> list[str]:
     finish(life)
     years = {"1971": 3.2e7, "2100": 4.1e9}
     for stamp in years.values():
-        for path in life.store.rglob("*.npz"):
+        for path in life.store.rglob("*.safetensors"):
             os.utime(path, (stamp, stamp))
         finish(life)
         whole.check(life)
-        assert {p.stat().st_mtime for p in life.store.rglob("*.npz")} == {stamp}, "done again"
+        assert {p.stat().st_mtime for p in life.store.rglob("*.safetensors")} == {stamp}, (
+            "done again"
+        )
     shutil.rmtree(life.folder)
     return list(years)
 

@@ -296,7 +296,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
         "checkpoint": FileKind(
             [small_checkpoint(old) for old in (False, True)], ".pth", spoilt_bytes, checkpoint, 0.7
         ),
-        "store-entry": FileKind([small_entry(made)], ".npz", spoilt_bytes, entry),
+        "store-entry": FileKind([small_entry(made)], ".safetensors", spoilt_bytes, entry),
         **{n: FileKind([c], f".{n}", spoilt_bytes, picture, 0.8) for n, c in media.items()
            if n in ("png", "jpg", "bmp")},
         **{n: FileKind([c], f".{n}", spoilt_bytes, video_file, 0.5) for n, c in media.items()

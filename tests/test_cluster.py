@@ -156,7 +156,7 @@ def timeless(record: dict[str, Any]) -> dict[str, Any]:
 
 def entries(folder: Path) -> dict[str, tuple[int, int]]:
     """Each stored feature with its inode and time: another means that it was written again."""
-    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("*.npz")}
+    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("*.safetensors")}
 
 
 @pytest.fixture(scope="module")

@@ -123,11 +123,11 @@ def test_killed_run_goes_on_and_ends_identical(world: World, tmp_path: Path) -> 
     assert start(tmp_path / "whole").wait() == 0
     killed = start(tmp_path / "killed")
     store = tmp_path / "killed" / "cache" / "features"
-    while killed.poll() is None and len(list(store.rglob("*.npz"))) < 4:
+    while killed.poll() is None and len(list(store.rglob("*.safetensors"))) < 4:
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    kept = {p: p.stat().st_mtime_ns for p in store.rglob("*.npz")}
+    kept = {p: p.stat().st_mtime_ns for p in store.rglob("*.safetensors")}
     assert start(tmp_path / "killed").wait() == 0
     assert all(p.stat().st_mtime_ns == t for p, t in kept.items()), "kept features are not redone"
     assert record_of(tmp_path / "killed") == record_of(tmp_path / "whole")
@@ -141,7 +141,7 @@ def test_damaged_features_are_found_and_computed_again(
     arguments = (*EVAL, "--method", "ned", "--metrics", "csim")
     assert spfem_bench(*arguments).code == 0
     first = record_of(tmp_path, "ned")
-    for path in (tmp_path / "cache" / "features").rglob("*.npz"):
+    for path in (tmp_path / "cache" / "features").rglob("*.safetensors"):
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1  # in the arrays, not in the container's own fields
         path.write_bytes(

@@ -62,7 +62,7 @@ except StorageError as error:
 assert 10 < stored < 40
 assert all((store.get({"clip": n})["x"] == n).all() for n in range(stored))
 assert not (folder / "record.json").exists()
-assert not [p for p in folder.rglob("*") if p.is_file() and p.suffix != ".npz"]
+assert not [p for p in folder.rglob("*") if p.is_file() and p.suffix != ".safetensors"]
 """
 
 

@@ -134,4 +134,4 @@ def test_an_evaluation_unpickles_nothing(tmp_path: Path, demo_cache: Path) -> No
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "heard" in done.stdout
-    assert list((tmp_path / "cache" / "features").rglob("*.npz")), "nothing was computed"
+    assert list((tmp_path / "cache" / "features").rglob("*.safetensors")), "nothing was computed"

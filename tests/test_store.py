@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from spfem_bench.errors import StorageError
-from spfem_bench.features.store import FeatureStore, digest
+from spfem_bench.features.store import FeatureStore, _Recent, digest
 from spfem_bench.files import atomic_file
 
 KEY = {"clip": "a", "network": None}
@@ -31,14 +33,15 @@ def test_what_is_put_comes_back(tmp_path: Path) -> None:
 
 
 def test_other_arrays_under_an_old_checksum_are_refused(tmp_path: Path) -> None:
-    """The container is whole and its own checksums agree: only ours can tell."""
+    """The file is a whole one: only our checksum can tell."""
     store = FeatureStore(tmp_path)
     store.put(KEY, arrays())
     path = store.path(KEY)
-    with np.load(path) as file:
-        content = dict(file)
-    content["x"] = content["x"] + 1
-    np.savez(path, **content)
+    with safe_open(path, "np") as file:
+        metadata = file.metadata()
+    content = load_file(path)
+    np.testing.assert_array_equal(content["x"], arrays()["x"])
+    save_file({**content, "x": content["x"] + 1}, path, metadata)
     assert store.get(KEY) is None
     assert not path.exists(), "a damaged file is removed, to be computed again"
 
@@ -53,15 +56,48 @@ def test_a_whole_file_under_anothers_name_is_refused(tmp_path: Path) -> None:
     assert store.get(other) is not None
 
 
-def test_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
-    """Their checksum is that of the arrays alone."""
+def test_what_was_read_is_kept_while_its_file_is_the_same(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path)
-    path = store.path(KEY)
-    path.parent.mkdir(parents=True)
-    np.savez(path, **arrays(), checksum=np.frombuffer(bytes.fromhex(digest(arrays())), np.uint8))
+    store.put(KEY, arrays())
+    first, again = store.get(KEY), store.get(KEY)
+    assert first is not None and again is not None and again["x"] is first["x"]
+    with pytest.raises(ValueError, match="read-only"):
+        first["x"][0] = 1
+    store.put(KEY, {"x": np.ones((2, 3), np.float32)})
+    other = store.get(KEY)
+    assert other is not None and other.keys() == {"x"}
+    store.path(KEY).unlink()
+    assert store.get(KEY) is None
+
+
+def test_what_is_kept_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recent = _Recent()
+    monkeypatch.setattr("spfem_bench.features.store.RECENT", 100)
+    for n in range(9):
+        recent.put(n, {"x": np.zeros(40, np.uint8)})
+        assert recent.get(0) is not None  # what is used stays
+    assert [n for n in range(9) if recent.get(n) is not None] == [0, 8]
+    recent.put("large", {"x": np.zeros(400, np.uint8)})
+    assert not any(recent.get(n) is not None for n in (*range(9), "large"))
+
+
+def test_shapes_and_types_come_back(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path)
+    given = {
+        "none": np.zeros((0, 4), np.float32),
+        "scalar": np.array(5),
+        "turned": np.arange(6.0).reshape(2, 3).T,
+        "bytes": np.arange(3, dtype=np.uint8),
+        "yes": np.array([True, False]),
+    }
+    store.put(KEY, given)
     back = store.get(KEY)
-    assert back is not None
-    np.testing.assert_array_equal(back["x"], arrays()["x"])
+    assert back is not None and back.keys() == given.keys()
+    for name, array in given.items():
+        assert (back[name].shape, back[name].dtype) == (array.shape, array.dtype)
+        np.testing.assert_array_equal(back[name], array)
+    store.put(KEY, {})
+    assert store.get(KEY) == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"words", bytes(300)])
@@ -90,7 +126,8 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path)
     path = store.path(KEY)
     path.parent.mkdir(parents=True)
-    np.savez(path, x=np.array([{"any": "object"}], dtype=object))
+    with path.open("wb") as file:
+        np.savez(file, x=np.array([{"any": "object"}], dtype=object))
     assert store.get(KEY) is None
 
 

@@ -154,7 +154,7 @@ class Extractor:
         return {"clip": video.content_id(clip), **self._made_by(role)}
 
     def _made_by(self, role: Role | None) -> dict[str, Any]:
-        """Return what features are made of besides the clip; the same for all of them."""
+        """Return what features are made of besides the clip: the same for all of them."""
         if role not in self._settings:
             network = self.profile.network(role) if role else None
             self._settings[role] = {

@@ -1,14 +1,13 @@
 """The feature store: arrays kept under a hash of all that made them.
 
-Files are written under a temporary name and renamed, so that several processes
-may share a store and a killed one leaves nothing half-written. Each file
-carries a checksum of its key and arrays; one that does not agree counts as
-absent: a damaged file, and also a whole one under another's name.
+Files (safetensors) are written under a temporary name and renamed, so that several processes
+may share a store and a killed one leaves nothing half-written. Each carries, among its
+metadata, a checksum of its key and arrays; one that does not agree counts as absent: a damaged
+file, and also a whole one under another's name.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 from collections.abc import Hashable, Mapping
@@ -45,7 +44,7 @@ class FeatureStore:
         """Return the file for a key: a mapping of plain JSON values."""
         text = json.dumps({"format": FORMAT, **made_of}, sort_keys=True)
         key = hashlib.sha256(text.encode()).hexdigest()
-        return self.folder / key[:2] / f"{key}.npz"
+        return self.folder / key[:2] / f"{key}.safetensors"
 
     def has(self, made_of: Mapping[str, Any]) -> bool:
         """Say whether there are arrays under a key, without looking whether they are whole."""
@@ -71,23 +70,24 @@ class FeatureStore:
         return arrays
 
     def _read(self, path: Path) -> Arrays | None:
+        import safetensors.numpy
+
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            content = path.read_bytes()
         except FileNotFoundError:
             return None
-        except Exception as error:  # a damaged container raises a dozen kinds
-            # Not damage: someone else's file, or too many open ones. A damaged container sends
-            # its reader to places before the file's beginning.
-            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-                raise StorageError(
-                    f"cannot read {path}: {error.strerror}", "Name a cache folder of your own"
-                ) from error
-            arrays = {}
-        checksum = arrays.pop(CHECKSUM, None)
-        # Files from before this key was in the checksum have that of their arrays alone.
-        allowed = (digest(arrays, key) for key in (path.stem, ""))
-        if checksum is None or bytes(checksum).hex() not in allowed:
+        except OSError as error:  # no damage: someone else's file, or too many open ones
+            raise StorageError(
+                f"cannot read {path}: {error.strerror}", "Name a cache folder of your own"
+            ) from error
+        arrays: Arrays | None = None
+        try:
+            arrays = safetensors.numpy.load(content)
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            whole = header["__metadata__"][CHECKSUM] == digest(arrays, path.stem)
+        except Exception:  # a damaged file raises a dozen kinds
+            whole = False
+        if not whole or arrays is None:
             path.unlink(missing_ok=True)
             return None
         for array in arrays.values():
@@ -95,16 +95,18 @@ class FeatureStore:
         return arrays
 
     def put(self, made_of: Mapping[str, Any], arrays: Arrays) -> None:
-        """Store arrays; written piece by piece, without a copy in memory.
+        """Store arrays.
 
         Raises:
             StorageError: the folder cannot be written, or the disk is full.
         """
-        named: dict[str, Any] = dict(arrays)
+        import safetensors.numpy
+
         path = self.path(made_of)
-        named[CHECKSUM] = np.frombuffer(bytes.fromhex(digest(arrays, path.stem)), np.uint8)
+        held = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+        checksum = {CHECKSUM: digest(held, path.stem)}
         with atomic_file(path) as file:
-            np.savez(file, **named)
+            file.write(safetensors.numpy.save(held, metadata=checksum))
 
 
 class _Recent:
@@ -148,7 +150,7 @@ def digest(arrays: Arrays, key: str = "") -> str:
     """Return a checksum of arrays under a key: names, shapes, types and bytes."""
     total = hashlib.sha256(key.encode())
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
+        array = np.asarray(arrays[name], order="C")
         total.update(f"{name}{array.shape}{array.dtype}".encode())
         total.update(array.reshape(-1).view(np.uint8).data)
     return total.hexdigest()
