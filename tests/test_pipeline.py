@@ -194,6 +194,7 @@ def test_batches_grow_while_the_network_fits(
     assert batches.fitting(run, np.zeros(1), "cuda:0", each) == expected
     assert taken[0] <= max(free / 2, 100 * 32)
     assert batches.fitting(run, np.zeros(1), "cpu", each) == 32 // each
+    assert batches.fitting(run, np.zeros((12, 224, 224, 3), np.uint8), "cpu", 8) == 1  # a run
 
 
 # ---- networks -----------------------------------------------------------------------------

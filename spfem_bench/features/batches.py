@@ -19,7 +19,10 @@ Taker = Callable[[Rows], None]
 """Is given the outputs of one sample."""
 
 FRAMES = 32
-"""Frames in a batch on a processor; more make nothing faster there."""
+"""Frames in a batch on a processor, at most; more make nothing faster there."""
+
+BYTES = 1 << 21
+"""Bytes of a batch on a processor: of larger ones too much leaves its caches."""
 
 MOST = 512
 """Frames in a batch on a GPU."""
@@ -100,8 +103,9 @@ def fitting(
 ) -> int:
     """Return how many samples a batch should have.
 
-    On a GPU it is doubled from :data:`FRAMES` up to :data:`MOST`, as long as the network takes
-    at most half of the memory that is free.
+    On a processor those of :data:`FRAMES`, or of :data:`BYTES` where samples are large. On a GPU
+    they are doubled from there up to :data:`MOST`, as long as the network takes at most half of
+    the memory that is free.
 
     Args:
         function: the network.
@@ -111,7 +115,7 @@ def fitting(
     """
     size, most = max(1, FRAMES // each), max(1, MOST // each)
     if not device.startswith("cuda"):
-        return size
+        return max(1, min(size, BYTES // sample.nbytes))
     free = free_memory(device)
     while size < most:
         function(np.stack([sample] * size))
