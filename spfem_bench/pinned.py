@@ -8,6 +8,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from spfem_bench.definitions.clips import inside
@@ -47,6 +48,18 @@ def sha256_of(path: Path) -> str:
         while block := stream.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def known_sha256(path: Path) -> str:
+    """Return a file's SHA-256; it is read again when its size, time stamp or number change."""
+    status = path.stat()
+    return _sha256(path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@lru_cache(maxsize=100_000)
+def _sha256(path: Path, *identity: int) -> str:
+    del identity  # a part of the cache's key
+    return sha256_of(path)
 
 
 def _git_blob(content: bytes) -> str:
@@ -98,7 +111,7 @@ def _is(file: PinnedFile, path: Path) -> bool:
     if file.bytes is not None and file.bytes != path.stat().st_size:
         return False
     if file.is_pinned:
-        return sha256_of(path) == file.sha256
+        return known_sha256(path) == file.sha256
     if file.git_blob is not None:
         return is_published(path, file)
     return path.name == Path(file.name).name  # nothing else is known of it yet

@@ -135,9 +135,10 @@ class DataFolders:
         if name not in recorded_files(card):
             raise ClipError(f"{name}: not a file of the data set '{card.name}'")
         entry = index.files.get(name)
-        if entry is None or not inside(index.root, entry.file).is_file():
+        path = None if entry is None else inside(index.root, entry.file)
+        if path is None or not path.is_file():
             raise MissingClipError(f"{card.name}/{name}: missing", f"{again} when it is there")
-        return inside(index.root, entry.file)
+        return path
 
 
 @cache

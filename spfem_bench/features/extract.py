@@ -6,11 +6,15 @@ is filled up), so that a clip's features do not depend on its neighbours.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -151,13 +155,13 @@ class Extractor:
         if role != "sync" and clip.audio is not None and not clip.path.is_dir():
             # A video's pictures are the same without its sound file, which may be absent.
             clip = replace(clip, audio=None)
-        return {"clip": video.content_id(clip), **self._made_by(role)}
+        return {"clip": video.content_id(clip), "made_by": self._made_by(role)}
 
-    def _made_by(self, role: Role | None) -> dict[str, Any]:
-        """Return what features are made of besides the clip: the same for all of them."""
-        if role not in self._settings:
+    def _made_by(self, role: Role | None) -> str:
+        """Return a hash of all but the clip that features are made of: the same for all clips."""
+        if role not in self._made:
             network = self.profile.network(role) if role else None
-            self._settings[role] = {
+            everything = {
                 "media": self.media_settings(),
                 "faces": self.face_settings(),
                 "network": network and network.settings(),
@@ -165,10 +169,12 @@ class Extractor:
                 "software": dict(software()),
                 "device": self.device.partition(":")[0],
             }
-        return self._settings[role]
+            text = json.dumps(everything, sort_keys=True)
+            self._made[role] = hashlib.sha256(text.encode()).hexdigest()
+        return self._made[role]
 
     @cached_property
-    def _settings(self) -> dict[Role | None, dict[str, Any]]:
+    def _made(self) -> dict[Role | None, str]:
         return {}
 
     @cached_property
@@ -267,18 +273,33 @@ class Extractor:
         self, wants: Wants, search: Search, failures: dict[tuple[Clip, Role], ClipError]
     ) -> Iterator[_OpenClip]:
         """Yield the clips that lack features; reading them has begun."""
-        for clip, roles in wants.items():
-            missing: set[Role] = set()
-            for role in sorted(roles):
-                try:
-                    if self.load(clip, role) is None:
-                        missing.add(role)
-                except ClipError as error:
-                    failures[clip, role] = error
-            if missing:
-                yield _OpenClip(self, clip, missing, search, failures)
-            else:
-                self.progress.finished(1)
+        order = iter(wants.items())
+        with ThreadPoolExecutor(os.cpu_count(), "store") as pool:
+            while some := list(islice(order, LOOKED_UP)):
+                asked = [(clip, role) for clip, roles in some for role in sorted(roles)]
+                lacking = dict(
+                    zip(asked, pool.map(self._lacks, *zip(*asked, strict=True)), strict=True)
+                )
+                for clip, roles in some:
+                    missing: set[Role] = set()
+                    for role in sorted(roles):
+                        found = lacking[clip, role]
+                        if isinstance(found, ClipError):
+                            failures[clip, role] = found
+                        # Meanwhile another clip's may have been stored, which are this one's too.
+                        elif found and not self.store.has(self.key(clip, role)):
+                            missing.add(role)
+                    if missing:
+                        yield _OpenClip(self, clip, missing, search, failures)
+                    else:
+                        self.progress.finished(1)
+
+    def _lacks(self, clip: Clip, role: Role) -> bool | ClipError:
+        """Say whether features are not in the store, whole; or why that cannot be known."""
+        try:
+            return self.load(clip, role) is None
+        except ClipError as error:
+            return error
 
     def frames(self, clip: Clip) -> Iterator[Frame]:
         """Yield a clip's frames, see :func:`spfem_bench.media.video.frames`."""
@@ -360,6 +381,9 @@ class Extractor:
             track.faces = list(edits.shuffled(track.faces, block))
             track.detected = list(edits.shuffled(track.detected, block))
 
+
+LOOKED_UP = 64
+"""Clips whose stored features are read at once, on all processors: to hash them takes a while."""
 
 AHEAD = 2
 """Clips that are being read while the networks see another one."""

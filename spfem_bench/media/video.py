@@ -8,7 +8,6 @@ import re
 import stat
 import struct
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from spfem_bench.definitions.clips import Clip, Span
 from spfem_bench.errors import ClipError
 from spfem_bench.media import ffmpeg
-from spfem_bench.pinned import sha256_of
+from spfem_bench.pinned import known_sha256
 
 FRAME_RATE = 25
 """Frames a second of every decoded clip; SyncNet's, and the field's."""
@@ -281,12 +280,6 @@ def file_sha256(path: Path) -> str:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, for ever
             raise ClipError(f"{path}: not a file", "Give a video, a sound or picture file")
-        return _sha256(path, status.st_size, status.st_mtime_ns)
+        return known_sha256(path)
     except OSError as error:
         raise ClipError(f"{path}: {error.strerror}", "Check the name and the folder") from None
-
-
-@lru_cache(maxsize=100_000)
-def _sha256(path: Path, size: int, changed: int) -> str:
-    del size, changed  # part of the cache's key
-    return sha256_of(path)

@@ -53,9 +53,10 @@ class Moments:
 
     def covariance(self) -> Float64:
         """Return the unbiased covariance, (D, D); needs two vectors at least."""
-        mean = self.mean()
-        scatter = self.outer - self.count * np.outer(mean, mean)
-        return (scatter + scatter.T) / 2 / (self.count - 1)
+        scatter = np.multiply.outer(self.total, self.total / -self.count)
+        scatter += self.outer
+        scatter /= self.count - 1
+        return scatter
 
 
 @dataclass(frozen=True)
@@ -126,21 +127,27 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     """
     if min(a.count, b.count) < 2:
         raise ValueError("a covariance needs two frames at least")
-    cov_a, cov_b = a.covariance(), b.covariance()
+    return float(_distances([a], [b])[0])
+
+
+def _distances(a: Sequence[Moments], b: Sequence[Moments]) -> Float64:
+    """Return the distances between pairs, (N,): several matrices in one call let threads run."""
+    cov_a, cov_b = (np.stack([m.covariance() for m in side]) for side in (a, b))
     root = _root(cov_a)
-    inner = root.T @ cov_b @ root
-    trace = np.sqrt(np.clip(np.linalg.eigvalsh((inner + inner.T) / 2), 0, None)).sum()
-    apart = a.mean() - b.mean()
-    return max(0.0, float(apart @ apart + np.trace(cov_a) + np.trace(cov_b) - 2 * trace))
+    inner = root.transpose(0, 2, 1) @ cov_b @ root  # of which half is looked at: it is symmetric
+    trace = np.sqrt(np.clip(np.linalg.eigvalsh(inner), 0, None)).sum(axis=1)
+    apart = np.stack([x.mean() - y.mean() for x, y in zip(a, b, strict=True)])
+    traces = np.trace(cov_a, axis1=1, axis2=2) + np.trace(cov_b, axis1=1, axis2=2)
+    return np.asarray(np.maximum(0.0, (apart**2).sum(axis=1) + traces - 2 * trace))
 
 
-def _root(covariance: Float64) -> Float64:
-    """Return ``R`` with ``R R'`` the covariance: by Cholesky, where it has full rank."""
+def _root(covariances: Float64) -> Float64:
+    """Return each ``R`` with ``R R'`` the covariance: by Cholesky, where all have full rank."""
     try:
-        return np.asarray(np.linalg.cholesky(covariance), np.float64)
+        return np.asarray(np.linalg.cholesky(covariances), np.float64)
     except np.linalg.LinAlgError:
-        values, axes = np.linalg.eigh(covariance)
-        return np.asarray(axes * np.sqrt(np.clip(values, 0, None)))
+        values, axes = np.linalg.eigh(covariances)
+        return np.asarray(axes * np.sqrt(np.clip(values, 0, None))[:, None, :])
 
 
 def without(parts: Sequence[FrechetComponents]) -> list[float | None]:
@@ -152,16 +159,23 @@ def without(parts: Sequence[FrechetComponents]) -> list[float | None]:
     """
     if not parts:
         return []
-    whole = _joined(parts)
+    output, real = _joined(parts)
 
-    def left(part: FrechetComponents) -> float | None:
-        try:
-            return frechet_distance(whole[0] - part.output, whole[1] - part.real)
-        except ValueError:
-            return None
+    def left(some: Sequence[FrechetComponents]) -> list[float | None]:
+        pairs = [(output - p.output, real - p.real) for p in some]
+        enough = [pair for pair in pairs if min(m.count for m in pair) >= 2]
+        found = iter(_distances(*zip(*enough, strict=True)).tolist() if enough else ())
+        return [next(found) if min(m.count for m in pair) >= 2 else None for pair in pairs]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # LAPACK lets others run
-        return list(pool.map(left, parts))
+    threads = os.cpu_count() or 1
+    size = max(1, min(-(-len(parts) // threads), BYTES // output.outer.nbytes))
+    groups = [parts[i : i + size] for i in range(0, len(parts), size)]
+    with ThreadPoolExecutor(threads) as pool:
+        return [value for values in pool.map(left, groups) for value in values]
+
+
+BYTES = 1 << 25
+"""Of matrices that a thread works on at once: 16 of 512 dimensions."""
 
 
 def note(parts: Sequence[FrechetComponents]) -> str | None:

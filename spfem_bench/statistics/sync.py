@@ -78,8 +78,10 @@ def _all_distances(
     sound = np.zeros((last - first + 1, audio.shape[1]))
     sound[:-1] = audio[first:last]
     at = np.where(exists, heard - first, last - first)
-    v = visual.astype(np.float64) + EPSILON
-    lengths = (v**2).sum(axis=1)[:, None] + (sound**2).sum(axis=1)[at]
+    v = visual.astype(np.float64)
+    v += EPSILON
+    of_v, of_sound = (np.einsum("ij,ij->i", x, x) for x in (v, sound))
+    lengths = of_v[:, None] + of_sound[at]
     squares = lengths - 2 * np.take_along_axis(v @ sound.T, at, axis=1)
     for i, j in zip(*np.nonzero(squares < 1e-4 * lengths), strict=True):
         squares[i, j] = ((v[i] - sound[at[i, j]]) ** 2).sum()
