@@ -284,7 +284,7 @@ def test_files_of_different_updates_are_told(updated: Strips) -> None:
     updated.write_rows(rows)
     done = updated.check()
     assert done.code == 1
-    assert "score-changing: signature: fad fad:1|another -> fad:1|strips:1|" in done.out
+    assert "score-changing: signature: fad fad:1|another -> fad:2|strips:1|" in done.out
 
 
 # ---- rewriting ------------------------------------------------------------------------------

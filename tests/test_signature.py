@@ -159,6 +159,6 @@ def test_partial_scores_compare_only_over_the_same_items() -> None:
 
 def test_the_signature_can_be_read() -> None:
     parts = sign(frozen()).split("|")
-    assert parts[:4] == ["fad:1", "stccl-page-ned:1", "light", "mobilefacenet@e839247c"]
+    assert parts[:4] == ["fad:2", "stccl-page-ned:1", "light", "mobilefacenet@e839247c"]
     assert "faces:detect" in parts and "25fps" in parts
     assert parts[-1].startswith("#")
