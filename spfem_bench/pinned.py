@@ -51,9 +51,12 @@ def sha256_of(path: Path) -> str:
 
 
 def known_sha256(path: Path) -> str:
-    """Return a file's SHA-256; it is read again when its size, time stamp or number change."""
+    """Return a file's SHA-256; it is read again when its size, its number or a time change.
+
+    The time of the last change (ctime) is the one that a program cannot set.
+    """
     status = path.stat()
-    return _sha256(path, status.st_size, status.st_mtime_ns, status.st_ino)
+    return _sha256(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 @lru_cache(maxsize=100_000)

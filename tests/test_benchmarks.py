@@ -130,7 +130,7 @@ def test_warm_scores_from_the_store_alone(weights_folder: Path) -> None:
               SPFEM_BENCH_WEIGHTS=str(weights_folder))  # fmt: skip
     assert "1 methods x 28 items" in out
     parts = {row[0]: row[1] for row in table(out, "part")}
-    assert int(parts["components"]) > 0 and int(parts["bootstraps of FAD"]) > 0
+    assert int(parts["components"]) > 0 and int(parts["of them, FAD"]) > 0
 
 
 def test_growth_fits_an_exponent() -> None:

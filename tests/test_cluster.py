@@ -230,6 +230,7 @@ class LoggingStore(FeatureStore):
         with self.log.open("a") as file:
             file.write(f"{self.path(made_of).name} {os.getpid()}\n")
         super().put(made_of, arrays)
+        time.sleep(0.1)  # or all is done before a node can be ended
 
     def logged(self) -> list[tuple[str, str]]:
         return [tuple(line.split()) for line in self.log.read_text().splitlines()]  # type: ignore[misc]
