@@ -251,6 +251,38 @@ class DeadlyStore(FeatureStore):
         super().put(made_of, arrays)
 
 
+def test_ctrl_c_ends_the_workers_and_the_next_run_goes_on(
+    nodes: Nodes, team: cluster.RayWorkers, fresh: Callable[[str], Path], alone: dict[str, Any],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    import ray
+
+    store = fresh("spread") / "features"
+    team.end()  # their processors are free
+    going = subprocess.Popen(
+        command("--ray", nodes.address, "--workers", "2"), cwd=tmp_path,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while going.poll() is None and len(entries(store)) < 6:
+        time.sleep(0.05)
+    going.send_signal(signal.SIGINT)
+    out, said = going.communicate(timeout=60)
+    assert (going.returncode, out) == (130, ""), said
+    assert said == "Interrupted. Run the command again: it goes on from here.\n"
+    kept = entries(store)
+    assert not list(store.glob(".seen-*"))
+    team.connect()
+    until = time.monotonic() + 30
+    while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < until, "workers of the run before are still there"
+        time.sleep(0.2)
+    plan = planned()
+    record = evaluate(plan, extractor_of(plan), workers=1, partial=False)
+    assert timeless(record) == alone
+    assert 6 <= len(kept) < len(entries(store))
+    assert entries(store).items() >= kept.items()
+
+
 def test_a_node_that_dies_costs_its_unfinished_clips_and_nothing_else(
     nodes: Nodes, team: cluster.RayWorkers, fresh: Callable[[str], Path], alone: dict[str, Any],
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -428,38 +460,6 @@ def test_a_program_that_has_joined_a_cluster_stays_there(
 
 def command(*more: str) -> list[str]:
     return [sys.executable, "-m", "spfem_bench", *ARGUMENTS, *more]
-
-
-def test_ctrl_c_ends_the_workers_and_the_next_run_goes_on(
-    nodes: Nodes, team: cluster.RayWorkers, fresh: Callable[[str], Path], alone: dict[str, Any],
-    tmp_path: Path,
-) -> None:  # fmt: skip
-    import ray
-
-    store = fresh("spread") / "features"
-    team.end()  # two processors are left
-    going = subprocess.Popen(
-        command("--ray", nodes.address, "--workers", "2"), cwd=tmp_path,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    while going.poll() is None and len(entries(store)) < 6:
-        time.sleep(0.05)
-    going.send_signal(signal.SIGINT)
-    out, said = going.communicate(timeout=60)
-    assert (going.returncode, out) == (130, ""), said
-    assert said == "Interrupted. Run the command again: it goes on from here.\n"
-    kept = entries(store)
-    assert not list(store.glob(".seen-*"))
-    team.connect()
-    until = time.monotonic() + 30
-    while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"]:
-        assert time.monotonic() < until, "workers of the run before are still there"
-        time.sleep(0.2)
-    plan = planned()
-    record = evaluate(plan, extractor_of(plan), workers=1, partial=False)
-    assert timeless(record) == alone
-    assert 6 <= len(kept) < len(entries(store))
-    assert entries(store).items() >= kept.items()
 
 
 def test_two_local_workers_give_the_record_of_one_process(
