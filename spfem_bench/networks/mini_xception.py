@@ -6,7 +6,6 @@ import io
 
 import numpy as np
 import torch
-import torch.fx
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
@@ -30,7 +29,6 @@ class _Separable(nn.Module):
         return y
 
 
-@torch.fx.wrap  # its padding depends on the size, which tracing does not know
 def _pool_same(x: Tensor) -> Tensor:
     """Max-pool 3 x 3, stride 2, with Keras' ``same`` padding: the odd row goes below."""
 
