@@ -241,11 +241,12 @@ def test_averages_counts_and_intervals() -> None:
     assert 0.2 <= happy.low < 0.5 < happy.high <= 0.9
     assert sad.low is None and mean.low is not None
     # The interval is that of the house's bootstrap.
-    from spfem_bench.statistics.intervals import bootstrap, interval
+    from spfem_bench.statistics.intervals import drawn, interval
 
     own = values["happy"]
-    drawn = bootstrap(3, lambda d: float(np.mean([own[i] for i in d])), discovery.RESAMPLES, 0)
-    assert (happy.low, happy.high) == pytest.approx(interval(drawn))
+    rows_drawn = drawn(3, discovery.RESAMPLES).tolist()
+    again = np.array([float(np.mean([own[i] for i in row])) for row in rows_drawn])
+    assert (happy.low, happy.high) == pytest.approx(interval(again))
     assert discovery.per_frame("spatial", (7, 6), 1, "paper", "vd") == 8 * 5 * 4
     assert discovery.per_frame("temporal", (7, 6), 1, "paper", "vd") == 7 * 6 * 4 / 5
     assert discovery.per_frame("temporal", (7, 6), 4, "released-code", "vd") == 4 * 10 / 5

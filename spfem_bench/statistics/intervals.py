@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
 import numpy.typing as npt
 
@@ -11,30 +9,21 @@ SEED = 0
 """Seed of every bootstrap: the same clips give the same interval."""
 
 
-def bootstrap(
-    items: int, statistic: Callable[[Sequence[int]], float], resamples: int, stream: int = 0
-) -> npt.NDArray[np.float64]:
-    """Return a statistic of items drawn with replacement, once for each resample.
+def drawn(items: int, resamples: int, stream: int = 0) -> npt.NDArray[np.int64]:
+    """Draw items with replacement, for a bootstrap.
 
     Items (clips) are drawn whole: frames of one clip are no independent
     observations.
 
     Args:
         items: number of items, at least one.
-        statistic: from sorted indices of drawn items to the value; NaN for a
-            draw that it cannot score.
         resamples: number of draws.
         stream: groups that are averaged need draws independent of each other: a
             number of its own for each.
 
     Returns:
-        float64 (resamples,).
+        int64 (resamples, items): sorted indices of the items drawn.
     """
-    return np.array([statistic(draw.tolist()) for draw in drawn(items, resamples, stream)])
-
-
-def drawn(items: int, resamples: int, stream: int = 0) -> npt.NDArray[np.int64]:
-    """Return what :func:`bootstrap` draws: sorted indices, int64 (resamples, items)."""
     generator = np.random.default_rng([SEED, stream])
     return np.sort(generator.integers(0, items, (resamples, items)), axis=1)
 

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from spfem_bench.definitions.protocols import AVERAGE, EMOTIONS
 from spfem_bench.errors import StcclError
-from spfem_bench.statistics.intervals import SEED, interval
+from spfem_bench.statistics.intervals import SEED, drawn, interval
 from spfem_bench.stccl import contrast, dense
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone
@@ -505,9 +505,9 @@ def _rows(
     network, space, stage, measure, kind = key
     means, draws, counts, varies = [], [], [], False
 
-    def row(emotion: str, value: float, drawn: npt.NDArray[np.float64] | None, n: int, w: int
+    def row(emotion: str, value: float, again: npt.NDArray[np.float64] | None, n: int, w: int
             ) -> Row:  # fmt: skip
-        low, high = (None, None) if drawn is None else interval(drawn)
+        low, high = (None, None) if again is None else interval(again)
         frames = w * WINDOW
         return Row(network, space, stage, measure, kind, emotion, value, low, high, n, frames,
                    round(frames * each))  # fmt: skip
@@ -517,15 +517,13 @@ def _rows(
         if not own:
             continue
         numbers = np.array([v for _, v in own])
-        # As `statistics.intervals.bootstrap`, all draws at once.
-        generator = np.random.default_rng([SEED, stream])
-        drawn = numbers[generator.integers(0, len(own), (RESAMPLES, len(own)))].mean(axis=1)
+        again = numbers[drawn(len(own), RESAMPLES, stream)].mean(axis=1)
         means.append(float(numbers.mean()))
-        draws.append(drawn)
+        draws.append(again)
         counts.append((len(own), sum(w for w, _ in own)))
         varies = varies or len(own) > 1
-        yield row(emotion, means[-1], drawn if len(own) > 1 else None, *counts[-1])
+        yield row(emotion, means[-1], again if len(own) > 1 else None, *counts[-1])
     total = np.sum(counts, axis=0)
-    drawn = np.mean(draws, axis=0)
-    yield row(AVERAGE, float(np.mean(means)), drawn if varies else None, int(total[0]),
+    mean = np.mean(draws, axis=0)
+    yield row(AVERAGE, float(np.mean(means)), mean if varies else None, int(total[0]),
               int(total[1]))  # fmt: skip
