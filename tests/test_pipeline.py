@@ -27,6 +27,7 @@ from spfem_bench.networks.mini_xception import MiniXception
 from spfem_bench.networks.mobilefacenet import MobileFaceNet
 from spfem_bench.networks.quick import FORMATS, Tower, quickened
 from spfem_bench.networks.syncnet import SyncNet
+from spfem_bench.networks.toom_cook import PooledWindows, mixes, pooled_windows, windows
 
 
 def threads() -> int:
@@ -194,7 +195,7 @@ def test_batches_grow_while_the_network_fits(
     assert batches.fitting(run, np.zeros(1), "cuda:0", each) == expected
     assert taken[0] <= max(free / 2, 100 * 32)
     assert batches.fitting(run, np.zeros(1), "cpu", each) == 32 // each
-    assert batches.fitting(run, np.zeros((12, 224, 224, 3), np.uint8), "cpu", 8) == 1  # a run
+    assert batches.fitting(run, np.zeros((8, 224, 224, 3), np.uint8), "cpu", 4) == 4  # runs
 
 
 # ---- networks -----------------------------------------------------------------------------
@@ -256,3 +257,56 @@ def test_quick_networks_compute_the_same(
     for key, value in wanted.items():
         assert float(value.std()) > 1e-4
         torch.testing.assert_close(got[key], value, rtol=1e-4, atol=1e-5 * float(value.abs().max()))
+
+
+def test_windows_from_eight_products_are_those_of_twenty() -> None:
+    generator = np.random.default_rng(0)
+    run, taps = generator.normal(size=8), generator.normal(size=5)
+    mixed_run, mixed_taps = (m.numpy() @ v for m, v in zip(mixes(), (run, taps), strict=True))
+    products = [torch.tensor(v) for v in mixed_run * mixed_taps]
+    np.testing.assert_allclose(windows(products), np.correlate(run, taps, "valid"), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("batch", "length", "size", "kernel"), [
+    (1, 5, 40, 7), (2, 7, 71, 7), (3, 8, 33, 5), (2, 12, 180, 3), (1, 13, 91, 7),
+])  # fmt: skip
+@pytest.mark.parametrize(("precision", "worst"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])
+def test_pooled_windows_are_those_of_the_layers(
+    batch: int, length: int, size: int, kernel: int, precision: torch.dtype, worst: float
+) -> None:
+    """Against PyTorch in float64: any number of frames, strips, and what is left over of both."""
+    torch.manual_seed(length)
+    layers = [
+        torch.nn.Conv3d(3, 16, (5, kernel, kernel), (1, 2, 2)), torch.nn.ReLU(),
+        torch.nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
+    ]  # fmt: skip
+    x = torch.randint(0, 256, (batch, length, size, size, 3)).permute(0, 4, 1, 2, 3).float()
+    with torch.inference_mode():
+        quick = pooled_windows(layers, precision)
+        assert isinstance(quick, PooledWindows)
+        quick.convolution.to(precision)  # as `quickened` does in the end
+        got = quick(x)
+        wanted = torch.nn.Sequential(*layers).double()(x.double())
+    assert got.dtype == precision and got.shape == wanted.shape
+    assert float((got - wanted).abs().max() / wanted.abs().max()) < worst
+
+
+@pytest.mark.parametrize("change", [
+    {"stride": (2, 2, 2)}, {"padding": (0, 1, 1)}, {"kernel_size": (3, 7, 7)}, {"dilation": 2},
+    {"groups": 3},
+])  # fmt: skip
+def test_other_convolutions_stay_as_they_are(change: dict[str, object]) -> None:
+    settings = {"kernel_size": (5, 7, 7), "stride": (1, 2, 2), **change}
+    convolution = torch.nn.Conv3d(3, 6, **settings)  # type: ignore[arg-type]
+    pool = torch.nn.MaxPool3d((1, 3, 3), (1, 2, 2))
+    assert pooled_windows([convolution, torch.nn.ReLU(), pool], torch.float32) is None
+
+
+def test_half_precision_is_that_of_autocast() -> None:
+    """Weights are rounded when a network is loaded, not at each call; no bit is another."""
+    torch.manual_seed(0)
+    net, x = lively(MobileFaceNet()), torch.randn(2, 3, 112, 96)
+    once, each = quickened(net, "bfloat16"), quickened(net)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(once(x)["embedding"], each(x)["embedding"])
+        assert not torch.equal(each(x)["embedding"], net(x)["embedding"])

@@ -21,7 +21,7 @@ Taker = Callable[[Rows], None]
 FRAMES = 32
 """Frames in a batch on a processor, at most; more make nothing faster there."""
 
-BYTES = 1 << 21
+BYTES = 5 << 20
 """Bytes of a batch on a processor: of larger ones too much leaves its caches."""
 
 MOST = 512

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -99,18 +100,21 @@ def load_network(
         return np.asarray(output.float().cpu().numpy())
 
     if isinstance(card.input, SyncInput):
-        lips, ears = (quickened(Tower(module, name)) for name in ("visual", "audio"))
+        lips, ears = (quickened(Tower(module, name), precision) for name in ("visual", "audio"))
 
         def frames(batch: npt.NDArray[np.generic]) -> Mapping[str, Array]:
-            bgr = given(batch).flip(-1).permute(0, 4, 1, 2, 3)  # the channels stay last in memory
-            return {"visual": rows(run(lips, bgr.float()))}
+            rgb = np.asarray(batch, np.uint8)
+            bgr = cv2.cvtColor(rgb.reshape(-1, rgb.shape[3], 3), cv2.COLOR_RGB2BGR)
+            # Channels stay last in memory.
+            runs = given(bgr.reshape(rgb.shape)).permute(0, 4, 1, 2, 3)
+            return {"visual": rows(run(lips, runs.float()))}
 
         def sound(batch: npt.NDArray[np.generic]) -> Mapping[str, Array]:
             return {"audio": rows(run(ears, given(batch)))}
 
         return {"frames": frames, "sound": sound}
 
-    whole = quickened(module)
+    whole = quickened(module, precision)
     mean, std = (
         torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (card.input.mean, card.input.std)
     )

@@ -1,0 +1,174 @@
+"""A convolution over time with fewer multiplications (Toom-Cook; Winograd's minimal filtering).
+
+Four windows of five frames overlap, so that their 20 products with a filter's five taps come from
+eight (Winograd, Arithmetic Complexity of Computations, 1980; Lavin and Gray, CVPR 2016): frames are
+mixed into eight, each convolved in space with a mix of the taps, and the eight results are mixed
+into four windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (the field's name for it)
+from torch import Tensor, nn
+
+TAPS = 5
+WINDOWS = 4
+"""Windows that come from one set of products: more would cost digits."""
+
+POINTS = tuple(Fraction(p) for p in (0, 1, -1, 2, -2, "1/2", "-1/2"))
+"""Where polynomials are multiplied; infinity is the eighth."""
+
+PRODUCTS = len(POINTS) + 1
+
+ROWS = 18
+"""Rows, after pooling, that are worked on at once: what they need stays in a processor's caches."""
+
+
+def mixes() -> tuple[Tensor, Tensor]:
+    """Return how frames and how taps are mixed, float64 (8, 8) and (8, 5).
+
+    A filter g gives windows y_j = sum_k d_(j+k) g_k of frames d. Transposed, that is the product of
+    two polynomials of degrees 3 and 4, which is known from its values at eight points.
+    """
+    frames, taps = [], []
+    for point in POINTS:
+        others = [p for p in POINTS if p != point]
+        frames.append([*_polynomial(others), Fraction(0)])
+        scale = prod(point - p for p in others)
+        taps.append([point**k / scale for k in range(TAPS)])
+    frames.append(_polynomial(POINTS))
+    taps.append([Fraction(int(k == TAPS - 1)) for k in range(TAPS)])
+    return _matrix(frames), _matrix(taps)
+
+
+def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
+    """Return the coefficients of prod (x - root), the constant first."""
+    found = [Fraction(1)]
+    for root in roots:
+        found = [
+            a - root * b for a, b in zip([Fraction(0), *found], [*found, Fraction(0)], strict=True)
+        ]
+    return found
+
+
+def _matrix(rows: Sequence[Sequence[Fraction]]) -> Tensor:
+    return torch.tensor([[float(v) for v in row] for row in rows], dtype=torch.float64)
+
+
+def windows(products: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Mix eight products, at 0, 1, -1, 2, -2, 1/2, -1/2 and infinity, into four windows.
+
+    Window j is the sum of point^j times the product. Products are overwritten.
+    """
+    zero, one, minus_one, two, minus_two, half, minus_half, infinite = products
+    for plus, minus in ((one, minus_one), (two, minus_two), (half, minus_half)):
+        plus += minus  # even powers
+        torch.sub(plus, minus, alpha=2, out=minus)  # odd powers
+    zero.add_(one).add_(two).add_(half)
+    infinite.add_(minus_one).add_(minus_two, alpha=8).add_(minus_half, alpha=1 / 8)
+    minus_one.add_(minus_two, alpha=2).add_(minus_half, alpha=1 / 2)
+    one.add_(two, alpha=4).add_(half, alpha=1 / 4)
+    return zero, minus_one, one, infinite
+
+
+def pooled_windows(layers: Sequence[nn.Module], precision: torch.dtype) -> nn.Module | None:
+    """Return a module that does what three layers do, if it can.
+
+    Args:
+        layers: a convolution (float32) over five frames without stride in time, padding, dilation
+            and groups; ReLU; max-pooling in space without padding.
+        precision: of the result.
+    """
+    convolution, activation, pool = layers
+    if (
+        isinstance(convolution, nn.Conv3d)
+        and isinstance(activation, nn.ReLU)
+        and isinstance(pool, nn.MaxPool3d)
+        and convolution.kernel_size[0] == TAPS
+        and (convolution.stride[0], *convolution.dilation, convolution.groups) == (1, 1, 1, 1, 1)
+        and not any(_triple(convolution.padding))
+        and _triple(pool.kernel_size)[0] == _triple(pool.stride)[0] == 1
+        and not any(_triple(pool.padding))
+        and _triple(pool.dilation) == (1, 1, 1)
+        and not pool.ceil_mode
+    ):
+        return PooledWindows(convolution, pool, precision)
+    return None
+
+
+def _triple(size: int | str | Sequence[int]) -> tuple[Any, ...]:
+    return (size,) * 3 if isinstance(size, (int, str)) else tuple(size)
+
+
+class PooledWindows(nn.Module):
+    """A convolution over five frames, ReLU and max-pooling, for processors.
+
+    It takes two fifths of the multiplications, and works strip by strip: the convolution's whole
+    output would leave the caches. Frames and taps are mixed in float32.
+
+    Args:
+        convolution: see :func:`pooled_windows`.
+        pool: behind it.
+        precision: of products and windows.
+    """
+
+    def __init__(self, convolution: nn.Conv3d, pool: nn.MaxPool3d, precision: torch.dtype) -> None:
+        super().__init__()
+        self.convolution, self.pool, self.precision = convolution, pool, precision
+        frames, taps = mixes()
+        self.frames = frames.float()
+        mixed = torch.einsum("pt,ocths->pochs", taps, convolution.weight.double()).to(precision)
+        self.filters = [f.contiguous(memory_format=torch.channels_last) for f in mixed]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return pooled windows.
+
+        Args:
+            x: float32 (B, C, T, H, W), T at least 5.
+
+        Returns:
+            (B, K, T - 4, H', W') in the precision given, channels last in memory.
+        """
+        batch, _, length, *sizes = x.shape
+        kernel, stride = self.convolution.kernel_size[1], self.convolution.stride[1]
+        size, step = _triple(self.pool.kernel_size)[1], _triple(self.pool.stride)[1]
+        height, width = (((s - kernel) // stride + 1 - size) // step + 1 for s in sizes)
+        groups = -(-(length - TAPS + 1) // WINDOWS)
+        shape = (batch, groups * WINDOWS, height, width, self.convolution.out_channels)
+        pooled = x.new_empty(shape, dtype=self.precision).permute(0, 4, 1, 2, 3)
+        for first in range(0, height, ROWS):
+            last = min(first + ROWS, height)
+            rows = slice(first * step * stride, ((last - 1) * step + size - 1) * stride + kernel)
+            for j, every_fourth in enumerate(self._windows(x[:, :, :, rows], groups)):
+                pooled[:, :, j::WINDOWS, first:last] = self.pool(every_fourth)
+        return pooled[:, :, : length - TAPS + 1].relu_()
+
+    def _windows(self, x: Tensor, groups: int) -> list[Tensor]:
+        """Return the first window of each group, the second and so on: (B, K, groups, H, W)."""
+        batch, channels, length, height, width = x.shape
+        x = x.permute(0, 2, 3, 4, 1)
+        missing = groups * WINDOWS + TAPS - 1 - length
+        if missing:  # frames of windows that nobody asked for
+            x = torch.cat([x, x[:, -1:].expand(-1, missing, -1, -1, -1)], 1)
+        x = x.reshape(batch, length + missing, -1)
+        mixed = x.new_empty(PRODUCTS, batch, groups, x.shape[2])
+        for b in range(batch):
+            for g in range(groups):
+                torch.mm(self.frames, x[b, g * WINDOWS :][:PRODUCTS], out=mixed[:, b, g])
+        mixed = mixed.to(self.precision).view(PRODUCTS, -1, height, width, channels)
+        # Point 1 counts once in each window, so that it can bring the bias.
+        bias = {1: self.convolution.bias}
+        products = [
+            F.conv2d(mixed[i].permute(0, 3, 1, 2), taps, bias.get(i), self.convolution.stride[1:])
+            for i, taps in enumerate(self.filters)
+        ]
+        return [
+            w.permute(0, 2, 3, 1).view(batch, groups, *w.shape[2:], -1).permute(0, 4, 1, 2, 3)
+            for w in windows(products)
+        ]
