@@ -6,9 +6,12 @@ Both MEAD protocols, 126 items each, so 252 for each method, are laid out as fil
 every one with bytes of its own) and as features in a store under their right keys. The features are
 noise: what they cost to read and score does not depend on what they say. Then a fresh process does
 what ``spfem-bench eval`` and ``spfem-bench table`` do for each method: preflight, features from the
-store, components, scores with their bootstraps, records, and one table of all. Imports are not
-counted. No network runs; a second run of the same process kind follows, as after a change of a
-table.
+store, components, scores with their bootstraps, records, and one table of all. No network runs; a
+second run of the same process kind follows, as after a change of a table.
+
+One process scores all methods, as a script that calls ``spfem_bench.evaluate`` for each does, or
+``eval --method A --method B`` for clips that a protocol lists. Imports are not counted: ten
+commands ``eval --videos``, which takes one method's clips, import ten times, some seconds each.
 
 All files are removed in the end; the default needs 2 GB for a while.
 """
@@ -100,8 +103,14 @@ def write_videos(folder: Path, methods: int, listed: list[Protocol]) -> None:
     (folder / "data" / "mead").mkdir(parents=True)
     indexing.save(DataFolders(folder / "data").index_file(card, new=True), card, index)
     for number in range(methods):
-        for item in (i for p in listed for i in p.items):
-            write(folder / "outputs" / f"method-{number}" / item.output_name)
+        for listing in listed:
+            for item in listing.items:
+                write(outputs(folder, listing.name, number) / item.output_name)
+
+
+def outputs(folder: Path, name: str, number: int) -> Path:
+    """Return where a method's outputs for a protocol lie: both protocols have the same names."""
+    return folder / "outputs" / name / f"method-{number}"
 
 
 def noise(plan: Plan, role: str, frames: int, rng: np.random.Generator) -> Arrays:
@@ -135,7 +144,7 @@ def plans_of(folder: Path, profile: str, methods: int, names: Sequence[str]) -> 
     data, weights = DataFolders.locate(folder / "data"), WeightsStore.locate()
     return [
         make_plan(f"method-{n}", protocol(name), profile_card(profile), data=data, weights=weights,
-                  videos=Videos(folder / "outputs" / f"method-{n}"))
+                  videos=Videos(outputs(folder, name, n)))
         for n in range(methods) for name in names
     ]  # fmt: skip
 
@@ -144,24 +153,36 @@ def plans_of(folder: Path, profile: str, methods: int, names: Sequence[str]) -> 
 
 
 class Parts:
-    """Adds up the seconds of functions, each without those that it calls."""
+    """Adds up the seconds of functions, each without those that it calls; of the main thread.
+
+    Attributes:
+        seconds: by part, by the clock.
+        cpu: of the processors, in all threads.
+        calls: by part.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        self.cpu: dict[str, float] = defaultdict(float)
         self.calls: dict[str, int] = defaultdict(int)
-        self._inner = [0.0]
+        self._inner = [np.zeros(2)]
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function that is measured under a name."""
 
+        def now() -> Any:
+            return np.array([time.perf_counter(), common.cpu_seconds()])
+
         def measured(*given: Any, **named: Any) -> Any:
-            self._inner.append(0.0)
-            began = time.perf_counter()
+            self._inner.append(np.zeros(2))
+            began = now()
             try:
                 return function(*given, **named)
             finally:
-                took = time.perf_counter() - began
-                self.seconds[name] += took - self._inner.pop()
+                took = now() - began
+                own = took - self._inner.pop()
+                self.seconds[name] += float(own[0])
+                self.cpu[name] += float(own[1])
                 self.calls[name] += 1
                 self._inner[-1] += took
 
@@ -171,12 +192,10 @@ class Parts:
 def watched() -> list[tuple[Any, str, str]]:
     """Return the functions that are measured: where they are, and what they do."""
     from spfem_bench.evaluation import plan, record, run
-    from spfem_bench.features import store
 
     return [
         (plan.ffmpeg, "probe", "preflight: headers of videos"),
-        (store.FeatureStore, "get", "store: read and verify"),
-        (run, "compute_features", "store: is all there"),
+        (run, "compute_features", "store: read and verify"),
         (run, "measure", "components"),
         (run, "resample", "scores and bootstraps"),
         (run, "_pooled", "of them, FAD"),
@@ -216,7 +235,10 @@ def rescore(folder: Path, profile: str, methods: int, names: Sequence[str]) -> d
         ))()  # fmt: skip
         whole, cpu = time.perf_counter() - began, common.cpu_seconds() - used
     assert "method-0" in text
-    return {"parts": parts.seconds, "calls": parts.calls, "whole": whole, "cpu": cpu}
+    return {
+        "parts": parts.seconds, "part_cpu": parts.cpu, "calls": parts.calls, "whole": whole,
+        "cpu": cpu,
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -268,13 +290,15 @@ def main() -> None:
     print(common.machine(threads))
     first, second = found[0], found[-1]
     rows = [
-        [part, str(first["calls"][part]), f"{seconds:.2f}", f"{second['parts'].get(part, 0):.2f}",
-         f"{seconds / first['whole']:.0%}"]
+        [part, str(first["calls"][part]), f"{seconds:.2f}", f"{first['part_cpu'][part]:.2f}",
+         f"{second['parts'].get(part, 0):.2f}", f"{second['part_cpu'].get(part, 0):.2f}"]
         for part, seconds in sorted(first["parts"].items(), key=lambda one: -one[1])
     ]  # fmt: skip
-    rows.append(["CPU seconds of all", "", f"{first['cpu']:.2f}", f"{second['cpu']:.2f}", ""])
-    rows.append(["**all**", "", f"**{first['whole']:.2f}**", f"**{second['whole']:.2f}**", ""])
-    common.print_table(rows, ["part", "calls", "s", "s, again", "share"])
+    rows.append([
+        "**all**", "", f"**{first['whole']:.2f}**", f"{first['cpu']:.2f}",
+        f"**{second['whole']:.2f}**", f"{second['cpu']:.2f}",
+    ])  # fmt: skip
+    common.print_table(rows, ["part", "calls", "s", "CPU s", "s, again", "CPU s, again"])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -265,13 +265,17 @@ def make_plan(
     wanted = _metrics(metrics, protocol)
     unavailable = dict(_missing_weights(wanted, protocol, profile, weights))
     usable = tuple(m for m in wanted if m.name not in unavailable)
-    if not usable and dataset_card(protocol.card.dataset).world:  # drawn for nobody to look at
+    dataset = dataset_card(protocol.card.dataset)
+    if not usable and dataset.world:  # drawn for nobody to look at
         return Plan(card, protocol, profile, (), unavailable, (), (), extra)
     _render(protocol, usable, outputs, data, rendering)
     items: list[PlannedItem] = []
     refusals: list[Refusal] = []
+    # Each of a data set's files is looked at once for this plan, however many items it is in.
+    find = cache(partial(data.verified, dataset))
+    check = None if dataset.world else cache(_check_readable)
     for item in protocol.items:
-        planned, refused = _find_clips(item, outputs[item.id], protocol, wanted, data, videos)
+        planned, refused = _find_clips(item, outputs[item.id], wanted, find, check, videos)
         items.append(planned)
         refusals += refused
     return Plan(
@@ -403,9 +407,9 @@ def _render(
 def _find_clips(
     item: Item,
     output: Clip | ClipError | Videos | Placed,
-    protocol: Protocol,
     metrics: Sequence[MetricCard],
-    data: DataFolders,
+    find: Callable[[str], Path],
+    check: Callable[[Clip], None] | None,
     videos: Videos | None,
 ) -> tuple[PlannedItem, list[Refusal]]:
     """Find an item's clips; what is missing or unreadable is refused for the metrics it hits.
@@ -413,16 +417,15 @@ def _find_clips(
     Args:
         item: one of the protocol's.
         output: the listed clip, why there is none, the user's folder, or what lies in it.
-        protocol: for its data set.
         metrics: those wanted.
-        data: where data sets are looked for.
+        find: gives a data set's file on this machine, or raises.
+        check: looks whether a data set's clip can be read; None for one that was drawn here.
         videos: the user's own outputs.
     """
     addresses: dict[ClipRole, str] = {role: str(clip) for role, clip in item.clips.items()}
     clips: dict[ClipRole, Clip] = {}
     more_real: list[Clip] = []
     refusals = []
-    dataset = dataset_card(protocol.card.dataset)
 
     def refuse(role: ClipRole, error: ClipError, hit: tuple[str, ...]) -> None:
         kind = "missing" if isinstance(error, MissingClipError) else "unreadable"
@@ -433,17 +436,17 @@ def _find_clips(
 
     def local(role: ClipRole, listed: Clip) -> Clip:
         """Return a data set's clip with its paths on this machine."""
-        clip = replace(listed, path=data.verified(dataset, listed.path.as_posix()))
+        clip = replace(listed, path=find(listed.path.as_posix()))
         if clip.audio is not None:
             try:
-                clip = replace(clip, audio=data.verified(dataset, clip.audio.as_posix()))
+                clip = replace(clip, audio=find(clip.audio.as_posix()))
             except ClipError as error:
                 deaf = (m.name for m in metrics if role in m.compare and m.role == "sync")
                 if hit := tuple(deaf):
                     refuse(role, error, hit)
                 clip = replace(clip, audio=None)  # the other metrics look at the pictures
-        if dataset.world is None:
-            _check_readable(clip)
+        if check:
+            check(clip)
         return clip
 
     needed: list[ClipRole] = list(dict.fromkeys(r for m in metrics for r in m.compare))

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -195,17 +193,14 @@ class Extractor:
         card = self.profile.network("detector")
         return load_detector(card, self.weights, self.device)
 
-    def _unseen(self, wants: Wants) -> Iterator[Clip]:
+    def _unseen(self, lacking: Mapping[Clip, set[Role]]) -> Iterator[Clip]:
         """Yield the clips, without their edits, whose faces are not known yet."""
-        for clip, roles in wants.items():
+        for clip, roles in lacking.items():
+            if roles == {"sync"} and self.chain is not None:
+                continue  # its faces are another video's
             bare = replace(clip, edit=None)
             try:
-                needed = any(
-                    not self.store.has(self.key(clip, role))
-                    for role in roles
-                    if role != "sync" or self.chain is None  # its faces are another video's
-                )
-                if needed and not self.store.has(self.key(bare, None)):
+                if not self.store.has(self.key(bare, None)):
                     yield bare
             except ClipError:
                 continue  # said when it is its turn
@@ -246,10 +241,11 @@ class Extractor:
             StorageError: the store cannot be written.
         """
         failures: dict[tuple[Clip, Role], ClipError] = {}
-        search = self._search(self._unseen(wants) if self.faces == "detect" else ())
+        lacking = self._lacking(wants, failures)
+        search = self._search(self._unseen(lacking) if self.faces == "detect" else ())
         waiting: list[_OpenClip] = []
         try:
-            with closing(begun(self._opened(wants, search, failures), AHEAD)) as opened:
+            with closing(begun(self._opened(lacking, search, failures), AHEAD)) as opened:
                 for work in opened:
                     with closing(work):
                         work.read()
@@ -269,37 +265,38 @@ class Extractor:
     def _search(self, clips: Iterable[Clip]) -> Search:
         return Search(clips, self.frames, lambda: self._detector, self.batch_size or FRAMES)
 
+    def _lacking(
+        self, wants: Wants, failures: dict[tuple[Clip, Role], ClipError]
+    ) -> dict[Clip, set[Role]]:
+        """Return what is not in the store, whole; note where that cannot be known."""
+        lacking: dict[Clip, set[Role]] = {}
+        # One by one: threads would spend on Python's lock what they save in hashing.
+        for clip, role in ((clip, role) for clip, roles in wants.items() for role in sorted(roles)):
+            try:
+                if self.store.get(self.key(clip, role)) is None:
+                    lacking.setdefault(clip, set()).add(role)
+            except ClipError as error:
+                failures[clip, role] = error
+        self.progress.finished(len(wants) - len(lacking))
+        return lacking
+
     def _opened(
-        self, wants: Wants, search: Search, failures: dict[tuple[Clip, Role], ClipError]
+        self,
+        lacking: Mapping[Clip, set[Role]],
+        search: Search,
+        failures: dict[tuple[Clip, Role], ClipError],
     ) -> Iterator[_OpenClip]:
         """Yield the clips that lack features; reading them has begun."""
-        order = iter(wants.items())
-        with ThreadPoolExecutor(os.cpu_count(), "store") as pool:
-            while some := list(islice(order, LOOKED_UP)):
-                asked = [(clip, role) for clip, roles in some for role in sorted(roles)]
-                lacking = dict(
-                    zip(asked, pool.map(self._lacks, *zip(*asked, strict=True)), strict=True)
-                )
-                for clip, roles in some:
-                    missing: set[Role] = set()
-                    for role in sorted(roles):
-                        found = lacking[clip, role]
-                        if isinstance(found, ClipError):
-                            failures[clip, role] = found
-                        # Meanwhile another clip's may have been stored, which are this one's too.
-                        elif found and not self.store.has(self.key(clip, role)):
-                            missing.add(role)
-                    if missing:
-                        yield _OpenClip(self, clip, missing, search, failures)
-                    else:
-                        self.progress.finished(1)
-
-    def _lacks(self, clip: Clip, role: Role) -> bool | ClipError:
-        """Say whether features are not in the store, whole; or why that cannot be known."""
-        try:
-            return self.load(clip, role) is None
-        except ClipError as error:
-            return error
+        for clip, roles in lacking.items():
+            try:
+                # Meanwhile another clip's may have been stored, which are this one's too.
+                missing = {r for r in roles if not self.store.has(self.key(clip, r))}
+                if missing:
+                    yield _OpenClip(self, clip, missing, search, failures)
+                    continue
+            except ClipError as error:  # its file is gone since
+                failures |= {(clip, role): error for role in roles}
+            self.progress.finished(1)
 
     def frames(self, clip: Clip) -> Iterator[Frame]:
         """Yield a clip's frames, see :func:`spfem_bench.media.video.frames`."""
@@ -381,9 +378,6 @@ class Extractor:
             track.faces = list(edits.shuffled(track.faces, block))
             track.detected = list(edits.shuffled(track.detected, block))
 
-
-LOOKED_UP = 64
-"""Clips whose stored features are read at once, on all processors: to hash them takes a while."""
 
 AHEAD = 2
 """Clips that are being read while the networks see another one."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 from spfem_bench.definitions.metrics import MetricCard, metric_card
 from spfem_bench.definitions.protocols import AVERAGE, in_order, method_card
@@ -14,6 +15,9 @@ from spfem_bench.errors import CardError, UnknownNameError
 from spfem_bench.evaluation.record import scores
 from spfem_bench.reporting.grids import Entry, Grid, Label, emotion_label, print_grid
 from spfem_bench.reporting.published import Printed, published_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ARROWS = {"lower": "↓", "higher": "↑", "zero": "→0"}
 MARKS = {"published": "†", "second-hand": "††", "control": "‡", "reproduced": ""}
@@ -172,6 +176,7 @@ def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) 
     }
     seen: set[tuple[Block, Column]] = set()
     kinds: set[str] = set()
+    papers = cache(published_rows)  # the methods of a block have the same beside them
     for record in records:
         name, profile = record["method"]["name"], record["profile"]
         block = blocks[record["protocol"]["name"]]
@@ -198,7 +203,7 @@ def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) 
                 s.value, s.low, s.high, "", s.signature,
                 s.n_items, s.n_frames, s.n_refused, s.n_frames_refused,
             )  # fmt: skip
-        for key, cell in _beside(record, block, every) if published else ():
+        for key, cell in _beside(record, block, every, papers) if published else ():
             columns[key[2]] = None
             kinds |= {key[2].kind} | ({"doubt"} if cell.mark else set())
             cells[key] = cell
@@ -328,13 +333,16 @@ def _reasons(empty: Mapping[str, Mapping[str, set[str]]], methods: set[str]) -> 
 
 
 def _beside(
-    record: Mapping[str, Any], block: Block, metrics: set[str]
+    record: Mapping[str, Any],
+    block: Block,
+    metrics: set[str],
+    papers: Callable[[str, str], pd.DataFrame],
 ) -> Iterable[tuple[tuple[Block, str, Column, str], Cell]]:
-    """Return what papers print of a record's method."""
+    """Return what papers print of a record's method, of all that *papers* gives for its data."""
     beside = record["protocol"]["published"]
     if not beside or record["method"]["kind"] == "control":
         return
-    rows = published_rows(beside["dataset"], beside["setting"])
+    rows = papers(beside["dataset"], beside["setting"])
     rows = rows[rows["method"] == record["method"]["name"]]
     for row in rows.to_dict("records"):
         if row["metric"] not in metrics:
@@ -575,6 +583,7 @@ def comparison(records: Sequence[Mapping[str, Any]]) -> str:
     heads = [heading(metric_card(m)) for m in metrics]
     lines: list[list[str]] = []
     printed: dict[Column, dict[str, str]] = {}
+    papers = cache(published_rows)
     for record in records:
         found = {s.metric: s for s in scores(record) if s.emotion == AVERAGE}
         cells = [found.get(m) for m in metrics]
@@ -586,7 +595,8 @@ def comparison(records: Sequence[Mapping[str, Any]]) -> str:
         mark = MARKS["control"] if record["method"]["kind"] == "control" else ""
         lines.append([record["method"]["label"] + mark, *values, " ".join(sorted(counts))])
         block = Block(record["protocol"]["setting"], record["protocol"]["name"], "")
-        for (_, emotion, column, metric), cell in _beside(record, block, set(metrics)):
+        beside = _beside(record, block, set(metrics), papers)
+        for (_, emotion, column, metric), cell in beside:
             if emotion == AVERAGE:
                 printed.setdefault(column, {})[metric] = cell.printed + cell.mark
     for column, numbers in printed.items():

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -127,27 +128,37 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     """
     if min(a.count, b.count) < 2:
         raise ValueError("a covariance needs two frames at least")
-    return float(_distances([a], [b])[0])
+    return _distances([(a, b)])[0]
 
 
-def _distances(a: Sequence[Moments], b: Sequence[Moments]) -> Float64:
-    """Return the distances between pairs, (N,): several matrices in one call let threads run."""
-    cov_a, cov_b = (np.stack([m.covariance() for m in side]) for side in (a, b))
-    root = _root(cov_a)
-    inner = root.transpose(0, 2, 1) @ cov_b @ root  # of which half is looked at: it is symmetric
-    trace = np.sqrt(np.clip(np.linalg.eigvalsh(inner), 0, None)).sum(axis=1)
-    apart = np.stack([x.mean() - y.mean() for x, y in zip(a, b, strict=True)])
-    traces = np.trace(cov_a, axis1=1, axis2=2) + np.trace(cov_b, axis1=1, axis2=2)
-    return np.asarray(np.maximum(0.0, (apart**2).sum(axis=1) + traces - 2 * trace))
+def _distances(pairs: Iterable[tuple[Moments, Moments]]) -> list[float]:
+    """Return the distance of each pair.
+
+    A pair's matrices are taken while they lie in the processor's cache; then the eigenvalues of all
+    in one call, for numpy lets no other thread run during a single small one.
+    """
+    inner, rest = [], []
+    for a, b in pairs:
+        cov_a, cov_b = a.covariance(), b.covariance()
+        root = _root(cov_a)
+        inner.append(root.T @ cov_b @ root)  # of which half is looked at: it is symmetric
+        apart = ((a.mean() - b.mean()) ** 2).sum()
+        rest.append(apart + (np.trace(cov_a) + np.trace(cov_b)))
+    if not inner:
+        return []
+    values = np.linalg.eigvalsh(np.stack(inner))
+    traces = np.sqrt(np.clip(values, 0, None)).sum(axis=1)
+    found: list[float] = np.maximum(0.0, np.array(rest) - 2 * traces).tolist()
+    return found
 
 
-def _root(covariances: Float64) -> Float64:
-    """Return each ``R`` with ``R R'`` the covariance: by Cholesky, where all have full rank."""
+def _root(covariance: Float64) -> Float64:
+    """Return an ``R`` with ``R R'`` the covariance: by Cholesky, where it has full rank."""
     try:
-        return np.asarray(np.linalg.cholesky(covariances), np.float64)
+        return np.asarray(np.linalg.cholesky(covariance), np.float64)
     except np.linalg.LinAlgError:
-        values, axes = np.linalg.eigh(covariances)
-        return np.asarray(axes * np.sqrt(np.clip(values, 0, None))[:, None, :])
+        values, axes = np.linalg.eigh(covariance)
+        return np.asarray(axes * np.sqrt(np.clip(values, 0, None)))
 
 
 def without(parts: Sequence[FrechetComponents]) -> list[float | None]:
@@ -161,17 +172,24 @@ def without(parts: Sequence[FrechetComponents]) -> list[float | None]:
         return []
     output, real = _joined(parts)
 
-    def left(some: Sequence[FrechetComponents]) -> list[float | None]:
-        pairs = [(output - p.output, real - p.real) for p in some]
-        enough = [pair for pair in pairs if min(m.count for m in pair) >= 2]
-        found = iter(_distances(*zip(*enough, strict=True)).tolist() if enough else ())
-        return [next(found) if min(m.count for m in pair) >= 2 else None for pair in pairs]
+    def enough(part: FrechetComponents) -> bool:
+        return min(output.count - part.output.count, real.count - part.real.count) >= 2
 
-    threads = os.cpu_count() or 1
-    size = max(1, min(-(-len(parts) // threads), BYTES // output.outer.nbytes))
+    def left(some: Sequence[FrechetComponents]) -> list[float | None]:
+        pairs = ((output - p.output, real - p.real) for p in some if enough(p))
+        found = iter(_distances(pairs))
+        return [next(found) if enough(p) else None for p in some]
+
+    share = -(-len(parts) // (os.cpu_count() or 1))
+    size = max(1, min(share, BYTES // output.outer.nbytes))
     groups = [parts[i : i + size] for i in range(0, len(parts), size)]
-    with ThreadPoolExecutor(threads) as pool:
-        return [value for values in pool.map(left, groups) for value in values]
+    return [value for values in _threads().map(left, groups) for value in values]
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Return threads that stay: new ones take some milliseconds to come to a processor."""
+    return ThreadPoolExecutor(os.cpu_count())
 
 
 BYTES = 1 << 25

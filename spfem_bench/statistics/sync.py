@@ -75,8 +75,8 @@ def _all_distances(
     exists = (heard >= 0) & (heard < len(audio))
     first, last = max(0, int(heard.min())), min(len(audio), int(heard.max()) + 1)
     # One row more, of zeros: what is heard before the beginning and after the end.
-    sound = np.zeros((last - first + 1, audio.shape[1]))
-    sound[:-1] = audio[first:last]
+    sound = np.empty((last - first + 1, audio.shape[1]))
+    sound[:-1], sound[-1] = audio[first:last], 0.0
     at = np.where(exists, heard - first, last - first)
     v = visual.astype(np.float64)
     v += EPSILON
