@@ -183,8 +183,9 @@ def test_sound_shifted_by_known_frames_is_found_through_the_whole_path(
     levels = rng.integers(0, 6, 90)  # six steps of brightness and of loudness
 
     def visual(batch: np.ndarray) -> dict[str, np.ndarray]:
-        steps = batch.mean(axis=(2, 3, 4)) / 40.0  # (B, 12): brightness 0 to 200
-        return {"visual": np.stack([steps[:, i : i + 5] for i in range(8)], 1).astype("f4")}
+        steps = batch.mean(axis=(2, 3, 4)) / 40.0  # (B, T): brightness 0 to 200
+        windows = [steps[:, i : i + 5] for i in range(steps.shape[1] - 4)]
+        return {"visual": np.stack(windows, 1).astype("f4")}
 
     def sound(batch: np.ndarray) -> dict[str, np.ndarray]:
         energy = batch[:, 0, 0].reshape(-1, 5, 4).mean(axis=2)  # (B, 5): four steps a frame
