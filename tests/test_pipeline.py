@@ -286,6 +286,7 @@ def test_pooled_windows_are_those_of_the_layers(
         assert isinstance(quick, PooledWindows)
         quick.convolution.to(precision)  # as `quickened` does in the end
         got = quick(x)
+        assert torch.equal(quick(x.byte()), got)
         wanted = torch.nn.Sequential(*layers).double()(x.double())
     assert got.dtype == precision and got.shape == wanted.shape
     assert float((got - wanted).abs().max() / wanted.abs().max()) < worst

@@ -82,6 +82,7 @@ def load_network(
     import torch
 
     from spfem_bench.networks.quick import Tower, quickened
+    from spfem_bench.networks.toom_cook import PooledWindows
 
     module = load_module(card, weights, device)
 
@@ -101,13 +102,14 @@ def load_network(
 
     if isinstance(card.input, SyncInput):
         lips, ears = (quickened(Tower(module, name), precision) for name in ("visual", "audio"))
+        bytes_do = any(isinstance(m, PooledWindows) for m in lips.modules())
 
         def frames(batch: npt.NDArray[np.generic]) -> Mapping[str, Array]:
             rgb = np.asarray(batch, np.uint8)
             bgr = cv2.cvtColor(rgb.reshape(-1, rgb.shape[3], 3), cv2.COLOR_RGB2BGR)
             # Channels stay last in memory.
             runs = given(bgr.reshape(rgb.shape)).permute(0, 4, 1, 2, 3)
-            return {"visual": rows(run(lips, runs.float()))}
+            return {"visual": rows(run(lips, runs if bytes_do else runs.float()))}
 
         def sound(batch: npt.NDArray[np.generic]) -> Mapping[str, Array]:
             return {"audio": rows(run(ears, given(batch)))}

@@ -130,7 +130,7 @@ class PooledWindows(nn.Module):
         """Return pooled windows.
 
         Args:
-            x: float32 (B, C, T, H, W), T at least 5.
+            x: float32, or uint8 for values of 0 to 255, (B, C, T, H, W), T at least 5.
 
         Returns:
             (B, K, T - 4, H', W') in the precision given, channels last in memory.
@@ -141,7 +141,7 @@ class PooledWindows(nn.Module):
         height, width = (((s - kernel) // stride + 1 - size) // step + 1 for s in sizes)
         groups = -(-(length - TAPS + 1) // WINDOWS)
         shape = (batch, groups * WINDOWS, height, width, self.convolution.out_channels)
-        pooled = x.new_empty(shape, dtype=self.precision).permute(0, 4, 1, 2, 3)
+        pooled = torch.empty(shape, dtype=self.precision).permute(0, 4, 1, 2, 3)
         for first in range(0, height, ROWS):
             last = min(first + ROWS, height)
             rows = slice(first * step * stride, ((last - 1) * step + size - 1) * stride + kernel)
@@ -152,7 +152,7 @@ class PooledWindows(nn.Module):
     def _windows(self, x: Tensor, groups: int) -> list[Tensor]:
         """Return the first window of each group, the second and so on: (B, K, groups, H, W)."""
         batch, channels, length, height, width = x.shape
-        x = x.permute(0, 2, 3, 4, 1)
+        x = x.permute(0, 2, 3, 4, 1).float()
         missing = groups * WINDOWS + TAPS - 1 - length
         if missing:  # frames of windows that nobody asked for
             x = torch.cat([x, x[:, -1:].expand(-1, missing, -1, -1, -1)], 1)
