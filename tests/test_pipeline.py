@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,12 +16,15 @@ import pytest
 import torch
 
 from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.metrics import profile_card
 from spfem_bench.errors import ClipError, StorageError
 from spfem_bench.faces.detect import Detector
 from spfem_bench.features import batches
 from spfem_bench.features.ahead import Ahead, begun
 from spfem_bench.features.batches import Batcher
+from spfem_bench.features.extract import Extractor
 from spfem_bench.features.search import Search
+from spfem_bench.features.store import FeatureStore
 from spfem_bench.media.video import frames
 from spfem_bench.networks.compact import CompactExpression, CompactIdentity, CompactSync
 from spfem_bench.networks.iresnet import IResNet50
@@ -28,6 +33,7 @@ from spfem_bench.networks.mobilefacenet import MobileFaceNet
 from spfem_bench.networks.quick import FORMATS, Tower, quickened
 from spfem_bench.networks.syncnet import SyncNet
 from spfem_bench.networks.toom_cook import PooledWindows, mixes, pooled_windows, windows
+from spfem_bench.networks.weights import WeightsStore
 
 
 def threads() -> int:
@@ -158,6 +164,27 @@ def test_a_clip_that_changes_after_it_was_read_is_not_taken(tmp_path: Path) -> N
     folder(tmp_path / "b", [21, 31])
     assert search.of(clips[1]) is None
     search.close()
+
+
+def test_a_clip_that_vanishes_before_its_turn_costs_itself_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is looked through for all clips before the first is read."""
+    clips = [folder(tmp_path / name, [10, 20]) for name in ("a", "b", "c")]
+    extractor = Extractor(
+        profile_card("compact"), WeightsStore(), FeatureStore(tmp_path / "store"), faces="aligned"
+    )
+    look = Extractor._lacking
+
+    def look_and_lose(self: Extractor, *given: Any) -> Any:
+        lacking = look(self, *given)
+        shutil.rmtree(clips[1].path)
+        return lacking
+
+    monkeypatch.setattr(Extractor, "_lacking", look_and_lose)
+    failures = extractor.ensure({clip: {"identity"} for clip in clips})
+    assert set(failures) == {(clips[1], "identity")}
+    assert all(extractor.load(clips[i], "identity") for i in (0, 2))
 
 
 # ---- batches ------------------------------------------------------------------------------
