@@ -321,7 +321,7 @@ def test_pooled_windows_are_those_of_the_layers(
 
 @pytest.mark.parametrize("change", [
     {"stride": (2, 2, 2)}, {"padding": (0, 1, 1)}, {"kernel_size": (3, 7, 7)}, {"dilation": 2},
-    {"groups": 3},
+    {"groups": 3}, {"kernel_size": (5, 7, 5)}, {"stride": (1, 2, 1)},
 ])  # fmt: skip
 def test_other_convolutions_stay_as_they_are(change: dict[str, object]) -> None:
     settings = {"kernel_size": (5, 7, 7), "stride": (1, 2, 2), **change}

@@ -83,20 +83,24 @@ def pooled_windows(layers: Sequence[nn.Module], precision: torch.dtype) -> nn.Mo
 
     Args:
         layers: a convolution (float32) over five frames without stride in time, padding, dilation
-            and groups; ReLU; max-pooling in space without padding.
+            and groups; ReLU; max-pooling in space without padding; all as high as wide.
         precision: of the result.
     """
     convolution, activation, pool = layers
-    if (
+    if not (
         isinstance(convolution, nn.Conv3d)
         and isinstance(activation, nn.ReLU)
         and isinstance(pool, nn.MaxPool3d)
-        and convolution.kernel_size[0] == TAPS
-        and (convolution.stride[0], *convolution.dilation, convolution.groups) == (1, 1, 1, 1, 1)
-        and not any(_triple(convolution.padding))
-        and _triple(pool.kernel_size)[0] == _triple(pool.stride)[0] == 1
-        and not any(_triple(pool.padding))
-        and _triple(pool.dilation) == (1, 1, 1)
+    ):
+        return None
+    sizes = convolution.kernel_size, _triple(pool.kernel_size)
+    strides = convolution.stride, _triple(pool.stride)
+    if (
+        [size[0] for size in sizes] == [TAPS, 1]
+        and [stride[0] for stride in strides] == [1, 1]
+        and all(height == width for _, height, width in (*sizes, *strides))
+        and not any((*_triple(convolution.padding), *_triple(pool.padding)))
+        and {*convolution.dilation, *_triple(pool.dilation), convolution.groups} == {1}
         and not pool.ceil_mode
     ):
         return PooledWindows(convolution, pool, precision)
