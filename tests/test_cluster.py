@@ -263,7 +263,7 @@ def test_ctrl_c_ends_the_workers_and_the_next_run_goes_on(
         command("--ray", nodes.address, "--workers", "2"), cwd=tmp_path,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    while going.poll() is None and len(entries(store)) < 6:
+    while going.poll() is None and not entries(store):
         time.sleep(0.05)
     going.send_signal(signal.SIGINT)
     out, said = going.communicate(timeout=60)
@@ -279,7 +279,7 @@ def test_ctrl_c_ends_the_workers_and_the_next_run_goes_on(
     plan = planned()
     record = evaluate(plan, extractor_of(plan), workers=1, partial=False)
     assert timeless(record) == alone
-    assert 6 <= len(kept) < len(entries(store))
+    assert 1 <= len(kept) < len(entries(store))
     assert entries(store).items() >= kept.items()
 
 
