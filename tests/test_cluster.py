@@ -262,6 +262,8 @@ def test_ctrl_c_ends_the_workers_and_the_next_run_goes_on(
     going = subprocess.Popen(
         command("--ray", nodes.address, "--workers", "2"), cwd=tmp_path,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # What a shell runs in the background ignores Ctrl-C, and hands that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     while going.poll() is None and not entries(store):
         time.sleep(0.05)
