@@ -26,6 +26,7 @@ from spfem_bench.features.extract import Extractor
 from spfem_bench.features.search import Search
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media.video import frames
+from spfem_bench.networks import toom_cook
 from spfem_bench.networks.compact import CompactExpression, CompactIdentity, CompactSync
 from spfem_bench.networks.iresnet import IResNet50
 from spfem_bench.networks.mini_xception import MiniXception
@@ -254,6 +255,10 @@ def test_a_network_runs_while_another_is_made_quick() -> None:
         assert all(torch.equal(future.result()["embedding"], wanted) for future in running)
 
 
+def named(output: Any) -> dict[str, torch.Tensor]:
+    return output if isinstance(output, dict) else {"": output}
+
+
 NETWORKS = [
     (CompactIdentity, "", (2, 3, 112, 112)),
     (CompactExpression, "", (2, 3, 64, 64)),
@@ -278,9 +283,8 @@ def test_quick_networks_compute_the_same(
     assert norms(quick) < norms(net) or make is MiniXception  # which has no such sequence
     x = torch.randn(shape)
     with torch.inference_mode():
-        wanted, got = net(x), quick(x.contiguous(memory_format=FORMATS[x.dim()]))
-    if not isinstance(wanted, dict):
-        wanted, got = {"": wanted}, {"": got}
+        wanted = named(net(x))
+        got = named(quick(x.contiguous(memory_format=FORMATS[x.dim()])))
     for key, value in wanted.items():
         assert float(value.std()) > 1e-4
         torch.testing.assert_close(got[key], value, rtol=1e-4, atol=1e-5 * float(value.abs().max()))
@@ -299,10 +303,12 @@ def test_windows_from_eight_products_are_those_of_twenty() -> None:
 ])  # fmt: skip
 @pytest.mark.parametrize(("precision", "worst"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])
 def test_pooled_windows_are_those_of_the_layers(
-    batch: int, length: int, size: int, kernel: int, precision: torch.dtype, worst: float
-) -> None:
+    batch: int, length: int, size: int, kernel: int, precision: torch.dtype, worst: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """Against PyTorch in float64: any number of frames, strips, and what is left over of both."""
     torch.manual_seed(length)
+    monkeypatch.setattr(toom_cook, "STRIP", 1 << 20)  # one strip, or many
     layers = [
         torch.nn.Conv3d(3, 16, (5, kernel, kernel), (1, 2, 2)), torch.nn.ReLU(),
         torch.nn.MaxPool3d((1, 3, 3), (1, 2, 2)),
@@ -340,11 +346,9 @@ def test_half_precision_is_that_of_autocast(
     net = Tower(net, name) if name else net
     x = torch.randn(shape)
     with torch.inference_mode():
-        full = net(x)
+        full = named(net(x))
         with torch.autocast("cpu", torch.bfloat16):
-            once, each = quickened(net, "bfloat16")(x), quickened(net)(x)
-    if not isinstance(full, dict):
-        full, once, each = {"": full}, {"": once}, {"": each}
+            once, each = (named(quickened(net, kind)(x)) for kind in ("bfloat16", "float32"))
     for key, value in full.items():
         assert torch.equal(once[key], each[key])
         assert 0 < float((once[key] - value).abs().max() / value.abs().max()) < 0.05

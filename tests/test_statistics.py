@@ -537,3 +537,24 @@ def test_groups_that_are_averaged_are_drawn_independently() -> None:
     # the draws the same in each group, it would still have 1/2.
     groups = [bootstrap(2, mean_of(np.array([-1.0, 1.0])), 4000, stream) for stream in range(7)]
     assert np.mean(groups, axis=0).var() == pytest.approx(1 / 14, rel=0.1)
+
+
+@pytest.mark.parametrize(("dimensions", "frames"), [(16, 40), (128, 20)])  # full rank, and less
+def test_distances_without_each_clip_are_the_same_on_any_number_of_cores(
+    dimensions: int, frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    parts = [
+        frechet.components(
+            rng.normal(size=(frames + 3 * i, dimensions)), rng.normal(size=(frames, dimensions)),
+            normalise=False,
+        )
+        for i in range(7)
+    ]  # fmt: skip
+    found = []
+    for cores in (1, 3):
+        monkeypatch.setattr(
+            "spfem_bench.statistics.frechet.os.cpu_count", lambda cores=cores: cores
+        )
+        found.append(frechet.without(parts))
+    assert found[0] == found[1] and None not in found[0]

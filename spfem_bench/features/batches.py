@@ -22,7 +22,7 @@ FRAMES = 32
 """Frames in a batch on a processor, at most; more make nothing faster there."""
 
 BYTES = 5 << 20
-"""Bytes of a batch on a processor: of larger ones too much leaves its caches."""
+"""Bytes of a batch on a processor, at most: four runs of SyncNet's frames."""
 
 MOST = 512
 """Frames in a batch on a GPU."""

@@ -114,8 +114,8 @@ def _triple(size: int | str | Sequence[int]) -> tuple[Any, ...]:
 class PooledWindows(nn.Module):
     """A convolution over five frames, ReLU and max-pooling, for processors.
 
-    It takes two fifths of the multiplications, and works strip by strip: the convolution's whole
-    output would leave the caches. Frames and taps are mixed in float32.
+    It takes two fifths of the multiplications, and works strip by strip, see :data:`STRIP`. Frames
+    and taps are mixed in float32.
 
     Args:
         convolution: see :func:`pooled_windows`.
