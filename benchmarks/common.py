@@ -35,7 +35,7 @@ from spfem_bench.faces.track import Face, FaceTrack
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import audio, ffmpeg
-from spfem_bench.networks import syncnet
+from spfem_bench.media.mfcc import STEPS_PER_FRAME, WINDOW, mfcc, sound_windows
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.statistics import sync
 
@@ -62,13 +62,11 @@ def random_syncnet(clips: Iterable[Clip], seed: int) -> bytes:
             for index, (frame, face) in enumerate(x.tracked_frames(clip, FaceTrack())):
                 cuts += [cut for _, cut in cropper.push(index, frame, face)] if face else []
             video = np.stack(cuts)[..., ::-1].transpose(3, 0, 1, 2)  # BGR
-            steps = syncnet.mfcc(audio.samples(clip))
-            count = min(video.shape[1], len(steps) // syncnet.STEPS_PER_FRAME) - syncnet.WINDOW
-            sounds = torch.from_numpy(syncnet.sound_windows(steps, count))
+            steps = mfcc(audio.samples(clip))
+            count = min(video.shape[1], len(steps) // STEPS_PER_FRAME) - WINDOW
+            sounds = torch.from_numpy(sound_windows(steps, count))
             for start in range(0, count - 15, 16):
-                batch = np.stack(
-                    [video[:, n : n + syncnet.WINDOW] for n in range(start, start + 16)]
-                )
+                batch = np.stack([video[:, n : n + WINDOW] for n in range(start, start + 16)])
                 net.forward_lip(torch.from_numpy(batch.astype(np.float32)))
                 net.forward_aud(sounds[start : start + 16])
     stream = io.BytesIO()

@@ -70,10 +70,10 @@ def features(how: dict[str, Any], size: int, folder: Path) -> common.Spent:
         clips = common.copies(one, folder / "copies", MIXED if how["axis"] == "workers" else size)
     wants: Any = dict.fromkeys(clips, roles)
     if how["axis"] == "workers":
-        from spfem_bench.evaluation.run import compute_features
+        from spfem_bench.evaluation.workers import at_work
 
-        with common.clock() as spent:
-            failures: Any = compute_features(x, wants, size)
+        with common.clock() as spent, at_work(None, size, "cpu") as team:
+            failures: Any = team.compute(x, wants)
     else:
         assert not x.ensure({Clip(warm): roles})
         with common.clock() as spent:
@@ -88,7 +88,7 @@ def methods(how: dict[str, Any], size: int, folder: Path) -> common.Spent:
     from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.plan import Videos, make_plan
     from spfem_bench.evaluation.session import carry_out
-    from spfem_bench.features.extract import Progress
+    from spfem_bench.evaluation.workers import Processes
 
     listed, weights = protocol(PROTOCOL), WeightsStore.locate()
     outputs = common.copies(Path(how["clip"]), folder / "copies", len(listed.items) * (size + 1))
@@ -103,8 +103,8 @@ def methods(how: dict[str, Any], size: int, folder: Path) -> common.Spent:
         plan = make_plan(f"method-{number}", listed, profile_card("compact"), data=data,
                          weights=weights, metrics=["fad", "csim", "lse-d"],
                          videos=Videos(own))  # fmt: skip
-        record = carry_out(plan, weights, partial=False, workers=1, batch_size=32, device="cpu",
-                           progress=Progress())  # fmt: skip
+        [record] = carry_out([plan], weights, partial=False, workers=Processes(), batch_size=32,
+                             device="cpu")  # fmt: skip
         assert record["complete"]
 
     evaluate(0)

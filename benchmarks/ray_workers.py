@@ -34,10 +34,11 @@ from tabulate import tabulate
 from spfem_bench.definitions.cards import builtin_folder
 from spfem_bench.definitions.metrics import profile_card
 from spfem_bench.definitions.protocols import protocol
-from spfem_bench.evaluation.cluster import RayWorkers, at_work
+from spfem_bench.evaluation.cluster import RayWorkers
 from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.evaluation.run import evaluate, wanted_features
+from spfem_bench.evaluation.workers import Processes, Workers, at_work
 from spfem_bench.features.extract import Extractor, Faces
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.networks.weights import WeightsStore
@@ -80,9 +81,10 @@ class Measured:
     start: float = 0.0
 
 
-def measure(
-    plan: Plan, faces: Faces, workers: int | RayWorkers = 1, start: float = 0.0
-) -> Measured:
+HERE = Processes()
+
+
+def measure(plan: Plan, faces: Faces, workers: Workers = HERE, start: float = 0.0) -> Measured:
     """Evaluate with an empty store."""
     with tempfile.TemporaryDirectory() as folder:
         store = FeatureStore(Path(folder))

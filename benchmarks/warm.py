@@ -2,18 +2,15 @@
 
     python -m benchmarks.warm [--methods 10] [--profile light] [--items 126] [--frames 75]
 
-Both MEAD protocols, 126 items each, so 252 for each method, are laid out as files (tiny videos,
-every one with bytes of its own) and as features in a store under their right keys. The features are
-noise: what they cost to read and score does not depend on what they say. Then a fresh process does
-what ``spfem-bench eval`` and ``spfem-bench table`` do for each method: preflight, features from the
-store, components, scores with their bootstraps, records, and one table of all. No network runs; a
-second run of the same process kind follows, as after a change of a table.
+Both MEAD protocols, 126 items each, so 252 for each method, are laid out as files (videos of usual
+sizes, every one with bytes of its own) and as features in a store under their right keys. The
+features are noise: what they cost to read and score does not depend on what they say. Then a fresh
+process does what ``spfem-bench eval --method A --videos A=DIR ...`` and ``spfem-bench table`` do:
+preflight, features from the store, components, scores with their bootstraps, records, and one table
+of all. No network runs. One process does it all, and in turns with it several (``--workers``),
+whose start and imports count; those of the first process do not.
 
-One process scores all methods, as a script that calls ``spfem_bench.evaluate`` for each does, or
-``eval --method A --method B`` for clips that a protocol lists. Imports are not counted: ten
-commands ``eval --videos``, which takes one method's clips, import ten times, some seconds each.
-
-All files are removed in the end; the default needs 2 GB for a while.
+All files are removed in the end; the default needs 3 GB for a while.
 """
 
 from __future__ import annotations
@@ -45,6 +42,7 @@ from spfem_bench.evaluation.plan import Plan, Videos, make_plan
 from spfem_bench.evaluation.run import wanted_features
 from spfem_bench.evaluation.session import make_extractor
 from spfem_bench.faces.track import Face
+from spfem_bench.features.extract import Extractor
 from spfem_bench.features.features import Features
 from spfem_bench.features.store import Arrays
 from spfem_bench.media import ffmpeg
@@ -53,6 +51,9 @@ from spfem_bench.networks.weights import WeightsStore
 PROTOCOLS = ("mead-inter-id", "mead-cross-id")
 ITEMS = 126
 """Of each."""
+
+OUTPUT, RECORDING = 200_000, 1_500_000
+"""Bytes of a generated clip of 256 x 256 pixels, and of a recording of MEAD, about."""
 
 TARGET = 10.0
 """Seconds that ten methods of 252 items may take."""
@@ -78,18 +79,20 @@ def cut_protocols(cards: Path, items: int) -> list[str]:
 
 
 def write_videos(folder: Path, methods: int, listed: list[Protocol]) -> None:
-    """Write recordings as indexed, and the methods' outputs: one tiny video, all with own bytes."""
+    """Write recordings as indexed, and the methods' outputs: one video, all with own bytes."""
     command = [ffmpeg.program(), "-v", "error", "-f", "lavfi", "-i", "testsrc=s=32x32:r=25:d=0.2",
                "-f", "lavfi", "-i", "sine=d=0.2", "-c:v", "libx264", "-c:a", "aac",
                folder / "one.mp4"]  # fmt: skip
     subprocess.run([str(part) for part in command], check=True)
     one, count = (folder / "one.mp4").read_bytes(), 0
 
-    def write(path: Path) -> None:
+    def write(path: Path, size: int) -> None:
         nonlocal count
         count += 1
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(one + (16).to_bytes(4, "big") + b"free" + count.to_bytes(8, "big"))
+        rest = max(16, size - len(one))
+        head = rest.to_bytes(4, "big") + b"free" + count.to_bytes(8, "big")
+        path.write_bytes(one + head + bytes(rest - len(head)))
 
     card = dataset_card("mead")
     files = {}
@@ -97,7 +100,7 @@ def write_videos(folder: Path, methods: int, listed: list[Protocol]) -> None:
         for clip in item.clips.values():
             for name in filter(None, (clip.path, clip.audio)):
                 if name.as_posix() not in files:
-                    write(folder / "mead" / name)
+                    write(folder / "mead" / name, RECORDING)
                     files[name.as_posix()] = indexing.Entry(name.as_posix(), 0, 0, {}, "")
     index = indexing.Index(folder / "mead", files)
     (folder / "data" / "mead").mkdir(parents=True)
@@ -105,7 +108,7 @@ def write_videos(folder: Path, methods: int, listed: list[Protocol]) -> None:
     for number in range(methods):
         for listing in listed:
             for item in listing.items:
-                write(outputs(folder, listing.name, number) / item.output_name)
+                write(outputs(folder, listing.name, number) / item.output_name, OUTPUT)
 
 
 def outputs(folder: Path, name: str, number: int) -> Path:
@@ -195,7 +198,7 @@ def watched() -> list[tuple[Any, str, str]]:
 
     return [
         (plan.ffmpeg, "probe", "preflight: headers of videos"),
-        (run, "compute_features", "store: read and verify"),
+        (Extractor, "ensure", "store: read and verify"),
         (run, "measure", "components"),
         (run, "resample", "scores and bootstraps"),
         (run, "_pooled", "of them, FAD"),
@@ -204,32 +207,34 @@ def watched() -> list[tuple[Any, str, str]]:
     ]
 
 
-def rescore(folder: Path, profile: str, methods: int, names: Sequence[str]) -> dict[str, Any]:
-    """Score all methods in this process; return seconds and calls by part."""
+def rescore(
+    folder: Path, profile: str, methods: int, names: Sequence[str], workers: int
+) -> dict[str, Any]:
+    """Score all methods; return seconds, and what this process did, by part."""
     from spfem_bench.evaluation import record as records
     from spfem_bench.evaluation.session import carry_out
-    from spfem_bench.features.extract import Progress
+    from spfem_bench.evaluation.workers import at_work
     from spfem_bench.reporting.tables import make_table, render
 
     parts = Parts()
     with ExitStack() as stack:
         for owner, name, title in watched():
-            if hasattr(owner, name):
-                measured = parts.timed(title, getattr(owner, name))
-                stack.enter_context(mock.patch.object(owner, name, measured))
+            measured = parts.timed(title, getattr(owner, name))
+            stack.enter_context(mock.patch.object(owner, name, measured))
         began, used = time.perf_counter(), common.cpu_seconds()
         plans = parts.timed("preflight: the rest", plans_of)(folder, profile, methods, names)
         assert all(plan.complete for plan in plans), plans[0].refusals[:1] or plans[0].unavailable
-        carry = parts.timed("the rest of an evaluation", carry_out)
         found = []
-        for plan in plans:
-            record = carry(plan, WeightsStore.locate(), partial=False, workers=1, batch_size=32,
-                           device="cpu", progress=Progress())  # fmt: skip
-            path = records.record_path(
-                folder / "results", plan.protocol.name, plan.method.name, profile
-            )
-            records.save(record, path)
-            found.append(path)
+        with at_work(None, workers, "cpu") as team:
+            carried = carry_out(plans, WeightsStore.locate(), partial=False, workers=team,
+                                batch_size=32, device="cpu")  # fmt: skip
+            carry = parts.timed("the rest of an evaluation", lambda: next(carried))
+            for plan in plans:
+                path = records.record_path(
+                    folder / "results", plan.protocol.name, plan.method.name, profile
+                )
+                records.save(carry(), path)
+                found.append(path)
         text = parts.timed("records: read; the table", lambda: render(
             make_table(records.load_all(found)), "text", layout="asccl", intervals=True
         ))()  # fmt: skip
@@ -246,7 +251,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--methods", type=int, default=10)
     parser.add_argument("--items", type=int, default=ITEMS, help="of each of two protocols")
-    parser.add_argument("--runs", type=int, default=2, help="processes measured one after another")
+    parser.add_argument("--runs", type=int, default=3, help="of each kind, in turns")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that score")
     parser.add_argument("--frames", type=int, default=75, help="of each clip; MEAD's have some 75")
     parser.add_argument("--profile", choices=["light", "official"], default="light")
     parser.add_argument("--threads", type=int, help="of every library; all cores by default")
@@ -256,7 +262,7 @@ def main() -> None:
     profile = f"{given.profile}-random"
     if given.measure:
         names = PROTOCOLS if given.items == ITEMS else [f"few-{name}" for name in PROTOCOLS]
-        print(json.dumps(rescore(given.measure, profile, given.methods, names)))
+        print(json.dumps(rescore(given.measure, profile, given.methods, names, given.workers)))
         return
     # As the command line sets them.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -275,30 +281,35 @@ def main() -> None:
             names = tuple(cut_protocols(Path(os.environ["SPFEM_BENCH_CARDS"]), given.items))
         write_videos(folder, given.methods, [protocol(p) for p in names])
         clips = fill(plans_of(folder, profile, given.methods, names), given.frames)
-        found = []
+        found: dict[int, list[dict[str, Any]]] = {1: [], given.workers: []}
         for _ in range(given.runs):
-            command = [sys.executable, "-m", "benchmarks.warm", "--measure", folder, "--methods",
-                       given.methods, "--items", given.items, "--profile", given.profile,
-                       "--threads", threads]  # fmt: skip
-            done = subprocess.run(
-                [str(c) for c in command], stdout=subprocess.PIPE, text=True, check=True
-            )
-            found.append(json.loads(done.stdout.splitlines()[-1]))
+            for workers, measured in found.items():
+                # Not -m: processes that are started load their parent's main module again, and
+                # this one loads torch, which the command line does not.
+                command = [sys.executable, "-c", "from benchmarks import warm; warm.main()",
+                           "--measure", folder, "--methods", given.methods, "--items", given.items,
+                           "--profile", given.profile, "--threads", threads,
+                           "--workers", workers]  # fmt: skip
+                done = subprocess.run(
+                    [str(c) for c in command], stdout=subprocess.PIPE, text=True, check=True
+                )
+                measured.append(json.loads(done.stdout.splitlines()[-1]))
         items = sum(len(protocol(p).items) for p in names)
     print(f"{given.methods} methods x {items} items, {clips} clips of {given.frames} frames")
     print(f"Profile {given.profile}, with random networks where they are not shipped.")
     print(common.machine(threads))
-    first, second = found[0], found[-1]
     rows = [
-        [part, str(first["calls"][part]), f"{seconds:.2f}", f"{first['part_cpu'][part]:.2f}",
-         f"{second['parts'].get(part, 0):.2f}", f"{second['part_cpu'].get(part, 0):.2f}"]
+        [str(workers), *(common.spread([run[what] for run in runs]) for what in ("whole", "cpu"))]
+        for workers, runs in found.items()
+    ]
+    common.print_table(rows, ["processes", f"s ({TARGET:.0f} wanted)", "CPU s"])
+    first = found[1][0]
+    rows = [
+        [part, str(first["calls"][part]), f"{seconds:.2f}", f"{first['part_cpu'][part]:.2f}"]
         for part, seconds in sorted(first["parts"].items(), key=lambda one: -one[1])
-    ]  # fmt: skip
-    rows.append([
-        "**all**", "", f"**{first['whole']:.2f}**", f"{first['cpu']:.2f}",
-        f"**{second['whole']:.2f}**", f"{second['cpu']:.2f}",
-    ])  # fmt: skip
-    common.print_table(rows, ["part", "calls", "s", "CPU s", "s, again", "CPU s, again"])
+    ]
+    print()
+    common.print_table(rows, ["part, in the first run of one process", "calls", "s", "CPU s"])
 
 
 if __name__ == "__main__":

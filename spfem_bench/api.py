@@ -187,11 +187,10 @@ def evaluate(
     from spfem_bench.definitions.layouts import layout_card
     from spfem_bench.definitions.metrics import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
-    from spfem_bench.evaluation.cluster import at_work
     from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.plan import Videos, make_plan
     from spfem_bench.evaluation.session import carry_out, check_device
-    from spfem_bench.features.extract import Progress
+    from spfem_bench.evaluation.workers import at_work
     from spfem_bench.networks.weights import WeightsStore
 
     if videos is None and (layout or frame_rate):
@@ -215,9 +214,9 @@ def evaluate(
     )
     _check(plan, partial=partial)
     with at_work(ray, workers, device) as spread:
-        record = carry_out(
-            plan, weights, partial=partial, workers=spread, batch_size=batch_size, device=device,
-            precision=precision, hwaccel=hwaccel, progress=Progress(),
+        [record] = carry_out(
+            [plan], weights, partial=partial, workers=spread, batch_size=batch_size,
+            device=device, precision=precision, hwaccel=hwaccel,
         )  # fmt: skip
     return Run(record)
 

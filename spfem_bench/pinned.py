@@ -7,8 +7,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from spfem_bench.definitions.clips import inside
@@ -56,13 +55,32 @@ def known_sha256(path: Path) -> str:
     The time of the last change (ctime) is the one that a program cannot set.
     """
     status = path.stat()
-    return _sha256(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    identity = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    known = _hashes.get(path)
+    if known is None or known[0] != identity:
+        trust({path: (known := (identity, sha256_of(path)))})
+    return known[1]
 
 
-@lru_cache(maxsize=100_000)
-def _sha256(path: Path, *identity: int) -> str:
-    del identity  # a part of the cache's key
-    return sha256_of(path)
+Hashes = dict[Path, tuple[tuple[int, ...], str]]
+"""Files' sizes, times and numbers, with their SHA-256."""
+
+_hashes: Hashes = {}
+
+
+def hashes_known(of: Container[Path | None]) -> Hashes:
+    """Return what is known of files, and of files in folders, for another process to trust."""
+    return {p: known for p, known in list(_hashes.items()) if p in of or p.parent in of}
+
+
+def trust(hashes: Hashes) -> None:
+    """Take the hashes of files that another process has read, for as long as these stay so."""
+    _hashes.update(hashes)
+    while len(_hashes) > MOST_HASHES:
+        _hashes.pop(next(iter(_hashes)), None)
+
+
+MOST_HASHES = 100_000
 
 
 def _git_blob(content: bytes) -> str:

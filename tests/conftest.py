@@ -143,6 +143,17 @@ def world(
     return World(cards, data, weights)
 
 
+@pytest.fixture
+def own(samples: Path, tmp_path: Path, run_ffmpeg: Callable[..., None], world: World) -> Path:
+    """A folder of a user's outputs: the STCCL-VD columns of the strips, cut out losslessly."""
+    folder = tmp_path / "own videos"
+    folder.mkdir()
+    for name in STRIPS:
+        run_ffmpeg("-i", world.data / "mini" / f"{name}.mkv", "-vf", "crop=256:256:512:0",
+                   "-c:v", "ffv1", "-c:a", "copy", folder / f"{name}.mkv")  # fmt: skip
+    return folder
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command printed and how it ended."""

@@ -29,6 +29,7 @@ from spfem_bench.evaluation import cluster
 from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.evaluation.run import evaluate, wanted_features
+from spfem_bench.evaluation.workers import Processes, at_work, missing
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import Arrays, FeatureStore
 from spfem_bench.networks.weights import WeightsStore
@@ -169,7 +170,9 @@ def alone(
         patch.setenv("SPFEM_BENCH_CACHE", str(demo_cache))
         store = FeatureStore(tmp_path_factory.mktemp("alone"))
         plan = planned()
-        return timeless(evaluate(plan, extractor_of(plan, store), workers=1, partial=False))
+        return timeless(
+            evaluate(plan, extractor_of(plan, store), workers=Processes(), partial=False)
+        )
 
 
 # ---- a cluster on this machine ---------------------------------------------------------------
@@ -214,7 +217,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 @pytest.fixture(scope="module")
 def team(nodes: Nodes) -> Iterator[cluster.RayWorkers]:
     """One worker a node, for several tests: they keep their networks."""
-    with cluster.at_work(nodes.address, None, "cpu") as made:
+    with at_work(nodes.address, None, "cpu") as made:
         assert not isinstance(made, int)
         made.begin()
         yield made
@@ -279,7 +282,7 @@ def test_ctrl_c_ends_the_workers_and_the_next_run_goes_on(
         assert time.monotonic() < until, "workers of the run before are still there"
         time.sleep(0.2)
     plan = planned()
-    record = evaluate(plan, extractor_of(plan), workers=1, partial=False)
+    record = evaluate(plan, extractor_of(plan), workers=Processes(), partial=False)
     assert timeless(record) == alone
     assert 6 <= len(kept) < len(entries(store))
     assert entries(store).items() >= kept.items()
@@ -378,7 +381,6 @@ def test_what_a_node_cannot_read_is_said_with_its_name(
     plan = planned()
     x, (clip, roles) = extractor_of(plan), next(iter(wanted_features(plan).items()))
     own = replace(clip, path=tmp_path / "own.mp4")
-    missing = cluster._missing
     changes: list[tuple[Callable[[], object], str]] = [
         (lambda: own.path.write_bytes(b"x"), r"own\.mp4.* other content than where"),
         (own.path.unlink, r"own\.mp4: No such file"),
@@ -391,7 +393,7 @@ def test_what_a_node_cannot_read_is_said_with_its_name(
             change()
             return found
 
-        monkeypatch.setattr(cluster, "_missing", then_changed)
+        monkeypatch.setattr("spfem_bench.evaluation.workers.missing", then_changed)
         with pytest.raises(SpfemBenchError, match=f"^on node {NODE}: .*{said}") as caught:
             team.compute(x, {own: roles})
         assert len(str(caught.value).splitlines()) == 1
@@ -421,7 +423,7 @@ def test_more_workers_than_there_is_room_for_are_refused() -> None:
     ):
         with (
             pytest.raises(SpfemBenchError, match=said),
-            cluster.at_work("auto", count, device),
+            at_work("auto", count, device),
         ):
             pass
 
@@ -434,7 +436,7 @@ def test_when_no_worker_starts_nobody_waits_for_ever(
     plan = planned()
     monkeypatch.setattr(cluster, "PATIENCE", 0.5)  # a new process takes longer to import torch
     with (
-        cluster.at_work("auto", 1, "cpu") as late,
+        at_work("auto", 1, "cpu") as late,
         pytest.raises(SpfemBenchError, match="no Ray worker could be started within"),
     ):
         assert not isinstance(late, int)
@@ -449,10 +451,10 @@ def test_a_program_that_has_joined_a_cluster_stays_there(
     team.connect()
     with (
         pytest.raises(SpfemBenchError, match="has joined a Ray cluster already"),
-        cluster.at_work(nodes.address, None, "cpu"),
+        at_work(nodes.address, None, "cpu"),
     ):
         pass
-    with cluster.at_work("auto", 1, "cpu"):
+    with at_work("auto", 1, "cpu"):
         pass
     assert ray.is_initialized()
 

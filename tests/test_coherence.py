@@ -24,7 +24,7 @@ from spfem_bench.demo.clips import render
 from spfem_bench.demo.world import Take, World
 from spfem_bench.errors import CardError, StcclError
 from spfem_bench.evaluation.data import DataFolders
-from spfem_bench.evaluation.run import compute_features
+from spfem_bench.evaluation.workers import at_work
 from spfem_bench.faces import crop
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
@@ -316,7 +316,8 @@ def test_batches_workers_and_company_move_nothing(
                 assert np.allclose(ours[name], theirs[name], atol=2e-5, equal_nan=True), name
     spread = scorer("workers")
     by_clip = {clip: frozenset({beside}) for clip, beside in asked}
-    assert compute_features(spread.extractor, by_clip, workers=2) == {}
+    with at_work(None, 2, "cpu") as team:
+        assert team.compute(spread.extractor, by_clip) == {}
     for want in asked[1:]:
         ours, theirs = first.load(*want), spread.load(*want)
         assert ours is not None and theirs is not None

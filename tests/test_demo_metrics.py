@@ -21,6 +21,7 @@ from spfem_bench.demo.world import World
 from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.evaluation.plan import make_plan
 from spfem_bench.evaluation.run import evaluate
+from spfem_bench.evaluation.workers import Processes
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.networks.weights import WeightsStore, shipped_folder
@@ -46,7 +47,7 @@ def run(demo_cache: Path) -> Run:
                 plan = make_plan(method, found, profile, data=DataFolders.locate(),
                                  weights=weights, level=level, metrics=metrics)  # fmt: skip
                 extractor = Extractor(profile, weights, FeatureStore.locate(), faces="aligned")
-                records[key] = evaluate(plan, extractor, workers=1, partial=False)
+                records[key] = evaluate(plan, extractor, workers=Processes(), partial=False)
         return records[key]
 
     return one

@@ -24,7 +24,7 @@ from spfem_bench.demo.speech import (
 )
 from spfem_bench.demo.voice import Voice, synthesise
 from spfem_bench.errors import CardError, UnknownNameError
-from spfem_bench.networks.syncnet import mfcc
+from spfem_bench.media.mfcc import mfcc
 
 LOW = Voice(pitch=110.0, formant_scale=1.0, breathiness=0.1, tilt=4.0, jitter=0.01)
 HIGH = Voice(pitch=215.0, formant_scale=1.15, breathiness=0.2, tilt=5.0, jitter=0.01)

@@ -21,8 +21,8 @@ from spfem_bench.definitions.clips import Clip, Edit
 from spfem_bench.definitions.metrics import profile_card
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
+from spfem_bench.media.mfcc import mfcc
 from spfem_bench.media.video import SCALER
-from spfem_bench.networks.syncnet import mfcc
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.statistics import sync
 from tests.conftest import STRIPS, Outcome, World
@@ -229,17 +229,6 @@ def test_sound_shifted_by_known_frames_is_found_through_the_whole_path(
 
 
 # ---- a user's own method -----------------------------------------------------------------
-
-
-@pytest.fixture
-def own(samples: Path, tmp_path: Path, run_ffmpeg: Callable[..., None], world: World) -> Path:
-    """A folder of a user's outputs: the STCCL-VD columns of the strips, cut out losslessly."""
-    folder = tmp_path / "own videos"
-    folder.mkdir()
-    for name in STRIPS:
-        run_ffmpeg("-i", world.data / "mini" / f"{name}.mkv", "-vf", "crop=256:256:512:0",
-                   "-c:v", "ffv1", "-c:a", "copy", folder / f"{name}.mkv")  # fmt: skip
-    return folder
 
 
 def test_own_videos_score_as_the_published_columns_do(

@@ -23,7 +23,7 @@ from spfem_bench.errors import WeightsError
 from spfem_bench.faces import crop
 from spfem_bench.faces.detect import load_detector
 from spfem_bench.media import video
-from spfem_bench.networks import syncnet
+from spfem_bench.media.mfcc import mfcc, sound_windows
 from spfem_bench.networks.load import BatchFunction, load_network
 from spfem_bench.networks.weights import WeightsStore
 
@@ -377,7 +377,7 @@ def test_mfcc_is_the_packages(length: int) -> None:
     loudness = np.random.default_rng(length).normal(0, 6_000, length)
     samples = np.clip(loudness, -32_768, 32_767).astype(np.int16)
     expected = python_speech_features.mfcc(samples, 16_000).astype(np.float32)
-    ours = syncnet.mfcc(samples)
+    ours = mfcc(samples)
     assert ours.dtype == np.float32
     assert ours.shape == expected.shape
     np.testing.assert_array_max_ulp(ours, expected, maxulp=1)  # BLAS may sum in other orders
@@ -392,13 +392,13 @@ def test_mfcc_of_silence_and_of_full_loudness_is_the_packages(length: int) -> No
         np.tile(np.array([-32_768, 32_767], np.int16), length // 2),
     ):
         expected = python_speech_features.mfcc(samples, 16_000).astype(np.float32)
-        np.testing.assert_array_max_ulp(syncnet.mfcc(samples), expected, maxulp=2)
+        np.testing.assert_array_max_ulp(mfcc(samples), expected, maxulp=2)
 
 
 def test_sound_windows_are_the_slices_of_the_official_script() -> None:
     steps = np.random.default_rng(5).normal(size=(60, 13)).astype(np.float32)
     cct = steps.T[None, None]  # SyncNetInstance.evaluate: cct[:, :, :, 4 v : 4 v + 20]
-    ours = syncnet.sound_windows(steps, 11)
+    ours = sound_windows(steps, 11)
     assert ours.shape == (11, 1, 13, 20)
     for v in range(11):
         np.testing.assert_array_equal(ours[v], cct[0, :, :, 4 * v : 4 * v + 20])

@@ -61,6 +61,7 @@ def check(
     from spfem_bench.definitions.measured import measured_card, read_rows, read_settings
     from spfem_bench.evaluation import check as checking
     from spfem_bench.evaluation.data import DataFolders
+    from spfem_bench.evaluation.workers import at_work
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting.check import comparison_json, comparison_text
@@ -80,6 +81,7 @@ def check(
         else:
             references[card.name] = read_rows(card), read_settings(card)
     found = []
+    team = click.get_current_context().with_resource(at_work(None, workers, "cpu"))
     for card in cards:
         with tempfile.TemporaryDirectory() as fresh:
             try:
@@ -88,7 +90,7 @@ def check(
                     weights=WeightsStore.locate(weights_dir),
                     data=DataFolders.locate(data_dir, renders=None if cached else Path(fresh)),
                     store=FeatureStore.locate(None if cached else Path(fresh) / "features"),
-                    workers=workers,
+                    workers=team,
                     rendering=options.rendering(quiet),
                     progress=partial(options.progress_bars, quiet=quiet),
                 )

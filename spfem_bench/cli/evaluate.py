@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 @options.metrics
 @click.option(
     "--videos",
-    type=options.FOLDER,
-    help="Your own outputs, one per item, named as the protocol expects.",
+    multiple=True,
+    metavar="DIR|NAME=DIR",
+    help="Your own outputs, one per item, named as the protocol expects. Beside other methods, "
+    "say whose: NAME=DIR.",
 )
 @click.option(
     "--layout",
@@ -54,17 +56,8 @@ if TYPE_CHECKING:
     help="Score what is there; headline numbers are marked as partial.",
 )
 @options.results
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    show_default="1; with --ray one for each GPU, else processor",
-    help="Processes.",
-)
-@click.option(
-    "--ray",
-    metavar="local|auto|HOST:PORT",
-    help="Compute features on Ray: started here for this run, or a cluster that runs.",
-)
+@options.workers_on_ray
+@options.ray
 @options.batch_size
 @options.device
 @options.precision("float32")
@@ -78,7 +71,7 @@ def evaluate(
     protocols: tuple[str, ...],
     profile: str | None,
     metrics: list[str],
-    videos: Path | None,
+    videos: tuple[str, ...],
     layout: str | None,
     dry_run: bool,
     frame_rate: float | None,
@@ -111,6 +104,7 @@ def evaluate(
       spfem-bench eval --method controls --protocol demo-inter-id
       spfem-bench eval --method stccl-ned --protocol stccl-page-ned
       spfem-bench eval --method my-model --videos out/ --protocol stccl-page-ned
+      spfem-bench eval --method a --videos a=out/a --method b --videos b=out/b --workers 2
       spfem-bench eval --method ned --protocol stccl-page-ned --metrics fad,csim --json -q
       spfem-bench eval --method ned --videos out/ --layout ned --protocol mead-cross-id --dry-run
       spfem-bench eval --method controls --ray local --workers 2
@@ -125,11 +119,11 @@ def evaluate(
     from spfem_bench.definitions.metrics import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.evaluation import record as records
-    from spfem_bench.evaluation.cluster import at_work
     from spfem_bench.evaluation.controls import controls
     from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.plan import Videos, make_plan
     from spfem_bench.evaluation.session import carry_out
+    from spfem_bench.evaluation.workers import at_work
     from spfem_bench.files import check_writable
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting.tables import comparison, score_lines
@@ -137,19 +131,22 @@ def evaluate(
     if ray in (None, "local"):  # a cluster's driver may be without its nodes' GPUs
         options.check_device(device)
     # Ended with the command, however it ends.
-    spread = click.get_current_context().with_resource(at_work(ray, workers, device))
+    team = click.get_current_context().with_resource(at_work(ray, workers, device))
     weights, data = WeightsStore.locate(weights_dir), DataFolders.locate(data_dir)
-    if videos and len(methods) > 1:
-        raise click.UsageError("--videos holds the clips of one method: give one --method")
     if (layout or dry_run) and not videos:
         raise click.UsageError("--layout and --dry-run are about --videos DIR: give it too")
-    own = Videos(videos, frame_rate, layout_card(layout) if layout else None) if videos else None
+    named = layout_card(layout) if layout else None
+    own = {
+        method: Videos(folder, frame_rate, named)
+        for method, folder in _folders(videos, methods).items()
+    }
     plans = []
     found_protocols = [read_protocol(name) for name in dict.fromkeys(protocols)]
-    if dry_run and own:
+    if dry_run:
         whole = [
-            _show_mapping(replace(own, used=set()), listed, data, as_json=as_json)
+            _show_mapping(replace(one, used=set()), listed, data, as_json=as_json)
             for listed in found_protocols
+            for one in own.values()
         ]
         sys.exit(0 if all(whole) else 2)
     for listed in found_protocols:
@@ -164,13 +161,13 @@ def evaluate(
                     data=data,
                     weights=weights,
                     metrics=metrics,
-                    videos=replace(own, used=set()) if own else None,
+                    videos=replace(own[method], used=set()) if method in own else None,
                     rendering=options.rendering(quiet),
                 )
             )
     chosen = cast("Precision", precision or "float32")
     half = "" if chosen == "float32" else f".{chosen}"
-    printed, incomplete = [], False
+    printed, incomplete, ready = [], False, []
     several = len(methods) > 1 or methods == ("controls",)
     compared: dict[str, list[dict[str, Any]]] = {}
     for plan in plans:
@@ -178,23 +175,28 @@ def evaluate(
         if not plan.metrics or (not plan.complete and not partial):
             incomplete = True
             continue
-        networks, name = plan.profile, plan.protocol.name
-        path = records.record_path(results, name, plan.method.name, networks.name + half)
+        path = records.record_path(
+            results, plan.protocol.name, plan.method.name, plan.profile.name + half
+        )
         check_writable(path.parent)
+        ready.append((plan, path))
+    carried = carry_out(
+        [plan for plan, _ in ready],
+        weights,
+        partial=partial,
+        workers=team,
+        batch_size=batch_size,
+        device=device,
+        precision=chosen,
+        hwaccel=hwaccel,
+        progress=lambda plan: options.progress_bars(_count_clips(plan), quiet=quiet),
+    )
+    for plan, path in ready:
         try:
-            record = carry_out(
-                plan,
-                weights,
-                partial=partial,
-                workers=spread,
-                batch_size=batch_size,
-                device=device,
-                precision=chosen,
-                hwaccel=hwaccel,
-                progress=options.progress_bars(_count_clips(plan), quiet=quiet),
-            )
+            record = next(carried)
         except KeyboardInterrupt:
             options.interrupted()
+        networks, name = plan.profile, plan.protocol.name
         rows = records.scores(record)
         if not quiet and (lost := records.replaced_metrics(path, rows)):
             click.echo(f"{path} is replaced; it also had {', '.join(lost)}.", err=True)
@@ -225,6 +227,29 @@ def evaluate(
                 click.echo(f"With intervals: spfem-bench table {results / name}", err=True)
     if incomplete:
         sys.exit(2)
+
+
+def _folders(given: tuple[str, ...], methods: tuple[str, ...]) -> dict[str, Path]:
+    """Return where the outputs of which methods are.
+
+    Raises:
+        UsageError: it is not said whose they are, or of a method that is not asked for.
+    """
+    found: dict[str, Path] = {}
+    for each in given:
+        name, _, folder = each.partition("=")
+        if not folder or Path(each).exists():
+            name, folder = methods[0], each
+            if len(methods) > 1:
+                raise click.UsageError(
+                    f"--videos {each}: whose? With several methods type --videos NAME={each}"
+                )
+        if name not in methods:
+            raise click.UsageError(f"--videos {each}: there is no --method {name}")
+        if name in found:
+            raise click.UsageError(f"--videos is given twice for {name}")
+        found[name] = options.FOLDER.convert(folder, None, click.get_current_context())
+    return found
 
 
 def _count_clips(plan: Plan) -> int:

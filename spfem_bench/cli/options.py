@@ -84,6 +84,17 @@ results = click.option(
 workers = click.option(
     "--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes."
 )
+workers_on_ray = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    show_default="1; with --ray one for each GPU, else processor",
+    help="Processes.",
+)
+ray = click.option(
+    "--ray",
+    metavar="local|auto|HOST:PORT",
+    help="Compute features on Ray: started here for this run, or a cluster that runs.",
+)
 drawing_workers = click.option(
     "--workers",
     type=click.IntRange(1),

@@ -12,6 +12,7 @@ from spfem_bench.cli import options
 
 if TYPE_CHECKING:
     from spfem_bench.evaluation.validate import Validation
+    from spfem_bench.evaluation.workers import Workers
     from spfem_bench.features.extract import Extractor
 
 
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     help="Draw a figure: .png, .pdf or .svg. With several protocols, one for each.",
 )
 @options.results
-@options.workers
+@options.workers_on_ray
+@options.ray
 @options.batch_size
 @options.device
 @options.formats
@@ -52,7 +54,8 @@ def validate(
     partial: bool,
     output: Path | None,
     results: Path,
-    workers: int,
+    workers: int | None,
+    ray: str | None,
     batch_size: int | None,
     device: str,
     style: str,
@@ -104,11 +107,15 @@ def validate(
     from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.session import make_extractor
     from spfem_bench.evaluation.validate import plan_validation
+    from spfem_bench.evaluation.workers import at_work
     from spfem_bench.files import check_writable
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import validation as reporting
 
-    options.check_device(device)
+    if ray in (None, "local"):  # a cluster's driver may be without its nodes' GPUs
+        options.check_device(device)
+    # Ended with the command, however it ends.
+    team = click.get_current_context().with_resource(at_work(ray, workers, device))
     weights, data = WeightsStore.locate(weights_dir), DataFolders.locate(data_dir)
     try:
         listed = [read_protocol(name) for name in dict.fromkeys(protocols)]
@@ -148,7 +155,7 @@ def validate(
         for folder in (path.parent, *([picture.parent] if picture else [])):
             check_writable(folder)
         extractor = make_extractor(plan, weights, batch_size=batch_size, device=device)
-        record = _run(plan, extractor, workers, quiet)
+        record = _run(plan, extractor, team, quiet)
         records.save(record, path)
         own = reporting.cells_of(record)
         cells += own
@@ -184,7 +191,7 @@ def _picture(output: Path | None, protocol: str, *, several: bool) -> Path | Non
     return output.with_name(f"{output.stem}.{protocol}{output.suffix}")
 
 
-def _run(plan: Validation, extractor: Extractor, workers: int, quiet: bool) -> dict[str, Any]:
+def _run(plan: Validation, extractor: Extractor, workers: Workers, quiet: bool) -> dict[str, Any]:
     """Carry a validation out under bars for clips, frames, crops and levels."""
     from dataclasses import replace
 

@@ -31,8 +31,9 @@ from spfem_bench.errors import CardError, SpfemBenchError, StorageError, Unknown
 from spfem_bench.evaluation import record as records
 from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.evaluation.plan import Plan, make_plan, plan_summary
-from spfem_bench.evaluation.run import Want, compute_features, evaluate, wanted_features
+from spfem_bench.evaluation.run import Want, wanted_features
 from spfem_bench.evaluation.signature import flat
+from spfem_bench.evaluation.workers import Workers, evaluate_all
 from spfem_bench.features.extract import Extractor, Faces, Progress
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import check_writable, write_atomically
@@ -148,7 +149,7 @@ def recompute(
     weights: WeightsStore,
     data: DataFolders,
     store: FeatureStore,
-    workers: int = 1,
+    workers: Workers,
     batch_size: int | None = None,
     rendering: Callable[[int], Callable[[], None]] = lambda count: lambda: None,
     progress: Callable[[int], Progress] = lambda clips: Progress(),
@@ -160,7 +161,7 @@ def recompute(
         weights: where weights are looked for.
         data: where data sets are looked for.
         store: for features; what it holds is not computed again.
-        workers: processes.
+        workers: change no number.
         batch_size: frames in a batch; found when None.
         rendering: see :func:`~spfem_bench.evaluation.plan.make_plan`.
         progress: told how many clips there are, gives what hears of them.
@@ -198,15 +199,17 @@ def recompute(
             progress=progress(len(wants)),
         )  # fmt: skip
         try:
-            compute_features(extractor, wants, workers)
+            workers.compute(extractor, wants)
         finally:
             extractor.progress.close()
         extractors[faces] = replace(extractor, progress=Progress())
     rows: dict[tuple[str, str, str, str], Row] = {}
     settings: Settings = {}
     refused: list[str] = []
-    for plan in plans:
-        record = evaluate(plan, extractors[plan.protocol.card.faces], workers=1, partial=False)
+    scored = evaluate_all(
+        plans, lambda plan: extractors[plan.protocol.card.faces], workers, partial=False
+    )
+    for plan, record in zip(plans, scored, strict=True):
         settings |= settings_by_part(record)
         for score in records.scores(record):
             if score.signature:  # metrics that the protocol cannot have are no numbers

@@ -29,9 +29,9 @@ from spfem_bench.pinned import cache_folder
 if TYPE_CHECKING:
     from spfem_bench.definitions.clips import Clip
     from spfem_bench.evaluation.run import Failures, Want
+    from spfem_bench.evaluation.workers import Asked, Key, Networks
     from spfem_bench.features.extract import Extractor
     from spfem_bench.features.store import Arrays, FeatureStore
-    from spfem_bench.stccl.scoring import Scorer
 
 DEATHS = 3
 """Workers that may die while they have one clip; then it is refused."""
@@ -47,38 +47,6 @@ OBJECTS = 100 << 20
 
 CARRIED = ("SPFEM_BENCH_CARDS", "SPFEM_BENCH_WEIGHTS", "SPFEM_BENCH_DATA")
 """Variables that workers take from the driver."""
-
-Key = dict[str, Any]
-Asked = dict["Clip", dict["Want", Key]]
-"""What is asked of clips, each with the key under which the driver expects it."""
-
-
-@contextmanager
-def at_work(ray: str | None, workers: int | None, device: str) -> Iterator[int | RayWorkers]:
-    """Give what computes features: a number of processes, or workers on Ray.
-
-    Workers are started when there is something to compute, and ended with the block.
-
-    Args:
-        ray: ``local`` to start Ray here for the time of the block, ``auto`` or ``HOST:PORT`` for a
-            cluster that runs; no Ray when None.
-        workers: processes; one when None. On Ray, one for each GPU with a *device* of cuda, else
-            for each processor.
-        device: where networks run.
-
-    Raises:
-        SpfemBenchError: no Ray here, no cluster there, or an address of another kind.
-    """
-    if ray is None:
-        yield workers or 1
-        return
-    team = RayWorkers(ray, workers, device)
-    try:
-        if ray != "local":  # found now, not after an hour of looking at clips
-            team.connect()
-        yield team
-    finally:
-        team.end()
 
 
 def shares(
@@ -227,7 +195,7 @@ class RayWorkers:
     # ---- work ---------------------------------------------------------------------------
 
     def compute(self, extractor: Extractor, wants: Mapping[Clip, frozenset[Want]]) -> Failures:
-        """Fill the extractor's store with all wanted features; see ``run.compute_features``.
+        """Fill the extractor's store with all wanted features, as ``Processes.compute`` does.
 
         Returns:
             Why each clip and role, or clip beside another, that cannot be had failed.
@@ -236,10 +204,10 @@ class RayWorkers:
             SpfemBenchError: a node has other versions, cannot read a clip or weights, or no
                 worker can be started; says which node. What is stored is kept.
         """
-        from spfem_bench.evaluation.run import portions
+        from spfem_bench.evaluation.workers import missing, portions
         from spfem_bench.features.extract import Progress
 
-        asked, failures = _missing(extractor, wants)
+        asked, failures = missing(extractor, wants)
         extractor.progress.finished(len(wants) - len(asked))
         if not asked:
             return failures
@@ -388,23 +356,6 @@ def _token(store: FeatureStore) -> Iterator[str]:
         (store.folder / token).unlink(missing_ok=True)
 
 
-def _missing(extractor: Extractor, wants: Mapping[Clip, frozenset[Want]]) -> tuple[Asked, Failures]:
-    """Return what is not in the store, and of which clips even that cannot be said."""
-    from spfem_bench.evaluation.run import made_of
-
-    asked: Asked = {}
-    failures: Failures = {}
-    for clip, wanted in wants.items():
-        for want in wanted:
-            try:
-                key = made_of(extractor, clip, want)
-                if extractor.store.get(key) is None:
-                    asked.setdefault(clip, {})[want] = key
-            except ClipError as error:
-                failures[clip, want] = error
-    return asked, failures
-
-
 def _given_again(
     part: _Part, node: str, error: Exception, queue: deque[_Part], extractor: Extractor
 ) -> Failures:
@@ -540,8 +491,7 @@ class _Worker:
             os.chdir(folder)
         self.threads, self.cache = threads, str(cache_folder())
         self.counter: Any = None
-        self.extractor: Extractor | None = None
-        self.scorer: Scorer | None = None
+        self.networks: Networks | None = None
 
     def hello(self, device: str) -> _Node:
         """Say where this worker is and what is installed there."""
@@ -566,7 +516,8 @@ class _Worker:
             return _Done(problem=error)
 
     def _work(self, errand: _Errand, asked: Asked) -> _Done:
-        from spfem_bench.evaluation import run
+        from spfem_bench.evaluation.run import made_of
+        from spfem_bench.evaluation.workers import Networks
         from spfem_bench.features.store import FeatureStore
         from spfem_bench.files import check_writable
 
@@ -578,23 +529,19 @@ class _Worker:
             store = FeatureStore.locate()
             check_writable(store.folder)
             given = replace(given, store=store)
-        given = replace(given, progress=self.counter)
-        if given != self.extractor:  # else its networks are here already
-            self.extractor, self.scorer = given, None
-        x = self.extractor
+        self.networks = self.networks or Networks()
+        x = self.networks.of(replace(given, progress=self.counter))
         for clip, wanted in asked.items():
             for want, key in wanted.items():
-                if run.made_of(x, clip, want) != key:  # or the driver would never find it
+                if made_of(x, clip, want) != key:  # or the driver would never find it
                     raise ClipError(
                         f"{clip} or what it is compared with has other content than where the "
                         "evaluation was started",
                         "Copy it there again",
                     )
-        if self.scorer is None and any(not isinstance(w, str) for a in asked.values() for w in a):
-            self.scorer = run._scorer(x)
         self.counter.clear()
         wants = {clip: frozenset(wanted) for clip, wanted in asked.items()}
-        failures = run._ensure(x, wants, self.scorer)
+        failures = self.networks.ensure(x, wants)
         sent: list[tuple[Key, Arrays]] = []
         if not shared:
             sent = [

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -32,17 +30,16 @@ from spfem_bench.errors import ClipError
 from spfem_bench.evaluation.plan import Plan, PlannedItem, Refusal
 from spfem_bench.evaluation.record import SCHEMA, Score
 from spfem_bench.evaluation.signature import settings, signature
-from spfem_bench.features.extract import Extractor, Progress
+from spfem_bench.features.extract import Extractor
 from spfem_bench.features.features import Features
 from spfem_bench.features.store import Arrays, digest
 from spfem_bench.media.video import content_id
-from spfem_bench.processes import spread
 from spfem_bench.statistics import coherence, frechet, similarity, sync
 from spfem_bench.statistics.intervals import drawn, interval
 from spfem_bench.statistics.resampling import pseudo_values
 
 if TYPE_CHECKING:
-    from spfem_bench.evaluation.cluster import RayWorkers
+    from spfem_bench.evaluation.workers import Workers
     from spfem_bench.stccl.scoring import Beside, Scorer
 
 Want: TypeAlias = "Role | Beside"
@@ -67,21 +64,28 @@ class ItemResult:
 
 
 def evaluate(
-    plan: Plan, extractor: Extractor, *, workers: int | RayWorkers, partial: bool
+    plan: Plan,
+    extractor: Extractor,
+    *,
+    workers: Workers,
+    partial: bool,
+    failures: Failures | None = None,
 ) -> dict[str, Any]:
     """Carry out a plan and return its run record (see ``docs/run_record.md``).
 
     Args:
         plan: from :func:`~spfem_bench.evaluation.plan.make_plan`.
         extractor: networks, store and settings.
-        workers: processes, or workers on Ray; changes no score.
+        workers: who computes features; changes no score.
         partial: give headline scores even when items are missing, marked so.
+        failures: what is known to fail already, and is not tried again.
 
     Raises:
         StorageError: features cannot be stored; a later run goes on from there.
     """
     started, clock = datetime.now(timezone.utc), time.perf_counter()
-    failures = compute_features(extractor, wanted_features(plan), workers)
+    known = failures or {}
+    failures = known | workers.compute(extractor, without(wanted_features(plan), known))
     featured = time.perf_counter()
     refusals = list(plan.refusals)
     scores: list[Score] = []
@@ -199,67 +203,29 @@ def wanted_features(plan: Plan) -> dict[Clip, frozenset[Want]]:
     return {clip: frozenset(roles) for clip, roles in wants.items()}
 
 
+def without(
+    wants: Mapping[Clip, frozenset[Want]], failures: Failures
+) -> dict[Clip, frozenset[Want]]:
+    """Return what is wanted of clips, save what is known to fail."""
+    left = {c: frozenset(w for w in asked if (c, w) not in failures) for c, asked in wants.items()}
+    return {clip: asked for clip, asked in left.items() if asked}
+
+
 def made_of(extractor: Extractor, clip: Clip, want: Want) -> dict[str, Any]:
     """Return all that decides what is found of a clip."""
     if isinstance(want, str):
         return extractor.key(clip, want)
-    return _scorer(extractor).key(clip, want)
+    return scorer_of(extractor).key(clip, want)
 
 
-def _scorer(extractor: Extractor) -> Scorer:
+def scorer_of(extractor: Extractor) -> Scorer:
+    """Return what compares clips with clips, in a plan with metrics of coherence."""
     from spfem_bench.stccl.scoring import Scorer
 
     return Scorer(extractor)
 
 
-def compute_features(
-    extractor: Extractor, wants: Mapping[Clip, frozenset[Want]], workers: int | RayWorkers
-) -> Failures:
-    """Fill the store with all wanted features, in this process, several, or on a Ray cluster.
-
-    Returns:
-        Why each clip and role, or clip beside another, that cannot be had failed.
-    """
-    if not isinstance(workers, int):
-        return workers.compute(extractor, wants)
-    if workers <= 1 or len(wants) <= 1:
-        return _ensure(extractor, wants)
-    parts = portions(wants, workers)
-    quiet = replace(extractor, progress=Progress())
-    failures: Failures = {}
-    with spread(_work, parts, workers, begin=partial(_start_worker, quiet, workers)) as found:
-        for part, failed in zip(parts, found, strict=True):
-            failures.update(failed)
-            extractor.progress.finished(len(part))
-    return failures
-
-
-def portions(wants: Mapping[Clip, Asked], workers: int) -> list[dict[Clip, Asked]]:
-    """Cut what is wanted of clips into parts for workers, in order.
-
-    A few clips at a time: enough to share batches, few enough to spread evenly, and to do again
-    where a worker dies.
-    """
-    clips = list(wants)
-    size = max(1, min(8, len(clips) // (2 * workers)))
-    return [{c: wants[c] for c in clips[i : i + size]} for i in range(0, len(clips), size)]
-
-
-_worker: list[Extractor] = []
-
-
-def _start_worker(extractor: Extractor, workers: int) -> None:
-    import torch
-
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
-    _worker.append(extractor)
-
-
-def _work(wants: Mapping[Clip, frozenset[Want]]) -> Failures:
-    return _ensure(_worker[0], wants)
-
-
-def _ensure(
+def ensure(
     extractor: Extractor,
     wants: Mapping[Clip, frozenset[Want]],
     scorer: Scorer | None = None,
@@ -275,7 +241,7 @@ def _ensure(
     if alone:
         failures |= {(c, role): error for (c, role), error in extractor.ensure(alone).items()}
     if pairs:
-        scorer = scorer or _scorer(extractor)
+        scorer = scorer or scorer_of(extractor)
         failures |= {(c, pair): e for (c, pair), e in scorer.ensure(pairs).items()}
     return failures
 
@@ -368,7 +334,7 @@ def _coherence(
         raise TypeError(f"{metric.path}: no coherence")
     if (clip, pair) in failures:
         raise failures[clip, pair]
-    arrays = _scorer(extractor).load(clip, pair)
+    arrays = scorer_of(extractor).load(clip, pair)
     if arrays is None:
         raise ClipError(f"{clip}: its comparison vanished from the store", "Run the command again")
     try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.evaluation.plan import Plan
-from spfem_bench.evaluation.run import evaluate
+from spfem_bench.evaluation.workers import Workers, evaluate_all
 from spfem_bench.features.extract import Extractor, Progress
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import check_writable
@@ -16,7 +17,6 @@ from spfem_bench.networks.load import Precision
 from spfem_bench.networks.weights import WeightsStore
 
 if TYPE_CHECKING:
-    from spfem_bench.evaluation.cluster import RayWorkers
     from spfem_bench.evaluation.validate import Validation
 
 
@@ -71,27 +71,27 @@ def make_extractor(
 
 
 def carry_out(
-    plan: Plan,
+    plans: Sequence[Plan],
     weights: WeightsStore,
     *,
     partial: bool,
-    workers: int | RayWorkers,
+    workers: Workers,
     batch_size: int | None,
     device: str,
-    progress: Progress,
+    progress: Callable[[Plan], Progress] = lambda plan: Progress(),
     precision: Precision = "float32",
     hwaccel: str | None = None,
-) -> dict[str, Any]:
-    """Carry out a plan with the user's feature store and return its run record.
+) -> Iterator[dict[str, Any]]:
+    """Carry out plans with the user's feature store and yield their run records, in order.
 
     Args:
-        plan: from :func:`~spfem_bench.evaluation.plan.make_plan`.
+        plans: from :func:`~spfem_bench.evaluation.plan.make_plan`.
         weights: where networks are looked for.
         partial: give headline scores even when items are missing, marked so.
-        workers: processes, or workers on Ray; changes no score.
+        workers: processes, or workers on Ray; change no score.
         batch_size: frames in a batch; found when None.
         device: where networks run.
-        progress: told how it goes on, and closed in the end.
+        progress: gives what is told how a plan's features go on, and closed in the end.
         precision: what networks compute in.
         hwaccel: a hardware decoder.
 
@@ -99,11 +99,12 @@ def carry_out(
         StorageError: features cannot be stored; a later run goes on from there.
         ClipError: there is no such hardware decoder here.
     """
-    extractor = make_extractor(
-        plan, weights, batch_size=batch_size, device=device, precision=precision, hwaccel=hwaccel
-    )
-    extractor = replace(extractor, progress=progress)
-    try:
-        return evaluate(plan, extractor, workers=workers, partial=partial)
-    finally:
-        progress.close()
+
+    def sees(plan: Plan) -> Extractor:
+        extractor = make_extractor(
+            plan, weights, batch_size=batch_size, device=device, precision=precision,
+            hwaccel=hwaccel,
+        )  # fmt: skip
+        return replace(extractor, progress=progress(plan))
+
+    return evaluate_all(plans, sees, workers, partial=partial)

@@ -28,7 +28,6 @@ from spfem_bench.evaluation.run import (
     Resampled,
     Want,
     average,
-    compute_features,
     data,
     made_of,
     measure,
@@ -36,6 +35,7 @@ from spfem_bench.evaluation.run import (
     wanted_features,
 )
 from spfem_bench.evaluation.signature import network_of, settings, signature
+from spfem_bench.evaluation.workers import Workers
 from spfem_bench.features.extract import Extractor
 from spfem_bench.media.video import content_id
 from spfem_bench.networks.weights import WeightsStore
@@ -261,7 +261,7 @@ def validate(
     validation: Validation,
     extractor: Extractor,
     *,
-    workers: int,
+    workers: Workers,
     graded: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Carry out a validation and return its record (see ``docs/validation.md``).
@@ -269,7 +269,7 @@ def validate(
     Args:
         validation: from :func:`plan_validation`.
         extractor: networks, store and settings.
-        workers: processes; changes no value.
+        workers: who computes features; changes no value.
         graded: called after each level of each control has been scored.
 
     Raises:
@@ -277,7 +277,7 @@ def validate(
     """
     started, clock = datetime.now(timezone.utc), time.perf_counter()
     wants, same = wanted(validation, extractor)
-    failures = compute_features(extractor, wants, workers)
+    failures = workers.compute(extractor, wants)
     failures = {key: failures[one] for key, one in same.items() if one in failures}
     featured = time.perf_counter()
     frozen = {

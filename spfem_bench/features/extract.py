@@ -42,8 +42,8 @@ from spfem_bench.features.search import Search
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import audio, ffmpeg, video
 from spfem_bench.media.chain import CropVideo, carried
+from spfem_bench.media.mfcc import WINDOW, mfcc, sound_windows
 from spfem_bench.media.video import Frame
-from spfem_bench.networks import syncnet
 from spfem_bench.networks.load import Precision, load_network, precision_of
 from spfem_bench.networks.weights import WeightsStore
 
@@ -488,17 +488,17 @@ class _OpenClip:
 
     def _read_sound(self, samples: Samples, n_frames: int) -> None:
         seconds = len(samples) / audio.SAMPLE_RATE
-        count = min(n_frames, len(samples) // audio.SAMPLES_PER_FRAME) - syncnet.WINDOW
+        count = min(n_frames, len(samples) // audio.SAMPLES_PER_FRAME) - WINDOW
         problem = ""
         if count < 1:
             problem = f"too short for lip sync: {n_frames} frames and {seconds:.2f} s of sound"
         elif not self.outputs["sync"].frames:
-            problem = f"no {syncnet.WINDOW} frames in a row with a face, in {n_frames}"
+            problem = f"no {WINDOW} frames in a row with a face, in {n_frames}"
         if problem:
             self._fail("sync", ClipError(f"{self.clip}: {problem}", "Give at least one second"))
             return
         batcher = self.extractor.batcher("sync", "sound")
-        windows = syncnet.sound_windows(syncnet.mfcc(samples), count)
+        windows = sound_windows(mfcc(samples), count)
         for start, window in enumerate(windows):
             batcher.add(window, self.sound.expect([start]))
 
@@ -613,15 +613,15 @@ class _SyncConsumer:
             self._send()
             self.run.clear()
         self.run.append((index, cut))
-        if len(self.run) == RUN + syncnet.WINDOW - 1:
+        if len(self.run) == RUN + WINDOW - 1:
             self._send()
             self.run = self.run[RUN:]
 
     def _send(self) -> None:
-        windows = [index for index, _ in self.run[: 1 - syncnet.WINDOW]]
+        windows = [index for index, _ in self.run[: 1 - WINDOW]]
         if windows:
             cuts = [cut for _, cut in self.run]
-            cuts += cuts[-1:] * (RUN + syncnet.WINDOW - 1 - len(cuts))
+            cuts += cuts[-1:] * (RUN + WINDOW - 1 - len(cuts))
             self.batcher.add(np.stack(cuts), self.outputs.expect(windows))
 
     def finish(self) -> None:

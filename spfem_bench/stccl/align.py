@@ -22,7 +22,7 @@ import numpy.typing as npt
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.errors import CardError, ClipError, unknown_name
 from spfem_bench.media import audio, ffmpeg, video
-from spfem_bench.networks.syncnet import mfcc
+from spfem_bench.media.mfcc import mfcc
 
 Sound = npt.NDArray[np.int16]
 """Samples of one channel, int16 (N,), 16 kHz."""

@@ -22,13 +22,13 @@ from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.demo.training.changes import change
 from spfem_bench.demo.training.recipes import IdentityRecipe, Recipe, SyncRecipe
 from spfem_bench.demo.training.takes import Drawn, Shot
+from spfem_bench.media.mfcc import MFCC_STEPS, STEPS_PER_FRAME, WINDOW
 from spfem_bench.networks.compact import (
     DIMENSIONS,
     CompactExpression,
     CompactIdentity,
     CompactSync,
 )
-from spfem_bench.networks.syncnet import MFCC_STEPS, STEPS_PER_FRAME, WINDOW
 
 Step = Callable[[int], Tensor]
 """From a step's number to its loss."""

@@ -289,7 +289,7 @@ def lips(
         are and shifted by up to eight frames; ``mean_distance`` and ``mean_confidence``: the
         arithmetic of LSE-D and LSE-C, as they are.
     """
-    from spfem_bench.networks.syncnet import WINDOW, sound_windows
+    from spfem_bench.media.mfcc import WINDOW, sound_windows
 
     rng = np.random.default_rng(SEED)
     hits: dict[str, list[bool]] = {"true": [], "shifted": []}

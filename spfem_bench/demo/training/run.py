@@ -134,5 +134,9 @@ def train(
 def code_digest() -> str:
     """Return a hash of the code that makes the weights: puppets, training, networks, crops."""
     return provenance.code_digest(
-        "demo/**/*.py", "networks/compact.py", "networks/syncnet.py", "faces/crop.py"
+        "demo/**/*.py",
+        "networks/compact.py",
+        "networks/syncnet.py",
+        "faces/crop.py",
+        "media/mfcc.py",
     )

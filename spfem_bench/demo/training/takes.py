@@ -23,8 +23,8 @@ from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.demo.training.recipes import NetworkName, Recipe, SyncRecipe
 from spfem_bench.demo.world import World
 from spfem_bench.faces import crop
+from spfem_bench.media.mfcc import mfcc
 from spfem_bench.media.video import Frame
-from spfem_bench.networks import syncnet
 from spfem_bench.processes import spread
 
 HELD_OUT = ("validation", "test")
@@ -135,7 +135,7 @@ def draw(
     if name == "sync":
         sound = take.sound()
         versions = [sound] + [_noisy(sound, quietest, rng) for _ in range(noises)]
-        steps = np.stack([syncnet.mfcc(v) for v in versions])
+        steps = np.stack([mfcc(v) for v in versions])
     return Drawn(crops, indices.astype(np.int64), steps)
 
 

@@ -1,0 +1,60 @@
+"""What SyncNet hears: MFCCs of the sound, in windows that last as long as its frames.
+
+Apart from the network, so that who only reads stored features need not wait for torch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+WINDOW = 5
+"""Frames that one vector stands on."""
+
+MFCC_STEPS = 20
+"""MFCC steps (of 10 ms) that one vector of sound stands on."""
+
+STEPS_PER_FRAME = 4
+
+
+def mfcc(samples: npt.NDArray[np.int16], sample_rate: int = 16_000) -> npt.NDArray[np.float32]:
+    """Return 13 MFCCs per 10 ms, as python_speech_features gives them to SyncNet.
+
+    Long sound goes through in pieces of one minute, which changes no value: each
+    step of 25 ms is computed from its own samples, after one pre-emphasis of all.
+
+    Args:
+        samples: int16 (N,), 16 kHz.
+        sample_rate: samples a second.
+
+    Returns:
+        float32 (steps, 13).
+    """
+    from python_speech_features import mfcc as reference
+    from python_speech_features import sigproc
+
+    length, step = sample_rate // 40, sample_rate // 100
+    total = 1 if len(samples) <= length else 1 + -(-(len(samples) - length) // step)
+    pieces = []
+    for first in range(0, total, 6000):
+        last = min(first + 6000, total)
+        begin, end = first * step, min((last - 1) * step + length, len(samples))
+        # One sample more in front: pre-emphasis looks one sample back.
+        lead = min(begin, 1)
+        emphasised = sigproc.preemphasis(samples[begin - lead : end], 0.97)[lead:]
+        pieces.append(reference(emphasised, sample_rate, preemph=0.0)[: last - first])
+    return np.concatenate(pieces).astype(np.float32)
+
+
+def sound_windows(steps: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
+    """Return the windows of sound that begin with frames 0 to ``count - 1``.
+
+    Args:
+        steps: float32 (S, 13) from :func:`mfcc`.
+        count: number of windows, with ``4 * count + 16 <= S``.
+
+    Returns:
+        float32 (count, 1, 13, 20).
+    """
+    starts = np.arange(count)[:, None] * STEPS_PER_FRAME + np.arange(MFCC_STEPS)[None]
+    return np.ascontiguousarray(steps[starts].transpose(0, 2, 1)[:, None])
