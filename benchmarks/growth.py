@@ -11,7 +11,8 @@ evaluations of a protocol of two items, the features of its real and reference c
 counted.
 
 The exponent b of cost = a size^b is fitted by least squares on logarithms; its 95 % interval is
-Student's. Memory is the process's largest resident size.
+Student's. Sizes take turns (``--rounds``); their medians are printed, and all points are fitted.
+Memory is the process's largest resident size.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import json
 import os
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -44,6 +46,9 @@ SIZES: dict[str, Sequence[int]] = {
     "workers": (1, 2),
 }
 LARGE = (500, 1000, 2000)
+WARM = 250
+"""Frames of the clip that comes before the measurement."""
+
 MIXED = 48
 """Clips that workers share."""
 
@@ -140,6 +145,7 @@ def main() -> None:
     parser.add_argument("--axes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--large", action="store_true", help="clips: on to 2,000")
     parser.add_argument("--sizes", type=int, nargs="+", help="in the place of each axis's own")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of all sizes")
     parser.add_argument("--clip", type=Clip.parse, help="a clip to repeat; the demo's by default")
     parser.add_argument("--profile", default="compact")
     parser.add_argument("--roles", default="identity,expression,sync")
@@ -170,30 +176,36 @@ def main() -> None:
                 *(LARGE if given.large and axis == "clips" else ()),
             )
             how = {"axis": axis, "profile": given.profile, "roles": given.roles,
-                   "warm": str(looped(source, folder / "warm.mp4", 40)),
+                   "warm": str(looped(source, folder / "warm.mp4", WARM)),
                    "clip": str(looped(source, folder / "second.mp4", 25)),
                    "renders": str(folder / "renders")}  # fmt: skip
-            found = []
-            for size in sizes:
-                if axis == "frames":
+            if axis == "frames":
+                for size in sizes:
                     looped(source, folder / f"frames-{size}.mp4", size)
-                found.append(measured(how, size, 1 if axis == "workers" else threads))
-                each = found[-1]
+            found: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
+            for _ in range(given.rounds):
+                for size, turns in found.items():
+                    turns.append(measured(how, size, 1 if axis == "workers" else threads))
+            middle = {
+                size: {kind: statistics.median(t[kind] for t in turns) for kind in turns[0]}
+                for size, turns in found.items()
+            }
+            for size, each in middle.items():
                 rows.append([axis, str(size), f"{each['wall']:.2f}", f"{each['cpu']:.2f}",
                              "" if axis == "workers" else f"{1000 * each['cpu'] / size:.1f}",
                              f"{each['peak']:.0f}"])  # fmt: skip
+            first, last = middle[sizes[0]], middle[sizes[-1]]
             if axis == "workers":
-                ratios = [found[0]["wall"] / f["wall"] for f in found]
-                fits.append([axis, f"{ratios[-1]:.2f} times as fast with {sizes[-1]}", "", ""])
+                ratio = first["wall"] / last["wall"]
+                fits.append([axis, f"{ratio:.2f} times as fast with {sizes[-1]}", "", ""])
                 continue
             cells = []
             for kind in ("wall", "cpu"):
-                b, half = common.exponent(sizes, [f[kind] for f in found])
+                points = [(size, turn[kind]) for size, turns in found.items() for turn in turns]
+                b, half = common.exponent(*zip(*points, strict=True))
                 cells.append(f"{b:.3f} ± {half:.3f}")
-            peaks = [f["peak"] for f in found]
-            cells.append(
-                f"{peaks[-1] - peaks[0]:+.0f} MB for {sizes[-1] / sizes[0]:g} times as many"
-            )
+            grown = last["peak"] - first["peak"]
+            cells.append(f"{grown:+.0f} MB for {sizes[-1] / sizes[0]:g} times as many")
             fits.append([axis, *cells])
     print(common.machine(threads))
     common.print_table(rows, ["what grows", "size", "s", "CPU s", "CPU ms for one", "peak MB"])

@@ -213,7 +213,7 @@ def rescore(
     """Score all methods; return seconds, and what this process did, by part."""
     from spfem_bench.evaluation import record as records
     from spfem_bench.evaluation.session import carry_out
-    from spfem_bench.evaluation.workers import at_work
+    from spfem_bench.evaluation.workers import Processes, at_work
     from spfem_bench.reporting.tables import make_table, render
 
     parts = Parts()
@@ -222,10 +222,12 @@ def rescore(
             measured = parts.timed(title, getattr(owner, name))
             stack.enter_context(mock.patch.object(owner, name, measured))
         began, used = time.perf_counter(), common.cpu_seconds()
-        plans = parts.timed("preflight: the rest", plans_of)(folder, profile, methods, names)
-        assert all(plan.complete for plan in plans), plans[0].refusals[:1] or plans[0].unavailable
         found = []
         with at_work(None, workers, "cpu") as team:
+            if isinstance(team, Processes):
+                team.begin()
+            plans = parts.timed("preflight: the rest", plans_of)(folder, profile, methods, names)
+            assert all(p.complete for p in plans), plans[0].refusals[:1] or plans[0].unavailable
             carried = carry_out(plans, WeightsStore.locate(), partial=False, workers=team,
                                 batch_size=32, device="cpu")  # fmt: skip
             carry = parts.timed("the rest of an evaluation", lambda: next(carried))

@@ -134,7 +134,7 @@ def test_warm_scores_from_the_store_alone(weights_folder: Path) -> None:
 
 
 def test_growth_fits_an_exponent() -> None:
-    out = run("-m", "benchmarks.growth", "--axes", "frames", "--sizes", 25, 50)
+    out = run("-m", "benchmarks.growth", "--axes", "frames", "--sizes", 25, 50, "--rounds", 2)
     sizes, (fit,) = (table(out, "what grows"), table(out.rpartition("|\n\n")[2], "what grows"))
     assert [row[:2] for row in sizes] == [["frames", "25"], ["frames", "50"]]
     assert fit[0] == "frames" and "± inf" in fit[1]  # two sizes: no interval

@@ -88,7 +88,7 @@ def test_one_plan_or_stored_features_start_no_process(
     spfem_bench: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert spfem_bench(*EVAL, "--method", "ned").code == 0
-    monkeypatch.setattr(Processes, "each", lambda *_: pytest.fail("a process was started"))
+    monkeypatch.setattr(Processes, "_processes", lambda _: pytest.fail("a process was started"))
     assert spfem_bench(*EVAL, "--method", "ned", "--workers", "2").code == 0
 
 

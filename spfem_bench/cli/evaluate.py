@@ -123,7 +123,7 @@ def evaluate(
     from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.plan import Videos, make_plan
     from spfem_bench.evaluation.session import carry_out
-    from spfem_bench.evaluation.workers import at_work
+    from spfem_bench.evaluation.workers import Processes, at_work
     from spfem_bench.files import check_writable
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting.tables import comparison, score_lines
@@ -149,6 +149,9 @@ def evaluate(
             for one in own.values()
         ]
         sys.exit(0 if all(whole) else 2)
+    several = len(methods) > 1 or methods == ("controls",)
+    if isinstance(team, Processes) and (several or len(found_protocols) > 1):
+        team.begin()
     for listed in found_protocols:
         networks = profile_card(profile or listed.card.profile)
         names = [[c.name for c in controls(listed)] if m == "controls" else [m] for m in methods]
@@ -168,7 +171,6 @@ def evaluate(
     chosen = cast("Precision", precision or "float32")
     half = "" if chosen == "float32" else f".{chosen}"
     printed, incomplete, ready = [], False, []
-    several = len(methods) > 1 or methods == ("controls",)
     compared: dict[str, list[dict[str, Any]]] = {}
     for plan in plans:
         _show_preflight(plan, quiet=quiet, partial=partial)

@@ -149,11 +149,20 @@ class Processes:
             self._pool.shutdown(cancel_futures=True)
         self._pool = None
 
-    def each(self, work: Callable[[Any], Anything], jobs: Iterable[Any]) -> Iterator[Anything]:
-        """Yield the results of all jobs in order, from processes that begin when first needed."""
+    def begin(self) -> None:
+        """Start them now, while this one makes plans; else they start with the first work."""
+        if self.count > 1:
+            for _ in range(self.count):
+                self._processes().submit(os.getpid)
+
+    def _processes(self) -> ProcessPoolExecutor:
         if self._pool is None:
             self._pool = processes(self.count, partial(_begin, self.count))
-        return in_order(self._pool, work, jobs, ahead=2 * self.count)
+        return self._pool
+
+    def each(self, work: Callable[[Any], Anything], jobs: Iterable[Any]) -> Iterator[Anything]:
+        """Yield the results of all jobs in order, from processes that begin when first needed."""
+        return in_order(self._processes(), work, jobs, ahead=2 * self.count)
 
     def compute(
         self, extractor: Extractor, wants: Mapping[Clip, frozenset[Want]], *, whole: bool = True
