@@ -46,8 +46,8 @@ SIZES: dict[str, Sequence[int]] = {
     "workers": (1, 2),
 }
 LARGE = (500, 1000, 2000)
-WARM = 250
-"""Frames of the clip that comes before the measurement."""
+WARM = 260
+"""Frames of the clip that comes before the measurement; one of the sizes would be stored then."""
 
 MIXED = 48
 """Clips that workers share."""

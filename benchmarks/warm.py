@@ -310,8 +310,8 @@ def main() -> None:
         [part, str(first["calls"][part]), f"{seconds:.2f}", f"{first['part_cpu'][part]:.2f}"]
         for part, seconds in sorted(first["parts"].items(), key=lambda one: -one[1])
     ]
-    print()
-    common.print_table(rows, ["part, in the first run of one process", "calls", "s", "CPU s"])
+    print("The first run of one process:")
+    common.print_table(rows, ["part", "calls", "s", "CPU s"])
 
 
 if __name__ == "__main__":

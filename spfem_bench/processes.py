@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
-from typing import TypeVar
+from multiprocessing import connection, get_context, parent_process
+from typing import TYPE_CHECKING, TypeVar
 
 from spfem_bench.errors import SpfemBenchError
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -28,7 +32,8 @@ def spread(
 ) -> Iterator[Iterator[Result]]:
     """Give the results of all jobs, in the jobs' order, one by one.
 
-    When the block is left early, by Ctrl-C or an error, what is queued is dropped.
+    When the block is left early, by Ctrl-C or an error, what goes on is ended and what is queued
+    is dropped.
 
     Args:
         work: done for each job; with several processes, it and the jobs are pickled.
@@ -45,58 +50,98 @@ def spread(
     if workers <= 1:
         yield map(work, jobs)
         return
-    with processes(workers) as pool:
-        try:
-            yield in_order(pool, work, jobs, ahead or len(jobs))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    pool = Pool(workers)
+    try:
+        yield pool.in_order(work, jobs, ahead or len(jobs))
+    finally:
+        pool.end()
 
 
-def processes(workers: int, begin: Callable[[], object] | None = None) -> ProcessPoolExecutor:
-    """Return processes of which each starts when it is first needed, and calls *begin* then."""
-    # spawn: a fork of a process that has started torch's threads may hang.
-    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(begin,))
+class Pool:
+    """Processes of which each starts when it is first needed.
 
-
-def in_order(
-    pool: ProcessPoolExecutor, work: Callable[[Job], Result], jobs: Iterable[Job], ahead: int
-) -> Iterator[Result]:
-    """Yield the results of all jobs, in the jobs' order.
+    They hear no Ctrl-C: this process does, and ends them.
 
     Args:
-        pool: who does the work.
-        work: done for each job; it and the jobs are pickled.
-        jobs: taken one by one, while earlier ones are worked on.
-        ahead: jobs begun before the first of their results is taken, at most.
-
-    Raises:
-        SpfemBenchError: one of the processes was killed.
+        workers: processes at most.
+        begin: called first in each.
     """
-    running: deque[Future[Result]] = deque()
-    try:
-        for job in jobs:
-            while running and (len(running) == ahead or running[0].done()):
+
+    def __init__(self, workers: int, begin: Callable[[], object] | None = None) -> None:
+        self._workers = workers
+        # Who reads in this pipe sees its end when it is closed here.
+        self._ended, self._open = connection.Pipe(duplex=False)
+        # spawn: a fork of a process that has started torch's threads may hang.
+        self._pool = ProcessPoolExecutor(
+            workers, get_context("spawn"), initializer=_begin, initargs=(self._ended, begin)
+        )
+
+    def start(self) -> None:
+        """Start all processes now, and do not wait for them."""
+        for _ in range(self._workers):
+            self._submit(abs, 0)
+
+    def in_order(
+        self, work: Callable[[Job], Result], jobs: Iterable[Job], ahead: int
+    ) -> Iterator[Result]:
+        """Yield the results of all jobs, in the jobs' order.
+
+        Args:
+            work: done for each job; it and the jobs are pickled.
+            jobs: taken one by one, while earlier ones are worked on.
+            ahead: jobs begun before the first of their results is taken, at most.
+
+        Raises:
+            SpfemBenchError: one of the processes was killed.
+        """
+        running: deque[Future[Result]] = deque()
+        try:
+            for job in jobs:
+                while running and (len(running) == ahead or running[0].done()):
+                    yield running.popleft().result()
+                running.append(self._submit(work, job))
+            while running:
                 yield running.popleft().result()
-            running.append(pool.submit(work, job))
-        while running:
-            yield running.popleft().result()
-    except BrokenProcessPool:
-        raise SpfemBenchError(
-            "a process that worked for this one was killed; perhaps there was no memory left",
-            "Type the command again, with fewer --workers: it goes on from what is stored",
-        ) from None
+        except BrokenProcessPool:
+            raise SpfemBenchError(
+                "a process that worked for this one was killed; perhaps there was no memory left",
+                "Type the command again, with fewer --workers: it goes on from what is stored",
+            ) from None
+
+    def _submit(self, work: Callable[[Job], Result], job: Job) -> Future[Result]:
+        with _uninterrupted():  # a process may be started, which takes over what is blocked
+            return self._pool.submit(work, job)
+
+    def end(self) -> None:
+        """End all processes at once, whatever they are doing."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._open.close()
+        self._pool.shutdown()
+        self._ended.close()
 
 
-def _begin(begin: Callable[[], object] | None) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(ended: Connection, begin: Callable[[], object] | None) -> None:
+    threading.Thread(target=_end_with_parent, args=(ended,), daemon=True).start()
     if begin is not None:
         begin()
 
 
-def _end_with_parent() -> None:
-    """End a process whose parent was killed; it would wait for work for ever."""
+def _end_with_parent(ended: Connection) -> None:
+    """End a process whose parent wants it to, or was killed; it would wait for work for ever."""
     parent = parent_process()
     if parent is not None:
-        parent.join()
+        connection.wait([parent.sentinel, ended])
         os._exit(1)

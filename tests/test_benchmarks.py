@@ -126,15 +126,16 @@ def test_gpu_says_what_it_could_not_run(
 
 
 def test_warm_scores_from_the_store_alone(weights_folder: Path) -> None:
-    out = run("-m", "benchmarks.warm", "--methods", 1, "--items", 14, "--frames", 12, "--runs", 1,
+    out = run("-m", "benchmarks.warm", "--methods", 1, "--items", 14, "--frames", 12, "--runs", 1, "--workers", 2,
               SPFEM_BENCH_WEIGHTS=str(weights_folder))  # fmt: skip
     assert "1 methods x 28 items" in out
     parts = {row[0]: row[1] for row in table(out, "part")}
     assert int(parts["components"]) > 0 and int(parts["of them, FAD"]) > 0
+    assert [row[0] for row in table(out, "processes")] == ["1", "2"]
 
 
 def test_growth_fits_an_exponent() -> None:
-    out = run("-m", "benchmarks.growth", "--axes", "frames", "--sizes", 25, 50, "--rounds", 2)
+    out = run("-m", "benchmarks.growth", "--axes", "frames", "--sizes", 25, 50, "--rounds", 1)
     sizes, (fit,) = (table(out, "what grows"), table(out.rpartition("|\n\n")[2], "what grows"))
     assert [row[:2] for row in sizes] == [["frames", "25"], ["frames", "50"]]
     assert fit[0] == "frames" and "± inf" in fit[1]  # two sizes: no interval

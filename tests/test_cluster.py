@@ -29,6 +29,7 @@ from spfem_bench.evaluation import cluster
 from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.evaluation.run import evaluate, wanted_features
+from spfem_bench.evaluation.validate import plan_validation, validate
 from spfem_bench.evaluation.workers import Processes, at_work, missing
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import Arrays, FeatureStore
@@ -218,7 +219,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 def team(nodes: Nodes) -> Iterator[cluster.RayWorkers]:
     """One worker a node, for several tests: they keep their networks."""
     with at_work(nodes.address, None, "cpu") as made:
-        assert not isinstance(made, int)
+        assert isinstance(made, cluster.RayWorkers)
         made.begin()
         yield made
 
@@ -286,6 +287,24 @@ def test_ctrl_c_ends_the_workers_and_the_next_run_goes_on(
     assert timeless(record) == alone
     assert 6 <= len(kept) < len(entries(store))
     assert entries(store).items() >= kept.items()
+
+
+def test_a_validation_on_ray_is_that_of_one_process(
+    team: cluster.RayWorkers, fresh: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh("validated")
+    validation = plan_validation(
+        protocol("spans"), profile_card("compact"), data=DataFolders.locate(),
+        weights=WeightsStore.locate(), controls=["blurred"], metrics=["csim"],
+    )  # fmt: skip
+    x = Extractor(validation.profile, WeightsStore.locate(), FeatureStore.locate(),
+                  faces=validation.protocol.card.faces)  # fmt: skip
+    spread = timeless(validate(validation, x, workers=team))
+    monkeypatch.setattr(
+        "spfem_bench.features.extract.load_network",
+        lambda *_: pytest.fail("what a worker has stored is computed again"),
+    )
+    assert spread["cells"] and spread == timeless(validate(validation, x, workers=Processes()))
 
 
 def test_a_node_that_dies_costs_its_unfinished_clips_and_nothing_else(
@@ -439,7 +458,7 @@ def test_when_no_worker_starts_nobody_waits_for_ever(
         at_work("auto", 1, "cpu") as late,
         pytest.raises(SpfemBenchError, match="no Ray worker could be started within"),
     ):
-        assert not isinstance(late, int)
+        assert isinstance(late, cluster.RayWorkers)
         late.compute(extractor_of(plan), wanted_features(plan))
 
 

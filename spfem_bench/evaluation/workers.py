@@ -26,11 +26,9 @@ from spfem_bench.evaluation.run import (
     wanted_features,
 )
 from spfem_bench.features.extract import Extractor, Progress
-from spfem_bench.processes import in_order, processes
+from spfem_bench.processes import Pool
 
 if TYPE_CHECKING:
-    from concurrent.futures import ProcessPoolExecutor
-
     from spfem_bench.evaluation.cluster import RayWorkers
     from spfem_bench.stccl.scoring import Scorer
 
@@ -141,28 +139,27 @@ class Processes:
 
     def __init__(self, count: int = 1) -> None:
         self.count = count
-        self._pool: ProcessPoolExecutor | None = None
-
-    def end(self) -> None:
-        """End them; what is queued is dropped."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-        self._pool = None
+        self._pool: Pool | None = None
 
     def begin(self) -> None:
         """Start them now, while this one makes plans; else they start with the first work."""
         if self.count > 1:
-            for _ in range(self.count):
-                self._processes().submit(os.getpid)
+            self._started().start()
 
-    def _processes(self) -> ProcessPoolExecutor:
+    def end(self) -> None:
+        """End them; what is not stored is lost."""
+        if self._pool is not None:
+            self._pool.end()
+        self._pool = None
+
+    def _started(self) -> Pool:
         if self._pool is None:
-            self._pool = processes(self.count, partial(_begin, self.count))
+            self._pool = Pool(self.count, partial(_begin, self.count))
         return self._pool
 
     def each(self, work: Callable[[Any], Anything], jobs: Iterable[Any]) -> Iterator[Anything]:
         """Yield the results of all jobs in order, from processes that begin when first needed."""
-        return in_order(self._processes(), work, jobs, ahead=2 * self.count)
+        return self._started().in_order(work, jobs, ahead=2 * self.count)
 
     def compute(
         self, extractor: Extractor, wants: Mapping[Clip, frozenset[Want]], *, whole: bool = True
