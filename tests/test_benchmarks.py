@@ -126,8 +126,8 @@ def test_gpu_says_what_it_could_not_run(
 
 
 def test_warm_scores_from_the_store_alone(weights_folder: Path) -> None:
-    out = run("-m", "benchmarks.warm", "--methods", 1, "--items", 14, "--frames", 12, "--runs", 1, "--workers", 2,
-              SPFEM_BENCH_WEIGHTS=str(weights_folder))  # fmt: skip
+    out = run("-m", "benchmarks.warm", "--methods", 1, "--items", 14, "--frames", 12, "--runs", 1,
+              "--workers", 2, SPFEM_BENCH_WEIGHTS=str(weights_folder))  # fmt: skip
     assert "1 methods x 28 items" in out
     parts = {row[0]: row[1] for row in table(out, "part")}
     assert int(parts["components"]) > 0 and int(parts["of them, FAD"]) > 0
