@@ -191,6 +191,7 @@ def test_the_oldest_hashes_are_forgotten(tmp_path: Path, monkeypatch: pytest.Mon
         (["--method", "a", "--method", "b", "--videos", "."], "type --videos NAME=."),
         (["--method", "a", "--videos", "b=."], "there is no --method b"),
         (["--method", "a", "--videos", "a=.", "--videos", "a=."], "given twice for a"),
+        (["--method", "controls", "--videos", "."], "controls have none; add --method NAME"),
     ],
 )
 def test_it_must_be_clear_whose_videos_they_are(

@@ -248,6 +248,8 @@ def _folders(given: tuple[str, ...], methods: tuple[str, ...]) -> dict[str, Path
                 )
         if name not in methods:
             raise click.UsageError(f"--videos {each}: there is no --method {name}")
+        if name == "controls":
+            raise click.UsageError(f"--videos {each}: controls have none; add --method NAME for it")
         if name in found:
             raise click.UsageError(f"--videos is given twice for {name}")
         found[name] = options.FOLDER.convert(folder, None, click.get_current_context())
