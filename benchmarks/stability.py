@@ -194,6 +194,7 @@ def measure(given: argparse.Namespace) -> None:
     from spfem_bench.definitions.measured import measured_card
     from spfem_bench.evaluation.check import recompute
     from spfem_bench.evaluation.data import DataFolders
+    from spfem_bench.evaluation.workers import at_work
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.networks.weights import WeightsStore
 
@@ -204,13 +205,16 @@ def measure(given: argparse.Namespace) -> None:
         for protocol, methods in card.methods.items()
         if protocol in (given.protocols or card.methods)
     }
-    with tempfile.TemporaryDirectory() as fresh:
+    with (
+        tempfile.TemporaryDirectory() as fresh,
+        at_work(None, given.workers, "cpu") as team,
+    ):
         here = recompute(
             card.model_copy(update={"methods": methods}),
             weights=WeightsStore.locate(),
             data=DataFolders.locate(renders=Path(fresh)),
             store=FeatureStore(Path(fresh) / "features"),
-            workers=given.workers,
+            workers=team,
             batch_size=given.batch_size,
         )
     assert not here.refused, here.refused[0]

@@ -24,6 +24,7 @@ from spfem_bench.errors import CardError, ClipError, SpfemBenchError, UnknownNam
 from spfem_bench.evaluation.check import compare, recompute
 from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.evaluation.plan import make_plan
+from spfem_bench.evaluation.workers import Processes
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media.video import frames as clip_frames
 from spfem_bench.mini_ned import clips, learn
@@ -469,6 +470,7 @@ def test_the_numbers_of_the_demo_s_models_hold(
     here = recompute(
         card.model_copy(update={"methods": {half: card.methods[half]}}),
         weights=WeightsStore.locate(), data=DataFolders.locate(), store=FeatureStore.locate(),
+        workers=Processes(),
     )  # fmt: skip
     reference = {key: row for key, row in read_rows(card).items() if key[0] == half}
     found = compare(card, reference, read_settings(card), here)
