@@ -61,7 +61,6 @@ def check(
     from spfem_bench.definitions.measured import measured_card, read_rows, read_settings
     from spfem_bench.evaluation import check as checking
     from spfem_bench.evaluation.data import DataFolders
-    from spfem_bench.evaluation.workers import at_work
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting.check import comparison_json, comparison_text
@@ -81,7 +80,7 @@ def check(
         else:
             references[card.name] = read_rows(card), read_settings(card)
     found = []
-    team = click.get_current_context().with_resource(at_work(None, workers, "cpu"))
+    team = options.team(None, workers, "cpu")
     for card in cards:
         with tempfile.TemporaryDirectory() as fresh:
             try:

@@ -123,15 +123,12 @@ def evaluate(
     from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.plan import Videos, make_plan
     from spfem_bench.evaluation.session import carry_out
-    from spfem_bench.evaluation.workers import Processes, at_work
+    from spfem_bench.evaluation.workers import Processes
     from spfem_bench.files import check_writable
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting.tables import comparison, score_lines
 
-    if ray in (None, "local"):  # a cluster's driver may be without its nodes' GPUs
-        options.check_device(device)
-    # Ended with the command, however it ends.
-    team = click.get_current_context().with_resource(at_work(ray, workers, device))
+    team = options.team(ray, workers, device)
     weights, data = WeightsStore.locate(weights_dir), DataFolders.locate(data_dir)
     if (layout or dry_run) and not videos:
         raise click.UsageError("--layout and --dry-run are about --videos DIR: give it too")

@@ -13,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from spfem_bench.evaluation.workers import Workers
     from spfem_bench.features.extract import Progress
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -239,6 +240,15 @@ def check_device(device: str) -> None:
         session.check_device(device)
     except SpfemBenchError as error:
         raise click.BadParameter(error.problem, param_hint="--device") from None
+
+
+def team(ray: str | None, workers: int | None, device: str) -> Workers:
+    """Return what computes features; it is ended with the command, however that ends."""
+    from spfem_bench.evaluation.workers import at_work
+
+    if ray in (None, "local"):  # a cluster's driver may be without its nodes' GPUs
+        check_device(device)
+    return click.get_current_context().with_resource(at_work(ray, workers, device))
 
 
 formats = click.option(

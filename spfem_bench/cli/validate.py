@@ -107,15 +107,11 @@ def validate(
     from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.session import make_extractor
     from spfem_bench.evaluation.validate import plan_validation
-    from spfem_bench.evaluation.workers import at_work
     from spfem_bench.files import check_writable
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import validation as reporting
 
-    if ray in (None, "local"):  # a cluster's driver may be without its nodes' GPUs
-        options.check_device(device)
-    # Ended with the command, however it ends.
-    team = click.get_current_context().with_resource(at_work(ray, workers, device))
+    team = options.team(ray, workers, device)
     weights, data = WeightsStore.locate(weights_dir), DataFolders.locate(data_dir)
     try:
         listed = [read_protocol(name) for name in dict.fromkeys(protocols)]
