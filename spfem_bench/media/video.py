@@ -82,18 +82,16 @@ def cropped(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterator[bytes
 
     if clip.edit is not None:
         raise ValueError(f"{clip}: frames are read without the edit, which is applied to them")
+    files = _files(clip)
     if clip.path.is_dir():
-        pictures = numbered_pictures(clip)
-        height, width = read_picture(pictures[0]).shape[:2]
+        height, width = read_picture(files[0]).shape[:2]
         _check_crop(clip, (width, height))
         node = graph.input(
             "pipe:0", format="rawvideo", pix_fmt="bgr24", video_size=(width, height),
             framerate=repr(clip.frame_rate),
         )  # fmt: skip
-        stdin: Iterator[bytes] | None = _raw_pictures(pictures, (height, width))
+        stdin: Iterator[bytes] | None = _raw_pictures(files, (height, width))
     else:
-        if clip.frame_rate is not None or clip.pictures is not None:
-            raise ClipError(f"{clip}: fps= and frames= are for folders of frames", "Leave them out")
         info = ffmpeg.probe(clip.path)
         if info.size is None:
             raise ClipError(f"{clip.path}: has no video stream", "Give a video, not a sound file")
@@ -161,19 +159,51 @@ def read_picture(path: Path) -> Frame:
     """
     import cv2
 
+    picture = None
     try:
         if size := _claimed_size(path):
             ffmpeg.check_size(path, size)
-        content = np.frombuffer(path.read_bytes() if size else b"", np.uint8)
-        picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+            content = path.read_bytes()
+            # OpenCV fills up a JPEG that was cut.
+            if not (content.startswith(JPEG) and not _jpeg_is_whole(content)):
+                picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except (cv2.error, OSError) as error:  # no permission
         reason = str(error).strip().splitlines()[0]
         raise ClipError(f"{path}: not a readable picture: {reason}", "Write it again") from error
-    # OpenCV fills up a JPEG that was cut; its end marker tells.
-    cut = path.suffix.lower() in (".jpg", ".jpeg") and b"\xff\xd9" not in content[-1024:].tobytes()
-    if picture is None or cut:
+    if picture is None:
         raise ClipError(f"{path}: not a readable picture, or cut short", "Write the frame again")
     return np.asarray(picture)
+
+
+JPEG = b"\xff\xd8"
+"""The marker that every JPEG begins with."""
+
+
+def _jpeg_is_whole(content: bytes) -> bool:
+    """Return whether a JPEG has its end-of-image marker; anything may follow it.
+
+    The markers are followed from the first on (ITU-T T.81, B.1.1): a thumbnail in a segment has
+    an end marker of its own.
+    """
+    at = len(JPEG)
+    while content[at : at + 1] == b"\xff":
+        kind = content[at + 1 : at + 2]
+        if kind == b"\xff":  # a fill byte
+            at += 1
+        elif kind == b"\xd9":
+            return True
+        else:
+            at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+            if kind == b"\xda":  # start of scan: coded data up to the next marker
+                marker = _AFTER_SCAN.search(content, at)
+                if marker is None:
+                    return False
+                at = marker.start()
+    return False
+
+
+_AFTER_SCAN = re.compile(rb"\xff(?![\x00\xd0-\xd7\xff])")
+"""A marker that ends coded data: neither a stuffed byte, nor a restart, nor fill."""
 
 
 def _claimed_size(path: Path) -> tuple[int, int] | None:
@@ -254,6 +284,19 @@ def numbered_pictures(clip: Clip) -> list[Path]:
     return [numbered[n] for n in order[first:last]]
 
 
+def _files(clip: Clip) -> list[Path]:
+    """Return a clip's picture files in order, or its video file.
+
+    Raises:
+        ClipError: as :func:`numbered_pictures`, or what is for folders is given with a file.
+    """
+    if clip.path.is_dir():
+        return numbered_pictures(clip)
+    if clip.frame_rate is not None or clip.pictures is not None:
+        raise ClipError(f"{clip}: fps= and frames= are for folders of frames", "Leave them out")
+    return [clip.path]
+
+
 def content_id(clip: Clip) -> str:
     """Return a hash of all that a clip is made of: bytes, crop, span, rate, sound and edit.
 
@@ -261,8 +304,7 @@ def content_id(clip: Clip) -> str:
         ClipError: a file is absent.
     """
     parts = [str(clip.crop), str(clip.span), str(clip.frame_rate)]
-    files = numbered_pictures(clip) if clip.path.is_dir() else [clip.path]
-    parts += [file_sha256(p) for p in files]
+    parts += [file_sha256(path) for path in _files(clip)]
     if clip.audio is not None:
         parts.append(file_sha256(clip.audio))
     if clip.edit is not None:
