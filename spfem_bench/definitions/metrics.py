@@ -293,6 +293,21 @@ class SyncChain(Strict):
         return {} if plain else {"avi": self.avi, "frames": self.frames}
 
 
+class Audible(Strict):
+    """Which sound is silent (see ``docs/measuring.md``, "Silence").
+
+    Attributes:
+        silence: a sound is silent when no 0.2 s of it reach this level, in dB of full scale. At
+            -90 the samples move by one step of 16 bits: what is left of speech is rounding.
+        cancelled: channels cancel out when their mix is more than this many dB below their
+            mean power. Two channels without anything in common lose 3 dB, two that are
+            correlated by -0.8 lose 10.
+    """
+
+    silence: float = pydantic.Field(default=-90.0, lt=0)
+    cancelled: float = pydantic.Field(default=10.0, gt=3)
+
+
 class SyncInput(Strict):
     """SyncNet's crop, from median-smoothed boxes (syncnet_python, ``run_pipeline.py``).
 
@@ -302,6 +317,7 @@ class SyncInput(Strict):
         smoothing: frames of the median filter over box centre and size (odd).
         padding: grey value beyond the picture's edge.
         chain: the round trips of the field's scripts; none of them when absent.
+        audible: clips whose sound is silent are refused.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"chain"})
@@ -311,6 +327,7 @@ class SyncInput(Strict):
     smoothing: Annotated[int, pydantic.AfterValidator(_odd)] = pydantic.Field(gt=0)
     padding: int = pydantic.Field(ge=0, le=255)
     chain: SyncChain | None = None
+    audible: Audible = Audible()
 
 
 NetworkInput = Annotated[

@@ -408,7 +408,7 @@ class _OpenClip:
         self.tracks: dict[Role, FaceTrack] = {}
         # Sound, and frames in which no face has to be searched for, begin to be read now.
         bare, roundabout = replace(clip, edit=None), "sync" in roles and extractor.chain is not None
-        self.samples = Ahead(_sound(bare)) if "sync" in roles and not roundabout else None
+        self.samples = Ahead(self._sound(bare)) if "sync" in roles and not roundabout else None
         seen = roles - {"sync"} if roundabout else roles
         known = extractor.faces == "aligned" or extractor.store.has(self.track_key)
         self.pictures = Ahead(extractor.frames(bare), _weight) if seen and known else None
@@ -424,7 +424,7 @@ class _OpenClip:
         key = {**self.track_key, **({"chain": steps} if steps else {})}
         try:
             with carried(replace(own, edit=None), chain) as way:
-                seen, samples = replace(way.seen, edit=own.edit), _sound(way.heard)
+                seen, samples = replace(way.seen, edit=own.edit), self._sound(way.heard)
                 self._read({"sync"}, seen, key, samples, None, way.folder)
         except ClipError as error:
             self._fail("sync", error)
@@ -476,6 +476,18 @@ class _OpenClip:
             for role in roles:
                 self._fail(role, problem)
 
+    def _sound(self, heard: Clip) -> Iterator[Samples]:
+        """Yield a clip's sound, once; *heard* may be the AVI that it was written to.
+
+        The sound is judged as it is in the clip: an AVI's encoder rounds, and an edit such as
+        shifted-audio adds silence on purpose.
+        """
+        bare, contract = replace(self.clip, edit=None), self.extractor.profile.network("sync").input
+        sound = audio.samples(bare)
+        if isinstance(contract, SyncInput):
+            audio.check_audible(bare, sound, contract.audible)
+        yield sound if heard == bare else audio.samples(heard)
+
     def close(self) -> None:
         """Read no further."""
         for reading in (self.samples, self.pictures):
@@ -522,10 +534,6 @@ class _OpenClip:
 
 
 Samples = npt.NDArray[np.int16]
-
-
-def _sound(clip: Clip) -> Iterator[Samples]:
-    yield audio.samples(clip)
 
 
 def _weight(frame: Frame) -> int:

@@ -20,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.metrics import Audible
 from spfem_bench.errors import CardError, ClipError, unknown_name
+from spfem_bench.files import same_name
 from spfem_bench.media import audio, ffmpeg, video
 from spfem_bench.media.mfcc import mfcc
 
@@ -38,6 +40,9 @@ on the puppets that it was chosen with (training speakers and sentences) is abou
 
 STEP, MIDDLE = 0.010, 0.0125
 """Seconds between MFCC steps, and from a step's begin to its middle."""
+
+AUDIBLE = Audible()
+"""Which sound is silent: the rule of lip sync."""
 
 SHORTEST, LONGEST = 0.2, 60.0
 """Seconds of sound that can be aligned; the memory needed grows with the square."""
@@ -73,7 +78,7 @@ def check(sound: Sound) -> None:
             f"{seconds:.2f} s of sound cannot be aligned",
             f"Give recordings of one sentence, {SHORTEST:g} to {LONGEST:g} s long",
         )
-    if not (sound != sound[0]).any():
+    if audio.level(sound) < AUDIBLE.silence:
         raise ClipError("the sound is silence", "Give recordings in which somebody speaks")
 
 
@@ -173,6 +178,7 @@ def align_clips(a: Clip, b: Clip, frame_rate: float = 25.0) -> Alignment:
     """
     sounds = [audio.samples(clip) for clip in (a, b)]
     for clip, sound in zip((a, b), sounds, strict=True):
+        audio.check_audible(clip, sound, AUDIBLE)
         try:
             check(sound)
         except ClipError as error:
@@ -211,7 +217,7 @@ def matched_names(
     found = [_recordings(folder) for folder in (a, b)]
     names = [(name, name) for name in sorted(found[0]) if name in found[1]]
     if only:
-        asked = (name.partition("=") for name in only)
+        asked = (same_name(name).partition("=") for name in only)
         names = list(dict.fromkeys((first, second or first) for first, _, second in asked))
     for chosen in names:
         for folder, name, files in zip((a, b), chosen, found, strict=True):
@@ -234,9 +240,10 @@ def _recordings(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in SOUNDS or path.name[0] == ".":
             continue
-        if path.stem in found:
+        name = same_name(path.stem)
+        if name in found:
             raise ClipError(
-                f"{folder} holds {found[path.stem].name} and {path.name}", "Keep one of them"
+                f"{folder} holds {found[name].name} and {path.name}", "Keep one of them"
             )
-        found[path.stem] = path
+        found[name] = path
     return found
