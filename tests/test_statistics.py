@@ -177,28 +177,56 @@ def test_frechet_distance_needs_two_frames_on_either_side() -> None:
         frechet.score([])
 
 
-def test_the_note_says_when_there_are_no_more_frames_than_dimensions() -> None:
-    def note(n: int, m: int) -> str | None:
-        half = n // 2
-        a, b = embeddings(1, n, 16), embeddings(2, m, 16)
-        return frechet.note(
-            [
-                frechet.components(a[:half], b, normalise=False),
-                frechet.components(a[half:], b[:0], normalise=False),
-            ]
-        )
+def group(n: int, m: int, dimensions: int = 16) -> list[frechet.FrechetComponents]:
+    """Two items whose frames are independent samples of one Gaussian."""
+    half = n // 2
+    a, b = embeddings(1, n, dimensions), embeddings(2, m, dimensions)
+    return [
+        frechet.components(a[:half], b, normalise=False),
+        frechet.components(a[half:], b[:0], normalise=False),
+    ]
 
+
+def test_the_note_tells_of_no_more_frames_than_dimensions() -> None:
     # 16 vectors span 15 dimensions around their mean, 17 can span all 16.
-    assert note(17, 17) is None
-    assert note(16, 100) == "16 frames for 16 dimensions: biased upwards"
-    assert note(100, 9) == "9 frames for 16 dimensions: biased upwards"
+    assert frechet.note([group(16, 100)]) == "16 frames for 16 dimensions: biased upwards"
+    assert frechet.note([group(100, 9)]) == "9 frames for 16 dimensions: biased upwards"
+    assert "by up to" in str(frechet.note([group(17, 17)]))
+    assert frechet.note([group(17, 17), group(16, 17)]) == (
+        "biased upwards in 1 of 2 emotions: no more frames than dimensions"
+    )
 
 
-def test_few_frames_are_biased_upwards_as_the_note_says() -> None:
-    # Two samples of one distribution: their true distance is zero.
-    few = distance(embeddings(1, 20, 64)[:10], embeddings(1, 20, 64)[10:])
-    many = distance(embeddings(1, 4000, 64)[:2000], embeddings(1, 4000, 64)[2000:])
-    assert few > 10 * many
+def test_the_note_tells_by_how_much_few_frames_bias_upwards() -> None:
+    # (1/500 + 1/500) (1 + 17/4) = 2.1 % of the variance; 1/100,000 of it needs no note.
+    for groups in ([group(500, 500)], [group(500, 500), group(500, 500)]):
+        variance = float(np.trace(np.cov(embeddings(2, 500, 16).T)))
+        said = frechet.note(groups)
+        assert said == f"biased upwards, by up to {0.021 * variance:.2g} if frames were independent"
+    assert frechet.note([group(100_000, 100_000)]) is None
+    # The mean of two emotions' distances is biased by the mean of their biases.
+    both = str(frechet.note([group(500, 500), group(100, 100)]))
+    one, other = (0.021 * variance, 0.105 * float(np.trace(np.cov(embeddings(2, 100, 16).T))))
+    assert f"up to {(one + other) / 2:.2g} " in both
+
+
+@pytest.mark.parametrize(("n", "m"), [(500, 500), (500, 2000), (300, 1000)])
+def test_the_bias_of_independent_frames_is_as_simulated(n: int, m: int) -> None:
+    """Two samples of one distribution have the true distance 0; what is measured is the bias."""
+    random = np.random.default_rng(3)
+    dimensions = 128
+
+    def simulated(deviations: np.ndarray) -> float:
+        pairs = [(random.normal(size=(n, dimensions)), random.normal(size=(m, dimensions)))
+                 for _ in range(5)]  # fmt: skip
+        of_each = [distance(a * deviations, b * deviations) for a, b in pairs]
+        return float(np.mean(of_each) / (deviations**2).sum())
+
+    told = frechet.bias_share(n, m, dimensions)
+    # Where all directions vary alike it is the bias, elsewhere a bound: half of it at eigenvalues
+    # of 1, 1/2, 1/3, ...
+    assert simulated(np.ones(dimensions)) == pytest.approx(told, rel=0.05)
+    assert 0.4 * told < simulated(np.arange(1, dimensions + 1) ** -0.5) < 0.7 * told
 
 
 # ---- similarity -----------------------------------------------------------------------------

@@ -614,24 +614,16 @@ def _possible(
 
 def _note(metric: MetricCard, results: Sequence[ItemResult], plan: Plan) -> str:
     """Say what a reader of this number must know."""
-    notes = []
-    if isinstance(metric.statistic, FrechetSettings):
-        by_emotion: dict[str, list[Any]] = {}
-        for r in results:
-            by_emotion.setdefault(r.emotion, []).append(r.components)
-        biased = [n for parts in by_emotion.values() if (n := frechet.note(parts))]
-        if len(by_emotion) == 1:
-            notes += biased
-        elif biased:
-            notes.append(
-                f"biased upwards in {len(biased)} of {len(by_emotion)} emotions: no more frames "
-                "than dimensions"
-            )
-        scored = {r.item for r in results}
-        chosen = [p for p in plan.items if p.item.id in scored]
-        if all(p.clips["output"] in p.seen_as("real") for p in chosen):
-            notes.append("the output is the real clip itself")
-    return "; ".join(notes)
+    if not isinstance(metric.statistic, FrechetSettings):
+        return ""
+    scored = {r.item for r in results}
+    chosen = [p for p in plan.items if p.item.id in scored]
+    if all(p.clips["output"] in p.seen_as("real") for p in chosen):
+        return "the output is the real clip itself"
+    by_emotion: dict[str, list[Any]] = {}
+    for r in results:
+        by_emotion.setdefault(r.emotion, []).append(r.components)
+    return frechet.note(list(by_emotion.values())) or ""
 
 
 def _empty_score(plan: Plan, metric: str, reason: str) -> Score:

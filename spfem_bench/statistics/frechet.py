@@ -196,10 +196,46 @@ BYTES = 1 << 25
 """Of matrices that a thread works on at once: 16 of 512 dimensions."""
 
 
-def note(parts: Sequence[FrechetComponents]) -> str | None:
-    """Say when a distance stands on fewer frames than it has dimensions."""
-    dimensions = len(parts[0].output.total)
-    frames = min(sum(p.output.count for p in parts), sum(p.real.count for p in parts))
-    if frames > dimensions:
+NOTED = 0.01
+"""Bias that a number carries a note for, as a share of the variance of the real frames."""
+
+
+def bias_share(n: int, m: int, dimensions: int) -> float:
+    """Return how much too high a distance between independent samples is, as a share of tr(C).
+
+    Samples of *n* and *m* independent vectors of one Gaussian with covariance C have the true
+    distance 0 and, to first order in dimensions / n, the expected distance
+    ``h tr(C) + h/2 (sum_ij c_i c_j / (c_i + c_j) + tr(C) / 2)``, with ``h = 1/n + 1/m`` and the
+    eigenvalues c of C: the means' part, and the second order of the Bures metric. It is largest
+    where all c are equal, which is returned: ``h (1 + (dimensions + 1) / 4)``.
+
+    >>> round(bias_share(500, 500, 128), 3)
+    0.133
+    """
+    return (1 / n + 1 / m) * (1 + (dimensions + 1) / 4)
+
+
+def note(groups: Sequence[Sequence[FrechetComponents]]) -> str | None:
+    """Return by how much the mean of some groups' distances is biased upwards; None for little.
+
+    Args:
+        groups: the items of each emotion, two frames on either side at least.
+    """
+    dimensions = len(groups[0][0].output.total)
+    few, biases, shares = [], [], []
+    for parts in groups:
+        output, real = _joined(parts)
+        frames = min(output.count, real.count)
+        if frames <= dimensions:
+            few.append(frames)
+            continue
+        shares.append(bias_share(output.count, real.count, dimensions))
+        biases.append(shares[-1] * float(np.trace(real.covariance())))
+    if few and len(groups) == 1:
+        return f"{few[0]} frames for {dimensions} dimensions: biased upwards"
+    if few:
+        where = f"in {len(few)} of {len(groups)} emotions"
+        return f"biased upwards {where}: no more frames than dimensions"
+    if max(shares) < NOTED:
         return None
-    return f"{frames} frames for {dimensions} dimensions: biased upwards"
+    return f"biased upwards, by up to {np.mean(biases):.2g} if frames were independent"
