@@ -182,7 +182,7 @@ def correlate(
         options.interrupted("Interrupted.")
     finally:
         bar.close()
-    write_atomically(output, reporting.to_csv(rows).encode())
+    write_atomically(output, reporting.to_csv(rows))
     shown: Any = "pearson" if form == "cm" else measure
     click.echo(reporting.table(rows, shown, style))
     click.echo()

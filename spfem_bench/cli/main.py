@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from typing import Any
 
 import click
@@ -66,6 +68,10 @@ def main() -> None:
     Exit codes: 0 done; 1 an error, said in one line; 2 wrong options, or no
     headline score (clips or weights are missing, and no --partial).
     """  # noqa: D301  (click's mark for text that is not to be wrapped)
+    # Names of files need not be UTF-8, nor a terminal able to show them.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # Threads of torch that wait must not spin: on a busy machine that is five times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # FAD's matrices are too small to share: OpenBLAS would spend its time on waiting.

@@ -182,5 +182,5 @@ def _write(files: dict[Path, str]) -> None:
         if path.exists():
             raise StorageError(f"{path} exists already", "Name another folder")
     for path, text in files.items():
-        write_atomically(path, text.encode())
+        write_atomically(path, text)
         click.echo(str(path))

@@ -128,7 +128,7 @@ def score(
         text = reporting.to_csv(make(scored))
         if path.suffix.lower() == ".json":
             text = json.dumps(list(make(scored)), indent=1) + "\n"
-        write_atomically(path, text.encode())
+        write_atomically(path, text)
     click.echo(reporting.table(scored))
     for error in failures.values():
         click.echo(f"refused: {error}", err=True)

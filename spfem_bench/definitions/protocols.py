@@ -33,6 +33,7 @@ from spfem_bench.definitions.recordings import (
     fill,
 )
 from spfem_bench.errors import CardError, UnknownNameError, unknown_name
+from spfem_bench.files import same_name
 
 EMOTIONS = ("neutral", "angry", "disgusted", "fear", "happy", "sad", "surprised")
 """The papers' seven, in the papers' order."""
@@ -315,7 +316,7 @@ def _read_items(card: ProtocolCard) -> Protocol:
             raise CardError(f"{where}: {error.problem}", error.remedy) from None
     if not items:
         raise CardError(f"{path}: the list is empty")
-    outputs = [i.output_name for i in items.values()]
+    outputs = [same_name(i.output_name) for i in items.values()]
     twice = next((n for n in outputs if outputs.count(n) > 1), None)
     if twice:
         raise CardError(

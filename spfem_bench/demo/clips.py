@@ -76,7 +76,7 @@ def render(world: World, folder: Path, name: str) -> Path:
         return path
     path = inside(folder, name)
     write_clip(path, take.frames(), take.sound())
-    write_atomically(_mark(path), _marked(world, path).encode())
+    write_atomically(_mark(path), _marked(world, path))
     return path
 
 

@@ -364,7 +364,7 @@ def rewrite(card: MeasuredCard, here: Measured, reason: str) -> None:
         machine=machine(),
     )
     write_atomically(card.path, with_update(card, update))
-    write_atomically(card.settings_path, settings_text(here.settings).encode())
+    write_atomically(card.settings_path, settings_text(here.settings))
     write_atomically(card.values_path, rows_text(here.rows.values()).encode())
 
 

@@ -134,7 +134,7 @@ def save(path: Path, card: DatasetCard, index: Index) -> None:
         "mapping": index.mapping and index.mapping.model_dump(),
         "files": {name: asdict(entry) for name, entry in index.files.items()},
     }
-    write_atomically(path, (json.dumps(content, ensure_ascii=False, indent=0) + "\n").encode())
+    write_atomically(path, json.dumps(content, ensure_ascii=False, indent=0) + "\n")
 
 
 def read(path: Path) -> Index:

@@ -16,10 +16,14 @@ from spfem_bench.definitions.layouts import LayoutCard
 from spfem_bench.definitions.protocols import Item, Protocol
 from spfem_bench.definitions.recordings import fill
 from spfem_bench.errors import CardError, ClipError, MissingClipError, UnknownNameError
+from spfem_bench.files import Listing
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.video import VIDEO_SUFFIXES, numbered_pictures
 
 State = Literal["found", "absent", "ambiguous"]
+SOUNDS = ("{folder}.wav", "{folder}/audio.wav")
+"""Where the sound of a folder of frames may lie."""
+
 SourceOf = Callable[[Item, bool], Clip]
 
 
@@ -63,12 +67,13 @@ def place(
     Raises:
         CardError: no template of the layout fits the protocol's list.
     """
+    listing = Listing(folder)
     found: dict[str, list[str]] = {}
     looked: dict[str, list[str]] = {}
     takers: dict[str, list[Item]] = defaultdict(list)
     for item in protocol.items:
         looked[item.id] = _patterns(layout, item, protocol)
-        matches = (m for pattern in looked[item.id] for m in _matches(folder, pattern))
+        matches = (m for pattern in looked[item.id] for m in listing.find(pattern))
         found[item.id] = list(dict.fromkeys(matches))
         for name in found[item.id]:
             takers[name].append(item)
@@ -93,7 +98,7 @@ def place(
             sharing = takers[names[0]]
             if len(sharing) > 1 or (
                 layout.joined
-                and not any(names[0] in _matches(folder, p) for p in _named(layout, item, protocol))
+                and not any(names[0] in listing.find(p) for p in _named(layout, item, protocol))
             ):
                 if names[0] not in parts:
                     parts[names[0]] = _parts(layout, clip, sharing, source_of)
@@ -101,14 +106,14 @@ def place(
                 if isinstance(part, ClipError):
                     raise part
                 clip = replace(clip, pictures=part[item.id])
-            clip, sound = _with_sound(layout, clip, item, source_of)
+            clip, sound = _with_sound(layout, listing, clip, item, source_of)
             placed.append(Placed(item.id, "found", names, clip, sound))
         except CardError as odd:  # a name that no clip can have, such as one with a backslash
             renamed = ClipError(odd.problem, "Rename it")
             placed.append(Placed(item.id, "ambiguous", names, renamed))
         except ClipError as unclear:
             placed.append(Placed(item.id, "ambiguous", names, unclear))
-    return placed, _extra(layout, folder, protocol, set(takers))
+    return placed, _extra(layout, listing, protocol, set(takers))
 
 
 def _named(layout: LayoutCard, item: Item, protocol: Protocol) -> list[str]:
@@ -147,10 +152,6 @@ def _setting(protocol: Protocol) -> str:
     clips = [i.clips for i in protocol.items]
     alike = all("real" in c and c.get("source") == c["real"] for c in clips)
     return "self" if alike else protocol.card.setting
-
-
-def _matches(folder: Path, pattern: str) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.glob(pattern))
 
 
 def _parts(
@@ -194,7 +195,7 @@ def _frames(source: Clip) -> int:
 
 
 def _with_sound(
-    layout: LayoutCard, clip: Clip, item: Item, source_of: SourceOf
+    layout: LayoutCard, listing: Listing, clip: Clip, item: Item, source_of: SourceOf
 ) -> tuple[Clip, str]:
     if not clip.path.is_dir():
         try:
@@ -202,12 +203,13 @@ def _with_sound(
                 return clip, "own"
         except ClipError:  # unreadable: the preflight says so
             return clip, "none"
-    beside = [clip.path / "audio.wav", clip.path.parent / f"{clip.path.name}.wav"]
-    # A sound beside joined frames begins with the first output's.
-    if clip.pictures is None and (
-        own := next((p for p in beside if p.is_file() and clip.path.is_dir()), None)
-    ):
-        return replace(clip, audio=own), "own"
+    elif clip.pictures is None:  # a sound beside joined frames begins with the first output's
+        name = glob.escape(clip.path.relative_to(listing.folder).as_posix())
+        own = [n for sound in SOUNDS for n in listing.find(sound.format(folder=name))]
+        if len(own) > 1:
+            raise ClipError(f"{listing.folder}: {' and '.join(own)} for one item", "Keep one")
+        if own:
+            return replace(clip, audio=listing.folder / own[0]), "own"
     if layout.silent and "source" in item.clips:
         try:
             source = source_of(item, True)
@@ -218,7 +220,7 @@ def _with_sound(
 
 
 def _extra(
-    layout: LayoutCard, folder: Path, protocol: Protocol, taken: set[str]
+    layout: LayoutCard, listing: Listing, protocol: Protocol, taken: set[str]
 ) -> tuple[str, ...]:
     """Return what has the shape of an output and is no item's."""
     columns: Mapping[str, str] = protocol.items[0].row
@@ -227,5 +229,5 @@ def _extra(
         shape = re.sub(r"\{([A-Za-z_][A-Za-z0-9_]*)\}", "*", template)
         known = all(c in columns or c == "setting" for c in re.findall(r"\{(\w+)\}", template))
         if known and shape.strip("*") not in ("", "/"):
-            found.update(_matches(folder, shape))
+            found.update(listing.find(shape))
     return tuple(sorted(n for n in found if n not in taken))

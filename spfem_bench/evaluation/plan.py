@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from functools import cache, partial
-from pathlib import Path
+from functools import cache, cached_property, partial
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from spfem_bench.definitions.cards import Kind, names
@@ -43,10 +44,11 @@ from spfem_bench.errors import (
 )
 from spfem_bench.evaluation.controls import at_level, control_outputs, controls, why_not
 from spfem_bench.evaluation.data import DataFolders
-from spfem_bench.evaluation.layouts import Placed, State, place
+from spfem_bench.evaluation.layouts import SOUNDS, Placed, State, place
 from spfem_bench.evaluation.record import VALIDATION
 from spfem_bench.evaluation.signature import network_of
 from spfem_bench.features.store import FeatureStore
+from spfem_bench.files import Listing
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.video import VIDEO_SUFFIXES, file_sha256, numbered_pictures
 from spfem_bench.networks.weights import WeightsStore, remedy
@@ -139,18 +141,21 @@ class Videos:
     layout: LayoutCard | None = None
     used: set[str] = field(default_factory=set)
 
+    @cached_property
+    def _listing(self) -> Listing:
+        return Listing(self.folder)
+
     def clip(self, item: Item) -> Clip:
         """Return the output of an item: its expected name, or that stem as another kind.
 
         Raises:
             ClipError: it is not there, or there twice; says the exact name expected.
         """
-        stem = str(Path(item.output_name).with_suffix(""))
-        names = [item.output_name]
-        names += [stem + s for s in VIDEO_SUFFIXES if stem + s != item.output_name]
-        found = [n for n in names if inside(self.folder, n).is_file()]
-        if inside(self.folder, stem).is_dir():
-            found.append(stem)
+        stem = PurePosixPath(item.output_name).with_suffix("").as_posix()
+        inside(self.folder, item.output_name)
+        names = dict.fromkeys([item.output_name, *(stem + s for s in VIDEO_SUFFIXES)])
+        found = [n for name in names for n in self._find(name) if (self.folder / n).is_file()]
+        found += [n for n in self._find(stem) if (self.folder / n).is_dir()]
         if not found:
             raise MissingClipError(
                 f"{self.folder / item.output_name}: missing",
@@ -163,10 +168,15 @@ class Videos:
         clip = Clip(self.folder / found[0])
         if not clip.path.is_dir():
             return clip
-        sounds = [n for n in (f"{stem}.wav", f"{stem}/audio.wav") if (self.folder / n).is_file()]
+        sounds = [n for name in SOUNDS for n in self._find(name.format(folder=found[0]))]
+        if len(sounds) > 1:
+            raise ClipError(f"{self.folder}: {' and '.join(sounds)} for one item", "Keep one")
         self.used.update(sounds)
         audio = self.folder / sounds[0] if sounds else None
         return replace(clip, frame_rate=self.frame_rate, audio=audio)
+
+    def _find(self, name: str) -> list[str]:
+        return self._listing.find(glob.escape(name))
 
     def extra(self) -> tuple[str, ...]:
         """Return the names in the folder that no item took."""

@@ -94,7 +94,7 @@ def save(record: Mapping[str, Any], path: Path) -> None:
         StorageError: the folder cannot be written, or the disk is full.
     """
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, (text + "\n").encode())
+    write_atomically(path, text + "\n")
 
 
 def replaced_metrics(path: Path, new: Sequence[Score]) -> list[str]:

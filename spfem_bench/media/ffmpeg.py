@@ -81,6 +81,15 @@ def check_hardware(name: str) -> None:
         )
 
 
+class _Name(str):
+    """A file's name, which may be no UTF-8: ffmpeg-python hashes what ``str`` makes of it."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return ascii(super().__str__())
+
+
 def local_input(path: Path, hwaccel: str | None = None) -> Any:
     """Return an ffmpeg-python input node for a local file.
 
@@ -93,8 +102,9 @@ def local_input(path: Path, hwaccel: str | None = None) -> Any:
     # A leap of more than an hour is an error in the time stamp: ffmpeg would queue in memory
     # all the frames that fill it, up to 30 hours and 1.5 GB.
     return ffmpeg.input(
-        f"file:{path}", protocol_whitelist="file", format_whitelist=FORMATS, max_pixels=LARGEST,
-        dts_error_threshold=LONGEST, **({"hwaccel": hwaccel} if hwaccel else {}),
+        _Name(f"file:{path}"), protocol_whitelist="file", format_whitelist=FORMATS,
+        max_pixels=LARGEST, dts_error_threshold=LONGEST,
+        **({"hwaccel": hwaccel} if hwaccel else {}),
     )  # fmt: skip
 
 

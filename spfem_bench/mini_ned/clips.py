@@ -114,7 +114,7 @@ def make(world: World, folder: Path, name: str) -> Path:
     with _one_thread():
         made = _model(job.model).manipulate(source, reference)
     write_clip(path, iter(made), samples(Clip(inside(folder, job.source))))
-    write_atomically(_mark(path), _marked(world, path, job.model).encode())
+    write_atomically(_mark(path), _marked(world, path, job.model))
     return path
 
 

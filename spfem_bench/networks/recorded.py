@@ -89,5 +89,5 @@ def write(path: Path, network: nn.Module, kind: type[Record], record: Mapping[st
     path.with_suffix(".json").unlink(missing_ok=True)  # it speaks of other weights
     write_atomically(path.with_suffix(".safetensors"), content)
     text = json.dumps(full.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
-    write_atomically(path.with_suffix(".json"), text.encode())
+    write_atomically(path.with_suffix(".json"), text)
     return full

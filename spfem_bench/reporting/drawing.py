@@ -21,6 +21,7 @@ STYLE: dict[Any, Any] = {
     "xtick.major.size": 2, "ytick.major.size": 2, "xtick.major.width": 0.6,
     "ytick.major.width": 0.6, "hatch.linewidth": 0.5,
     "svg.hashsalt": "spfem-bench", "svg.fonttype": "path",
+    "text.parse_math": False,  # names of files may hold '$'
 }  # fmt: skip
 
 
@@ -31,11 +32,15 @@ def save_drawing(draw: Callable[[], Figure], path: Path, *, dpi: int = 150) -> N
         StorageError: the file cannot be written.
     """
     from matplotlib import rc_context
+    from matplotlib.text import Text
 
     kind = path.suffix[1:].lower()
     drawn = io.BytesIO()
     with rc_context(STYLE):
         # Without a date, the same data give the same bytes.
         dateless = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
-        draw().savefig(drawn, format=kind, dpi=dpi, metadata=dateless)
+        figure = draw()
+        for text in figure.findobj(Text):  # names of files need not be UTF-8, drawn text must be
+            text.set_text(text.get_text().encode(errors="backslashreplace").decode())
+        figure.savefig(drawn, format=kind, dpi=dpi, metadata=dateless)
     write_atomically(path, drawn.getvalue())

@@ -507,7 +507,7 @@ def write_list(path: Path, listed: Sequence[Listed]) -> None:
     for entry in listed:
         clips = content.setdefault(entry.speaker, {}).setdefault(entry.emotion, {})
         clips[join_key(entry.clips)] = entry.numbers.T.tolist()
-    write_atomically(path, (json.dumps(content) + "\n").encode())
+    write_atomically(path, json.dumps(content) + "\n")
 
 
 def split_key(key: str) -> tuple[str, str]:

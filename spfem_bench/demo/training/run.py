@@ -127,7 +127,7 @@ def train(
     weights.with_suffix(".json").unlink(missing_ok=True)  # it speaks of other weights
     write_atomically(weights, content)
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(weights.with_suffix(".json"), text.encode())
+    write_atomically(weights.with_suffix(".json"), text)
     return Trained(weights, record)
 
 

@@ -133,8 +133,8 @@ def build(
         ),
     )  # fmt: skip
     return {
-        "index.html": page.encode(),
         # Half a character, which JSON may hold, cannot be written otherwise.
+        "index.html": page.encode(errors="backslashreplace"),
         "scores.csv": tidy(make_table(records)).encode(errors="backslashreplace"),
     }
 

@@ -69,7 +69,7 @@ def replace(folder: Path, made: Path, files: Mapping[str, bytes]) -> list[str]:
         write_atomically(inside(folder, name), content)
         after[name] = sha256_of(inside(folder, name))
     sums = "".join(f"{known}  {name}\n" for name, known in sorted(after.items()))
-    write_atomically(folder / SUMS, sums.encode())
+    write_atomically(folder / SUMS, sums)
     for name, known in before.items():
         path = inside(folder, name)
         if name not in after and path.is_file() and sha256_of(path) == known:
