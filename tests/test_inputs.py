@@ -17,7 +17,7 @@ import pytest
 
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.layouts import layout_card
-from spfem_bench.definitions.metrics import Audible, profile_card
+from spfem_bench.definitions.metrics import Audible, SyncSettings, metric_card, profile_card
 from spfem_bench.definitions.protocols import dataset_card
 from spfem_bench.definitions.protocols import protocol as read_protocol
 from spfem_bench.demo.clips import render_all
@@ -282,6 +282,32 @@ def test_real_speech_60_db_down_is_not_silent(
     assert audio.level(loud) - audio.level(sound) == pytest.approx(60, abs=1)
 
 
+def test_published_clips_are_far_above_silence(samples: Path) -> None:
+    levels = [audio.level(audio.samples(Clip(path)))
+              for path in sorted((samples / "stccl-page").rglob("*.mp4"))]  # fmt: skip
+    assert -45 < min(levels) < max(levels) < -20
+
+
+def test_what_a_lossy_codec_leaves_of_opposite_channels_is_refused(
+    samples: Path, tmp_path: Path, run_ffmpeg: RunFfmpeg
+) -> None:
+    for codec in ("aac", "libvorbis"):
+        made = tmp_path / f"{codec}.mkv"
+        run_ffmpeg("-i", samples / "stccl-page/video_result/M003_source_sad_033.mp4", "-vn",
+                   "-ac", "1", "-ar", "48000", tmp_path / "mono.wav")  # fmt: skip
+        run_ffmpeg("-i", tmp_path / "mono.wav", "-af", OPPOSITE, "-c:a", codec, "-b:a", "64k", made)
+        sound = audio.samples(Clip(made))
+        with pytest.raises(ClipError, match=r"cancels out \(it is \d\d dB below them\)"):
+            audio.check_audible(Clip(made), sound, Audible())
+
+
+def test_a_clip_of_0_9_s_has_windows_but_too_few(puppet: Path, extractor: Extractor) -> None:
+    found = sync_of(extractor, Clip.parse(f"{puppet}#t=0,0.88"))  # 22 frames
+    card = metric_card("lse-d").statistic
+    assert isinstance(card, SyncSettings)
+    assert len(found.frames) == 17 < card.min_windows
+
+
 def test_a_clip_that_is_silent_for_a_half_is_scored(
     puppet: Path, extractor: Extractor, tmp_path: Path, run_ffmpeg: RunFfmpeg
 ) -> None:
@@ -343,6 +369,20 @@ def listed(
     monkeypatch.setenv("SPFEM_BENCH_CARDS", str(top / "cards"))
     assert bench("data", "index", "my-list-clips", top / "root").code == 0
     return bench, top
+
+
+def test_recordings_are_found_in_capitals_and_two_for_one_name_are_an_error(
+    listed: tuple[Bench, Path],
+) -> None:
+    bench, top = listed
+    one = top / "root/anna/happy_1.mp4"
+    shutil.copy(one, one.with_suffix(".MP4"))
+    done = bench("data", "index", "my-list-clips", top / "root")
+    assert (done.code, "anna/happy_1.MP4 and anna/happy_1.mp4 for one" in done.err) == (1, True)
+    one.unlink()
+    assert bench("data", "index", "my-list-clips", top / "root").code == 0
+    method = ("eval", "--method", "real", "--protocol", "my-list", "--metrics", "csim")
+    assert bench(*method).code == 0
 
 
 def outputs(folder: Path, puppet: Path, *names: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections import defaultdict
@@ -28,7 +29,7 @@ from spfem_bench.definitions.recordings import (
     candidates,
 )
 from spfem_bench.errors import CardError, ClipError, unknown_name
-from spfem_bench.files import write_atomically
+from spfem_bench.files import Listing, write_atomically
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.ffmpeg import Stretch
 from spfem_bench.media.video import file_sha256
@@ -185,7 +186,7 @@ def build(
         start: told how many files there are; gives a function that hears of each one done.
 
     Raises:
-        ClipError: the root is no folder, or holds none of the recordings.
+        ClipError: the root is no folder, holds none of the recordings, or two files for one.
         StorageError: the index cannot be written.
     """
     settings = _settings(card)
@@ -194,10 +195,11 @@ def build(
         raise ClipError(f"{root}: no such folder", f"Give the folder that holds {card.name}")
     _check_words(card, mapping)
     lie: dict[str, str] = {}
+    listing = Listing(root)
     for recording in recordings(card):
         videos, sounds = candidates(settings, recording.row, mapping)
         for name, places in ((recording.video, videos), (recording.sound, sounds)):
-            here = next((p for p in places if inside(root, p).is_file()), None)
+            here = next(filter(None, (_file(listing, place) for place in places)), None)
             if name and here:
                 lie[name] = here
     if not any(r.video in lie for r in recordings(card)):
@@ -222,6 +224,15 @@ def build(
     finally:  # Ctrl-C too: what has been looked at is known next time
         save(path, card, Index(root, files, mapping))
     return Index(root, files, mapping)
+
+
+def _file(listing: Listing, place: str) -> str | None:
+    """Return the file at a place, see :func:`spfem_bench.files.same_name`; None without one."""
+    inside(listing.folder, place)
+    files = [f for f in listing.find(glob.escape(place)) if (listing.folder / f).is_file()]
+    if len(files) > 1:
+        raise ClipError(f"{listing.folder}: {' and '.join(files)} for one recording", "Keep one")
+    return files[0] if files else None
 
 
 def _check_words(card: DatasetCard, mapping: LayoutMapping | None) -> None:
