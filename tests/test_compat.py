@@ -252,6 +252,7 @@ def test_other_networks_see_the_clip_itself(
 def test_without_a_chain_settings_are_what_they_were() -> None:
     assert network_card("syncnet-v2").settings()["input"] == {
         "crop": "syncnet", "size": 224, "scale": 0.4, "smoothing": 13, "padding": 110,
+        "audible": {"silence": -90.0, "cancelled": 10.0},
     }  # fmt: skip
     official, compat = (network_card(n).settings() for n in ("syncnet-v2", "syncnet-v2-compat"))
     assert compat["input"].pop("chain") == ALL

@@ -887,7 +887,7 @@ def test_what_cannot_be_aligned_is_said_in_one_line(
     run_ffmpeg("-f", "lavfi", "-i", "color=size=64x64:rate=25:duration=1", tmp_path / "mute.mp4")
     (tmp_path / "empty").mkdir()
     for arguments, said in (
-        ((good, "silent.wav"), "silent.wav: the sound is silence"),
+        ((good, "silent.wav"), "silent.wav: its sound is silent"),
         ((good, "none.wav"), "none.wav: no such file"),
         ((good, "mute.mp4"), "mute.mp4: has no sound"),
         (("a", "empty"), "hold no recordings of one name"),

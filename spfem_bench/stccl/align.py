@@ -44,6 +44,8 @@ STEP, MIDDLE = 0.010, 0.0125
 AUDIBLE = Audible()
 """Which sound is silent: the rule of lip sync."""
 
+SPEAK = "Give recordings in which somebody speaks"
+
 SHORTEST, LONGEST = 0.2, 60.0
 """Seconds of sound that can be aligned; the memory needed grows with the square."""
 
@@ -79,7 +81,7 @@ def check(sound: Sound) -> None:
             f"Give recordings of one sentence, {SHORTEST:g} to {LONGEST:g} s long",
         )
     if audio.level(sound) < AUDIBLE.silence:
-        raise ClipError("the sound is silence", "Give recordings in which somebody speaks")
+        raise ClipError("its sound is silent", SPEAK)
 
 
 def features(sound: Sound) -> Floats:
@@ -178,7 +180,10 @@ def align_clips(a: Clip, b: Clip, frame_rate: float = 25.0) -> Alignment:
     """
     sounds = [audio.samples(clip) for clip in (a, b)]
     for clip, sound in zip((a, b), sounds, strict=True):
-        audio.check_audible(clip, sound, AUDIBLE)
+        try:
+            audio.check_audible(clip, sound, AUDIBLE)
+        except ClipError as error:
+            raise ClipError(error.problem, SPEAK) from error
         try:
             check(sound)
         except ClipError as error:
