@@ -521,7 +521,7 @@ def test_protocol_show_counts_and_says_what_is_missing(bench: Bench, mead_tree: 
     assert "spfem-bench data index mead ROOT" in shown.out
     bench("data", "index", "mead", mead_tree, "-q")
     assert "Here: 24 of 252 files" in bench("protocol", "show", "mead-cross-id").out
-    assert "rendered" in bench("protocol", "show", "demo-inter-id").out
+    assert "are shipped" in bench("protocol", "show", "demo-inter-id").out
 
 
 def test_an_exported_protocol_is_another_one(bench: Bench):

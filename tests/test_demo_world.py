@@ -14,14 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.demo_clips import names
 from spfem_bench.definitions.cards import builtin_folder
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.protocols import EMOTIONS, dataset_card, protocol
-from spfem_bench.demo.clips import clip_name, render, render_all, rendered, take_of
+from spfem_bench.definitions.protocols import EMOTIONS, dataset_card, dataset_files, protocol
+from spfem_bench.demo.clips import clip_name, render, render_all, rendered, shipped, take_of
 from spfem_bench.demo.face import LANDMARKS
 from spfem_bench.demo.sheet import sheet
 from spfem_bench.demo.world import World, cross_id, items
 from spfem_bench.errors import CardError, ClipError, UnknownNameError
+from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.media import audio, video
 from spfem_bench.media.write import write_clip
 
@@ -193,6 +195,116 @@ def test_sound_and_picture_are_equally_long(puppets: World) -> None:
         take = puppets.take(speaker, emotion, "028")
         assert len(take.sound()) == take.n_frames * 640
         assert abs(take.phones[-1].end - take.n_frames / 25) <= 0.5 / 25
+
+
+# ---- shipped clips ----------------------------------------------------------------------------
+
+DECODED = {
+    "P001/neutral/1.00/028.mp4": "569d09b1cd47e68aca10ed2fc3ccb860c1185857ed1a7615b188a73fce37f187",
+    "P003/happy/1.00/028.mp4": "ee8213e653f51d25777315d371c01d326b5bc52bbd772b2c7463c658b49e8807",
+    "P006/sad/0.50/029.mp4": "2107b8d12a86ef312c38b5085eb949b0d0987ccf00fffdf206e9c3d3912e0b77",
+    "P002/neutral/1.00/030/as/angry/1.00.mp4": (
+        "92420dc8ca3549e612ad5eea332bce80409d9e65cddeefd6e2a591562ec72d03"
+    ),
+}
+"""SHA-256 of frames and samples as ffmpeg 4.2.2, 5.1.9, 7.0.2 and 9.0.2 decode them, all alike."""
+
+
+def test_the_demo_s_clips_are_shipped_and_nothing_else_is() -> None:
+    card = dataset_card("puppets")
+    folder = card.path.with_suffix("")
+    files = dataset_files(card)
+    assert {p.relative_to(folder).as_posix() for p in folder.rglob("*.*4")} == files.keys()
+    assert sorted(files) == names()
+    assert {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in files} == {
+        n: f.sha256 for n, f in files.items()
+    }
+
+
+@pytest.mark.parametrize("name", DECODED)
+def test_shipped_clips_give_the_same_pixels_and_samples_everywhere(name: str) -> None:
+    clip = Clip(dataset_card("puppets").path.with_suffix("") / name)
+    found = hashlib.sha256()
+    for frame in video.frames(clip):
+        found.update(frame.tobytes())
+    found.update(audio.samples(clip).tobytes())
+    assert found.hexdigest() == DECODED[name]
+
+
+def test_a_shipped_clip_is_the_take_of_its_name(puppets: World) -> None:
+    for name in DECODED:
+        clip = Clip(dataset_card("puppets").path.with_suffix("") / name)
+        take = take_of(puppets, name)
+        read = list(video.frames(clip))
+        assert len(read) == take.n_frames
+        for index in (0, take.n_frames // 2):
+            assert np.abs(read[index] - take.frame(index).astype(float)).mean() < 4
+        assert np.abs(audio.samples(clip) - take.sound().astype(int)).max() <= 16
+
+
+def test_opencv_cannot_move_the_demo_s_numbers(tmp_path: Path) -> None:
+    """Every network and every edit of pictures, in a process that has no OpenCV."""
+    script = f"""
+import sys
+sys.modules["cv2"] = None  # importing it raises
+from dataclasses import replace
+from pathlib import Path
+from spfem_bench.definitions.cards import builtin_folder
+from spfem_bench.definitions.clips import Clip, Edit
+from spfem_bench.definitions.metrics import profile_card
+from spfem_bench.features.extract import Extractor
+from spfem_bench.features.store import FeatureStore
+from spfem_bench.networks.weights import WeightsStore
+
+clip = Clip(builtin_folder() / "protocols/datasets/puppets/P001/neutral/1.00/028.mp4")
+edits = Edit("blurred", 2.0), Edit("frozen-mouth", 1.0), Edit("time-shuffled", 5.0)
+wants = dict.fromkeys([clip, *(replace(clip, edit=edit) for edit in edits)],
+                      frozenset(["identity", "expression", "sync"]))
+extractor = Extractor(profile_card("compact"), WeightsStore.locate(),
+                      FeatureStore(Path({str(tmp_path)!r})), faces="aligned")
+failures = extractor.ensure(wants)
+print(failures, sum(extractor.load(c, r) is not None for c in wants for r in wants[c]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "{} 12", done.stderr
+
+
+def test_nothing_is_drawn_for_the_demo(tmp_path: Path) -> None:
+    files = dataset_files(dataset_card("puppets"))
+    assert DataFolders(renders=tmp_path).lacking(dataset_card("puppets"), files) == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_shipped_clip_is_refused(
+    puppets: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "P001/neutral/1.00/028.mp4"
+    folder = dataset_card("puppets").path.with_suffix("")
+    assert shipped(puppets, name) == folder / name
+    assert shipped(World(size=64), name) is None
+    assert shipped(puppets, "P007/neutral/1.00/028.mp4") is None
+    copy = tmp_path / "puppets.toml"
+    monkeypatch.setattr(
+        "spfem_bench.demo.clips.dataset_card",
+        lambda _: dataset_card("puppets").model_copy(update={"path": copy}),
+    )
+    monkeypatch.setattr(
+        "spfem_bench.demo.clips.dataset_files", lambda _: dataset_files(dataset_card("puppets"))
+    )
+    with pytest.raises(ClipError, match="Install the package again"):
+        shipped(puppets, name)
+    (tmp_path / "puppets" / name).parent.mkdir(parents=True)
+    (tmp_path / "puppets" / name).write_bytes((folder / name).read_bytes()[:-1])
+    with pytest.raises(ClipError, match="absent or damaged"):
+        shipped(puppets, name)
+
+
+def test_rendering_a_shipped_take_copies_it(puppets: World, tmp_path: Path) -> None:
+    name = "P001/neutral/1.00/028.mp4"
+    path = render(puppets, tmp_path, name)
+    source = shipped(puppets, name)
+    assert source and path.read_bytes() == source.read_bytes()
+    assert rendered(puppets, tmp_path, name) == path
 
 
 # ---- files ------------------------------------------------------------------------------------

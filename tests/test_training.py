@@ -24,7 +24,7 @@ from spfem_bench.demo.training.recipes import NAMES, RECIPES, Changes, NetworkNa
 from spfem_bench.demo.training.takes import Shot, training_takes
 from spfem_bench.demo.world import Speaker, World
 from spfem_bench.errors import StorageError
-from spfem_bench.faces import crop
+from spfem_bench.faces import crop, exact
 from spfem_bench.networks.load import load_module
 from spfem_bench.networks.weights import WeightsStore, shipped_folder
 from spfem_bench.statistics import sync
@@ -93,7 +93,7 @@ def test_crops_are_those_of_the_evaluation() -> None:
             elif name == "expression":
                 wanted = crop.expression(frame, None, contract)
             else:
-                wanted = crop.resize(frame, contract.size)
+                wanted = exact.resize(frame, contract.size)
             np.testing.assert_array_equal(cut, wanted)
 
 

@@ -34,9 +34,6 @@ def list_(data_dir: Path | None) -> None:
     folders, rows = DataFolders.locate(data_dir), []
     for name in names(Kind.DATASET):
         card = dataset_card(name)
-        if card.world:
-            rows.append([name, "rendered when needed", "", card.title, ""])
-            continue
         if card.recordings:
             index, total = folders.index(card), len(recordings(card))
             here = sum(r.video in index.files for r in recordings(card)) if index else 0
@@ -47,7 +44,8 @@ def list_(data_dir: Path | None) -> None:
         files = dataset_files(card)
         here = sum(folders.find(card, f) is not None for f in files.values())
         size = sum(f.bytes or 0 for f in files.values()) / 1e6
-        rows.append([name, f"{here}/{len(files)}", f"{size:.1f} MB", card.title, card.repository])
+        where = card.repository or ("shipped" if files else "drawn when needed")
+        rows.append([name, f"{here}/{len(files)}", f"{size:.1f} MB", card.title, where])
     heads = ["Data set", "Here", "Size", "Title", "From"]
     click.echo(tabulate(rows, heads, disable_numparse=True))
 
@@ -72,7 +70,7 @@ def fetch(names: tuple[str, ...], data_dir: Path | None, quiet: bool) -> None:
     for name in names:
         card = dataset_card(name)
         if card.world:
-            click.echo(f"{name}: nothing to fetch, its clips are rendered when they are needed")
+            click.echo(f"{name}: nothing to fetch, its clips are shipped or drawn")
             continue
         if card.recordings:
             click.echo(
@@ -99,8 +97,6 @@ def verify(names: tuple[str, ...], data_dir: Path | None) -> None:
     folders, failed = DataFolders.locate(data_dir), False
     for name in names:
         card = dataset_card(name)
-        if card.world:
-            click.echo(f"{name}: nothing to verify, rendered clips are checked at every use")
         if card.recordings:
             click.echo(f"{name}: nobody publishes hashes; 'data index {name} ROOT' looks at it")
         for path, file in dataset_files(card).items():

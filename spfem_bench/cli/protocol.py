@@ -107,7 +107,11 @@ def show(name: str, data_dir: Path | None) -> None:
     click.echo(tabulate(rows, ["Items", *heads]))
     click.echo(f"\nClips: data set '{dataset.name}', {dataset.title} (licence: {dataset.licence})")
     if dataset.world:
-        click.echo("They are rendered when they are needed.")
+        click.echo(
+            "Those that its items name are shipped."
+            if dataset.files
+            else "They are drawn when they are needed."
+        )
         return
     clips = dict.fromkeys(c for i in found.items for c in (*i.clips.values(), *i.more_real))
     files = dict.fromkeys(

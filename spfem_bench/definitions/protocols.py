@@ -192,7 +192,7 @@ class Protocol:
 
 
 class WorldSettings(Strict):
-    """A world of puppets, whose clips are rendered when they are needed.
+    """A world of puppets: clips that are not shipped are drawn when they are needed.
 
     Attributes:
         version: of the rules by which puppets are drawn and speak.
@@ -209,9 +209,10 @@ class DatasetCard(Card):
     """The clips that protocols stand on: pinned files, a world, or a user's recordings.
 
     Attributes:
-        files: for pinned files: a CSV of path, sha256, bytes.
+        files: for pinned files: a CSV of path, sha256, bytes. A world's files are shipped in a
+            folder beside the card that has the card's name.
         url: where a file is fetched from; ``{commit}`` and ``{path}`` are filled in.
-        world: for rendered clips: which world (see ``spfem_bench.demo``).
+        world: for drawn clips: which world (see ``spfem_bench.demo``).
         recordings: for recordings that users get themselves and index where they lie.
     """
 
@@ -226,12 +227,13 @@ class DatasetCard(Card):
 
     @pydantic.model_validator(mode="after")
     def _files_or_world(self) -> DatasetCard:
-        pinned = (self.repository, self.commit, self.url, self.files)
-        others = [self.world, self.recordings]
-        if others.count(None) < 1 or (any(pinned) if any(others) else not all(pinned)):
+        fetched = (self.repository, self.commit, self.url)
+        kinds = [self.world, self.recordings, next(filter(None, fetched), None)]
+        complete = self.files and all(fetched) if kinds[2] else not (self.files and kinds[1])
+        if kinds.count(None) != 2 or not complete:
             raise ValueError(
-                "give 'repository', 'commit', 'url' and 'files', or 'world' alone, or "
-                "'recordings' alone"
+                "give 'repository', 'commit', 'url' and 'files', or 'world' with or without "
+                "'files', or 'recordings' alone"
             )
         return self
 
@@ -383,6 +385,8 @@ def _digest(items: Mapping[str, Item], dataset: DatasetCard) -> str:
     ]
     if dataset.world:
         rows.append(dataset.world.settings())
+        # All of its clips: controls take others than those of the items' roles.
+        rows.append(sorted([name, file.sha256] for name, file in files.items()))
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
@@ -421,7 +425,7 @@ def dataset_card(name: str) -> DatasetCard:
 
 @cache
 def dataset_files(card: DatasetCard) -> Mapping[str, PinnedFile]:
-    """Return a data set's pinned files by path; a world and a user's recordings have none."""
+    """Return a data set's pinned files by path; a user's recordings have none."""
     if not card.files:
         return {}
     files: dict[str, PinnedFile] = {}
@@ -437,7 +441,7 @@ def dataset_files(card: DatasetCard) -> Mapping[str, PinnedFile]:
         if name in files:
             raise CardError(f"{where}: the path '{name}' is there twice")
         url = card.url.replace("{commit}", card.commit).replace("{path}", name)
-        pin = {"name": name, "sha256": row["sha256"], "bytes": row["bytes"], "url": url}
+        pin = {"name": name, "sha256": row["sha256"], "bytes": row["bytes"], "url": url or None}
         files[name] = validate(PinnedFile, pin, where)
         if not files[name].is_pinned:
             raise CardError(f"{where}: clips need their SHA-256", "Compute it with sha256sum")

@@ -2,8 +2,12 @@
 
 A take's file is named after it: ``P001/angry/1.00/028.mp4`` holds speaker, emotion,
 intensity and sentence; ``P001/neutral/1.00/028/as/angry/1.00.mp4`` is one with another emotion on
-the face. Beside each file lies its SHA-256 and its world, written last:
-a file without them, or with others, counts as absent and is rendered again.
+the face.
+
+The takes that the demo's protocols compare are data: they are shipped, each known by its hash,
+so that no library's version moves the demo's numbers. Other takes are drawn. Beside a drawn file
+lie its SHA-256, its world and what drew it, written last: a file without them, or with others,
+counts as absent and is rendered again.
 """
 
 from __future__ import annotations
@@ -12,18 +16,29 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from spfem_bench.definitions.clips import inside
+from spfem_bench.definitions.protocols import WorldSettings, dataset_card, dataset_files
 from spfem_bench.demo.face import LANDMARKS
 from spfem_bench.demo.speech import VISEMES
 from spfem_bench.demo.world import Take, World
 from spfem_bench.errors import CardError, ClipError
+from spfem_bench.faces.crop import opencv
 from spfem_bench.files import write_atomically
+from spfem_bench.media import ffmpeg
 from spfem_bench.media.video import FRAME_RATE, file_sha256
 from spfem_bench.media.write import write_clip
 from spfem_bench.processes import spread
+
+DATASET = "puppets"
+"""The data set of the demo."""
+
+REINSTALL = "Install the package again, or check the file out again"
 
 
 def clip_name(take: Take) -> str:
@@ -55,8 +70,33 @@ def take_of(world: World, name: str) -> Take:
     return take.with_face(other, float(share)) if other else take
 
 
+def shipped(world: World, name: str) -> Path | None:
+    """Return a shipped take's file; None for a take, or of a world, that is not shipped.
+
+    Raises:
+        ClipError: the file is absent or damaged.
+    """
+    card = dataset_card(DATASET)
+    pinned = dataset_files(card).get(name)
+    if pinned is None or card.world != WorldSettings(**asdict(world)):
+        return None
+    path = inside(card.path.with_suffix(""), name)
+    if not path.is_file() or file_sha256(path) != pinned.sha256:
+        raise ClipError(f"{path}: the shipped clip is absent or damaged", REINSTALL)
+    return path
+
+
+def present(world: World, folder: Path, name: str) -> Path | None:
+    """Return a take's file: the shipped one, else the one that was rendered, else None.
+
+    Raises:
+        ClipError: the shipped file is absent or damaged.
+    """
+    return shipped(world, name) or rendered(world, folder, name)
+
+
 def rendered(world: World, folder: Path, name: str) -> Path | None:
-    """Return a take's file when it is there, whole, and of this world; else None."""
+    """Return a take's rendered file when it is there, whole, and of this world; else None."""
     path = inside(folder, name)
     try:
         whole = _mark(path).read_text(encoding="utf-8") == _marked(world, path)
@@ -66,16 +106,20 @@ def rendered(world: World, folder: Path, name: str) -> Path | None:
 
 
 def render(world: World, folder: Path, name: str) -> Path:
-    """Render one take into its file, unless it is there.
+    """Render one take into its file, unless it is there; a shipped one is copied.
 
     Raises:
+        ClipError: the shipped file is absent or damaged.
         StorageError: the folder cannot be written, or the disk is full.
     """
     take = take_of(world, name)
     if path := rendered(world, folder, name):
         return path
     path = inside(folder, name)
-    write_clip(path, take.frames(), take.sound())
+    if source := shipped(world, name):
+        write_atomically(path, source.read_bytes())
+    else:
+        write_clip(path, take.frames(), take.sound())
     write_atomically(_mark(path), _marked(world, path))
     return path
 
@@ -104,7 +148,7 @@ def write_truth(world: World, folder: Path, name: str) -> Path:
         "emotion": take.emotion_track.round(4).tolist(),
     }
     path = inside(folder, name).with_suffix(".json")
-    write_atomically(path, (json.dumps(truth) + "\n").encode())
+    write_atomically(path, (json.dumps(truth) + "\n"))
     return path
 
 
@@ -142,4 +186,5 @@ def _mark(path: Path) -> Path:
 
 
 def _marked(world: World, path: Path) -> str:
-    return f"{file_sha256(path)}  {world.name}\n"
+    drawn_by = f"opencv {opencv().__version__}, numpy {np.__version__}, ffmpeg {ffmpeg.version()}"
+    return f"{file_sha256(path)}  {world.name} {drawn_by}\n"

@@ -46,6 +46,7 @@ class DataFolders:
     def find(self, card: DatasetCard, file: PinnedFile) -> Path | None:
         """Return where a file lies, a right one before a wrong one; None when it is nowhere."""
         folders = [f / card.name for f in (self.own, self.cache) if f is not None]
+        folders += [card.path.with_suffix("")] if file.shipped else []
         found = [p for f in folders if (p := inside(f, file.name)).is_file()]
         right = (p for p in found if file_sha256(p) == file.sha256)
         return next(right, found[0] if found else None)

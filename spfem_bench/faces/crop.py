@@ -1,4 +1,8 @@
-"""The three crops that networks want, all from one detection."""
+"""The crops that networks want, all from one detection.
+
+A frame that is an aligned face already is resized by :mod:`spfem_bench.faces.exact`, so that
+no library's version moves the demo's numbers; OpenCV cuts faces out of larger pictures.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from spfem_bench.definitions.metrics import (
     FaceBoxInput,
     SyncInput,
 )
+from spfem_bench.faces import exact
 from spfem_bench.faces.track import Face
 from spfem_bench.media.video import Frame
 
@@ -51,11 +56,7 @@ def arcface(frame: Frame, face: Face | None, settings: ArcFaceInput) -> Frame:
     Returns:
         uint8 (112, settings.width, 3).
     """
-    cv2 = opencv()
-    if face is None:
-        aligned = cv2.resize(frame, (112, 112), interpolation=cv2.INTER_AREA)
-    else:
-        aligned = _norm_crop()(frame, face.points, 112)
+    aligned = exact.shrink(frame, 112) if face is None else _norm_crop()(frame, face.points, 112)
     side = (112 - settings.width) // 2
     return np.ascontiguousarray(aligned[:, side : side + settings.width])
 
@@ -68,18 +69,16 @@ def expression(frame: Frame, face: Face | None, settings: ExpressionInput) -> Fr
     Returns:
         uint8 (size, size, 3), or (size, size, 1) for grey.
     """
-    cv2 = opencv()
     if face is None:
-        cut = frame
+        resized = exact.shrink(frame, settings.size)
     else:
+        cv2 = opencv()
         left, top, right, bottom = (float(v) for v in face.box)
         half = max(right - left, bottom - top) / 2 * (1 + 2 * settings.margin)
         x, y = (left + right) / 2, (top + bottom) / 2
         cut = _cut(frame, round(x - half), round(y - half), round(2 * half))
-    resized = cv2.resize(cut, (settings.size, settings.size), interpolation=cv2.INTER_AREA)
-    if settings.colour == "grey":
-        return np.asarray(cv2.cvtColor(resized, cv2.COLOR_RGB2GRAY))[:, :, None]
-    return np.asarray(resized)
+        resized = cv2.resize(cut, (settings.size, settings.size), interpolation=cv2.INTER_AREA)
+    return exact.grey(resized)[:, :, None] if settings.colour == "grey" else np.asarray(resized)
 
 
 def box(frame: Frame, face: Face | None, settings: FaceBoxInput) -> Frame:
@@ -91,12 +90,13 @@ def box(frame: Frame, face: Face | None, settings: FaceBoxInput) -> Frame:
     Returns:
         uint8 (size, size, 3).
     """
-    if face is not None:
-        height, width = frame.shape[:2]
-        left, top, right, bottom = (int(v) for v in face.box)
-        left, top = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
-        frame = frame[top : max(bottom, top + 1), left : max(right, left + 1)]
-    return resize(frame, settings.size)
+    if face is None:
+        return exact.resize(frame, settings.size)
+    height, width = frame.shape[:2]
+    left, top, right, bottom = (int(v) for v in face.box)
+    left, top = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
+    cut = frame[top : max(bottom, top + 1), left : max(right, left + 1)]
+    return np.asarray(opencv().resize(cut, (settings.size, settings.size)))
 
 
 def _cut(frame: Frame, left: int, top: int, side: int) -> Frame:
@@ -181,8 +181,3 @@ def sync_crop(frame: Frame, x: float, y: float, half: float, settings: SyncInput
     left, right = int(x - half * (1 + settings.scale)), int(x + half * (1 + settings.scale))
     cut = padded[max(top, 0) : bottom, max(left, 0) : right]
     return np.asarray(cv2.resize(cut, (settings.size, settings.size)))
-
-
-def resize(frame: Frame, size: int) -> Frame:
-    """Scale a picture that is a face crop already to ``size`` x ``size``."""
-    return np.asarray(opencv().resize(frame, (size, size)))

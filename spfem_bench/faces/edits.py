@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from spfem_bench.definitions.clips import Clip, Edit
 from spfem_bench.errors import ClipError
+from spfem_bench.faces import exact
 from spfem_bench.faces.crop import opencv
 from spfem_bench.faces.track import Face
 from spfem_bench.media.audio import SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -27,6 +28,9 @@ SEED = 0
 
 CORE = 0.75
 """Part of the mouth's ellipse, from its middle, that is replaced wholly; then it fades out."""
+
+STILL = (1 + 0j, 0j)
+"""The similarity that moves nothing."""
 
 Pair = tuple[Frame, Face | None]
 Thing = TypeVar("Thing")
@@ -50,7 +54,7 @@ def frames(
         yield from pairs
     elif edit.kind == "blurred":
         for frame, face in pairs:
-            yield blurred(frame, edit.level), face
+            yield blurred(frame, edit.level, aligned=aligned), face
     elif edit.kind == "frozen-mouth":
         count = int(edit.level * n_frames + 0.5)
         yield from _frozen(pairs, count, aligned=aligned)
@@ -92,9 +96,14 @@ def sound(samples: npt.NDArray[np.int16], clip: Clip) -> npt.NDArray[np.int16]:
 # ---- blurred -------------------------------------------------------------------------------
 
 
-def blurred(frame: Frame, percent: float) -> Frame:
-    """Blur a frame with a Gaussian whose sigma is a part of the picture's height."""
+def blurred(frame: Frame, percent: float, *, aligned: bool = False) -> Frame:
+    """Blur a frame with a Gaussian whose sigma is a part of the picture's height.
+
+    Aligned faces are small: they are blurred exactly, larger pictures by OpenCV.
+    """
     sigma = percent / 100 * frame.shape[0]
+    if aligned:
+        return exact.blur(frame, sigma)
     return np.asarray(opencv().GaussianBlur(frame, (0, 0), sigma))
 
 
@@ -187,11 +196,14 @@ def with_mouth(frame: Frame, source: Frame, where: Ellipse, move: tuple[complex,
     top, bottom = (round(min(max(middle.imag + r, 0), height)) for r in (-reach - 1, reach + 2))
     if left >= right or top >= bottom:  # beyond the picture
         return frame
-    cv2 = opencv()
-    matrix = np.array([[a.real, -a.imag, b.real - left], [a.imag, a.real, b.imag - top]])
-    moved = cv2.warpAffine(
-        source, matrix, (right - left, bottom - top), borderMode=cv2.BORDER_REPLICATE
-    )
+    if move == STILL:
+        moved = source[top:bottom, left:right]
+    else:
+        cv2 = opencv()
+        matrix = np.array([[a.real, -a.imag, b.real - left], [a.imag, a.real, b.imag - top]])
+        moved = cv2.warpAffine(
+            source, matrix, (right - left, bottom - top), borderMode=cv2.BORDER_REPLICATE
+        )
     z = np.arange(left, right)[None, :] + 1j * np.arange(top, bottom)[:, None]
     z = ((z - b) / a - where.centre) / where.across
     distance = np.hypot(z.real / where.half_axes[0], z.imag / where.half_axes[1])
@@ -216,5 +228,5 @@ def _frozen(pairs: Iterable[Pair], count: int, *, aligned: bool) -> Iterator[Pai
             yield frame, face
         else:
             source, at, where = first
-            move = similarity(at, face) if at is not None and face is not None else (1 + 0j, 0j)
+            move = similarity(at, face) if at is not None and face is not None else STILL
             yield with_mouth(frame, source, where, move), face

@@ -32,7 +32,7 @@ from spfem_bench.definitions.metrics import (
     SyncInput,
 )
 from spfem_bench.errors import CardError, ClipError
-from spfem_bench.faces import crop, edits
+from spfem_bench.faces import crop, edits, exact
 from spfem_bench.faces.detect import Detector, load_detector
 from spfem_bench.faces.track import Face, FaceTrack, follow
 from spfem_bench.features.ahead import Ahead, begun
@@ -595,7 +595,7 @@ class _SyncConsumer:
 
     def push(self, index: int, picture: Frame, face: Face | None) -> None:
         if face is None:  # aligned input: the frame is the crop
-            self._film(index, crop.resize(picture, self.size))
+            self._film(index, exact.resize(picture, self.size))
             return
         for number, cut in self.cropper.push(index, picture, face):
             self._film(number, cut)

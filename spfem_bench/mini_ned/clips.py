@@ -2,7 +2,7 @@
 
 ``ned/P001/neutral/1.00/028/like/P006/angry/1.00/029.mp4`` is what the model ``ned`` makes of
 one take with the emotion of another. As beside takes (:mod:`spfem_bench.demo.clips`), a mark
-beside each file holds its hash and what made it: a file with another one is made again.
+beside each file holds its hash and what it was made of: a file with another one is made again.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def present(world: World, folder: Path, name: str) -> Path | None:
     """Return the file of a take or of a made clip when it is there, whole and current."""
     job = wanted(name)
     if job is None:
-        return clips.rendered(world, folder, name)
+        return clips.present(world, folder, name)
     path = inside(folder, name)
     try:
-        whole = _mark(path).read_text(encoding="utf-8") == _marked(world, path, job.model)
+        whole = _mark(path).read_text(encoding="utf-8") == _marked(world, folder, path, job)
     except (OSError, ClipError):
         return None
     return path if whole else None
@@ -107,14 +107,18 @@ def make(world: World, folder: Path, name: str) -> Path:
         MissingClipError: a take that it is made of is not there.
     """
     job, path = _job(name), inside(folder, name)
-    takes = [clips.rendered(world, folder, take) for take in job[1:]]
-    if None in takes:
-        raise MissingClipError(f"{job[1 + takes.index(None)]}: not rendered", "Run it again")
-    source, reference = (_frames(take) for take in takes if take)
+    source, reference = (_take(world, folder, take) for take in job[1:])
     with _one_thread():
-        made = _model(job.model).manipulate(source, reference)
-    write_clip(path, iter(made), samples(Clip(inside(folder, job.source))))
-    write_atomically(_mark(path), _marked(world, path, job.model))
+        made = _model(job.model).manipulate(_frames(source), _frames(reference))
+    write_clip(path, iter(made), samples(Clip(source)))
+    write_atomically(_mark(path), _marked(world, folder, path, job))
+    return path
+
+
+def _take(world: World, folder: Path, name: str) -> Path:
+    path = clips.present(world, folder, name)
+    if path is None:
+        raise MissingClipError(f"{name}: not rendered", "Run it again")
     return path
 
 
@@ -161,8 +165,10 @@ def _mark(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _marked(world: World, path: Path, model: str) -> str:
+def _marked(world: World, folder: Path, path: Path, job: Wanted) -> str:
+    """Return what a clip's mark must hold: its hash, its model's and those of its two takes."""
     from spfem_bench.mini_ned.model import identity, model_path
 
-    made_by = " ".join(map(str, identity(model_path(model)).values()))
+    takes = [file_sha256(_take(world, folder, take)) for take in job[1:]]
+    made_by = " ".join(map(str, [*identity(model_path(job.model)).values(), *takes]))
     return f"{file_sha256(path)}  {world.name} {made_by}\n"

@@ -194,7 +194,12 @@ def _datasets() -> str:
 
 def _contents(card: DatasetCard) -> dict[str, str]:
     if card.world:
-        return {"World": ", ".join(f"{k} {v}" for k, v in card.world.settings().items())}
+        shipped = dataset_files(card).values()
+        size = sum(file.bytes or 0 for file in shipped) / 1e6
+        return {
+            "World": ", ".join(f"{k} {v}" for k, v in card.world.settings().items()),
+            "Shipped": f"{len(shipped)} clips, {size:.0f} MB, each known by its SHA-256",
+        }
     if card.recordings:
         return {"From": f"<{card.recordings.get}>, to be asked for there; indexed where they lie"}
     if not card.files:

@@ -21,7 +21,7 @@ from torch import Tensor
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import ArcFaceInput
 from spfem_bench.errors import ClipError, StcclError
-from spfem_bench.faces import crop
+from spfem_bench.faces import crop, exact
 from spfem_bench.faces.track import FaceTrack
 from spfem_bench.features.batches import FRAMES
 from spfem_bench.features.extract import Extractor
@@ -135,16 +135,10 @@ def find_lag(source: Crops, generated: Crops, max_lag: int) -> Step:
 
 def _motion(crops: Crops) -> tuple[Floats, npt.NDArray[np.int64]]:
     """Return the change between adjacent frames, (N, 28 * 28), and the first of each two."""
-    cv2 = crop.opencv()
     if len(crops.pictures) < 2:
         return np.zeros((0, MOTION * MOTION)), np.zeros(0, np.int64)
-    grey = np.stack(
-        [
-            cv2.resize(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY), (MOTION,) * 2,
-                       interpolation=cv2.INTER_AREA).astype(np.float64)
-            for p in crops.pictures
-        ]
-    )  # fmt: skip
+    small = np.stack([exact.shrink(exact.grey(p), MOTION) for p in crops.pictures])
+    grey = small.astype(np.float64)
     follows = np.flatnonzero(np.diff(crops.frames) == 1)
     moved = (grey[follows + 1] - grey[follows]).reshape(len(follows), -1)
     return moved, crops.frames[follows]

@@ -22,7 +22,7 @@ from spfem_bench.definitions.metrics import (
 from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.demo.training.recipes import NetworkName, Recipe, SyncRecipe
 from spfem_bench.demo.world import World
-from spfem_bench.faces import crop
+from spfem_bench.faces import crop, exact
 from spfem_bench.media.mfcc import mfcc
 from spfem_bench.media.video import Frame
 from spfem_bench.processes import spread
@@ -100,7 +100,7 @@ def cropped(frame: Frame, contract: NetworkCard) -> Frame:
     if isinstance(settings, ExpressionInput):
         return crop.expression(frame, None, settings)
     if isinstance(settings, SyncInput):
-        return crop.resize(frame, settings.size)
+        return exact.resize(frame, settings.size)
     raise TypeError(f"{contract.path}: no such crop")
 
 

@@ -1,0 +1,124 @@
+"""Picture arithmetic in whole numbers: the same bytes with every version of every library.
+
+Resizing and blurring are products with matrices of whole numbers. Every sum stays below 2^53,
+so float64 holds it exactly, in whatever order a BLAS library adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from math import exp, floor, gcd
+
+import numpy as np
+import numpy.typing as npt
+
+from spfem_bench.media.video import Frame
+
+Weights = npt.NDArray[np.float64]
+"""Whole numbers (outputs, inputs); every row has the same sum."""
+
+LUMA = (9798, 19235, 3735)
+"""BT.601's shares of red, green and blue in grey (0.299, 0.587, 0.114), times 2^15."""
+
+REACH = 3.0
+"""Standard deviations at which a Gaussian is cut off."""
+
+
+def shrink(frame: Frame, size: int) -> Frame:
+    """Resize a picture to a square by averaging the area that each new pixel covers.
+
+    Args:
+        frame: uint8 (height, width) or (height, width, channels).
+        size: side of the square in pixels.
+
+    Returns:
+        uint8 (size, size) or (size, size, channels), halves rounded up.
+    """
+    return _product(frame, _areas, size, size)
+
+
+def resize(frame: Frame, size: int) -> Frame:
+    """Resize a picture to a square by linear interpolation between pixel centres.
+
+    As OpenCV's ``INTER_LINEAR``: centres lie at halves, edges are repeated, and nothing is
+    averaged beforehand.
+
+    Args:
+        frame: uint8 (height, width) or (height, width, channels).
+        size: side of the square in pixels.
+
+    Returns:
+        uint8 (size, size) or (size, size, channels), halves rounded up.
+    """
+    return _product(frame, _lines, size, size)
+
+
+def blur(frame: Frame, sigma: float) -> Frame:
+    """Blur a picture with a Gaussian; beyond its edges it is mirrored.
+
+    Args:
+        frame: uint8 (height, width) or (height, width, channels).
+        sigma: standard deviation in pixels, above 0.
+
+    Returns:
+        uint8 of the same shape, halves rounded up.
+    """
+    height, width = frame.shape[:2]
+
+    def gaussian(length: int, _: int) -> Weights:
+        return _gaussian(length, sigma)
+
+    return _product(frame, gaussian, height, width)
+
+
+def grey(frame: Frame) -> Frame:
+    """Return the luma of a picture: uint8 (height, width) from uint8 (height, width, 3), RGB."""
+    total = frame.astype(np.int32) @ np.array(LUMA, np.int32)
+    return np.asarray((total + (1 << 14)) >> 15, np.uint8)
+
+
+def _product(
+    frame: Frame, weights: Callable[[int, int], Weights], height: int, width: int
+) -> Frame:
+    down, across = weights(frame.shape[0], height), weights(frame.shape[1], width)
+    rows = down @ frame.reshape(len(frame), -1).astype(np.float64)
+    total = across @ rows.reshape(height, frame.shape[1], -1)
+    whole = down[0].sum() * across[0].sum()
+    # Whole numbers divided by a whole number: rounding cannot reach the next one.
+    mean = np.floor((2 * total + whole) / (2 * whole))
+    return np.asarray(mean, np.uint8).reshape(height, width, *frame.shape[2:])
+
+
+@lru_cache(maxsize=64)
+def _areas(inputs: int, outputs: int) -> Weights:
+    """Return how much of each input pixel every output pixel covers."""
+    common = gcd(inputs, outputs)
+    wide, step = inputs // common, outputs // common  # of an output and an input pixel
+    out, into = np.arange(outputs)[:, None], np.arange(inputs)[None, :]
+    overlap = np.minimum((out + 1) * wide, (into + 1) * step) - np.maximum(out * wide, into * step)
+    return np.asarray(np.maximum(overlap, 0), np.float64)
+
+
+@lru_cache(maxsize=64)
+def _lines(inputs: int, outputs: int) -> Weights:
+    """Return the shares of the two input pixels whose centres enclose an output pixel's."""
+    out = np.arange(outputs)
+    before, share = np.divmod((2 * out + 1) * inputs - outputs, 2 * outputs)
+    weights = np.zeros((outputs, inputs))
+    np.add.at(weights, (out, np.clip(before, 0, inputs - 1)), 2 * outputs - share)
+    np.add.at(weights, (out, np.clip(before + 1, 0, inputs - 1)), share)
+    return weights
+
+
+@lru_cache(maxsize=64)
+def _gaussian(length: int, sigma: float) -> Weights:
+    """Return a Gaussian around each pixel, mirrored at the ends (the end itself once)."""
+    reach = floor(REACH * sigma + 0.5)
+    taps = [round(exp(-(x * x) / (2 * sigma * sigma)) * 4096) for x in range(-reach, reach + 1)]
+    where = np.arange(length)[:, None] + np.arange(-reach, reach + 1)[None, :]
+    period = max(2 * length - 2, 1)
+    where = np.abs((where + length - 1) % period - (length - 1))
+    weights = np.zeros((length, length))
+    np.add.at(weights, (np.arange(length)[:, None], where), np.array(taps, np.float64))
+    return weights
