@@ -19,7 +19,7 @@ from spfem_bench.cli import options
 @click.option(
     "--cached",
     is_flag=True,
-    help="Use rendered clips and features of earlier runs: quick, but blind to changed code.",
+    help="Use generated clips and features of earlier runs: quick, but blind to changed code.",
 )
 @options.workers
 @click.option("--json", "as_json", is_flag=True, help="Print every row and change as JSON.")
@@ -39,7 +39,7 @@ def check(
 ) -> None:
     """Make reference numbers again and compare them with reference_results/measured/.
 
-    Clips are rendered and features computed anew, then evaluated as always. All
+    Clips are generated and features computed anew, then evaluated as always. All
     sets are checked when none is named. A number that left its tolerance is
     shown beside its reference, with the settings that differ.
 

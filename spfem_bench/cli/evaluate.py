@@ -90,8 +90,8 @@ def evaluate(
 ) -> None:
     """Score methods on protocols.
 
-    The default protocols are the embedded demo: puppets, rendered on the spot
-    and scored by small networks that travel with the package. A preflight first
+    The default protocols are the embedded demo: clips of drawn puppets and
+    small networks, both shipped with the package. A preflight first
     lists what is missing, extra or unreadable. Features are kept, so that a
     second run computes no network and a killed one goes on. The run record,
     from which 'spfem-bench table' draws, is written to
