@@ -229,6 +229,8 @@ def settings_by_part(record: Mapping[str, Any]) -> Settings:
                 parts[f"{key} {value['name']}"] = {k: v for k, v in value.items() if k != "name"}
             elif key == "faces":
                 parts[f"faces in {frozen['protocol']['name']}"] = value
+            elif key == "software":  # of all metrics together: each lists what it uses
+                parts[key] = {**parts.get(key, {}), **value}
             else:
                 parts[key] = value if isinstance(value, dict) else {key: value}
     control = record["method"]["control"]

@@ -176,6 +176,17 @@ def read_picture(path: Path) -> Frame:
     return np.asarray(picture)
 
 
+def libraries(clip: Clip) -> frozenset[str]:
+    """Return the modules beside ffmpeg that a clip's pixels depend on.
+
+    OpenCV reads a folder's pictures. How a JPEG is decoded depends on its version; PNG and BMP
+    lose nothing, so that their pixels are the same with any reader.
+    """
+    folder = clip.path.iterdir() if clip.path.is_dir() else ()
+    lossy = any(path.suffix.lower() in (".jpg", ".jpeg") for path in folder)
+    return frozenset({"cv2"}) if lossy else frozenset()
+
+
 def _claimed_size(path: Path) -> tuple[int, int] | None:
     """Return the size that a picture's header claims; None when it is not in a known format.
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -30,6 +29,12 @@ COMPACT = {
 
 ONNX = ("arcface-onnx", "hsemotion-onnx")
 """Architectures whose graph is in the file itself."""
+
+
+def libraries(card: NetworkCard) -> frozenset[str]:
+    """Return the modules that a network computes with: its runtime."""
+    return frozenset({"onnxruntime" if card.architecture in ONNX else "torch"})
+
 
 Precision = Literal["float32", "bfloat16", "float16"]
 """What a network's convolutions and matrix products are computed in."""
@@ -105,10 +110,8 @@ def load_network(
         bytes_do = any(isinstance(m, PooledWindows) for m in lips.modules())
 
         def frames(batch: npt.NDArray[np.generic]) -> Mapping[str, Array]:
-            rgb = np.asarray(batch, np.uint8)
-            bgr = cv2.cvtColor(rgb.reshape(-1, rgb.shape[3], 3), cv2.COLOR_RGB2BGR)
-            # Channels stay last in memory.
-            runs = given(bgr.reshape(rgb.shape)).permute(0, 4, 1, 2, 3)
+            # RGB to BGR; channels stay last in memory.
+            runs = given(batch).flip(-1).permute(0, 4, 1, 2, 3)
             return {"visual": rows(run(lips, runs if bytes_do else runs.float()))}
 
         def sound(batch: npt.NDArray[np.generic]) -> Mapping[str, Array]:
