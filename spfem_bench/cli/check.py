@@ -104,7 +104,7 @@ def check(
         if not quiet:
             for line in provenance.rival_packages(here.settings.get("software", {})):
                 click.echo(line, err=True)
-        found.append(checking.compare(card, *references[card.name], here))
+        found.append(checking.compare(card.name, card.tolerance, *references[card.name], here))
         if not as_json:
             click.echo(comparison_text(found[-1]))
     if as_json:
