@@ -97,7 +97,8 @@ def rival_packages(modules: Collection[str]) -> list[str]:
                 f"{len(installed)} packages install the module {module}: "
                 f"{', '.join(f'{name} {v}' for name, v in installed.items())}. Imported, and in "
                 f"the signature, is {imported_version(module)}. To keep one: pip uninstall -y "
-                f"{' '.join(installed)} && pip install --force-reinstall --no-deps {kept}"
+                f"{' '.join(installed)} && pip install --force-reinstall --no-deps "
+                f"{kept}=={installed[kept]}"
             )
     return lines
 

@@ -255,3 +255,18 @@ def test_records_without_a_number_do_not_agree(diff: Callable[..., Outcome]) -> 
     a = record()
     a["scores"] = []
     assert not diff_json(diff_records(a, copy.deepcopy(a)))["holds"]
+
+
+def test_two_real_runs_of_one_method_agree(
+    spfem_bench: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    asked = ("--protocol", "mini", "--profile", "mini", "--metrics", "fad,csim", "-q")
+    for method, results in (("ned", "here"), ("ned", "there"), ("source", "there")):
+        done = spfem_bench("eval", "--method", method, *asked, "--results", results)
+        assert done.code == 0, done.err
+    here, there = (tmp_path / name / "mini" for name in ("here", "there"))
+    done = spfem_bench("diff", here / "ned.mini.json", there / "ned.mini.json")
+    assert done.code == 0, done.err
+    assert verdict(done) == "Within tolerance: all 6 numbers of ned on mini."
+    other = spfem_bench("diff", here / "ned.mini.json", there / "source.mini.json")
+    assert other.code == 2 and "two methods, 'ned' and 'source'" in other.err

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from spfem_bench.definitions.protocols import protocol
 from spfem_bench.evaluation.session import rival_packages
 from spfem_bench.evaluation.signature import settings, signature
 from spfem_bench.features.extract import Extractor, Faces
+from spfem_bench.features.software import EVERY
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.networks.weights import WeightsStore
 from tests.conftest import Outcome, World
@@ -84,6 +86,8 @@ def frozen(metric: str, profile: str, faces: str) -> dict[str, Any]:
 def test_every_profile_is_in_the_table() -> None:
     assert RUNTIMES.keys() == set(names(Kind.PROFILE))
     assert set(METRICS) == set(names(Kind.METRIC))
+    every = (used(metric, profile, faces) for profile, faces in CASES for metric in METRICS)
+    assert set.union(*every) == EVERY, "what all machines of a cluster must have alike"
 
 
 @pytest.mark.parametrize(("profile", "faces"), CASES)
@@ -157,10 +161,8 @@ def test_jpegs_are_read_by_opencv_and_png_frames_lose_nothing(
         (tmp_path / suffix / f"000000.{suffix}").write_bytes(b"a frame")
         clips.append(Clip(tmp_path / suffix, frame_rate=25))
 
-    def made(version: str) -> list[tuple[str, str]]:
-        monkeypatch.setattr(
-            provenance, "imported_version", lambda m: version if m == "cv2" else "1"
-        )
+    def made(opencv: str) -> list[tuple[str, str]]:
+        monkeypatch.setattr(provenance, "imported_version", lambda m: opencv if m == "cv2" else "1")
         x, card = extractor("compact", "aligned"), metric_card("fad")
         return [
             (
@@ -262,7 +264,7 @@ def test_two_packages_of_one_module_are_named_with_what_to_type() -> None:
     assert f"onnxruntime-gpu 9.9. Imported, and in the signature, is {there}. " in line
     assert line.endswith(
         "pip uninstall -y onnxruntime onnxruntime-gpu && pip install --force-reinstall --no-deps "
-        "onnxruntime"
+        f"onnxruntime=={version('onnxruntime')}"
     )
     assert "\n" not in line
 

@@ -44,9 +44,9 @@ def rival_packages(plans: Iterable[Plan | Validation]) -> list[str]:
     """Return a line for each module that plans use and that two installed packages provide."""
     used: set[str] = set()
     for plan in plans:
-        aligned = plan.protocol.card.faces == "aligned"
-        detector = None if aligned else plan.profile.network("detector")
+        found = plan.protocol.card.faces == "detect"
         for metric in plan.metrics:
+            detector = plan.profile.network("detector") if found else None
             used |= libraries(network_of(metric, plan.profile), detector)
     return provenance.rival_packages(used)
 

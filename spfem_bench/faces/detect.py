@@ -33,13 +33,9 @@ class Detector:
         return self.many([frame])[0]
 
 
-RUNTIMES = {"scrfd-ncnn": "ncnn", "scrfd-onnx": "onnxruntime"}
-"""Modules in which detectors compute, by architecture."""
-
-
 def libraries(card: NetworkCard) -> frozenset[str]:
     """Return the modules that find faces: the detector's runtime, and OpenCV, which resizes."""
-    return frozenset({"cv2", RUNTIMES.get(card.architecture, "torch")})
+    return frozenset({"cv2", "ncnn" if card.architecture == "scrfd-ncnn" else "onnxruntime"})
 
 
 def load_detector(card: NetworkCard, weights: WeightsStore, device: str = "cpu") -> Detector:

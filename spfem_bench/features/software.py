@@ -12,7 +12,7 @@ from spfem_bench.faces import crop, detect
 from spfem_bench.media import chain, mfcc
 from spfem_bench.networks import load
 
-EVERY = frozenset({"numpy", "torch", *detect.RUNTIMES.values()}) | crop.LIBRARIES | mfcc.LIBRARIES
+EVERY = frozenset({"numpy", "torch", "onnxruntime", "ncnn"}) | crop.LIBRARIES | mfcc.LIBRARIES
 """Modules that some metric needs."""
 
 
