@@ -155,11 +155,14 @@ def test_a_learnt_metric_depends_on_its_own_backbones_runtime(
 def test_jpegs_are_read_by_opencv_and_png_frames_lose_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Content decides, whatever a file's name says."""
     clips = []
-    for suffix in ("jpg", "png"):
-        (tmp_path / suffix).mkdir()
-        (tmp_path / suffix / f"000000.{suffix}").write_bytes(b"a frame")
-        clips.append(Clip(tmp_path / suffix, frame_rate=25))
+    for kind, suffix, content in (
+        ("jpeg", "png", b"\xff\xd8\xff a frame"), ("png", "jpg", b"\x89PNG a frame"),
+    ):  # fmt: skip
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / f"000000.{suffix}").write_bytes(content)
+        clips.append(Clip(tmp_path / kind, frame_rate=25))
 
     def made(opencv: str) -> list[tuple[str, str]]:
         monkeypatch.setattr(provenance, "imported_version", lambda m: opencv if m == "cv2" else "1")

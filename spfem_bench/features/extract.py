@@ -147,12 +147,10 @@ class Extractor:
         if role != "sync" and clip.audio is not None and not clip.path.is_dir():
             # A video's pictures are the same without its sound file, which may be absent.
             clip = replace(clip, audio=None)
-        own = video.libraries(clip)
-        return {
-            "clip": video.content_id(clip),
-            "made_by": self._made_by(role),
-            **({"read_by": provenance.versions(own)} if own else {}),
-        }
+        key: dict[str, Any] = {"clip": video.content_id(clip), "made_by": self._made_by(role)}
+        if used := video.libraries(clip):
+            key["read_by"] = provenance.versions(used)
+        return key
 
     def _made_by(self, role: Role | None) -> str:
         """Return a hash of all but the clip that features are made of: the same for all clips."""

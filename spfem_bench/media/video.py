@@ -183,8 +183,17 @@ def libraries(clip: Clip) -> frozenset[str]:
     lose nothing, so that their pixels are the same with any reader.
     """
     folder = clip.path.iterdir() if clip.path.is_dir() else ()
-    lossy = any(path.suffix.lower() in (".jpg", ".jpeg") for path in folder)
+    lossy = any(_is_jpeg(path) for path in folder if path.suffix.lower() in PICTURES)
     return frozenset({"cv2"}) if lossy else frozenset()
+
+
+def _is_jpeg(path: Path) -> bool:
+    """Return whether a file's content is a JPEG's, whatever its name."""
+    try:
+        with path.open("rb") as file:
+            return file.read(2) == b"\xff\xd8"
+    except OSError:  # it is refused when it is decoded
+        return False
 
 
 def _claimed_size(path: Path) -> tuple[int, int] | None:
