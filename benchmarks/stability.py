@@ -120,14 +120,15 @@ def state() -> dict[str, str]:
     import torch
     from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
-    from spfem_bench.features.extract import software
+    from spfem_bench import provenance
+    from spfem_bench.features.software import EVERY
     from spfem_bench.media import ffmpeg
 
     # OpenCV puts a star before what it could use and a question mark after what is forbidden.
     opencv = [w[1:] for w in cv2.getCPUFeaturesLine().split() if w[0] == "*" and w[-1] != "?"]
     numpy = [name for name in __cpu_dispatch__ if __cpu_features__[name]]
     found = {
-        **{f"package {name}": version for name, version in software().items()},
+        **{f"module {name}": version for name, version in provenance.versions(EVERY).items()},
         "torch": torch.backends.cpu.get_cpu_capability(),
         "torch's threads": str(torch.get_num_threads()),
         "OpenCV": (opencv or ["baseline"])[-1],

@@ -290,6 +290,7 @@ def compare(
     metrics: Sequence[str] = (),
     by_emotion: bool = False,
     common: bool = False,
+    allow_versions: bool = False,
     resamples: int = 10_000,
 ) -> Comparison:
     """Compare runs clip by clip, as ``spfem-bench compare`` does.
@@ -300,6 +301,8 @@ def compare(
         metrics: names; all that the runs share when empty.
         by_emotion: each emotion too, not the mean alone.
         common: where clips are missing, compare on those that both have.
+        allow_versions: compare also where versions of libraries or of ffmpeg differ; ``.notes``
+            names them.
         resamples: draws behind intervals and p-values.
 
     Returns:
@@ -314,5 +317,5 @@ def compare(
     _check_list(metrics)
     return compare_runs(
         [run.record for run in runs], baseline=baseline, metrics=metrics, by_emotion=by_emotion,
-        common=common, resamples=resamples,
+        common=common, allow_versions=allow_versions, resamples=resamples,
     )  # fmt: skip

@@ -1,28 +1,111 @@
-"""What made a file or a number: versions, commit, code, device. For records."""
+"""What made a file or a number: versions, commit, code, device. For records and signatures."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import platform
+import re
 import subprocess
 import sys
-from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
 from pathlib import Path
+
+from spfem_bench import __version__
 
 PACKAGE = Path(__file__).resolve().parent
 
+PROVIDERS = {
+    "cv2": (
+        "opencv-python", "opencv-python-headless", "opencv-contrib-python",
+        "opencv-contrib-python-headless",
+    ),
+    "onnxruntime": (
+        "onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino",
+        "onnxruntime-qnn", "onnxruntime-rocm", "onnxruntime-training",
+    ),
+}  # fmt: skip
+"""Modules that several packages install into the same folder, where the last one wins."""
 
-def versions(names: Iterable[str]) -> dict[str, str]:
-    """Return the versions of packages, ``absent`` for those that are not installed."""
+_LITERAL = re.compile(r"""(?m)^(?:__version__|version)\b[^=\n]*=\s*["']([^"'\n]+)["']""")
+
+
+def _installed(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed, from their metadata."""
     found = {}
-    for name in names:
-        try:
+    for name in packages:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
     return found
+
+
+@cache
+def imported_version(module: str) -> str:
+    """Return the version of what ``import module`` gives; a package's metadata is not read.
+
+    Another package may have overwritten the module's files since its metadata was written. Of a
+    module that is not imported yet, the text of ``version.py`` or ``__init__.py`` is read, so
+    that torch need not be imported; only a compiled module without such a text is.
+
+    Returns:
+        ``absent`` when the module cannot be imported. A package of Python files without a
+        version (``python_speech_features``) gets ``#`` and a hash of these files.
+
+    >>> import numpy
+    >>> imported_version("numpy") == numpy.__version__
+    True
+    """
+    if found := getattr(sys.modules.get(module), "__version__", None):
+        return str(found)
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        return "absent"
+    folder = Path(spec.origin).parent
+    for file in (folder / "version.py", folder / "__init__.py"):
+        if file.is_file() and (match := _LITERAL.search(file.read_text(encoding="utf-8"))):
+            return match[1]
+    if not any(file.name.endswith(tuple(EXTENSION_SUFFIXES)) for file in folder.iterdir()):
+        return f"#{_digest(folder, sorted(folder.glob('*.py')))[:12]}"
+    try:
+        return str(importlib.import_module(module).__version__)
+    except ImportError:
+        return "absent"
+
+
+def rival_packages(modules: Collection[str]) -> list[str]:
+    """Return one line for each module that two installed packages provide, with the remedy.
+
+    Nothing is refused: the signature carries the version that is imported, and other packages'
+    requirements bring a second OpenCV into environments that cannot do without them.
+
+    Args:
+        modules: names as imported; those not in :data:`PROVIDERS` are passed over.
+    """
+    own = [re.split(r"[^A-Za-z0-9._-]", line)[0] for line in requires("spfem-bench") or ()]
+    lines = []
+    for module in sorted(set(modules) & PROVIDERS.keys()):
+        installed = _installed(PROVIDERS[module])
+        if len(installed) > 1:
+            kept = next((name for name in own if name in installed), next(iter(installed)))
+            lines.append(
+                f"{len(installed)} packages install the module {module}: "
+                f"{', '.join(f'{name} {v}' for name, v in installed.items())}. Imported, and in "
+                f"the signature, is {imported_version(module)}. To keep one: pip uninstall -y "
+                f"{' '.join(installed)} && pip install --force-reinstall --no-deps "
+                f"{kept}=={installed[kept]}"
+            )
+    return lines
+
+
+def versions(modules: Iterable[str]) -> dict[str, str]:
+    """Return the versions of this package and of modules as imported, in alphabetical order."""
+    return {"spfem-bench": __version__, **{m: imported_version(m) for m in sorted(modules)}}
 
 
 def environment(device: str) -> dict[str, str | int | None]:
@@ -67,10 +150,14 @@ def commit() -> str | None:
 
 def code_digest(*patterns: str) -> str:
     """Return a hash of the package's files that match any of the patterns, by name and content."""
+    return _digest(PACKAGE, sorted({f for pattern in patterns for f in PACKAGE.glob(pattern)}))
+
+
+def _digest(folder: Path, files: Iterable[Path]) -> str:
     total = hashlib.sha256()
-    for file in sorted({f for pattern in patterns for f in PACKAGE.glob(pattern)}):
+    for file in files:
         # Line ends as in the repository, whatever this system writes.
         content = file.read_bytes().replace(b"\r\n", b"\n")
-        total.update(f"{file.relative_to(PACKAGE).as_posix()} {len(content)}\n".encode())
+        total.update(f"{file.relative_to(folder).as_posix()} {len(content)}\n".encode())
         total.update(content)
     return total.hexdigest()

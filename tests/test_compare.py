@@ -338,8 +338,8 @@ def test_clips_that_both_lack_leave_no_mean_unless_asked() -> None:
             "network.files.0.sha256 aaaaaaaa against bbbbbbbb",
         ),
         (
-            lambda r: r["settings"]["csim"]["media"].pop("ffmpeg"),
-            "media.ffmpeg 7.1 against absent",
+            lambda r: r["settings"]["csim"]["media"].pop("frame_rate"),
+            "media.frame_rate 25 against absent",
         ),
         (lambda r: r.update(profile="compact"), "profile light against compact"),
     ],
@@ -365,6 +365,54 @@ def test_what_was_made_alike_is_offered() -> None:
                                         r"--metrics csim$"):  # fmt: skip
         compare_runs(records)
     assert {row.metric for row in compare_runs(records, metrics=["csim"]).rows} == {"csim"}
+
+
+def with_software(of: Record, **versions: Mapping[str, str]) -> Record:
+    """Return a run whose settings name the libraries that each metric uses."""
+    for metric, used in versions.items():
+        of["settings"][metric]["software"] = dict(used)
+    return of
+
+
+def test_a_version_that_a_metric_does_not_use_hinders_no_comparison() -> None:
+    here, there = (
+        with_software(run(name, {"csim": values, "scc": values}), csim={"numpy": "2"},
+                      scc={"numpy": "2", "torch": torch})
+        for name, values, torch in (("a", RANDOM, "2.9"), ("b", BETTER, "2.13"))
+    )  # fmt: skip
+    assert compare_runs([here, there], metrics=["csim"]).rows
+    with pytest.raises(CardError, match=r"software.torch 2.9 against 2.13 \(scc\).*"
+                                        r"--metrics csim; or .*: --allow-versions$"):  # fmt: skip
+        compare_runs([here, there])
+
+
+def test_other_versions_are_compared_when_asked_and_marked() -> None:
+    here = with_software(run("a", {"csim": RANDOM}), csim={"cv2": "5.0.0"})
+    there = with_software(run("b", {"csim": BETTER}), csim={"cv2": "5.1.0"})
+    there["settings"]["csim"]["media"]["ffmpeg"] = "8.0"
+    found = compare_runs([here, there], allow_versions=True)
+    note = (
+        "Not made alike: versions of 'a' and 'b' differ: media.ffmpeg 7.1 against 8.0; "
+        "software.cv2 5.0.0 against 5.1.0."
+    )
+    assert found.rows and note in found.notes
+    assert note in render_comparison(found, "text")
+    there["settings"]["csim"]["media"]["frame_rate"] = 30  # no version
+    for allowed in (False, True):
+        with pytest.raises(CardError, match=r"media\.frame_rate 25 against 30") as refused:
+            compare_runs([here, there], allow_versions=allowed)
+        assert "--allow-versions" not in str(refused.value)
+
+
+def test_records_that_list_every_library_are_compared_when_asked() -> None:
+    """As earlier versions wrote them, from packages' metadata and under packages' names."""
+    earlier = {"numpy": "2", "opencv-python": "5.0.0.93", "insightface": "2.1"}
+    here = with_software(run("a", {"csim": RANDOM}), csim=earlier)
+    there = with_software(run("b", {"csim": BETTER}), csim={"numpy": "2", "cv2": "5.1.0"})
+    with pytest.raises(CardError, match="--allow-versions"):
+        compare_runs([here, there])
+    (note, *_) = compare_runs([here, there], allow_versions=True).notes
+    assert "software.insightface 2.1 against absent" in note
 
 
 def test_runs_on_different_protocols_are_refused() -> None:
@@ -485,6 +533,18 @@ def test_the_command_prints_what_was_found(files: Path, bench: Callable[..., Out
     assert "b better" in done.out and "csim:1|mini:1|light|#0" in done.out
     folder = bench("compare", files)
     assert folder.out == done.out
+
+
+def test_the_command_compares_other_versions_when_asked(
+    files: Path, bench: Callable[..., Outcome]
+) -> None:
+    other = json.loads((files / "b.json").read_text())
+    other["settings"]["csim"]["media"]["ffmpeg"] = "8.0"
+    (files / "b.json").write_text(json.dumps(other))
+    refused = bench("compare", files)
+    assert refused.code == 1 and "--allow-versions" in refused.err
+    done = bench("compare", files, "--allow-versions")
+    assert done.code == 0 and "media.ffmpeg 7.1 against 8.0" in done.out
 
 
 @pytest.mark.parametrize(

@@ -480,6 +480,6 @@ def test_the_numbers_of_the_demo_s_models_hold(
         workers=Processes(),
     )  # fmt: skip
     reference = {key: row for key, row in read_rows(card).items() if key[0] == half}
-    found = compare(card, reference, read_settings(card), here)
+    found = compare(card.name, card.tolerance, reference, read_settings(card), here)
     assert len(found.differences) == len(reference) == 144
     assert not found.failing and not here.refused

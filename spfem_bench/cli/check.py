@@ -56,6 +56,7 @@ def check(
     import tempfile
     from functools import partial
 
+    from spfem_bench import provenance
     from spfem_bench.definitions.cards import Kind
     from spfem_bench.definitions.cards import names as all_names
     from spfem_bench.definitions.measured import measured_card, read_rows, read_settings
@@ -100,7 +101,10 @@ def check(
             if not quiet:
                 click.echo(f"{card.values_path}: {len(here.rows)} rows", err=True)
             continue
-        found.append(checking.compare(card, *references[card.name], here))
+        if not quiet:
+            for line in provenance.rival_packages(here.settings.get("software", {})):
+                click.echo(line, err=True)
+        found.append(checking.compare(card.name, card.tolerance, *references[card.name], here))
         if not as_json:
             click.echo(comparison_text(found[-1]))
     if as_json:

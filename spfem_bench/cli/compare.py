@@ -18,6 +18,11 @@ from spfem_bench.cli import options
     "--common", is_flag=True, help="Where clips are missing, compare on those that both have."
 )
 @click.option(
+    "--allow-versions",
+    is_flag=True,
+    help="Compare also where versions of libraries or of ffmpeg differ; a note names them.",
+)
+@click.option(
     "--resamples",
     type=click.IntRange(1000, 1_000_000),
     default=10_000,
@@ -31,13 +36,15 @@ def compare(
     metrics: list[str],
     by_emotion: bool,
     common: bool,
+    allow_versions: bool,
     resamples: int,
     style: str,
 ) -> None:
     """Compare runs clip by clip: differences, intervals, and how many clips it would take.
 
     RUNS are records (or folders of them) that 'spfem-bench eval' wrote. Runs made in different
-    ways are refused, with the settings that differ. Speakers are drawn with all of their clips;
+    ways are refused, with the settings that differ; a version of a library that a metric does
+    not use is none of its settings. Speakers are drawn with all of their clips;
     p-values are corrected for all comparisons shown.
 
     \b
@@ -45,6 +52,7 @@ def compare(
       spfem-bench compare results/demo-inter-id/source.compact.json \\
         results/demo-inter-id/blurred.compact.json
       spfem-bench compare results/mead-cross-id --baseline ned --by-emotion
+      spfem-bench compare here/ned.light.json there/mine.light.json --allow-versions
     """  # noqa: D301
     from spfem_bench.evaluation.record import load_all
     from spfem_bench.reporting.compare import compare_runs, render_comparison
@@ -55,6 +63,7 @@ def compare(
         metrics=metrics,
         by_emotion=by_emotion,
         common=common,
+        allow_versions=allow_versions,
         resamples=resamples,
     )
     click.echo(render_comparison(comparison, style), nl=False)  # type: ignore[arg-type]

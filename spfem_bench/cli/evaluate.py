@@ -122,7 +122,7 @@ def evaluate(
     from spfem_bench.evaluation.controls import controls
     from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.plan import Videos, make_plan
-    from spfem_bench.evaluation.session import carry_out
+    from spfem_bench.evaluation.session import carry_out, rival_packages
     from spfem_bench.evaluation.workers import Processes
     from spfem_bench.files import check_writable
     from spfem_bench.networks.weights import WeightsStore
@@ -179,6 +179,8 @@ def evaluate(
         )
         check_writable(path.parent)
         ready.append((plan, path))
+    for line in [] if quiet else rival_packages(plan for plan, _ in ready):
+        click.echo(line, err=True)
     carried = carry_out(
         [plan for plan, _ in ready],
         weights,

@@ -17,6 +17,7 @@ from spfem_bench.cli.compare import compare
 from spfem_bench.cli.correlate import correlate
 from spfem_bench.cli.data import data
 from spfem_bench.cli.demo import demo
+from spfem_bench.cli.diff import diff
 from spfem_bench.cli.evaluate import evaluate
 from spfem_bench.cli.faces import faces
 from spfem_bench.cli.list import list_
@@ -84,6 +85,7 @@ main.add_command(audit)
 main.add_command(preference)
 main.add_command(report)
 main.add_command(compare)
+main.add_command(diff)
 main.add_command(validate)
 main.add_command(check)
 main.add_command(list_)

@@ -105,7 +105,7 @@ def validate(
     from spfem_bench.errors import UnknownNameError
     from spfem_bench.evaluation import record as records
     from spfem_bench.evaluation.data import DataFolders
-    from spfem_bench.evaluation.session import make_extractor
+    from spfem_bench.evaluation.session import make_extractor, rival_packages
     from spfem_bench.evaluation.validate import plan_validation
     from spfem_bench.files import check_writable
     from spfem_bench.networks.weights import WeightsStore
@@ -132,6 +132,8 @@ def validate(
         raise click.UsageError(str(error)) from None
     except KeyboardInterrupt:
         options.interrupted()
+    for line in [] if quiet else rival_packages(plans):
+        click.echo(line, err=True)
     cells, failed, untold = [], [], False
     for plan in plans:
         name = plan.protocol.name

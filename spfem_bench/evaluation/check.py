@@ -39,6 +39,9 @@ from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import check_writable, write_atomically
 from spfem_bench.networks.weights import WeightsStore
 
+MACHINE = "environment"
+"""The part of settings that names Python, platform and device; no signature has it."""
+
 Verdict = Literal["within", "moved", "counts", "new", "missing"]
 
 
@@ -211,31 +214,43 @@ def recompute(
     )
     for plan, record in zip(plans, scored, strict=True):
         settings |= settings_by_part(record)
-        for score in records.scores(record):
-            if score.signature:  # metrics that the protocol cannot have are no numbers
-                row = Row(**{f.name: getattr(score, f.name) for f in fields(Row)})
-                rows[row.key] = row
+        rows |= rows_of(record)
         where = f"{plan.protocol.name}/{plan.method.name}"
         refused += [f"{where}: {r['kind']}: {r['reason']}" for r in record["refused"]]
     return Measured(rows, settings, tuple(refused))
 
 
+def rows_of(record: Mapping[str, Any]) -> dict[tuple[str, str, str, str], Row]:
+    """Return a record's numbers; metrics that its protocol cannot have are none.
+
+    Raises:
+        CardError: the record is damaged.
+    """
+    found = [s for s in records.scores(record) if s.signature]
+    rows = [Row(**{f.name: getattr(score, f.name) for f in fields(Row)}) for score in found]
+    return {row.key: row for row in rows}
+
+
 def settings_by_part(record: Mapping[str, Any]) -> Settings:
     """Return what made a record's numbers, each part once under a name for readers."""
     parts: Settings = {}
-    for frozen in record["settings"].values():
+    for metric, frozen in record["settings"].items():
         for key, value in frozen.items():
             if key in ("metric", "protocol", "network"):
                 parts[f"{key} {value['name']}"] = {k: v for k, v in value.items() if k != "name"}
             elif key == "faces":
                 parts[f"faces in {frozen['protocol']['name']}"] = value
+            elif key in ("data", "heads"):
+                parts[f"{key} of {metric}"] = {"sha256": value}
+            elif key == "software":  # of all metrics together: each lists what it uses
+                parts[key] = {**parts.get(key, {}), **value}
             else:
                 parts[key] = value if isinstance(value, dict) else {key: value}
-    control = record["method"]["control"]
+    control = record["method"].get("control")
     if control:  # not in the signature, which all methods share; here it makes the numbers
         used = {k: v for k, v in control.items() if k != "levels"}  # the others to choose from
         parts[f"control {record['method']['name']}"] = used
-    if model := record["method"]["model"]:
+    if model := record["method"].get("model"):
         parts[f"model {record['method']['name']}"] = model
     plain: Settings = json.loads(json.dumps(parts))  # tuples as lists, as they are read back
     return plain
@@ -244,11 +259,18 @@ def settings_by_part(record: Mapping[str, Any]) -> Settings:
 # ---- comparing -----------------------------------------------------------------------------
 
 
-def compare(card: MeasuredCard, reference: Rows, made_by: Settings, here: Measured) -> Comparison:
+def compare(
+    name: str,
+    tolerances: Mapping[str, Tolerance],
+    reference: Rows,
+    made_by: Settings,
+    here: Measured,
+) -> Comparison:
     """Lay numbers beside their references.
 
     Args:
-        card: for its tolerances.
+        name: of the set.
+        tolerances: by metric; every metric of *here* has one.
         reference: the rows of the set.
         made_by: the settings that made them.
         here: the same, here and now.
@@ -256,11 +278,11 @@ def compare(card: MeasuredCard, reference: Rows, made_by: Settings, here: Measur
     differences = []
     for key in dict.fromkeys([*reference, *here.rows]):
         old, new = reference.get(key), here.rows.get(key)
-        differences.append(_difference(card.tolerance, key, old, new))
+        differences.append(_difference(tolerances, key, old, new))
     changes = _changes(made_by, here.settings)
     both = [(reference[k], here.rows[k]) for k in reference if k in here.rows]
     signed = next(((a, b) for a, b in both if a.signature != b.signature), None)
-    if signed and not changes and not here.refused:
+    if signed and all(c.part == MACHINE for c in changes) and not here.refused:
         # The way it is written has changed, or the files are of different updates.
         a, b = signed
         changes.append(Change("signature", a.metric, a.signature, b.signature, False))
@@ -270,9 +292,7 @@ def compare(card: MeasuredCard, reference: Rows, made_by: Settings, here: Measur
         if "version" in here.settings.get(part, {})
         and made_by.get(part, {}).get("version") == here.settings[part]["version"]
     ]
-    return Comparison(
-        card.name, tuple(differences), tuple(changes), tuple(unversioned), here.refused
-    )
+    return Comparison(name, tuple(differences), tuple(changes), tuple(unversioned), here.refused)
 
 
 def _difference(
@@ -312,7 +332,7 @@ def _changes(old: Settings, new: Settings) -> list[Change]:
             a, b = before.get(key), now.get(key)
             if a != b:
                 # Versions of programs differ between machines: that is what tolerances are for.
-                allowed = part == "software" or (part, key) == ("media", "ffmpeg")
+                allowed = part in ("software", MACHINE) or (part, key) == ("media", "ffmpeg")
                 changes.append(Change(part, key, a, b, allowed))
     return changes
 

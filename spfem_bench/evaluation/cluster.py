@@ -420,11 +420,13 @@ def _on(node: str, problem: SpfemBenchError) -> SpfemBenchError:
 def versions() -> dict[str, str]:
     """Return what must be equal on all nodes, or features would differ or not be found."""
     from spfem_bench import provenance
-    from spfem_bench.features.extract import software
+    from spfem_bench.features.software import EVERY
     from spfem_bench.media import ffmpeg
 
     code = provenance.code_digest("**/*.py")[:12]
-    return {**software(), "spfem-bench's code": code, "ffmpeg": ffmpeg.version()}
+    return {
+        **provenance.versions(EVERY), "spfem-bench's code": code, "ffmpeg": ffmpeg.version(),
+    }  # fmt: skip
 
 
 # ---- a worker ------------------------------------------------------------------------------

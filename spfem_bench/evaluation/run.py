@@ -101,7 +101,7 @@ def evaluate(
             refusals += refused
             if not refused:  # a refusal names its metric
                 measured[same] = results
-        frozen[metric.name] = settings(metric, plan.protocol, extractor) | data(plan, metric)
+        frozen[metric.name] = frozen_settings(plan, metric, extractor)
         found = resample(metric, results, plan.protocol.card.emotions)
         scores += _score(plan, metric, results, found, frozen[metric.name], partial=partial)
         for result in _described(results, found):
@@ -155,6 +155,18 @@ def evaluate(
             "scores_s": round(ended - featured, 3),
         },
     }
+
+
+def frozen_settings(plan: Plan, metric: MetricCard, extractor: Extractor) -> dict[str, Any]:
+    """Return everything that can move a metric's numbers in a plan, as plain JSON values."""
+    clips = {
+        clip
+        for planned in plan.items
+        for role in metric.compare
+        if role in planned.clips
+        for clip in planned.seen_as(role)
+    }
+    return settings(metric, plan.protocol, extractor, clips) | data(plan, metric)
 
 
 def data(plan: Plan, metric: MetricCard) -> dict[str, str]:

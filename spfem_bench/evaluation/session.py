@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from spfem_bench import provenance
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.evaluation.plan import Plan
+from spfem_bench.evaluation.signature import network_of
 from spfem_bench.evaluation.workers import Workers, evaluate_all
 from spfem_bench.features.extract import Extractor, Progress
+from spfem_bench.features.software import libraries
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import check_writable
 from spfem_bench.media import ffmpeg
@@ -35,6 +38,17 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise SpfemBenchError(f"'{device}' is not available here: {reason}", "Use cpu") from None
+
+
+def rival_packages(plans: Iterable[Plan | Validation]) -> list[str]:
+    """Return a line for each module that plans use and that two installed packages provide."""
+    used: set[str] = set()
+    for plan in plans:
+        found = plan.protocol.card.faces == "detect"
+        for metric in plan.metrics:
+            detector = plan.profile.network("detector") if found else None
+            used |= libraries(network_of(metric, plan.profile), detector)
+    return provenance.rival_packages(used)
 
 
 def make_extractor(

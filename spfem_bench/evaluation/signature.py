@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import (
     CoherenceSettings,
     MetricCard,
@@ -15,12 +16,21 @@ from spfem_bench.definitions.metrics import (
     network_card,
 )
 from spfem_bench.definitions.protocols import Protocol
-from spfem_bench.features.extract import Extractor, software
+from spfem_bench.features.extract import Extractor
 from spfem_bench.statistics import intervals
 
 
-def settings(metric: MetricCard, protocol: Protocol, extractor: Extractor) -> dict[str, Any]:
-    """Return everything that can move a number, as plain JSON values."""
+def settings(
+    metric: MetricCard, protocol: Protocol, extractor: Extractor, clips: Iterable[Clip] = ()
+) -> dict[str, Any]:
+    """Return everything that can move a number, as plain JSON values.
+
+    Args:
+        metric: its statistic is computed in numpy, or in its network's runtime.
+        protocol: whose items are scored.
+        extractor: networks and settings.
+        clips: those that the metric compares, whose format may need a library.
+    """
     network = network_of(metric, extractor.profile)
     return {
         "metric": metric.settings(),
@@ -31,7 +41,7 @@ def settings(metric: MetricCard, protocol: Protocol, extractor: Extractor) -> di
         "faces": extractor.face_settings(),
         "media": extractor.media_settings(),
         "seed": intervals.SEED,
-        "software": dict(software()),
+        "software": extractor.software(network, clips),
     }
 
 

@@ -28,13 +28,13 @@ from spfem_bench.evaluation.run import (
     Resampled,
     Want,
     average,
-    data,
+    frozen_settings,
     made_of,
     measure,
     resample,
     wanted_features,
 )
-from spfem_bench.evaluation.signature import network_of, settings, signature
+from spfem_bench.evaluation.signature import network_of, signature
 from spfem_bench.evaluation.workers import Workers
 from spfem_bench.features.extract import Extractor
 from spfem_bench.media.video import content_id
@@ -281,7 +281,7 @@ def validate(
     failures = {key: failures[one] for key, one in same.items() if one in failures}
     featured = time.perf_counter()
     frozen = {
-        m.name: settings(m, validation.protocol, extractor) | data(t.plans[0], m)
+        m.name: frozen_settings(t.plans[0], m, extractor)
         for t in validation.trials[:1]
         for m in validation.metrics
     }

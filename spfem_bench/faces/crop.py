@@ -25,6 +25,9 @@ from spfem_bench.faces import exact
 from spfem_bench.faces.track import Face
 from spfem_bench.media.video import Frame
 
+LIBRARIES = frozenset({"cv2"})
+"""Modules that cut a face out of a frame. A frame that is an aligned face needs none."""
+
 
 @cache
 def opencv() -> Any:

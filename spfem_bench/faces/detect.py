@@ -33,6 +33,11 @@ class Detector:
         return self.many([frame])[0]
 
 
+def libraries(card: NetworkCard) -> frozenset[str]:
+    """Return the modules that find faces: the detector's runtime, and OpenCV, which resizes."""
+    return frozenset({"cv2", "ncnn" if card.architecture == "scrfd-ncnn" else "onnxruntime"})
+
+
 def load_detector(card: NetworkCard, weights: WeightsStore, device: str = "cpu") -> Detector:
     """Load the detector that a card describes.
 

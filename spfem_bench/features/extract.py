@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -39,6 +39,7 @@ from spfem_bench.features.ahead import Ahead, begun
 from spfem_bench.features.batches import FRAMES, Batcher, Outputs
 from spfem_bench.features.features import Features
 from spfem_bench.features.search import Search
+from spfem_bench.features.software import libraries
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import audio, ffmpeg, video
 from spfem_bench.media.chain import CropVideo, carried
@@ -46,23 +47,6 @@ from spfem_bench.media.mfcc import WINDOW, mfcc, sound_windows
 from spfem_bench.media.video import Frame
 from spfem_bench.networks.load import Precision, load_network, precision_of
 from spfem_bench.networks.weights import WeightsStore
-
-SOFTWARE = (
-    "spfem-bench", "torch", "numpy", "scipy", "opencv-python", "scikit-image", "insightface",
-    "onnxruntime", "ncnn", "python-speech-features", "syncnet-python",
-)  # fmt: skip
-"""Packages whose arithmetic is in the numbers."""
-
-
-@cache
-def software() -> Mapping[str, str]:
-    """Return the versions of the packages whose arithmetic is in the numbers."""
-    found = provenance.versions(SOFTWARE)
-    if found["onnxruntime"] == "absent":  # another package brings the same module
-        (gpu,) = provenance.versions(["onnxruntime-gpu"]).values()
-        found["onnxruntime"] = f"{gpu} (gpu)"
-    return found
-
 
 Faces = Literal["detect", "aligned"]
 Wants = Mapping[Clip, frozenset[Role]]
@@ -145,6 +129,16 @@ class Extractor:
             **({"hwaccel": self.hwaccel} if self.hwaccel else {}),
         }
 
+    def software(self, network: NetworkCard | None, clips: Iterable[Clip] = ()) -> dict[str, str]:
+        """Return the versions of what a network's features are computed with, beside ffmpeg.
+
+        Args:
+            network: None for the face track alone.
+            clips: those whose own format needs a library.
+        """
+        detector = self.profile.network("detector") if self.faces == "detect" else None
+        return provenance.versions(libraries(network, detector).union(*map(video.libraries, clips)))
+
     def key(self, clip: Clip, role: Role | None) -> dict[str, Any]:
         """Return what a clip's features (or with None, its face track) are made of."""
         unheard = clip.edit is not None and clip.edit.kind == "shifted-audio" and role != "sync"
@@ -153,7 +147,10 @@ class Extractor:
         if role != "sync" and clip.audio is not None and not clip.path.is_dir():
             # A video's pictures are the same without its sound file, which may be absent.
             clip = replace(clip, audio=None)
-        return {"clip": video.content_id(clip), "made_by": self._made_by(role)}
+        key: dict[str, Any] = {"clip": video.content_id(clip), "made_by": self._made_by(role)}
+        if used := video.libraries(clip):
+            key["read_by"] = provenance.versions(used)
+        return key
 
     def _made_by(self, role: Role | None) -> str:
         """Return a hash of all but the clip that features are made of: the same for all clips."""
@@ -164,7 +161,7 @@ class Extractor:
                 "faces": self.face_settings(),
                 "network": network and network.settings(),
                 **(self.precision_settings(network) if network else {}),
-                "software": dict(software()),
+                "software": self.software(network),
                 "device": self.device.partition(":")[0],
             }
             text = json.dumps(everything, sort_keys=True)

@@ -25,6 +25,12 @@ from spfem_bench.media import audio, ffmpeg, video
 from spfem_bench.media.video import FRAME_RATE, Frame
 
 
+def libraries(chain: SyncChain | None) -> frozenset[str]:
+    """Return the modules beside ffmpeg in a chain: OpenCV reads JPEGs and writes crops' video."""
+    plain = chain is None or (chain.frames == "decoded" and chain.crops == "as-cut")
+    return frozenset() if plain else frozenset({"cv2"})
+
+
 @dataclass(frozen=True)
 class Carried:
     """A clip after the steps that come before faces are searched.

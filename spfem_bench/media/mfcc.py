@@ -8,6 +8,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+LIBRARIES = frozenset({"python_speech_features", "scipy"})
+"""Modules that compute MFCCs; the second gives the first its cosine transform."""
+
 WINDOW = 5
 """Frames that one vector stands on."""
 

@@ -147,6 +147,26 @@ def _check_crop(clip: Clip, size: tuple[int, int]) -> None:
         )
 
 
+def libraries(clip: Clip) -> frozenset[str]:
+    """Return the modules beside ffmpeg that a clip's pixels depend on.
+
+    OpenCV reads a folder's pictures. How a JPEG is decoded depends on its version; PNG and BMP
+    lose nothing, so that their pixels are the same with any reader.
+    """
+    folder = clip.path.iterdir() if clip.path.is_dir() else ()
+    lossy = any(_is_jpeg(path) for path in folder if path.suffix.lower() in PICTURES)
+    return frozenset({"cv2"}) if lossy else frozenset()
+
+
+def _is_jpeg(path: Path) -> bool:
+    """Return whether a file's content is a JPEG's, whatever its name."""
+    try:
+        with path.open("rb") as file:
+            return file.read(2) == b"\xff\xd8"
+    except OSError:  # it is refused when it is decoded
+        return False
+
+
 def read_picture(path: Path) -> Frame:
     """Read a picture file.
 

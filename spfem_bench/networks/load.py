@@ -30,6 +30,12 @@ COMPACT = {
 ONNX = ("arcface-onnx", "hsemotion-onnx")
 """Architectures whose graph is in the file itself."""
 
+
+def libraries(card: NetworkCard) -> frozenset[str]:
+    """Return the modules that a network computes with: its runtime."""
+    return frozenset({"onnxruntime" if card.architecture in ONNX else "torch"})
+
+
 Precision = Literal["float32", "bfloat16", "float16"]
 """What a network's convolutions and matrix products are computed in."""
 
@@ -104,8 +110,8 @@ def load_network(
         bytes_do = any(isinstance(m, PooledWindows) for m in lips.modules())
 
         def frames(batch: npt.NDArray[np.generic]) -> Mapping[str, Array]:
-            bgr = np.asarray(batch, np.uint8)[..., [2, 1, 0]]
-            runs = given(bgr).permute(0, 4, 1, 2, 3)  # channels stay last in memory
+            # RGB to BGR; unlike batch[..., ::-1], channels stay last in memory.
+            runs = given(np.take(batch, [2, 1, 0], axis=-1)).permute(0, 4, 1, 2, 3)
             return {"visual": rows(run(lips, runs if bytes_do else runs.float()))}
 
         def sound(batch: npt.NDArray[np.generic]) -> Mapping[str, Array]:

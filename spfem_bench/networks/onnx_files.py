@@ -6,6 +6,8 @@ in other files are refused.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -165,11 +167,14 @@ def _freed(model: Any) -> Any:
 
 def _session(model: Any, card: NetworkCard, device: str) -> Run:
     import onnxruntime
-    import torch
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()  # as many as the other networks
+    # As many as torch's, which is not imported for that; 0: one for each processor core.
+    torch = sys.modules.get("torch")
+    options.intra_op_num_threads = (
+        torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS") or 0)
+    )
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = ["CPUExecutionProvider"]
     on_gpu = device.partition(":")[0] == "cuda"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -24,9 +24,9 @@ def comparison_text(comparison: Comparison) -> str:
     """Return what was found: what does not hold, or the largest deviations when all holds."""
     lines = []
     if comparison.failing:
-        lines += [_table(comparison.failing), ""]
+        lines += [differences_table(comparison.failing), ""]
     for protocol in dict.fromkeys(d.protocol for d in comparison.differences):
-        lines.append(_summary([d for d in comparison.differences if d.protocol == protocol]))
+        lines.append(summary([d for d in comparison.differences if d.protocol == protocol]))
     lines += [f"not scored: {reason}" for reason in comparison.refused]
     lines += _explained(comparison)
     return "\n".join(lines)
@@ -45,7 +45,18 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _table(failing: Sequence[Difference]) -> str:
+def differences_table(
+    failing: Sequence[Difference],
+    sides: tuple[str, str] = ("Reference", "Here"),
+    verdicts: Mapping[str, str] = VERDICTS,
+) -> str:
+    """Return a table of numbers that are not within their tolerance, the farthest first.
+
+    Args:
+        failing: the numbers.
+        sides: headings of the two columns of numbers.
+        verdicts: words for each verdict.
+    """
     from tabulate import tabulate
 
     worst = sorted(failing, key=lambda d: -d.share)[:SHOWN]
@@ -57,11 +68,11 @@ def _table(failing: Sequence[Difference]) -> str:
                 _number(d.here),
                 "–" if d.by is None else f"{d.by:+.2g}",
                 f"{d.tolerance:.2g}",
-                f"{VERDICTS[d.verdict]} {d.note}".rstrip(),
+                f"{verdicts[d.verdict]} {d.note}".rstrip(),
             ]
             for d in worst
         ],
-        ["Row", "Reference", "Here", "Difference", "Tolerance", "Verdict"],
+        ["Row", *sides, "Difference", "Tolerance", "Verdict"],
         disable_numparse=True,
         colalign=("left", "right", "right", "right", "right", "left"),
     )
@@ -78,7 +89,8 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.6g}"
 
 
-def _summary(rows: Sequence[Difference]) -> str:
+def summary(rows: Sequence[Difference]) -> str:
+    """Return how many rows of a protocol hold, and which lies farthest out."""
     methods = len({d.method for d in rows})
     within = [d for d in rows if d.verdict == "within"]
     counted = f"{len(rows)}" if len(within) == len(rows) else f"{len(within)} of {len(rows)}"
@@ -98,7 +110,7 @@ def _explained(comparison: Comparison) -> list[str]:
     if allowed:
         what = ", ".join(f"{c.key} {_short(c.here)} (was {_short(c.reference)})" for c in allowed)
         lines.append(f"other programs than the reference's, which tolerances cover: {what}")
-    lines += [f"score-changing: {_change(c)}" for c in changed]
+    lines += [f"score-changing: {change_text(c)}" for c in changed]
     for part in comparison.unversioned:
         lines.append(f"{part} is changed under its old version: raise 'version' in its card")
     if comparison.refused:
@@ -115,7 +127,8 @@ def _explained(comparison: Comparison) -> list[str]:
     return lines
 
 
-def _change(c: Change) -> str:
+def change_text(c: Change) -> str:
+    """Return one setting's change in words."""
     if not c.key:
         return f"{c.part} is {'new' if c.reference is None else 'gone'}"
     return f"{c.part}: {c.key} {_short(c.reference)} -> {_short(c.here)}"

@@ -58,7 +58,7 @@ class Difference:
         needed: clips that would tell the methods apart in 80 of 100 repetitions; None for never.
         verdict: what that says, in words.
         a_signature: how the baseline's number was made; ``b_signature`` differs from it at most in
-            the clips, when those of both are compared.
+            the clips, when those of both are compared, and in versions, when these are allowed.
     """
 
     metric: str
@@ -129,6 +129,7 @@ def compare_runs(
     metrics: Sequence[str] = (),
     by_emotion: bool = False,
     common: bool = False,
+    allow_versions: bool = False,
     resamples: int = RESAMPLES,
 ) -> Comparison:
     """Compare runs that were made alike, clip by clip.
@@ -139,6 +140,8 @@ def compare_runs(
         metrics: those to compare; all that the runs share when empty.
         by_emotion: each emotion too, not the mean alone; all rows count in Holm's correction.
         common: where the runs are not on the same clips, or lack some: take those of both.
+        allow_versions: compare also where versions of libraries or of ffmpeg differ; a note
+            names them.
         resamples: draws behind intervals and p-values.
 
     Raises:
@@ -161,7 +164,7 @@ def compare_runs(
             )
     label, *others = runs
     shared, alone = _shared(runs, metrics)
-    _refuse_unlike(runs, shared)
+    versions = _refuse_unlike(runs, shared, allow_versions=allow_versions)
     rows: list[Difference] = []
     notes: dict[str, None] = {}
     for other in others:
@@ -182,7 +185,7 @@ def compare_runs(
         label,
         tuple(others),
         tuple(rows),
-        (*_stands_on(rows, resamples), *notes, *alone),
+        (*versions, *_stands_on(rows, resamples), *notes, *alone),
         tuple(dict.fromkeys(chain(*((row.a_signature, row.b_signature) for row in rows)))),
     )
 
@@ -291,13 +294,19 @@ def _shared(
     return shared, tuple(lines)
 
 
-def _refuse_unlike(runs: Mapping[str, Record], metrics: Sequence[str]) -> None:
-    """Refuse runs that were made in different ways, and say in which.
+def _refuse_unlike(
+    runs: Mapping[str, Record], metrics: Sequence[str], *, allow_versions: bool
+) -> list[str]:
+    """Refuse runs that were made in different ways, and name the settings that differ.
+
+    Returns:
+        A note for each run that was made with other versions, when these are allowed.
 
     Raises:
         CardError: protocols, profiles or settings differ.
     """
     (a, first), *others = runs.items()
+    notes = []
     for b, record in others:
         try:
             ours, theirs = _made(first, metrics), _made(record, metrics)
@@ -315,6 +324,12 @@ def _refuse_unlike(runs: Mapping[str, Record], metrics: Sequence[str]) -> None:
         unlike = _unlike(ours, theirs, metrics)
         if not unlike:
             continue
+        only_versions = not _unlike(ours, theirs, metrics, versions=False)
+        if only_versions and allow_versions:
+            notes.append(
+                f"Not made alike: versions of '{a}' and '{b}' differ: {'; '.join(unlike)}."
+            )
+            continue
         alike = [m for m in metrics if not _unlike(_made(first, [m]), _made(record, [m]), [m])]
         remedy = (
             f"Evaluate '{b}' again as '{a}' was: spfem-bench eval --method "
@@ -322,7 +337,10 @@ def _refuse_unlike(runs: Mapping[str, Record], metrics: Sequence[str]) -> None:
         )
         if alike:
             remedy += f"; or compare what was made alike: --metrics {','.join(alike)}"
+        if only_versions:
+            remedy += "; or compare all the same, with a note: --allow-versions"
         raise CardError(f"'{a}' and '{b}' were not made alike: {_several(unlike, '; ')}", remedy)
+    return notes
 
 
 def _made(record: Record, metrics: Sequence[str]) -> dict[str, Any]:
@@ -333,10 +351,26 @@ def _made(record: Record, metrics: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _is_version(key: str) -> bool:
+    """Return whether a setting is the version of a program or library."""
+    return key == "media.ffmpeg" or key.startswith("software.")
+
+
 def _unlike(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any], metrics: Sequence[str]
+    ours: Mapping[str, Any],
+    theirs: Mapping[str, Any],
+    metrics: Sequence[str],
+    *,
+    versions: bool = True,
 ) -> list[str]:
-    """Name each field that differs, with both values and the metrics it belongs to."""
+    """Name each field that differs, with both values and the metrics it belongs to.
+
+    Args:
+        ours: from :func:`_made`.
+        theirs: the other run's.
+        metrics: whose settings.
+        versions: name those of libraries and of ffmpeg too.
+    """
     lines = []
     if ours["profile"] != theirs["profile"]:
         lines.append(f"profile {ours['profile']} against {theirs['profile']}")
@@ -344,7 +378,7 @@ def _unlike(
     for m in metrics:
         here, there = ours["settings"][m], theirs["settings"][m]
         for key in dict.fromkeys([*here, *there]):
-            if here.get(key) != there.get(key):
+            if here.get(key) != there.get(key) and (versions or not _is_version(key)):
                 said = f"{key} {_short(here.get(key))} against {_short(there.get(key))}"
                 fields_of.setdefault(said, []).append(m)
     for said, where in fields_of.items():

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from spfem_bench import provenance
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import ArcFaceInput
 from spfem_bench.errors import ClipError, StcclError
@@ -290,7 +291,10 @@ class Scorer:
         network: Any = None
         if beside.learned:
             record = read_checkpoint(beside.learned).record
-            network = {"backbone": record.backbone.model_dump(mode="json"), "heads": record.sha256}
+            network = {
+                "backbone": record.backbone.model_dump(mode="json"), "heads": record.sha256,
+                "software": provenance.versions({"torch"}),
+            }  # fmt: skip
         return {
             "coherence": {
                 "max_lag": beside.max_lag, "learned": network, "size": SIZE,

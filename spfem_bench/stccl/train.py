@@ -62,7 +62,7 @@ from spfem_bench.stccl.windows import (
 CHECKPOINT = "training.pt"
 """What an interrupted training goes on from, in its folder."""
 
-SOFTWARE = ("spfem-bench", "torch", "numpy", "accelerate", "safetensors", "opencv-python")
+SOFTWARE = ("torch", "numpy", "accelerate", "safetensors", "cv2")
 Precision = Literal["no", "bf16", "fp16"]
 Quality = dict[str, dict[str, Any]]
 

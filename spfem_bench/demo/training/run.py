@@ -17,7 +17,7 @@ from spfem_bench.demo.training.takes import card, digest, draw_all, training_tak
 from spfem_bench.demo.world import World
 from spfem_bench.files import check_writable, write_atomically
 
-SOFTWARE = ("spfem-bench", "torch", "numpy", "scipy", "opencv-python", "python-speech-features")
+SOFTWARE = ("torch", "numpy", "scipy", "cv2", "python_speech_features")
 
 
 @dataclass(frozen=True)

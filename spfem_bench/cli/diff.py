@@ -1,0 +1,64 @@
+"""``spfem-bench diff``."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import click
+
+
+def _tolerances(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for text in given:
+        metric, _mark, number = text.rpartition("=")
+        try:
+            found[metric] = float(number)
+        except ValueError:
+            found[metric] = math.nan
+        if not 0 < found[metric] < math.inf:
+            raise click.BadParameter(f"'{text}': write a number above 0, or METRIC=NUMBER")
+    return found
+
+
+@click.command()
+@click.argument("a", metavar="RECORD", type=click.Path(path_type=Path))
+@click.argument("b", metavar="RECORD", type=click.Path(path_type=Path))
+@click.option(
+    "--tolerance", "tolerances", multiple=True, metavar="[METRIC=]NUMBER", callback=_tolerances,
+    help="Largest difference allowed, for one metric or for all; may be given several times.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print every number and change as JSON.")
+def diff(a: Path, b: Path, tolerances: dict[str, float], as_json: bool) -> None:
+    """Check that two machines gave the same numbers for one method.
+
+    Both RECORDs are files that 'spfem-bench eval' wrote, of one method on one protocol.
+    Numbers out of tolerance are printed with the settings, versions and clips that differ; the
+    last line is the verdict. Tolerances are those of the reference numbers of the protocol and
+    profile ('spfem-bench check'); where there are none, half of the last decimal that tables
+    print (0.0005).
+
+    \b
+    Examples:
+      spfem-bench diff here/demo-inter-id/source.compact.json \\
+        there/demo-inter-id/source.compact.json
+      spfem-bench diff a.json b.json --tolerance 0.01 --tolerance fad=0.1
+
+    Exit codes: 0 all numbers are within tolerance, and only versions differ; 1 a number or
+    another setting differs; 2 wrong options, or a file is no record.
+    """  # noqa: D301
+    import json
+
+    from spfem_bench.errors import SpfemBenchError
+    from spfem_bench.evaluation.record import load
+    from spfem_bench.reporting.diff import diff_json, diff_records, diff_text, holds
+
+    try:
+        found = diff_records(load(a), load(b), tolerances)
+    except SpfemBenchError as error:  # 1 is for records that differ
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    click.echo(json.dumps(diff_json(found), indent=1) if as_json else diff_text(found))
+    if not holds(found):
+        sys.exit(1)
