@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,6 +120,15 @@ def test_a_libraries_version_moves_what_uses_it_and_nothing_else(
             moved = library in used(metric, profile, faces)
             sign, key = (a != b for a, b in zip(before[metric], after[metric], strict=True))
             assert (sign, key) == (moved, moved), (metric, library)
+
+
+def test_clips_that_are_drawn_here_depend_on_opencv() -> None:
+    demo = protocol("demo-inter-id")
+    drawn = {**demo.items[0].clips, "real": Clip.parse("P007/happy/1.00/028.mp4")}
+    own = replace(demo, items=(replace(demo.items[0], clips=drawn), *demo.items[1:]))
+    x, metric = extractor("compact", "aligned"), metric_card("fad")
+    assert "cv2" not in settings(metric, demo, x)["software"]
+    assert settings(metric, own, x)["software"]["cv2"] == provenance.imported_version("cv2")
 
 
 def test_the_face_track_depends_on_the_detector_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from spfem_bench import provenance
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import (
     CoherenceSettings,
@@ -15,7 +16,7 @@ from spfem_bench.definitions.metrics import (
     ProfileCard,
     network_card,
 )
-from spfem_bench.definitions.protocols import Protocol
+from spfem_bench.definitions.protocols import Protocol, dataset_card, dataset_files
 from spfem_bench.features.extract import Extractor
 from spfem_bench.statistics import intervals
 
@@ -41,7 +42,7 @@ def settings(
         "faces": extractor.face_settings(),
         "media": extractor.media_settings(),
         "seed": intervals.SEED,
-        "software": extractor.software(network, clips),
+        "software": extractor.software(network, clips) | _drawn_by(protocol),
     }
 
 
@@ -57,6 +58,16 @@ def network_of(metric: MetricCard, profile: ProfileCard) -> NetworkCard:
 
         return network_card(read_checkpoint(metric.statistic.learned).record.backbone.network)
     return profile.network(metric.role)
+
+
+def _drawn_by(protocol: Protocol) -> dict[str, str]:
+    """Return the version of OpenCV where an item's clips are drawn here and not shipped."""
+    dataset = dataset_card(protocol.card.dataset)
+    shipped = dataset_files(dataset)
+    clips = (clip for item in protocol.items for clip in item.clips.values())
+    if dataset.world and any(clip.path.as_posix() not in shipped for clip in clips):
+        return {"cv2": provenance.imported_version("cv2")}
+    return {}
 
 
 def _heads(metric: MetricCard) -> dict[str, str]:
