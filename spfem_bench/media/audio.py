@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,36 +23,107 @@ SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 LARGEST = ffmpeg.LONGEST * SAMPLE_RATE * 2
 """Bytes of the longest sound."""
 
+JITTER = SAMPLE_RATE // 400
+"""Samples by which time stamps may differ from where the sound before them ends: 2.5 ms, Opus's
+shortest packet. Beyond that, packets are missing, or there are two for one moment."""
+
+AROUND = 3
+"""Blocks before and behind one whose time stamps have a say in its place: the median's."""
+
 
 def samples(clip: Clip) -> npt.NDArray[np.int16]:
     """Return a clip's sound, mixed to one channel, at 16 kHz.
 
-    Sound that begins after the picture is padded with silence in front, so that
-    sample 0 and frame 0 belong to the same moment.
+    Sample 0 belongs to the first picture of the file that holds the sound, or, where it holds
+    no picture, to its first sample. All others stand where their time stamps put them: what is
+    missing is silence, and what comes before the first picture is left out.
 
     Returns:
         int16 array of shape (samples,).
 
     Raises:
-        ClipError: no sound, or it is damaged.
+        ClipError: no sound, it is damaged, or it is ambiguous which stream is meant.
         ValueError: the clip has an edit, which is applied to what this returns.
     """
+    import ffmpeg as graph
+
     if clip.edit is not None:
         raise ValueError(f"{clip}: sound is read without the edit, which is applied to it")
-    heard, path = stream(clip)
-    output = heard.output("pipe:", format="s16le", ac=1, ar=SAMPLE_RATE)
-    with ffmpeg.decoding(output, path) as pipe:
-        content = pipe.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise ffmpeg.too_long(clip)
-    return np.frombuffer(content[: len(content) // 2 * 2], np.int16)
+    path = source(clip)
+    info = ffmpeg.probe(path)
+    begin = ffmpeg.picture_zero(path) if info.video else None
+    first, last = span_frames(clip.span) if clip.span else (0, None)
+    with ffmpeg.sized(path) as file, tempfile.TemporaryDirectory() as folder:
+        stream = ffmpeg.local_input(file)[str(info.chosen("audio"))]
+        if last is not None and begin is not None:
+            # Nothing behind the span is decoded. A second more keeps its end out of the resampler's.
+            stream = stream.filter("atrim", end=repr(begin + last / FRAME_RATE + 1))
+        # When the channel layout changes, ffmpeg builds its graph again: no filter counts time.
+        both = (
+            stream.filter("aresample")
+            .filter("aformat", sample_fmts="s16", sample_rates=SAMPLE_RATE, channel_layouts="mono")
+            .filter_multi_output("asplit")
+        )
+        stamps = Path(folder) / "stamps"
+        output = graph.merge_outputs(
+            both[0].output("pipe:", format="s16le", copyts=None),
+            both[1].output(f"file:{stamps}", format="framecrc", acodec="pcm_s16le"),
+        )
+        with ffmpeg.decoding(output, path) as pipe:
+            content = pipe.read(LARGEST + 1)
+            if len(content) > LARGEST:
+                raise ffmpeg.too_long(clip)
+        line = r"(?m)^0, *-?\d+, *(-?\d+), *\d+, *(\d+),"  # also its bytes
+        blocks = [
+            (int(time) / SAMPLE_RATE, int(size) // 2)
+            for time, size in re.findall(line, stamps.read_text())
+        ]
+    sound = np.frombuffer(content, np.int16)
+    if begin is None:
+        begin = blocks[0][0] if blocks else 0.0
+    placed = [(round((time - begin) * SAMPLE_RATE), count) for time, count in blocks]
+    if any(start + count > ffmpeg.LONGEST * SAMPLE_RATE for start, count in placed):
+        raise ffmpeg.too_long(clip)
+    return _placed(sound, placed)[
+        first * SAMPLES_PER_FRAME : None if last is None else last * SAMPLES_PER_FRAME
+    ]
 
 
-def stream(clip: Clip) -> tuple[Any, Path]:
-    """Return an ffmpeg-python stream of a clip's sound in its span, and the file it is read from.
+def _placed(
+    sound: npt.NDArray[np.int16], blocks: Sequence[tuple[int, int]]
+) -> npt.NDArray[np.int16]:
+    """Put blocks of sound where they belong.
+
+    Args:
+        sound: int16 (N,): the blocks, one behind the other.
+        blocks: where each begins by its time stamp, and how many samples it has.
+
+    Returns:
+        int16 (M,): from 0 to the last block's end.
+    """
+    counts = np.array([count for _, count in blocks], int)
+    reads = np.concatenate([[0], np.cumsum(counts)])
+    # By how much each would have to be moved, if all followed without a gap.
+    moves = np.array([start for start, _ in blocks], int) - reads[:-1]
+    pieces: list[npt.NDArray[np.int16]] = []
+    end, move = 0, int(moves[0]) if blocks else 0
+    for n, count in enumerate(counts):
+        agreed = np.median(moves[max(0, n - AROUND) : n + AROUND + 1])
+        if abs(agreed - move) > JITTER:
+            move = round(agreed)
+        start = reads[n] + move
+        if start > end:
+            pieces.append(np.zeros(start - end, np.int16))
+        pieces.append(sound[reads[n] + max(0, end - start) : reads[n + 1]])
+        end = max(end, start + count)
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
+
+
+def source(clip: Clip) -> Path:
+    """Return the file that a clip's sound is read from.
 
     Raises:
-        ClipError: no sound.
+        ClipError: no sound, or the clip lasts too long.
     """
     path = clip.audio or (None if clip.path.is_dir() else clip.path)
     if path is None:
@@ -60,17 +133,6 @@ def stream(clip: Clip) -> tuple[Any, Path]:
         )
     info = ffmpeg.probe(path)
     if not info.has_audio:
-        raise ClipError(f"{path}: has no sound", _mux_hint(path))
+        raise ffmpeg.no_sound(path)
     check_length(clip, info.seconds)
-    heard = ffmpeg.local_input(path).audio.filter("aresample", **{"async": 1, "first_pts": 0})
-    if clip.span:
-        first, last = (n / FRAME_RATE for n in span_frames(clip.span))  # as the picture is cut
-        heard = heard.filter("atrim", start=first, end=last)
-    return heard, path
-
-
-def _mux_hint(path: Path) -> str:
-    return (
-        "Add the source's sound: "
-        f"ffmpeg -i {path.name} -i SOURCE -map 0:v -map 1:a -c copy WITH_SOUND.mp4"
-    )
+    return path

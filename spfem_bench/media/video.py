@@ -17,13 +17,11 @@ import numpy.typing as npt
 from spfem_bench.definitions.clips import Clip, Span
 from spfem_bench.errors import ClipError
 from spfem_bench.media import ffmpeg
+from spfem_bench.media.ffmpeg import SCALER
 from spfem_bench.pinned import known_sha256
 
 FRAME_RATE = 25
 """Frames a second of every decoded clip; SyncNet's, and the field's."""
-
-SCALER = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
-"""How YUV becomes RGB: the exact path, the same on every processor."""
 
 Frame = npt.NDArray[np.uint8]
 """One picture, shape (height, width, 3), RGB."""
@@ -56,7 +54,7 @@ def frames(clip: Clip, hwaccel: str | None = None) -> Iterator[Frame]:
     stream = timed(stream, clip)
     stream = stream.filter("scale", flags=SCALER)
     # Every PPM picture carries its own size: no need to know it beforehand.
-    output = stream.output("pipe:", format="image2pipe", vcodec="ppm", pix_fmt="rgb24")
+    output = stream.output("pipe:", format="image2pipe", vcodec="ppm", pix_fmt="rgb24", copyts=None)
     count = 0
     with ffmpeg.decoding(output, clip.path, stdin) as pipe:
         while (picture := _read_ppm(pipe)) is not None:
@@ -86,7 +84,7 @@ def cropped(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterator[bytes
         pictures = numbered_pictures(clip)
         height, width = read_picture(pictures[0]).shape[:2]
         _check_crop(clip, (width, height))
-        node = graph.input(
+        stream = graph.input(
             "pipe:0", format="rawvideo", pix_fmt="bgr24", video_size=(width, height),
             framerate=repr(clip.frame_rate),
         )  # fmt: skip
@@ -96,11 +94,10 @@ def cropped(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterator[bytes
             raise ClipError(f"{clip}: fps= and frames= are for folders of frames", "Leave them out")
         info = ffmpeg.probe(clip.path)
         if info.size is None:
-            raise ClipError(f"{clip.path}: has no video stream", "Give a video, not a sound file")
+            raise ffmpeg.no_pictures(clip.path)
         check_length(clip, info.seconds)
         _check_crop(clip, info.size)
-        node, stdin = ffmpeg.local_input(clip.path, hwaccel), None
-    stream = node.video
+        stream, stdin = ffmpeg.pictures(clip.path, hwaccel), None
     if clip.crop and (clip.crop.x % 2 or clip.crop.y % 2):
         # Odd corners lie between chroma samples: to RGB first.
         stream = stream.filter("scale", flags=SCALER).filter("format", "rgb24")
@@ -111,13 +108,16 @@ def cropped(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterator[bytes
 
 
 def timed(stream: Any, clip: Clip) -> Any:
-    """Choose 25 frames a second by their time stamps, and of them those in the clip's span."""
-    stream = stream.filter("fps", FRAME_RATE, start_time=0)
+    """Choose 25 frames a second by their time stamps, and of them those in the clip's span.
+
+    Frame k is what is shown k / 25 s after the first picture. The output needs ``copyts``.
+    """
+    first = 0.0 if clip.path.is_dir() else ffmpeg.first_picture(clip.path)
+    stream = stream.filter("fps", FRAME_RATE, start_time=repr(first))
     if clip.span:
-        first, last = span_frames(clip.span)
-        stream = stream.filter("trim", start_frame=first, end_frame=last)
-        stream = stream.filter("setpts", "PTS-STARTPTS")
-    return stream
+        first_frame, last = span_frames(clip.span)
+        stream = stream.filter("trim", start_frame=first_frame, end_frame=last)
+    return stream.filter("setpts", "PTS-STARTPTS")
 
 
 def span_frames(span: Span) -> tuple[int, int]:
