@@ -5,7 +5,7 @@
 Each picture carries its number as blocks of black and white, and the sound is a noise that is
 like itself at no other moment: what is shown and heard when is read off what comes out, without a
 network. A case is *right* when every frame shows the picture of its moment, and every tenth of a
-second of sound stands within 1 ms of where it belongs (in an AVI within 6 ms: it does not
+second of sound stands within 2 ms of where it belongs (in an AVI within 10 ms: it does not
 keep an encoder's delay). It may be *refused*, with one of the package's errors. Anything else is
 *wrong*, and then the exit status is 1. ``--count`` draws that many cases, 0 takes all.
 """
@@ -33,7 +33,7 @@ from spfem_bench.media import audio, ffmpeg, video
 SECONDS, SIDE, BITS = 2.4, 64, 8
 
 RATES = ("25", "30", "24", "30000/1001", "50", "60", "12.5", "variable")
-"""Pictures a second; *variable*: 25 a second, after the twentieth one every 0.1 s."""
+"""Pictures a second; *variable*: 25 a second, after the twentieth one every 0.12 s."""
 
 PICTURES = {
     "h264": ("-c:v", "libx264", "-bf", "0"),
@@ -118,7 +118,7 @@ def cases(seed: int, each: int = 6) -> list[Case]:
                 channels = (rng.choice([1, 2]), 48_000) if sound == "opus" else rng.choice(CHANNELS)
                 if channels[0] == 6 and sound in ("mp3", "vorbis"):
                     channels = (2, 44_100)
-                if channels[1] in (16_000, 22_050) and (sound == "ac3" or name == "flv"):
+                if channels[1] < 44_100 and (sound in ("ac3", "vorbis") or name == "flv"):
                     channels = (channels[0], 44_100)
                 rate, start = rng.choice(RATES), rng.choice(STARTS)
                 gap, history = rng.choice(GAPS), rng.choice(HISTORIES)
@@ -126,6 +126,8 @@ def cases(seed: int, each: int = 6) -> list[Case]:
                     rate = "25"  # MPEG-4 in TS loses them
                 if name == "mp4 without edit list":  # all begin at 0
                     start, history = (0.0, 0.0), "direct"
+                if name == "mp4 as a stream":  # its first picture begins at 0, and lasts longer
+                    start = (0.019 if start[0] and sound == "aac" else 0.0, start[1])
                 if name == "avi":  # counts frames and samples: no place for any of these
                     channels = (channels[0], max(44_100, channels[1]))
                     rate = "25" if rate == "variable" else rate
@@ -146,7 +148,7 @@ def cases(seed: int, each: int = 6) -> list[Case]:
 def times(rate: str) -> list[float]:
     """Return when each picture is shown, in seconds."""
     if rate == "variable":
-        return [n / 25 if n < 20 else 0.8 + (n - 20) / 10 for n in range(36)]
+        return [n / 25 if n < 20 else 0.8 + (n - 20) * 0.12 for n in range(33)]
     above, _, below = rate.partition("/")
     exact = float(above) / float(below or 1)
     return [n / exact for n in range(int(SECONDS * exact))]
@@ -197,14 +199,14 @@ def write(case: Case, folder: Path) -> Path:
         out.writeframes(samples[:, None].repeat(channels, axis=1).tobytes())
     late, later = case.start
     steady = "25" if case.rate == "variable" else case.rate
-    vary = "setpts='if(lt(N,20),N/25,0.8+(N-20)/10)/TB'" if case.rate == "variable" else "null"
+    vary = "setpts='if(lt(N,20),N/25,0.8+(N-20)*0.12)/TB'" if case.rate == "variable" else "null"
     skip = ["-vf", f"{vary},select='gte(t,{late - 1e-4})'", "-fps_mode", "vfr"]
     hear = ["-af", f"atrim=start={later}"]
     # -copyts and vfr keep the time stamps of what is left, so that both stay in their places.
     kind = {"through MPEG-TS": "ts", "through Matroska": "mkv"}.get(case.history, suffix)
     first = folder / f"first.{kind}"
-    lose = {"": [], "one packet": ["-bsf:a", "noise=amount=0:drop=eq(n\\,9)"],
-            "five packets": ["-bsf:a", "noise=amount=0:drop=between(n\\,9\\,13)"]}[case.gap]  # fmt: skip
+    lost = {"one packet": "eq(n\\,9)", "five packets": "between(n\\,9\\,13)"}.get(case.gap)
+    lose = ["-bsf:a", f"noise=amount=0:drop={lost}"] if lost else []
     direct = case.history == "direct"
     run("-copyts", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{SIDE}x{SIDE}", "-r", steady,
         "-i", folder / "pictures.rgb", "-i", folder / "sound.wav", "-map", "0:v", "-map", "1:a",
@@ -214,6 +216,8 @@ def write(case: Case, folder: Path) -> Path:
     if direct:
         return first
     path = folder / f"second.{suffix}"
+    if kind == "ts" and case.sound == "aac":
+        lose = ["-bsf:a", f"{lose[1]},aac_adtstoasc" if lose else "aac_adtstoasc"]
     run(*(["-ss", "0.53"] if case.history == "cut" else []), "-i", first, "-map", "0",
         "-c", "copy", *lose, *muxing, "-strict", "-2", path)  # fmt: skip
     return path
@@ -281,7 +285,7 @@ def _unheard(heard: npt.NDArray[np.float64], zero: float, allowed: float, gaps: 
     power = np.sqrt(np.mean(heard**2))
     good, off = 0, 0.0
     expected = (len(whole) - 8_000 - begin) // step
-    for place in range(0, min(len(heard) - step, (expected - 1) * step), step):
+    for place in range(0, min(len(heard) - step + 1, expected * step), step):
         piece = heard[place : place + step]
         around = whole[begin + place - reach : begin + place + step + reach]
         likeness = np.abs(np.correlate(around, piece, "valid"))
@@ -294,7 +298,9 @@ def _unheard(heard: npt.NDArray[np.float64], zero: float, allowed: float, gaps: 
         off = max(off, abs(best - reach) / 16_000, key=abs)
     if off > allowed:
         return f"sound is off by up to {1000 * off:.1f} ms"
-    return f"only {good} of {expected} tenths of a second are heard" if good < expected - gaps else ""
+    return (
+        f"only {good} of {expected} tenths of a second are heard" if good < expected - gaps else ""
+    )
 
 
 def verdict(case: Case, folder: Path) -> str:
@@ -309,7 +315,7 @@ def verdict(case: Case, folder: Path) -> str:
     try:
         problem = faults(
             Clip(path), case.rate, None if case.history == "cut" else first,
-            0.006 if case.container == "avi" else 0.001, gaps,
+            0.01 if case.container == "avi" else 0.002, gaps,
         )  # fmt: skip
     except ClipError as error:
         return f"refused: {error.problem.removeprefix(f'{path}: ')}"
@@ -333,7 +339,7 @@ def main() -> None:
     for n, case in chosen:
         with tempfile.TemporaryDirectory() as folder:
             outcome = verdict(case, Path(folder))
-        kind, _, reason = outcome.partition(": ")
+        kind = outcome.split(":")[0]
         rows.setdefault(case.container, Counter())[kind] += 1
         said[kind] += 1
         if kind != "right":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -131,7 +132,8 @@ def _patterns(layout: LayoutCard, item: Item, protocol: Protocol) -> list[str]:
         except UnknownNameError:
             continue  # a column that this list does not have
         stem, _, suffix = filled.rpartition(".")
-        same = [stem + s for s in VIDEO_SUFFIXES] if f".{suffix}" in VIDEO_SUFFIXES else [filled]
+        kinds = [re.sub("[a-z]", lambda c: f"[{c[0]}{c[0].upper()}]", s) for s in VIDEO_SUFFIXES]
+        same = [stem + k for k in kinds] if f".{suffix}" in VIDEO_SUFFIXES else [filled]
         found += [filled, *(s for s in same if s != filled)]
     if not found:
         raise CardError(
@@ -150,7 +152,9 @@ def _setting(protocol: Protocol) -> str:
 
 
 def _matches(folder: Path, pattern: str) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.glob(pattern))
+    """Return what a pattern finds, with accents composed or decomposed."""
+    forms = {pattern, *(unicodedata.normalize(form, pattern) for form in ("NFC", "NFD"))}
+    return sorted({p.relative_to(folder).as_posix() for f in forms for p in folder.glob(f)})
 
 
 def _parts(

@@ -14,7 +14,7 @@ from spfem_bench.definitions.protocols import Protocol, dataset_card
 from spfem_bench.demo.clips import take_of
 from spfem_bench.errors import CardError, ClipError
 from spfem_bench.evaluation.data import DataFolders
-from spfem_bench.evaluation.plan import Videos, make_plan
+from spfem_bench.evaluation.plan import Videos, make_plan, nfc
 from spfem_bench.media.video import VIDEO_SUFFIXES, content_id
 from spfem_bench.stccl.align import align_clips
 from spfem_bench.stccl.pairs import Held, Pair, Puppet, true_frames
@@ -170,11 +170,12 @@ def same_names(source: Path, generated: Path) -> list[tuple[Path, Path]]:
         here: dict[str, Path] = {}
         for path in sorted(folder.iterdir()):
             if path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != ".":
-                if path.stem in here:
+                stem = nfc(path.stem)
+                if stem in here:
                     raise ClipError(
-                        f"{folder} holds {here[path.stem].name} and {path.name}", "Keep one of them"
+                        f"{folder} holds {here[stem].name} and {path.name}", "Keep one of them"
                     )
-                here[path.stem] = path
+                here[stem] = path
         found.append(here)
     a, b = found
     alone = [f"{source / p.name}" for s, p in a.items() if s not in b]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -125,6 +126,22 @@ class Plan:
         return not self.refusals and not self.unavailable
 
 
+def nfc(name: str) -> str:
+    """Return a file's name without its folder, with accents composed, as most systems have them."""
+    return unicodedata.normalize("NFC", Path(name).name)
+
+
+def by_stem(folder: Path) -> dict[str, list[str]]:
+    """Return the names of a folder's videos and folders by what :func:`nfc` makes of the stem."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.is_dir():
+            found.setdefault(nfc(path.name), []).append(path.name)
+        elif path.suffix.lower() in VIDEO_SUFFIXES:
+            found.setdefault(nfc(path.stem), []).append(path.name)
+    return found
+
+
 @dataclass(frozen=True)
 class Videos:
     """A user's folder of outputs.
@@ -132,25 +149,32 @@ class Videos:
     Attributes:
         frame_rate: for outputs that are folders of frames.
         layout: how the system that wrote them names outputs; as the protocol expects when None.
+        used: names that items took.
+        listed: what :func:`by_stem` found in the folders looked into so far.
     """
 
     folder: Path
     frame_rate: float | None = None
     layout: LayoutCard | None = None
     used: set[str] = field(default_factory=set)
+    listed: dict[Path, dict[str, list[str]]] = field(default_factory=dict)
 
     def clip(self, item: Item) -> Clip:
         """Return the output of an item: its expected name, or that stem as another kind.
+
+        A suffix may be in upper case, and accents composed or decomposed (Unicode's NFC or NFD).
 
         Raises:
             ClipError: it is not there, or there twice; says the exact name expected.
         """
         stem = str(Path(item.output_name).with_suffix(""))
-        names = [item.output_name]
-        names += [stem + s for s in VIDEO_SUFFIXES if stem + s != item.output_name]
-        found = [n for n in names if inside(self.folder, n).is_file()]
-        if inside(self.folder, stem).is_dir():
-            found.append(stem)
+        expected = inside(self.folder, item.output_name)
+        if expected.parent not in self.listed:
+            self.listed[expected.parent] = by_stem(expected.parent)
+        here = Path(stem).parent
+        found = [(here / n).as_posix() for n in self.listed[expected.parent].get(nfc(stem), [])]
+        if item.output_name not in found and expected.is_file():  # of a kind of its own
+            found.append(item.output_name)
         if not found:
             raise MissingClipError(
                 f"{self.folder / item.output_name}: missing",

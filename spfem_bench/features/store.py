@@ -25,7 +25,7 @@ from spfem_bench.files import atomic_file
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 
-FORMAT = 2
+FORMAT = 3
 """Raised when the same key would have to give other arrays than before."""
 
 

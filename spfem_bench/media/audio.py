@@ -54,9 +54,10 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
     begin = ffmpeg.picture_zero(path) if info.video else None
     first, last = span_frames(clip.span) if clip.span else (0, None)
     with ffmpeg.sized(path) as file, tempfile.TemporaryDirectory() as folder:
-        stream = ffmpeg.local_input(file)[str(info.chosen("audio"))]
+        # One thread: with several, ffmpeg 9 loses the first packets of FLAC behind an edit.
+        stream = ffmpeg.local_input(file, threads=1)[str(info.chosen("audio"))]
         if last is not None and begin is not None:
-            # Nothing behind the span is decoded. A second more keeps its end out of the resampler's.
+            # Nothing is decoded that comes more than a second after the span.
             stream = stream.filter("atrim", end=repr(begin + last / FRAME_RATE + 1))
         # When the channel layout changes, ffmpeg builds its graph again: no filter counts time.
         both = (
@@ -66,7 +67,7 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
         )
         stamps = Path(folder) / "stamps"
         output = graph.merge_outputs(
-            both[0].output("pipe:", format="s16le", copyts=None),
+            both[0].output("pipe:", format="s16le"),
             both[1].output(f"file:{stamps}", format="framecrc", acodec="pcm_s16le"),
         )
         with ffmpeg.decoding(output, path) as pipe:

@@ -91,7 +91,7 @@ def _write_avi(clip: Clip, path: Path, *, lossless: bool) -> None:
     codec = {"vcodec": "ffv1"} if lossless else {"vcodec": "mpeg4", "q:v": 2}
     with ffmpeg.sized(heard) as file:
         # A new graph for a new channel layout would begin with silence again: refused instead.
-        sound = ffmpeg.local_input(file, **{"reinit_filter:a": 0})[index]
+        sound = ffmpeg.local_input(file, threads=1, **{"reinit_filter:a": 0})[index]
         sound = sound.filter("aresample", **{"async": 1, "first_pts": 0})
         if clip.span:
             start, end = (n / FRAME_RATE for n in video.span_frames(clip.span))
@@ -111,7 +111,6 @@ def _jpegs(clip: Clip, folder: Path, options: dict[str, Any], *, timed: bool = F
     pictures, stdin = video.cropped(clip)
     if timed:
         pictures = video.timed(pictures, clip)
-        options = {**options, "copyts": None}
     output = pictures.output(str(folder / "%06d.jpg"), format="image2", threads=1, **options)
     with ffmpeg.decoding(output, clip.path, stdin, patience=ffmpeg.LONGEST):
         pass

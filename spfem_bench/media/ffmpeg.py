@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import pairwise
 from pathlib import Path
 from threading import Event, Thread
 from typing import IO, Any, Literal
@@ -216,10 +217,7 @@ def probe(path: Path) -> MediaInfo:
 @lru_cache(maxsize=1000)  # a clip's pictures and its sound ask in turn, and so do its edits
 def _probe(path: Path, *identity: int) -> MediaInfo:
     del identity  # a part of the cache's key
-    command = [program(), "-hide_banner", "-nostdin", "-protocol_whitelist", "file",
-               "-format_whitelist", FORMATS, "-max_pixels", str(LARGEST),
-               "-i", f"file:{path}"]  # fmt: skip
-    said = _run(command, path, PATIENCE).stderr.decode(errors="replace")
+    said = _run(_reading(path), path, PATIENCE).stderr.decode(errors="replace")
     if "\nInput #0" not in f"\n{said}":
         raise ClipError(
             f"{path}: not a readable video: {_reason(said, path)}",
@@ -235,9 +233,7 @@ def _probe(path: Path, *identity: int) -> MediaInfo:
         # A cover picture is a video stream of one frame, marked so.
         if line and "(attached pic)" not in line[3]:
             found[line[2]].append((int(line[1]), "(default)" in line[3], text))
-    video, audio = (
-        [s for s in kind if s[1]] or kind for kind in (found["Video"], found["Audio"])
-    )
+    video, audio = ([s for s in kind if s[1]] or kind for kind in (found["Video"], found["Audio"]))
     size, turned = None, False
     if video:
         text = video[0][2]
@@ -291,6 +287,15 @@ def too_long(clip: object) -> ClipError:
     )
 
 
+def _reading(path: Path, *options: str) -> list[str]:
+    """Return the beginning of a command that reads a file, with options before its name."""
+    return [
+        *(program(), "-hide_banner", "-nostdin", "-protocol_whitelist", "file"),
+        *("-format_whitelist", FORMATS, "-max_pixels", str(LARGEST)),
+        *(*options, "-i", f"file:{path}"),
+    ]
+
+
 def _run(command: list[str], path: Path, patience: float) -> subprocess.CompletedProcess[bytes]:
     """Run ffmpeg on a file to its end.
 
@@ -316,10 +321,11 @@ ROUNDING = 0.0021
 NO_TIME = str(-(2**63))
 """How ffmpeg writes the time stamp of a packet that has none."""
 
-BOXES = frozenset(
-    "ftyp styp moov moof mdat free skip wide uuid meta meco udta pdin sidx ssix mfra emsg prft pnot "
-    "PICT idat imda bloc gmhd junk".encode().split()
-)
+BOXES = {
+    b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"uuid", b"meta",
+    b"meco", b"udta", b"pdin", b"sidx", b"ssix", b"mfra", b"emsg", b"prft", b"pnot", b"PICT",
+    b"idat", b"imda", b"bloc", b"junk",
+}  # fmt: skip
 """What an mp4 or mov is made of, at its top level."""
 
 
@@ -380,11 +386,10 @@ def timing(path: Path) -> dict[str, Stretch]:
     if not kinds:
         return found
     with sized(path) as file:
-        command = [program(), "-hide_banner", "-nostdin", "-v", "error", "-xerror", "-copyts",
-                   "-protocol_whitelist", "file", "-format_whitelist", FORMATS,
-                   "-i", f"file:{file}",
-                   *(a for k in kinds for a in ("-map", f"0:{info.chosen(k)}")),
-                   "-c", "copy", "-f", "framecrc", "-"]  # fmt: skip
+        command = _reading(file, "-v", "error", "-xerror", "-copyts")
+        for kind in kinds:
+            command += ["-map", f"0:{info.chosen(kind)}"]
+        command += ["-c", "copy", "-f", "framecrc", "-"]
         done = _run(command, path, LONGEST)  # it reads the whole file
     said = done.stderr.decode(errors="replace")
     if done.returncode != 0 or "partial file" in said or "ended prematurely" in said:
@@ -441,6 +446,7 @@ def sized(path: Path) -> Iterator[Path]:
 def first_picture(path: Path) -> float:
     """Return when a file's first picture is shown, in seconds, as ffmpeg's decoder gives it.
 
+    ffmpeg counts from where the file starts, the first of its streams.
     Where only the first picture is shown for longer than the others, and not for a whole number of
     frames, its time is counted back from the second: so is a fragmented mp4 written whose pictures
     begin later than its sound.
@@ -450,10 +456,11 @@ def first_picture(path: Path) -> float:
             take.
     """
     # Decoded, because packets before it may be there only to be decoded with.
-    times = [s.time for s in _stamps(path, *_identity(path), copy=False, count=4)]
-    if len(times) < 4 or None in times:
-        return times[0] or 0.0
-    long, short, third = (b - a for a, b in zip(times, times[1:], strict=False))
+    stamps = _stamps(path, *_identity(path), copy=False, count=4)
+    times = [s.time for s in stamps if s.time is not None]
+    if len(times) < 4:
+        return times[0] if times else 0.0
+    long, short, third = (b - a for a, b in pairwise(times))
     odd = long > short and abs(long / short - round(long / short)) * short > ROUNDING
     return times[1] - short if odd and abs(short - third) < ROUNDING else times[0]
 
@@ -476,11 +483,12 @@ def picture_zero(path: Path) -> float:
             "display, as in any AVI of such: how early or late the sound is cannot be known",
             "Write it as mp4 from the material it was made of, or without B-frames (-bf 0)",
         )
-    if not probe(path).edits or packet.time >= first:
+    if not probe(path).edits:
         return first
-    for plain in _stamps(path, *identity, copy=True, count=None, edits=False):
-        if plain.content == packet.content and plain.time is not None:
-            return first + max(0.0, plain.time - packet.time)
+    for count in (1, None):  # the first packet of all is the same, where no more was cut off
+        for plain in _stamps(path, *identity, copy=True, count=count, edits=False):
+            if plain.content == packet.content and plain.time is not None:
+                return first + max(0.0, plain.time - packet.time)
     return first
 
 
@@ -491,7 +499,10 @@ def _identity(path: Path) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class _Stamp:
-    """When a packet or a picture is shown, in seconds, and its bytes' number and checksum."""
+    """When a packet or a picture is shown, in seconds, and its bytes' number and checksum.
+
+    Of packets it is the time in the file; of pictures it counts from the file's start.
+    """
 
     time: float | None
     content: str
@@ -513,18 +524,20 @@ def _stamps(
     del identity
     # ffmpeg would cut off negative times of pictures, and round them to whole frames.
     decode = ["-vf", f"setpts=PTS+{LONGEST}/TB", "-enc_time_base", "1/1000000"]
-    command = [program(), "-hide_banner", "-nostdin", "-v", "error", "-xerror", "-copyts",
-               "-protocol_whitelist", "file", "-format_whitelist", FORMATS,
-               "-max_pixels", str(LARGEST), *([] if edits else ["-advanced_editlist", "0"]),
-               "-i", f"file:{path}", "-map", f"0:{probe(path).chosen('video')}",
-               *(["-c", "copy"] if copy else decode),
-               *(["-frames:v", str(count)] if count else []), "-f", "framecrc", "-"]  # fmt: skip
+    simply = [] if edits else ["-advanced_editlist", "0"]
+    command = _reading(path, "-v", "error", "-xerror", *(["-copyts"] if copy else []), *simply)
+    command += ["-map", f"0:{probe(path).chosen('video')}"]
+    command += ["-c", "copy"] if copy else decode
+    command += ["-frames:v", str(count)] if count else []
+    command += ["-f", "framecrc", "-"]
     done = _run(command, path, PATIENCE)
     lines = done.stdout.decode(errors="replace")
     unit = re.search(r"(?m)^#tb 0: (\d+)/(\d+)", lines)
     found = re.findall(r"(?m)^0, *-?\d+, *(-?\d+), *\d+, *(\d+, *\w+)", lines)
-    if done.returncode != 0 or not unit or not found:
+    if done.returncode != 0:
         raise _damaged(path, done.stderr.decode(errors="replace"))
+    if not unit or not found:
+        raise ClipError(f"{path}: holds no picture", "Write the clip again")
     second, moved = int(unit[2]) / int(unit[1]), 0 if copy else LONGEST
     return [
         _Stamp(None if time == NO_TIME else int(time) / second - moved, content)
@@ -586,8 +599,6 @@ def decoding(
             raise problems[0]
         errors.seek(0)
         said = errors.read().decode(errors="replace")
-        if ended != 0 and (claimed := re.search(r"Picture size (\d+)x(\d+)", said)):
-            raise too_large(path, f"{claimed[1]} x {claimed[2]}")
         # A file cut in the middle of a packet ends "well", with one of these messages only.
         if ended != 0 or "partial file" in said or "ended prematurely" in said:
             raise _damaged(path, said)
@@ -646,6 +657,9 @@ def _feed(
 
 
 def _damaged(path: Path, said: str) -> ClipError:
+    """Return the error for a file with which ffmpeg ended, by its messages."""
+    if claimed := re.search(r"Picture size (\d+)x(\d+)", said):
+        return too_large(path, f"{claimed[1]} x {claimed[2]}")
     for message, change in CHANGES.items():
         if message in said:
             return ClipError(

@@ -54,7 +54,7 @@ def frames(clip: Clip, hwaccel: str | None = None) -> Iterator[Frame]:
     stream = timed(stream, clip)
     stream = stream.filter("scale", flags=SCALER)
     # Every PPM picture carries its own size: no need to know it beforehand.
-    output = stream.output("pipe:", format="image2pipe", vcodec="ppm", pix_fmt="rgb24", copyts=None)
+    output = stream.output("pipe:", format="image2pipe", vcodec="ppm", pix_fmt="rgb24")
     count = 0
     with ffmpeg.decoding(output, clip.path, stdin) as pipe:
         while (picture := _read_ppm(pipe)) is not None:
@@ -110,7 +110,7 @@ def cropped(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterator[bytes
 def timed(stream: Any, clip: Clip) -> Any:
     """Choose 25 frames a second by their time stamps, and of them those in the clip's span.
 
-    Frame k is what is shown k / 25 s after the first picture. The output needs ``copyts``.
+    Frame k is what is shown k / 25 s after the first picture.
     """
     first = 0.0 if clip.path.is_dir() else ffmpeg.first_picture(clip.path)
     stream = stream.filter("fps", FRAME_RATE, start_time=repr(first))
