@@ -291,16 +291,16 @@ def test_lse_of_a_puppet_is_the_same_from_any_file(tmp_path: Path, run_ffmpeg: R
     clip = render(World(), tmp_path / "drawn", "P003/happy/1.00/028.mp4")
     distance, _, offset, _ = lse(extractor, Clip(clip))
     assert offset == 0
-    late = ("-itsoffset", "0.019", "-i", clip, "-itsoffset", "0.019", "-i", clip)
+    late = ("-itsoffset", "0.019", "-i", clip, "-i", clip, "-map", "0:v", "-map", "1:a",
+            "-c:v", "copy", "-af", "adelay=19", "-strict", "-2")  # fmt: skip
+    lose = ("-bsf:a", "noise=amount=0:drop=eq(n\\,3)")
     files = {
-        "late.mkv": (*late, "-f", "lavfi", "-i", "anullsrc=d=0", "-map", "0:v", "-map", "1:a",
-                     "-c:v", "copy", "-c:a", "flac"),
-        "delayed.mp4": ("-itsoffset", "0.019", "-i", clip, "-i", clip, "-map", "0:v",
-                        "-map", "1:a", "-c:v", "copy", "-c:a", "flac", "-strict", "-2",
-                        "-af", "adelay=19", "-movflags", "frag_keyframe+empty_moov"),
-        "lost.mkv": ("-i", clip, "-c:v", "copy", "-c:a", "aac",
-                     "-bsf:a", "noise=amount=0:drop=eq(n\\,3)"),
-    }  # fmt: skip
+        "late.mkv": (*late, "-c:a", "flac"),
+        "late.mov": (*late, "-c:a", "pcm_s16le"),
+        "late.mp4": (*late, "-c:a", "flac", "-movflags", "frag_keyframe+empty_moov"),
+        "aac.mkv": ("-i", clip, "-c:v", "copy", "-c:a", "aac", *lose),
+        "opus.mkv": ("-i", clip, "-c:v", "copy", "-c:a", "libopus", "-b:a", "64k", *lose),
+    }
     for name, options in files.items():
         run_ffmpeg(*options, tmp_path / name)
         moved, _, shift, _ = lse(extractor, Clip(tmp_path / name))
