@@ -28,7 +28,7 @@ JITTER = SAMPLE_RATE // 400
 shortest packet. Beyond that, packets are missing, or there are two for one moment."""
 
 AROUND = 3
-"""Blocks before and behind one whose time stamps have a say in its place: the median's."""
+"""Blocks before and after each one: the median of their time stamps decides its place."""
 
 
 def samples(clip: Clip) -> npt.NDArray[np.int16]:
