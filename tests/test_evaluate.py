@@ -21,8 +21,8 @@ from spfem_bench.definitions.clips import Clip, Edit
 from spfem_bench.definitions.metrics import profile_card
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
+from spfem_bench.media.ffmpeg import SCALER
 from spfem_bench.media.mfcc import mfcc
-from spfem_bench.media.video import SCALER
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.statistics import sync
 from tests.conftest import STRIPS, Outcome, World

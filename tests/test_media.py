@@ -810,7 +810,7 @@ def test_a_span_of_time_cuts_frames_and_sound(
 def test_a_hardware_decoder_is_asked_for_before_the_file_and_kept_apart(samples: Path) -> None:
     """No such hardware is here: ffmpeg's word for the software decoder takes its place."""
     clip = Clip.parse(f"{samples / 'stccl-page/video_result/M003_source_sad_033.mp4'}#t=0,0.4")
-    node = ffmpeg.local_input(clip.path, "none").output("pipe:")
+    node = ffmpeg.pictures(clip.path, "none").output("pipe:")
     command = node.compile()
     assert command.index("-hwaccel") < command.index("-i")
     plain = list(frames(clip))

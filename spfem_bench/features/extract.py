@@ -124,7 +124,7 @@ class Extractor:
         return {
             "frame_rate": video.FRAME_RATE,
             "sample_rate": audio.SAMPLE_RATE,
-            "scaler": video.SCALER,
+            "scaler": ffmpeg.SCALER,
             "ffmpeg": ffmpeg.version(),
             **({"hwaccel": self.hwaccel} if self.hwaccel else {}),
         }

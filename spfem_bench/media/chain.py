@@ -92,17 +92,23 @@ def _write_avi(clip: Clip, path: Path, *, lossless: bool) -> None:
     import ffmpeg as graph
 
     pictures, stdin = video.cropped(clip)
-    sound, _ = audio.stream(clip)
-    if clip.span:
-        first, last = (n / FRAME_RATE for n in video.span_frames(clip.span))
-        pictures = pictures.filter("trim", start=first, end=last).filter("setpts", "PTS-STARTPTS")
-        sound = sound.filter("asetpts", "PTS-STARTPTS")
+    heard = audio.source(clip)
+    index = str(ffmpeg.probe(heard).chosen("audio"))
     codec = {"vcodec": "ffv1"} if lossless else {"vcodec": "mpeg4", "q:v": 2}
-    output = graph.output(
-        pictures, sound, str(path), r=FRAME_RATE, acodec="libmp3lame", threads=1, **codec
-    )
-    with ffmpeg.decoding(output, clip.path, stdin, patience=ffmpeg.LONGEST):
-        pass
+    with ffmpeg.sized(heard) as file:
+        # A new graph for a new channel layout would begin with silence again: refused instead.
+        sound = ffmpeg.local_input(file, threads=1, **{"reinit_filter:a": 0})[index]
+        sound = sound.filter("aresample", **{"async": 1, "first_pts": 0})
+        if clip.span:
+            start, end = (n / FRAME_RATE for n in video.span_frames(clip.span))
+            pictures = pictures.filter("trim", start=start, end=end)
+            pictures = pictures.filter("setpts", "PTS-STARTPTS")
+            sound = sound.filter("atrim", start=start, end=end).filter("asetpts", "PTS-STARTPTS")
+        output = graph.output(
+            pictures, sound, str(path), r=FRAME_RATE, acodec="libmp3lame", threads=1, **codec
+        )
+        with ffmpeg.decoding(output, clip.path, stdin, patience=ffmpeg.LONGEST):
+            pass
 
 
 def _jpegs(clip: Clip, folder: Path, options: dict[str, Any], *, timed: bool = False) -> Clip:

@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import pairwise
 from pathlib import Path
 from threading import Event, Thread
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from spfem_bench.errors import ClipError
 
@@ -37,9 +38,19 @@ FASTEST = 768_000
 """Samples a second of sound, the highest rate of recorders: a resampler's tables grow with it, to
 1.5 GB and minutes for the 1.5 GHz of one flipped bit."""
 
+SCALER = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
+"""How YUV becomes RGB: the exact path, the same on every processor."""
+
 LONGEST = 3600
 """Seconds of a clip: an hour, where those of the data sets last some seconds. One packet with a
 late time stamp makes years of a file, filled up with pictures and silence."""
+
+
+CHANGES = {
+    "Invalid too big or non positive size": "size of a rotated picture",
+    "Changing audio frame properties on the fly": "channel layout, format or rate of the sound",
+}
+"""What changes in a stream, by ffmpeg's message when it cannot follow."""
 
 
 @cache
@@ -90,12 +101,12 @@ class _Name(str):
         return ascii(super().__str__())
 
 
-def local_input(path: Path, hwaccel: str | None = None) -> Any:
+def local_input(path: Path, **options: Any) -> Any:
     """Return an ffmpeg-python input node for a local file.
 
     Args:
         path: the file.
-        hwaccel: a hardware decoder, as in :func:`check_hardware`.
+        options: more of ffmpeg's options for this input.
     """
     import ffmpeg
 
@@ -103,9 +114,34 @@ def local_input(path: Path, hwaccel: str | None = None) -> Any:
     # all the frames that fill it, up to 30 hours and 1.5 GB.
     return ffmpeg.input(
         _Name(f"file:{path}"), protocol_whitelist="file", format_whitelist=FORMATS,
-        max_pixels=LARGEST, dts_error_threshold=LONGEST,
-        **({"hwaccel": hwaccel} if hwaccel else {}),
+        max_pixels=LARGEST, dts_error_threshold=LONGEST, **options,
     )  # fmt: skip
+
+
+def pictures(path: Path, hwaccel: str | None = None) -> Any:
+    """Return an ffmpeg-python stream of a file's upright pictures, all of the first one's size.
+
+    Args:
+        path: the file.
+        hwaccel: a hardware decoder, as in :func:`check_hardware`.
+
+    Raises:
+        ClipError: as :func:`probe`, or it is ambiguous which video stream to take.
+    """
+    info = probe(path)
+    options: dict[str, Any] = {"hwaccel": hwaccel} if hwaccel else {}
+    if info.turned:
+        # ffmpeg's own filters turn the picture first, and they cannot follow a change of size.
+        # A width of 0 is an error: it ends ffmpeg when its graph is built again for another size.
+        width, height = info.size or (0, 0)
+        same = f"if(eq(iw,{width})*eq(ih,{height}),iw,0)"
+        stream = local_input(path, **options)[str(info.chosen("video"))]
+        return stream.filter("crop", same, "ih", exact=1)
+    # When the size, the pixel format or the colours change, ffmpeg builds its graph again, and
+    # filters that count time start again. Without that, the scaler follows the change.
+    options |= {"noautorotate": None, "reinit_filter:v": 0}
+    stream = local_input(path, **options)[str(info.chosen("video"))]
+    return stream.filter("scale", flags=SCALER)
 
 
 @dataclass(frozen=True)
@@ -115,12 +151,59 @@ class MediaInfo:
     Attributes:
         size: width and height in pixels of the upright picture (rotation applied);
             None without a video stream.
-        seconds: how long it lasts by its own account; None when it does not say.
+        seconds: its duration by its header; None when the header has none.
+        video: indices of the video streams that may be meant: those marked default, or all
+            where none is marked. Cover pictures do not count.
+        audio: the same of the audio streams.
+        turned: whether metadata rotate or mirror the picture.
+        edits: whether the container may have an edit list.
+        path: the file.
     """
 
     size: tuple[int, int] | None
-    has_audio: bool
     seconds: float | None
+    video: tuple[int, ...]
+    audio: tuple[int, ...]
+    turned: bool
+    edits: bool
+    path: Path
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether there is any sound."""
+        return bool(self.audio)
+
+    def chosen(self, kind: Literal["video", "audio"]) -> int:
+        """Return the index of the stream to decode.
+
+        Raises:
+            ClipError: there is none, or there are several and not one alone is marked default.
+        """
+        found = self.video if kind == "video" else self.audio
+        if len(found) == 1:
+            return found[0]
+        if found:
+            maps = "-map 0:a" if kind == "video" else "-map 0:v"
+            raise ClipError(
+                f"{self.path}: {len(found)} {kind} streams ({', '.join(map(str, found))}), and not "
+                "one alone is marked default",
+                f"Keep one: ffmpeg -i {self.path.name} -map 0:{found[0]} {maps} -c copy CLIP",
+            )
+        raise no_sound(self.path) if kind == "audio" else no_pictures(self.path)
+
+
+def no_pictures(path: Path) -> ClipError:
+    """Return the error for a file without a video stream."""
+    return ClipError(f"{path}: has no video stream", "Give a video, not a sound file")
+
+
+def no_sound(path: Path) -> ClipError:
+    """Return the error for a file without an audio stream."""
+    return ClipError(
+        f"{path}: has no sound",
+        "Add the source's sound: "
+        f"ffmpeg -i {path.name} -i SOURCE -map 0:v -map 1:a -c copy WITH_SOUND.mp4",
+    )
 
 
 def probe(path: Path) -> MediaInfo:
@@ -134,19 +217,16 @@ def probe(path: Path) -> MediaInfo:
     """
     if not path.is_file():
         raise ClipError(f"{path}: no such file", "Check the name and the folder")
-    status = path.stat()
-    if status.st_size == 0:
+    identity = _identity(path)
+    if identity[0] == 0:
         raise ClipError(f"{path}: the file is empty (0 bytes)", "Write the clip again")
-    return _probe(path, status.st_size, status.st_mtime_ns, status.st_ino)
+    return _probe(path, *identity)
 
 
 @lru_cache(maxsize=1000)  # a clip's pictures and its sound ask in turn, and so do its edits
 def _probe(path: Path, *identity: int) -> MediaInfo:
     del identity  # a part of the cache's key
-    command = [program(), "-hide_banner", "-nostdin", "-protocol_whitelist", "file",
-               "-format_whitelist", FORMATS, "-max_pixels", str(LARGEST),
-               "-i", f"file:{path}"]  # fmt: skip
-    said = _run(command, path, PATIENCE).stderr.decode(errors="replace")
+    said = _run(_reading(path), path, PATIENCE).stderr.decode(errors="replace")
     if "\nInput #0" not in f"\n{said}":
         raise ClipError(
             f"{path}: not a readable video: {_reason(said, path)}",
@@ -154,28 +234,40 @@ def _probe(path: Path, *identity: int) -> MediaInfo:
         )
     _refuse_cut_mp4(path)
     # Anchored to ffmpeg's indents: a title of the file's own may imitate its words.
-    # A cover picture is a video stream of one frame, marked so.
     # Before version 5 they are four spaces, since then two.
-    stream = r"(?m)^(?:  ){1,2}Stream #0:\d+[^\n]*?: "
-    video = re.search(stream + r"Video: (?![^\n]*attached pic)[^\n]*?, (\d+)x(\d+)", said)
-    size = (int(video[1]), int(video[2])) if video else None
-    turned = r"(?im)^      display ?matrix: rotation of -?(90|270)\."
-    own = re.split(r"\n(?:  ){1,2}Stream #0:", said[video.end() :])[0] if video else ""
-    if size and re.search(turned, own):
-        size = size[::-1]
+    streams = re.split(r"\n(?:  ){1,2}Stream #0:(?=\d)", said)[1:]
+    found: dict[str, list[tuple[int, bool, str]]] = {"Video": [], "Audio": []}
+    for text in streams:
+        line = re.match(r"(\d+)[^\n]*?: (Video|Audio): ([^\n]*)", text)
+        # A cover picture is a video stream of one frame, marked so.
+        if line and "(attached pic)" not in line[3]:
+            found[line[2]].append((int(line[1]), "(default)" in line[3], text))
+    video, audio = ([s for s in kind if s[1]] or kind for kind in (found["Video"], found["Audio"]))
+    size, turned = None, False
+    if video:
+        text = video[0][2]
+        pixels = re.search(r", (\d+)x(\d+)", text.split("\n")[0])
+        size = (int(pixels[1]), int(pixels[2])) if pixels else None
+        turn = re.search(r"(?im)^      display ?matrix: rotation of ([^ ]+) degrees", text)
+        turned = turn is not None
+        if size and turn and re.fullmatch(r"-?(90|270)\.\d+", turn[1]):
+            size = size[::-1]
     if size:
         check_size(path, size)
-    heard = re.search(stream + r"Audio: (?:[^\n]*?, (\d+) Hz)?", said)
-    if heard and heard[1] and int(heard[1]) > FASTEST:
-        raise ClipError(
-            f"{path}: sound of {heard[1]} samples a second",
-            f"Allowed: {FASTEST}; a damaged header says such things: write the clip again",
-        )
+    for _, _, text in audio:
+        rate = re.search(r", (\d+) Hz", text.split("\n")[0])
+        if rate and int(rate[1]) > FASTEST:
+            raise ClipError(
+                f"{path}: sound of {rate[1]} samples a second",
+                f"Allowed: {FASTEST}; a damaged header says such things: write the clip again",
+            )
     lasts = re.search(r"(?m)^  Duration: (\d+):(\d\d):(\d\d\.\d+)", said)
     seconds = None
     if lasts:
         seconds = 3600 * int(lasts[1]) + 60 * int(lasts[2]) + float(lasts[3])
-    return MediaInfo(size, heard is not None, seconds)
+    indices = tuple(s[0] for s in video) if size else (), tuple(s[0] for s in audio)
+    edits = re.search(r"(?m)^Input #0, mov,", said) is not None
+    return MediaInfo(size, seconds, *indices, turned, edits, path)
 
 
 def check_size(path: Path, size: tuple[int, int]) -> None:
@@ -204,6 +296,15 @@ def too_long(clip: object) -> ClipError:
     )
 
 
+def _reading(path: Path, *options: str) -> list[str]:
+    """Return the beginning of a command that reads a file, with options before its name."""
+    return [
+        *(program(), "-hide_banner", "-nostdin", "-protocol_whitelist", "file"),
+        *("-format_whitelist", FORMATS, "-max_pixels", str(LARGEST)),
+        *(*options, "-i", f"file:{path}"),
+    ]
+
+
 def _run(command: list[str], path: Path, patience: float) -> subprocess.CompletedProcess[bytes]:
     """Run ffmpeg on a file to its end.
 
@@ -223,10 +324,25 @@ def _stalled(path: Path, patience: float) -> ClipError:
     )
 
 
+ROUNDING = 0.0021
+"""Seconds by which the intervals of time stamps in whole milliseconds may differ."""
+
+NO_TIME = str(-(2**63))
+"""How ffmpeg writes the time stamp of a packet that has none."""
+
+BOXES = {
+    b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"uuid", b"meta",
+    b"meco", b"udta", b"pdin", b"sidx", b"ssix", b"mfra", b"emsg", b"prft", b"pnot", b"PICT",
+    b"idat", b"imda", b"bloc", b"junk",
+}  # fmt: skip
+"""What an mp4 or mov is made of, at its top level."""
+
+
 def _refuse_cut_mp4(path: Path) -> None:
     """Refuse an mp4 or mov whose last box ends beyond the end of the file.
 
-    One that was cut exactly between two packets decodes without a complaint.
+    One that was cut exactly between two packets decodes without a complaint. What follows the
+    last box, such as a tag, is not looked at.
     """
     end = path.stat().st_size
     with path.open("rb") as file:
@@ -234,8 +350,8 @@ def _refuse_cut_mp4(path: Path) -> None:
         while at + 8 <= end:
             file.seek(at)
             head = file.read(16)
-            if at == 0 and head[4:8] not in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-                return  # another container
+            if head[4:8] not in BOXES:
+                return  # another container, or what is appended
             size = int.from_bytes(head[:4], "big")
             if size == 1:
                 size = int.from_bytes(head[8:16], "big")
@@ -264,43 +380,178 @@ class Stretch:
 
 
 def timing(path: Path) -> dict[str, Stretch]:
-    """Return when a file's first ``video`` and ``audio`` stream begin and end.
+    """Return when a file's ``video`` and ``audio`` stream begin and end.
 
     Time stamps of all packets are read, nothing is decoded.
 
     Raises:
-        ClipError: as :func:`probe`, or the file breaks off.
+        ClipError: as :func:`probe`, the file breaks off, or it is ambiguous which stream to take.
     """
     info = probe(path)
-    kinds = [k for k, has in (("video", info.size), ("audio", info.has_audio)) if has]
-    command = [program(), "-hide_banner", "-nostdin", "-v", "error", "-xerror", "-copyts",
-               "-protocol_whitelist", "file", "-format_whitelist", FORMATS, "-i", f"file:{path}",
-               *(a for k in kinds for a in ("-map", f"0:{k[0]}:0")),
-               "-c", "copy", "-f", "framecrc", "-"]  # fmt: skip
+    kinds: list[Literal["video", "audio"]] = []
+    kinds += ["video"] if info.video else []
+    kinds += ["audio"] if info.audio else []
     found: dict[str, Stretch] = {}
     if not kinds:
         return found
-    done = _run(command, path, LONGEST)  # it reads the whole file
+    with sized(path) as file:
+        command = _reading(file, "-v", "error", "-xerror", "-copyts")
+        for kind in kinds:
+            command += ["-map", f"0:{info.chosen(kind)}"]
+        command += ["-c", "copy", "-f", "framecrc", "-"]
+        done = _run(command, path, LONGEST)  # it reads the whole file
     said = done.stderr.decode(errors="replace")
     if done.returncode != 0 or "partial file" in said or "ended prematurely" in said:
-        raise ClipError(
-            f"{path}: damaged or truncated: {_reason(said, path)}",
-            "Write the clip again; a truncated download must be repeated",
-        )
+        raise _damaged(path, said)
     units: dict[int, float] = {}
     # Lines: "#tb STREAM: 1/12800", then "STREAM, dts, pts, duration, bytes, checksum".
     for line in done.stdout.decode(errors="replace").splitlines():
         if unit := re.fullmatch(r"#tb (\d): (\d+)/(\d+)", line):
             units[int(unit[1])] = int(unit[2]) / int(unit[3])
-        elif packet := re.match(r"(\d), *-?\d+, *(-?\d+), *(\d+),", line):
+        elif packet := re.match(r"(\d), *(-?\d+), *(-?\d+), *(\d+),", line):
             stream, unit_s = kinds[int(packet[1])], units[int(packet[1])]
-            start = int(packet[2]) * unit_s
-            end = start + int(packet[3]) * unit_s
+            # Without B-frames, and in an AVI, the time of decoding is all there is.
+            start = int(packet[2 if packet[3] == NO_TIME else 3]) * unit_s
+            end = start + int(packet[4]) * unit_s
             before = found.get(stream, Stretch(start, end, 0))
             found[stream] = Stretch(
                 min(before.start, start), max(before.end, end), before.packets + 1
             )
     return found
+
+
+@contextmanager
+def sized(path: Path) -> Iterator[Path]:
+    """Yield a file that ffmpeg can read to its end.
+
+    A WAV that was written to a pipe has no sizes in its header: 0 or FFFFFFFF stand there. ffmpeg
+    takes its last packet, which is shorter, for a damaged one. Of such a file a copy with sizes
+    is yielded, in a temporary folder; of all others, the file itself.
+    """
+    with path.open("rb") as file:
+        head = bytearray(file.read(1 << 16))
+    unknown = (bytes(4), b"\xff" * 4)
+    at = 12
+    while head[:4] == b"RIFF" and head[8:12] == b"WAVE" and at + 8 <= len(head):
+        if head[at : at + 4] == b"data":
+            break
+        at += 8 + (size := int.from_bytes(head[at + 4 : at + 8], "little")) + size % 2
+    else:
+        at = len(head)
+    rest = path.stat().st_size - at - 8
+    if head[at + 4 : at + 8] not in unknown or not 0 < rest < 1 << 32:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "sound.wav"
+        shutil.copyfile(path, copy)
+        with copy.open("r+b") as file:
+            for place, size in ((4, at + rest), (at + 4, rest)):
+                file.seek(place)
+                file.write(size.to_bytes(4, "little"))
+        yield copy
+
+
+def first_picture(path: Path) -> float:
+    """Return when a file's first picture is shown, in seconds, as ffmpeg's decoder gives it.
+
+    ffmpeg counts from where the file starts, the first of its streams.
+    Where only the first picture is shown for longer than the others, and not for a whole number of
+    frames, its time is counted back from the second: so is a fragmented mp4 written whose pictures
+    begin later than its sound.
+
+    Raises:
+        ClipError: as :func:`probe`, the file is damaged, or it is ambiguous which video stream to
+            take.
+    """
+    # Decoded, because packets before it may be there only to be decoded with.
+    stamps = _stamps(path, *_identity(path), copy=False, count=4)
+    times = [s.time for s in stamps if s.time is not None]
+    if len(times) < 4:
+        return times[0] if times else 0.0
+    long, short, third = (b - a for a, b in pairwise(times))
+    odd = long > short and abs(long / short - round(long / short)) * short > ROUNDING
+    return times[1] - short if odd and abs(short - third) < ROUNDING else times[0]
+
+
+def picture_zero(path: Path) -> float:
+    """Return when a file's first picture is shown by its own time stamps, in seconds.
+
+    It is later than :func:`first_picture` where an edit list begins within a picture, as a cut
+    without decoding does: ffmpeg moves the next picture to where the cut is, and no sound.
+
+    Raises:
+        ClipError: as :func:`first_picture`, or an AVI holds B-frames. It has no times of display,
+            and programs differ in whether they make up for the delay of one or two frames.
+    """
+    identity, first = _identity(path), first_picture(path)
+    (packet,) = _stamps(path, *identity, copy=True, count=1)
+    if packet.time is None:
+        raise ClipError(
+            f"{path}: pictures in another order than they are shown (B-frames) without times of "
+            "display, as in any AVI of such: how early or late the sound is cannot be known",
+            "Write it as mp4 from the material it was made of, or without B-frames (-bf 0)",
+        )
+    if not probe(path).edits:
+        return first
+    for count in (1, None):  # the first packet of all is the same, where no more was cut off
+        for plain in _stamps(path, *identity, copy=True, count=count, edits=False):
+            if plain.content == packet.content and plain.time is not None:
+                return first + max(0.0, plain.time - packet.time)
+    return first
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+@dataclass(frozen=True)
+class _Stamp:
+    """When a packet or a picture is shown, in seconds, and its bytes' number and checksum.
+
+    Of packets it is the time in the file; of pictures it counts from the file's start.
+    """
+
+    time: float | None
+    content: str
+
+
+@lru_cache(maxsize=2000)  # pictures and sound both begin there
+def _stamps(
+    path: Path, *identity: int, copy: bool, count: int | None, edits: bool = True
+) -> list[_Stamp]:
+    """Return the stamps of a file's first pictures, or of its packets as they are.
+
+    Args:
+        path: the file.
+        identity: a part of the cache's key.
+        copy: whether packets are wanted.
+        count: how many at most.
+        edits: whether an mp4's edit list is followed in full; else, it only moves the start.
+    """
+    del identity
+    # ffmpeg would cut off negative times of pictures, and round them to whole frames.
+    decode = ["-vf", f"setpts=PTS+{LONGEST}/TB", "-enc_time_base", "1/1000000"]
+    simply = [] if edits else ["-advanced_editlist", "0"]
+    command = _reading(path, "-v", "error", "-xerror", *(["-copyts"] if copy else []), *simply)
+    command += ["-map", f"0:{probe(path).chosen('video')}"]
+    command += ["-c", "copy"] if copy else decode
+    command += ["-frames:v", str(count)] if count else []
+    command += ["-f", "framecrc", "-"]
+    done = _run(command, path, PATIENCE)
+    lines = done.stdout.decode(errors="replace")
+    unit = re.search(r"(?m)^#tb 0: (\d+)/(\d+)", lines)
+    found = re.findall(r"(?m)^0, *-?\d+, *(-?\d+), *\d+, *(\d+, *\w+)", lines)
+    if done.returncode != 0:
+        raise _damaged(path, done.stderr.decode(errors="replace"))
+    if not unit or not found:
+        raise ClipError(f"{path}: holds no picture", "Write the clip again")
+    second, moved = int(unit[2]) / int(unit[1]), 0 if copy else LONGEST
+    return [
+        _Stamp(None if time == NO_TIME else int(time) / second - moved, content)
+        for time, content in found
+    ]
 
 
 @contextmanager
@@ -357,14 +608,9 @@ def decoding(
             raise problems[0]
         errors.seek(0)
         said = errors.read().decode(errors="replace")
-        if ended != 0 and (claimed := re.search(r"Picture size (\d+)x(\d+)", said)):
-            raise too_large(path, f"{claimed[1]} x {claimed[2]}")
         # A file cut in the middle of a packet ends "well", with one of these messages only.
         if ended != 0 or "partial file" in said or "ended prematurely" in said:
-            raise ClipError(
-                f"{path}: damaged or truncated: {_reason(said, path)}",
-                "Write the clip again; a truncated download must be repeated",
-            )
+            raise _damaged(path, said)
 
 
 class _Watched(io.RawIOBase):
@@ -417,6 +663,22 @@ def _feed(
             problems.append(error)
         finally:  # or ffmpeg waits for ever
             process.stdin.close()
+
+
+def _damaged(path: Path, said: str) -> ClipError:
+    """Return the error for a file with which ffmpeg ended, by its messages."""
+    if claimed := re.search(r"Picture size (\d+)x(\d+)", said):
+        return too_large(path, f"{claimed[1]} x {claimed[2]}")
+    for message, change in CHANGES.items():
+        if message in said:
+            return ClipError(
+                f"{path}: the {change} changes in the stream",
+                f"Write it again with one: ffmpeg -i {path.name} CLIP.mp4",
+            )
+    return ClipError(
+        f"{path}: damaged or truncated: {_reason(said, path)}",
+        "Write the clip again; a truncated download must be repeated",
+    )
 
 
 def _reason(said: str, path: Path) -> str:

@@ -17,13 +17,11 @@ import numpy.typing as npt
 from spfem_bench.definitions.clips import Clip, Span
 from spfem_bench.errors import ClipError
 from spfem_bench.media import ffmpeg
+from spfem_bench.media.ffmpeg import SCALER
 from spfem_bench.pinned import known_sha256
 
 FRAME_RATE = 25
 """Frames a second of every decoded clip; SyncNet's, and the field's."""
-
-SCALER = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
-"""How YUV becomes RGB: the exact path, the same on every processor."""
 
 Frame = npt.NDArray[np.uint8]
 """One picture, shape (height, width, 3), RGB."""
@@ -86,7 +84,7 @@ def cropped(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterator[bytes
     if clip.path.is_dir():
         height, width = read_picture(files[0]).shape[:2]
         _check_crop(clip, (width, height))
-        node = graph.input(
+        stream = graph.input(
             "pipe:0", format="rawvideo", pix_fmt="bgr24", video_size=(width, height),
             framerate=repr(clip.frame_rate),
         )  # fmt: skip
@@ -94,11 +92,10 @@ def cropped(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterator[bytes
     else:
         info = ffmpeg.probe(clip.path)
         if info.size is None:
-            raise ClipError(f"{clip.path}: has no video stream", "Give a video, not a sound file")
+            raise ffmpeg.no_pictures(clip.path)
         check_length(clip, info.seconds)
         _check_crop(clip, info.size)
-        node, stdin = ffmpeg.local_input(clip.path, hwaccel), None
-    stream = node.video
+        stream, stdin = ffmpeg.pictures(clip.path, hwaccel), None
     if clip.crop and (clip.crop.x % 2 or clip.crop.y % 2):
         # Odd corners lie between chroma samples: to RGB first.
         stream = stream.filter("scale", flags=SCALER).filter("format", "rgb24")
@@ -109,13 +106,16 @@ def cropped(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterator[bytes
 
 
 def timed(stream: Any, clip: Clip) -> Any:
-    """Choose 25 frames a second by their time stamps, and of them those in the clip's span."""
-    stream = stream.filter("fps", FRAME_RATE, start_time=0)
+    """Choose 25 frames a second by their time stamps, and of them those in the clip's span.
+
+    Frame k is what is shown k / 25 s after the first picture.
+    """
+    first = 0.0 if clip.path.is_dir() else ffmpeg.first_picture(clip.path)
+    stream = stream.filter("fps", FRAME_RATE, start_time=repr(first))
     if clip.span:
-        first, last = span_frames(clip.span)
-        stream = stream.filter("trim", start_frame=first, end_frame=last)
-        stream = stream.filter("setpts", "PTS-STARTPTS")
-    return stream
+        first_frame, last = span_frames(clip.span)
+        stream = stream.filter("trim", start_frame=first_frame, end_frame=last)
+    return stream.filter("setpts", "PTS-STARTPTS")
 
 
 def span_frames(span: Span) -> tuple[int, int]:
