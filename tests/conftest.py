@@ -97,7 +97,8 @@ def world(
 ) -> World:
     """Build the small benchmark as a user would: cards and lists in a folder of his own."""
     import torch
-    from syncnet_python.SyncNetModel import S
+
+    from spfem_bench.networks.syncnet import SyncNet
 
     top = tmp_path_factory.mktemp("world")
     cards, data, weights = top / "cards", top / "data", top / "weights"
@@ -110,7 +111,9 @@ def world(
 
     # Networks: the light profile with a SyncNet of random weights.
     torch.manual_seed(7)
-    torch.save(S().state_dict(), weights / "random.model", _use_new_zipfile_serialization=False)
+    torch.save(
+        SyncNet().state_dict(), weights / "random.model", _use_new_zipfile_serialization=False
+    )
     builtin = builtin_folder()
     card = (builtin / "metrics/networks/syncnet-v2.toml").read_text()
     card = re.sub(r'sha256 = ".*"', f'sha256 = "{sha256_of(weights / "random.model")}"', card)
