@@ -366,7 +366,7 @@ def machine(threads: int) -> str:
         model = next(
             (r.partition(":")[2].strip() for r in lines if r.startswith("model name")), model
         )
-    named = ("torch", "onnxruntime", "ncnn", "opencv-python", "numpy", "syncnet-python",
+    named = ("torch", "onnxruntime", "ncnn", "opencv-python-headless", "numpy", "syncnet-python",
              "insightface", "hsemotion-onnx")  # fmt: skip
     versions = ", ".join(f"{k} {v}" for k, v in provenance.versions(named).items() if v != "absent")
     today = datetime.now(timezone.utc).date().isoformat()

@@ -56,7 +56,8 @@ def arcface_transform(points: npt.NDArray[np.float32]) -> npt.NDArray[np.float64
     rotation = u @ np.diag(signs) @ v
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = 1.0 / spread.var(axis=0).sum() * (singular @ signs)
-        return np.c_[scale * rotation, target - scale * (rotation @ source)]
+        shift = target - scale * (rotation @ source)
+        return np.column_stack([scale * rotation, shift])
 
 
 def arcface(frame: Frame, face: Face | None, settings: ArcFaceInput) -> Frame:
