@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from spfem_bench.definitions.cards import builtin_folder
 from spfem_bench.media import ffmpeg
@@ -18,6 +19,10 @@ from spfem_bench.pinned import sha256_of
 # As the command line does, before torch is imported: waiting threads must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# A time limit on each example would fail on a busy machine.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SPFEM_BENCH_TEST_MATERIAL", ROOT.parent / "shared"))
