@@ -69,7 +69,7 @@ def random_syncnet(clips: Iterable[Clip], seed: int) -> bytes:
             for start in range(0, count - 15, 16):
                 batch = np.stack([video[:, n : n + WINDOW] for n in range(start, start + 16)])
                 net.visual(torch.from_numpy(batch.astype(np.float32)))
-                net.forward_aud(sounds[start : start + 16])
+                net.audio(sounds[start : start + 16])
     stream = io.BytesIO()
     torch.save(net.state_dict(), stream, _use_new_zipfile_serialization=False)
     return stream.getvalue()
