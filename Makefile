@@ -8,8 +8,8 @@ TOOLS := $(VENV)/tools
 CONSTRAINTS := constraints.txt
 INSTALL := -m pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS))
 
-# Tests compare with these. Installed without dependencies, since they ask for three OpenCVs that
-# overwrite each other; the extra 'test' has what they import.
+# Tests compare with these. They are installed without their dependencies, which are several OpenCVs
+# that overwrite each other; the extra 'test' has what they import.
 PACKAGES := emotiefflib hsemotion-onnx insightface syncnet-python
 
 .PHONY: eval test latest docs lint audit sbom constraints clean
