@@ -4,13 +4,25 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := $(VENV)/tools
 
-.PHONY: eval test docs lint audit sbom clean
+# The versions that are tested. 'make latest' uses the newest ones instead.
+CONSTRAINTS := constraints.txt
+INSTALL := -m pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS))
+
+# The extra 'originals', installed without its dependencies, which are several OpenCVs that overwrite
+# each other; the extra 'test' has what these packages import.
+ORIGINALS := emotiefflib hsemotion-onnx insightface syncnet-python
+
+.PHONY: eval test latest docs lint audit sbom constraints clean
 
 eval: $(VENV)/.installed
 	$(BIN)/spfem-bench eval --method stccl-ned --method ned --method controls
 
 test: $(VENV)/.installed-dev lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+# 'make eval' and 'make test' with the newest packages, in an environment of their own.
+latest:
+	$(MAKE) eval test VENV=.venv-latest CONSTRAINTS=
 
 docs: $(VENV)/.installed-dev
 	SPFEM_BENCH_CARDS= $(BIN)/mkdocs build --quiet
@@ -26,29 +38,43 @@ audit: $(VENV)/.installed $(TOOLS)/.installed
 	$(TOOLS)/bin/pip-audit --skip-editable --progress-spinner off \
 		--path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
-# What a release was tested with: a bill of materials, and the same as pip's constraints.
+# What a release was tested with, as a bill of materials.
 sbom: $(VENV)/.installed $(TOOLS)/.installed
 	mkdir -p dist
 	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml \
 		--output-file dist/sbom.cdx.json $(BIN)/python
-	$(BIN)/python -m pip freeze --exclude-editable > dist/constraints.txt
+
+# Writes constraints.txt anew, for each Python that is supported. torch is held at the newest
+# version that was tested; packages that only its CUDA build needs are left out.
+COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header
+constraints: $(TOOLS)/.installed
+	echo "# The versions that 'make eval' and 'make test' install. Made by 'make constraints'." > $(VENV)/new
+	echo torch==2.13.0 | $(COMPILE) --extra dev --no-emit-package spfem-bench pyproject.toml - > $(VENV)/all
+	printf '%s\n' $(ORIGINALS) | $(COMPILE) --no-deps - >> $(VENV)/all
+	grep -Ev '^(cuda|nvidia|triton)' $(VENV)/all | sort >> $(VENV)/new
+	mv $(VENV)/new constraints.txt
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable .
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS)
+	$(BIN)/python $(INSTALL) --editable .
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+# other/: versions of OpenCV and NumPy in which tests/test_environments.py makes the demo's numbers
+# again.
+$(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS) tests/other_versions.txt
+	$(BIN)/python $(INSTALL) --editable '.[dev]'
+	$(BIN)/python $(INSTALL) --no-deps $(ORIGINALS)
+	$(BIN)/python -m pip install --quiet --no-deps --only-binary :all: --upgrade \
+		--target $(VENV)/other --requirement tests/other_versions.txt
 	touch $@ $(VENV)/.installed
 
 # In an environment of their own: they are not among what is audited and listed.
-$(TOOLS)/.installed: $(VENV)/.installed
+$(TOOLS)/.installed: $(VENV)/bin/python
 	$(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/python -m pip install --quiet 'cyclonedx-bom>=7,<8' 'pip-audit>=2.9,<3'
+	$(TOOLS)/bin/python -m pip install --quiet 'cyclonedx-bom>=7,<8' 'pip-audit>=2.9,<3' uv
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-latest build dist site .pytest_cache .mypy_cache .ruff_cache

@@ -45,10 +45,11 @@ from spfem_bench.statistics import sync
 def random_syncnet(clips: Iterable[Clip], seed: int) -> bytes:
     """Return random weights in the official file format, batch normalisation fitted to clips."""
     import torch
-    from syncnet_python.SyncNetModel import S
+
+    from spfem_bench.networks.syncnet import SyncNet
 
     torch.manual_seed(seed)
-    net = S().train()
+    net = SyncNet().train()
     for module in net.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.momentum = None  # the mean over all batches
@@ -67,8 +68,8 @@ def random_syncnet(clips: Iterable[Clip], seed: int) -> bytes:
             sounds = torch.from_numpy(sound_windows(steps, count))
             for start in range(0, count - 15, 16):
                 batch = np.stack([video[:, n : n + WINDOW] for n in range(start, start + 16)])
-                net.forward_lip(torch.from_numpy(batch.astype(np.float32)))
-                net.forward_aud(sounds[start : start + 16])
+                net.visual(torch.from_numpy(batch.astype(np.float32)))
+                net.audio(sounds[start : start + 16])
     stream = io.BytesIO()
     torch.save(net.state_dict(), stream, _use_new_zipfile_serialization=False)
     return stream.getvalue()

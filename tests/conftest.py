@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from spfem_bench.definitions.cards import builtin_folder
 from spfem_bench.media import ffmpeg
@@ -18,6 +19,10 @@ from spfem_bench.pinned import sha256_of
 # As the command line does, before torch is imported: waiting threads must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# A time limit on each example would fail on a busy machine.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SPFEM_BENCH_TEST_MATERIAL", ROOT.parent / "shared"))
@@ -97,7 +102,8 @@ def world(
 ) -> World:
     """Build the small benchmark as a user would: cards and lists in a folder of his own."""
     import torch
-    from syncnet_python.SyncNetModel import S
+
+    from spfem_bench.networks.syncnet import SyncNet
 
     top = tmp_path_factory.mktemp("world")
     cards, data, weights = top / "cards", top / "data", top / "weights"
@@ -110,7 +116,9 @@ def world(
 
     # Networks: the light profile with a SyncNet of random weights.
     torch.manual_seed(7)
-    torch.save(S().state_dict(), weights / "random.model", _use_new_zipfile_serialization=False)
+    torch.save(
+        SyncNet().state_dict(), weights / "random.model", _use_new_zipfile_serialization=False
+    )
     builtin = builtin_folder()
     card = (builtin / "metrics/networks/syncnet-v2.toml").read_text()
     card = re.sub(r'sha256 = ".*"', f'sha256 = "{sha256_of(weights / "random.model")}"', card)

@@ -53,7 +53,7 @@ def test_without_ray_one_line_says_what_to_type(
     done = bench("eval", "--method", "source", "--ray", "local")
     assert done.code == 1
     assert done.err == (
-        "Error: --ray needs Ray, which is not installed. Type: pip install 'spfem-bench[ray]'\n"
+        'Error: --ray needs ray, which is not installed. Type: pip install "spfem-bench[ray]"\n'
     )
 
 
@@ -69,7 +69,7 @@ def test_without_ray_one_line_says_what_to_type(
 def test_an_address_where_no_cluster_is_is_refused(
     address: str, said: str, bench: Callable[..., Outcome]
 ) -> None:
-    pytest.importorskip("ray", reason="needs Ray: pip install 'spfem-bench[ray]'")
+    pytest.importorskip("ray", reason="needs Ray: 'make test' installs it")
     done = bench("eval", "--method", "source", "--ray", address)
     assert (done.code, len(done.err.splitlines())) == (1, 1)
     assert said in done.err
@@ -488,7 +488,7 @@ def command(*more: str) -> list[str]:
 def test_two_local_workers_give_the_record_of_one_process(
     fresh: Callable[[str], Path], alone: dict[str, Any], tmp_path: Path
 ) -> None:
-    pytest.importorskip("ray", reason="needs Ray: pip install 'spfem-bench[ray]'")
+    pytest.importorskip("ray", reason="needs Ray: 'make test' installs it")
     fresh("spread")
     done = subprocess.run(
         command("--ray", "local", "--workers", "2", "--json"), cwd=tmp_path, check=False,

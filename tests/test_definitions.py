@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from spfem_bench.definitions import cards
@@ -806,7 +806,6 @@ def test_what_a_cell_says_is_not_filled_in_again():
     assert fill("{speaker}/{file}", ROW) == "{id}/a.mp4"
 
 
-@settings(deadline=None)
 @given(st.text(), st.dictionaries(st.sampled_from(["id", "file", "x"]), st.text(), min_size=1))
 def test_filling_never_fails_but_for_unknown_columns(template, row):
     wanted = set(re.findall(r"\{([A-Za-z_][A-Za-z0-9_]*)\}", template))
@@ -910,7 +909,6 @@ _clips = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(_clips)
 @example(Clip(Path("f"), None, 30000 / 1001))
 @example(Clip(Path("with space"), Crop(1, 2, 3, 4), 25.0, Path("s.wav")))
@@ -958,7 +956,6 @@ _names = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(_names)
 @example("../../etc/passwd")
 @example("a/../..")

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from insightface import model_zoo
 from insightface.model_zoo.scrfd import SCRFD
-from insightface.utils.face_align import norm_crop
+from insightface.utils.face_align import estimate_norm, norm_crop
 from onnx import TensorProto, helper, numpy_helper
 from scipy import signal
 
@@ -362,6 +362,46 @@ def test_arcface_crop_is_insightfaces(x: float) -> None:
     np.testing.assert_array_equal(crop.arcface(picture, turned, wide), whole)
     # MobileFaceNet's 112 x 96: eight columns less on either side.
     np.testing.assert_array_equal(crop.arcface(picture, turned, narrow), whole[:, 8:104])
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        (crop.ARCFACE_TEMPLATE, [[1, 0, 0], [0, 1, 0]]),
+        (
+            [[120, 80], [180, 95], [145, 130], [110, 160], [165, 172]],
+            [[0.5137437, 0.0993564, -30.6109379], [-0.0993564, 0.5137437, 20.7571613]],
+        ),
+        (
+            [[31, 60], [52, 58], [43, 73], [35, 85], [50, 84]],
+            [[1.6450572, -0.0822415, -7.4738678], [0.0822415, 1.6450572, -50.0139255]],
+        ),
+    ],
+    ids=["template", "large-turned", "small"],
+)
+def test_arcface_transform_is_the_one_written_down(points: Any, expected: Any) -> None:
+    """The matrices are those of insightface 2.1's ``estimate_norm``."""
+    found = crop.arcface_transform(np.float32(points))
+    np.testing.assert_allclose(found[:, :2], np.array(expected)[:, :2], atol=1e-6)
+    np.testing.assert_allclose(found[:, 2], np.array(expected)[:, 2], atol=1e-4)
+
+
+def test_arcface_transform_is_insightfaces_to_the_last_bit() -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(300):
+        a = rng.uniform(0.2, 5) * np.exp(1j * rng.normal(0, 0.6))
+        turn = np.array([[a.real, -a.imag], [a.imag, a.real]])
+        points = crop.ARCFACE_TEMPLATE @ turn.T + rng.uniform(0, 900, 2)
+        points = np.float32(points + rng.normal(0, 3, (5, 2)))
+        np.testing.assert_array_equal(crop.arcface_transform(points), estimate_norm(points))
+
+
+def test_five_points_in_one_give_the_crop_of_insightface() -> None:
+    subject = face(90, 90, 70)._replace(points=np.full((5, 2), 31, np.float32))
+    wide = ArcFaceInput(crop="arcface", width=112, mean=127.5, std=127.5)
+    np.testing.assert_array_equal(
+        crop.arcface(noise(0), subject, wide), norm_crop(noise(0), subject.points, 112)
+    )
 
 
 def test_an_aligned_face_is_only_scaled() -> None:

@@ -63,7 +63,7 @@ def test_whole_files_are_read(kinds: dict[str, fuzz.FileKind], tmp_path: Path, n
 
 
 quick = settings(
-    max_examples=60, deadline=None, derandomize=True,
+    max_examples=60, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 anything = st.recursive(

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import python_speech_features
 import torch
-from syncnet_python.SyncNetModel import S
 
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import NetworkCard, network_card
@@ -25,6 +24,7 @@ from spfem_bench.faces.detect import load_detector
 from spfem_bench.media import video
 from spfem_bench.media.mfcc import mfcc, sound_windows
 from spfem_bench.networks.load import BatchFunction, load_network
+from spfem_bench.networks.syncnet import SyncNet
 from spfem_bench.networks.weights import WeightsStore
 
 COLUMNS = (0, 256, 512, 768, 1024)
@@ -300,8 +300,75 @@ def test_one_person_in_two_columns_is_more_alike_than_two_people(
 # ---- SyncNet ------------------------------------------------------------------------------
 
 
-def seeded_syncnet(seed: int = 0) -> S:
+SYNCNET_LAYERS = {
+    "netcnnaud.0": (64, 1, 3, 3), "netcnnaud.1": (64,), "netcnnaud.4": (192, 64, 3, 3),
+    "netcnnaud.5": (192,), "netcnnaud.8": (384, 192, 3, 3), "netcnnaud.9": (384,),
+    "netcnnaud.11": (256, 384, 3, 3), "netcnnaud.12": (256,), "netcnnaud.14": (256, 256, 3, 3),
+    "netcnnaud.15": (256,), "netcnnaud.18": (512, 256, 5, 4), "netcnnaud.19": (512,),
+    "netfcaud.0": (512, 512), "netfcaud.1": (512,), "netfcaud.3": (1024, 512),
+    "netfclip.0": (512, 512), "netfclip.1": (512,), "netfclip.3": (1024, 512),
+    "netcnnlip.0": (96, 3, 5, 7, 7), "netcnnlip.1": (96,), "netcnnlip.4": (256, 96, 1, 5, 5),
+    "netcnnlip.5": (256,), "netcnnlip.8": (256, 256, 1, 3, 3), "netcnnlip.9": (256,),
+    "netcnnlip.11": (256, 256, 1, 3, 3), "netcnnlip.12": (256,),
+    "netcnnlip.14": (256, 256, 1, 3, 3), "netcnnlip.15": (256,),
+    "netcnnlip.18": (512, 256, 1, 6, 6), "netcnnlip.19": (512,),
+}  # fmt: skip
+"""Names and weight shapes of syncnet_v2.model, written down from the package's class."""
+
+NORMALISATION = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+def test_syncnet_has_the_names_and_shapes_of_the_official_file() -> None:
+    expected: dict[str, tuple[int, ...]] = {}
+    for name, shape in SYNCNET_LAYERS.items():
+        for part in NORMALISATION if len(shape) == 1 else NORMALISATION[:2]:
+            expected[f"{name}.{part}"] = () if part == NORMALISATION[-1] else shape[:1]
+        expected[f"{name}.weight"] = shape
+    assert {k: tuple(v.shape) for k, v in SyncNet().state_dict().items()} == expected
+
+
+def test_syncnet_gives_the_numbers_of_the_package_on_fixed_weights() -> None:
+    """Numbers written down from the package's class: strides, padding and order of layers."""
+    rng = np.random.default_rng(0)
+    net, state = SyncNet(), {}
+    for name, tensor in net.state_dict().items():
+        if tensor.ndim == 0:
+            state[name] = tensor
+            continue
+        values = rng.uniform(-1, 1, tensor.shape)
+        if name.endswith("running_var"):
+            values = values**2 + 0.5
+        elif tensor.ndim > 1:
+            values = values * (3 / values[0].size) ** 0.5
+        state[name] = torch.from_numpy(values.astype(np.float32))
+    net.load_state_dict(state)
+    rng = np.random.default_rng(1)
+    frames = torch.from_numpy(rng.integers(0, 256, (1, 3, 6, 224, 224)).astype(np.float32))
+    steps = torch.from_numpy(rng.normal(0, 8, (2, 1, 13, 20)).astype(np.float32))
+    with torch.inference_mode():
+        visual, audio = net.eval().visual(frames)[0, :, :4], net.audio(steps)[:, :4]
+    np.testing.assert_allclose(
+        visual,
+        [[-0.376749, 3.944363, 4.242635, 0.954750], [-0.199369, 3.988599, 3.839582, 1.237896]],
+        atol=1e-4,
+    )
+    np.testing.assert_allclose(
+        audio,
+        [[-1.520912, -0.086385, -0.999623, 0.375174], [-1.527548, -0.090715, -0.988753, 0.405414]],
+        atol=1e-4,
+    )
+
+
+def test_syncnet_has_the_names_and_shapes_of_the_package() -> None:
+    theirs = seeded_syncnet().state_dict()
+    shapes = [(k, v.shape) for k, v in SyncNet().state_dict().items()]
+    assert shapes == [(k, v.shape) for k, v in theirs.items()]
+
+
+def seeded_syncnet(seed: int = 0) -> Any:
     """Return the package's own network with seeded weights that keep the signal alive."""
+    from syncnet_python.SyncNetModel import S
+
     torch.manual_seed(seed)
     net = S(num_layers_in_fc_layers=1024)
     for module in net.modules():
@@ -430,15 +497,21 @@ def mini_xception_shapes() -> dict[str, dict[str, tuple[int, ...]]]:
     return layers
 
 
+def narrow_syncnet() -> dict[str, torch.Tensor]:
+    """Return the weights of a network whose vectors have 512 numbers."""
+    state = dict(SyncNet().state_dict())
+    return state | {k: v[:512] for k, v in state.items() if k.partition(".")[2].startswith("3.")}
+
+
 WRONG = {
     "syncnet-of-a-linear-layer": ("syncnet-v2", lambda: saved(torch.nn.Linear(2, 2).state_dict())),
-    "syncnet-of-other-width": ("syncnet-v2", lambda: saved(S(512).state_dict())),
+    "syncnet-of-other-width": ("syncnet-v2", lambda: saved(narrow_syncnet())),
     "syncnet-lacking-a-layer": (
         "syncnet-v2",
-        lambda: saved({k: v for k, v in S().state_dict().items() if "netfcaud.3" not in k}),
+        lambda: saved({k: v for k, v in SyncNet().state_dict().items() if "netfcaud.3" not in k}),
     ),
     "syncnet-of-numbers": ("syncnet-v2", lambda: saved({"netcnnaud.0.weight": 3.0})),
-    "mobilefacenet-of-syncnet": ("mobilefacenet", lambda: saved(S().state_dict())),
+    "mobilefacenet-of-syncnet": ("mobilefacenet", lambda: saved(SyncNet().state_dict())),
     "mobilefacenet-of-nothing": ("mobilefacenet", lambda: saved({"net_state_dict": None})),
     "mobilefacenet-of-a-list": ("mobilefacenet", lambda: saved([torch.zeros(2)])),
     "mobilefacenet-of-a-whole-module": ("mobilefacenet", lambda: saved(torch.nn.Linear(2, 2))),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -192,6 +193,23 @@ def pictures(seed: int) -> list[np.ndarray]:
     shapes = [(256, 256), (480, 270), (270, 480), (641, 640), (97, 211)]
     coarse = [rng.integers(0, 256, (h // 8, w // 8, 3), np.uint8) for h, w in shapes]
     return [cv2.resize(c, (w, h)) for c, (h, w) in zip(coarse, shapes, strict=True)]
+
+
+def test_usage_data_is_off_before_onnxruntime_is_imported() -> None:
+    script = (
+        "import builtins, os\n"
+        "original = builtins.__import__\n"
+        "def spy(name, *arguments, **named):\n"
+        "    if name == 'onnxruntime':\n"
+        "        print(os.environ.get('ORT_DISABLE_TELEMETRY'))\n"
+        "    return original(name, *arguments, **named)\n"
+        "builtins.__import__ = spy\n"
+        "import spfem_bench.networks.onnx_files\n"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[:1] == ["1"]
 
 
 # ---- detection: insightface's SCRFD and FaceAnalysis -----------------------------------------

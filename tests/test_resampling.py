@@ -147,7 +147,7 @@ def test_methods_are_drawn_alike() -> None:
 
 
 @given(st.lists(st.floats(-1, 1), min_size=6, max_size=6, unique=True), st.floats(-0.5, 0.5))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_an_interval_without_zero_and_a_small_p_are_one(values: list[float], by: float) -> None:
     drawn = resampling.draws(of([("sad", f"{i}") for i in range(6)], np.array(values) + by), 9999)
     low, high = resampling.intervals(drawn)

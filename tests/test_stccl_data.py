@@ -25,6 +25,7 @@ from spfem_bench.definitions.metrics import network_card
 from spfem_bench.demo.speech import correspondence
 from spfem_bench.demo.world import FRAME_RATE, World
 from spfem_bench.errors import CardError, ClipError, UnknownNameError, WeightsError
+from spfem_bench.faces.crop import ARCFACE_TEMPLATE
 from spfem_bench.faces.track import Face
 from spfem_bench.networks.iresnet import IResNet50
 from spfem_bench.networks.load import load_module, load_network
@@ -566,7 +567,10 @@ def test_frames_are_looked_up_in_a_folder(tmp_path: Path) -> None:
 
 def test_faces_of_real_frames_are_put_on_the_template(tmp_path: Path) -> None:
     """Two frames of different sizes, each with five dots for its points."""
-    spots = {"neutral/001": (made.FACE * 2 + 30, 300), "sad/030": (made.FACE * 1.3 + [50, 20], 260)}
+    spots = {
+        "neutral/001": (ARCFACE_TEMPLATE * 2 + 30, 300),
+        "sad/030": (ARCFACE_TEMPLATE * 1.3 + [50, 20], 260),
+    }
     for name, (points, side) in spots.items():
         picture = np.zeros((side, side + 20, 3), np.uint8)
         for x, y in points:
@@ -585,7 +589,7 @@ def test_faces_of_real_frames_are_put_on_the_template(tmp_path: Path) -> None:
         a_list(tmp_path, GOOD), tmp_path, find=made.five_points(detect)
     )  # fmt: skip
     for picture in pair.pictures(1, 224):
-        for x, y in (made.FACE + 0.5) * 2 - 0.5:
+        for x, y in (ARCFACE_TEMPLATE + 0.5) * 2 - 0.5:
             assert picture[round(y), round(x), 0] > 150
         assert picture[112, 20, 0] < 30
 

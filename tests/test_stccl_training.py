@@ -337,13 +337,24 @@ def test_mismatched_lists_and_shares(world: Path, tmp_path: Path) -> None:
         train(config.model_copy(update={"data": odd}), tmp_path, folder=world, device="cpu")
 
 
-def test_memory_and_tensorboard_that_are_not_there(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_memory_is_refused() -> None:
     with pytest.raises(StorageError, match=r"needs 1000000\.0 GB of memory"):
         windows.check_memory(10**15, "maps")
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(StorageError, match=r"pip install 'spfem-bench\[tensorboard\]'"):
+
+
+def test_tensorboard_gets_logs(world: Path, tmp_path: Path) -> None:
+    learn(world, tmp_path, configured(world, 1, 1), tensorboard=True)
+    (events,) = (tmp_path / "logs").iterdir()
+    assert events.stat().st_size > 0
+
+
+@pytest.mark.parametrize("package", ["tensorboard", "accelerate"])
+def test_training_without_a_package_says_what_to_type(
+    package: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    with pytest.raises(SpfemBenchError, match=rf'{package}.*pip install "spfem-bench\[train\]"'):
         learn(world, tmp_path, configured(world), tensorboard=True)
 
 

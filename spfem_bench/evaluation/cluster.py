@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spfem_bench.errors import ClipError, SpfemBenchError, StorageError
+from spfem_bench.extras import extra
 from spfem_bench.pinned import cache_folder
 
 if TYPE_CHECKING:
@@ -317,12 +318,8 @@ def _import_ray(address: str) -> Any:
     # mode is read when Ray is imported.
     if address == "local" and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    try:
+    with extra("ray", "--ray"):
         import ray
-    except ImportError:
-        raise SpfemBenchError(
-            "--ray needs Ray, which is not installed", "Type: pip install 'spfem-bench[ray]'"
-        ) from None
     return ray
 
 

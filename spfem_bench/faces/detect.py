@@ -10,6 +10,7 @@ import numpy as np
 
 from spfem_bench.definitions.metrics import DetectorSettings, FrameInput, NetworkCard
 from spfem_bench.errors import CardError, WeightsError
+from spfem_bench.extras import extra
 from spfem_bench.faces.track import Array, Face
 from spfem_bench.media.video import Frame
 from spfem_bench.networks.weights import WeightsStore, remedy
@@ -65,7 +66,9 @@ def _scrfd_ncnn(
     weights: WeightsStore,
 ) -> Detector:
     import cv2
-    import ncnn
+
+    with extra("networks", "a network in ncnn's format"):
+        import ncnn
 
     if len(card.files) != 2:
         raise CardError(f"{card.path}: ncnn needs two files, .param first, then .bin")

@@ -148,7 +148,10 @@ class CropVideo:
         tag = cv2.VideoWriter.fourcc(*"XVID")
         self._writer = cv2.VideoWriter(str(self.path), cv2.CAP_FFMPEG, tag, FRAME_RATE, (size,) * 2)
         if not self._writer.isOpened():
-            raise ClipError("OpenCV cannot write MPEG-4 video", "Install opencv-python from PyPI")
+            raise ClipError(
+                "OpenCV cannot write MPEG-4 video",
+                "Type: pip install --force-reinstall opencv-python-headless",
+            )
 
     def add(self, index: int, crop: Frame) -> None:
         """Write the next crop, uint8 (size, size, 3), RGB."""

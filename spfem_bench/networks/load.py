@@ -181,8 +181,7 @@ def _architecture(card: NetworkCard, content: bytes):  # type: ignore[no-untyped
     if card.architecture == "syncnet":
         from spfem_bench.networks.syncnet import SyncNet
 
-        state = torch_state(content, card)
-        return SyncNet(), {f"net.{key}": value for key, value in state.items()}
+        return SyncNet(), torch_state(content, card)
     if card.architecture in COMPACT:
         from spfem_bench.networks import compact
 

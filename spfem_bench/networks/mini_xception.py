@@ -9,6 +9,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
+from spfem_bench.extras import extra
+
+with extra("networks", "a network in Keras' format (HDF5)"):
+    import h5py
+
 EPSILON = 1e-3  # Keras' BatchNormalization, as in the file's model configuration
 
 
@@ -92,8 +97,6 @@ def state_from_hdf5(content: bytes) -> dict[str, Tensor]:
     Raises:
         KeyError: the file has other layers than this network.
     """
-    import h5py
-
     state: dict[str, Tensor] = {}
     with h5py.File(io.BytesIO(content), "r") as file:
         groups = file["model_weights"]

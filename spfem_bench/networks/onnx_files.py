@@ -16,7 +16,15 @@ import numpy.typing as npt
 
 from spfem_bench.definitions.metrics import NetworkCard
 from spfem_bench.errors import WeightsError
+from spfem_bench.extras import extra
 from spfem_bench.networks.weights import remedy
+
+# Version 1.32 sends usage data to its makers unless this is set before the import.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+with extra("networks", "a network in ONNX format"):
+    import onnx
+    import onnxruntime
+    from onnx.external_data_helper import uses_external_data
 
 Array = npt.NDArray[np.float32]
 Run = Callable[[Array], list[Array]]
@@ -32,9 +40,6 @@ def read(content: bytes, card: NetworkCard) -> Any:
     Raises:
         WeightsError: they are no such file, or it keeps weights in other files.
     """
-    import onnx
-    from onnx.external_data_helper import uses_external_data
-
     try:
         model = onnx.load_model_from_string(content)
         empty = not model.graph.input or not model.graph.output
@@ -166,8 +171,6 @@ def _freed(model: Any) -> Any:
 
 
 def _session(model: Any, card: NetworkCard, device: str) -> Run:
-    import onnxruntime
-
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # As many as torch's, which is not imported for that; 0: one for each processor core.
@@ -263,8 +266,6 @@ def crops(
 
 def _add_features(model: Any, card: NetworkCard) -> None:
     """Make what the last layer is given a second output."""
-    import onnx
-
     graph = model.graph
     last = next((n for n in graph.node if graph.output[0].name in n.output), None)
     if last is None or last.op_type != "Gemm":

@@ -1,23 +1,77 @@
-"""SyncNet (Chung and Zisserman, 2016): the network of the package syncnet-python.
+"""SyncNet (Chung and Zisserman, 2016), in the layout of the authors' ``syncnet_v2.model``.
 
-The lip tower convolves over time in its first layer only, so a run of frames
-goes through once and gives one vector for each five-frame window in it: the
-same arithmetic as window by window, without computing frames five times.
+The video encoder convolves over time in its first layer only. Therefore a run of frames goes
+through once and gives one vector for each window of five frames. The result is that of window by
+window, and no frame is computed five times.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
+WIDTH = 1024
+"""Length of the vectors of both encoders."""
+
+
+def _head() -> nn.Sequential:
+    layers = (nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Linear(512, WIDTH))
+    return nn.Sequential(*layers)
+
+
+def _audio_block(
+    inputs: int, outputs: int, kernel: tuple[int, int], padding: int = 1
+) -> tuple[nn.Module, ...]:
+    convolution = nn.Conv2d(inputs, outputs, kernel, padding=padding)
+    return convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+
+
+def _video_block(
+    inputs: int, outputs: int, kernel: tuple[int, int, int], stride: int = 1, padding: int = 1
+) -> tuple[nn.Module, ...]:
+    convolution = nn.Conv3d(
+        inputs, outputs, kernel, stride=(1, stride, stride), padding=(0, padding, padding)
+    )
+    return convolution, nn.BatchNorm3d(outputs), nn.ReLU(inplace=True)
+
+
+def _video_pool(padding: int = 0) -> nn.MaxPool3d:
+    return nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, padding, padding))
+
 
 class SyncNet(nn.Module):
-    """Both towers of SyncNet in the official checkpoint's names (``netcnnlip`` and so on)."""
+    """Both encoders of SyncNet under the names of the authors' checkpoint.
+
+    ``netcnnaud`` and ``netfcaud`` are the audio encoder, ``netcnnlip`` and ``netfclip`` the video
+    encoder. The numbers in the names are places in a sequence: the pooling of the audio encoder
+    that has no effect (size 1) keeps its place.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        from syncnet_python.SyncNetModel import S
-
-        self.net = S(num_layers_in_fc_layers=1024)
+        self.netcnnaud = nn.Sequential(
+            *_audio_block(1, 64, (3, 3)),
+            nn.MaxPool2d(1),
+            *_audio_block(64, 192, (3, 3)),
+            nn.MaxPool2d(3, stride=(1, 2)),
+            *_audio_block(192, 384, (3, 3)),
+            *_audio_block(384, 256, (3, 3)),
+            *_audio_block(256, 256, (3, 3)),
+            nn.MaxPool2d(3, stride=2),
+            *_audio_block(256, 512, (5, 4), padding=0),
+        )
+        self.netfcaud = _head()
+        self.netfclip = _head()
+        self.netcnnlip = nn.Sequential(
+            *_video_block(3, 96, (5, 7, 7), stride=2, padding=0),
+            _video_pool(),
+            *_video_block(96, 256, (1, 5, 5), stride=2),
+            _video_pool(padding=1),
+            *_video_block(256, 256, (1, 3, 3)),
+            *_video_block(256, 256, (1, 3, 3)),
+            *_video_block(256, 256, (1, 3, 3)),
+            _video_pool(),
+            *_video_block(256, 512, (1, 6, 6), padding=0),
+        )
 
     def visual(self, frames: Tensor) -> Tensor:
         """Embed every five-frame window of runs of frames.
@@ -28,10 +82,10 @@ class SyncNet(nn.Module):
         Returns:
             float32 (B, T - 4, 1024).
         """
-        towers = self.net.netcnnlip(frames)  # (B, 512, T - 4, 1, 1)
-        batch, channels, windows = towers.shape[:3]
-        rows = towers.reshape(batch, channels, windows).transpose(1, 2).reshape(-1, channels)
-        vectors: Tensor = self.net.netfclip(rows)
+        maps = self.netcnnlip(frames)  # (B, 512, T - 4, 1, 1)
+        batch, channels, windows = maps.shape[:3]
+        rows = maps.reshape(batch, channels, windows).transpose(1, 2).reshape(-1, channels)
+        vectors: Tensor = self.netfclip(rows)
         return vectors.reshape(batch, windows, -1)
 
     def audio(self, steps: Tensor) -> Tensor:
@@ -43,5 +97,5 @@ class SyncNet(nn.Module):
         Returns:
             float32 (B, 1024).
         """
-        vectors: Tensor = self.net.forward_aud(steps)
+        vectors: Tensor = self.netfcaud(self.netcnnaud(steps).flatten(1))
         return vectors

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import Audible
 from spfem_bench.errors import CardError, ClipError, unknown_name
+from spfem_bench.extras import extra
 from spfem_bench.files import same_name
 from spfem_bench.media import audio, ffmpeg, video
 from spfem_bench.media.mfcc import mfcc
@@ -120,7 +121,8 @@ def warp(a: Sound, b: Sound, times: npt.ArrayLike) -> tuple[Floats, float]:
     Raises:
         ClipError: a sound is too short, too long, or silent.
     """
-    from dtaidistance import dtw
+    with extra("train", "alignment by sound"):
+        from dtaidistance import dtw
 
     x, y = features(a), features(b)
     # The plain recurrence of the three steps, on squared Euclidean distances.

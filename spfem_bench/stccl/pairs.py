@@ -26,7 +26,7 @@ from spfem_bench.demo.face import LANDMARKS
 from spfem_bench.demo.speech import correspondence
 from spfem_bench.demo.world import Take, World
 from spfem_bench.errors import CardError, ClipError, unknown_name
-from spfem_bench.faces.crop import opencv
+from spfem_bench.faces.crop import ARCFACE_TEMPLATE, opencv
 from spfem_bench.faces.detect import Detector
 from spfem_bench.files import write_atomically
 from spfem_bench.media import video
@@ -50,10 +50,6 @@ STEADY = tuple(
                  "nose_bridge", "nose_tip")
 )  # fmt: skip
 """Landmarks of a puppet that tell its pose: neither speech nor expression moves them much."""
-
-FACE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366],
-                 [41.5493, 92.3655], [70.7299, 92.2041]])  # fmt: skip
-"""Where the five points lie in a picture of 112 x 112 pixels (insightface's ``arcface_dst``)."""
 
 Part = Literal["train", "held-out", "validation"]
 Second = Literal["recording", "face"]
@@ -324,7 +320,7 @@ class Pair:
         if self.neutral.whole or points is None:
             placed = _scaling(x, size, self.neutral.name)
         else:
-            placed = similarity(points, (FACE + 0.5) * size / 112 - 0.5)
+            placed = similarity(points, (ARCFACE_TEMPLATE + 0.5) * size / 112 - 0.5)
         if points is None or own is None:
             return warp(x, placed, size), warp(y, _scaling(y, size, self.emotional.name), size)
         return warp(x, placed, size), align_pose(y, own, moved(points, placed), size)

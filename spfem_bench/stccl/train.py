@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from spfem_bench import provenance
 from spfem_bench.demo.world import World
-from spfem_bench.errors import CardError, StcclError, StorageError
+from spfem_bench.errors import CardError, StcclError
+from spfem_bench.extras import extra
 from spfem_bench.files import atomic_file, check_writable
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.stccl import contrast
@@ -339,10 +340,12 @@ def train(
     Raises:
         CardError: data that cannot be used, or the folder holds another training.
         StcclError: settings that do not go with the backbone, or a loss that is not finite.
+        SpfemBenchError: packages of the extra ``train`` are not installed.
         StorageError: the folder cannot be written, or memory is too small for the cache.
         WeightsError: the backbone's weights are missing or wrong.
     """
-    from accelerate import Accelerator
+    with extra("train", "training"):
+        from accelerate import Accelerator
 
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     told = told or Told()
@@ -703,11 +706,6 @@ def code_digest() -> str:
 
 
 def _writer(output: Path) -> Any:
-    try:
+    with extra("train", "--tensorboard"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise StorageError(
-            "TensorBoard is not installed",
-            "Type pip install 'spfem-bench[tensorboard]', or leave out --tensorboard",
-        ) from error
     return SummaryWriter(str(output / "logs"))

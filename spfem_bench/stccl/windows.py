@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from spfem_bench.errors import CardError, StcclError, StorageError
+from spfem_bench.extras import extra
 from spfem_bench.processes import spread
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone
@@ -246,7 +247,8 @@ def check_memory(needed: int, cache: str) -> None:
     Raises:
         StorageError: says how much is needed and how much is free.
     """
-    import psutil
+    with extra("train", "training"):
+        import psutil
 
     free = psutil.virtual_memory().available
     if needed > 0.8 * free:
