@@ -12,18 +12,21 @@ import logging
 import os
 import re
 import secrets
+import signal
 import socket
 import sys
+import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spfem_bench.errors import ClipError, SpfemBenchError, StorageError
+from spfem_bench.files import temporary_folder
 from spfem_bench.pinned import cache_folder
 
 if TYPE_CHECKING:
@@ -113,6 +116,7 @@ class RayWorkers:
         self._ray = _import_ray(address)
         self._count, self._threads = 0, 1
         self._ours = False  # whether Ray is to be ended with us
+        self._left = ExitStack()  # the folder of a Ray that was started here
         self._idle: list[Any] = []
         self._starting: dict[Any, Any] = {}  # what each worker's first answer will be
         self._names: dict[Any, str] = {}
@@ -143,10 +147,16 @@ class RayWorkers:
                     "include_dashboard": False,
                     "object_store_memory": OBJECTS,
                 }
+                # Ray leaves logs and sockets there, also after it has ended. A socket's name has
+                # 107 bytes at most, so that the user's own folder may be too deep.
+                if os.name == "posix":
+                    top = self._left.enter_context(temporary_folder(Path("/tmp")))  # noqa: S108
+                    here["_temp_dir"] = str(top)
             elif self._address != "auto":
                 _knock(self._address)
             try:
-                ray.init(**here, log_to_driver=False, logging_level=logging.ERROR)
+                with _handlers_kept():
+                    ray.init(**here, log_to_driver=False, logging_level=logging.ERROR)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 reason = (str(error) or type(error).__name__).strip().splitlines()[0]
                 raise SpfemBenchError(
@@ -185,6 +195,7 @@ class RayWorkers:
         self._starting.clear()
         if self._ours:
             self._ray.shutdown()
+        self._left.close()
         self._ours, self._count = False, 0
 
     def _dismiss(self, worker: Any) -> None:
@@ -211,6 +222,7 @@ class RayWorkers:
         extractor.progress.finished(len(wants) - len(asked))
         if not asked:
             return failures
+        extractor.store.check_writable()
         self.connect()
         since = time.monotonic()
         queue = deque(_Part(part) for part in portions(asked, self._count))
@@ -324,6 +336,17 @@ def _import_ray(address: str) -> Any:
             "--ray needs Ray, which is not installed", "Type: pip install 'spfem-bench[ray]'"
         ) from None
     return ray
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Restore the handler of SIGTERM, which Ray replaces by its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _knock(address: str) -> None:
@@ -519,16 +542,14 @@ class _Worker:
         from spfem_bench.evaluation.run import made_of
         from spfem_bench.evaluation.workers import Networks
         from spfem_bench.features.store import FeatureStore
-        from spfem_bench.files import check_writable
 
         given = errand.extractor
         shared = (given.store.folder / errand.token).is_file()
         # Who sees the driver's store sees the weights beside it.
         os.environ["SPFEM_BENCH_CACHE"] = errand.cache if shared else self.cache
         if not shared:
-            store = FeatureStore.locate()
-            check_writable(store.folder)
-            given = replace(given, store=store)
+            given = replace(given, store=FeatureStore.locate())
+            given.store.check_writable()
         self.networks = self.networks or Networks()
         x = self.networks.of(replace(given, progress=self.counter))
         for clip, wanted in asked.items():
