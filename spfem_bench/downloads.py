@@ -50,7 +50,7 @@ def receive(url: str, part: Path, size: int | None, *, progress: bool) -> None:
 
     Raises:
         DownloadError: no connection, or the server refuses, breaks off, is too slow, redirects to
-            an address that is not public, or sends more than :data:`LARGEST` bytes.
+            an address that is not public, or sends more than :data:`LARGEST` bytes without a size.
         OSError: the file cannot be written.
     """
     have = part.stat().st_size if part.exists() else 0
@@ -212,10 +212,8 @@ def _write(
             file.write(block)
             bar.update(len(block))
             have += len(block)
-            if size is not None and have > size:
-                return  # more than the card says: its hash will not be right
-            if have > LARGEST:
-                part.unlink()
-                raise DownloadError(
-                    f"it sends more than {LARGEST / 1e9:.1f} GB, and no end is in sight"
-                )
+            if have > (LARGEST if size is None else size):
+                break
+    if size is None and have > LARGEST:  # with a size, the check of it or of the hash refuses more
+        part.unlink()
+        raise DownloadError(f"it sends more than {LARGEST / 1e9:.1f} GB, and no end is in sight")

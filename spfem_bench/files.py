@@ -66,7 +66,7 @@ def locked(path: Path, waiting: Callable[[], object] | None = None) -> Iterator[
     Raises:
         StorageError: the folder cannot be written, or its file system has no locks.
     """
-    lock = path.with_name(f".{path.name}.lock")
+    lock = path.with_name(f"{NEW}{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(path.parent)
@@ -105,7 +105,7 @@ def _close_and_remove(file: IO[bytes], path: Path) -> None:
 
 # ---- temporary files and folders -----------------------------------------------------------
 
-NEW = ".new-"
+NEW = ".new-spfem-bench-"
 FOLDER = "spfem-bench-"
 OWNER = ".owner"
 DAY = 86_400.0
@@ -126,7 +126,7 @@ def remove_stale(folder: Path) -> None:
     with suppress(OSError):
         for entry in list(os.scandir(folder)):
             name = entry.name
-            if name.startswith(NEW) or (name.startswith(".") and name.endswith(".lock")):
+            if name.startswith(NEW):
                 _remove_if_stale(Path(entry.path), Path(entry.path))
             elif name.startswith(FOLDER) and entry.is_dir(follow_symlinks=False):
                 _remove_if_stale(Path(entry.path) / OWNER, Path(entry.path))
@@ -187,6 +187,25 @@ def temporary_folder(within: Path | None = None) -> Iterator[Path]:
             yield path.parent
     finally:
         shutil.rmtree(path.parent, ignore_errors=True)
+
+
+@contextmanager
+def marker(folder: Path) -> Iterator[Path]:
+    """Leave an empty file in a folder, which is made, for the time of the block.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_stale(folder)
+        path, file = _create(lambda: folder / f"{NEW}{uuid.uuid4().hex}")
+    except OSError as error:
+        raise _not_written(folder, error) from error
+    try:
+        yield path
+    finally:
+        _close_and_remove(file, path)
 
 
 @contextmanager
@@ -272,12 +291,8 @@ def check_writable(folder: Path) -> None:
     Raises:
         StorageError: the folder cannot be made or written.
     """
-    probe = folder / f".writable-{uuid.uuid4().hex}"
-    try:
-        write_atomically(probe, b"")
-    except StorageError as error:
-        raise StorageError(error.problem.replace(str(probe), str(folder)), error.remedy) from None
-    probe.unlink(missing_ok=True)
+    with marker(folder):
+        pass
 
 
 def same_name(name: str) -> str:

@@ -277,7 +277,7 @@ def test_ctrl_c_ends_the_workers_and_the_next_run_goes_on(
     assert (going.returncode, out) == (130, ""), said
     assert said == "Interrupted. Run the command again: it goes on from here.\n"
     kept = entries(store)
-    assert not list(store.glob(".seen-*"))
+    assert not list(store.glob(".new-*"))
     team.connect()
     until = time.monotonic() + 30
     while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"]:

@@ -128,7 +128,11 @@ def test_what_a_killed_process_leaves_is_removed_by_the_next(
     process.kill()
     process.communicate()
     left = names(tmp_path / "out")
-    assert [n[:5] for n in left] == [".b.lo", ".new-"] and len(names(tmp_path / "tmp")) == 1
+    assert (
+        len(left) == 2
+        and all(n.startswith(files.NEW) for n in left)
+        and len(names(tmp_path / "tmp")) == 1
+    )
     write_atomically(tmp_path / "out/c", b"")
     with temporary_folder() as folder:
         assert names(tmp_path / "tmp") == [folder.name]
@@ -151,12 +155,12 @@ def test_what_a_live_process_writes_is_left_alone_however_old(
 
 def test_without_locks_only_age_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_lock", lambda file: None)  # some network file systems
-    old, new = tmp_path / ".new-old", tmp_path / ".new-new"
+    old, new = (tmp_path / f"{files.NEW}{age}" for age in ("old", "new"))
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (1, 1))
     write_atomically(tmp_path / "a", b"whole")
-    assert names(tmp_path) == [".new-new", "a"]
+    assert names(tmp_path) == [new.name, "a"]
     with pytest.raises(StorageError, match="has no locks"), locked(tmp_path / "a"):
         pass
 
@@ -164,11 +168,11 @@ def test_without_locks_only_age_counts(tmp_path: Path, monkeypatch: pytest.Monke
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "tmp").mkdir()
     (tmp_path / "tmp/kept").touch()
-    (tmp_path / ".new-link").symlink_to(tmp_path / "tmp/kept")
+    (tmp_path / f"{files.NEW}link").symlink_to(tmp_path / "tmp/kept")
     (tmp_path / "spfem-bench-link").symlink_to(tmp_path / "tmp")
     (tmp_path / "spfem-bench-own").mkdir()  # without the file that marks ours
-    (tmp_path / ".new").touch()
-    (tmp_path / "a.lock").touch()
+    for name in (".new-other", ".a.lock", "spfem-bench-file"):
+        (tmp_path / name).touch()
     before = names(tmp_path)
     write_atomically(tmp_path / "a", b"")
     assert names(tmp_path) == sorted([*before, "a"])
@@ -177,7 +181,7 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
 
 def test_a_stores_temporary_files_lie_where_the_next_run_looks(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path)
-    (tmp_path / ".new-dead").write_bytes(b"half")
+    (tmp_path / f"{files.NEW}dead").write_bytes(b"half")
     store.put({"clip": 1}, {"x": np.arange(3)})
     assert names(tmp_path) == [store.path({"clip": 1}).parent.name]
     with atomic_file(tmp_path / "sub/a", tmp_path):

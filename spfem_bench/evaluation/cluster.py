@@ -17,7 +17,6 @@ import socket
 import sys
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spfem_bench.errors import ClipError, SpfemBenchError, StorageError
-from spfem_bench.files import temporary_folder
+from spfem_bench.files import marker, temporary_folder
 from spfem_bench.pinned import cache_folder
 
 if TYPE_CHECKING:
@@ -229,9 +228,9 @@ class RayWorkers:
         busy: dict[Any, tuple[Any, _Part]] = {}
         ray = self._ray
         try:
-            with _token(extractor.store) as token:
+            with marker(extractor.store.folder) as token:
                 quiet = replace(extractor, progress=Progress())
-                errand = _Errand(quiet, token, str(cache_folder().absolute()))
+                errand = _Errand(quiet, token.name, str(cache_folder().absolute()))
                 while queue or busy:
                     self._hire(len(busy), len(queue))
                     while queue and self._idle:
@@ -345,7 +344,7 @@ def _handlers_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():
+        if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
 
 
@@ -364,19 +363,6 @@ def _knock(address: str) -> None:
             f"no Ray cluster answers at {address}: {reason}",
             "Give the address that 'ray start --head' has printed",
         ) from None
-
-
-@contextmanager
-def _token(store: FeatureStore) -> Iterator[str]:
-    """Leave a file in the store by which a worker knows that it sees the same folder."""
-    from spfem_bench.files import write_atomically
-
-    token = f".seen-{uuid.uuid4().hex}"
-    write_atomically(store.folder / token, b"")
-    try:
-        yield token
-    finally:
-        (store.folder / token).unlink(missing_ok=True)
 
 
 def _given_again(
