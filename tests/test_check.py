@@ -326,7 +326,7 @@ def test_a_killed_update_leaves_no_new_number_without_a_reason(
         move(source, target)
 
     monkeypatch.setattr("spfem_bench.files.os.replace", killed)
-    assert updated.update("why").code == 1
+    assert updated.update("why").code == 130
     assert updated.rows() == kept
     assert "why" in (updated.folder / "strips.toml").read_text()
     assert not list(updated.cards.rglob(".new-*"))
