@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from queue import Empty, Full, Queue
 from threading import Event, Thread
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def receive(url: str, part: Path, size: int | None, *, progress: bool) -> None:
     # In a thread: no timeout of a socket ends a server that sends one byte every 29 s.
     Thread(target=_read, args=(url, have, items, left), daemon=True).start()
     try:
-        _write(url, part, have, size, _timely(items), progress=progress)
+        _write(part, have, size, _timely(items), progress=progress)
     finally:
         left.set()
 
@@ -184,9 +184,8 @@ def _reason(error: Exception) -> str:
 
 
 def _write(
-    url: str, part: Path, have: int, size: int | None, items: Iterator[Head | bytes], *,
-    progress: bool,
-) -> None:  # fmt: skip
+    part: Path, have: int, size: int | None, items: Iterator[Head | bytes], *, progress: bool
+) -> None:
     from tqdm import tqdm
 
     head = next(items, None)
@@ -196,7 +195,7 @@ def _write(
     if have and status == 416:
         return  # it was whole already
     if status not in ((200, 206) if have else (200,)):
-        raise DownloadError(f"the server answers with status {status}")
+        raise DownloadError(f"the server responded with status {status}")
     if status == 200:
         have = 0  # the server sends it from the start
     stated = int(length) if re.fullmatch(r"[0-9]{1,15}", length) else None
@@ -204,7 +203,6 @@ def _write(
         total=size if stated is None else have + stated, initial=have, unit="B", unit_scale=True,
         desc=part.stem, disable=None if progress else True, leave=False,
     )  # fmt: skip
-    file: IO[bytes]
     with bar, part.open("ab" if have else "wb") as file:
         for block in items:
             if not isinstance(block, bytes):

@@ -73,7 +73,7 @@ def locked(path: Path, waiting: Callable[[], object] | None = None) -> Iterator[
         while True:
             file = lock.open("ab")
             state = _lock(file)
-            # The process before has removed its lock file: the lock on that one excludes nobody.
+            # A lock on the removed file of the process before excludes no other process.
             if state and not _is_removed(file):
                 break
             file.close()
@@ -96,7 +96,7 @@ def locked(path: Path, waiting: Callable[[], object] | None = None) -> Iterator[
 
 
 def _close_and_remove(file: IO[bytes], path: Path) -> None:
-    """Close a locked file and remove it; another process that has opened it must see both."""
+    """Close a locked file and remove it; a process that waits for it opens a new one."""
     with file, suppress(OSError):
         if sys.platform == "win32":  # an open file cannot be removed there, ours or another's
             file.close()

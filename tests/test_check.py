@@ -447,7 +447,7 @@ def test_a_folder_that_cannot_be_written_is_known_before_any_work(
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("work was done")
 
-    monkeypatch.setattr("spfem_bench.files.os.replace", refused)
+    monkeypatch.setattr("spfem_bench.files._create", refused)
     monkeypatch.setattr("spfem_bench.evaluation.check.recompute", forbidden)
     done = strips.update()
     assert done.code == 1
