@@ -357,10 +357,10 @@ def test_nodes_that_do_not_see_the_store_keep_their_own_and_send_features(
     fresh("spread")
 
     @contextmanager
-    def unseen(store: FeatureStore) -> Iterator[str]:
-        yield "no such file"
+    def unseen(folder: Path) -> Iterator[Path]:
+        yield folder / "no such file"
 
-    monkeypatch.setattr(cluster, "_token", unseen)
+    monkeypatch.setattr(cluster, "marker", unseen)
     plan = planned()
     record = evaluate(plan, extractor_of(plan), workers=team, partial=False)
     assert timeless(record) == alone
