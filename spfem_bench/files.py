@@ -1,4 +1,9 @@
-"""Files that appear under their name whole or not at all, and names as file systems have them."""
+"""Files that appear under their name whole or not at all, and names as file systems have them.
+
+A temporary file or folder is locked by the process that writes it. The system releases the lock
+when that process ends, however it ends; what is not locked is removed by the next process that
+writes to the same folder.
+"""
 
 from __future__ import annotations
 
@@ -7,45 +12,244 @@ import fnmatch
 import glob
 import os
 import re
+import shutil
+import stat
+import sys
+import tempfile
+import time
 import unicodedata
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from spfem_bench.errors import StorageError
 
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+# ---- locks ---------------------------------------------------------------------------------
+
+
+def _lock(file: IO[bytes]) -> bool | None:
+    """Lock an open file until it is closed, without waiting.
+
+    Returns:
+        False when another process has locked it; None where the file system has no locks.
+    """
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK) else None
+    return True
+
+
+def _is_removed(file: IO[bytes]) -> bool:
+    """Return whether an open file has no name any more."""
+    return os.fstat(file.fileno()).st_nlink == 0
+
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+def locked(path: Path, waiting: Callable[[], object] | None = None) -> Iterator[None]:
+    """Let one process at a time into the block, by a lock file beside a file.
+
+    Args:
+        path: the file that the block writes; its folder is made.
+        waiting: called once when another process is in its block.
+
+    Raises:
+        StorageError: the folder cannot be written, or its file system has no locks.
+    """
+    lock = path.with_name(f"{NEW}{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(path.parent)
+        while True:
+            file = lock.open("ab")
+            state = _lock(file)
+            # A lock on the removed file of the process before excludes no other process.
+            if state and not _is_removed(file):
+                break
+            file.close()
+            if state is None:
+                raise StorageError(
+                    f"cannot lock {lock}: its file system has no locks",
+                    "Name a cache folder on another disk with SPFEM_BENCH_CACHE",
+                )
+            if state is False:
+                if waiting is not None:
+                    waiting()
+                    waiting = None
+                time.sleep(0.1)
+    except OSError as error:
+        raise _not_written(path, error) from error
+    try:
+        yield
+    finally:
+        _close_and_remove(file, lock)
+
+
+def _close_and_remove(file: IO[bytes], path: Path) -> None:
+    """Close a locked file and remove it; a process that waits for it opens a new one."""
+    with file, suppress(OSError):
+        if sys.platform == "win32":  # an open file cannot be removed there, ours or another's
+            file.close()
+        path.unlink()
+
+
+# ---- temporary files and folders -----------------------------------------------------------
+
+NEW = ".new-spfem-bench-"
+FOLDER = "spfem-bench-"
+OWNER = ".owner"
+DAY = 86_400.0
+"""Seconds after which a temporary file is removed where the file system has no locks."""
+
+_cleaned: set[Path] = set()
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove the temporary and lock files of dead processes from a folder, once for each process.
+
+    Args:
+        folder: it may be absent.
+    """
+    if folder in _cleaned:
+        return
+    _cleaned.add(folder)
+    with suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            name = entry.name
+            if name.startswith(NEW):
+                _remove_if_stale(Path(entry.path), Path(entry.path))
+            elif name.startswith(FOLDER) and entry.is_dir(follow_symlinks=False):
+                _remove_if_stale(Path(entry.path) / OWNER, Path(entry.path))
+
+
+def _remove_if_stale(owner: Path, path: Path) -> None:
+    """Remove a file or folder when no process has locked *owner*, its file or the file in it."""
+    with suppress(OSError):
+        if not stat.S_ISREG(owner.lstat().st_mode):
+            return
+        with owner.open("r+b") as file:
+            state = _lock(file)
+            if state is None:
+                state = time.time() - os.fstat(file.fileno()).st_mtime > DAY
+            if not state:
+                return
+            if path == owner:
+                _close_and_remove(file, path)
+                return
+            if sys.platform == "win32":
+                file.close()
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _create(name: Callable[[], Path]) -> tuple[Path, IO[bytes]]:
+    """Create a file that :func:`remove_stale` leaves alone until it is closed.
+
+    Args:
+        name: returns a new path; called again when another process has removed the file before
+            it was locked.
+    """
+    while True:
+        path = name()
+        file = path.open("xb")
+        if _lock(file) is not False and not _is_removed(file):
+            return path, file
+        file.close()
+
+
+@contextmanager
+def temporary_folder(within: Path | None = None) -> Iterator[Path]:
+    """Make a folder that is removed with the block, or by a later process if this one is killed.
+
+    Args:
+        within: the folder that holds it; the system's folder for temporary files when None.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    within = within or Path(tempfile.gettempdir())
+    remove_stale(within)
+    try:
+        path, owner = _create(lambda: Path(tempfile.mkdtemp(prefix=FOLDER, dir=within)) / OWNER)
+    except OSError as error:
+        raise _not_written(within, error) from error
+    try:
+        with owner:
+            yield path.parent
+    finally:
+        shutil.rmtree(path.parent, ignore_errors=True)
+
+
+@contextmanager
+def marker(folder: Path) -> Iterator[Path]:
+    """Leave an empty file in a folder, which is made, for the time of the block.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_stale(folder)
+        path, file = _create(lambda: folder / f"{NEW}{uuid.uuid4().hex}")
+    except OSError as error:
+        raise _not_written(folder, error) from error
+    try:
+        yield path
+    finally:
+        _close_and_remove(file, path)
+
+
+@contextmanager
+def atomic_file(path: Path, within: Path | None = None) -> Iterator[IO[bytes]]:
     """Open a file that appears under its name whole or not at all.
+
+    Args:
+        path: the file; its folder is made.
+        within: a folder on the same disk for the temporary file; the file's own when None.
 
     Raises:
         StorageError: says whether the folder cannot be written or the disk is full.
     """
-    # Not tempfile's: a store may be shared, so files get the permissions of the umask.
-    temporary = path.with_name(f".new-{uuid.uuid4().hex}")
+    folder, temporary = within or path.parent, None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
+        remove_stale(folder)
+        # Not tempfile's: a store may be shared, so files get the permissions of the umask.
+        temporary, file = _create(lambda: folder / f"{NEW}{uuid.uuid4().hex}")
+        with file:
             yield file
             # Or the name may outlive the bytes where the machine itself dies.
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)  # noqa: PTH105  (atomic on every system)
+            if sys.platform == "win32":  # an open file cannot be renamed there
+                file.close()
+            os.replace(temporary, path)  # noqa: PTH105  (atomic on every system)
     except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink()
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink()
         if not isinstance(error, OSError):
             raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise StorageError(
-            f"cannot write {path}: {error.strerror}",
-            "Free some space, or name another folder; what is done so far is kept"
-            if full
-            else "Name a folder you may write to",
-        ) from error
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> StorageError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return StorageError(
+        f"cannot write {path}: {error.strerror}",
+        "Free some space, or name another folder; what is done so far is kept"
+        if full
+        else "Name a folder you may write to",
+    )
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -66,18 +270,29 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         file.write(content)
 
 
+def read_file(path: Path) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        StorageError: it is a FIFO, a socket or a device, which may never end.
+        OSError: it cannot be read.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise StorageError(
+            f"{path} is a FIFO, a socket or a device", "Give a regular file: copy its content"
+        )
+    return path.read_bytes()
+
+
 def check_writable(folder: Path) -> None:
     """Find out now, not after an hour's work, whether files can be written to a folder.
 
     Raises:
         StorageError: the folder cannot be made or written.
     """
-    probe = folder / f".writable-{uuid.uuid4().hex}"
-    try:
-        write_atomically(probe, b"")
-    except StorageError as error:
-        raise StorageError(error.problem.replace(str(probe), str(folder)), error.remedy) from None
-    probe.unlink(missing_ok=True)
+    with marker(folder):
+        pass
 
 
 def same_name(name: str) -> str:

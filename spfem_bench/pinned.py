@@ -7,13 +7,14 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 
+from spfem_bench import downloads, kinds
 from spfem_bench.definitions.clips import inside
 from spfem_bench.definitions.metrics import PinnedFile
 from spfem_bench.errors import StorageError, WeightsError
-from spfem_bench.files import atomic_file, write_atomically
+from spfem_bench.files import atomic_file, locked, read_file, write_atomically
 
 BLOCK = 1 << 20
 
@@ -89,18 +90,36 @@ def _git_blob(content: bytes) -> str:
     return hashlib.sha1(whole, usedforsecurity=False).hexdigest()
 
 
-def is_published(path: Path, file: PinnedFile) -> bool:
-    """Say whether a file may be the one that is published, by git's hash where that is known."""
-    return file.git_blob is None or _git_blob(path.read_bytes()) == file.git_blob
+def flaw(path: Path, file: PinnedFile, content: bytes | None = None) -> str | None:
+    """Return why a file is not the one of a card; None when it may be.
+
+    Without a published hash its size, where the card states one, and its kind are looked at.
+
+    Args:
+        path: the file.
+        file: what the card says of it.
+        content: its bytes, where they have been read.
+    """
+    size = path.stat().st_size if content is None else len(content)
+    if file.bytes not in (None, size):
+        return f"it has {size} bytes, expected {file.bytes}"
+    if file.is_pinned:
+        found = known_sha256(path) if content is None else hashlib.sha256(content).hexdigest()
+        return None if found == file.sha256 else _two("SHA-256", found, file.sha256)
+    content = read_file(path) if content is None else content
+    if file.git_blob is not None:
+        found = _git_blob(content)
+        return None if found == file.git_blob else _two("git blob", found, file.git_blob)
+    return kinds.flaw(file.name, content)
 
 
-def not_published(path: Path, file: PinnedFile) -> str:
-    """Say that a file is not the one whose hash a git repository publishes."""
-    found = _git_blob(path.read_bytes())
-    return (
-        f"{path} is not the published file: git blob {found[:16]}…, expected "
-        f"{(file.git_blob or '')[:16]}…"
-    )
+def _two(kind: str, found: str, expected: str) -> str:
+    return f"{kind} {found[:16]}…, expected {expected[:16]}…"
+
+
+def is_not(path: Path, file: PinnedFile, reason: str) -> str:
+    """Return the sentence that a file is not the one of a card, with the reason."""
+    return f"{path} is not the {'pinned' if file.is_pinned else 'published'} file: {reason}"
 
 
 def find(file: PinnedFile, by_name: Iterable[Path], by_hash: Iterable[Path] = ()) -> Path | None:
@@ -129,13 +148,9 @@ def find(file: PinnedFile, by_name: Iterable[Path], by_hash: Iterable[Path] = ()
 
 
 def _is(file: PinnedFile, path: Path) -> bool:
-    if file.bytes is not None and file.bytes != path.stat().st_size:
-        return False
-    if file.is_pinned:
-        return known_sha256(path) == file.sha256
-    if file.git_blob is not None:
-        return is_published(path, file)
-    return path.name == Path(file.name).name  # nothing else is known of it yet
+    if not file.is_pinned and file.git_blob is None and path.name != Path(file.name).name:
+        return False  # its name is all that is known of it
+    return flaw(path, file) is None
 
 
 # ---- hashes that nobody publishes: what came first is what counts --------------------------
@@ -148,7 +163,7 @@ def pins_path() -> Path:
 
 def _pins() -> dict[str, str]:
     try:
-        found = json.loads(pins_path().read_bytes())
+        found = json.loads(read_file(pins_path()))
         return {str(key): str(value) for key, value in found.items()}
     except FileNotFoundError:
         return {}
@@ -178,15 +193,22 @@ def pin(owner: str, file: PinnedFile, path: Path) -> str:
     """Pin a file without a published SHA-256 to the bytes at *path*, and return their hash.
 
     Raises:
-        WeightsError: a hash of another kind is published, and the bytes are not those.
+        WeightsError: the file has another size, kind or git hash than its card states, or other
+            bytes than those pinned by another process meanwhile.
         StorageError: the file of pins cannot be written.
     """
-    content = path.read_bytes()  # once: what was compared is what is pinned
-    if file.git_blob is not None and _git_blob(content) != file.git_blob:
-        raise WeightsError(not_published(path, file), "Remove it and fetch it again")
+    content = read_file(path)  # once: what was checked is what is pinned
+    if problem := flaw(path, file, content):
+        raise WeightsError(is_not(path, file, problem), "Remove it and fetch it again")
     digest = hashlib.sha256(content).hexdigest()
-    pins = {**_pins(), _key(owner, file): digest}
-    write_atomically(pins_path(), json.dumps(pins, indent=1, sort_keys=True).encode() + b"\n")
+    with locked(pins_path()):
+        pins = _pins()
+        first = pins.setdefault(_key(owner, file), digest)
+        if first != digest:
+            known = file.model_copy(update={"sha256": first})
+            reason = _two("SHA-256", digest, first)
+            raise WeightsError(is_not(path, known, reason), "Remove it and fetch it again")
+        write_atomically(pins_path(), json.dumps(pins, indent=1, sort_keys=True).encode() + b"\n")
     return digest
 
 
@@ -198,53 +220,61 @@ def read_verified(path: Path, file: PinnedFile, remedy: str) -> bytes:
 
     Raises:
         WeightsError: the bytes are not those of the card.
+        StorageError: it is a FIFO, a socket or a device.
     """
-    content = path.read_bytes()
+    content = read_file(path)
     found = hashlib.sha256(content).hexdigest()
     if found != file.sha256:
-        raise WeightsError(mismatch(path, file, found), remedy)
+        raise WeightsError(is_not(path, file, _two("SHA-256", found, file.sha256)), remedy)
     return content
 
 
-def mismatch(path: Path, file: PinnedFile, found: str) -> str:
-    """Say that a file is not the pinned one."""
-    expected = file.sha256
-    return f"{path} is not the pinned file: SHA-256 {found[:16]}…, expected {expected[:16]}…"
-
-
-def fetch(file: PinnedFile, folder: Path, *, progress: bool) -> Path:
+def fetch(
+    file: PinnedFile,
+    folder: Path,
+    *,
+    progress: bool,
+    report: Callable[[str], object] = lambda message: None,
+) -> Path:
     """Download a pinned file into *folder* and verify it; nothing is kept under its name if wrong.
 
-    What was downloaded before a connection broke is kept beside it (``.part``) and continued.
-    An archive stays in ``archives`` for its other members (:func:`discard_archives`).
+    One process at a time downloads a file; others wait for it. What was downloaded before a
+    connection broke is kept beside it (``.part``) and continued. An archive stays in ``archives``
+    for its other members (:func:`discard_archives`).
+
+    Args:
+        file: what is fetched.
+        folder: where it goes, under its name.
+        progress: show a bar on standard error.
+        report: called with a line when another process is downloading the file.
 
     Raises:
         WeightsError: no connection, no address to fetch it from, or what came is not
             what the card says.
         StorageError: the folder cannot be written.
     """
-    import requests
-
     target = inside(folder, file.name)
     if file.url is None:
         raise WeightsError(
             f"{file.name} cannot be fetched: no address is known that a program could use",
             by_hand(file, target),
         )
-    if target.is_file() and _is(file, target):
+    if target.is_file() and _is(file, target):  # of a folder that need not be writable
         return target
+    whole = target if file.member is None else _archives(folder) / file.url.rpartition("/")[2]
+    waiting = f"{whole.name}: another process is downloading it; waiting"
     try:
-        if file.member is None:
-            _download(file, file.url, target, progress=progress)
-        else:
-            archive = _archives(folder) / file.url.rpartition("/")[2]
-            if not archive.is_file():
-                _download(None, file.url, archive, progress=progress)
-            _extract(file, archive, target)
-    except requests.RequestException as error:
-        raise WeightsError(
-            f"cannot download {file.url}: {type(error).__name__}", by_hand(file, target)
-        ) from error
+        with locked(whole, lambda: report(waiting)):
+            if target.is_file() and _is(file, target):
+                return target
+            if file.member is None:
+                _download(file, file.url, target, progress=progress)
+            else:
+                if not whole.is_file():
+                    _download(None, file.url, whole, progress=progress)
+                _extract(file, whole, target)
+    except downloads.DownloadError as error:
+        raise WeightsError(f"cannot download {file.url}: {error}", by_hand(file, target)) from error
     except OSError as error:
         raise StorageError(f"cannot write {target}: {error.strerror or error}") from error
     return target
@@ -266,92 +296,46 @@ def _archives(folder: Path) -> Path:
 
 def discard_archives(folder: Path) -> None:
     """Remove the archives whose members have been taken out, and nothing else."""
-    for archive in _archives(folder).glob("*"):
+    for archive in _archives(folder).glob("[!.]*"):
         if archive.suffix != PART:
-            archive.unlink(missing_ok=True)
+            with locked(archive):  # another process may be reading it
+                archive.unlink(missing_ok=True)
 
 
 PART = ".part"
-LARGEST = 2 << 30
-"""Bytes that a download of unknown size may have."""
 
 
 def _download(file: PinnedFile | None, url: str, target: Path, *, progress: bool) -> None:
     """Download to *target*, going on from what is there; checked against *file* when given.
 
     Raises:
-        requests.RequestException: no connection, or the server refuses; what came is kept.
+        DownloadError: no connection, or the server refuses; what came is kept.
         WeightsError: other bytes than *file* says came, also on a second try from the start.
         OSError: the folder cannot be written.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + PART)
+    if file is not None and not (file.is_pinned or file.git_blob):
+        part.unlink(missing_ok=True)  # no hash would notice parts of two versions
     continued = part.exists()
     try:
-        _receive(url, part, None if file is None else file.bytes, progress=progress)
-    except OSError as error:
-        import requests
-
-        if not isinstance(error, requests.RequestException):  # those are OSErrors, too
-            part.unlink(missing_ok=True)  # a full disk is not made fuller
+        downloads.receive(url, part, None if file is None else file.bytes, progress=progress)
+    except OSError:
+        part.unlink(missing_ok=True)  # a full disk is not made fuller
         raise
-    if file is None or _is_named(file, part):
+    reason = None if file is None else flaw(part, file)
+    if file is None or reason is None:
         os.replace(part, target)  # noqa: PTH105  (atomic on every system)
         return
     part.unlink()
     if continued:  # perhaps the address gave other bytes then: once more, from the start
         _download(file, url, target, progress=progress)
         return
-    raise _moved(file, url, target)
+    raise _moved(file, url, target, reason)
 
 
-def _is_named(file: PinnedFile, part: Path) -> bool:
-    """Say whether a file under a temporary name is the pinned one; anything is, without a hash."""
-    return not (file.is_pinned or file.git_blob) or _is(file, part)
-
-
-def _moved(file: PinnedFile, url: str, target: Path) -> WeightsError:
-    known = f"SHA-256 {file.sha256[:16]}" if file.is_pinned else f"git blob {file.git_blob}"
-    return WeightsError(
-        f"{url} no longer holds the pinned file {file.name} ({known}…)",
-        f"Copy a right one to {target}",
-    )
-
-
-def _receive(url: str, part: Path, size: int | None, *, progress: bool) -> None:
-    import requests
-    from tqdm import tqdm
-
-    have = part.stat().st_size if part.exists() else 0
-    # identity: bytes counted here are bytes of the file.
-    headers = {"Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    with requests.get(url, headers=headers, stream=True, timeout=30) as answer:
-        if have and answer.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # it was whole already
-        answer.raise_for_status()
-        if answer.status_code != requests.codes.partial_content:
-            have = 0  # the server sends it from the start
-        length = answer.headers.get("Content-Length")
-        total = have + int(length) if length else size
-        bar = tqdm(
-            total=total, initial=have, unit="B", unit_scale=True, desc=part.stem,
-            disable=None if progress else True, leave=False,
-        )  # fmt: skip
-        with bar, part.open("ab" if have else "wb") as file:
-            for block in answer.iter_content(BLOCK):
-                file.write(block)
-                bar.update(len(block))
-                have += len(block)
-                if size is not None and have > size:
-                    return  # more than the card says: its hash will not be right
-                if have > LARGEST:
-                    part.unlink()
-                    raise WeightsError(
-                        f"{url} sends more than {LARGEST / 1e9:.1f} GB, and no end is in sight",
-                        "Look at the address with a browser",
-                    )
+def _moved(file: PinnedFile, url: str, target: Path, reason: str) -> WeightsError:
+    holds = "no longer holds the pinned" if file.is_pinned or file.git_blob else "does not hold the"
+    return WeightsError(f"{url} {holds} file {file.name}: {reason}", by_hand(file, target))
 
 
 def _extract(file: PinnedFile, archive: Path, target: Path) -> None:
@@ -375,8 +359,8 @@ def _extract(file: PinnedFile, archive: Path, target: Path) -> None:
         raise WeightsError(
             f"{file.url} is no archive that holds {file.member}", by_hand(file, target)
         ) from error
-    if hashlib.sha256(content).hexdigest() != file.sha256:
+    if reason := flaw(target, file, content):
         archive.unlink()
-        raise _moved(file, f"{file.url}, {file.member},", target)
+        raise _moved(file, f"{file.url}, {file.member},", target, reason)
     with atomic_file(target) as whole:
         whole.write(content)

@@ -60,7 +60,7 @@ def spread(
 class Pool:
     """Processes of which each starts when it is first needed.
 
-    They hear no Ctrl-C: this process does, and ends them.
+    They receive no Ctrl-C, SIGTERM or SIGHUP: this process does, and ends them.
 
     Args:
         workers: processes at most.
@@ -120,13 +120,52 @@ class Pool:
         self._ended.close()
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, handled as Ctrl-C is.
+
+    Attributes:
+        number: the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+@contextmanager
+def terminated_by_signals() -> Iterator[None]:
+    """Raise :class:`Terminated` in the block at the first SIGTERM or SIGHUP; ignore later ones.
+
+    A signal that is ignored or handled already (nohup, another program) is left as it is, and so
+    are all in another thread than the main one.
+    """
+
+    def end(number: int, _: object) -> None:
+        for other in ours:
+            signal.signal(other, signal.SIG_IGN)  # what is cleaned up now is not interrupted
+        raise Terminated(number)
+
+    main = threading.current_thread() is threading.main_thread()
+    ours = [n for n in ENDING if main and signal.getsignal(n) == signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait."""
+    """Block Ctrl-C and the signals that end a command."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *ENDING})
     try:
         yield
     finally:

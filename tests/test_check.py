@@ -326,7 +326,7 @@ def test_a_killed_update_leaves_no_new_number_without_a_reason(
         move(source, target)
 
     monkeypatch.setattr("spfem_bench.files.os.replace", killed)
-    assert updated.update("why").code == 1
+    assert updated.update("why").code == 130
     assert updated.rows() == kept
     assert "why" in (updated.folder / "strips.toml").read_text()
     assert not list(updated.cards.rglob(".new-*"))
@@ -447,7 +447,7 @@ def test_a_folder_that_cannot_be_written_is_known_before_any_work(
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("work was done")
 
-    monkeypatch.setattr("spfem_bench.files.os.replace", refused)
+    monkeypatch.setattr("spfem_bench.files._create", refused)
     monkeypatch.setattr("spfem_bench.evaluation.check.recompute", forbidden)
     done = strips.update()
     assert done.code == 1

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from spfem_bench import files
 from spfem_bench.definitions.cards import builtin_folder
 from spfem_bench.definitions.clips import Span
 from spfem_bench.definitions.metrics import profile_card
@@ -276,7 +277,7 @@ def test_ctrl_c_ends_the_workers_and_the_next_run_goes_on(
     assert (going.returncode, out) == (130, ""), said
     assert said == "Interrupted. Run the command again: it goes on from here.\n"
     kept = entries(store)
-    assert not list(store.glob(".seen-*"))
+    assert not list(store.glob(".new-*"))
     team.connect()
     until = time.monotonic() + 30
     while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"]:
@@ -356,10 +357,10 @@ def test_nodes_that_do_not_see_the_store_keep_their_own_and_send_features(
     fresh("spread")
 
     @contextmanager
-    def unseen(store: FeatureStore) -> Iterator[str]:
-        yield "no such file"
+    def unseen(folder: Path) -> Iterator[Path]:
+        yield folder / "no such file"
 
-    monkeypatch.setattr(cluster, "_token", unseen)
+    monkeypatch.setattr(cluster, "marker", unseen)
     plan = planned()
     record = evaluate(plan, extractor_of(plan), workers=team, partial=False)
     assert timeless(record) == alone
@@ -498,3 +499,35 @@ def test_two_local_workers_give_the_record_of_one_process(
     assert json.loads(done.stdout) == alone["scores"]
     record = json.loads((tmp_path / "results/spans/source.compact.json").read_text())
     assert timeless(record) == alone
+
+
+def test_a_signal_ends_a_local_ray_and_what_a_kill_leaves_is_removed(
+    fresh: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'spfem-bench[ray]'")
+    store, top = fresh("signalled") / "features", Path("/tmp")  # noqa: S108
+
+    def ended_by(number: signal.Signals) -> tuple[int, str, list[Path]]:
+        before = set(top.glob("spfem-bench-*/session_latest"))
+        run = subprocess.Popen(
+            command("--ray", "local", "--workers", "1"), cwd=tmp_path, text=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        while run.poll() is None and not {*top.glob("spfem-bench-*/session_latest")} - before:
+            time.sleep(0.05)
+        stored = len(entries(store))
+        while run.poll() is None and len(entries(store)) <= stored:
+            time.sleep(0.05)
+        run.send_signal(number)
+        said = run.communicate(timeout=60)[1]
+        left = {*top.glob("spfem-bench-*/session_latest")} - before
+        return run.returncode, said, [path.parent for path in left]
+
+    assert ended_by(signal.SIGTERM) == (
+        143, "Interrupted. Run the command again: it goes on from here.\n", [],
+    )  # fmt: skip
+    code, _, left = ended_by(signal.SIGKILL)
+    assert code == -signal.SIGKILL and len(left) == 1
+    monkeypatch.setattr(files, "_cleaned", set())
+    files.remove_stale(top)
+    assert not any(p.exists() for p in left)

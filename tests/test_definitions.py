@@ -183,8 +183,10 @@ def test_all_clips_of_a_protocol_are_in_its_data_set(name):
     [
         ("[world]\nversion = 1\nseed = 'x'\nsize = 128\n", "world.seed"),
         ("[world]\nversion = 1\nseed = 8\n", "world.size"),
-        ("files = 'a.csv'\n[world]\nversion = 1\nseed = 8\nsize = 128\n", "or 'world' alone"),
-        ("", "or 'world' alone"),
+        ("url = 'a'\n[world]\nversion = 1\nseed = 8\nsize = 128\n", "'world' with or without"),
+        ("files = 'a.csv'", "'world' with or without"),
+        ("repository = 'r'\ncommit = 'c'\nurl = 'u'", "'world' with or without"),
+        ("", "'world' with or without"),
     ],
 )
 def test_a_data_set_is_pinned_files_or_a_world(tmp_path, monkeypatch, lines, words):
@@ -199,15 +201,23 @@ def test_a_data_set_is_pinned_files_or_a_world(tmp_path, monkeypatch, lines, wor
 def test_a_world_is_part_of_its_protocols_lists(tmp_path, monkeypatch):
     builtin = builtin_folder() / "protocols"
     (tmp_path / "protocols/datasets").mkdir(parents=True)
-    data = (builtin / "datasets/puppets.toml").read_text()
+    data = (builtin / "datasets/puppets.toml").read_text().replace('files = "puppets.csv"', "")
     (tmp_path / "protocols/datasets/others.toml").write_text(data.replace("seed = 8", "seed = 9"))
     card = (builtin / "demo-inter-id.toml").read_text()
     card = card.replace('dataset = "puppets"', 'dataset = "others"')
     (tmp_path / "protocols/other.toml").write_text(card)
     items = (builtin / "demo-inter-id.csv").read_text()
     (tmp_path / "protocols/demo-inter-id.csv").write_text(items)
+    shipped = (builtin / "datasets/puppets.toml").read_text()
+    (tmp_path / "protocols/datasets/shipped.toml").write_text(shipped)
+    files = (builtin / "datasets/puppets.csv").read_text()
+    (tmp_path / "protocols/datasets/puppets.csv").write_text(
+        files.replace(",702cce4d", ",802cce4d")
+    )
+    (tmp_path / "protocols/third.toml").write_text(card.replace('"others"', '"shipped"'))
     monkeypatch.setenv("SPFEM_BENCH_CARDS", str(tmp_path))
-    assert protocol("other").list_sha256 != protocol("demo-inter-id").list_sha256
+    lists = {protocol(name).list_sha256 for name in ("demo-inter-id", "other", "third")}
+    assert len(lists) == 3  # another seed, and another shipped clip
 
 
 def test_all_protocols_that_the_first_release_promises_are_there():

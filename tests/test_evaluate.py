@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cv2
 import numpy as np
 import pytest
 from scipy.io import wavfile
 
+from spfem_bench import files
 from spfem_bench.definitions.clips import Clip, Edit
 from spfem_bench.definitions.metrics import profile_card
 from spfem_bench.features.extract import Extractor
@@ -386,7 +387,9 @@ def test_wrong_weights_are_never_loaded(spfem_bench: Run, tmp_path: Path) -> Non
     (folder / "068.ckpt").write_bytes(b"not MobileFaceNet")
     done = spfem_bench(*EVAL, "--method", "ned", "--metrics", "id-sim", "--weights-dir", folder)
     assert done.code == 2
-    assert "068.ckpt is not the pinned file" in done.err and "expected e839247c" in done.err
+    assert (
+        "068.ckpt is not the pinned file" in done.err and "17 bytes, expected 4130855" in done.err
+    )
 
 
 def test_results_folder_that_cannot_be_written(spfem_bench: Run, tmp_path: Path) -> None:
@@ -396,6 +399,36 @@ def test_results_folder_that_cannot_be_written(spfem_bench: Run, tmp_path: Path)
     )
     assert done.code == 1
     assert "cannot write" in done.err and "Name a folder you may write to" in done.err
+
+
+def test_a_complete_store_may_be_read_only(
+    spfem_bench: Run, common_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    evaluation = (*EVAL, "--method", "ned", "--metrics", "csim")
+    first = spfem_bench(*evaluation)
+    real, empty = files._create, tmp_path / "cache"
+
+    def create(name: Callable[[], Path]) -> tuple[Path, IO[bytes]]:
+        def refused() -> Path:  # the root user may write everywhere, so it is simulated
+            path = name()
+            if path.is_relative_to(common_cache) or path.is_relative_to(empty):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+            return path
+
+        return real(refused)
+
+    monkeypatch.setattr(files, "_create", create)
+    again = spfem_bench(*evaluation)
+    assert (first.code, again.code) == (0, 0) and again.out == first.out
+    monkeypatch.setenv("SPFEM_BENCH_CACHE", str(empty))
+    lacking = spfem_bench(*evaluation, "-q")
+    assert lacking.code == 1
+    assert lacking.err == (
+        f"Error: cannot write {empty / 'features'}: Read-only file system. "
+        "Name a folder you may write to\n"
+    )
 
 
 def test_full_disk_is_one_line_and_leaves_no_half_file(

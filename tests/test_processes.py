@@ -72,7 +72,7 @@ def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
         "import os, sys, time\n"
         "from spfem_bench.processes import spread\n"
         "def work(seconds):\n"
-        "    print(os.getpid(), flush=True)\n"
+        "    os.write(1, b'%d\\n' % os.getpid())\n"
         "    time.sleep(seconds)\n"
         "if __name__ == '__main__':\n"
         "    with spread(work, [0.1, 60, 60], 2) as found:\n"

@@ -152,6 +152,10 @@ def test_ctrl_c_or_a_killed_process_is_one_line_and_the_next_run_goes_on(
     # As a terminal does: to all processes.
     code, err = broken_off(1, lambda run: os.killpg(run.pid, signal.SIGINT))
     assert (code, err) == (130, "Interrupted. Run the command again: it goes on from here.\n")
+    # As a batch system does.
+    more = len(features(store)) + 1
+    code, err = broken_off(more, lambda run: os.killpg(run.pid, signal.SIGTERM))
+    assert (code, err) == (143, "Interrupted. Run the command again: it goes on from here.\n")
     kept = {p: p.stat().st_mtime_ns for p in features(store)}
     code, err = broken_off(len(kept) + 1, lambda run: os.kill(children(run.pid)[0], signal.SIGKILL))
     assert code == 1 and "was killed" in err and "it goes on from what is stored" in err

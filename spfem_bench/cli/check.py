@@ -53,7 +53,6 @@ def check(
     a card that makes numbers was changed; 2 wrong options.
     """  # noqa: D301
     import json
-    import tempfile
     from functools import partial
 
     from spfem_bench import provenance
@@ -63,6 +62,7 @@ def check(
     from spfem_bench.evaluation import check as checking
     from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.features.store import FeatureStore
+    from spfem_bench.files import temporary_folder
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting.check import comparison_json, comparison_text
 
@@ -83,13 +83,13 @@ def check(
     found = []
     team = options.team(None, workers, "cpu")
     for card in cards:
-        with tempfile.TemporaryDirectory() as fresh:
+        with temporary_folder() as fresh:
             try:
                 here = checking.recompute(
                     card,
                     weights=WeightsStore.locate(weights_dir),
-                    data=DataFolders.locate(data_dir, renders=None if cached else Path(fresh)),
-                    store=FeatureStore.locate(None if cached else Path(fresh) / "features"),
+                    data=DataFolders.locate(data_dir, renders=None if cached else fresh),
+                    store=FeatureStore.locate(None if cached else fresh / "features"),
                     workers=team,
                     rendering=options.rendering(quiet),
                     progress=partial(options.progress_bars, quiet=quiet),

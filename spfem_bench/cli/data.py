@@ -82,7 +82,9 @@ def fetch(names: tuple[str, ...], data_dir: Path | None, quiet: bool) -> None:
         files = list(dataset_files(card).values())
         for file in tqdm(files, desc=name, unit="file", disable=quiet):
             if _state(folders, card, file) != "verified":
-                pinned.fetch(file, folders.cache / card.name, progress=False)
+                pinned.fetch(
+                    file, folders.cache / card.name, progress=False, report=options.remarks(quiet)
+                )
         click.echo(f"{name}: {len(files)} files verified")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from spfem_bench import __version__
+from spfem_bench.cli import options
 from spfem_bench.cli.align import align
 from spfem_bench.cli.audit import audit
 from spfem_bench.cli.check import check
@@ -30,16 +31,23 @@ from spfem_bench.cli.table import table
 from spfem_bench.cli.train import train
 from spfem_bench.cli.validate import validate
 from spfem_bench.errors import SpfemBenchError
+from spfem_bench.processes import terminated_by_signals
 
 
 class _Group(click.Group):
-    """Turns the library's errors into one line on standard error and exit code 1."""
+    """Turns the library's errors into one line on standard error and exit code 1.
+
+    Ctrl-C, SIGTERM and SIGHUP end any command with one line and exit code 128 + signal.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with terminated_by_signals():
+                return super().invoke(ctx)
         except SpfemBenchError as error:
             raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            options.interrupted("Interrupted.")
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -67,7 +75,8 @@ def main() -> None:
       spfem-bench eval --method my-model --videos DIR
 
     Exit codes: 0 done; 1 an error, said in one line; 2 wrong options, or no
-    headline score (clips or weights are missing, and no --partial).
+    headline score (clips or weights are missing, and no --partial); 128 + signal
+    after Ctrl-C (130), SIGHUP (129) or SIGTERM (143).
     """  # noqa: D301  (click's mark for text that is not to be wrapped)
     # Names of files need not be UTF-8, nor a terminal able to show them.
     for stream in (sys.stdout, sys.stderr):

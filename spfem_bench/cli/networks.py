@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ def fetch(
     What is there and right is not fetched again; networks shipped with
     spfem-bench are only verified. A broken download goes on where it ended.
     A file whose SHA-256 nobody publishes is pinned to what comes first, or
-    to what lies in --weights-dir.
+    to what lies in --weights-dir, when its size and kind are right.
     Exit code 1, with what to do by hand, when a network cannot be fetched.
     Without NAMES, the networks of the profile 'light'.
     """
@@ -54,6 +55,9 @@ def fetch(
     from spfem_bench.networks.weights import WeightsStore, is_shipped, remedy
 
     store = WeightsStore.locate(weights_dir)
+    get = partial(
+        pinned.fetch, folder=store.cache, progress=not quiet, report=options.remarks(quiet)
+    )
     failed = False
     for card in _chosen(names, profile):
         if store.check(card).state == "verified":
@@ -65,11 +69,12 @@ def fetch(
         for file, path in zip(card.files, store.paths(card), strict=True):
             try:
                 if not file.is_pinned:
-                    path = path or pinned.fetch(file, store.cache, progress=not quiet)
+                    if path is None or (file.url and pinned.flaw(path, file)):
+                        path = get(file)
                     digest = pinned.pin(card.name, file, path)
                     click.echo(f"{card.name}: {path} pinned: SHA-256 {digest}")
                 else:
-                    path = pinned.fetch(file, store.cache, progress=not quiet)
+                    path = get(file)
                     click.echo(f"{card.name}: {path} verified")
             except WeightsError as error:  # the others may come: say of all what is lacking
                 click.echo(f"{card.name}: {error}", err=True)

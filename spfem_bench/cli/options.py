@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+
+from spfem_bench.processes import Terminated
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -141,9 +145,23 @@ def protocols(words: str) -> Callable[[Callable[..., None]], Callable[..., None]
 def interrupted(
     words: str = "Interrupted. Run the command again: it goes on from here.",
 ) -> NoReturn:
-    """Say that Ctrl-C ended a command, and what becomes of its work; end with exit code 130."""
-    click.echo(words, err=True)
-    sys.exit(130)
+    """Print that a signal ended a command, and what becomes of its work; end with 128 + signal."""
+    with suppress(OSError):  # SIGHUP: the terminal is closed
+        click.echo(words, err=True)
+    error = sys.exc_info()[1]
+    sys.exit(128 + (error.number if isinstance(error, Terminated) else signal.SIGINT))
+
+
+def remarks(quiet: bool) -> Callable[[str], None]:
+    """Return what prints a line on standard error, between progress bars."""
+
+    def remark(message: str) -> None:
+        from tqdm import tqdm
+
+        if not quiet:
+            tqdm.write(message, file=sys.stderr)
+
+    return remark
 
 
 def progress_bars(clips: int, *, quiet: bool) -> Progress:

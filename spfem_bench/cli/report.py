@@ -67,13 +67,11 @@ def report(
       spfem-bench report results/mead-cross-id --videos my-model=outputs/
       spfem-bench report results --no-videos
     """  # noqa: D301
-    import tempfile
-
     from spfem_bench.errors import ClipError, unknown_name
     from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.record import load_all
     from spfem_bench.features.store import FeatureStore
-    from spfem_bench.files import check_writable
+    from spfem_bench.files import check_writable, temporary_folder
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting.report import folder
     from spfem_bench.reporting.report.build import build
@@ -91,12 +89,12 @@ def report(
             raise ClipError(f"{own}: no such folder", f"Give the folder of the outputs of {method}")
     known = folder.listed(output)
     check_writable(output)
-    with tempfile.TemporaryDirectory() as made:
+    with temporary_folder() as made:
         clips = None
         if not no_videos and items:
             clips = Clips(
                 DataFolders.locate(data_dir), WeightsStore.locate(weights_dir),
-                FeatureStore.locate(), videos, kept=output, known=known, made=Path(made),
+                FeatureStore.locate(), videos, kept=output, known=known, made=made,
             )  # fmt: skip
         try:
             pages = build(
@@ -105,5 +103,5 @@ def report(
             )  # fmt: skip
         except KeyboardInterrupt:
             options.interrupted("Interrupted. Nothing was written.")
-        folder.replace(output, Path(made), pages)
+        folder.replace(output, made, pages)
     click.echo(output / "index.html")

@@ -89,7 +89,7 @@ def score(
     chosen: Any = precision or ("float32" if device == "cpu" else "bfloat16")
     names = same_names(source, generated)
     store = FeatureStore.locate()
-    for folder in (store.folder, *(p.parent for p in (output, regions) if p), heatmaps):
+    for folder in (*(p.parent for p in (output, regions) if p), heatmaps):
         if folder is not None:
             check_writable(folder)
     wants = [(Clip(b), Beside(Clip(a), max_lag, metric)) for a, b in names]

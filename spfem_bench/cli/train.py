@@ -90,10 +90,10 @@ def train(
             fresh=fresh, told=told,
         )  # fmt: skip
     except KeyboardInterrupt:
-        raise click.ClickException(
-            f"interrupted; type the same command again to go on from the last checkpoint in "
+        options.interrupted(
+            f"Interrupted. Type the same command again to go on from the last checkpoint in "
             f"{output}"
-        ) from None
+        )
     # Of several processes, one speaks.
     if int(os.environ.get("RANK", "0")) == 0:
         click.echo(f"{trained.weights}: {trained.record['bytes'] / 1e6:.2f} MB")

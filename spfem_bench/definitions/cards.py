@@ -19,6 +19,7 @@ from typing import Any, ClassVar, TypeVar
 import pydantic
 
 from spfem_bench.errors import CardError, near_names, unknown_name
+from spfem_bench.files import read_file
 
 try:
     import tomllib
@@ -173,7 +174,7 @@ def parse(content: bytes, path: Path) -> dict[str, Any]:
 
 @cache
 def _read(model: type[Card], path: Path) -> Any:
-    content = parse(path.read_bytes(), path)
+    content = parse(read_file(path), path)
     for key in ("name", "path"):
         if key in content:
             raise CardError(f"{path}: unknown key '{key}'", "A card's name is its file's")
@@ -195,7 +196,7 @@ def read_toml(model: type[ModelType], path: Path, remedy: str) -> ModelType:
         CardError: unreadable, not TOML, or it has a wrong, unknown or missing key.
     """
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except OSError as error:
         raise CardError(f"{path}: {error.strerror}", remedy) from error
     return validate(model, parse(content, path), str(path))

@@ -23,6 +23,7 @@ from spfem_bench.definitions.cards import Card, Kind, Strict, load, parse
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.protocols import method_card, protocol, read_list
 from spfem_bench.errors import CardError, UnknownNameError, near_names
+from spfem_bench.files import read_file
 
 Column = Literal["value", "low", "high"]
 COLUMNS: tuple[Column, ...] = ("value", "low", "high")
@@ -211,7 +212,7 @@ def read_settings(card: MeasuredCard) -> Settings:
     """
     path = card.settings_path
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_file(path).decode())
         return {str(part): dict(values) for part, values in content.items()}
     except OSError as error:
         problem = error.strerror or "cannot be read"

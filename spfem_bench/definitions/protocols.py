@@ -33,7 +33,7 @@ from spfem_bench.definitions.recordings import (
     fill,
 )
 from spfem_bench.errors import CardError, UnknownNameError, unknown_name
-from spfem_bench.files import same_name
+from spfem_bench.files import read_file, same_name
 
 EMOTIONS = ("neutral", "angry", "disgusted", "fear", "happy", "sad", "surprised")
 """The papers' seven, in the papers' order."""
@@ -397,7 +397,7 @@ def read_list(path: Path) -> list[tuple[str, dict[str, str]]]:
         CardError: the file is absent, or a row has too few or too many cells.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_file(path).decode("utf-8-sig")
     except OSError as error:
         raise CardError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -29,7 +29,7 @@ from spfem_bench.demo.speech import VISEMES
 from spfem_bench.demo.world import Take, World
 from spfem_bench.errors import CardError, ClipError
 from spfem_bench.faces.crop import opencv
-from spfem_bench.files import write_atomically
+from spfem_bench.files import read_file, write_atomically
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.video import FRAME_RATE, file_sha256
 from spfem_bench.media.write import write_clip
@@ -99,8 +99,8 @@ def rendered(world: World, folder: Path, name: str) -> Path | None:
     """Return a take's rendered file when it is there, whole, and of this world; else None."""
     path = inside(folder, name)
     try:
-        whole = _mark(path).read_text(encoding="utf-8") == _marked(world, path)
-    except (OSError, ClipError):
+        whole = read_file(_mark(path)).decode() == _marked(world, path)
+    except (OSError, ValueError, ClipError):
         return None
     return path if whole else None
 

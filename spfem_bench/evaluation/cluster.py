@@ -12,19 +12,21 @@ import logging
 import os
 import re
 import secrets
+import signal
 import socket
 import sys
+import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spfem_bench.errors import ClipError, SpfemBenchError, StorageError
 from spfem_bench.extras import extra
+from spfem_bench.files import marker, temporary_folder
 from spfem_bench.pinned import cache_folder
 
 if TYPE_CHECKING:
@@ -114,6 +116,7 @@ class RayWorkers:
         self._ray = _import_ray(address)
         self._count, self._threads = 0, 1
         self._ours = False  # whether Ray is to be ended with us
+        self._left = ExitStack()  # the folder of a Ray that was started here
         self._idle: list[Any] = []
         self._starting: dict[Any, Any] = {}  # what each worker's first answer will be
         self._names: dict[Any, str] = {}
@@ -144,10 +147,16 @@ class RayWorkers:
                     "include_dashboard": False,
                     "object_store_memory": OBJECTS,
                 }
+                # Ray leaves logs and sockets there, also after it has ended. A socket's name has
+                # 107 bytes at most, so that the user's own folder may be too deep.
+                if os.name == "posix":
+                    top = self._left.enter_context(temporary_folder(Path("/tmp")))  # noqa: S108
+                    here["_temp_dir"] = str(top)
             elif self._address != "auto":
                 _knock(self._address)
             try:
-                ray.init(**here, log_to_driver=False, logging_level=logging.ERROR)
+                with _handlers_kept():
+                    ray.init(**here, log_to_driver=False, logging_level=logging.ERROR)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 reason = (str(error) or type(error).__name__).strip().splitlines()[0]
                 raise SpfemBenchError(
@@ -186,6 +195,7 @@ class RayWorkers:
         self._starting.clear()
         if self._ours:
             self._ray.shutdown()
+        self._left.close()
         self._ours, self._count = False, 0
 
     def _dismiss(self, worker: Any) -> None:
@@ -212,15 +222,16 @@ class RayWorkers:
         extractor.progress.finished(len(wants) - len(asked))
         if not asked:
             return failures
+        extractor.store.check_writable()
         self.connect()
         since = time.monotonic()
         queue = deque(_Part(part) for part in portions(asked, self._count))
         busy: dict[Any, tuple[Any, _Part]] = {}
         ray = self._ray
         try:
-            with _token(extractor.store) as token:
+            with marker(extractor.store.folder) as token:
                 quiet = replace(extractor, progress=Progress())
-                errand = _Errand(quiet, token, str(cache_folder().absolute()))
+                errand = _Errand(quiet, token.name, str(cache_folder().absolute()))
                 while queue or busy:
                     self._hire(len(busy), len(queue))
                     while queue and self._idle:
@@ -323,6 +334,17 @@ def _import_ray(address: str) -> Any:
     return ray
 
 
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Restore the handler of SIGTERM, which Ray replaces by its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
 def _knock(address: str) -> None:
     """Find out at once whether anybody listens; Ray would try for a minute, and complain aloud.
 
@@ -338,19 +360,6 @@ def _knock(address: str) -> None:
             f"no Ray cluster answers at {address}: {reason}",
             "Give the address that 'ray start --head' has printed",
         ) from None
-
-
-@contextmanager
-def _token(store: FeatureStore) -> Iterator[str]:
-    """Leave a file in the store by which a worker knows that it sees the same folder."""
-    from spfem_bench.files import write_atomically
-
-    token = f".seen-{uuid.uuid4().hex}"
-    write_atomically(store.folder / token, b"")
-    try:
-        yield token
-    finally:
-        (store.folder / token).unlink(missing_ok=True)
 
 
 def _given_again(
@@ -518,16 +527,14 @@ class _Worker:
         from spfem_bench.evaluation.run import made_of
         from spfem_bench.evaluation.workers import Networks
         from spfem_bench.features.store import FeatureStore
-        from spfem_bench.files import check_writable
 
         given = errand.extractor
         shared = (given.store.folder / errand.token).is_file()
         # Who sees the driver's store sees the weights beside it.
         os.environ["SPFEM_BENCH_CACHE"] = errand.cache if shared else self.cache
         if not shared:
-            store = FeatureStore.locate()
-            check_writable(store.folder)
-            given = replace(given, store=store)
+            given = replace(given, store=FeatureStore.locate())
+            given.store.check_writable()
         self.networks = self.networks or Networks()
         x = self.networks.of(replace(given, progress=self.counter))
         for clip, wanted in asked.items():

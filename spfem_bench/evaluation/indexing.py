@@ -29,7 +29,7 @@ from spfem_bench.definitions.recordings import (
     candidates,
 )
 from spfem_bench.errors import CardError, ClipError, unknown_name
-from spfem_bench.files import Listing, write_atomically
+from spfem_bench.files import Listing, read_file, write_atomically
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.ffmpeg import Stretch
 from spfem_bench.media.video import file_sha256
@@ -145,7 +145,7 @@ def read(path: Path) -> Index:
         CardError: the file is damaged, or of another version.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_file(path).decode())
         if content["schema"] != SCHEMA:
             raise ValueError(f"schema {content['schema']}")
         mapping = content["mapping"]

@@ -13,7 +13,7 @@ import numpy as np
 import pydantic
 
 from spfem_bench.errors import CardError
-from spfem_bench.files import write_atomically
+from spfem_bench.files import read_file, write_atomically
 from spfem_bench.statistics import coherence, resampling, sync
 
 SCHEMA = 1
@@ -193,7 +193,7 @@ def load(path: Path) -> dict[str, Any]:
         )
 
     try:
-        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+        record = json.loads(read_file(path).decode(), parse_constant=refuse)
         schema = record["schema"]
     except OSError as error:
         raise CardError(

@@ -14,7 +14,6 @@ from spfem_bench.evaluation.workers import Workers, evaluate_all
 from spfem_bench.features.extract import Extractor, Progress
 from spfem_bench.features.software import libraries
 from spfem_bench.features.store import FeatureStore
-from spfem_bench.files import check_writable
 from spfem_bench.media import ffmpeg
 from spfem_bench.networks.load import Precision
 from spfem_bench.networks.weights import WeightsStore
@@ -71,16 +70,13 @@ def make_extractor(
         hwaccel: a hardware decoder.
 
     Raises:
-        StorageError: features cannot be stored.
         ClipError: there is no such decoder here.
     """
     if hwaccel:
         ffmpeg.check_hardware(hwaccel)
-    store = FeatureStore.locate()
-    check_writable(store.folder)
     return Extractor(
-        plan.profile, weights, store, faces=plan.protocol.card.faces, batch_size=batch_size,
-        device=device, precision=precision, hwaccel=hwaccel,
+        plan.profile, weights, FeatureStore.locate(), faces=plan.protocol.card.faces,
+        batch_size=batch_size, device=device, precision=precision, hwaccel=hwaccel,
     )  # fmt: skip
 
 

@@ -181,6 +181,8 @@ class Processes:
         if self.count == 1:
             return ensure(extractor, wants)
         lacking, failures = missing(extractor, wants, whole=whole)
+        if lacking:
+            extractor.store.check_writable()
         extractor.progress.finished(len(wants) - len(lacking))
         asked = {clip: frozenset(keys) for clip, keys in lacking.items()}
         if len(asked) == 1:

@@ -239,6 +239,8 @@ class Extractor:
         """
         failures: dict[tuple[Clip, Role], ClipError] = {}
         lacking = self._lacking(wants, failures)
+        if lacking:
+            self.store.check_writable()
         search = self._search(self._unseen(lacking) if self.faces == "detect" else ())
         waiting: list[_OpenClip] = []
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -21,7 +22,7 @@ import numpy.typing as npt
 
 from spfem_bench import pinned
 from spfem_bench.errors import StorageError
-from spfem_bench.files import atomic_file
+from spfem_bench.files import atomic_file, check_writable, read_file
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 
@@ -55,6 +56,9 @@ class FeatureStore:
 
         What was read last is kept, as long as its file does not change: six metrics ask for it in
         turn. So the arrays may not be written to.
+
+        Raises:
+            StorageError: the entry cannot be read, or is a FIFO, a socket or a device.
         """
         path = self.path(made_of)
         try:
@@ -73,7 +77,7 @@ class FeatureStore:
         import safetensors.numpy
 
         try:
-            content = path.read_bytes()
+            content = read_file(path)
         except FileNotFoundError:
             return None
         except OSError as error:  # no damage: someone else's file, or too many open ones
@@ -88,11 +92,20 @@ class FeatureStore:
         except Exception:  # a damaged file raises a dozen kinds
             whole = False
         if not whole or arrays is None:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # a store that may only be read
+                path.unlink()
             return None
         for array in arrays.values():
             array.flags.writeable = False
         return arrays
+
+    def check_writable(self) -> None:
+        """Check that arrays can be stored, before hours of work.
+
+        Raises:
+            StorageError: the folder cannot be made or written.
+        """
+        check_writable(self.folder)
 
     def put(self, made_of: Mapping[str, Any], arrays: Arrays) -> None:
         """Store arrays.
@@ -105,7 +118,7 @@ class FeatureStore:
         path = self.path(made_of)
         held = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         checksum = {CHECKSUM: digest(held, path.stem)}
-        with atomic_file(path) as file:
+        with atomic_file(path, self.folder) as file:
             file.write(safetensors.numpy.save(held, metadata=checksum))
 
 

@@ -11,7 +11,6 @@ All files lie in a temporary folder, which is removed also after an error.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from typing import Any, Literal
 from spfem_bench.definitions.clips import Clip, Span
 from spfem_bench.definitions.metrics import SyncChain
 from spfem_bench.errors import ClipError
+from spfem_bench.files import temporary_folder
 from spfem_bench.media import audio, ffmpeg, video
 from spfem_bench.media.video import FRAME_RATE, Frame
 
@@ -61,8 +61,7 @@ def carried(clip: Clip, chain: SyncChain) -> Iterator[Carried]:
         ClipError: unreadable, without video, or without the sound that is asked for.
     """
     seen = heard = clip
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         if chain.avi != "none":
             avi = Clip(folder / "video.avi")
             _write_avi(clip, avi.path, lossless=chain.avi == "lossless")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import wave
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spfem_bench.errors import ClipError
-from spfem_bench.files import write_atomically
+from spfem_bench.files import temporary_folder, write_atomically
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.audio import SAMPLE_RATE
 from spfem_bench.media.video import FRAME_RATE, Frame
@@ -58,8 +57,8 @@ def write_clip(
                 raise ClipError(f"{path}: frames of two sizes", "Give all frames in one size")
             yield picture.tobytes()
 
-    with tempfile.TemporaryDirectory() as folder:
-        sound, made = Path(folder) / "sound.wav", Path(folder) / "clip.mp4"
+    with temporary_folder() as folder:
+        sound, made = folder / "sound.wav", folder / "clip.mp4"
         # strict -2: to ffmpeg 4, FLAC in mp4 is an experiment.
         coding: dict[str, Any] = {"acodec": "flac", "strict": -2}
         if sound_codec == "aac":

@@ -21,7 +21,7 @@ from spfem_bench.definitions.clips import Clip, inside
 from spfem_bench.demo import clips
 from spfem_bench.demo.world import World
 from spfem_bench.errors import ClipError, MissingClipError
-from spfem_bench.files import write_atomically
+from spfem_bench.files import read_file, write_atomically
 from spfem_bench.media.audio import samples
 from spfem_bench.media.video import file_sha256, frames
 from spfem_bench.media.write import write_clip
@@ -56,8 +56,8 @@ def present(world: World, folder: Path, name: str) -> Path | None:
         return clips.present(world, folder, name)
     path = inside(folder, name)
     try:
-        whole = _mark(path).read_text(encoding="utf-8") == _marked(world, folder, path, job)
-    except (OSError, ClipError):
+        whole = read_file(_mark(path)).decode() == _marked(world, folder, path, job)
+    except (OSError, ValueError, ClipError):
         return None
     return path if whole else None
 

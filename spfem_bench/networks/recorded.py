@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spfem_bench.definitions.cards import Strict, validate
 from spfem_bench.errors import CardError, WeightsError
-from spfem_bench.files import write_atomically
+from spfem_bench.files import read_file, write_atomically
 
 Record = TypeVar("Record", bound=Strict)
 
@@ -32,7 +32,7 @@ def read_record(path: Path, kind: type[Record], what: str) -> Record:
         CardError: it is not valid JSON, or lacks or misspells a key.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_file(path))
     except (ValueError, RecursionError) as error:
         raise CardError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):

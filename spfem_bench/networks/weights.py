@@ -66,13 +66,10 @@ class WeightsStore:
             names = ", ".join(absent)
             return Check("missing", f"the weights of '{card.name}' are missing ({names})")
         for path, file in found:
+            if path and (reason := pinned.flaw(path, file)):
+                return Check("wrong hash", pinned.is_not(path, file, reason))
             if path and not file.is_pinned:
-                if not pinned.is_published(path, file):
-                    return Check("wrong hash", pinned.not_published(path, file))
                 return Check("not pinned", unpinned(card, path), pin_it(card))
-            digest = pinned.known_sha256(path) if path else ""
-            if path and digest != file.sha256:
-                return Check("wrong hash", pinned.mismatch(path, file, digest))
         return Check("verified", "")
 
     def read(self, card: NetworkCard) -> list[bytes]:

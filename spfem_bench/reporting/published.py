@@ -18,6 +18,7 @@ from spfem_bench.definitions.cards import Card, Kind, load, names
 from spfem_bench.definitions.clips import inside
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.errors import CardError, near_names, unknown_name
+from spfem_bench.files import read_file
 
 
 class PublishedCard(Card):
@@ -142,12 +143,12 @@ def read_lines(path: Path, example: str) -> list[tuple[int, dict[str, str]]]:
         CardError: the file cannot be read, is empty, or a line has too many or too few cells.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_file(path).decode("utf-8-sig")
     except OSError as error:
         raise CardError(f"{path}: {error.strerror}", "Give a CSV file") from None
     except UnicodeDecodeError:
         raise CardError(f"{path} is not text in UTF-8", "Give a CSV file") from None
-    reader = csv.reader(io.StringIO(text))
+    reader = csv.reader(io.StringIO(text, newline=None))
     try:
         head = [name.strip() for name in next(reader, [])]
         lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]

@@ -28,7 +28,7 @@ from spfem_bench.demo.world import Take, World
 from spfem_bench.errors import CardError, ClipError, unknown_name
 from spfem_bench.faces.crop import ARCFACE_TEMPLATE, opencv
 from spfem_bench.faces.detect import Detector
-from spfem_bench.files import write_atomically
+from spfem_bench.files import read_file, write_atomically
 from spfem_bench.media import video
 from spfem_bench.media.video import FRAME_RATE
 
@@ -621,7 +621,7 @@ def five_points(detect: Detector) -> FindPoints:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_file(path))
     except OSError as error:
         raise CardError(f"{path}: {error.strerror}", "Name a list of pairs") from error
     except (ValueError, RecursionError) as error:

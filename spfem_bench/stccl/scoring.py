@@ -325,11 +325,15 @@ class Scorer:
             StorageError: the store cannot be written.
         """
         failures: dict[tuple[Clip, Beside], ClipError] = {}
+        checked = False
         # One source after the other: its crops serve all of its outputs.
         for clip, beside in sorted(wants, key=lambda w: (w[1].learned, str(w[1].other), str(w[0]))):
             try:
                 arrays = self.load(clip, beside)
                 if arrays is None:
+                    if not checked:
+                        self.extractor.store.check_writable()
+                        checked = True
                     self._compare(clip, beside, same_length=same_length)
                 elif same_length:
                     _check_lengths(clip, beside, *(int(n) for n in arrays["counts"][::2]))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from spfem_bench.definitions.clips import inside
 from spfem_bench.errors import CardError, StorageError
-from spfem_bench.files import write_atomically
+from spfem_bench.files import read_file, write_atomically
 from spfem_bench.pinned import sha256_of
 
 SUMS = "SHA256SUMS"
@@ -26,7 +26,7 @@ def listed(folder: Path) -> dict[str, str]:
         StorageError: it cannot be read.
     """
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        lines = read_file(folder / SUMS).decode().splitlines()
     except FileNotFoundError:
         taken = [n for n in ("index.html", "scores.csv", "media") if os.path.lexists(folder / n)]
         if not taken:
