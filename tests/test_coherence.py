@@ -493,10 +493,10 @@ reference = "{speaker}/happy/1.00/029.mp4"
 real = "{speaker}/happy/1.00/029.mp4"
 """
     )
-    (cards / "protocols/two.csv").write_text("id,speaker,emotion\na,P001,happy\nb,P003,happy\n")
+    (cards / "protocols/two.csv").write_text("id,speaker,emotion\na,P007,happy\nb,P009,happy\n")
     monkeypatch.setenv("SPFEM_BENCH_CARDS", str(cards))
     world, folder = data.rendered(dataset_card("puppets"))
-    for name in ("P001", "P003"):
+    for name in ("P007", "P009"):  # drawn: of the shipped clips, some regions stand still
         render(world, folder, f"{name}/neutral/1.00/029.mp4")
     command = ["eval", "--protocol", "two", "--method", "source", "-q", "--json"]
     done = CliRunner().invoke(main, [*command, "--metrics", "scc,tcc"])
