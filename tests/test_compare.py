@@ -493,7 +493,7 @@ def test_the_command_prints_what_was_found(files: Path, bench: Callable[..., Out
         (json.dumps({"schema": SCHEMA + 1}), "has schema 2; this version reads 1. Upgrade"),
         (
             json.dumps(run("b", {"csim": RANDOM})).replace('"low": null', '"low": NaN'),
-            "is damaged: it holds NaN, which no run record does. Run the evaluation again",
+            "is damaged: it holds NaN. Give files that 'spfem-bench eval' wrote, or run",
         ),
         ("{", "is not a run record"),
         ("[]", "is not a run record"),

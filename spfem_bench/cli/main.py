@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import sys
 from typing import Any
 
 import click
@@ -29,10 +27,16 @@ from spfem_bench.cli.table import table
 from spfem_bench.cli.train import train
 from spfem_bench.cli.validate import validate
 from spfem_bench.errors import SpfemBenchError
+from spfem_bench.texts import make_visible
 
 
 class _Group(click.Group):
     """Turns the library's errors into one line on standard error and exit code 1."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run a command; nothing that it prints drives the terminal."""
+        make_visible()
+        return super().main(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -68,10 +72,6 @@ def main() -> None:
     Exit codes: 0 done; 1 an error, said in one line; 2 wrong options, or no
     headline score (clips or weights are missing, and no --partial).
     """  # noqa: D301  (click's mark for text that is not to be wrapped)
-    # Names of files need not be UTF-8, nor a terminal able to show them.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     # Threads of torch that wait must not spin: on a busy machine that is five times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # FAD's matrices are too small to share: OpenBLAS would spend its time on waiting.

@@ -100,7 +100,7 @@ def rendered(world: World, folder: Path, name: str) -> Path | None:
     path = inside(folder, name)
     try:
         whole = _mark(path).read_text(encoding="utf-8") == _marked(world, path)
-    except (OSError, ClipError):
+    except (OSError, ValueError, ClipError):  # a damaged mark need not be UTF-8
         return None
     return path if whole else None
 

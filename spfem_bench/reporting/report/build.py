@@ -19,7 +19,7 @@ from spfem_bench import __version__
 from spfem_bench.definitions.metrics import MetricCard, metric_card
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.errors import SpfemBenchError
-from spfem_bench.evaluation.record import Score, sync_components
+from spfem_bench.evaluation.record import Score, sync_components, unverified
 from spfem_bench.evaluation.signature import flat
 from spfem_bench.reporting.compare import p_text
 from spfem_bench.reporting.report import charts
@@ -198,6 +198,7 @@ class _View:
             f"{self.section.profile}: {_count(len(self.section.items), 'clip')}, "
             f"{_count(len(speakers), 'speaker')}, "
             f"{_count(len([e for e in self.section.emotions if e != AVERAGE]), 'emotion')}"
+            + "".join(f"; {note}" for note in unverified(r.record for r in self.section.runs))
         )
 
     # ---- tables ----------------------------------------------------------------------------
