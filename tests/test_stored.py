@@ -39,12 +39,16 @@ def small() -> dict[str, Any]:
     return record(of=items(1), metrics=("csim",))
 
 
+def smallest() -> dict[str, Any]:
+    return {**small(), "settings": {}, "environment": {}, "timings": {}}
+
+
 # ---- records ---------------------------------------------------------------------------------
 
 
 def test_no_flipped_bit_of_a_record_shows_another_number(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
-    save(small(), path)
+    save(smallest(), path)
     content = path.read_bytes()
     whole = load(path)
     refused = 0
@@ -145,7 +149,8 @@ WRONG_INDEX: list[tuple[str, object]] = [
     ("root", 7), ("root", None), ("files", []), ("files", {"a": 1}), ("mapping", "x"),
     ("mapping", {"video": 3}), ("schema", "1.x"), ("files", {"a": {"file": 1}}), ("more", 1),
     ("files", {"a": {**ENTRY, "bytes": []}}), ("files", {"a": {**ENTRY, "streams": {"video": 1}}}),
-    ("files", {"a": {**ENTRY, "streams": {"video": ["a", 1, 1]}}}),
+    ("files", {"a": {**ENTRY, "streams": {"video": ["a", 1, 1]}}}), ("root", "/a\0b"),
+    ("files", {"a": {**ENTRY, "file": "x" * 300}}), ("root", "/\ud800"), ("root", "/a" * 5000),
 ]  # fmt: skip
 
 
@@ -317,3 +322,11 @@ def test_an_ncnn_file_that_is_no_text_is_one_line() -> None:
     for content in (b"7767517\n1 1\nInput \xff 0 1 a\n", b"7767517\n1 1\nIn\x1b[2J a 0 1 a\n", b""):
         with pytest.raises(WeightsError, match="ncnn cannot read the network of 'scrfd-500m'"):
             ncnn_network(card, content, b"")
+
+
+def test_a_record_that_lacks_what_the_report_prints_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    save({**small(), "environment": {}}, path)
+    result = CliRunner().invoke(main, ["report", str(path), "-o", str(tmp_path / "out")])
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code == 1 and result.output.count("\n") == 1, result.output

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import pydantic
 
 from spfem_bench.definitions.cards import Kind, Strict, Text, names, validate
-from spfem_bench.definitions.clips import inside
+from spfem_bench.definitions.clips import check_name, inside
 from spfem_bench.definitions.protocols import (
     DatasetCard,
     dataset_card,
@@ -155,6 +155,7 @@ def read(path: Path) -> Index:
             name: Entry(e.file, e.bytes, e.changed, e.streams, e.problem)
             for name, e in stored.files.items()
         }
+        check_name(stored.root)
         for entry in files.values():
             inside(Path(), entry.file)
     except (OSError, ValueError, CardError) as error:

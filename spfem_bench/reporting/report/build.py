@@ -118,20 +118,21 @@ def build(
         "img-src 'self' file:; media-src 'self' file:; base-uri 'none'; form-action 'none'"
     )
     names = list(dict.fromkeys(section.protocol for section in found))
-    page = environment.get_template("report.html").render(
-        views=views, title=" · ".join(names), version=__version__, policy=policy,
-        style=Markup(style), script=Markup(script),  # noqa: S704  (ours)
-        data=[view["data"] for view in views], parts=PARTS, arrows=ARROWS, better=BETTER,
-        shapes=charts.MARKS, width=charts.WIDTH, left=charts.LEFT, right=charts.RIGHT,
-        top=charts.TOP, bottom=charts.BOTTOM, number=_number, p_value=p_text, commands=commands,
-        web=lambda link: re.match(r"https?://", str(link)) is not None,
-        videos=clips is not None,
-        command=shlex.join(
-            ["spfem-bench", "report", "--items", str(items)]
-            + (["--baseline", baseline] if baseline else [])
-            + (["--no-videos"] if clips is None else [])
-        ),
-    )  # fmt: skip
+    with undamaged():
+        page = environment.get_template("report.html").render(
+            views=views, title=" · ".join(names), version=__version__, policy=policy,
+            style=Markup(style), script=Markup(script),  # noqa: S704  (ours)
+            data=[view["data"] for view in views], parts=PARTS, arrows=ARROWS, better=BETTER,
+            shapes=charts.MARKS, width=charts.WIDTH, left=charts.LEFT, right=charts.RIGHT,
+            top=charts.TOP, bottom=charts.BOTTOM, number=_number, p_value=p_text, commands=commands,
+            web=lambda link: re.match(r"https?://", str(link)) is not None,
+            videos=clips is not None,
+            command=shlex.join(
+                ["spfem-bench", "report", "--items", str(items)]
+                + (["--baseline", baseline] if baseline else [])
+                + (["--no-videos"] if clips is None else [])
+            ),
+        )  # fmt: skip
     return {
         # Half a character, which JSON may hold, cannot be written otherwise.
         "index.html": page.encode(errors="backslashreplace"),
