@@ -36,6 +36,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -198,6 +199,7 @@ def cards(kind: Kind) -> list[bytes]:
 
 def kinds(made: Path) -> dict[str, FileKind]:
     """Return all kinds by name; media files are made in a folder."""
+    from spfem_bench import pinned
     from spfem_bench.definitions import clips, layouts, measured, metrics, protocols, recordings
     from spfem_bench.evaluation import indexing
     from spfem_bench.evaluation import record as records
@@ -337,6 +339,12 @@ def kinds(made: Path) -> dict[str, FileKind]:
         shutil.rmtree(made)
         clips.Clip.parse(name).within(made)
 
+    def pins(path: Path) -> None:
+        with mock.patch.dict(os.environ, SPFEM_BENCH_CACHE=str(made / "cache")):
+            pinned.pins_path().parent.mkdir(parents=True, exist_ok=True)
+            pinned.pins_path().write_bytes(path.read_bytes())
+            pinned._pins()
+
     def mapping(path: Path) -> None:
         given = recordings.read_mapping(path)
         card = protocols.dataset_card("mead")
@@ -419,6 +427,9 @@ def kinds(made: Path) -> dict[str, FileKind]:
         "numbers-settings": FileKind([b'{"a": {"b": 1}}'], ".json", spoilt_json, numbers, 0.5),
         "name": FileKind(
             [b"clip.mp4", b"a/b.mp4#t=0,1", "é#xywh=0,0,8,8".encode()], "", spoilt_name, any_name, 2
+        ),
+        "pins": FileKind(
+            [json.dumps({"a/b of c": "0" * 64}).encode()], ".json", spoilt_json, pins, 0.5
         ),
         "mapping": FileKind([MAPPING], ".toml", spoilt_text, mapping, 0.7),
         "safetensors": FileKind([small_safetensors()], ".safetensors", spoilt_bytes, tensors),
