@@ -39,10 +39,10 @@ def _escape(character: str) -> str:
 
 
 class VisibleStream:
-    """A text stream whose every text is written as :func:`visible` has it.
+    """A text stream that writes every text as :func:`visible` returns it.
 
-    tqdm's bars still move: a carriage return before a text and the sequence that moves the cursor
-    up, alone, are written as they are.
+    tqdm's bars need two exceptions: a carriage return at the beginning of a text, and a text that
+    only moves the cursor up.
 
     Args:
         stream: what is written to.
@@ -72,9 +72,9 @@ class VisibleStream:
 
 
 def make_visible() -> None:
-    """Let nothing that this process prints drive the terminal: names come from files and records.
+    """Replace standard output and error by :class:`VisibleStream`, since names come from files.
 
-    Warnings become one line each, without the line of code that they came from.
+    Warnings are printed as one line each, without the line of code that they come from.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -97,7 +97,7 @@ def _show_warning(
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """Return rows as CSV whose cells no spreadsheet runs and no terminal obeys.
+    """Return rows as CSV without cells that a spreadsheet runs, or that drive a terminal.
 
     Numbers stay numbers. Another cell that begins like a formula gets an apostrophe before it
     (OWASP, "CSV Injection"), which :func:`cell_text` takes away; control characters are written

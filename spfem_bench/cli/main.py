@@ -34,7 +34,7 @@ class _Group(click.Group):
     """Turns the library's errors into one line on standard error and exit code 1."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        """Run a command; nothing that it prints drives the terminal."""
+        """Run a command, with control characters in its output escaped."""
         make_visible()
         return super().main(*args, **options)
 
