@@ -267,7 +267,7 @@ def test_no_template_makes_a_name_longer_than_a_path() -> None:
 
 
 def test_the_addresses_of_pinned_files_are_bounded(tmp_path: Path) -> None:
-    (tmp_path / "files.csv").write_text(f"path,sha256,bytes\n{'a' * 60_000},{'0' * 64},1\n")
+    (tmp_path / "files.csv").write_text(f"path,sha256,bytes\n{'a/' * 1000 + 'b'},{'0' * 64},1\n")
     path = tmp_path / "mine.toml"
     path.write_text(
         'title = "t"\nlicence = "l"\ncitation = "c"\nrepository = "r"\ncommit = "c"\n'
