@@ -98,7 +98,7 @@ class Life:
         if not path.exists():
             return None
         record = json.loads(path.read_bytes())
-        assert record.pop("timings")
+        assert record.pop("timings") and record.pop("checksum")
         return dict(record)
 
     def stage(self, whole: Undisturbed) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from spfem_bench.texts import visible
+
 
 class SpfemBenchError(Exception):
     """Any failure that a user can do something about.
@@ -36,9 +38,7 @@ def printable(text: str) -> str:
     """
     if len(text) > LONGEST:
         text = f"{text[: LONGEST - 200]} … {text[-200:]}"
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 class UnknownNameError(SpfemBenchError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Container, Iterable
@@ -15,6 +16,7 @@ from spfem_bench.definitions.clips import inside
 from spfem_bench.definitions.metrics import PinnedFile
 from spfem_bench.errors import StorageError, WeightsError
 from spfem_bench.files import atomic_file, locked, read_file, write_atomically
+from spfem_bench.stored import parse_json, read_bounded
 
 BLOCK = 1 << 20
 
@@ -163,11 +165,13 @@ def pins_path() -> Path:
 
 def _pins() -> dict[str, str]:
     try:
-        found = json.loads(read_file(pins_path()))
-        return {str(key): str(value) for key, value in found.items()}
+        found = parse_json(read_bounded(pins_path()))
+        if not all(re.fullmatch(r"[0-9a-f]{64}", str(pin)) for pin in found.values()):
+            raise ValueError("a pin that is no SHA-256")
+        return found
     except FileNotFoundError:
         return {}
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise StorageError(
             f"{pins_path()} is damaged", "Remove it, then fetch those weights again"
         ) from error

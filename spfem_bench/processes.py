@@ -14,6 +14,7 @@ from multiprocessing import connection, get_context, parent_process
 from typing import TYPE_CHECKING, TypeVar
 
 from spfem_bench.errors import SpfemBenchError
+from spfem_bench.texts import make_visible
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -174,6 +175,7 @@ def _uninterrupted() -> Iterator[None]:
 
 def _begin(ended: Connection, begin: Callable[[], object] | None) -> None:
     threading.Thread(target=_end_with_parent, args=(ended,), daemon=True).start()
+    make_visible()
     if begin is not None:
         begin()
 

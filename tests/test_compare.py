@@ -553,7 +553,7 @@ def test_the_command_compares_other_versions_when_asked(
         (json.dumps({"schema": SCHEMA + 1}), "has schema 2; this version reads 1. Upgrade"),
         (
             json.dumps(run("b", {"csim": RANDOM})).replace('"low": null', '"low": NaN'),
-            "is damaged: it holds NaN, which no run record does. Run the evaluation again",
+            "is damaged: it holds NaN. Give files that 'spfem-bench eval' wrote, or run",
         ),
         ("{", "is not a run record"),
         ("[]", "is not a run record"),

@@ -393,7 +393,7 @@ def test_what_the_error_says_to_type_mends_an_index(
     (path,) = tmp_path.rglob("mead/index.json")
     whole = path.read_text()
     path.write_text(content)
-    assert "Type 'spfem-bench data index' again" in bench("data", "list").err
+    assert "Type 'spfem-bench data index mead ROOT'" in bench("data", "list").err
     assert bench("data", "index", "mead", drawn_tree, "-q").code == 0
     assert path.read_text() == whole
 

@@ -20,6 +20,7 @@ from spfem_bench.stccl.metric import STCCL, FormSettings, Heads, backbone_record
 from spfem_bench.stccl.pairs import puppet_pairs
 from spfem_bench.stccl.train import evaluate
 from spfem_bench.stccl.windows import Windows, choose_windows
+from spfem_bench.stored import write_json
 
 CHANNELS = (24, 56, 112, 192)
 FEW = (6, 5, 4, 4)
@@ -228,7 +229,7 @@ def test_refused_when_altered(folder: Path) -> None:
 
 def change(folder: Path, **values: object) -> None:
     record = json.loads((folder / "own.json").read_text())
-    (folder / "own.json").write_text(json.dumps({**record, **values}))
+    write_json(folder / "own.json", {**record, **values})
 
 
 def test_refused_with_another_backbone(folder: Path) -> None:
@@ -251,7 +252,7 @@ def test_records_that_are_none(folder: Path) -> None:
     with pytest.raises(CardError, match="unknown key 'smile'"):
         STCCL.load(folder)
     (folder / "own.json").write_text("{")
-    with pytest.raises(CardError, match="not valid JSON"):
+    with pytest.raises(CardError, match="is no record of a metric, or is damaged"):
         STCCL.load(folder)
 
 

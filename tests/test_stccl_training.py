@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -29,6 +30,7 @@ from spfem_bench.stccl.config import PuppetData, TrainConfig, default_config, re
 from spfem_bench.stccl.metric import read_checkpoint
 from spfem_bench.stccl.train import (
     CHECKPOINT,
+    LARGEST_CHECKPOINT,
     batch_of,
     centres_of,
     chance,
@@ -38,6 +40,7 @@ from spfem_bench.stccl.train import (
     train,
 )
 from spfem_bench.stccl.windows import Windows, choose_windows
+from spfem_bench.stored import UnverifiedWarning, read_checked, write_checked
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -247,7 +250,9 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(world: Path, tmp_path:
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    step = torch.load(output / CHECKPOINT, weights_only=True)["step"]
+    content, verified = read_checked(output / CHECKPOINT, LARGEST_CHECKPOINT)
+    step = torch.load(io.BytesIO(content), weights_only=True)["step"]
+    assert verified
     assert 0 < step < steps
     resumed = learn(world, output, configured(world, steps, every))
     assert resumed["sha256"] == whole["sha256"]
@@ -297,6 +302,56 @@ def test_a_folder_of_another_training_is_left_alone(world: Path, tmp_path: Path)
     with pytest.raises(CardError, match=r"another configuration\.rate"):
         learn(world, tmp_path, configured(world, 1, 1, rate=0.002))
     learn(world, tmp_path, configured(world, 1, 1, rate=0.002), fresh=True)
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def test_no_flipped_bit_of_a_checkpoint_goes_unnoticed(tmp_path: Path) -> None:
+    path = tmp_path / CHECKPOINT
+    write_checked(path, b"PK of a training")
+    content = path.read_bytes()
+    for bit in range(8 * len(content)):
+        path.write_bytes(flipped(content, bit))
+        try:
+            read, verified = read_checked(path, 1000)
+        except ValueError:
+            continue
+        # A head that is none: no file of an earlier version begins so, none is a checkpoint.
+        assert not verified and not read.startswith(b"PK"), bit
+
+
+def test_a_damaged_checkpoint_trains_no_other_metric(world: Path, tmp_path: Path) -> None:
+    whole = learn(world, tmp_path, configured(world, 1, 1))
+    path = tmp_path / CHECKPOINT
+    content = path.read_bytes()
+    places = [8 * (len(content) * k // 9) + k % 8 for k in range(1, 9)]
+    foreign = io.BytesIO()
+    torch.save({"identity": 7}, foreign)
+    wrong = [*(flipped(content, bit) for bit in places), content[: len(content) // 2], b"",
+             b"a note", foreign.getvalue()]  # fmt: skip
+    for spoilt in wrong:
+        path.write_bytes(spoilt)
+        with pytest.raises(CardError, match=r"is no checkpoint of a training: .*--fresh") as caught:
+            learn(world, tmp_path, configured(world, 1, 1))
+        assert len(str(caught.value).splitlines()) == 1
+    assert learn(world, tmp_path, configured(world, 1, 1), fresh=True)["sha256"] == whole["sha256"]
+
+
+def test_a_checkpoint_of_an_earlier_version_is_used_and_marked(world: Path, tmp_path: Path) -> None:
+    whole = learn(world, tmp_path, configured(world, 1, 1))
+    path = tmp_path / CHECKPOINT
+    old = path.read_bytes().partition(b"\n")[2]
+    path.write_bytes(old)
+    with pytest.warns(UnverifiedWarning, match="has no checksum"):
+        again = learn(world, tmp_path, configured(world, 1, 1))
+    assert again["sha256"] == whole["sha256"]
+    path.write_bytes(flipped(old, 4 * len(old)))  # in its tensors, which zip has sums of
+    with pytest.raises(CardError, match="is no checkpoint"):
+        learn(world, tmp_path, configured(world, 1, 1))
 
 
 # ---- refused before it begins --------------------------------------------------------------

@@ -38,6 +38,7 @@ def list_(data_dir: Path | None) -> None:
             index, total = folders.index(card), len(recordings(card))
             here = sum(r.video in index.files for r in recordings(card)) if index else 0
             state = f"{here}/{total}" if index else f"0/{total}, not indexed"
+            state += ", unverified: index it again" if index and not index.verified else ""
             size = sum(e.bytes for e in index.files.values()) / 1e6 if index else 0.0
             rows.append([name, state, f"{size:.1f} MB", card.title, card.recordings.get])
             continue

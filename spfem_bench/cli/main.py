@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import sys
 from typing import Any
 
 import click
@@ -32,6 +30,7 @@ from spfem_bench.cli.train import train
 from spfem_bench.cli.validate import validate
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.processes import terminated_by_signals
+from spfem_bench.texts import make_visible
 
 
 class _Group(click.Group):
@@ -39,6 +38,11 @@ class _Group(click.Group):
 
     Ctrl-C, SIGTERM and SIGHUP end any command with one line and exit code 128 + signal.
     """
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run a command, with control characters in its output escaped."""
+        make_visible()
+        return super().main(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -78,10 +82,6 @@ def main() -> None:
     headline score (clips or weights are missing, and no --partial); 128 + signal
     after Ctrl-C (130), SIGHUP (129) or SIGTERM (143).
     """  # noqa: D301  (click's mark for text that is not to be wrapped)
-    # Names of files need not be UTF-8, nor a terminal able to show them.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     # Threads of torch that wait must not spin: on a busy machine that is five times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # FAD's matrices are too small to share: OpenBLAS would spend its time on waiting.

@@ -54,7 +54,7 @@ def table(
       spfem-bench table stccl-mead
     """  # noqa: D301
     from spfem_bench.errors import CardError
-    from spfem_bench.evaluation.record import load_all
+    from spfem_bench.evaluation.record import load_all, unverified
     from spfem_bench.reporting.published import printed_table
     from spfem_bench.reporting.tables import make_printed_table, make_table, render
 
@@ -85,3 +85,5 @@ def table(
         standalone=standalone,
     )
     click.echo(text, nl=False)
+    for note in unverified(records) if style in ("csv", "csv-wide") else ():
+        click.echo(f"Note: {note}", err=True)

@@ -10,6 +10,7 @@ are separated as in ``PATH``); a name may exist only once.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from enum import Enum
 from functools import cache
@@ -19,12 +20,16 @@ from typing import Any, ClassVar, TypeVar
 import pydantic
 
 from spfem_bench.errors import CardError, near_names, unknown_name
-from spfem_bench.files import read_file
+from spfem_bench.stored import check_numbers, read_bounded
 
 try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib  # type: ignore[import-not-found,unused-ignore,no-redef]
+
+
+Text = pydantic.InstanceOf[str]
+"""Any text: a name may hold half a character, which pydantic's own kind of text may not."""
 
 
 class Kind(str, Enum):
@@ -166,15 +171,27 @@ def parse(content: bytes, path: Path) -> dict[str, Any]:
         CardError: they are not TOML.
     """
     try:
-        return tomllib.loads(content.decode())
+        text = content.decode()
+        if _DOTTED.search(text):  # read in a time that grows with its square
+            raise ValueError("a key of 32 parts or more")
+        found = tomllib.loads(text)
+        check_numbers(found, wholes_only=True)
     # Also a number of five thousand digits, or three thousand brackets.
     except (ValueError, RecursionError) as error:
         raise CardError(f"{path} is not valid TOML: {error}") from error
+    return found
+
+
+_DOTTED = re.compile(
+    r"""(?<![\w\-"'])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){31}""", re.ASCII
+)
+LARGEST_CARD = 256_000
+"""Bytes of a TOML file."""
 
 
 @cache
 def _read(model: type[Card], path: Path) -> Any:
-    content = parse(read_file(path), path)
+    content = parse(_bytes(path, ""), path)
     for key in ("name", "path"):
         if key in content:
             raise CardError(f"{path}: unknown key '{key}'", "A card's name is its file's")
@@ -195,11 +212,14 @@ def read_toml(model: type[ModelType], path: Path, remedy: str) -> ModelType:
     Raises:
         CardError: unreadable, not TOML, or it has a wrong, unknown or missing key.
     """
+    return validate(model, parse(_bytes(path, remedy), path), str(path))
+
+
+def _bytes(path: Path, remedy: str) -> bytes:
     try:
-        content = read_file(path)
+        return read_bounded(path, LARGEST_CARD)
     except OSError as error:
         raise CardError(f"{path}: {error.strerror}", remedy) from error
-    return validate(model, parse(content, path), str(path))
 
 
 def validate(model: type[ModelType], content: Mapping[str, Any], where: str) -> ModelType:

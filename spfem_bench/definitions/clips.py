@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -234,6 +235,25 @@ def _with_option(clip: Clip, text: str, key: str, value: str) -> Clip:
     raise CardError(f"clip '{text}': unknown option '{key}'", f"Allowed: {', '.join(_OPTIONS)}")
 
 
+def check_name(name: str) -> None:
+    """Refuse a path that no file system has.
+
+    Raises:
+        CardError: it has a NUL or what the system's encoding cannot hold, a part of more than 255
+            bytes, or is longer than 4096.
+    """
+    try:
+        encoded = os.fsencode(name)
+    except UnicodeEncodeError:
+        raise CardError(f"no file can have the name {name!r}", "Write it in UTF-8") from None
+    if b"\0" in encoded:
+        raise CardError(f"no file can have the name {name!r}", "Remove the NUL character")
+    if len(encoded) > 4096 or max(map(len, encoded.split(b"/"))) > 255:
+        raise CardError(
+            f"the name {name!r} is too long", "Allowed: parts of 255 bytes, 4096 altogether"
+        )
+
+
 def inside(folder: Path, name: str) -> Path:
     """Return ``folder/name``, and refuse any name that leaves the folder.
 
@@ -245,8 +265,9 @@ def inside(folder: Path, name: str) -> Path:
 
     Raises:
         CardError: the name is empty, absolute, or has a ``..``, a backslash, a
-            drive or a control character.
+            drive or a control character; or see :func:`check_name`.
     """
+    check_name(name)
     pure = PurePosixPath(name)
     bad = not name or pure.is_absolute() or ".." in pure.parts
     if bad or re.search(r"^[A-Za-z]:|[\\\x00-\x1f]", name):

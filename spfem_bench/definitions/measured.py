@@ -8,8 +8,6 @@ its history, to which every update appends. ``NAME.csv`` holds the numbers and
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -23,7 +21,8 @@ from spfem_bench.definitions.cards import Card, Kind, Strict, load, parse
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.protocols import method_card, protocol, read_list
 from spfem_bench.errors import CardError, UnknownNameError, near_names
-from spfem_bench.files import read_file
+from spfem_bench.stored import parse_json, read_bounded
+from spfem_bench.texts import csv_text
 
 Column = Literal["value", "low", "high"]
 COLUMNS: tuple[Column, ...] = ("value", "low", "high")
@@ -193,15 +192,13 @@ def _number(text: str, *, whole: bool) -> float | int | None:
 
 def rows_text(rows: Iterable[Row]) -> str:
     """Return the content of a set's CSV, with eight digits: finer than any tolerance."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(Row)], lineterminator="\n")
-    writer.writeheader()
+    lines = [[f.name for f in fields(Row)]]
     for row in rows:
         cells = asdict(row)
         for column in COLUMNS:
             cells[column] = "" if cells[column] is None else f"{cells[column]:.8g}"
-        writer.writerow(cells)
-    return text.getvalue()
+        lines.append([*cells.values()])
+    return csv_text(lines)
 
 
 def read_settings(card: MeasuredCard) -> Settings:
@@ -212,7 +209,7 @@ def read_settings(card: MeasuredCard) -> Settings:
     """
     path = card.settings_path
     try:
-        content = json.loads(read_file(path).decode())
+        content = parse_json(read_bounded(path))
         return {str(part): dict(values) for part, values in content.items()}
     except OSError as error:
         problem = error.strerror or "cannot be read"

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -33,7 +34,8 @@ from spfem_bench.definitions.recordings import (
     fill,
 )
 from spfem_bench.errors import CardError, UnknownNameError, unknown_name
-from spfem_bench.files import read_file, same_name
+from spfem_bench.files import same_name
+from spfem_bench.stored import read_bounded
 
 EMOTIONS = ("neutral", "angry", "disgusted", "fear", "happy", "sad", "surprised")
 """The papers' seven, in the papers' order."""
@@ -318,8 +320,8 @@ def _read_items(card: ProtocolCard) -> Protocol:
             raise CardError(f"{where}: {error.problem}", error.remedy) from None
     if not items:
         raise CardError(f"{path}: the list is empty")
-    outputs = [same_name(i.output_name) for i in items.values()]
-    twice = next((n for n in outputs if outputs.count(n) > 1), None)
+    outputs = Counter(same_name(i.output_name) for i in items.values())
+    twice = next((name for name, count in outputs.items() if count > 1), None)
     if twice:
         raise CardError(
             f"{card.path}: two items expect one output, '{twice}'", "Put {id} into output_name"
@@ -390,6 +392,12 @@ def _digest(items: Mapping[str, Item], dataset: DatasetCard) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
+LARGEST_LIST = 16_000_000
+"""Bytes of a list; one of forty thousand items takes a tenth of them."""
+
+MOST_ROWS, MOST_COLUMNS = 100_000, 64
+
+
 def read_list(path: Path) -> list[tuple[str, dict[str, str]]]:
     """Read a CSV list; each row comes with the words that name its place.
 
@@ -397,7 +405,7 @@ def read_list(path: Path) -> list[tuple[str, dict[str, str]]]:
         CardError: the file is absent, or a row has too few or too many cells.
     """
     try:
-        text = read_file(path).decode("utf-8-sig")
+        text = read_bounded(path, LARGEST_LIST).decode("utf-8-sig")
     except OSError as error:
         raise CardError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -405,13 +413,18 @@ def read_list(path: Path) -> list[tuple[str, dict[str, str]]]:
     if "\0" in text:  # Python 3.10's reader stops at it, later ones let it pass
         line = text[: text.index("\0")].count("\n") + 1
         raise CardError(f"{path}, line {line}: a NUL character", "Write the list as plain text")
-    rows = []
+    rows: list[tuple[str, dict[str, str]]] = []
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
         for row in reader:
             where = f"{path}, line {reader.line_num}"
             if None in row or None in row.values():
                 raise CardError(f"{where}: the number of cells differs from the header's")
+            if len(rows) == MOST_ROWS or len(row) > MOST_COLUMNS:
+                raise CardError(
+                    f"{where}: the list is too large",
+                    f"Allowed: {MOST_ROWS} rows of {MOST_COLUMNS} columns",
+                )
             rows.append((where, dict(row)))
     except csv.Error as error:  # a cell without end: a quotation mark that is not closed
         raise CardError(f"{path}, line {reader.line_num}: {error}") from None
@@ -436,11 +449,11 @@ def dataset_files(card: DatasetCard) -> Mapping[str, PinnedFile]:
         name = row["path"]
         try:
             inside(Path(), name)
-        except CardError as error:
+            url = fill(card.url, {"commit": card.commit, "path": name})
+        except (CardError, UnknownNameError) as error:
             raise CardError(f"{where}: {error.problem}", error.remedy) from None
         if name in files:
             raise CardError(f"{where}: the path '{name}' is there twice")
-        url = card.url.replace("{commit}", card.commit).replace("{path}", name)
         pin = {"name": name, "sha256": row["sha256"], "bytes": row["bytes"], "url": url or None}
         files[name] = validate(PinnedFile, pin, where)
         if not files[name].is_pinned:

@@ -12,7 +12,7 @@ import pydantic
 
 from spfem_bench.definitions.cards import Strict, read_toml
 from spfem_bench.definitions.clips import inside
-from spfem_bench.errors import unknown_name
+from spfem_bench.errors import CardError, unknown_name
 
 Templates = Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
 
@@ -135,4 +135,14 @@ def fill(template: str, row: Mapping[str, str]) -> str:
             raise unknown_name("list column", match[1], row)
         return row[match[1]]
 
-    return re.sub(r"\{([A-Za-z_][A-Za-z0-9_]*)\}", cell, template)
+    size = len(template) + sum(len(row.get(m[1], "")) for m in _COLUMN.finditer(template))
+    if size > LONGEST_NAME:
+        raise CardError(
+            f"the template '{template}' makes a name of up to {size} characters",
+            f"Allowed: {LONGEST_NAME}, as many as a path may have",
+        )
+    return _COLUMN.sub(cell, template)
+
+
+_COLUMN = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+LONGEST_NAME = 4096

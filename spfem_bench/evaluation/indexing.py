@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,10 +10,12 @@ from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
-from spfem_bench.definitions.cards import Kind, names
-from spfem_bench.definitions.clips import inside
+import pydantic
+
+from spfem_bench.definitions.cards import Kind, Strict, Text, names, validate
+from spfem_bench.definitions.clips import check_name, inside
 from spfem_bench.definitions.protocols import (
     DatasetCard,
     dataset_card,
@@ -29,10 +30,11 @@ from spfem_bench.definitions.recordings import (
     candidates,
 )
 from spfem_bench.errors import CardError, ClipError, unknown_name
-from spfem_bench.files import Listing, read_file, write_atomically
+from spfem_bench.files import Listing
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.ffmpeg import Stretch
 from spfem_bench.media.video import file_sha256
+from spfem_bench.stored import read_json, write_json
 
 SCHEMA = 1
 SAVE_EVERY = 50
@@ -70,11 +72,13 @@ class Index:
         root: the folder that was indexed.
         files: by the name that protocols use.
         mapping: how the user's copy is named; None when as published.
+        verified: whether it was read with a right checksum; earlier versions wrote none.
     """
 
     root: Path
     files: Mapping[str, Entry] = field(default_factory=dict)
     mapping: LayoutMapping | None = None
+    verified: bool = True
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ def save(path: Path, card: DatasetCard, index: Index) -> None:
         "mapping": index.mapping and index.mapping.model_dump(),
         "files": {name: asdict(entry) for name, entry in index.files.items()},
     }
-    write_atomically(path, json.dumps(content, ensure_ascii=False, indent=0) + "\n")
+    write_json(path, content, indent=0)
 
 
 def read(path: Path) -> Index:
@@ -145,21 +149,40 @@ def read(path: Path) -> Index:
         CardError: the file is damaged, or of another version.
     """
     try:
-        content = json.loads(read_file(path).decode())
-        if content["schema"] != SCHEMA:
-            raise ValueError(f"schema {content['schema']}")
-        mapping = content["mapping"]
-        files = {name: Entry(**entry) for name, entry in content["files"].items()}
+        content, verified = read_json(path)
+        stored = validate(_Stored, content, "in it")
+        files = {
+            name: Entry(e.file, e.bytes, e.changed, e.streams, e.problem)
+            for name, e in stored.files.items()
+        }
+        check_name(stored.root)
         for entry in files.values():
             inside(Path(), entry.file)
-        root = Path(content["root"])
-        return Index(root, files, LayoutMapping(**mapping) if mapping else None)
-    except (
-        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, CardError
-    ) as error:  # fmt: skip
+    except (OSError, ValueError, CardError) as error:
+        reason = error.problem if isinstance(error, CardError) else error
         raise CardError(
-            f"{path} is no index of recordings: {error}", "Type 'spfem-bench data index' again"
+            f"{path} is no index of recordings: {reason}",
+            f"Type 'spfem-bench data index {path.parent.name} ROOT', which writes it anew",
         ) from None
+    return Index(Path(stored.root), files, stored.mapping, verified)
+
+
+class _StoredEntry(Strict):
+    file: Text
+    bytes: int
+    changed: int
+    streams: dict[Text, tuple[float, float, int]]
+    problem: Text
+
+
+class _Stored(Strict):
+    """An index as its file holds it."""
+
+    schema_: Literal[1] = pydantic.Field(alias="schema")
+    dataset: Text
+    root: Text
+    mapping: LayoutMapping | None
+    files: dict[Text, _StoredEntry]
 
 
 # ---- looking ----------------------------------------------------------------------------------
@@ -250,7 +273,8 @@ def _known(path: Path, root: Path) -> dict[str, Entry]:
         found = read(path)
     except CardError:  # absent, damaged, or of an older version: this run makes a new one
         return {}
-    return {e.file: e for e in found.files.values()} if found.root == root else {}
+    same = found.verified and found.root == root
+    return {e.file: e for e in found.files.values()} if same else {}
 
 
 def _settings(card: DatasetCard) -> RecordingsSettings:

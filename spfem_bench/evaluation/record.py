@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -12,9 +11,10 @@ from typing import Any, get_type_hints
 import numpy as np
 import pydantic
 
+from spfem_bench.definitions.cards import Text
 from spfem_bench.errors import CardError
-from spfem_bench.files import read_file, write_atomically
 from spfem_bench.statistics import coherence, resampling, sync
+from spfem_bench.stored import read_json, write_json
 
 SCHEMA = 1
 
@@ -88,13 +88,12 @@ def record_path(folder: Path, protocol: str, method: str, profile: str) -> Path:
 
 
 def save(record: Mapping[str, Any], path: Path) -> None:
-    """Write a record, whole or not at all.
+    """Write a record with its checksum, whole or not at all.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
     """
-    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, text + "\n")
+    write_json(path, record)
 
 
 def replaced_metrics(path: Path, new: Sequence[Score]) -> list[str]:
@@ -106,10 +105,6 @@ def replaced_metrics(path: Path, new: Sequence[Score]) -> list[str]:
     except CardError:
         return []
     return sorted(old - {s.metric for s in new if s.value is not None})
-
-
-Text = pydantic.InstanceOf[str]
-"""Any text: a name may hold half a character, which pydantic's own kind of text may not."""
 
 
 class _Part(pydantic.BaseModel):
@@ -169,6 +164,7 @@ class _Record(_Part):
     profile: Text
     complete: bool = False
     partial: bool = False
+    unverified: bool = False
     scores: list[_Score]
     items: list[_Item] = []
     refused: list[_Refused] = []
@@ -179,29 +175,27 @@ class _Record(_Part):
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a record.
+    """Read a record; one of an earlier version, without a checksum, gets ``unverified``.
 
     Raises:
         NoRunError: the file is the record of a validation.
         CardError: the file is no run record, of a later schema, damaged, or holds a NaN.
     """
-
-    def refuse(constant: str) -> float:
-        raise CardError(
-            f"{path} is damaged: it holds {constant}, which no run record does",
-            "Run the evaluation again",
-        )
-
     try:
-        record = json.loads(read_file(path).decode(), parse_constant=refuse)
+        record, verified = read_json(path)
         schema = record["schema"]
     except OSError as error:
         raise CardError(
             f"{path}: {error.strerror}", "Give files that 'spfem-bench eval' wrote"
         ) from None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except KeyError:
         raise CardError(
             f"{path} is not a run record", "Give files that 'spfem-bench eval' wrote"
+        ) from None
+    except ValueError as error:
+        raise CardError(
+            f"{path} is not a run record, or is damaged: {error}",
+            "Give files that 'spfem-bench eval' wrote, or run the evaluation again",
         ) from None
     if record.get("kind") == VALIDATION:
         raise NoRunError(
@@ -221,7 +215,7 @@ def load(path: Path) -> dict[str, Any]:
             f"{path} is damaged: '{where}': {first['msg']}",
             "Run the evaluation again",
         ) from None
-    return dict(record)
+    return record if verified else {**record, "unverified": True}
 
 
 def load_all(paths: Sequence[Path]) -> list[dict[str, Any]]:
@@ -244,6 +238,12 @@ def load_all(paths: Sequence[Path]) -> list[dict[str, Any]]:
     if others and not records:
         raise others[0]
     return records
+
+
+def unverified(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return a note that names the methods whose records have no checksum; none without one."""
+    names = sorted({str(r["method"]["label"]) for r in records if r.get("unverified")})
+    return [f"unverified, of records without a checksum: {', '.join(names)}"] if names else []
 
 
 def scores(record: Mapping[str, Any]) -> list[Score]:

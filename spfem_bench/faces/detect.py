@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from spfem_bench.extras import extra
 from spfem_bench.faces.track import Array, Face
 from spfem_bench.media.video import Frame
 from spfem_bench.networks.weights import WeightsStore, remedy
+from spfem_bench.texts import visible
 
 
 @dataclass(frozen=True)
@@ -72,19 +74,7 @@ def _scrfd_ncnn(
 
     if len(card.files) != 2:
         raise CardError(f"{card.path}: ncnn needs two files, .param first, then .bin")
-    param, binary = weights.read(card)
-    net = ncnn.Net()
-    net.opt.num_threads = 1  # more would fight with torch's threads over the same processors
-    for option in (
-        "use_fp16_packed",
-        "use_fp16_storage",
-        "use_fp16_arithmetic",
-        "use_bf16_storage",
-    ):
-        setattr(net.opt, option, False)  # float32 throughout: the same boxes on every processor
-    if net.load_param_mem(param.decode()) != 0:
-        raise WeightsError(f"ncnn cannot read the network of '{card.name}'", remedy(card))
-    net.load_model_mem(binary)
+    net = ncnn_network(card, *weights.read(card))
 
     def detect(frame: Frame) -> list[Face]:
         height, width = frame.shape[:2]
@@ -109,6 +99,35 @@ def _scrfd_ncnn(
         return suppress(found, settings.overlap)
 
     return Detector(lambda frames: [detect(frame) for frame in frames])
+
+
+def ncnn_network(card: NetworkCard, param: bytes, binary: bytes) -> Any:
+    """Return an ``ncnn.Net`` made of the content of its two files.
+
+    Raises:
+        WeightsError: ncnn cannot read the first, a text.
+    """
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = 1  # more would fight with torch's threads over the same processors
+    for option in (
+        "use_fp16_packed",
+        "use_fp16_storage",
+        "use_fp16_arithmetic",
+        "use_bf16_storage",
+    ):
+        setattr(net.opt, option, False)  # float32 throughout: the same boxes on every processor
+    try:
+        text = param.decode().replace("\r\n", "\n")
+    except ValueError:  # not in UTF-8
+        text = ""
+    # ncnn prints names that it does not know as they are.
+    readable = visible(text) == text and net.load_param_mem(text) == 0
+    if not readable:
+        raise WeightsError(f"ncnn cannot read the network of '{card.name}'", remedy(card))
+    net.load_model_mem(binary)
+    return net
 
 
 def _decode_scrfd(

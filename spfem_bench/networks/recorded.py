@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 
 from spfem_bench.definitions.cards import Strict, validate
 from spfem_bench.errors import CardError, WeightsError
-from spfem_bench.files import read_file, write_atomically
+from spfem_bench.files import write_atomically
+from spfem_bench.stored import read_json, warn_unverified, write_json
 
 Record = TypeVar("Record", bound=Strict)
 
@@ -32,12 +32,16 @@ def read_record(path: Path, kind: type[Record], what: str) -> Record:
         CardError: it is not valid JSON, or lacks or misspells a key.
     """
     try:
-        content = json.loads(read_file(path))
-    except (ValueError, RecursionError) as error:
-        raise CardError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CardError(f"{path} is no record of {what}")
-    return validate(kind, content, str(path))
+        content, verified = read_json(path)
+    except ValueError as error:
+        raise CardError(
+            f"{path} is no record of {what}, or is damaged: {error}",
+            "Take both files again as the training left them",
+        ) from error
+    record = validate(kind, content, str(path))
+    if not verified:
+        warn_unverified(path, "Train again, or use it if you trust it")
+    return record
 
 
 def read_weights(path: Path, sha256: str, again: str) -> bytes:
@@ -88,6 +92,5 @@ def write(path: Path, network: nn.Module, kind: type[Record], record: Mapping[st
     full = validate(kind, {**record, "sha256": digest, "bytes": len(content)}, str(path))
     path.with_suffix(".json").unlink(missing_ok=True)  # it speaks of other weights
     write_atomically(path.with_suffix(".safetensors"), content)
-    text = json.dumps(full.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
-    write_atomically(path.with_suffix(".json"), text)
+    write_json(path.with_suffix(".json"), full.model_dump(mode="json"))
     return full

@@ -5,8 +5,6 @@ All arithmetic is exact, on the digits as printed.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.errors import CardError, UnknownNameError
 from spfem_bench.reporting.grids import markdown_escape, one_line
 from spfem_bench.reporting.published import Printed, PrintedNumber
+from spfem_bench.texts import csv_text
 
 NEAR_CORRELATION = 0.99
 NEAR_SHARE = 0.15
@@ -512,11 +511,7 @@ def _said(d: Disagreement) -> str:
 
 def audit_csv(found: Audit) -> str:
     """Return one finding a line: check, where, beside, printed, other, note."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Finding._fields)
-    writer.writerows(findings(found))
-    return text.getvalue()
+    return csv_text([Finding._fields, *findings(found)])
 
 
 _TITLE = """# Audit of printed tables

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,12 +13,13 @@ import numpy as np
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.protocols import AVERAGE, in_order
 from spfem_bench.errors import CardError, near_names
-from spfem_bench.evaluation.record import ItemValue, NoPartsError, item_values, scores
+from spfem_bench.evaluation.record import ItemValue, NoPartsError, item_values, scores, unverified
 from spfem_bench.evaluation.signature import flat
 from spfem_bench.reporting.grids import emotion_label, markdown_escape, one_line
 from spfem_bench.reporting.tables import heading
 from spfem_bench.statistics import resampling
 from spfem_bench.statistics.resampling import LEVEL, RESAMPLES, TooFewClustersError
+from spfem_bench.texts import csv_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,7 +186,7 @@ def compare_runs(
         label,
         tuple(others),
         tuple(rows),
-        (*versions, *_stands_on(rows, resamples), *notes, *alone),
+        (*versions, *_stands_on(rows, resamples), *notes, *alone, *unverified(records)),
         tuple(dict.fromkeys(chain(*((row.a_signature, row.b_signature) for row in rows)))),
     )
 
@@ -654,7 +655,7 @@ Format = Literal["text", "markdown", "csv"]
 def render_comparison(comparison: Comparison, style: Format) -> str:
     """Return a comparison as text: one table for each method beside the baseline, then notes."""
     if style == "csv":
-        return str(comparison.table.to_csv(index=False, lineterminator="\n"))
+        return csv_text([[f.name for f in fields(Difference)], *map(astuple, comparison.rows)])
     from tabulate import tabulate
 
     markdown = style == "markdown"

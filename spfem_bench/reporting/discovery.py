@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.reporting.drawing import INK, save_drawing
 from spfem_bench.stccl.discovery import SPACES, Kind, Measure, Row
+from spfem_bench.texts import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,11 +30,7 @@ TITLES = {"spatial": "in space (SCC)", "temporal": "in time (TCC)"}
 
 def to_csv(rows: Sequence[Row]) -> str:
     """Return all rows as CSV, with a header; numbers as they are, None as an empty cell."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(Row)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    return text.getvalue()
+    return csv_text([[f.name for f in fields(Row)], *map(astuple, rows)])
 
 
 def table(rows: Sequence[Row], measure: Measure = "cosine", style: str = "simple") -> str:

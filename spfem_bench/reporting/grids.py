@@ -6,9 +6,7 @@ come from users.
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from itertools import groupby
 from typing import Literal
 
 from spfem_bench.definitions.protocols import AVERAGE
+from spfem_bench.texts import csv_text
 
 Style = Literal["text", "markdown", "csv", "latex", "html"]
 
@@ -187,16 +186,14 @@ def _csv(grid: Grid) -> str:
     for head in grid.heads:
         name = " ".join(h.name for h in head)
         heads += [name, f"{name} low", f"{name} high"] if intervals else [name]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*heads, *(["signatures"] if signed else [])])
+    rows = [[*heads, *(["signatures"] if signed else [])]]
     for labels, entries in grid.rows:
         line = [label.name for label in labels]
         for entry in entries:
             line += [entry.value, *entry.bounds] if intervals else [entry.value]
         signs = dict.fromkeys(e.signature for e in entries if e.signature)
-        writer.writerow([*line, *([" ".join(signs)] if signed else [])])
-    return text.getvalue()
+        rows.append([*line, *([" ".join(signs)] if signed else [])])
+    return csv_text(rows)
 
 
 # ---- LaTeX ---------------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy.typing as npt
 
 from spfem_bench.reporting.drawing import INK, save_drawing
 from spfem_bench.statistics.coherence import NAMES, CoherenceComponents, Space, components, value
+from spfem_bench.texts import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,12 +96,7 @@ def region_rows(scored: Sequence[Scored]) -> Iterator[dict[str, Any]]:
 def to_csv(rows: Iterator[dict[str, Any]]) -> str:
     """Return rows as CSV with a header; empty when there are none."""
     found = list(rows)
-    text = io.StringIO()
-    if found:
-        writer = csv.DictWriter(text, list(found[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(found)
-    return text.getvalue()
+    return csv_text([list(found[0]), *([*row.values()] for row in found)]) if found else ""
 
 
 def table(scored: Sequence[Scored]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from spfem_bench.errors import CardError, UnknownNameError
 from spfem_bench.reporting.grids import Entry, Grid, Label, Style, emotion_label, print_grid
 from spfem_bench.reporting.published import Printed, check_columns, printed_table, read_lines
 from spfem_bench.statistics.preference import agreement, shares
+from spfem_bench.texts import csv_text
 
 NEEDED = ("participant", "item", "question", "method_a", "method_b", "choice")
 EXAMPLE = "participant,item,emotion,question,method_a,method_b,choice"
@@ -292,12 +291,12 @@ def _entry(share: Share | None, intervals: bool) -> Entry:
 
 
 def _tidy(study: Study) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["emotion", "question", "method", "against", "preference_percent", "low",
-                     "high", "votes", "participants"])  # fmt: skip
+    rows: list[Sequence[object]] = [
+        ("emotion", "question", "method", "against", "preference_percent", "low", "high", "votes",
+         "participants")
+    ]  # fmt: skip
     for (pair, question, emotion, method), s in study.shares.items():
         other = pair[1] if method == pair[0] else pair[0]
-        writer.writerow([emotion, question, method, other, s.percent, s.low, s.high, s.votes,
-                         s.participants])  # fmt: skip
-    return text.getvalue()
+        rows.append((emotion, question, method, other, s.percent, s.low, s.high, s.votes,
+                     s.participants))  # fmt: skip
+    return csv_text(rows)

@@ -16,9 +16,10 @@ import pandas as pd
 
 from spfem_bench.definitions.cards import Card, Kind, load, names
 from spfem_bench.definitions.clips import inside
-from spfem_bench.definitions.protocols import AVERAGE
+from spfem_bench.definitions.protocols import AVERAGE, LARGEST_LIST
 from spfem_bench.errors import CardError, near_names, unknown_name
-from spfem_bench.files import read_file
+from spfem_bench.stored import read_bounded
+from spfem_bench.texts import cell_text
 
 
 class PublishedCard(Card):
@@ -143,7 +144,7 @@ def read_lines(path: Path, example: str) -> list[tuple[int, dict[str, str]]]:
         CardError: the file cannot be read, is empty, or a line has too many or too few cells.
     """
     try:
-        text = read_file(path).decode("utf-8-sig")
+        text = read_bounded(path, LARGEST_LIST).decode("utf-8-sig")
     except OSError as error:
         raise CardError(f"{path}: {error.strerror}", "Give a CSV file") from None
     except UnicodeDecodeError:
@@ -169,7 +170,10 @@ def read_lines(path: Path, example: str) -> list[tuple[int, dict[str, str]]]:
                 f"{path}, line {number}: {len(cells)} cells under a head of {len(head)}",
                 f"The head is: {','.join(head)}",
             )
-    return [(n, dict(zip(head, map(str.strip, cells), strict=True))) for n, cells in lines]
+    return [
+        (n, dict(zip(head, (cell_text(c.strip()) for c in cells), strict=True)))
+        for n, cells in lines
+    ]
 
 
 def check_columns(path: Path, found: Mapping[str, str], needed: tuple[str, ...]) -> None:

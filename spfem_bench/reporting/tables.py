@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -12,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from spfem_bench.definitions.metrics import MetricCard, metric_card
 from spfem_bench.definitions.protocols import AVERAGE, in_order, method_card
 from spfem_bench.errors import CardError, UnknownNameError
-from spfem_bench.evaluation.record import scores
+from spfem_bench.evaluation.record import scores, unverified
 from spfem_bench.reporting.grids import Entry, Grid, Label, emotion_label, print_grid
 from spfem_bench.reporting.published import Printed, published_rows
+from spfem_bench.texts import csv_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -217,7 +216,8 @@ def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) 
     labels = {c.label for c in columns if c.kind in OWN}
     counts = [_counts(c, rows, metrics, cells) for c in columns if c.kind in OWN]
     notes = [
-        *filter(None, counts), *_reasons(empty, labels), *(LEGEND[k] for k in LEGEND if k in kinds)
+        *filter(None, counts), *_reasons(empty, labels), *(LEGEND[k] for k in LEGEND if k in kinds),
+        *unverified(records),
     ]  # fmt: skip
     title = f"{', '.join(blocks)}; profile {', '.join(sorted(profiles))}"
     return Table(
@@ -515,25 +515,14 @@ def _signed(letters: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 def tidy(table: Table) -> str:
     """Return one number a line, at full precision, in the columns of ``docs/tables.md``."""
-    text = io.StringIO()
-    heads = ["setting", "emotion", "method", "kind", "source", "metric", *_CELL]
-    writer = csv.DictWriter(text, heads, lineterminator="\n")
-    writer.writeheader()
+    rows = [["setting", "emotion", "method", "kind", "source", "metric", *_CELL]]
     for (block, emotion, column, metric), cell in table.cells.items():
         said = asdict(cell) | {"doubt": cell.mark, "value": cell.printed or cell.value}
         own = column.kind in OWN
-        writer.writerow(
-            {
-                "setting": block.setting,
-                "emotion": emotion,
-                "method": column.method,
-                "kind": column.kind,
-                "source": f"{block.origin}, {column.source}" if own else column.source,
-                "metric": metric,
-                **{name: said[name] for name in _CELL},
-            }
-        )
-    return text.getvalue()
+        source = f"{block.origin}, {column.source}" if own else column.source
+        names = [block.setting, emotion, column.method, column.kind, source, metric]
+        rows.append([*names, *(said[name] for name in _CELL)])
+    return csv_text(rows)
 
 
 _CELL = ("value", "low", "high", "doubt", "signature",

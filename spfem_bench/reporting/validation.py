@@ -9,6 +9,7 @@ from typing import Any, Literal
 from spfem_bench.evaluation.validate import Cell, Point, number, percent
 from spfem_bench.reporting.tables import ARROWS
 from spfem_bench.statistics.grading import FAILED, HARDLY, SOMEWHAT
+from spfem_bench.texts import csv_text
 
 Format = Literal["text", "markdown", "csv"]
 
@@ -118,13 +119,12 @@ def _counts(cells: Sequence[Cell]) -> list[str]:
 
 
 def _csv(cells: Sequence[Cell]) -> str:
-    import pandas as pd
-
-    rows = []
+    rows: list[dict[str, Any]] = []
     for cell in cells:
         whole = {k: v for k, v in asdict(cell).items() if k not in ("points", "emotions")}
         whole["emotions"] = " ".join(cell.emotions)
         signature = whole.pop("signature")
         levels: list[dict[str, Any]] = [asdict(point) for point in cell.points]
         rows += [{**whole, **level, "signature": signature} for level in levels or [{}]]
-    return str(pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    heads = list(dict.fromkeys(name for row in rows for name in row))
+    return csv_text([heads, *([row.get(name) for name in heads] for row in rows)])

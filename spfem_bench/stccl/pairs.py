@@ -28,9 +28,10 @@ from spfem_bench.demo.world import Take, World
 from spfem_bench.errors import CardError, ClipError, unknown_name
 from spfem_bench.faces.crop import ARCFACE_TEMPLATE, opencv
 from spfem_bench.faces.detect import Detector
-from spfem_bench.files import read_file, write_atomically
+from spfem_bench.files import write_atomically
 from spfem_bench.media import video
 from spfem_bench.media.video import FRAME_RATE
+from spfem_bench.stored import read_bounded
 
 Frame = npt.NDArray[np.uint8]
 """One picture, shape (height, width, 3), RGB."""
@@ -621,7 +622,7 @@ def five_points(detect: Detector) -> FindPoints:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(read_file(path))
+        return json.loads(read_bounded(path))
     except OSError as error:
         raise CardError(f"{path}: {error.strerror}", "Name a list of pairs") from error
     except (ValueError, RecursionError) as error:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from zipfile import ZipFile
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from spfem_bench import provenance
 from spfem_bench.demo.world import World
 from spfem_bench.errors import CardError, StcclError
 from spfem_bench.extras import extra
-from spfem_bench.files import atomic_file, check_writable
+from spfem_bench.files import check_writable
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.stccl import contrast
 from spfem_bench.stccl import representations as rep
@@ -59,9 +60,13 @@ from spfem_bench.stccl.windows import (
     map_sizes,
     needs_neighbours,
 )
+from spfem_bench.stored import read_checked, read_json, warn_unverified, write_checked
 
 CHECKPOINT = "training.pt"
 """What an interrupted training goes on from, in its folder."""
+
+LARGEST_CHECKPOINT = 1_000_000_000
+"""Bytes of it; the heads of all forms, their averages and the best take some tens of megabytes."""
 
 SOFTWARE = ("torch", "numpy", "accelerate", "safetensors", "cv2")
 Precision = Literal["no", "bf16", "fp16"]
@@ -421,7 +426,7 @@ def train(
     if writer is not None:
         writer.close()
     accelerator.wait_for_everyone()
-    return Trained(path, json.loads(path.with_suffix(".json").read_bytes()))
+    return Trained(path, read_json(path.with_suffix(".json"))[0])
 
 
 class _Run:
@@ -451,20 +456,30 @@ class _Run:
         self.accelerator.wait_for_everyone()
         if fresh or not self.path.exists():
             return
-        # To memory of the CPU first, whatever device it was written on.
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
-        if state["identity"] != self.identity:
+        again = "Name another folder, or begin anew with --fresh"
+        try:
+            content, verified = read_checked(self.path, LARGEST_CHECKPOINT)
+            if not verified and ZipFile(io.BytesIO(content)).testzip() is not None:
+                raise ValueError("it was damaged")
+            # To memory of the CPU first, whatever device it was written on.
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             other = _differences(state["identity"], self.identity)
+            if not other:
+                self.bare.load_state_dict(state["learner"])
+                self.optimiser.load_state_dict(state["optimiser"])
+                if self.accelerator.scaler is not None:
+                    self.accelerator.scaler.load_state_dict(state["scaler"])
+                for key in ("step", "seconds", "history", "best", "best_steps", "best_losses"):
+                    setattr(self, key, state[key])
+        except Exception as error:  # any bytes may be here: torch raises a dozen kinds
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise CardError(
-                f"{self.path} belongs to a training with {other}",
-                "Name another folder, or begin anew with --fresh",
-            )
-        self.bare.load_state_dict(state["learner"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        for key in ("step", "seconds", "history", "best", "best_steps", "best_losses"):
-            setattr(self, key, state[key])
+                f"{self.path} is no checkpoint of a training: {reason[:120]}", again
+            ) from error
+        if other:
+            raise CardError(f"{self.path} belongs to a training with {other}", again)
+        if not verified:
+            warn_unverified(self.path, "Begin anew with --fresh, or go on if you trust it")
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -481,8 +496,7 @@ class _Run:
         }  # fmt: skip
         content = io.BytesIO()
         torch.save(state, content)
-        with atomic_file(self.path) as file:
-            file.write(content.getbuffer())
+        write_checked(self.path, content.getvalue())
 
     # -- learning
 
@@ -683,7 +697,7 @@ def _identity(config: TrainConfig, described: Mapping[str, Any], precision: str)
 
 
 def _differences(old: str, new: str) -> str:
-    """Name the first settings in which two trainings differ."""
+    """Name the first settings in which two trainings differ; empty where none does."""
 
     def flat(value: Any, name: str = "") -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -693,6 +707,8 @@ def _differences(old: str, new: str) -> str:
 
     was, now = flat(json.loads(old)), flat(json.loads(new))
     names = [key for key in {**was, **now} if was.get(key) != now.get(key)]
+    if not names:
+        return ""
     return f"another {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from spfem_bench.demo.training.recipes import NetworkName, Recipe
 from spfem_bench.demo.training.takes import card, digest, draw_all, training_takes
 from spfem_bench.demo.world import World
 from spfem_bench.files import check_writable, write_atomically
+from spfem_bench.stored import write_json
 
 SOFTWARE = ("torch", "numpy", "scipy", "cv2", "python_speech_features")
 
@@ -126,8 +126,7 @@ def train(
     weights = folder / card(name).files[0].name
     weights.with_suffix(".json").unlink(missing_ok=True)  # it speaks of other weights
     write_atomically(weights, content)
-    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(weights.with_suffix(".json"), text)
+    write_json(weights.with_suffix(".json"), record)
     return Trained(weights, record)
 
 

@@ -19,7 +19,7 @@ from spfem_bench import __version__
 from spfem_bench.definitions.metrics import MetricCard, metric_card
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.errors import SpfemBenchError
-from spfem_bench.evaluation.record import Score, sync_components
+from spfem_bench.evaluation.record import Score, sync_components, unverified
 from spfem_bench.evaluation.signature import flat
 from spfem_bench.reporting.compare import p_text
 from spfem_bench.reporting.report import charts
@@ -118,20 +118,21 @@ def build(
         "img-src 'self' file:; media-src 'self' file:; base-uri 'none'; form-action 'none'"
     )
     names = list(dict.fromkeys(section.protocol for section in found))
-    page = environment.get_template("report.html").render(
-        views=views, title=" · ".join(names), version=__version__, policy=policy,
-        style=Markup(style), script=Markup(script),  # noqa: S704  (ours)
-        data=[view["data"] for view in views], parts=PARTS, arrows=ARROWS, better=BETTER,
-        shapes=charts.MARKS, width=charts.WIDTH, left=charts.LEFT, right=charts.RIGHT,
-        top=charts.TOP, bottom=charts.BOTTOM, number=_number, p_value=p_text, commands=commands,
-        web=lambda link: re.match(r"https?://", str(link)) is not None,
-        videos=clips is not None,
-        command=shlex.join(
-            ["spfem-bench", "report", "--items", str(items)]
-            + (["--baseline", baseline] if baseline else [])
-            + (["--no-videos"] if clips is None else [])
-        ),
-    )  # fmt: skip
+    with undamaged():
+        page = environment.get_template("report.html").render(
+            views=views, title=" · ".join(names), version=__version__, policy=policy,
+            style=Markup(style), script=Markup(script),  # noqa: S704  (ours)
+            data=[view["data"] for view in views], parts=PARTS, arrows=ARROWS, better=BETTER,
+            shapes=charts.MARKS, width=charts.WIDTH, left=charts.LEFT, right=charts.RIGHT,
+            top=charts.TOP, bottom=charts.BOTTOM, number=_number, p_value=p_text, commands=commands,
+            web=lambda link: re.match(r"https?://", str(link)) is not None,
+            videos=clips is not None,
+            command=shlex.join(
+                ["spfem-bench", "report", "--items", str(items)]
+                + (["--baseline", baseline] if baseline else [])
+                + (["--no-videos"] if clips is None else [])
+            ),
+        )  # fmt: skip
     return {
         # Half a character, which JSON may hold, cannot be written otherwise.
         "index.html": page.encode(errors="backslashreplace"),
@@ -198,6 +199,7 @@ class _View:
             f"{self.section.profile}: {_count(len(self.section.items), 'clip')}, "
             f"{_count(len(speakers), 'speaker')}, "
             f"{_count(len([e for e in self.section.emotions if e != AVERAGE]), 'emotion')}"
+            + "".join(f"; {note}" for note in unverified(r.record for r in self.section.runs))
         )
 
     # ---- tables ----------------------------------------------------------------------------

@@ -1,0 +1,128 @@
+"""Text that leaves the package: lines on a terminal, and cells that a spreadsheet opens."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+import unicodedata
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+_KEPT = frozenset("\n\t")
+_BARS = re.compile(r"(?:\x1b\[A)+")
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?inf|[-+]?nan")
+_RUN = re.compile(r"[=+\-@\t\r＝＋－＠]")
+
+
+def visible(text: str) -> str:
+    r"""Return text in which whatever could drive a terminal is an escape; lines stay lines.
+
+    Control and format characters, halves of characters and code points without a character are
+    written as ``\u001b``, which a JSON reader turns back.
+
+    >>> visible("a" + chr(27) + "[2J")
+    'a\\u001b[2J'
+    """
+    if all(line.isprintable() for line in text.split("\n")):
+        return text
+    return "".join(c if c.isprintable() or c in _KEPT else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    if unicodedata.category(character) == "Zs":  # a space, if no plain one
+        return character
+    code = ord(character)
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+class VisibleStream:
+    """A text stream that writes every text as :func:`visible` returns it.
+
+    tqdm's bars need two exceptions: a carriage return at the beginning of a text, and a text that
+    only moves the cursor up.
+
+    Args:
+        stream: what is written to.
+    """
+
+    buffer = None  # or click writes to the stream's bytes, where these are ASCII
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text; return how many characters it has."""
+        if not _BARS.fullmatch(text):
+            start = "\r" if text.startswith("\r") else ""
+            self._stream.write(start + visible(text[len(start) :]))
+        else:
+            self._stream.write(text)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write several texts."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def make_visible() -> None:
+    """Replace standard output and error by :class:`VisibleStream`, since names come from files.
+
+    Warnings are printed as one line each, without the line of code that they come from.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            # Names of files need not be UTF-8, nor a terminal able to show them.
+            stream.reconfigure(errors="backslashreplace")
+        if stream is not None and not isinstance(stream, VisibleStream):
+            setattr(sys, name, VisibleStream(stream))
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    file: TextIO | None = None, line: str | None = None,
+) -> None:  # fmt: skip
+    del filename, lineno, file, line
+    if sys.stderr is not None:
+        text = str(message).replace("\n", " ")
+        sys.stderr.write(f"{category.__name__}: {text}\n")
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Return rows as CSV without cells that a spreadsheet runs, or that drive a terminal.
+
+    Numbers stay numbers. Another cell that begins like a formula gets an apostrophe before it
+    (OWASP, "CSV Injection"), which :func:`cell_text` takes away; control characters are written
+    as :func:`visible` has them.
+
+    Args:
+        rows: the head first; None is an empty cell.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([_cell(c) for c in row] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if _RUN.match(value) and not _NUMBER.fullmatch(value):
+        value = f"'{value}"
+    return visible(value).replace("\n", _escape("\n")).replace("\t", _escape("\t"))
+
+
+def cell_text(cell: str) -> str:
+    r"""Return what a cell of :func:`csv_text` was made of, but for control characters.
+
+    >>> cell_text("'=A1"), cell_text("'tis")
+    ('=A1', "'tis")
+    """
+    return cell[1:] if cell[:1] == "'" and _RUN.match(cell, 1) else cell
