@@ -23,6 +23,9 @@ from spfem_bench.pinned import known_sha256
 FRAME_RATE = 25
 """Frames a second of every decoded clip; SyncNet's, and the field's."""
 
+FEW = 0.2
+"""Seconds for which one picture is shown without much in ffmpeg's queue: five frames."""
+
 Frame = npt.NDArray[np.uint8]
 """One picture, shape (height, width, 3), RGB."""
 
@@ -51,12 +54,16 @@ def frames(clip: Clip, hwaccel: str | None = None) -> Iterator[Frame]:
         ValueError: the clip has an edit, which acts only after faces are found.
     """
     stream, stdin = cropped(clip, hwaccel)
+    if not clip.path.is_dir() and ffmpeg.check_pictures(clip.path, whole=not clip.span) > FEW:
+        # ffmpeg queues all frames that fill a gap: converted before, they share one picture.
+        stream = stream.filter("scale", flags=SCALER).filter("format", "rgb24")
     stream = timed(stream, clip)
     stream = stream.filter("scale", flags=SCALER)
     # Every PPM picture carries its own size: no need to know it beforehand.
     output = stream.output("pipe:", format="image2pipe", vcodec="ppm", pix_fmt="rgb24")
     count = 0
-    with ffmpeg.decoding(output, clip.path, stdin) as pipe:
+    pixels = ffmpeg.pixels(clip.path)
+    with ffmpeg.decoding(output, clip.path, stdin, pixels=pixels) as pipe:
         while (picture := _read_ppm(pipe)) is not None:
             count += 1
             if count > ffmpeg.LONGEST * FRAME_RATE:
@@ -94,6 +101,7 @@ def cropped(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterator[bytes
         if info.size is None:
             raise ffmpeg.no_pictures(clip.path)
         check_length(clip, info.seconds)
+        ffmpeg.check_pictures(clip.path, whole=not clip.span)
         _check_crop(clip, info.size)
         stream, stdin = ffmpeg.pictures(clip.path, hwaccel), None
     if clip.crop and (clip.crop.x % 2 or clip.crop.y % 2):
