@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -82,6 +82,10 @@ CHANGES = {
     "Changing audio frame properties on the fly": "channel layout, format or rate of the sound",
 }
 """What changes in a stream, by ffmpeg's message when it cannot follow."""
+
+
+NO_MEMORY = ("Cannot allocate memory", "ut of memory", "Resource temporarily unavailable")
+"""ffmpeg's messages when it gets no memory; the last one, for a thread's stack."""
 
 
 class CostError(ClipError):
@@ -347,7 +351,7 @@ def _header(path: Path) -> str:
         ClipError: it took too long or too much.
     """
     with tempfile.TemporaryFile() as errors:
-        with _started(_reading(path), _Limits.reading(path), stderr=errors) as process:
+        with _started(_reading(path), _Limits.reading(path), errors) as process:
             try:
                 ended = process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
@@ -383,11 +387,14 @@ def _memory(pixels: int) -> int:
 
 @contextmanager
 def _started(
-    command: list[str], limits: _Limits, **pipes: Any
+    command: list[str],
+    limits: _Limits,
+    stderr: IO[bytes],
+    stdin: int = subprocess.DEVNULL,
+    stdout: int = subprocess.DEVNULL,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a process with limits, and end it when the block is left."""
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL} | pipes
-    process = subprocess.Popen(command, **pipes)
+    process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr)
     try:
         # Set from outside: code between fork and exec is unsafe where threads run.
         if sys.platform == "linux" and "-hwaccel" not in command:  # a driver maps a lot of memory
@@ -416,7 +423,7 @@ def _beyond(path: Path, said: str, ended: int, limits: _Limits) -> CostError | N
             "Cut the clip, or write it again",
         )
     # Where an allocation fails unchecked, the process dies of a signal (SIGSEGV, SIGABRT).
-    if "Cannot allocate memory" in said or "ut of memory" in said or ended in (-6, -11):
+    if ended in (-6, -11) or any(message in said for message in NO_MEMORY):
         return CostError(
             f"{path}: ffmpeg failed for want of memory: it may take {limits.memory / 1e9:.1f} GB",
             "Write the clip again: ffmpeg -i CLIP -r 25 NEW.mp4",
@@ -532,7 +539,7 @@ class _Packet:
 
 def _packets(
     file: Path, streams: Sequence[int], path: Path, *, edits: bool = True
-) -> Iterator[_Packet]:
+) -> Generator[_Packet, None, None]:
     """Yield the packets of a file's streams as they come, with the times in the file.
 
     Args:
@@ -595,22 +602,22 @@ def _pictures(path: Path, *identity: int) -> _Pictures:
         CostError: as :func:`_packets`.
     """
     del identity  # a part of the cache's key
-    starts, end, first = array("d"), -math.inf, None
+    starts, first, longest = array("d"), None, 0.0
     packets = _packets(path, [probe(path).chosen("video")], path)
     try:
         for packet in packets:
             first = first or packet
             starts.append(packet.start)
-            end = max(end, packet.end)
+            longest = max(longest, packet.end - packet.start)
     except CostError:
         raise
     except ClipError:  # what is asked for may come before the damage; decoding finds out
         pass
     if first is None:
         return _Pictures(None, 0.0, 0.0)
-    times = np.sort(starts)
-    still = float(np.diff(times, append=max(end, times[-1])).max())
-    return _Pictures(first, float(end - times[0]), still)
+    # A leap that no packet's duration explains is an error to ffmpeg, see local_input().
+    steps = [step for step in np.diff(np.sort(starts)).tolist() if step <= LONGEST]
+    return _Pictures(first, sum(steps) + longest, max(longest, *steps, 0.0))
 
 
 def check_pictures(path: Path, *, whole: bool) -> float:
@@ -745,7 +752,15 @@ def _first_times(path: Path, count: int) -> list[float]:
     # ffmpeg would cut off negative times of pictures, and round them to whole frames.
     decode = ["-vf", f"setpts=PTS+{LONGEST}/TB", "-enc_time_base", "1/1000000"]
     command = [*_reading(path, "-v", "error", "-xerror"), "-map"]
-    command += [f"0:{probe(path).chosen('video')}", *decode, "-frames:v", str(count), "-f", "framecrc", "-"]
+    command += [
+        f"0:{probe(path).chosen('video')}",
+        *decode,
+        "-frames:v",
+        str(count),
+        "-f",
+        "framecrc",
+        "-",
+    ]
     with _running(command, path, _Limits(_memory(pixels(path)), DECODING)) as pipe:
         lines = pipe.read().decode(errors="replace")
     unit = re.search(r"(?m)^#tb 0: (\d+)/(\d+)", lines)
@@ -807,11 +822,11 @@ def _running(
     patience: float | None = None,
 ) -> Iterator[IO[bytes]]:
     """Start ffmpeg and yield its output, see :func:`decoding`."""
-    pipes = {"stdin": subprocess.PIPE} if stdin is not None else {}
+    feed = subprocess.DEVNULL if stdin is None else subprocess.PIPE
     problems: list[ClipError] = []
     patience = PATIENCE if patience is None else patience
     with tempfile.TemporaryFile() as errors:
-        with _started(command, limits, stdout=subprocess.PIPE, stderr=errors, **pipes) as process:
+        with _started(command, limits, errors, feed, subprocess.PIPE) as process:
             if process.stdout is None:
                 raise RuntimeError("a pipe was asked for")
             watched, over = _Watched(process.stdout), Event()

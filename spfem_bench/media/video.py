@@ -8,6 +8,7 @@ import re
 import stat
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -338,6 +339,67 @@ def content_id(clip: Clip) -> str:
     if clip.edit is not None:
         parts.append(f"edit={clip.edit}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+State = tuple[tuple[int, ...], ...]
+
+
+def _state(clip: Clip) -> State:
+    """Return the identities of all files that a clip is read from; none of a file that is absent.
+
+    Raises:
+        ClipError: as :func:`numbered_pictures`.
+    """
+    paths = [*_files(clip), *([clip.audio] if clip.audio is not None else [])]
+    found: list[tuple[int, ...]] = []
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:
+            found.append((0,))
+            continue
+        found.append((status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """A clip's files as they were before they were hashed.
+
+    What is kept under a hash of a clip must have been read from the same bytes. No program can
+    set the time of a file's last change (ctime), so that equal states mean that nothing was
+    written or replaced in between.
+    """
+
+    clip: Clip
+    state: State
+
+    @classmethod
+    def since(cls, clip: Clip) -> Unchanged:
+        """Note the state of a clip's files, before they are hashed.
+
+        Raises:
+            ClipError: as :func:`numbered_pictures`.
+        """
+        return cls(clip, _state(clip))
+
+    def check(self) -> None:
+        """Refuse a clip whose files have changed since, after they were read.
+
+        Raises:
+            ClipError: one has changed, is gone, or was replaced.
+        """
+        try:
+            same = _state(self.clip) == self.state
+        except ClipError:
+            same = False
+        if not same:
+            raise changed(self.clip)
+
+
+def changed(clip: Clip) -> ClipError:
+    """Return the error for a clip that was replaced or written to while it was read."""
+    return ClipError(f"{clip}: changed while it was read", "Run the command again")
 
 
 def file_sha256(path: Path) -> str:
