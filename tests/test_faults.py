@@ -165,6 +165,27 @@ def test_a_large_picture_is_read(tmp_path: Path) -> None:
     assert read_picture(path).shape == (1000, 7680, 3)
 
 
+def test_a_jpeg_of_a_thousand_scans_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "000.jpg"
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    assert read_picture(path).shape == (64, 64, 3)
+    content = path.read_bytes()
+    last = content.rindex(b"\xff\xda")
+    path.write_bytes(content[:last] + content[last:-2] * 1000 + content[-2:])
+    with pytest.raises(ClipError, match="not a readable picture"):
+        read_picture(path)
+
+
+def test_a_picture_file_of_too_many_bytes_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "000.bmp"
+    cv2.imwrite(str(path), np.zeros((8, 8, 3), np.uint8))
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)  # no block of it is on the disk
+    with pytest.raises(ClipError, match="more than 269 MB for one picture"):
+        read_picture(path)
+
+
 @pytest.mark.parametrize("suffix", [".webp", ".tiff", ".hdr"])
 def test_a_picture_of_another_format_under_a_pictures_name_is_refused(
     tmp_path: Path, suffix: str

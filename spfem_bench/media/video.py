@@ -192,6 +192,10 @@ def read_picture(path: Path) -> Frame:
     try:
         if size := _claimed_size(path):
             ffmpeg.check_size(path, size)
+            if path.stat().st_size > MOST_BYTES:
+                raise ffmpeg.CostError(
+                    f"{path}: more than {MOST_BYTES / 1e6:.0f} MB for one picture", "Write it again"
+                )
             content = path.read_bytes()
             # OpenCV fills up a JPEG that was cut.
             if not (content.startswith(JPEG) and not _jpeg_is_whole(content)):
@@ -204,6 +208,12 @@ def read_picture(path: Path) -> Frame:
     return np.asarray(picture)
 
 
+MOST_BYTES = 8 * ffmpeg.LARGEST + (1 << 20)
+"""Bytes of a picture's file: four channels of 16 bits for each pixel, and a header."""
+
+MOST_SCANS = 200
+"""Scans of a JPEG: encoders write ten. Each one may cover the whole picture with few bytes."""
+
 JPEG = b"\xff\xd8"
 """The marker that every JPEG begins with."""
 
@@ -211,10 +221,10 @@ JPEG = b"\xff\xd8"
 def _jpeg_is_whole(content: bytes) -> bool:
     """Return whether a JPEG has its end-of-image marker; anything may follow it.
 
-    The markers are followed from the first on (ITU-T T.81, B.1.1): a thumbnail in a segment has
-    an end marker of its own.
+    One of more than :data:`MOST_SCANS` counts as cut short. The markers are followed from the
+    first on (ITU-T T.81, B.1.1): a thumbnail in a segment has an end marker of its own.
     """
-    at = len(JPEG)
+    at, scans = len(JPEG), 0
     while content[at : at + 1] == b"\xff":
         kind = content[at + 1 : at + 2]
         if kind == b"\xff":  # a fill byte
@@ -224,8 +234,8 @@ def _jpeg_is_whole(content: bytes) -> bool:
         else:
             at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
             if kind == b"\xda":  # start of scan: coded data up to the next marker
-                marker = _AFTER_SCAN.search(content, at)
-                if marker is None:
+                marker, scans = _AFTER_SCAN.search(content, at), scans + 1
+                if marker is None or scans > MOST_SCANS:
                     return False
                 at = marker.start()
     return False
