@@ -22,7 +22,9 @@ from spfem_bench.features import extract
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import audio, ffmpeg, video
+from spfem_bench.media.video import Unchanged
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.reporting.report.clips import _fitted
 from spfem_bench.stccl.scoring import Beside, Scorer
 
 Run = Callable[..., None]
@@ -230,3 +232,11 @@ def test_a_clip_that_is_only_touched_between_runs_keeps_its_features(
     assert x.ensure({clip: frozenset({"identity"})}) == {}
     two[0].touch()
     assert x.load(replace(clip), "identity") is not None
+
+
+def test_a_reports_copy_of_a_replaced_clip_is_not_finished(two: tuple[Path, Path]) -> None:
+    clip = Clip(two[0])
+    unchanged, swap = Unchanged.since(clip), Swap(*two)
+    copied = _fitted(swapping(video.frames, swap, WHEN[1])(clip), unchanged)
+    with pytest.raises(ClipError, match="changed while it was read"):
+        list(copied)
