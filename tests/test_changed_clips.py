@@ -23,8 +23,8 @@ from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import audio, ffmpeg, video
 from spfem_bench.media.video import Unchanged
+from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
-from spfem_bench.reporting.report.clips import _fitted
 from spfem_bench.stccl.scoring import Beside, Scorer
 
 Run = Callable[..., None]
@@ -237,6 +237,7 @@ def test_a_clip_that_is_only_touched_between_runs_keeps_its_features(
 def test_a_reports_copy_of_a_replaced_clip_is_not_finished(two: tuple[Path, Path]) -> None:
     clip = Clip(two[0])
     unchanged, swap = Unchanged.since(clip), Swap(*two)
-    copied = _fitted(swapping(video.frames, swap, WHEN[1])(clip), unchanged)
+    frames = swapping(video.frames, swap, WHEN[1])(clip)
     with pytest.raises(ClipError, match="changed while it was read"):
-        list(copied)
+        write_clip(two[0].with_name("copy.mp4"), unchanged.frames(frames), np.zeros(640, np.int16))
+    assert not two[0].with_name("copy.mp4").exists()

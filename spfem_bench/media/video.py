@@ -406,6 +406,11 @@ class Unchanged:
         if not same:
             raise changed(self.clip)
 
+    def frames(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        """Yield the clip's frames, and check it after the last one."""
+        yield from frames
+        self.check()
+
 
 def changed(clip: Clip) -> ClipError:
     """Return the error for a clip that was replaced or written to while it was read."""

@@ -146,7 +146,7 @@ class Clips:
         name = _name("video", recipe)
         if not self._have(name):
             write_clip(
-                inside(self.made, name), _fitted(self._frames(run, clip), unchanged), heard(clip),
+                inside(self.made, name), _fitted(unchanged.frames(self._frames(run, clip))), heard(clip),
                 sound_codec="aac", quality=QUALITY,
             )  # fmt: skip
         return name
@@ -284,12 +284,8 @@ def peaks(samples: npt.NDArray[np.int16]) -> Floats:
     return np.asarray(parts / max(parts.max(), 1.0))
 
 
-def _fitted(frames: Iterator[Frame], unchanged: Unchanged) -> Iterator[Frame]:
-    """Make frames no higher than allowed, with even sides.
-
-    Raises:
-        ClipError: the clip has changed; after the last frame, and before the copy has its name.
-    """
+def _fitted(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Make frames no higher than allowed, with even sides."""
     cv2 = opencv()
     for frame in frames:
         height, width = frame.shape[:2]
@@ -298,7 +294,6 @@ def _fitted(frames: Iterator[Frame], unchanged: Unchanged) -> Iterator[Frame]:
         if size != (width, height):
             frame = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA))
         yield frame
-    unchanged.check()
 
 
 def _name(kind: str, made_of: Any) -> str:
