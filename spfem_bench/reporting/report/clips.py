@@ -145,8 +145,9 @@ class Clips:
         recipe = [content_id(clip), TALLEST, QUALITY, ffmpeg.version(), run.faces, __version__]
         name = _name("video", recipe)
         if not self._have(name):
+            frames = unchanged.frames(self._frames(run, clip))
             write_clip(
-                inside(self.made, name), _fitted(unchanged.frames(self._frames(run, clip))), heard(clip),
+                inside(self.made, name), _fitted(frames), heard(clip),
                 sound_codec="aac", quality=QUALITY,
             )  # fmt: skip
         return name
