@@ -437,12 +437,12 @@ def kinds(made: Path) -> dict[str, FileKind]:
             [small_checkpoint(old) for old in (False, True)], ".pth", spoilt_bytes, checkpoint, 0.7
         ),
         "store-entry": FileKind([small_entry(made)], ".safetensors", spoilt_bytes, entry),
-        **{n: FileKind([c], f".{n}", spoilt_bytes, picture, 0.8) for n, c in media.items()
-           if n in ("png", "jpg", "bmp")},
-        **{n: FileKind([c], f".{n}", spoilt_bytes, video_file, 0.5) for n, c in media.items()
-           if n in ("mp4", "mkv", "avi", "mov", "webm")},
-        **{n: FileKind([c], f".{n}", spoilt_bytes, sound_file, 0.5) for n, c in media.items()
-           if n in ("wav", "flac", "m4a")},
+        **{n: FileKind(media[n], f".{n}", spoilt_media, picture, 0.8)
+           for n in ("png", "jpg", "bmp")},
+        **{n: FileKind(media[n], f".{n}", spoilt_media, video_file, 0.5)
+           for n in ("mp4", "mkv", "avi", "mov", "webm", "flv")},
+        **{n: FileKind(media[n], f".{n}", spoilt_media, sound_file, 0.5)
+           for n in ("wav", "flac", "m4a", "ogg", "mp3")},
     }  # fmt: skip
 
 
@@ -505,14 +505,43 @@ def small_entry(made: Path) -> bytes:
     return store.path({"n": 0}).read_bytes()
 
 
-def media_files(made: Path) -> dict[str, bytes]:
+FIELDS = [b"stts", b"ctts", b"elst", b"mdhd", b"mvhd", b"tkhd", b"stsz", b"stsc", b"stco", b"trun",
+          b"tfdt", b"IHDR", b"IDAT", b"fmt ", b"data", b"avih", b"strh", b"strf", b"idx1", b"fLaC",
+          b"OggS", b"onMetaData", b"duration", b"\xff\xc0", b"\xff\xc2", b"\xff\xda", b"BM",
+          b"\x44\x89", b"\x2a\xd7\xb1", b"\xb0\x82", b"\xa3"]  # fmt: skip
+"""What stands before fields of containers and codecs that give sizes, times and counts."""
+
+
+def spoilt_media(content: bytes, rng: random.Random) -> bytes:
+    """Flip a bit of a field, or repeat a part of it; as often, spoil any bytes."""
+    present = [field for field in FIELDS if field in content]
+    if not present or rng.random() < 0.5:
+        return spoilt_bytes(content, rng)
+    data = bytearray(content)
+    for _ in range(rng.choice([1, 1, 1, 2])):
+        name = rng.choice(present)
+        places = [n for n in range(len(data)) if data.startswith(name, n)]
+        at = (rng.choice(places) if places else 0) + len(name) + rng.randrange(28)
+        if at >= len(data):
+            continue
+        if rng.random() < 0.8:
+            data[at] ^= 1 << rng.randrange(8)
+        else:
+            data[at : at + 4] = struct.pack(">I", rng.getrandbits(rng.choice([8, 16, 24, 32])))
+    return bytes(data)
+
+
+def media_files(made: Path) -> dict[str, list[bytes]]:
     """Return small pictures, videos and sounds by suffix."""
     import cv2
 
     from spfem_bench.media import ffmpeg
 
     picture = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-    found = {n: cv2.imencode(f".{n}", picture)[1].tobytes() for n in ("png", "jpg", "bmp")}
+    deep, progressive = picture.astype(np.uint16) << 8, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+    found = {n: [cv2.imencode(f".{n}", picture)[1].tobytes()] for n in ("png", "jpg", "bmp")}
+    found["png"].append(cv2.imencode(".png", deep)[1].tobytes())
+    found["jpg"].append(cv2.imencode(".jpg", picture, progressive)[1].tobytes())
     seen = ["-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=0.4"]
     heard = ["-f", "lavfi", "-i", "sine=d=0.4:r=16000"]
     both = [*seen, *heard]
@@ -522,12 +551,19 @@ def media_files(made: Path) -> dict[str, bytes]:
         "mkv": [*both, "-c:v", "ffv1", "-c:a", "flac"],
         "webm": [*both, "-c:v", "libvpx", "-c:a", "libopus"],
         "avi": [*both, "-c:v", "mpeg4", "-c:a", "libmp3lame"],
+        "flv": [*both, "-ar", "44100", "-c:v", "flv", "-c:a", "aac"],
         "wav": heard, "flac": heard, "m4a": [*heard, "-c:a", "aac"],
+        "ogg": [*heard, "-c:a", "libvorbis"], "mp3": [*heard, "-c:a", "libmp3lame"],
     }.items():  # fmt: skip
         path = made / f"whole.{name}"
         command = [ffmpeg.program(), "-v", "error", "-y", "-nostdin", *arguments, str(path)]
         subprocess.run(command, check=True)
-        found[name] = path.read_bytes()
+        found[name] = [path.read_bytes()]
+    parts = made / "parts.mp4"
+    fragments = ["-c", "copy", "-movflags", "frag_keyframe+empty_moov+default_base_moof"]
+    command = [ffmpeg.program(), "-v", "error", "-y", "-i", str(made / "whole.mp4"), *fragments]
+    subprocess.run([*command, str(parts)], check=True, stdin=subprocess.DEVNULL)
+    found["mp4"].append(parts.read_bytes())
     return found
 
 

@@ -216,6 +216,27 @@ def test_nothing_is_left_behind_after_an_error(
     assert not list((tmp_path / "temporary").iterdir())
 
 
+def test_a_clip_replaced_before_its_round_trip_leaves_nothing_in_the_store(
+    samples: Path, run_ffmpeg: Run, extractor: Callable[[str], Extractor],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    clip, other = Clip(tmp_path / "clip.mp4"), tmp_path / "other.mp4"
+    for path, name in ((clip.path, "neutral_036_1.mp4"), (other, "neutral_033_1.mp4")):
+        run_ffmpeg("-i", samples / "stccl-page" / name, "-t", "1", "-c", "copy", path)
+
+    @contextmanager
+    def late(*given: Any) -> Iterator[Any]:
+        other.replace(clip.path)
+        with chain.carried(*given) as way:
+            yield way
+
+    x = extractor("joonson")
+    monkeypatch.setattr("spfem_bench.features.extract.carried", late)
+    (failure,) = x.ensure({clip: frozenset({"sync"})}).values()
+    assert str(failure).startswith(f"{clip}: changed while it was read")
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 def test_a_clip_without_a_face_is_refused_by_its_own_name(
     extractor: Callable[[str], Extractor], run_ffmpeg: Run, tmp_path: Path
 ) -> None:

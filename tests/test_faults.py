@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -164,6 +165,27 @@ def test_a_large_picture_is_read(tmp_path: Path) -> None:
     assert read_picture(path).shape == (1000, 7680, 3)
 
 
+def test_a_jpeg_of_a_thousand_scans_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "000.jpg"
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    assert read_picture(path).shape == (64, 64, 3)
+    content = path.read_bytes()
+    last = content.rindex(b"\xff\xda")
+    path.write_bytes(content[:last] + content[last:-2] * 1000 + content[-2:])
+    with pytest.raises(ClipError, match="not a readable picture"):
+        read_picture(path)
+
+
+def test_a_picture_file_of_too_many_bytes_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "000.bmp"
+    cv2.imwrite(str(path), np.zeros((8, 8, 3), np.uint8))
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)  # no block of it is on the disk
+    with pytest.raises(ClipError, match="more than 269 MB for one picture"):
+        read_picture(path)
+
+
 @pytest.mark.parametrize("suffix", [".webp", ".tiff", ".hdr"])
 def test_a_picture_of_another_format_under_a_pictures_name_is_refused(
     tmp_path: Path, suffix: str
@@ -270,3 +292,172 @@ def test_a_box_of_no_size_does_not_stop_the_search_for_an_mp4s_end(tmp_path: Pat
     with pytest.raises(ClipError):
         ffmpeg.probe(path)
     assert time.monotonic() - began < 5
+
+
+# ---- what one clip may cost ------------------------------------------------------------------
+
+
+def with_duration(path: Path, target: Path, units: int) -> None:
+    """Copy an mp4, its first track's frames *units* long: one flipped bit makes such a file."""
+    content = bytearray(path.read_bytes())
+    at = content.index(b"stts") + 16
+    content[at : at + 4] = struct.pack(">I", units)
+    target.write_bytes(content)
+
+
+def ffmpeg_peak(action: Callable[[], object]) -> int:
+    """Return the peak of resident memory, in MB, of the children of a new process."""
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            action()
+        finally:
+            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+            os.write(writer, str(peak >> 10).encode())
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        return int(told.read())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="counts the memory of a forked process")
+def test_a_flipped_bit_in_a_frames_duration_does_not_fill_the_memory(
+    tmp_path: Path, run_ffmpeg: RunFfmpeg
+) -> None:
+    """The movie's header has the right length; ffmpeg would queue 6 GB of frames."""
+    whole, path = tmp_path / "whole.mp4", tmp_path / "a.mp4"
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=256x256:r=25:d=1", "-c:v", "libx264",
+               "-bf", "0", whole)  # fmt: skip
+    with_duration(whole, path, 512 + (1 << 24))
+    assert (ffmpeg.probe(path).seconds or 0) < 2
+
+    def refused() -> None:
+        with pytest.raises(ClipError, match=r"one picture is shown for 1,311 s\. Allowed: 30 s"):
+            list(frames(Clip(path)))
+
+    refused()
+    assert ffmpeg_peak(refused) < 300
+
+
+def test_two_frames_an_hour_apart_are_refused(tmp_path: Path, run_ffmpeg: RunFfmpeg) -> None:
+    path = tmp_path / "a.mkv"
+    run_ffmpeg(
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=s=640x360:r=25:d=0.08",
+        "-vf",
+        "setpts='if(gt(N,0),3590/TB,0)'",
+        "-fps_mode",
+        "vfr",
+        "-c:v",
+        "libx264",
+        path,
+    )
+    with pytest.raises(ClipError, match="one picture is shown for 3,590 s"):
+        next(frames(Clip(path)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="counts the memory of a forked process")
+def test_a_long_gap_is_filled_without_a_picture_for_each_frame(
+    tmp_path: Path, run_ffmpeg: RunFfmpeg
+) -> None:
+    # 25 s of 1280 x 720: 625 frames of 2.8 MB, which were queued one by one.
+    path = tmp_path / "a.mkv"
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=1280x720:r=25:d=0.6", "-vf",
+               "setpts='if(gt(N,4),PTS+25/TB,PTS)'", "-fps_mode", "vfr", "-c:v", "libx264",
+               "-bf", "0", path)  # fmt: skip
+    counts: list[int] = []
+
+    def count() -> None:
+        counts.append(sum(1 for _ in frames(Clip(path))))
+
+    count()
+    assert counts == [25 * 25 + 15]
+    assert ffmpeg_peak(count) < 700
+
+
+def test_converting_before_a_gap_is_filled_moves_no_pixel(
+    tmp_path: Path, run_ffmpeg: RunFfmpeg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.mkv"
+    run_ffmpeg(
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=s=96x64:r=50:d=0.6",
+        "-vf",
+        "setpts='if(gt(N,7),PTS+0.7/TB,PTS)'",
+        "-fps_mode",
+        "vfr",
+        "-c:v",
+        "libx264",
+        path,
+    )
+    before = np.array(list(frames(Clip(path))))
+    monkeypatch.setattr("spfem_bench.media.video.FEW", 10)
+    np.testing.assert_array_equal(before, np.array(list(frames(Clip(path)))))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process's memory")
+def test_ffmpegs_memory_is_limited_by_the_kernel(
+    clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ffmpeg, "_memory", lambda pixels: 40_000_000)
+    with pytest.raises(ClipError, match=r"want of memory: it may take 0\.0 GB") as caught:
+        list(frames(Clip(clip)))
+    assert str(clip) in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process's time")
+def test_ffmpegs_processor_time_is_limited_by_the_kernel(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, stand_in = ffmpeg.program(), tmp_path / "ffmpeg"
+    stand_in.write_text(
+        f'#!/bin/sh\ncase "$*" in *image2pipe*) while :; do :; done;; esac\nexec "{real}" "$@"\n'
+    )
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(ffmpeg, "program", lambda: str(stand_in))
+    monkeypatch.setattr(ffmpeg, "DECODING", 1)
+    with pytest.raises(ClipError, match="more than 1 s of processor time"):
+        list(frames(Clip(clip)))
+
+
+def test_a_file_of_too_many_packets_is_refused(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ffmpeg, "MOST_PACKETS", 20)
+    with pytest.raises(ClipError, match="more than 20 packets"):
+        ffmpeg.timing(clip)
+
+
+def edited(path: Path, target: Path, count: int) -> None:
+    """Copy an mp4 whose index lies at its end; its edit list plays the beginning many times."""
+
+    def boxes(content: bytes) -> bytes:
+        at, made = 0, b""
+        while at < len(content):
+            size, kind = struct.unpack(">I4s", content[at : at + 8])
+            body = content[at + 8 : at + size]
+            if kind in (b"moov", b"trak", b"edts"):
+                body = boxes(body)
+            if kind == b"elst":
+                body = struct.pack(">II", 0, count) + struct.pack(">IIHH", 40, 0, 1, 0) * count
+            made += struct.pack(">I4s", len(body) + 8, kind) + body
+            at += size
+        return made
+
+    target.write_bytes(boxes(path.read_bytes()))
+
+
+def test_packets_are_read_without_holding_them(tmp_path: Path, run_ffmpeg: RunFfmpeg) -> None:
+    whole, path = tmp_path / "whole.mp4", tmp_path / "a.mp4"
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=32x32:r=25:d=1", "-c:v", "mjpeg", whole)
+    edited(whole, path, 60_000)
+    ffmpeg.probe(path)
+    tracemalloc.start()
+    try:
+        assert ffmpeg.timing(path)["video"].packets == 60_000
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()

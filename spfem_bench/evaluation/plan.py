@@ -50,7 +50,7 @@ from spfem_bench.evaluation.signature import network_of
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import Listing
 from spfem_bench.media import ffmpeg
-from spfem_bench.media.video import VIDEO_SUFFIXES, file_sha256, numbered_pictures
+from spfem_bench.media.video import VIDEO_SUFFIXES, Unchanged, file_sha256, numbered_pictures
 from spfem_bench.networks.weights import WeightsStore, remedy
 
 LISTED = 50
@@ -505,18 +505,21 @@ def _told(clip: Clip, folder: Path, item: Item) -> str:
 def _check_readable(clip: Clip) -> None:
     if clip.path.is_dir():
         numbered_pictures(clip)
-    elif not _has_pictures(clip.path, file_sha256(clip.path)):
+        return
+    unchanged = Unchanged.since(Clip(clip.path))
+    if not _has_pictures(file_sha256(clip.path), unchanged):
         raise ClipError(f"{clip.path}: has no video stream", "Give a video, not a sound file")
 
 
 @cache
-def _has_pictures(path: Path, sha256: str) -> bool:
+def _has_pictures(sha256: str, unchanged: Unchanged) -> bool:
     """Look into a file once, however often it is planned: what was found is stored."""
     store, header = FeatureStore.locate(), {"pictures": sha256, "ffmpeg": ffmpeg.version()}
     if store.has(header):
         return True
-    if ffmpeg.probe(path).size is None:
+    if ffmpeg.probe(unchanged.clip.path).size is None:
         return False
+    unchanged.check()
     with suppress(StorageError):  # said when features are to be stored
         store.put(header, {})
     return True

@@ -44,7 +44,7 @@ from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import audio, ffmpeg, video
 from spfem_bench.media.chain import CropVideo, carried
 from spfem_bench.media.mfcc import WINDOW, mfcc, sound_windows
-from spfem_bench.media.video import Frame
+from spfem_bench.media.video import Frame, Unchanged
 from spfem_bench.networks.load import Precision, load_network, precision_of
 from spfem_bench.networks.weights import WeightsStore
 
@@ -306,6 +306,7 @@ class Extractor:
         clip: Clip,
         track: FaceTrack,
         key: Mapping[str, Any] | None = None,
+        unchanged: Unchanged | None = None,
         *,
         begun: Iterator[Frame] | None = None,
         search: Search | None = None,
@@ -319,12 +320,14 @@ class Extractor:
             clip: edited or not.
             track: empty.
             key: of the track, when it is known.
+            unchanged: the clip's files, noted before the key was made.
             begun: the unedited clip's frames, when they are being read already.
             search: that finds the unedited clip's faces already.
         """
+        unchanged = unchanged or Unchanged.since(clip)
         key = key or self.key(clip, None)
         if clip.edit is not None:
-            yield from self._edited(clip, clip.edit, track, key, begun, search)
+            yield from self._edited(clip, clip.edit, track, key, unchanged, begun, search)
             return
         if self.faces == "aligned":
             for picture in begun or self.frames(clip):
@@ -350,6 +353,7 @@ class Extractor:
         finally:
             if own:
                 own.close()
+        unchanged.check()
         self.store.put(key, track.to_arrays())
 
     def _edited(
@@ -358,6 +362,7 @@ class Extractor:
         edit: Edit,
         track: FaceTrack,
         key: Mapping[str, Any],
+        unchanged: Unchanged,
         begun: Iterator[Frame] | None,
         search: Search | None,
     ) -> Iterator[tuple[Frame, Face | None]]:
@@ -368,9 +373,11 @@ class Extractor:
             if known is not None:
                 n_frames = len(known["detected"])
             else:
-                frames = self.tracked_frames(bare, FaceTrack(), key, begun=begun, search=search)
+                frames = self.tracked_frames(
+                    bare, FaceTrack(), key, unchanged, begun=begun, search=search
+                )
                 n_frames, begun = sum(1 for _ in frames), None
-        pairs = self.tracked_frames(bare, track, key, begun=begun, search=search)
+        pairs = self.tracked_frames(bare, track, key, unchanged, begun=begun, search=search)
         yield from edits.frames(pairs, edit, n_frames, aligned=self.faces == "aligned")
         if edit.kind == "time-shuffled":
             block = int(edit.level)
@@ -398,7 +405,8 @@ class _OpenClip:
         failures: dict[tuple[Clip, Role], ClipError],
     ) -> None:
         self.extractor, self.clip, self.search, self.failures = extractor, clip, search, failures
-        # Now: should the file change while it is read, nothing is stored under the new bytes.
+        # In this order: hashed and decoded are the same bytes if the state is the same at the end.
+        self.unchanged = Unchanged.since(clip)
         self.keys = {role: extractor.key(clip, role) for role in roles}
         self.track_key = extractor.key(clip, None)
         self.roles = roles
@@ -454,7 +462,9 @@ class _OpenClip:
             for role in sorted(roles):
                 outputs = self.outputs.setdefault(role, Outputs())
                 consumers[role] = _consumer(x, role, outputs, folder)
-            pairs = x.tracked_frames(seen, track, track_key, begun=pictures, search=self.search)
+            pairs = x.tracked_frames(
+                seen, track, track_key, self.unchanged, begun=pictures, search=self.search
+            )
             for index, (picture, face) in enumerate(pairs):
                 if face is not None or x.faces == "aligned":
                     for consumer in consumers.values():
@@ -466,6 +476,7 @@ class _OpenClip:
                 track.check(self.clip, x.profile.follow())
             if sound is not None:
                 self._read_sound(sound, len(track.faces))
+            self.unchanged.check()
         except (ClipError, ValueError) as error:
             # ValueError: frames and stored track differ in number, the file has just changed.
             problem = error if isinstance(error, ClipError) else ClipError(f"{self.clip}: {error}")

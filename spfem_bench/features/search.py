@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import groupby, islice
 from typing import NamedTuple
 
@@ -12,8 +12,7 @@ from spfem_bench.errors import ClipError
 from spfem_bench.faces.detect import Detector
 from spfem_bench.faces.track import Face
 from spfem_bench.features.ahead import Ahead, begun
-from spfem_bench.media import video
-from spfem_bench.media.video import Frame
+from spfem_bench.media.video import Frame, Unchanged, changed
 
 SHARE = 4
 """A detector's batches have a quarter of the frames: it sees them whole, not crops."""
@@ -46,7 +45,7 @@ class Search:
         batch_size: int,
     ) -> None:
         self._clips = dict.fromkeys(clips)
-        self._contents: dict[Clip, str] = {}
+        self._begun: dict[Clip, Unchanged] = {}
         self._read, self._detector, self._batch_size = read, detector, batch_size
         self._ahead = Ahead(self._all(list(self._clips)), lambda found: _weight(found.frame))
         self._found = groupby(self._ahead, key=lambda found: found.clip)
@@ -55,15 +54,19 @@ class Search:
         """Return a clip's frames with their faces, once.
 
         Returns:
-            None when the clip was not announced, or its file has changed since it was read.
+            None when the clip was not announced.
+
+        Raises:
+            ClipError: its files have changed since it was read.
         """
         if clip not in self._clips:
             return None
         for owner, found in self._found:
             del self._clips[owner]
             if owner == clip:
-                same = self._contents.pop(owner) == video.content_id(clip)
-                return self._frames(found) if same else None
+                if unchanged := self._begun.get(owner):
+                    unchanged.check()
+                return self._frames(found)
         return None  # a clip without a frame
 
     def close(self) -> None:
@@ -102,14 +105,15 @@ class Search:
         def frames() -> Iterator[Frame | ClipError]:
             """What is wrong with a clip comes in the end: it may not be its turn yet."""
             try:
+                if clip not in self._begun:
+                    Unchanged.since(clip)  # raises what it raised before
+                    raise changed(clip)
                 yield from self._read(clip)
             except ClipError as error:
                 yield error
 
-        try:
-            self._contents[clip] = video.content_id(clip)
-        except ClipError:
-            self._contents[clip] = ""  # said when it is its turn
+        with suppress(ClipError):  # raised when its turn comes
+            self._begun[clip] = Unchanged.since(clip)
         return Ahead(frames(), _weight)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Sequence
+from array import array
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -77,44 +77,65 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
             both[0].output("pipe:", format="s16le"),
             both[1].output(f"file:{stamps}", format="framecrc", acodec="pcm_s16le"),
         )
-        with ffmpeg.decoding(output, path) as pipe:
+        with ffmpeg.decoding(output, path, pixels=0) as pipe:
             content = pipe.read(LARGEST + 1)
             if len(content) > LARGEST:
                 raise ffmpeg.too_long(clip)
-        line = r"(?m)^0, *-?\d+, *(-?\d+), *\d+, *(\d+),"  # also its bytes
-        blocks = [
-            (int(time) / SAMPLE_RATE, int(size) // 2)
-            for time, size in re.findall(line, stamps.read_text())
-        ]
+        starts, counts = _blocks(stamps, begin)
     sound = np.frombuffer(content, np.int16)
-    if begin is None:
-        begin = blocks[0][0] if blocks else 0.0
-    placed = [(round((time - begin) * SAMPLE_RATE), count) for time, count in blocks]
-    if any(start + count > ffmpeg.LONGEST * SAMPLE_RATE for start, count in placed):
+    if (starts + counts > ffmpeg.LONGEST * SAMPLE_RATE).any():
         raise ffmpeg.too_long(clip)
-    return _placed(sound, placed)[
+    return _placed(sound, starts, counts)[
         first * SAMPLES_PER_FRAME : None if last is None else last * SAMPLES_PER_FRAME
     ]
 
 
+def _blocks(stamps: Path, begin: float | None) -> tuple[npt.NDArray[np.int64], ...]:
+    """Return where blocks of sound begin, and how many samples each has.
+
+    Args:
+        stamps: what ffmpeg's framecrc has written, line by line; there may be millions.
+        begin: the time of sample 0 in seconds; that of the first block when None.
+
+    Returns:
+        two int64 arrays of shape (blocks,).
+    """
+    starts, counts = array("q"), array("q")
+    with stamps.open() as lines:
+        for line in lines:
+            row = re.match(r"0, *-?\d+, *(-?\d+), *\d+, *(\d+),", line)
+            if row is None:
+                continue
+            time = int(row[1]) / SAMPLE_RATE
+            begin = time if begin is None else begin
+            # A time stamp may be any number of 64 bits: far beyond what is allowed, it is cut.
+            starts.append(max(-FAR, min(FAR, round((time - begin) * SAMPLE_RATE))))
+            counts.append(int(row[2]) // 2)  # bytes of 16 bits
+    return np.array(starts, np.int64), np.array(counts, np.int64)
+
+
+FAR = 1 << 40
+"""Samples: two years."""
+
+
 def _placed(
-    sound: npt.NDArray[np.int16], blocks: Sequence[tuple[int, int]]
+    sound: npt.NDArray[np.int16], starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int16]:
     """Put blocks of sound where they belong.
 
     Args:
         sound: int16 (N,): the blocks, one behind the other.
-        blocks: where each begins by its time stamp, and how many samples it has.
+        starts: where each begins by its time stamp, int64 (blocks,).
+        counts: how many samples each has, int64 (blocks,).
 
     Returns:
         int16 (M,): from 0 to the last block's end.
     """
-    counts = np.array([count for _, count in blocks], int)
     reads = np.concatenate([[0], np.cumsum(counts)])
     # By how much each would have to be moved, if all followed without a gap.
-    moves = np.array([start for start, _ in blocks], int) - reads[:-1]
+    moves = starts - reads[:-1]
     pieces: list[npt.NDArray[np.int16]] = []
-    end, move = 0, int(moves[0]) if blocks else 0
+    end, move = 0, int(moves[0]) if len(moves) else 0
     for n, count in enumerate(counts):
         agreed = np.median(moves[max(0, n - AROUND) : n + AROUND + 1])
         if abs(agreed - move) > JITTER:
@@ -211,7 +232,7 @@ def _channel_powers(clip: Clip, path: Path) -> tuple[npt.NDArray[np.float64], in
             stream = stream.filter("atrim", start=repr(start), end=repr(end))
         # No 'ac': the channels as they are. Floating point, in which NaN stays NaN.
         output = stream.output("pipe:", format="wav", acodec="pcm_f32le", ar=SAMPLE_RATE)
-        with ffmpeg.decoding(output, path) as pipe:
+        with ffmpeg.decoding(output, path, pixels=0) as pipe:
             return _powers(pipe)
 
 

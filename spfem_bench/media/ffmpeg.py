@@ -1,26 +1,32 @@
 """The ffmpeg program: which one, and how it is started.
 
 It is only ever given local files, in the container formats below: no playlist
-or script format that could name other files or addresses.
+or script format that could name other files or addresses. On Linux the memory and the processor
+time of each process are limited by the kernel; other systems have no such limits here.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from array import array
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from threading import Event, Thread
 from typing import IO, Any, Literal
+
+import numpy as np
 
 from spfem_bench.errors import ClipError
 
@@ -45,12 +51,45 @@ LONGEST = 3600
 """Seconds of a clip: an hour, where those of the data sets last some seconds. One packet with a
 late time stamp makes years of a file, filled up with pictures and silence."""
 
+STILL = 30.0
+"""Seconds for which one picture may be shown: in its place there are 25 frames a second. A flipped
+bit in the duration of a frame makes hours of it."""
+
+MOST_PACKETS = 2_000_000
+"""Packets of a file: an hour of sound in the shortest packets (Opus, 2.5 ms) has 1,440,000. A list
+of edits can repeat a stream any number of times."""
+
+ROOM = 1 << 30
+"""Bytes of memory for ffmpeg's program, queues and index of a file; :data:`THREAD` and
+:data:`PIXEL` come on top. A clip of 1280 x 720 pixels takes 0.15 GB in all."""
+
+THREAD = 64 << 20
+"""Bytes of memory for each processor core: ffmpeg starts several threads for one."""
+
+PIXEL = 96
+"""Bytes of memory for each pixel of a picture, in all frames that decoders hold at a time: H.264
+takes 70 with 16 threads, HEVC with 10 bits and full chroma 88."""
+
+READING = 15
+"""Seconds of processor time for headers and packets, and as many more for each GB of a file."""
+
+DECODING = 20_000
+"""Seconds of processor time for decoding one clip: an hour of full HD takes some 2,000."""
+
 
 CHANGES = {
     "Invalid too big or non positive size": "size of a rotated picture",
     "Changing audio frame properties on the fly": "channel layout, format or rate of the sound",
 }
 """What changes in a stream, by ffmpeg's message when it cannot follow."""
+
+
+NO_MEMORY = ("Cannot allocate memory", "ut of memory", "Resource temporarily unavailable")
+"""ffmpeg's messages when it gets no memory; the last one, for a thread's stack."""
+
+
+class CostError(ClipError):
+    """A clip that needs more memory, time, frames or packets than one clip may."""
 
 
 @cache
@@ -226,7 +265,7 @@ def probe(path: Path) -> MediaInfo:
 @lru_cache(maxsize=1000)  # a clip's pictures and its sound ask in turn, and so do its edits
 def _probe(path: Path, *identity: int) -> MediaInfo:
     del identity  # a part of the cache's key
-    said = _run(_reading(path), path, PATIENCE).stderr.decode(errors="replace")
+    said = _header(path)
     if "\nInput #0" not in f"\n{said}":
         raise ClipError(
             f"{path}: not a readable video: {_reason(said, path)}",
@@ -290,7 +329,7 @@ def too_large(path: Path, pixels: str) -> ClipError:
 
 def too_long(clip: object) -> ClipError:
     """Say that a clip, or the part of it that is asked for, is longer than :data:`LONGEST`."""
-    return ClipError(
+    return CostError(
         f"{clip}: lasts longer than {LONGEST} s",
         "Cut it, or name a part of it with #t=start,end in seconds, for example #t=0,3.6",
     )
@@ -305,20 +344,95 @@ def _reading(path: Path, *options: str) -> list[str]:
     ]
 
 
-def _run(command: list[str], path: Path, patience: float) -> subprocess.CompletedProcess[bytes]:
-    """Run ffmpeg on a file to its end.
+def _header(path: Path) -> str:
+    """Return what ffmpeg prints about a file.
 
     Raises:
-        ClipError: it took longer than *patience*, in seconds.
+        ClipError: it took too long or too much.
     """
+    with tempfile.TemporaryFile() as errors:
+        with _started(_reading(path), _Limits.reading(path), errors) as process:
+            try:
+                ended = process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                raise _stalled(path, PATIENCE) from None
+        text = _text(errors)
+    if error := _beyond(path, text, ended, _Limits.reading(path)):
+        raise error
+    return text
+
+
+def _text(errors: IO[bytes]) -> str:
+    """Return the beginning of what ffmpeg has printed."""
+    errors.seek(0)
+    return errors.read(1 << 22).decode(errors="replace")
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What one process of ffmpeg may take: bytes of memory, seconds of processor time."""
+
+    memory: int
+    seconds: int
+
+    @classmethod
+    def reading(cls, path: Path) -> _Limits:
+        """Return the limits for a file's header and packets."""
+        return cls(_memory(0), math.ceil(READING * (1 + path.stat().st_size / 1e9)))
+
+
+def _memory(pixels: int) -> int:
+    return ROOM + THREAD * (os.cpu_count() or 1) + PIXEL * pixels
+
+
+@contextmanager
+def _started(
+    command: list[str],
+    limits: _Limits,
+    stderr: IO[bytes],
+    stdin: int = subprocess.DEVNULL,
+    stdout: int = subprocess.DEVNULL,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process with limits, and end it when the block is left."""
+    process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr)
     try:
-        return subprocess.run(command, capture_output=True, check=False, timeout=patience)
-    except subprocess.TimeoutExpired:
-        raise _stalled(path, patience) from None
+        # Set from outside: code between fork and exec is unsafe where threads run.
+        if sys.platform == "linux" and "-hwaccel" not in command:  # a driver maps a lot of memory
+            import resource
+
+            for kind, most in (
+                (resource.RLIMIT_DATA, limits.memory),
+                (resource.RLIMIT_CPU, limits.seconds),
+            ):
+                with suppress(ProcessLookupError):  # it has ended
+                    held = (n for n in resource.prlimit(process.pid, kind) if n >= 0)
+                    lowest = min([most, *held])
+                    resource.prlimit(process.pid, kind, (lowest, lowest))
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
-def _stalled(path: Path, patience: float) -> ClipError:
-    return ClipError(
+def _beyond(path: Path, said: str, ended: int, limits: _Limits) -> CostError | None:
+    """Return the error for a process that has reached one of its limits; None when it has not."""
+    if ended == -9:
+        return CostError(
+            f"{path}: ffmpeg was killed: it took more than {limits.seconds:,} s of processor "
+            "time, or the machine has no memory left",
+            "Cut the clip, or write it again",
+        )
+    # Where an allocation fails unchecked, the process dies of a signal (SIGSEGV, SIGABRT).
+    if ended in (-6, -11) or any(message in said for message in NO_MEMORY):
+        return CostError(
+            f"{path}: ffmpeg failed for want of memory: it may take {limits.memory / 1e9:.1f} GB",
+            "Write the clip again: ffmpeg -i CLIP -r 25 NEW.mp4",
+        )
+    return None
+
+
+def _stalled(path: Path, patience: float) -> CostError:
+    return CostError(
         f"{path}: ffmpeg hung: nothing came for {patience:g} s, and it was ended",
         "Write the clip again; where a disk or a file server is that slow, copy it nearer",
     )
@@ -391,33 +505,144 @@ def timing(path: Path) -> dict[str, Stretch]:
     kinds: list[Literal["video", "audio"]] = []
     kinds += ["video"] if info.video else []
     kinds += ["audio"] if info.audio else []
-    found: dict[str, Stretch] = {}
+    streams: dict[str, Stretch] = {}
     if not kinds:
-        return found
+        return streams
     with sized(path) as file:
-        command = _reading(file, "-v", "error", "-xerror", "-copyts")
-        for kind in kinds:
-            command += ["-map", f"0:{info.chosen(kind)}"]
-        command += ["-c", "copy", "-f", "framecrc", "-"]
-        done = _run(command, path, LONGEST)  # it reads the whole file
-    said = done.stderr.decode(errors="replace")
-    if done.returncode != 0 or "partial file" in said or "ended prematurely" in said:
-        raise _damaged(path, said)
-    units: dict[int, float] = {}
-    # Lines: "#tb STREAM: 1/12800", then "STREAM, dts, pts, duration, bytes, checksum".
-    for line in done.stdout.decode(errors="replace").splitlines():
-        if unit := re.fullmatch(r"#tb (\d): (\d+)/(\d+)", line):
-            units[int(unit[1])] = int(unit[2]) / int(unit[3])
-        elif packet := re.match(r"(\d), *(-?\d+), *(-?\d+), *(\d+),", line):
-            stream, unit_s = kinds[int(packet[1])], units[int(packet[1])]
-            # Without B-frames, and in an AVI, the time of decoding is all there is.
-            start = int(packet[2 if packet[3] == NO_TIME else 3]) * unit_s
-            end = start + int(packet[4]) * unit_s
-            before = found.get(stream, Stretch(start, end, 0))
-            found[stream] = Stretch(
-                min(before.start, start), max(before.end, end), before.packets + 1
+        for packet in _packets(file, [info.chosen(kind) for kind in kinds], path):
+            kind = kinds[packet.stream]
+            before = streams.get(kind, Stretch(packet.start, packet.end, 0))
+            streams[kind] = Stretch(
+                min(before.start, packet.start), max(before.end, packet.end), before.packets + 1
             )
-    return found
+    return streams
+
+
+@dataclass(frozen=True, slots=True)
+class _Packet:
+    """A packet: when it is shown in seconds, and its bytes' number and checksum.
+
+    Attributes:
+        stream: its place among the streams that are read.
+        time: when it is shown; None where the container has times of decoding only.
+        start: the same, or else when it is decoded.
+        end: *start* and its duration.
+        content: the number of its bytes, and their checksum.
+    """
+
+    stream: int
+    time: float | None
+    start: float
+    end: float
+    content: str
+
+
+def _packets(
+    file: Path, streams: Sequence[int], path: Path, *, edits: bool = True
+) -> Generator[_Packet, None, None]:
+    """Yield the packets of a file's streams as they come, with the times in the file.
+
+    Args:
+        file: that is read.
+        streams: indices of streams.
+        path: the clip, for messages.
+        edits: whether an mp4's edit list is followed in full; else, it only moves the start.
+
+    Raises:
+        ClipError: the file breaks off.
+        CostError: it has more than :data:`MOST_PACKETS`, or takes too long.
+    """
+    simply = [] if edits else ["-advanced_editlist", "0"]
+    command = _reading(file, "-v", "error", "-xerror", "-copyts", *simply)
+    for stream in streams:
+        command += ["-map", f"0:{stream}"]
+    command += ["-c", "copy", "-f", "framecrc", "-"]
+    units: dict[int, float] = {}
+    count = 0
+    with _running(command, path, _Limits.reading(file)) as pipe:
+        # Lines: "#tb STREAM: 1/12800", then "STREAM, dts, pts, duration, bytes, checksum".
+        for line in pipe:
+            text = line.decode(errors="replace")
+            if unit := re.match(r"#tb (\d): (\d+)/(\d+)", text):
+                units[int(unit[1])] = int(unit[2]) / int(unit[3])
+            elif row := re.match(r"(\d), *(-?\d+), *(-?\d+), *(\d+), *(\d+, *\w+)", text):
+                count += 1
+                if count > MOST_PACKETS:
+                    raise CostError(
+                        f"{path}: more than {MOST_PACKETS:,} packets",
+                        "Write the clip again without its edit list: ffmpeg -i CLIP NEW.mp4",
+                    )
+                unit_s = units[int(row[1])]
+                time = None if row[3] == NO_TIME else int(row[3]) * unit_s
+                start = int(row[2]) * unit_s if time is None else time
+                yield _Packet(int(row[1]), time, start, start + int(row[4]) * unit_s, row[5])
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """What the packets of a video stream say.
+
+    Attributes:
+        first: the first of them; None where there is none.
+        seconds: from the first picture to the end of the last one.
+        still: for how many seconds one picture is shown at most.
+    """
+
+    first: _Packet | None
+    seconds: float
+    still: float
+
+
+@lru_cache(maxsize=2000)  # pictures and sound both ask
+def _pictures(path: Path, *identity: int) -> _Pictures:
+    """Read the packets of a file's video stream, up to where it is damaged.
+
+    Raises:
+        ClipError: it is ambiguous which video stream to take.
+        CostError: as :func:`_packets`.
+    """
+    del identity  # a part of the cache's key
+    starts, first, longest = array("d"), None, 0.0
+    packets = _packets(path, [probe(path).chosen("video")], path)
+    try:
+        for packet in packets:
+            first = first or packet
+            starts.append(packet.start)
+            longest = max(longest, packet.end - packet.start)
+    except CostError:
+        raise
+    except ClipError:  # what is asked for may come before the damage; decoding finds out
+        pass
+    if first is None:
+        return _Pictures(None, 0.0, 0.0)
+    # A leap that no packet's duration explains is an error to ffmpeg, see local_input().
+    steps = [step for step in np.diff(np.sort(starts)).tolist() if step <= LONGEST]
+    return _Pictures(first, sum(steps) + longest, max(longest, *steps, 0.0))
+
+
+def check_pictures(path: Path, *, whole: bool) -> float:
+    """Return for how many seconds a file shows one picture at most.
+
+    It is found by the time stamps of all packets, whatever the header says.
+
+    Args:
+        path: a video.
+        whole: whether all of it is wanted.
+
+    Raises:
+        ClipError: as :func:`probe`, or it is ambiguous which video stream to take.
+        CostError: one picture is shown longer than :data:`STILL`, or the whole lasts longer
+            than :data:`LONGEST`.
+    """
+    shown = _pictures(path, *_identity(path))
+    if shown.still > STILL:
+        raise CostError(
+            f"{path}: one picture is shown for {shown.still:,.0f} s",
+            f"Allowed: {STILL:g} s; a damaged header causes this: write the clip again",
+        )
+    if whole and shown.seconds > LONGEST:
+        raise too_long(path)
+    return shown.still
 
 
 @contextmanager
@@ -464,9 +689,14 @@ def first_picture(path: Path) -> float:
         ClipError: as :func:`probe`, the file is damaged, or it is ambiguous which video stream to
             take.
     """
+    return _first_picture(path, *_identity(path))
+
+
+@lru_cache(maxsize=2000)  # pictures and sound both begin there
+def _first_picture(path: Path, *identity: int) -> float:
+    del identity  # a part of the cache's key
     # Decoded, because packets before it may be there only to be decoded with.
-    stamps = _stamps(path, *_identity(path), copy=False, count=4)
-    times = [s.time for s in stamps if s.time is not None]
+    times = _first_times(path, 4)
     if len(times) < 4:
         return times[0] if times else 0.0
     long, short, third = (b - a for a, b in pairwise(times))
@@ -484,8 +714,14 @@ def picture_zero(path: Path) -> float:
         ClipError: as :func:`first_picture`, or an AVI holds B-frames. It has no times of display,
             and programs differ in whether they make up for the delay of one or two frames.
     """
-    identity, first = _identity(path), first_picture(path)
-    (packet,) = _stamps(path, *identity, copy=True, count=1)
+    return _picture_zero(path, *_identity(path))
+
+
+@lru_cache(maxsize=2000)  # a clip's levels and its sound ask in turn
+def _picture_zero(path: Path, *identity: int) -> float:
+    first, packet = first_picture(path), _pictures(path, *identity).first
+    if packet is None:
+        raise ClipError(f"{path}: holds no picture", "Write the clip again")
     if packet.time is None:
         raise ClipError(
             f"{path}: pictures in another order than they are shown (B-frames) without times of "
@@ -494,64 +730,57 @@ def picture_zero(path: Path) -> float:
         )
     if not probe(path).edits:
         return first
-    for count in (1, None):  # the first packet of all is the same, where no more was cut off
-        for plain in _stamps(path, *identity, copy=True, count=count, edits=False):
+    packets = _packets(path, [probe(path).chosen("video")], path, edits=False)
+    with closing(packets):
+        for plain in packets:
             if plain.content == packet.content and plain.time is not None:
                 return first + max(0.0, plain.time - packet.time)
     return first
 
 
-def _identity(path: Path) -> tuple[int, int, int]:
+def _identity(path: Path) -> tuple[int, int, int, int]:
     status = path.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ino
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-@dataclass(frozen=True)
-class _Stamp:
-    """When a packet or a picture is shown, in seconds, and its bytes' number and checksum.
+def _first_times(path: Path, count: int) -> list[float]:
+    """Return when a file's first pictures are shown, in seconds from the file's start.
 
-    Of packets it is the time in the file; of pictures it counts from the file's start.
+    Raises:
+        ClipError: the file is damaged, or holds no picture.
     """
-
-    time: float | None
-    content: str
-
-
-@lru_cache(maxsize=2000)  # pictures and sound both begin there
-def _stamps(
-    path: Path, *identity: int, copy: bool, count: int | None, edits: bool = True
-) -> list[_Stamp]:
-    """Return the stamps of a file's first pictures, or of its packets as they are.
-
-    Args:
-        path: the file.
-        identity: a part of the cache's key.
-        copy: whether packets are wanted.
-        count: how many at most.
-        edits: whether an mp4's edit list is followed in full; else, it only moves the start.
-    """
-    del identity
     # ffmpeg would cut off negative times of pictures, and round them to whole frames.
     decode = ["-vf", f"setpts=PTS+{LONGEST}/TB", "-enc_time_base", "1/1000000"]
-    simply = [] if edits else ["-advanced_editlist", "0"]
-    command = _reading(path, "-v", "error", "-xerror", *(["-copyts"] if copy else []), *simply)
-    command += ["-map", f"0:{probe(path).chosen('video')}"]
-    command += ["-c", "copy"] if copy else decode
-    command += ["-frames:v", str(count)] if count else []
-    command += ["-f", "framecrc", "-"]
-    done = _run(command, path, PATIENCE)
-    lines = done.stdout.decode(errors="replace")
-    unit = re.search(r"(?m)^#tb 0: (\d+)/(\d+)", lines)
-    found = re.findall(r"(?m)^0, *-?\d+, *(-?\d+), *\d+, *(\d+, *\w+)", lines)
-    if done.returncode != 0:
-        raise _damaged(path, done.stderr.decode(errors="replace"))
-    if not unit or not found:
-        raise ClipError(f"{path}: holds no picture", "Write the clip again")
-    second, moved = int(unit[2]) / int(unit[1]), 0 if copy else LONGEST
-    return [
-        _Stamp(None if time == NO_TIME else int(time) / second - moved, content)
-        for time, content in found
+    command = [*_reading(path, "-v", "error", "-xerror"), "-map"]
+    command += [
+        f"0:{probe(path).chosen('video')}",
+        *decode,
+        "-frames:v",
+        str(count),
+        "-f",
+        "framecrc",
+        "-",
     ]
+    with _running(command, path, _Limits(_memory(pixels(path)), DECODING)) as pipe:
+        lines = pipe.read().decode(errors="replace")
+    unit = re.search(r"(?m)^#tb 0: (\d+)/(\d+)", lines)
+    times = re.findall(r"(?m)^0, *-?\d+, *(-?\d+), *\d+, *\d+, *\w+", lines)
+    if not unit or not times:
+        raise ClipError(f"{path}: holds no picture", "Write the clip again")
+    second = int(unit[2]) / int(unit[1])
+    return [int(time) / second - LONGEST for time in times if time != NO_TIME]
+
+
+def pixels(path: Path) -> int:
+    """Return how many pixels a file's pictures have; the most that are allowed for a folder.
+
+    Raises:
+        ClipError: as :func:`probe`.
+    """
+    if path.is_dir():
+        return LARGEST
+    size = probe(path).size
+    return size[0] * size[1] if size else 0
 
 
 @contextmanager
@@ -561,6 +790,7 @@ def decoding(
     stdin: Iterator[bytes] | None = None,
     *,
     patience: float | None = None,
+    pixels: int = LARGEST,
 ) -> Iterator[IO[bytes]]:
     """Start ffmpeg on a compiled graph and yield its output, bytes as they come.
 
@@ -570,47 +800,56 @@ def decoding(
         stdin: blocks to feed to ``pipe:0``.
         patience: seconds after which ffmpeg is ended: without a byte while one is waited for,
             or without its end when no more is; :data:`PATIENCE` when None.
+        pixels: of a picture, by which its memory is limited.
 
     Raises:
-        ClipError: on leaving the block, when ffmpeg found damage in the file, or hung.
+        ClipError: on leaving the block, when ffmpeg found damage in the file.
+        CostError: on leaving the block, when ffmpeg hung, or reached a limit.
     """
     # -xerror: a damaged stream ends with an error instead of patched-up frames.
     command = [*node.compile(cmd=program()), "-hide_banner", "-v", "error", "-xerror"]
+    limits = _Limits(_memory(pixels), DECODING)
+    with _running(command, path, limits, stdin, patience) as pipe:
+        yield pipe
+
+
+@contextmanager
+def _running(
+    command: list[str],
+    path: Path,
+    limits: _Limits,
+    stdin: Iterator[bytes] | None = None,
+    patience: float | None = None,
+) -> Iterator[IO[bytes]]:
+    """Start ffmpeg and yield its output, see :func:`decoding`."""
+    feed = subprocess.DEVNULL if stdin is None else subprocess.PIPE
+    problems: list[ClipError] = []
+    patience = PATIENCE if patience is None else patience
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-        )
-        if process.stdout is None:
-            raise RuntimeError("a pipe was asked for")
-        problems: list[ClipError] = []
-        patience = PATIENCE if patience is None else patience
-        watched, over = _Watched(process.stdout), Event()
-        if stdin is not None:
-            Thread(target=_feed, args=(process, stdin, problems), daemon=True).start()
-        if patience < math.inf:
-            stall = (process, watched, path, patience, over, problems)
-            Thread(target=_watch, args=stall, daemon=True).start()
-        try:
-            with io.BufferedReader(watched, 1 << 16) as pipe:
-                yield pipe
-                ended = process.wait(patience)
-        except subprocess.TimeoutExpired:
-            raise _stalled(path, patience) from None
-        finally:  # also when the reader stops early
-            over.set()
-            process.stdout.close()
-            process.kill()
-            process.wait()
+        with _started(command, limits, errors, feed, subprocess.PIPE) as process:
+            if process.stdout is None:
+                raise RuntimeError("a pipe was asked for")
+            watched, over = _Watched(process.stdout), Event()
+            if stdin is not None:
+                Thread(target=_feed, args=(process, stdin, problems), daemon=True).start()
+            if patience < math.inf:
+                stall = (process, watched, path, patience, over, problems)
+                Thread(target=_watch, args=stall, daemon=True).start()
+            try:
+                with io.BufferedReader(watched, 1 << 16) as pipe:
+                    yield pipe
+                    ended = process.wait(patience)
+            except subprocess.TimeoutExpired:
+                raise _stalled(path, patience) from None
+            finally:  # also when the reader stops early
+                over.set()
+                process.stdout.close()
         if problems:
             raise problems[0]
-        errors.seek(0)
-        said = errors.read().decode(errors="replace")
+        said = _text(errors)
         # A file cut in the middle of a packet ends "well", with one of these messages only.
         if ended != 0 or "partial file" in said or "ended prematurely" in said:
-            raise _damaged(path, said)
+            raise _beyond(path, said, ended, limits) or _damaged(path, said)
 
 
 class _Watched(io.RawIOBase):

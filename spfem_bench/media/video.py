@@ -8,6 +8,7 @@ import re
 import stat
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +23,9 @@ from spfem_bench.pinned import known_sha256
 
 FRAME_RATE = 25
 """Frames a second of every decoded clip; SyncNet's, and the field's."""
+
+FEW = 0.2
+"""Seconds for which one picture is shown without much in ffmpeg's queue: five frames."""
 
 Frame = npt.NDArray[np.uint8]
 """One picture, shape (height, width, 3), RGB."""
@@ -51,12 +55,16 @@ def frames(clip: Clip, hwaccel: str | None = None) -> Iterator[Frame]:
         ValueError: the clip has an edit, which acts only after faces are found.
     """
     stream, stdin = cropped(clip, hwaccel)
+    if not clip.path.is_dir() and ffmpeg.check_pictures(clip.path, whole=not clip.span) > FEW:
+        # ffmpeg queues all frames that fill a gap: converted before, they share one picture.
+        stream = stream.filter("scale", flags=SCALER).filter("format", "rgb24")
     stream = timed(stream, clip)
     stream = stream.filter("scale", flags=SCALER)
     # Every PPM picture carries its own size: no need to know it beforehand.
     output = stream.output("pipe:", format="image2pipe", vcodec="ppm", pix_fmt="rgb24")
     count = 0
-    with ffmpeg.decoding(output, clip.path, stdin) as pipe:
+    pixels = ffmpeg.pixels(clip.path)
+    with ffmpeg.decoding(output, clip.path, stdin, pixels=pixels) as pipe:
         while (picture := _read_ppm(pipe)) is not None:
             count += 1
             if count > ffmpeg.LONGEST * FRAME_RATE:
@@ -94,6 +102,7 @@ def cropped(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterator[bytes
         if info.size is None:
             raise ffmpeg.no_pictures(clip.path)
         check_length(clip, info.seconds)
+        ffmpeg.check_pictures(clip.path, whole=not clip.span)
         _check_crop(clip, info.size)
         stream, stdin = ffmpeg.pictures(clip.path, hwaccel), None
     if clip.crop and (clip.crop.x % 2 or clip.crop.y % 2):
@@ -183,6 +192,10 @@ def read_picture(path: Path) -> Frame:
     try:
         if size := _claimed_size(path):
             ffmpeg.check_size(path, size)
+            if path.stat().st_size > MOST_BYTES:
+                raise ffmpeg.CostError(
+                    f"{path}: more than {MOST_BYTES / 1e6:.0f} MB for one picture", "Write it again"
+                )
             content = path.read_bytes()
             # OpenCV fills up a JPEG that was cut.
             if not (content.startswith(JPEG) and not _jpeg_is_whole(content)):
@@ -195,6 +208,12 @@ def read_picture(path: Path) -> Frame:
     return np.asarray(picture)
 
 
+MOST_BYTES = 8 * ffmpeg.LARGEST + (1 << 20)
+"""Bytes of a picture's file: four channels of 16 bits for each pixel, and a header."""
+
+MOST_SCANS = 200
+"""Scans of a JPEG: encoders write ten. Each one may cover the whole picture with few bytes."""
+
 JPEG = b"\xff\xd8"
 """The marker that every JPEG begins with."""
 
@@ -202,10 +221,10 @@ JPEG = b"\xff\xd8"
 def _jpeg_is_whole(content: bytes) -> bool:
     """Return whether a JPEG has its end-of-image marker; anything may follow it.
 
-    The markers are followed from the first on (ITU-T T.81, B.1.1): a thumbnail in a segment has
-    an end marker of its own.
+    One of more than :data:`MOST_SCANS` counts as cut short. The markers are followed from the
+    first on (ITU-T T.81, B.1.1): a thumbnail in a segment has an end marker of its own.
     """
-    at = len(JPEG)
+    at, scans = len(JPEG), 0
     while content[at : at + 1] == b"\xff":
         kind = content[at + 1 : at + 2]
         if kind == b"\xff":  # a fill byte
@@ -215,8 +234,8 @@ def _jpeg_is_whole(content: bytes) -> bool:
         else:
             at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
             if kind == b"\xda":  # start of scan: coded data up to the next marker
-                marker = _AFTER_SCAN.search(content, at)
-                if marker is None:
+                marker, scans = _AFTER_SCAN.search(content, at), scans + 1
+                if marker is None or scans > MOST_SCANS:
                     return False
                 at = marker.start()
     return False
@@ -330,6 +349,72 @@ def content_id(clip: Clip) -> str:
     if clip.edit is not None:
         parts.append(f"edit={clip.edit}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+State = tuple[tuple[int, ...], ...]
+
+
+def _state(clip: Clip) -> State:
+    """Return the identities of all files that a clip is read from; none of a file that is absent.
+
+    Raises:
+        ClipError: as :func:`numbered_pictures`.
+    """
+    paths = [*_files(clip), *([clip.audio] if clip.audio is not None else [])]
+    found: list[tuple[int, ...]] = []
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:
+            found.append((0,))
+            continue
+        found.append((status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """A clip's files as they were before they were hashed.
+
+    What is kept under a hash of a clip must have been read from the same bytes. No program can
+    set the time of a file's last change (ctime), so that equal states mean that nothing was
+    written or replaced in between.
+    """
+
+    clip: Clip
+    state: State
+
+    @classmethod
+    def since(cls, clip: Clip) -> Unchanged:
+        """Note the state of a clip's files, before they are hashed.
+
+        Raises:
+            ClipError: as :func:`numbered_pictures`.
+        """
+        return cls(clip, _state(clip))
+
+    def check(self) -> None:
+        """Refuse a clip whose files have changed since, after they were read.
+
+        Raises:
+            ClipError: one has changed, is gone, or was replaced.
+        """
+        try:
+            same = _state(self.clip) == self.state
+        except ClipError:
+            same = False
+        if not same:
+            raise changed(self.clip)
+
+    def frames(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        """Yield the clip's frames, and check it after the last one."""
+        yield from frames
+        self.check()
+
+
+def changed(clip: Clip) -> ClipError:
+    """Return the error for a clip that was replaced or written to while it was read."""
+    return ClipError(f"{clip}: changed while it was read", "Run the command again")
 
 
 def file_sha256(path: Path) -> str:

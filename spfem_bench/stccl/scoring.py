@@ -27,6 +27,7 @@ from spfem_bench.faces.track import FaceTrack
 from spfem_bench.features.batches import FRAMES
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import Arrays
+from spfem_bench.media.video import Unchanged
 from spfem_bench.networks.load import Precision, autocast
 from spfem_bench.stccl import dense
 from spfem_bench.stccl.backbone import Backbone, backbone
@@ -350,17 +351,20 @@ class Scorer:
         Raises:
             ClipError: unreadable, or no face that could be followed.
         """
-        if clip not in self._crops:
+        unchanged = Unchanged.since(clip)
+        if unchanged not in self._crops:
             while len(self._crops) >= KEPT:
                 self._crops.pop(next(iter(self._crops)))
-            self._crops[clip] = self._read(clip)
-        self._crops[clip] = self._crops.pop(clip)  # the last used
-        return self._crops[clip]
+            crops = self._read(clip)
+            unchanged.check()
+            self._crops[unchanged] = crops
+        self._crops[unchanged] = self._crops.pop(unchanged)  # the last used
+        return self._crops[unchanged]
 
     def _read(self, clip: Clip) -> Crops:
         x, track = self.extractor, FaceTrack()
         pictures, frames = [], []
-        pairs = x.tracked_frames(clip, track, x.key(clip, None))
+        pairs = x.tracked_frames(clip, track)
         for index, (picture, face) in enumerate(pairs):
             x.progress.decoded(1)
             if face is not None or x.faces == "aligned":
@@ -375,8 +379,12 @@ class Scorer:
         )  # fmt: skip
 
     def _compare(self, clip: Clip, beside: Beside, *, same_length: bool) -> None:
-        key = self.key(clip, beside)  # now: should a file change, nothing is stored as it is then
+        # In this order: hashed and read are the same bytes if the state is the same at the end.
+        pair = [Unchanged.since(clip), Unchanged.since(beside.other)]
+        key = self.key(clip, beside)
         generated, source = self.crops(clip), self.crops(beside.other)
+        for unchanged in pair:
+            unchanged.check()
         if same_length:
             _check_lengths(clip, beside, generated.n_frames, source.n_frames)
         step = find_lag(source, generated, beside.max_lag)
@@ -423,7 +431,7 @@ class Scorer:
         return {}
 
     @cached_property
-    def _crops(self) -> dict[Clip, Crops]:
+    def _crops(self) -> dict[Unchanged, Crops]:
         return {}
 
 

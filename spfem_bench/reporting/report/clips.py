@@ -26,7 +26,7 @@ from spfem_bench.faces.track import FaceTrack
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import audio, ffmpeg, video
-from spfem_bench.media.video import FRAME_RATE, Frame, content_id
+from spfem_bench.media.video import FRAME_RATE, Frame, Unchanged, content_id
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.pinned import sha256_of
@@ -141,11 +141,13 @@ class Clips:
             ClipError: it cannot be read, or its edit needs a face track that is not stored.
             StorageError: the copy cannot be written.
         """
+        unchanged = Unchanged.since(clip)
         recipe = [content_id(clip), TALLEST, QUALITY, ffmpeg.version(), run.faces, __version__]
         name = _name("video", recipe)
         if not self._have(name):
+            frames = unchanged.frames(self._frames(run, clip))
             write_clip(
-                inside(self.made, name), _fitted(self._frames(run, clip)), heard(clip),
+                inside(self.made, name), _fitted(frames), heard(clip),
                 sound_codec="aac", quality=QUALITY,
             )  # fmt: skip
         return name
@@ -243,10 +245,13 @@ class Clips:
                 "the comparison of this run is not stored here",
                 "Run the evaluation again on this machine, with the same versions",
             )
+        pair = [Unchanged.since(source), Unchanged.since(clip)]
         name = _name("picture", scorer.key(clip, beside))
         if not self._have(name):
             rows = arrays["rows"]
             x, y = scorer.crops(source), scorer.crops(clip)
+            for unchanged in pair:
+                unchanged.check()
             save_heatmap(
                 Scored("", arrays, tuple(described(arrays)[1])),
                 x.pictures[rows[:, 1]], y.pictures[rows[:, 0]], inside(self.made, name),
