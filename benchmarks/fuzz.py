@@ -22,10 +22,12 @@ import random
 import resource
 import shutil
 import signal
+import socketserver
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import unicodedata
@@ -345,6 +347,21 @@ def kinds(made: Path) -> dict[str, FileKind]:
             pinned.pins_path().write_bytes(path.read_bytes())
             pinned._pins()
 
+    server = answering()
+
+    def fetched(path: Path) -> None:
+        server.answer = path.read_bytes()
+        known = metrics.PinnedFile(
+            name="file.bin", sha256=hashlib.sha256(b"right").hexdigest(), page="https://example.org"
+        )
+        url = f"http://127.0.0.1:{server.server_address[1]}/file.bin"
+        with (
+            mock.patch.dict(os.environ, NO_PROXY="127.0.0.1"),
+            tempfile.TemporaryDirectory(dir=made) as folder,
+        ):
+            known = known.model_copy(update={"url": url, "page": None})
+            pinned.fetch(known, Path(folder), progress=False)
+
     def mapping(path: Path) -> None:
         given = recordings.read_mapping(path)
         card = protocols.dataset_card("mead")
@@ -431,6 +448,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
         "pins": FileKind(
             [json.dumps({"a/b of c": "0" * 64}).encode()], ".json", spoilt_json, pins, 0.5
         ),
+        "http-answer": FileKind(ANSWERS, ".http", spoilt_answer, fetched),
         "mapping": FileKind([MAPPING], ".toml", spoilt_text, mapping, 0.7),
         "safetensors": FileKind([small_safetensors()], ".safetensors", spoilt_bytes, tensors),
         "checkpoint": FileKind(
@@ -457,6 +475,40 @@ MAPPING = b"""video = ["{speaker}/{emotion}_{level}_{clip}.mp4"]
 [names.emotion]
 angry = "ANG"
 """
+
+
+ANSWERS = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nright",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nrig\r\n2\r\nht\r\n0\r\n\r\n",
+    b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-4/5\r\nContent-Length: 5\r\n\r\nright",
+]
+REFUSALS = [
+    b"HTTP/1.1 302 Found\r\nLocation: https://localhost/file.bin\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 503 Busy\r\nRetry-After: 9\r\nContent-Encoding: gzip\r\nContent-Length: 0\r\n\r\n",
+]
+"""Answers without the file; the redirect's address is not public, so it is not requested."""
+
+
+def spoilt_answer(content: bytes, rng: random.Random) -> bytes:
+    """Spoil an answer, or one without the file, as bytes or as text."""
+    content = rng.choice([content, content, *REFUSALS])
+    return rng.choice([spoilt_bytes, spoilt_text])(content, rng)
+
+
+def answering() -> Any:
+    """Start a web server on this machine that sends its attribute ``answer`` and hangs up."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline() not in (b"\r\n", b""):
+                pass
+            with suppress(OSError):  # the client has left
+                self.wfile.write(self.server.answer)  # type: ignore[attr-defined]
+
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads, server.block_on_close = True, False
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    return server
 
 
 def without_checksum(content: bytes) -> bytes:

@@ -28,7 +28,8 @@ TEXT_KINDS = (
     "metric-card", "network-card", "protocol-card", "method-card", "dataset-card", "numbers-card",
     "item-list", "clip-address", "run-record", "kept-record", "record-table", "record-report",
     "record-compare", "index", "kept-index", "training", "metric-record", "model-record",
-    "ncnn-param", "report-sums", "numbers-settings", "name", "mapping", "pins", "safetensors",
+    "ncnn-param", "report-sums", "numbers-settings", "name", "mapping", "pins", "http-answer",
+    "safetensors",
     "checkpoint", "store-entry", "png", "jpg", "bmp",
 )  # fmt: skip
 MEDIA_KINDS = ("mp4", "mkv", "avi", "wav")
