@@ -12,7 +12,7 @@ INSTALL := -m pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS))
 # each other; the extra 'test' has what these packages import.
 ORIGINALS := emotiefflib hsemotion-onnx insightface syncnet-python
 
-.PHONY: eval test latest docs lint audit sbom constraints clean
+.PHONY: eval test latest lowest docs lint audit sbom constraints clean
 
 eval: $(VENV)/.installed
 	$(BIN)/spfem-bench eval --method stccl-ned --method ned --method controls
@@ -23,6 +23,20 @@ test: $(VENV)/.installed-dev lint
 # 'make eval' and 'make test' with the newest packages, in an environment of their own.
 latest:
 	$(MAKE) eval test VENV=.venv-latest CONSTRAINTS=
+
+# The lowest versions that pyproject.toml allows: every module is imported, and the demo's numbers are
+# made.
+LOWEST := .venv-lowest
+lowest: $(TOOLS)/.installed
+	$(PYTHON) -m venv $(LOWEST)
+	$(TOOLS)/bin/uv pip compile --quiet --resolution lowest-direct --python $(LOWEST)/bin/python \
+		--extra networks --extra ray --extra train --output-file $(LOWEST)/lowest.txt pyproject.toml
+	$(LOWEST)/bin/python -m pip install --quiet --requirement $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --no-deps --editable .
+	$(LOWEST)/bin/python -c "import pkgutil, importlib, spfem_bench as s; \
+		[importlib.import_module(m.name) for m in pkgutil.walk_packages(s.__path__, 'spfem_bench.') \
+		if not m.name.endswith('__main__')]"
+	$(LOWEST)/bin/spfem-bench check demo
 
 docs: $(VENV)/.installed-dev
 	SPFEM_BENCH_CARDS= $(BIN)/mkdocs build --quiet
@@ -77,4 +91,4 @@ $(TOOLS)/.installed: $(VENV)/bin/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-latest build dist site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-latest $(LOWEST) build dist site .pytest_cache .mypy_cache .ruff_cache
