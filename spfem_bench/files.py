@@ -277,12 +277,22 @@ def read_file(path: Path) -> bytes:
         StorageError: it is a FIFO, a socket or a device, which may never end.
         OSError: it cannot be read.
     """
+    check_ends(path)
+    return path.read_bytes()
+
+
+def check_ends(path: Path) -> None:
+    """Refuse what may never end.
+
+    Raises:
+        StorageError: it is a FIFO, a socket or a device.
+        OSError: it does not exist, or its folder cannot be read.
+    """
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise StorageError(
             f"{path} is a FIFO, a socket or a device", "Give a regular file: copy its content"
         )
-    return path.read_bytes()
 
 
 def check_writable(folder: Path) -> None:

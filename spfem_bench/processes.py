@@ -121,34 +121,27 @@ class Pool:
         self._ended.close()
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP, handled as Ctrl-C is.
-
-    Attributes:
-        number: the signal.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
+_ended_by: int = signal.SIGINT
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @contextmanager
 def terminated_by_signals() -> Iterator[None]:
-    """Raise :class:`Terminated` in the block at the first SIGTERM or SIGHUP; ignore later ones.
+    """Raise KeyboardInterrupt in the block at the first SIGTERM or SIGHUP; ignore later ones.
 
     A signal that is ignored or handled already (nohup, another program) is left as it is, and so
     are all in another thread than the main one.
     """
 
     def end(number: int, _: object) -> None:
+        global _ended_by
         for other in ours:
             signal.signal(other, signal.SIG_IGN)  # what is cleaned up now is not interrupted
-        raise Terminated(number)
+        _ended_by = number
+        raise KeyboardInterrupt
 
+    global _ended_by
+    _ended_by = signal.SIGINT
     main = threading.current_thread() is threading.main_thread()
     ours = [n for n in ENDING if main and signal.getsignal(n) == signal.SIG_DFL]
     for number in ours:
@@ -158,6 +151,14 @@ def terminated_by_signals() -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
+
+
+def ended_by() -> int:
+    """Return the signal that a KeyboardInterrupt stands for.
+
+    It is no attribute of the exception: Ray raises another one in its place.
+    """
+    return _ended_by
 
 
 @contextmanager

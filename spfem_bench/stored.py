@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spfem_bench.files import write_atomically
+from spfem_bench.files import check_ends, write_atomically
 
 CHECKSUM = "checksum"
 """The key of a JSON file's checksum: SHA-256 of all its other values, however it is laid out."""
@@ -34,10 +34,10 @@ def read_bounded(path: Path, largest: int = LARGEST) -> bytes:
         largest: allowed, in bytes; no more is read.
 
     Raises:
-        OSError: it cannot be read, is a device, a pipe or a folder, or is larger.
+        StorageError: it is a FIFO, a socket or a device.
+        OSError: it cannot be read, is a folder, or is larger.
     """
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    check_ends(path)
     with path.open("rb") as file:
         content = file.read(largest + 1)
     if len(content) > largest:

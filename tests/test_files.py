@@ -96,7 +96,11 @@ def hold(
 def test_a_signal_ends_a_command_with_one_line_and_no_file(
     hold: Callable[[], subprocess.Popen[str]], tmp_path: Path, number: signal.Signals
 ) -> None:
-    process = hold()
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup
+    try:
+        process = hold()
+    finally:
+        signal.signal(signal.SIGHUP, before)
     process.send_signal(number)
     assert process.communicate(timeout=30) == ("", "Interrupted.\n")
     assert process.returncode == 128 + number

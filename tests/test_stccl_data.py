@@ -794,7 +794,7 @@ def test_the_path_is_the_cheapest() -> None:
 @pytest.mark.parametrize(
     ("sound", "said"),
     [
-        (np.zeros(16_000, np.int16), "silence"),
+        (np.zeros(16_000, np.int16), "sound is silent"),
         (np.ones(100, np.int16), "0.01 s of sound"),
         (np.zeros(0, np.int16), "0.00 s of sound"),
         (np.ones(61 * 16_000, np.int16), "61.00 s of sound"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from spfem_bench.processes import Terminated
+from spfem_bench.processes import ended_by
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -148,8 +147,7 @@ def interrupted(
     """Print that a signal ended a command, and what becomes of its work; end with 128 + signal."""
     with suppress(OSError):  # SIGHUP: the terminal is closed
         click.echo(words, err=True)
-    error = sys.exc_info()[1]
-    sys.exit(128 + (error.number if isinstance(error, Terminated) else signal.SIGINT))
+    sys.exit(128 + ended_by())
 
 
 def remarks(quiet: bool) -> Callable[[str], None]:

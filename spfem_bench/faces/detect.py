@@ -107,7 +107,8 @@ def ncnn_network(card: NetworkCard, param: bytes, binary: bytes) -> Any:
     Raises:
         WeightsError: ncnn cannot read the first, a text.
     """
-    import ncnn
+    with extra("networks", "a network in ncnn's format"):
+        import ncnn
 
     net = ncnn.Net()
     net.opt.num_threads = 1  # more would fight with torch's threads over the same processors
