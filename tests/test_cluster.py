@@ -508,21 +508,23 @@ def test_a_signal_ends_a_local_ray_and_what_a_kill_leaves_is_removed(
     pytest.importorskip("ray", reason="needs Ray: pip install 'spfem-bench[ray]'")
     store, top = fresh("signalled") / "features", Path("/tmp")  # noqa: S108
 
+    def sessions() -> set[Path]:
+        return {*top.glob("spfem-bench-*/session_latest")}
+
     def ended_by(number: signal.Signals) -> tuple[int, str, list[Path]]:
-        before = set(top.glob("spfem-bench-*/session_latest"))
+        before = sessions()
         run = subprocess.Popen(
             command("--ray", "local", "--workers", "1"), cwd=tmp_path, text=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
-        while run.poll() is None and not {*top.glob("spfem-bench-*/session_latest")} - before:
+        while run.poll() is None and not (own := sessions() - before):
             time.sleep(0.05)
         stored = len(entries(store))
         while run.poll() is None and len(entries(store)) <= stored:
             time.sleep(0.05)
         run.send_signal(number)
         said = run.communicate(timeout=60)[1]
-        left = {*top.glob("spfem-bench-*/session_latest")} - before
-        return run.returncode, said, [path.parent for path in left]
+        return run.returncode, said, [path.parent for path in sessions() & own]
 
     assert ended_by(signal.SIGTERM) == (
         143, "Interrupted. Run the command again: it goes on from here.\n", [],
