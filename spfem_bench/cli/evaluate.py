@@ -251,7 +251,7 @@ def _folders(given: tuple[str, ...], methods: tuple[str, ...]) -> dict[str, Path
             raise click.UsageError(f"--videos {each}: controls have none; add --method NAME for it")
         if name in found:
             raise click.UsageError(f"--videos is given twice for {name}")
-        found[name] = options.FOLDER.convert(folder, None, click.get_current_context())
+        found[name] = Path(options.FOLDER.convert(folder, None, click.get_current_context()))
     return found
 
 
