@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from itertools import chain
 from pathlib import Path
@@ -251,7 +252,8 @@ def _folders(given: tuple[str, ...], methods: tuple[str, ...]) -> dict[str, Path
             raise click.UsageError(f"--videos {each}: controls have none; add --method NAME for it")
         if name in found:
             raise click.UsageError(f"--videos is given twice for {name}")
-        found[name] = Path(options.FOLDER.convert(folder, None, click.get_current_context()))
+        checked = options.FOLDER.convert(folder, None, click.get_current_context())
+        found[name] = Path(os.fsdecode(checked))
     return found
 
 
