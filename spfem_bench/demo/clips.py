@@ -148,7 +148,7 @@ def write_truth(world: World, folder: Path, name: str) -> Path:
         "emotion": take.emotion_track.round(4).tolist(),
     }
     path = inside(folder, name).with_suffix(".json")
-    write_atomically(path, (json.dumps(truth) + "\n"))
+    write_atomically(path, json.dumps(truth) + "\n")
     return path
 
 
