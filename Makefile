@@ -75,7 +75,7 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python $(INSTALL) --editable .
 	touch $@
 
-# other/: versions of OpenCV and NumPy in which tests/test_installation.py makes the demo's numbers
+# other/: versions of OpenCV and NumPy in which tests/project/test_installation.py makes the demo's numbers
 # again.
 $(VENV)/.installed-dev: $(VENV)/bin/python pyproject.toml $(CONSTRAINTS) tests/other_versions.txt
 	$(BIN)/python $(INSTALL) --editable '.[dev]'

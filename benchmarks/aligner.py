@@ -15,10 +15,10 @@ import argparse
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.demo.speech import correspondence
-from spfem_bench.demo.world import FRAME_RATE, World
-from spfem_bench.stccl.align import Sound, warp
-from spfem_bench.stccl.pairs import Puppet, puppet_pairs
+from spfem_bench.datasets.alignment import Sound, warp
+from spfem_bench.datasets.pairs import Puppet, puppet_pairs
+from spfem_bench.puppets.speech import correspondence
+from spfem_bench.puppets.world import FRAME_RATE, World
 
 Floats = npt.NDArray[np.float64]
 

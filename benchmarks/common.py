@@ -29,7 +29,7 @@ from benchmarks.official_files import Files, det_10g, enet_b0, sfd_face, w600k_r
 from spfem_bench import provenance
 from spfem_bench.definitions import cards
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.metrics import SyncInput, network_card, profile_card
+from spfem_bench.definitions.networks import SyncInput, network_card, profile_card
 from spfem_bench.faces.crop import SyncCropper
 from spfem_bench.faces.track import Face, FaceTrack
 from spfem_bench.features.extract import Extractor
@@ -190,10 +190,33 @@ def cut(clip: Clip, path: Path, seconds: float | None = None) -> Clip:
     ends += [clip.span.end - clip.span.start] if clip.span else []
     length = ["-t", str(min(ends))] if ends else []
     sound = ["-i", clip.audio, "-map", "0:v", "-map", "1:a"] if clip.audio else []
-    command = [ffmpeg.program(), "-v", "error", "-y", *begin, "-i", clip.path, *sound, *length,
-               "-r", "25", *video, "-c:v", "libx264", "-preset", "veryfast", "-crf", "12",
-               "-pix_fmt",
-               "yuv420p", "-c:a", "aac", "-b:a", "192k", path]  # fmt: skip
+    command = [
+        ffmpeg.program(),
+        "-v",
+        "error",
+        "-y",
+        *begin,
+        "-i",
+        clip.path,
+        *sound,
+        *length,
+        "-r",
+        "25",
+        *video,
+        "-c:v",
+        "libx264",
+        "-preset",
+        "veryfast",
+        "-crf",
+        "12",
+        "-pix_fmt",
+        "yuv420p",
+        "-c:a",
+        "aac",
+        "-b:a",
+        "192k",
+        path,
+    ]
     subprocess.run([str(part) for part in command], check=True)
     return Clip(path)
 
@@ -215,9 +238,10 @@ def puppets(folder: Path, count: int, seconds: float, size: int = 256) -> list[C
 
     The detectors do not know puppets: these are for aligned faces, or random detectors.
     """
-    from spfem_bench.definitions.protocols import dataset_card, protocol
-    from spfem_bench.demo.clips import render_all
-    from spfem_bench.evaluation.data import DataFolders
+    from spfem_bench.datasets.folders import DataFolders
+    from spfem_bench.definitions.datasets import dataset_card
+    from spfem_bench.definitions.protocols import protocol
+    from spfem_bench.puppets.clips import render_all
 
     world, home = DataFolders(renders=folder).rendered(dataset_card("puppets"))
     names = list(
@@ -228,9 +252,29 @@ def puppets(folder: Path, count: int, seconds: float, size: int = 256) -> list[C
     made = []
     for k, name in enumerate(chosen):
         path = folder / f"puppet-{k}.mp4"
-        command = [ffmpeg.program(), "-v", "error", "-y", "-stream_loop", "-1", "-i", home / name,
-                   "-t", str(seconds), "-vf", f"scale={size}:{size}", "-c:v", "libx264",
-                   "-preset", "veryfast", "-pix_fmt", "yuv420p", "-c:a", "aac", path]  # fmt: skip
+        command = [
+            ffmpeg.program(),
+            "-v",
+            "error",
+            "-y",
+            "-stream_loop",
+            "-1",
+            "-i",
+            home / name,
+            "-t",
+            str(seconds),
+            "-vf",
+            f"scale={size}:{size}",
+            "-c:v",
+            "libx264",
+            "-preset",
+            "veryfast",
+            "-pix_fmt",
+            "yuv420p",
+            "-c:a",
+            "aac",
+            path,
+        ]
         subprocess.run([str(part) for part in command], check=True)
         made.append(Clip(path))
     return made
@@ -366,8 +410,16 @@ def machine(threads: int) -> str:
         model = next(
             (r.partition(":")[2].strip() for r in lines if r.startswith("model name")), model
         )
-    named = ("torch", "onnxruntime", "ncnn", "cv2", "numpy", "syncnet_python", "insightface",
-             "hsemotion_onnx")  # fmt: skip
+    named = (
+        "torch",
+        "onnxruntime",
+        "ncnn",
+        "cv2",
+        "numpy",
+        "syncnet_python",
+        "insightface",
+        "hsemotion_onnx",
+    )
     versions = ", ".join(f"{k} {v}" for k, v in provenance.versions(named).items() if v != "absent")
     today = datetime.now(timezone.utc).date().isoformat()
     return (

@@ -57,23 +57,29 @@ SOUNDS = {
 CONTAINERS = {
     "mp4": ("mp4", (), ("h264", "h264 with B-frames", "mpeg4"), ("aac", "mp3", "flac", "ac3")),
     "mp4 in fragments": (
-        "mp4", ("-movflags", "frag_keyframe+delay_moov+default_base_moof"),
-        ("h264", "h264 with B-frames"), ("aac", "opus", "flac"),
+        "mp4",
+        ("-movflags", "frag_keyframe+delay_moov+default_base_moof"),
+        ("h264", "h264 with B-frames"),
+        ("aac", "opus", "flac"),
     ),
     "mp4 as a stream": (
-        "mp4", ("-movflags", "frag_keyframe+empty_moov+default_base_moof"),
-        ("h264", "h264 with B-frames"), ("aac", "flac"),
+        "mp4",
+        ("-movflags", "frag_keyframe+empty_moov+default_base_moof"),
+        ("h264", "h264 with B-frames"),
+        ("aac", "flac"),
     ),
     "mp4 without edit list": ("mp4", ("-use_editlist", "0"), ("h264",), ("flac", "ac3")),
     "mov": ("mov", (), ("h264", "h264 with B-frames", "mjpeg"), ("aac", "pcm", "ac3")),
     "mkv": (
-        "mkv", (), ("h264", "h264 with B-frames", "mpeg4 with B-frames", "mjpeg"),
+        "mkv",
+        (),
+        ("h264", "h264 with B-frames", "mpeg4 with B-frames", "mjpeg"),
         ("aac", "opus", "vorbis", "flac", "ac3", "pcm"),
     ),
     "webm": ("webm", (), ("vp8",), ("opus", "vorbis")),
     "flv": ("flv", (), ("h264", "h264 with B-frames"), ("aac", "mp3")),
     "avi": ("avi", (), ("h264", "h264 with B-frames", "mpeg4", "mjpeg"), ("ac3", "pcm")),
-}  # fmt: skip
+}
 """By name: the suffix, options of the muxer, and the codecs to try."""
 
 STARTS = ((0.0, 0.0), (0.019, 0.0), (0.032, 0.0), (0.4, 0.0), (0.0, 0.027), (0.0, 0.5), (1.0, 1.0))
@@ -206,18 +212,55 @@ def write(case: Case, folder: Path) -> Path:
     lost = {"one packet": "eq(n\\,9)", "five packets": "between(n\\,9\\,13)"}.get(case.gap)
     lose = ["-bsf:a", f"noise=amount=0:drop={lost}"] if lost else []
     direct = case.history == "direct"
-    run("-copyts", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{SIDE}x{SIDE}", "-r", steady,
-        "-i", folder / "pictures.rgb", "-i", folder / "sound.wav", "-map", "0:v", "-map", "1:a",
-        *skip, *hear, "-pix_fmt", "yuv420p", "-g", "10", *PICTURES[case.picture],
-        *SOUNDS[case.sound], *(lose if direct else []), *(muxing if kind == suffix else []),
-        first)  # fmt: skip
+    run(
+        "-copyts",
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "rgb24",
+        "-s",
+        f"{SIDE}x{SIDE}",
+        "-r",
+        steady,
+        "-i",
+        folder / "pictures.rgb",
+        "-i",
+        folder / "sound.wav",
+        "-map",
+        "0:v",
+        "-map",
+        "1:a",
+        *skip,
+        *hear,
+        "-pix_fmt",
+        "yuv420p",
+        "-g",
+        "10",
+        *PICTURES[case.picture],
+        *SOUNDS[case.sound],
+        *(lose if direct else []),
+        *(muxing if kind == suffix else []),
+        first,
+    )
     if direct:
         return first
     path = folder / f"second.{suffix}"
     if kind == "ts" and case.sound == "aac":
         lose = ["-bsf:a", f"{lose[1]},aac_adtstoasc" if lose else "aac_adtstoasc"]
-    run(*(["-ss", "0.53"] if case.history == "cut" else []), "-i", first, "-map", "0",
-        "-c", "copy", *lose, *muxing, "-strict", "-2", path)  # fmt: skip
+    run(
+        *(["-ss", "0.53"] if case.history == "cut" else []),
+        "-i",
+        first,
+        "-map",
+        "0",
+        "-c",
+        "copy",
+        *lose,
+        *muxing,
+        "-strict",
+        "-2",
+        path,
+    )
     return path
 
 
@@ -317,10 +360,13 @@ def verdict(case: Case, folder: Path) -> str:
     first = min(t for t in times(case.rate) if t >= case.start[0] - 1e-4)
     try:
         problem = faults(
-            Clip(path), case.rate, None if case.history == "cut" else first,
-            0.01 if case.container == "avi" else 0.002, gaps,
+            Clip(path),
+            case.rate,
+            None if case.history == "cut" else first,
+            0.01 if case.container == "avi" else 0.002,
+            gaps,
             held=case.container == "mp4 as a stream",  # its first picture is moved to 0
-        )  # fmt: skip
+        )
     except ClipError as error:
         return f"refused: {error.problem.removeprefix(f'{path}: ')}"
     return f"wrong: {problem}" if problem else "right"

@@ -20,12 +20,13 @@ from functools import partial
 import numpy as np
 
 from spfem_bench.definitions.cards import builtin_folder
-from spfem_bench.definitions.protocols import method_card, protocol
-from spfem_bench.demo.clips import DATASET, take_of
-from spfem_bench.demo.world import World
+from spfem_bench.definitions.methods import method_card
+from spfem_bench.definitions.protocols import protocol
 from spfem_bench.files import write_atomically
 from spfem_bench.media.write import write_clip
 from spfem_bench.processes import spread
+from spfem_bench.puppets.clips import DATASET, take_of
+from spfem_bench.puppets.world import World
 
 FOLDER = builtin_folder() / "protocols/datasets" / DATASET
 QUALITY = 18

@@ -26,8 +26,13 @@ SPEAKERS = {
     "mead": ("M003", "M009", "W029", "M012", "M030", "W015"),
     "ravdess": tuple(f"Actor_{n:02d}" for n in range(1, 7)),
 }
-CODES = dict(zip(("neutral", "happy", "sad", "angry", "fear", "disgusted", "surprised"),
-                 ("01", "03", "04", "05", "06", "07", "08"), strict=True))  # fmt: skip
+CODES = dict(
+    zip(
+        ("neutral", "happy", "sad", "angry", "fear", "disgusted", "surprised"),
+        ("01", "03", "04", "05", "06", "07", "08"),
+        strict=True,
+    )
+)
 
 
 def pool(dataset: str, speaker: str, emotion: str) -> list[str]:

@@ -367,8 +367,13 @@ def main() -> None:
             f"{len(whole.entries)} entries"
         )
         counts, lives = kill_many(whole, live, given.kills, given.seed, given.cold)
-        stages = ["rendering", "no feature yet", "some features there", "all features there",
-                  "record there"]  # fmt: skip
+        stages = [
+            "rendering",
+            "no feature yet",
+            "some features there",
+            "all features there",
+            "record there",
+        ]
         print(f"\n{'killed':24}" + "".join(f"{s:>21}" for s in stages))
         for how in ("at a moment", "at a file operation"):
             print(f"{how:24}" + "".join(f"{counts[how, s]:21}" for s in stages))

@@ -34,7 +34,7 @@ from benchmarks import common
 from benchmarks.common import Spent
 from benchmarks.official_chain import EVERYTHING, prepare
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.metrics import profile_card
+from spfem_bench.definitions.networks import profile_card
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.networks.weights import WeightsStore
@@ -191,16 +191,34 @@ def share(
     rows = []
     for call, turns in zip(found, zip(*parts, strict=True), strict=True):
         cpu, wall = median(t.cpu for t in turns), median(t.wall for t in turns)
-        rows.append([title, call.name, call.shape, str(call.count), f"{cpu:.2f}",
-                     f"{cpu / whole.cpu:.1%}", f"{wall:.2f}"])  # fmt: skip
+        rows.append(
+            [
+                title,
+                call.name,
+                call.shape,
+                str(call.count),
+                f"{cpu:.2f}",
+                f"{cpu / whole.cpu:.1%}",
+                f"{wall:.2f}",
+            ]
+        )
     rows.sort(key=lambda row: -float(row[4]))
     sums = [Spent(*(sum(getattr(p, k) for p in turn) for k in ("wall", "cpu"))) for turn in parts]
     shares = [100 * s.cpu / w.cpu for s, w in zip(sums, wholes, strict=True)]
-    rows.append([title, "**forward, all networks**", "", "", f"{median(s.cpu for s in sums):.2f}",
-                 f"**{common.spread(shares, 1)} %**",
-                 f"{median(s.wall for s in sums):.2f}"])  # fmt: skip
-    rows.append([title, "the whole evaluation", "", "", f"{whole.cpu:.2f}", "100 %",
-                 f"{whole.wall:.2f}"])  # fmt: skip
+    rows.append(
+        [
+            title,
+            "**forward, all networks**",
+            "",
+            "",
+            f"{median(s.cpu for s in sums):.2f}",
+            f"**{common.spread(shares, 1)} %**",
+            f"{median(s.wall for s in sums):.2f}",
+        ]
+    )
+    rows.append(
+        [title, "the whole evaluation", "", "", f"{whole.cpu:.2f}", "100 %", f"{whole.wall:.2f}"]
+    )
     return rows
 
 
@@ -208,11 +226,16 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("clips", nargs="+", type=Clip.parse, metavar="CLIP")
-    parser.add_argument("--profiles", nargs="+", choices=["light", "official"],
-                        default=["light", "official"])  # fmt: skip
+    parser.add_argument(
+        "--profiles", nargs="+", choices=["light", "official"], default=["light", "official"]
+    )
     parser.add_argument("--seconds", type=float, help="cut each clip to; whole by default")
-    parser.add_argument("--official-seconds", type=float, default=1.6,
-                        help="cut each clip to, for the large networks")  # fmt: skip
+    parser.add_argument(
+        "--official-seconds",
+        type=float,
+        default=1.6,
+        help="cut each clip to, for the large networks",
+    )
     parser.add_argument("--threads", type=int, help="of every library; all cores by default")
     parser.add_argument("--device", default="cpu")
     parser.add_argument(

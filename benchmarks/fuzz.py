@@ -55,18 +55,71 @@ Target = Callable[[Path], object]
 # ---- how content is spoilt -----------------------------------------------------------------
 
 VALUES = [
-    "0", "-1", "1e999", "nan", "inf", "-inf", "99999999999999999999999999", "0.0000001", "true",
-    '""', '"x"', "[]", "{}", "[[]]", '"../../etc/passwd"', '"/etc/passwd"', '"C:\\\\x"',
-    '"a\\u0000b"', '"\\ud83d\\ude00"', '"{speaker}"', '"{0.__class__}"', '"{"', '"%s"',
-    "1979-05-27", "'''", '[1, "a"]',
-    '"' + "x" * 5000 + '"', "[" * 3000, '{"a":' * 3000, '"' + "9" * 5000 + '"',
-]  # fmt: skip
+    "0",
+    "-1",
+    "1e999",
+    "nan",
+    "inf",
+    "-inf",
+    "99999999999999999999999999",
+    "0.0000001",
+    "true",
+    '""',
+    '"x"',
+    "[]",
+    "{}",
+    "[[]]",
+    '"../../etc/passwd"',
+    '"/etc/passwd"',
+    '"C:\\\\x"',
+    '"a\\u0000b"',
+    '"\\ud83d\\ude00"',
+    '"{speaker}"',
+    '"{0.__class__}"',
+    '"{"',
+    '"%s"',
+    "1979-05-27",
+    "'''",
+    '[1, "a"]',
+    '"' + "x" * 5000 + '"',
+    "[" * 3000,
+    '{"a":' * 3000,
+    '"' + "9" * 5000 + '"',
+]
 """In the place of a value of a card or a record."""
 
-WORDS = ["\0", "\r", "\n\n", '"', "'", ",", "=", "[", "]", "#", "\ufeff", "\u202e", "é", "\x1b[2J",
-         "../", "..\\", "x" * 200_000, "9" * 5000, "0x" + "f" * 100_000, "a." * 30_000 + "b=1",
-         "{id}" * 2000, "\udce9", "=1+1", "-", "NaN", "Infinity", "&", "{", "}",
-         "%00"]  # fmt: skip
+WORDS = [
+    "\0",
+    "\r",
+    "\n\n",
+    '"',
+    "'",
+    ",",
+    "=",
+    "[",
+    "]",
+    "#",
+    "\ufeff",
+    "\u202e",
+    "é",
+    "\x1b[2J",
+    "../",
+    "..\\",
+    "x" * 200_000,
+    "9" * 5000,
+    "0x" + "f" * 100_000,
+    "a." * 30_000 + "b=1",
+    "{id}" * 2000,
+    "\udce9",
+    "=1+1",
+    "-",
+    "NaN",
+    "Infinity",
+    "&",
+    "{",
+    "}",
+    "%00",
+]
 """Put anywhere into a text."""
 
 
@@ -143,9 +196,29 @@ def spoilt_name(content: bytes, rng: random.Random) -> bytes:
 
 
 JSON_VALUES: list[Any] = [
-    None, True, 0, -1, 1e308, 10**400, "", "x", [], {}, [[]], [None], {"a": None}, "NaN",
-    "../../x", "x" * 5000, "\x00", "\ud800", float("nan"), float("inf"), [1e308] * 40, 2**63,
-]  # fmt: skip
+    None,
+    True,
+    0,
+    -1,
+    1e308,
+    10**400,
+    "",
+    "x",
+    [],
+    {},
+    [[]],
+    [None],
+    {"a": None},
+    "NaN",
+    "../../x",
+    "x" * 5000,
+    "\x00",
+    "\ud800",
+    float("nan"),
+    float("inf"),
+    [1e308] * 40,
+    2**63,
+]
 
 
 def spoilt_json(content: bytes, rng: random.Random) -> bytes:
@@ -202,23 +275,23 @@ def cards(kind: Kind) -> list[bytes]:
 def kinds(made: Path) -> dict[str, FileKind]:
     """Return all kinds by name; media files are made in a folder."""
     from spfem_bench import pinned
+    from spfem_bench.datasets import indexing
     from spfem_bench.definitions import clips, layouts, measured, metrics, protocols, recordings
-    from spfem_bench.evaluation import indexing
     from spfem_bench.evaluation import record as records
     from spfem_bench.faces.detect import ncnn_network
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import Listing
     from spfem_bench.media import video
-    from spfem_bench.mini_ned import model as ned
     from spfem_bench.networks import weights
+    from spfem_bench.puppets.mini_ned import model as ned
     from spfem_bench.reporting import published, tables
     from spfem_bench.reporting.compare import compare_runs, render_comparison
     from spfem_bench.reporting.report.build import build
     from spfem_bench.reporting.report.folder import listed
-    from spfem_bench.stccl import config as stccl
     from spfem_bench.stccl import metric as metric_files
     from spfem_bench.stored import write_json
     from spfem_bench.texts import csv_text, visible
+    from spfem_bench.training import config as stccl
     from tests.synthetic import record
 
     def card(model: Any) -> Target:
@@ -328,8 +401,9 @@ def kinds(made: Path) -> dict[str, FileKind]:
         name = os.fsdecode(path.read_bytes())
         shown = visible(name)
         shown.encode()
-        assert not any(unicodedata.category(c) in ("Cc", "Cs", "Cf") for c in shown
-                       if c not in "\n\t"), shown  # fmt: skip
+        assert not any(
+            unicodedata.category(c) in ("Cc", "Cs", "Cf") for c in shown if c not in "\n\t"
+        ), shown
         printed = csv_text([[name, 1]])
         ((cell, _),) = csv.reader(io.StringIO(printed, newline=""))
         assert cell[:1] not in ("=", "+", "-", "@", "\t", "\r"), cell
@@ -343,8 +417,8 @@ def kinds(made: Path) -> dict[str, FileKind]:
 
     def pins(path: Path) -> None:
         with mock.patch.dict(os.environ, SPFEM_BENCH_CACHE=str(made / "cache")):
-            pinned.pins_path().parent.mkdir(parents=True, exist_ok=True)
-            pinned.pins_path().write_bytes(path.read_bytes())
+            pins.pins_path().parent.mkdir(parents=True, exist_ok=True)
+            pins.pins_path().write_bytes(path.read_bytes())
             pinned._pins()
 
     server = answering()
@@ -373,10 +447,13 @@ def kinds(made: Path) -> dict[str, FileKind]:
     run = record(metrics=("fad", "csim", "lse-d", "scc"))
     write_json(made / "run.json", run)
     run = json.loads(json.dumps(run))
-    an_index = indexing.Index(made, {
-        r.video: indexing.Entry(r.video, 7, 2**60, {"video": (0.0, 3.2, 80)}, "")
-        for r in protocols.recordings(protocols.dataset_card("ravdess"))[:4]
-    })  # fmt: skip
+    an_index = indexing.Index(
+        made,
+        {
+            r.video: indexing.Entry(r.video, 7, 2**60, {"video": (0.0, 3.2, 80)}, "")
+            for r in protocols.recordings(protocols.dataset_card("ravdess"))[:4]
+        },
+    )
     indexing.save(made / "index.json", protocols.dataset_card("ravdess"), an_index)
     kept_index = (made / "index.json").read_bytes()
     learner = small_training(made)
@@ -398,7 +475,11 @@ def kinds(made: Path) -> dict[str, FileKind]:
             cards(Kind.PROFILE), ".toml", spoilt_text, card(metrics.ProfileCard), 0.5
         ),
         "protocol-card": FileKind(
-            protocol_cards, ".toml", spoilt_text, lambda p: protocols.protocol(str(p)), 1,
+            protocol_cards,
+            ".toml",
+            spoilt_text,
+            lambda p: protocols.protocol(str(p)),
+            1,
             whole_lists,
         ),
         "dataset-card": FileKind(
@@ -418,14 +499,24 @@ def kinds(made: Path) -> dict[str, FileKind]:
         ),
         "item-list": FileKind([whole_lists["demo-inter-id.csv"]], ".csv", spoilt_text, demo_list),
         "printed-table": FileKind(
-            lists("reference_results/published"), ".csv", spoilt_text,
-            lambda p: published.printed_table(str(p)), 0.7,
+            lists("reference_results/published"),
+            ".csv",
+            spoilt_text,
+            lambda p: published.printed_table(str(p)),
+            0.7,
         ),
         "clip-address": FileKind(
-            [b"a/b.mp4#xywh=256,0,256,256&t=0,3.6", b"frames#fps=30&frames=0,90&audio=s.wav",
-             b"001.mp4#audio=001.m4a&edit=blurred:2", b"a#b.mp4#t=1.5,2",
-             b"x.mkv#edit=time-shuffled:5"],
-            "", spoilt_text, address, 2,
+            [
+                b"a/b.mp4#xywh=256,0,256,256&t=0,3.6",
+                b"frames#fps=30&frames=0,90&audio=s.wav",
+                b"001.mp4#audio=001.m4a&edit=blurred:2",
+                b"a#b.mp4#t=1.5,2",
+                b"x.mkv#edit=time-shuffled:5",
+            ],
+            "",
+            spoilt_text,
+            address,
+            2,
         ),
         "run-record": FileKind([old_run], ".json", spoilt_json, run_record, 1.5),
         "kept-record": FileKind(
@@ -455,13 +546,19 @@ def kinds(made: Path) -> dict[str, FileKind]:
             [small_checkpoint(old) for old in (False, True)], ".pth", spoilt_bytes, checkpoint, 0.7
         ),
         "store-entry": FileKind([small_entry(made)], ".safetensors", spoilt_bytes, entry),
-        **{n: FileKind(media[n], f".{n}", spoilt_media, picture, 0.8)
-           for n in ("png", "jpg", "bmp")},
-        **{n: FileKind(media[n], f".{n}", spoilt_media, video_file, 0.5)
-           for n in ("mp4", "mkv", "avi", "mov", "webm", "flv")},
-        **{n: FileKind(media[n], f".{n}", spoilt_media, sound_file, 0.5)
-           for n in ("wav", "flac", "m4a", "ogg", "mp3")},
-    }  # fmt: skip
+        **{
+            n: FileKind(media[n], f".{n}", spoilt_media, picture, 0.8)
+            for n in ("png", "jpg", "bmp")
+        },
+        **{
+            n: FileKind(media[n], f".{n}", spoilt_media, video_file, 0.5)
+            for n in ("mp4", "mkv", "avi", "mov", "webm", "flv")
+        },
+        **{
+            n: FileKind(media[n], f".{n}", spoilt_media, sound_file, 0.5)
+            for n in ("wav", "flac", "m4a", "ogg", "mp3")
+        },
+    }
 
 
 PARAM = b"""7767517
@@ -521,7 +618,8 @@ def small_training(made: Path) -> Any:
     from accelerate import Accelerator
 
     from spfem_bench.networks.weights import WeightsStore
-    from spfem_bench.stccl import config, metric, train
+    from spfem_bench.stccl import metric
+    from spfem_bench.training import config, train
 
     settings = config.read_config(config.default_config())
     backbone = metric.load_backbone(metric.backbone_record("compact-identity"), WeightsStore())
@@ -557,10 +655,39 @@ def small_entry(made: Path) -> bytes:
     return store.path({"n": 0}).read_bytes()
 
 
-FIELDS = [b"stts", b"ctts", b"elst", b"mdhd", b"mvhd", b"tkhd", b"stsz", b"stsc", b"stco", b"trun",
-          b"tfdt", b"IHDR", b"IDAT", b"fmt ", b"data", b"avih", b"strh", b"strf", b"idx1", b"fLaC",
-          b"OggS", b"onMetaData", b"duration", b"\xff\xc0", b"\xff\xc2", b"\xff\xda", b"BM",
-          b"\x44\x89", b"\x2a\xd7\xb1", b"\xb0\x82", b"\xa3"]  # fmt: skip
+FIELDS = [
+    b"stts",
+    b"ctts",
+    b"elst",
+    b"mdhd",
+    b"mvhd",
+    b"tkhd",
+    b"stsz",
+    b"stsc",
+    b"stco",
+    b"trun",
+    b"tfdt",
+    b"IHDR",
+    b"IDAT",
+    b"fmt ",
+    b"data",
+    b"avih",
+    b"strh",
+    b"strf",
+    b"idx1",
+    b"fLaC",
+    b"OggS",
+    b"onMetaData",
+    b"duration",
+    b"\xff\xc0",
+    b"\xff\xc2",
+    b"\xff\xda",
+    b"BM",
+    b"\x44\x89",
+    b"\x2a\xd7\xb1",
+    b"\xb0\x82",
+    b"\xa3",
+]
 """What stands before fields of containers and codecs that give sizes, times and counts."""
 
 
@@ -604,9 +731,12 @@ def media_files(made: Path) -> dict[str, list[bytes]]:
         "webm": [*both, "-c:v", "libvpx", "-c:a", "libopus"],
         "avi": [*both, "-c:v", "mpeg4", "-c:a", "libmp3lame"],
         "flv": [*both, "-ar", "44100", "-c:v", "flv", "-c:a", "aac"],
-        "wav": heard, "flac": heard, "m4a": [*heard, "-c:a", "aac"],
-        "ogg": [*heard, "-c:a", "libvorbis"], "mp3": [*heard, "-c:a", "libmp3lame"],
-    }.items():  # fmt: skip
+        "wav": heard,
+        "flac": heard,
+        "m4a": [*heard, "-c:a", "aac"],
+        "ogg": [*heard, "-c:a", "libvorbis"],
+        "mp3": [*heard, "-c:a", "libmp3lame"],
+    }.items():
         path = made / f"whole.{name}"
         command = [ffmpeg.program(), "-v", "error", "-y", "-nostdin", *arguments, str(path)]
         subprocess.run(command, check=True)
@@ -707,8 +837,10 @@ def main() -> None:
         began = time.monotonic()
         all_cases = hangs = crashes = 0
         limit_memory()
-        print(f"{'kind':16}{'cases':>7}{'read':>7}{'refused':>9}{'wrong':>7}{'slowest s':>11}"
-              f"{'peak MB':>10}{'ffmpeg MB':>11}")  # fmt: skip
+        print(
+            f"{'kind':16}{'cases':>7}{'read':>7}{'refused':>9}{'wrong':>7}{'slowest s':>11}"
+            f"{'peak MB':>10}{'ffmpeg MB':>11}"
+        )
         for name, kind in chosen.items():
             for beside, content in kind.beside.items():
                 (folder / beside).write_bytes(content)
@@ -727,16 +859,21 @@ def main() -> None:
             own = peak(resource.RUSAGE_SELF)
             decoder = peak(resource.RUSAGE_CHILDREN)
             wrong = sum(found.wrong.values())
-            print(f"{name:16}{found.cases:7}{found.read:7}{found.refused:9}{wrong:7}"
-                  f"{found.slowest:11.2f}{own:10.0f}{decoder:11.0f}", flush=True)  # fmt: skip
+            print(
+                f"{name:16}{found.cases:7}{found.read:7}{found.refused:9}{wrong:7}"
+                f"{found.slowest:11.2f}{own:10.0f}{decoder:11.0f}",
+                flush=True,
+            )
             for said, count in found.wrong.most_common(12):
                 print(f"    {count} x {said!r} ({name}:{examples[said]})", flush=True)
             hangs += sum(n for s, n in found.wrong.items() if s.startswith("HangError"))
             crashes += wrong
             all_cases += found.cases
             bad |= bool(wrong) or max(own, decoder) > MEGABYTES
-    print(f"\n{all_cases} cases: {crashes - hangs} without a clear error, {hangs} hangs, "
-          f"{time.monotonic() - began:.0f} s")  # fmt: skip
+    print(
+        f"\n{all_cases} cases: {crashes - hangs} without a clear error, {hangs} hangs, "
+        f"{time.monotonic() - began:.0f} s"
+    )
     sys.exit(1 if bad else 0)
 
 

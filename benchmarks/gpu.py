@@ -89,8 +89,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("clips", nargs="+", type=Clip.parse, metavar="CLIP")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--profiles", nargs="+", choices=["light", "official"],
-                        default=["light", "official"])  # fmt: skip
+    parser.add_argument(
+        "--profiles", nargs="+", choices=["light", "official"], default=["light", "official"]
+    )
     parser.add_argument("--precisions", nargs="+", default=["float32", "float16"])
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[16, 32, 64, 128])
     parser.add_argument("--seconds", type=float, default=100.0, help="cut each clip to")
@@ -122,15 +123,27 @@ def main() -> None:
                 for size in given.batch_sizes:
                     try:
                         whole, pure = end_to_end(
-                            clips, folder, given.repeats, profile=f"{profile}-random",
-                            device=given.device, batch_size=size, **how,
-                        )  # fmt: skip
+                            clips,
+                            folder,
+                            given.repeats,
+                            profile=f"{profile}-random",
+                            device=given.device,
+                            batch_size=size,
+                            **how,
+                        )
                     except (SpfemBenchError, RuntimeError) as error:
                         missing.append(f"{profile}, {precision}, batches of {size}: {error}")
                         continue
                     best = max(best, count / whole)
-                    rows.append([f"{profile}, {precision}", str(size), f"{count / whole:.1f}",
-                                 f"{count / pure:.1f}", f"**{pure / whole:.0%}**"])  # fmt: skip
+                    rows.append(
+                        [
+                            f"{profile}, {precision}",
+                            str(size),
+                            f"{count / whole:.1f}",
+                            f"{count / pure:.1f}",
+                            f"**{pure / whole:.0%}**",
+                        ]
+                    )
         with reachable_ffmpeg(folder):
             try:
                 with common.quiet():
@@ -142,8 +155,15 @@ def main() -> None:
                 few = sum(1 for _ in frames(clip.path))
                 timed(lambda: theirs.all_three(clip, folder / "warm"))
                 _, spent = timed(lambda: theirs.all_three(clip, folder / "theirs"))
-                rows.append(["the three packages, one after another", "", f"{few / spent.wall:.1f}",
-                             "", f"best of ours: {best * spent.wall / few:.1f} times"])  # fmt: skip
+                rows.append(
+                    [
+                        "the three packages, one after another",
+                        "",
+                        f"{few / spent.wall:.1f}",
+                        "",
+                        f"best of ours: {best * spent.wall / few:.1f} times",
+                    ]
+                )
             except (ImportError, RuntimeError, ValueError) as error:
                 missing.append(f"the packages: {error}")
     import torch

@@ -33,7 +33,7 @@ from typing import Any
 from benchmarks import common
 from benchmarks.faults import PROTOCOL, write_protocol
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.metrics import profile_card
+from spfem_bench.definitions.networks import profile_card
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import ffmpeg
@@ -60,8 +60,12 @@ def extractor(how: dict[str, Any], store: Path) -> Extractor:
     """Return the extractor that all sizes of an axis use."""
     profile = profile_card(how["profile"])
     aligned = profile.name == "compact"
-    return Extractor(profile, WeightsStore.locate(), FeatureStore(store),
-                     faces="aligned" if aligned else "detect")  # fmt: skip
+    return Extractor(
+        profile,
+        WeightsStore.locate(),
+        FeatureStore(store),
+        faces="aligned" if aligned else "detect",
+    )
 
 
 def features(how: dict[str, Any], size: int, folder: Path) -> common.Spent:
@@ -75,7 +79,7 @@ def features(how: dict[str, Any], size: int, folder: Path) -> common.Spent:
         clips = common.copies(one, folder / "copies", MIXED if how["axis"] == "workers" else size)
     wants: Any = dict.fromkeys(clips, roles)
     if how["axis"] == "workers":
-        from spfem_bench.evaluation.workers import at_work
+        from spfem_bench.execution.local import at_work
 
         with common.clock() as spent, at_work(None, size, "cpu") as team:
             failures: Any = team.compute(x, wants)
@@ -89,11 +93,11 @@ def features(how: dict[str, Any], size: int, folder: Path) -> common.Spent:
 
 def methods(how: dict[str, Any], size: int, folder: Path) -> common.Spent:
     """Evaluate methods, after one whose features of other clips the rest share."""
+    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.protocols import protocol
-    from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.plan import Videos, make_plan
     from spfem_bench.evaluation.session import carry_out
-    from spfem_bench.evaluation.workers import Processes
+    from spfem_bench.execution.local import Processes
 
     listed, weights = protocol(PROTOCOL), WeightsStore.locate()
     outputs = common.copies(Path(how["clip"]), folder / "copies", len(listed.items) * (size + 1))
@@ -105,11 +109,18 @@ def methods(how: dict[str, Any], size: int, folder: Path) -> common.Spent:
         own.mkdir()
         for item in listed.items:
             shutil.move(outputs.pop().path, own / item.output_name)
-        plan = make_plan(f"method-{number}", listed, profile_card("compact"), data=data,
-                         weights=weights, metrics=["fad", "csim", "lse-d"],
-                         videos=Videos(own))  # fmt: skip
-        [record] = carry_out([plan], weights, partial=False, workers=Processes(), batch_size=32,
-                             device="cpu")  # fmt: skip
+        plan = make_plan(
+            f"method-{number}",
+            listed,
+            profile_card("compact"),
+            data=data,
+            weights=weights,
+            metrics=["fad", "csim", "lse-d"],
+            videos=Videos(own),
+        )
+        [record] = carry_out(
+            [plan], weights, partial=False, workers=Processes(), batch_size=32, device="cpu"
+        )
         assert record["complete"]
 
     evaluate(0)
@@ -124,17 +135,46 @@ def methods(how: dict[str, Any], size: int, folder: Path) -> common.Spent:
 
 def looped(source: Clip, path: Path, frames: int) -> Path:
     """Write a clip of exactly so many frames by repeating another."""
-    command = [ffmpeg.program(), "-v", "error", "-y", "-stream_loop", "-1", "-i", source.path,
-               "-frames:v", frames, "-t", frames / 25 + 0.04, "-c:v", "libx264", "-preset",
-               "veryfast", "-pix_fmt", "yuv420p", "-c:a", "aac", path]  # fmt: skip
+    command = [
+        ffmpeg.program(),
+        "-v",
+        "error",
+        "-y",
+        "-stream_loop",
+        "-1",
+        "-i",
+        source.path,
+        "-frames:v",
+        frames,
+        "-t",
+        frames / 25 + 0.04,
+        "-c:v",
+        "libx264",
+        "-preset",
+        "veryfast",
+        "-pix_fmt",
+        "yuv420p",
+        "-c:a",
+        "aac",
+        path,
+    ]
     subprocess.run([str(part) for part in command], check=True)
     return path
 
 
 def measured(how: dict[str, Any], size: int, threads: int) -> dict[str, float]:
     """Measure one size in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.growth", "--measure", json.dumps(how), "--size",
-               str(size), "--threads", str(threads)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.growth",
+        "--measure",
+        json.dumps(how),
+        "--size",
+        str(size),
+        "--threads",
+        str(threads),
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
@@ -175,10 +215,14 @@ def main() -> None:
                 *SIZES[axis],
                 *(LARGE if given.large and axis == "clips" else ()),
             )
-            how = {"axis": axis, "profile": given.profile, "roles": given.roles,
-                   "warm": str(looped(source, folder / "warm.mp4", WARM)),
-                   "clip": str(looped(source, folder / "second.mp4", 25)),
-                   "renders": str(folder / "renders")}  # fmt: skip
+            how = {
+                "axis": axis,
+                "profile": given.profile,
+                "roles": given.roles,
+                "warm": str(looped(source, folder / "warm.mp4", WARM)),
+                "clip": str(looped(source, folder / "second.mp4", 25)),
+                "renders": str(folder / "renders"),
+            }
             if axis == "frames":
                 for size in sizes:
                     looped(source, folder / f"frames-{size}.mp4", size)
@@ -191,9 +235,16 @@ def main() -> None:
                 for size, turns in found.items()
             }
             for size, each in middle.items():
-                rows.append([axis, str(size), f"{each['wall']:.2f}", f"{each['cpu']:.2f}",
-                             "" if axis == "workers" else f"{1000 * each['cpu'] / size:.1f}",
-                             f"{each['peak']:.0f}"])  # fmt: skip
+                rows.append(
+                    [
+                        axis,
+                        str(size),
+                        f"{each['wall']:.2f}",
+                        f"{each['cpu']:.2f}",
+                        "" if axis == "workers" else f"{1000 * each['cpu'] / size:.1f}",
+                        f"{each['peak']:.0f}",
+                    ]
+                )
             first, last = middle[sizes[0]], middle[sizes[-1]]
             if axis == "workers":
                 ratio = first["wall"] / last["wall"]

@@ -25,9 +25,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from tabulate import tabulate
 
-from spfem_bench.statistics import frechet, resampling
+from spfem_bench.analysis import resampling
+from spfem_bench.analysis.resampling import Estimate
+from spfem_bench.statistics import frechet, intervals
 from spfem_bench.statistics.frechet import FrechetComponents, Moments
-from spfem_bench.statistics.resampling import Estimate
 
 Clips = Sequence[tuple[str, str]]
 SPEAKERS = 6
@@ -60,10 +61,19 @@ DISTRIBUTIONS: dict[str, Draw] = {
 }
 
 STRIPS: Clips = [
-    ("sad", "M003"), ("sad", "W015"), ("sad", "W015"), ("sad", "W015"), ("angry", "M012"),
-    ("angry", "M030"), ("happy", "M012"), ("happy", "W015"), ("happy", "W015"),
-    ("disgusted", "M012"), ("disgusted", "M030"), ("disgusted", "W015"),
-]  # fmt: skip
+    ("sad", "M003"),
+    ("sad", "W015"),
+    ("sad", "W015"),
+    ("sad", "W015"),
+    ("angry", "M012"),
+    ("angry", "M030"),
+    ("happy", "M012"),
+    ("happy", "W015"),
+    ("happy", "W015"),
+    ("disgusted", "M012"),
+    ("disgusted", "M030"),
+    ("disgusted", "W015"),
+]
 
 DESIGNS: dict[str, Clips] = {
     "7 emotions x 3 speakers x 3 clips": protocol(3),
@@ -73,16 +83,14 @@ DESIGNS: dict[str, Clips] = {
     "7 x 20 x 3": protocol(20),
     "MEAD, 30 % of clips missing": [
         c
-        for c, kept in zip(
-            protocol(6), np.random.default_rng(5).random(126) < 0.7, strict=True
-        )
+        for c, kept in zip(protocol(6), np.random.default_rng(5).random(126) < 0.7, strict=True)
         if kept
     ],
     "stccl-page-ned without neutral": STRIPS,
     "one emotion, 6 speakers x 3": [c for c in protocol(6) if c[0] == "e0"],
     "one emotion, 6 clips": [("e0", f"{i}") for i in range(6)],
     "one emotion, 18 clips": [("e0", f"{i:02d}") for i in range(18)],
-}  # fmt: skip
+}
 
 
 def components(tables: int) -> None:
@@ -164,7 +172,7 @@ def fad(
         each = []
         for parts in methods:
             left = np.array(frechet.without(parts), np.float64)
-            each.append(resampling.pseudo_values(frechet.score(parts), left))
+            each.append(intervals.pseudo_values(frechet.score(parts), left))
         estimates["FAD"].append(of(names, each[0]))
         estimates["difference"].append(of(names, each[1] - each[0]))
         if exact:
@@ -245,8 +253,14 @@ def main() -> None:
     if given.what == "components":
         components(given.tables)
     elif given.what == "fad":
-        fad(given.dimensions, given.clips, given.frames, given.repetitions, given.exact,
-            given.shifts)  # fmt: skip
+        fad(
+            given.dimensions,
+            given.clips,
+            given.frames,
+            given.repetitions,
+            given.exact,
+            given.shifts,
+        )
     else:
         speed()
 

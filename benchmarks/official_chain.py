@@ -47,7 +47,7 @@ from benchmarks import common
 from benchmarks.common import LIGHT, OFFICIAL, Spent
 from benchmarks.official_files import Files
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.metrics import profile_card
+from spfem_bench.definitions.networks import profile_card
 from spfem_bench.faces.track import Face, FaceTrack
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
@@ -81,9 +81,13 @@ class Theirs:
 
         self.tracks, self.device = tracks, device
         self.pipeline = SyncNetPipeline(
-            s3fd_weights=str(files.s3fd), syncnet_weights=str(files.sync), min_track=20,
-            min_face_size=50, device=device, ffmpeg_bin=ffmpeg.program(),
-        )  # fmt: skip
+            s3fd_weights=str(files.s3fd),
+            syncnet_weights=str(files.sync),
+            min_track=20,
+            min_face_size=50,
+            device=device,
+            ffmpeg_bin=ffmpeg.program(),
+        )
         self.app: Any = None
         self.expression: Any = None
         if not faces:
@@ -93,9 +97,10 @@ class Theirs:
 
         cuda = device != "cpu"
         self.app = FaceAnalysis(
-            str(files.models), allowed_modules=["detection", "recognition"],
+            str(files.models),
+            allowed_modules=["detection", "recognition"],
             providers=["CUDAExecutionProvider" if cuda else "CPUExecutionProvider"],
-        )  # fmt: skip
+        )
         self.app.prepare(ctx_id=0 if cuda else -1, det_size=(640, 640))
         facial_emotions.get_model_path = lambda name: str(files.expression)
         self.expression = facial_emotions.HSEmotionRecognizer("enet_b0_8_best_vgaf")
@@ -125,9 +130,13 @@ class Theirs:
             str(folder / "%06d.jpg"), f="image2", threads=1
         ).overwrite_output().run(cmd=ffmpeg.program())
         graph.input(str(crops)).output(
-            str(folder / "audio.wav"), ac=1, vn=None, acodec="pcm_s16le", ar=16000,
+            str(folder / "audio.wav"),
+            ac=1,
+            vn=None,
+            acodec="pcm_s16le",
+            ar=16000,
             af="aresample=async=1",
-        ).overwrite_output().run(cmd=ffmpeg.program())  # fmt: skip
+        ).overwrite_output().run(cmd=ffmpeg.program())
         cfg = self.pipeline.cfg
         how = SimpleNamespace(tmp_dir=str(folder), batch_size=cfg.batch_size, vshift=cfg.vshift)
         with common.clock() as spent:
@@ -228,16 +237,27 @@ class Row:
         pairs = list(zip(self.theirs, self.ours, strict=True))
         apart = f"{max(self.apart):.1g}" if self.apart else ""
         return [
-            self.name, str(len(pairs)),
+            self.name,
+            str(len(pairs)),
             *(common.spread([s.wall for s in side]) for side in (self.theirs, self.ours)),
             f"**{common.spread([a.wall / b.wall for a, b in pairs])}**",
             *(f"{np.median([s.cpu for s in side]):.2f}" for side in (self.theirs, self.ours)),
-            common.spread([a.cpu / b.cpu for a, b in pairs]), apart,
-        ]  # fmt: skip
+            common.spread([a.cpu / b.cpu for a, b in pairs]),
+            apart,
+        ]
 
 
-HEADERS = ["", "pairs", "theirs, s a clip", "ours, s a clip", "ratio", "theirs, CPU s",
-           "ours, CPU s", "ratio of CPU", "LSE-D apart, at most"]  # fmt: skip
+HEADERS = [
+    "",
+    "pairs",
+    "theirs, s a clip",
+    "ours, s a clip",
+    "ratio",
+    "theirs, CPU s",
+    "ours, CPU s",
+    "ratio of CPU",
+    "LSE-D apart, at most",
+]
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, Spent]:

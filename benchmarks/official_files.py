@@ -20,8 +20,10 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from spfem_bench.faces.track import Face
 
 DET_10G = {
-    8: ("448", "451", "454"), 16: ("471", "474", "477"), 32: ("494", "497", "500"),
-}  # fmt: skip
+    8: ("448", "451", "454"),
+    16: ("471", "474", "477"),
+    32: ("494", "497", "500"),
+}
 """Names of scores, boxes and points in det_10g.onnx, by stride."""
 
 
@@ -93,17 +95,30 @@ class Graph:
         return name
 
     def conv(
-        self, x: str, given: int, out: int, kernel: int, stride: int = 1, *,
-        groups: int = 1, scale: float = 1.0,
-    ) -> str:  # fmt: skip
+        self,
+        x: str,
+        given: int,
+        out: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        scale: float = 1.0,
+    ) -> str:
         """Add a convolution with its folded batch normalisation."""
         fan = given // groups * kernel**2
         shape = (out, given // groups, kernel, kernel)
         weights = self.rng.normal(0, scale * np.sqrt(2 / fan), shape)
         return self.node(
-            "Conv", x, self.constant(weights), self.constant(self.rng.normal(0, 0.01, out)),
-            kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[kernel // 2] * 4, group=groups,
-        )  # fmt: skip
+            "Conv",
+            x,
+            self.constant(weights),
+            self.constant(self.rng.normal(0, 0.01, out)),
+            kernel_shape=[kernel] * 2,
+            strides=[stride] * 2,
+            pads=[kernel // 2] * 4,
+            group=groups,
+        )
 
     def dense(self, x: str, given: int, out: int, *, to: str | None = None) -> str:
         """Add a fully connected layer."""
@@ -159,8 +174,15 @@ def enet_b0(seed: int) -> bytes:
         return g.node("Mul", x, g.node("Sigmoid", x))
 
     x, given = silu(g.conv("input", 3, 32, 3, 2)), 32
-    stages = ((1, 16, 3, 1, 1), (6, 24, 3, 2, 2), (6, 40, 5, 2, 2), (6, 80, 3, 2, 3),
-              (6, 112, 5, 1, 3), (6, 192, 5, 2, 4), (6, 320, 3, 1, 1))  # fmt: skip
+    stages = (
+        (1, 16, 3, 1, 1),
+        (6, 24, 3, 2, 2),
+        (6, 40, 5, 2, 2),
+        (6, 80, 3, 2, 3),
+        (6, 112, 5, 1, 3),
+        (6, 192, 5, 2, 4),
+        (6, 320, 3, 1, 1),
+    )
     for expand, out, kernel, first, blocks in stages:
         for block in range(blocks):
             stride = first if block == 0 else 1
@@ -239,8 +261,9 @@ def det_10g(face: Face, size: int, seed: int) -> bytes:
             says[0, :width, row, column] = known[width]
             y = g.node("Add", y, g.constant(says))
             y = g.node("Transpose", y, perm=[2, 3, 0, 1])
-            y = g.node("Reshape", y, g.constant([-1, width], np.int64),
-                       to=name if width != 1 else None)  # fmt: skip
+            y = g.node(
+                "Reshape", y, g.constant([-1, width], np.int64), to=name if width != 1 else None
+            )
             if width == 1:
                 g.node("Sigmoid", y, to=name)
             outputs[name] = [2 * side**2, width]

@@ -31,14 +31,14 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
+from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.cards import builtin_folder
-from spfem_bench.definitions.metrics import profile_card
+from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol
-from spfem_bench.evaluation.cluster import RayWorkers
-from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.evaluation.run import evaluate, wanted_features
-from spfem_bench.evaluation.workers import Processes, Workers, at_work
+from spfem_bench.execution.cluster import RayWorkers
+from spfem_bench.execution.local import Processes, Workers, at_work
 from spfem_bench.features.extract import Extractor, Faces
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.networks.weights import WeightsStore
@@ -138,8 +138,13 @@ def main() -> None:
         os.environ["SPFEM_BENCH_CARDS"] = str(top / "cards")
         faces: Faces = "detect" if given.detect else "aligned"
         write_protocol(top / "cards", given.items, given.seconds, faces)
-        plan = make_plan("source", protocol("spans"), profile_card(given.profile),
-                         data=DataFolders.locate(), weights=WeightsStore.locate())  # fmt: skip
+        plan = make_plan(
+            "source",
+            protocol("spans"),
+            profile_card(given.profile),
+            data=DataFolders.locate(),
+            weights=WeightsStore.locate(),
+        )
         if plan.unavailable:
             raise SystemExit(str(plan.unavailable))
         clips = wanted_features(plan)
@@ -155,19 +160,41 @@ def main() -> None:
             found = [way() for way in (reversed(ways) if turned else ways)]
             rounds.append(found[::-1] if turned else found)
     rows: list[list[Any]] = [
-        [number, one.features, free.features, ray.features, one.features / ray.features,
-         free.features / ray.features,
-         "yes" if one.record == free.record == ray.record else "NO", ray.start]
+        [
+            number,
+            one.features,
+            free.features,
+            ray.features,
+            one.features / ray.features,
+            free.features / ray.features,
+            "yes" if one.record == free.record == ray.record else "NO",
+            ray.start,
+        ]
         for number, (one, free, ray) in enumerate(rounds, 1)
-    ]  # fmt: skip
+    ]
     middle = [statistics.median(row[i] for row in rows) for i in (1, 2, 3, 4, 5, 7)]
     alike = "yes" if all(row[6] == "yes" for row in rows) else "NO"
     rows.append(["median", *middle[:5], alike, middle[5]])
-    print(f"{len(clips)} clips of {given.seconds:g} s, profile {given.profile}, faces: {faces}; "
-          f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}; seconds")  # fmt: skip
-    print(tabulate(rows, ["round", "one core", "one process", f"{given.workers} Ray workers",
-                          "ratio to one core", "to one process", "same record", "start, apart"],
-                   floatfmt=".2f"))  # fmt: skip
+    print(
+        f"{len(clips)} clips of {given.seconds:g} s, profile {given.profile}, faces: {faces}; "
+        f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}; seconds"
+    )
+    print(
+        tabulate(
+            rows,
+            [
+                "round",
+                "one core",
+                "one process",
+                f"{given.workers} Ray workers",
+                "ratio to one core",
+                "to one process",
+                "same record",
+                "start, apart",
+            ],
+            floatfmt=".2f",
+        )
+    )
     if alike == "NO":
         raise SystemExit("records differ")
 

@@ -149,9 +149,12 @@ def told(environment: dict[str, str]) -> dict[str, str]:
         "torch.ones(64, 64) @ torch.ones(64, 64)"
     )
     said = subprocess.run(
-        [sys.executable, "-c", probe], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", probe],
+        capture_output=True,
+        text=True,
+        check=True,
         env={**os.environ, **environment, "ONEDNN_VERBOSE": "1", "MKL_VERBOSE": "1"},
-    ).stdout  # fmt: skip
+    ).stdout
     found = {}
     if isa := re.search(r",isa:(?:Intel )?([^\n,]*?)(?: with [^\n]*)?\n", said):
         found["oneDNN"] = isa[1]
@@ -192,10 +195,10 @@ def measure(given: argparse.Namespace) -> None:
     """Compute the numbers in this process and write them to a file."""
     import torch
 
+    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.measured import measured_card
     from spfem_bench.evaluation.check import recompute
-    from spfem_bench.evaluation.data import DataFolders
-    from spfem_bench.evaluation.workers import at_work
+    from spfem_bench.execution.local import at_work
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.networks.weights import WeightsStore
 
@@ -227,8 +230,10 @@ def run(variant: Variant, arguments: list[str]) -> dict[str, dict[str, list[floa
     """Compute the numbers as a variant asks, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {
-            **os.environ, "OMP_NUM_THREADS": str(variant.threads), **variant.environment,
-        }  # fmt: skip
+            **os.environ,
+            "OMP_NUM_THREADS": str(variant.threads),
+            **variant.environment,
+        }
         if variant.ffmpeg:
             program = Path(folder) / "ffmpeg"
             program.write_text(f'#!/bin/sh\nexec {shlex.join(variant.ffmpeg)} "$@"\n')
@@ -236,11 +241,22 @@ def run(variant: Variant, arguments: list[str]) -> dict[str, dict[str, list[floa
             environment["PATH"] = f"{folder}{os.pathsep}{environment['PATH']}"
         out = Path(folder) / "measured.json"
         subprocess.run(
-            [sys.executable, __file__, *arguments, "--measure", str(out),
-             "--threads", str(variant.threads), "--workers", str(variant.workers),
-             "--batch-size", str(variant.batch_size)],
-            check=True, env=environment,
-        )  # fmt: skip
+            [
+                sys.executable,
+                __file__,
+                *arguments,
+                "--measure",
+                str(out),
+                "--threads",
+                str(variant.threads),
+                "--workers",
+                str(variant.workers),
+                "--batch-size",
+                str(variant.batch_size),
+            ],
+            check=True,
+            env=environment,
+        )
         found: dict[str, dict[str, list[float]]] = json.loads(out.read_text())
         found["state"] |= told(variant.environment)
         return found

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
+from spfem_bench.analysis import resampling
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.evaluation.record import item_values, load, record_path
-from spfem_bench.statistics import resampling
 
 METRICS = ["fad", "csim", "lse-d", "lse-c", "id-sim"]
 PROTOCOLS = ["demo-inter-id", "demo-cross-id"]
@@ -45,18 +45,23 @@ def rows(results: Path, protocol: str, configs: list[str], seeds: list[int]) -> 
             mean = np.mean([values[name, k] for k in seeds], axis=0)
             score = resampling.estimate(mean, emotions, speakers)
             line: dict[str, Any] = {
-                "protocol": protocol, "metric": metric, "model": name, "seeds": len(seeds),
+                "protocol": protocol,
+                "metric": metric,
+                "model": name,
+                "seeds": len(seeds),
                 "mean": score.value[0],
-            }  # fmt: skip
+            }
             if name != configs[0]:
                 apart = np.array([values[name, k] - values[configs[0], k] for k in seeds])
                 both = resampling.estimate(apart.mean(axis=0), emotions, speakers)
                 low, high = resampling.intervals(resampling.draws(both))
                 single = resampling.estimate(apart.T, emotions, speakers).value
                 line |= {
-                    "difference": both.value[0], "low": low[0], "high": high[0],
+                    "difference": both.value[0],
+                    "low": low[0],
+                    "high": high[0],
                     "by_seed": " ".join(f"{d:+.4f}" for d in single),
-                }  # fmt: skip
+                }
             lines.append(line)
     return lines
 

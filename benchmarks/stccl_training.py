@@ -36,22 +36,16 @@ import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
+from spfem_bench.features import comparisons as scoring
 from spfem_bench.networks.weights import WeightsStore
-from spfem_bench.stccl import dense, scoring
+from spfem_bench.stccl import dense
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone, backbone
-from spfem_bench.stccl.config import TrainConfig, default_config, read_config
 from spfem_bench.stccl.contrast import ContrastSettings
 from spfem_bench.stccl.metric import STCCL
-from spfem_bench.stccl.train import (
-    Learner,
-    batch_of,
-    centres_of,
-    chance,
-    find_data,
-    standardise,
-)
-from spfem_bench.stccl.windows import Windows, choose_windows
+from spfem_bench.training.config import TrainConfig, default_config, read_config
+from spfem_bench.training.train import Learner, batch_of, centres_of, chance, find_data, standardise
+from spfem_bench.training.windows import Windows, choose_windows
 
 ROWS = {
     "batched, maps in memory": "maps",
@@ -85,10 +79,14 @@ def by_matrix(
         mapped = head(torch.stack(vectors))
         mapped = mapped / mapped.norm(dim=1, keepdim=True).clamp_min(1e-6)
         grams.append(mapped @ mapped.T)
-    size = torch.stack([
-        torch.stack([2 - 2 * grams[0][i, j] for j in range(len(x)) if j != i]).clamp_min(0).mean()
-        for i in range(len(x))
-    ]).sqrt()  # fmt: skip
+    size = torch.stack(
+        [
+            torch.stack([2 - 2 * grams[0][i, j] for j in range(len(x)) if j != i])
+            .clamp_min(0)
+            .mean()
+            for i in range(len(x))
+        ]
+    ).sqrt()
     itself = torch.eye(len(x), dtype=torch.bool, device=size.device)
     rows = []
     for gram in grams:
@@ -152,8 +150,9 @@ def prepared(config: TrainConfig, cache: str, device: str) -> tuple[Backbone, Wi
     """Draw one speaker's windows and make the first heads."""
     eyes = backbone(config.backbone.network, WeightsStore(), device=device)
     found = find_data(config, Path(), WeightsStore()).train
-    windows = Windows(found, choose_windows(found, config.frames, 1), config.frames, eyes,
-                      cache=cache)  # fmt: skip
+    windows = Windows(
+        found, choose_windows(found, config.frames, 1), config.frames, eyes, cache=cache
+    )
     torch.manual_seed(config.seed)
     learner = Learner(eyes.channels, config.forms)
     standardise(learner.to(device), windows, config.seed)
@@ -273,15 +272,27 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     found = {}
     for row in given.rows:
-        arguments = [sys.executable, __file__, "--row", row, "--steps", str(given.steps),
-                     "--device", given.device, "--threads", str(given.threads)]  # fmt: skip
+        arguments = [
+            sys.executable,
+            __file__,
+            "--row",
+            row,
+            "--steps",
+            str(given.steps),
+            "--device",
+            given.device,
+            "--threads",
+            str(given.threads),
+        ]
         done = subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True)
         found[row] = json.loads(done.stdout.splitlines()[-1])
     losses = [values["loss"] for values in found.values()]
     assert max(losses) - min(losses) < 5e-3 * losses[0], losses  # half precision moves it that much
     slowest = found[given.rows[-1]]["rate"]
-    rows = [(row, v["rate"], v["rate"] / slowest, v["share"] or None, v["peak"], v["loss"])
-            for row, v in found.items()]  # fmt: skip
+    rows = [
+        (row, v["rate"], v["rate"] / slowest, v["share"] or None, v["peak"], v["loss"])
+        for row, v in found.items()
+    ]
     headers = ("training", "steps/s", "times", "the loss's share", "peak MB", "first loss")
     style = {"tablefmt": "github", "missingval": ""}
     print(tabulate(rows, headers, floatfmt=("", ".2f", ".1f", ".0%", ".0f", ".4f"), **style))

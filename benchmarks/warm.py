@@ -33,11 +33,12 @@ from unittest import mock
 import numpy as np
 
 from benchmarks import common
+from spfem_bench.datasets import indexing
+from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.cards import builtin_folder
-from spfem_bench.definitions.metrics import profile_card
-from spfem_bench.definitions.protocols import EMOTIONS, Protocol, dataset_card, protocol
-from spfem_bench.evaluation import indexing
-from spfem_bench.evaluation.data import DataFolders
+from spfem_bench.definitions.datasets import dataset_card
+from spfem_bench.definitions.networks import profile_card
+from spfem_bench.definitions.protocols import EMOTIONS, Protocol, protocol
 from spfem_bench.evaluation.plan import Plan, Videos, make_plan
 from spfem_bench.evaluation.run import wanted_features
 from spfem_bench.evaluation.session import make_extractor
@@ -80,9 +81,24 @@ def cut_protocols(cards: Path, items: int) -> list[str]:
 
 def write_videos(folder: Path, methods: int, listed: list[Protocol]) -> None:
     """Write recordings as indexed, and the methods' outputs: one video, all with own bytes."""
-    command = [ffmpeg.program(), "-v", "error", "-f", "lavfi", "-i", "testsrc=s=32x32:r=25:d=0.2",
-               "-f", "lavfi", "-i", "sine=d=0.2", "-c:v", "libx264", "-c:a", "aac",
-               folder / "one.mp4"]  # fmt: skip
+    command = [
+        ffmpeg.program(),
+        "-v",
+        "error",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc=s=32x32:r=25:d=0.2",
+        "-f",
+        "lavfi",
+        "-i",
+        "sine=d=0.2",
+        "-c:v",
+        "libx264",
+        "-c:a",
+        "aac",
+        folder / "one.mp4",
+    ]
     subprocess.run([str(part) for part in command], check=True)
     one, count = (folder / "one.mp4").read_bytes(), 0
 
@@ -146,10 +162,17 @@ def plans_of(folder: Path, profile: str, methods: int, names: Sequence[str]) -> 
     """Resolve every method on both protocols, as ``spfem-bench eval --videos`` does."""
     data, weights = DataFolders.locate(folder / "data"), WeightsStore.locate()
     return [
-        make_plan(f"method-{n}", protocol(name), profile_card(profile), data=data, weights=weights,
-                  videos=Videos(outputs(folder, name, n)))
-        for n in range(methods) for name in names
-    ]  # fmt: skip
+        make_plan(
+            f"method-{n}",
+            protocol(name),
+            profile_card(profile),
+            data=data,
+            weights=weights,
+            videos=Videos(outputs(folder, name, n)),
+        )
+        for n in range(methods)
+        for name in names
+    ]
 
 
 # ---- the measurement ----------------------------------------------------------------------------
@@ -213,7 +236,7 @@ def rescore(
     """Score all methods; return seconds, and what this process did, by part."""
     from spfem_bench.evaluation import record as records
     from spfem_bench.evaluation.session import carry_out
-    from spfem_bench.evaluation.workers import Processes, at_work
+    from spfem_bench.execution.local import Processes, at_work
     from spfem_bench.reporting.tables import make_table, render
 
     parts = Parts()
@@ -228,8 +251,14 @@ def rescore(
                 team.begin()
             plans = parts.timed("preflight: the rest", plans_of)(folder, profile, methods, names)
             assert all(p.complete for p in plans), plans[0].refusals[:1] or plans[0].unavailable
-            carried = carry_out(plans, WeightsStore.locate(), partial=False, workers=team,
-                                batch_size=32, device="cpu")  # fmt: skip
+            carried = carry_out(
+                plans,
+                WeightsStore.locate(),
+                partial=False,
+                workers=team,
+                batch_size=32,
+                device="cpu",
+            )
             carry = parts.timed("the rest of an evaluation", lambda: next(carried))
             for plan in plans:
                 path = records.record_path(
@@ -237,15 +266,21 @@ def rescore(
                 )
                 records.save(carry(), path)
                 found.append(path)
-        text = parts.timed("records: read; the table", lambda: render(
-            make_table(records.load_all(found)), "text", layout="asccl", intervals=True
-        ))()  # fmt: skip
+        text = parts.timed(
+            "records: read; the table",
+            lambda: render(
+                make_table(records.load_all(found)), "text", layout="asccl", intervals=True
+            ),
+        )()
         whole, cpu = time.perf_counter() - began, common.cpu_seconds() - used
     assert "method-0" in text
     return {
-        "parts": parts.seconds, "part_cpu": parts.cpu, "calls": parts.calls, "whole": whole,
+        "parts": parts.seconds,
+        "part_cpu": parts.cpu,
+        "calls": parts.calls,
+        "whole": whole,
         "cpu": cpu,
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
@@ -288,10 +323,23 @@ def main() -> None:
             for workers, measured in found.items():
                 # Not -m: processes that are started load their parent's main module again, and
                 # this one loads torch, which the command line does not.
-                command = [sys.executable, "-c", "from benchmarks import warm; warm.main()",
-                           "--measure", folder, "--methods", given.methods, "--items", given.items,
-                           "--profile", given.profile, "--threads", threads,
-                           "--workers", workers]  # fmt: skip
+                command = [
+                    sys.executable,
+                    "-c",
+                    "from benchmarks import warm; warm.main()",
+                    "--measure",
+                    folder,
+                    "--methods",
+                    given.methods,
+                    "--items",
+                    given.items,
+                    "--profile",
+                    given.profile,
+                    "--threads",
+                    threads,
+                    "--workers",
+                    workers,
+                ]
                 done = subprocess.run(
                     [str(c) for c in command], stdout=subprocess.PIPE, text=True, check=True
                 )

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from spfem_bench.demo.draw import Painter
-from spfem_bench.demo.world import World
+from spfem_bench.datasets.pairs import Pair, Puppet
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.puppets.draw import Painter
+from spfem_bench.puppets.world import World
 from spfem_bench.stccl.backbone import Backbone, backbone
-from spfem_bench.stccl.pairs import Pair, Puppet
-from spfem_bench.stccl.windows import pictures
+from spfem_bench.training.windows import pictures
 
 STARTS, FRAMES, SPEAKERS = (8, 20, 30), 5, 3
 paint = Painter.paint

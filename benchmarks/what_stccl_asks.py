@@ -17,8 +17,8 @@ import torch
 from tabulate import tabulate
 
 from spfem_bench.definitions.protocols import EMOTIONS
-from spfem_bench.demo.world import Take, World
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.puppets.world import Take, World
 from spfem_bench.stccl.metric import STCCL
 
 SPEAKERS, STARTS, FRAMES, LATER = 4, (6, 18), 5, 12

@@ -6,13 +6,13 @@ The rooms, from top to bottom; each imports only from those below it:
 ``faces`` · ``networks`` · ``media`` · ``definitions``
 """
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from spfem_bench.version import __version__
 
 if TYPE_CHECKING:
     from spfem_bench.api import Run, compare, evaluate, load, table
 
-__version__ = version("spfem-bench")
 __all__ = ["Run", "__version__", "compare", "evaluate", "load", "table"]
 
 

@@ -15,13 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from spfem_bench.errors import CardError, ClipError, SpfemBenchError, WeightsError
 from spfem_bench.evaluation import record as records
-from spfem_bench.reporting.tables import (
-    Format,
-    Layout,
-    make_table,
-    render,
-    score_lines,
-)
+from spfem_bench.reporting.tables import Format, Layout, make_table, render, score_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,9 +95,13 @@ class Run:
     ) -> str:
         """Return this run as a LaTeX table (booktabs, graphicx); see :func:`table`."""
         return table(
-            [self], "latex", layout=layout, intervals=intervals, published=published,
+            [self],
+            "latex",
+            layout=layout,
+            intervals=intervals,
+            published=published,
             standalone=standalone,
-        )  # fmt: skip
+        )
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the record, whole or not at all; ``spfem-bench table`` reads it.
@@ -184,13 +182,13 @@ def evaluate(
         SpfemBenchError: *layout* without *videos*, a device that is not here, a folder that
             cannot be written, or a Ray cluster that cannot be used.
     """
+    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.layouts import layout_card
-    from spfem_bench.definitions.metrics import profile_card
+    from spfem_bench.definitions.networks import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
-    from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.plan import Videos, make_plan
     from spfem_bench.evaluation.session import carry_out, check_device
-    from spfem_bench.evaluation.workers import at_work
+    from spfem_bench.execution.local import at_work
     from spfem_bench.networks.weights import WeightsStore
 
     if videos is None and (layout or frame_rate):
@@ -215,9 +213,15 @@ def evaluate(
     _check(plan, partial=partial)
     with at_work(ray, workers, device) as spread:
         [record] = carry_out(
-            [plan], weights, partial=partial, workers=spread, batch_size=batch_size,
-            device=device, precision=precision, hwaccel=hwaccel,
-        )  # fmt: skip
+            [plan],
+            weights,
+            partial=partial,
+            workers=spread,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+            hwaccel=hwaccel,
+        )
     return Run(record)
 
 
@@ -316,6 +320,11 @@ def compare(
 
     _check_list(metrics)
     return compare_runs(
-        [run.record for run in runs], baseline=baseline, metrics=metrics, by_emotion=by_emotion,
-        common=common, allow_versions=allow_versions, resamples=resamples,
-    )  # fmt: skip
+        [run.record for run in runs],
+        baseline=baseline,
+        metrics=metrics,
+        by_emotion=by_emotion,
+        common=common,
+        allow_versions=allow_versions,
+        resamples=resamples,
+    )

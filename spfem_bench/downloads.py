@@ -137,8 +137,19 @@ def is_public(url: str) -> bool:
     except ValueError:
         pass
     labels = host.split(".")
-    private = ("local", "localhost", "localdomain", "internal", "intranet", "lan", "home", "corp",
-               "arpa", "test", "onion")  # fmt: skip
+    private = (
+        "local",
+        "localhost",
+        "localdomain",
+        "internal",
+        "intranet",
+        "lan",
+        "home",
+        "corp",
+        "arpa",
+        "test",
+        "onion",
+    )
     # A last label that begins with a digit makes a number of a name, such as 127.1 or 0x7f.1.
     return (
         len(labels) > 1
@@ -200,9 +211,14 @@ def _write(
         have = 0  # the server sends it from the start
     stated = int(length) if re.fullmatch(r"[0-9]{1,15}", length) else None
     bar = tqdm(
-        total=size if stated is None else have + stated, initial=have, unit="B", unit_scale=True,
-        desc=part.stem, disable=None if progress else True, leave=False,
-    )  # fmt: skip
+        total=size if stated is None else have + stated,
+        initial=have,
+        unit="B",
+        unit_scale=True,
+        desc=part.stem,
+        disable=None if progress else True,
+        leave=False,
+    )
     with bar, part.open("ab" if have else "wb") as file:
         for block in items:
             if not isinstance(block, bytes):

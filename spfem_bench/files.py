@@ -21,10 +21,10 @@ import unicodedata
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
-from spfem_bench.errors import StorageError
+from spfem_bench.errors import CardError, StorageError
 
 if sys.platform == "win32":
     import msvcrt
@@ -318,8 +318,22 @@ def same_name(name: str) -> str:
     return re.sub(rf"(?i)\.({'|'.join(_MEDIA)})$", lambda suffix: suffix[0].lower(), name)
 
 
-_MEDIA = ("mp4", "avi", "mov", "mkv", "webm", "png", "jpe?g", "bmp",
-          "wav", "m4a", "mp3", "flac", "ogg", "aac")  # fmt: skip
+_MEDIA = (
+    "mp4",
+    "avi",
+    "mov",
+    "mkv",
+    "webm",
+    "png",
+    "jpe?g",
+    "bmp",
+    "wav",
+    "m4a",
+    "mp3",
+    "flac",
+    "ogg",
+    "aac",
+)
 
 
 class Listing:
@@ -367,3 +381,43 @@ class Listing:
                     names.setdefault(same_name(path.name), []).append(path.name)
             self._names[parent] = names
         return self._names[parent]
+
+
+def check_name(name: str) -> None:
+    """Refuse a path that no file system has.
+
+    Raises:
+        CardError: it has a NUL or what the system's encoding cannot hold, a part of more than 255
+            bytes, or is longer than 4096.
+    """
+    try:
+        encoded = os.fsencode(name)
+    except UnicodeEncodeError:
+        raise CardError(f"no file can have the name {name!r}", "Write it in UTF-8") from None
+    if b"\0" in encoded:
+        raise CardError(f"no file can have the name {name!r}", "Remove the NUL character")
+    if len(encoded) > 4096 or max(map(len, encoded.split(b"/"))) > 255:
+        raise CardError(
+            f"the name {name!r} is too long", "Allowed: parts of 255 bytes, 4096 altogether"
+        )
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return ``folder/name``, and refuse any name that leaves the folder.
+
+    Only names are judged. A link that lies in the folder is followed: whoever
+    owns the folder put it there, and pinned files are checked by hash anyway.
+
+    >>> inside(Path("data"), "a/b.mp4").as_posix()
+    'data/a/b.mp4'
+
+    Raises:
+        CardError: the name is empty, absolute, or has a ``..``, a backslash, a
+            drive or a control character; or see :func:`check_name`.
+    """
+    check_name(name)
+    pure = PurePosixPath(name)
+    bad = not name or pure.is_absolute() or ".." in pure.parts
+    if bad or re.search(r"^[A-Za-z]:|[\\\x00-\x1f]", name):
+        raise CardError(f"the name {name!r} leaves its folder", "Use a relative path without '..'")
+    return folder / pure

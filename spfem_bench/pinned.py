@@ -5,85 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import zipfile
 import zlib
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from spfem_bench import downloads, kinds
-from spfem_bench.definitions.clips import inside
-from spfem_bench.definitions.metrics import PinnedFile
+from spfem_bench.definitions.pins import PinnedFile, pin_key, pins_path, read_pins
 from spfem_bench.errors import StorageError, WeightsError
-from spfem_bench.files import atomic_file, locked, read_file, write_atomically
-from spfem_bench.stored import parse_json, read_bounded
-
-BLOCK = 1 << 20
-
-
-def cache_folder() -> Path:
-    """Return the folder for fetched files and features (``SPFEM_BENCH_CACHE``)."""
-    import platformdirs
-
-    own = os.environ.get("SPFEM_BENCH_CACHE")
-    return Path(own) if own else Path(platformdirs.user_cache_dir("spfem-bench"))
-
-
-def named_folder(given: Path | None, variable: str) -> Path | None:
-    """Return the folder given, else the one an environment variable names, else None.
-
-    Raises:
-        StorageError: the folder does not exist.
-    """
-    named = os.environ.get(variable)
-    folder = given or (Path(named) if named else None)
-    if folder is not None and not folder.is_dir():
-        where = "" if given else f", named by {variable},"
-        raise StorageError(f"{folder}{where} is no folder", "Check its name")
-    return folder
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def known_sha256(path: Path) -> str:
-    """Return a file's SHA-256; it is read again when its size, its number or a time change.
-
-    The time of the last change (ctime) is the one that a program cannot set.
-    """
-    status = path.stat()
-    identity = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-    known = _hashes.get(path)
-    if known is None or known[0] != identity:
-        trust({path: (known := (identity, sha256_of(path)))})
-    return known[1]
-
-
-Hashes = dict[Path, tuple[tuple[int, ...], str]]
-"""Files' sizes, times and numbers, with their SHA-256."""
-
-_hashes: Hashes = {}
-
-
-def hashes_known(of: Container[Path | None]) -> Hashes:
-    """Return what is known of files, and of files in folders, for another process to trust."""
-    return {p: known for p, known in list(_hashes.items()) if p in of or p.parent in of}
-
-
-def trust(hashes: Hashes) -> None:
-    """Take the hashes of files that another process has read, for as long as these stay so."""
-    _hashes.update(hashes)
-    while len(_hashes) > MOST_HASHES:
-        _hashes.pop(next(iter(_hashes)), None)
-
-
-MOST_HASHES = 100_000
+from spfem_bench.files import atomic_file, inside, locked, read_file, write_atomically
+from spfem_bench.hashes import known_sha256
 
 
 def _git_blob(content: bytes) -> str:
@@ -158,41 +89,6 @@ def _is(file: PinnedFile, path: Path) -> bool:
 # ---- hashes that nobody publishes: what came first is what counts --------------------------
 
 
-def pins_path() -> Path:
-    """Return the file that keeps the hashes of files pinned when they were first fetched."""
-    return cache_folder() / "weights" / "pins.json"
-
-
-def _pins() -> dict[str, str]:
-    try:
-        found = parse_json(read_bounded(pins_path()))
-        if not all(re.fullmatch(r"[0-9a-f]{64}", str(pin)) for pin in found.values()):
-            raise ValueError("a pin that is no SHA-256")
-        return found
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise StorageError(
-            f"{pins_path()} is damaged", "Remove it, then fetch those weights again"
-        ) from error
-
-
-def _key(owner: str, file: PinnedFile) -> str:
-    """Return what a pin is kept under: a card that names another file needs another pin."""
-    return f"{owner}/{file.name} of {file.git_blob or file.url or file.page}"
-
-
-def with_pin(owner: str, file: PinnedFile) -> PinnedFile:
-    """Return a file with the hash it was pinned to; unchanged when it has one or has no pin.
-
-    Args:
-        owner: the name of the network's card.
-        file: one of its files.
-    """
-    known = None if file.is_pinned else _pins().get(_key(owner, file))
-    return file.model_copy(update={"sha256": known}) if known else file
-
-
 def pin(owner: str, file: PinnedFile, path: Path) -> str:
     """Pin a file without a published SHA-256 to the bytes at *path*, and return their hash.
 
@@ -206,8 +102,8 @@ def pin(owner: str, file: PinnedFile, path: Path) -> str:
         raise WeightsError(is_not(path, file, problem), "Remove it and fetch it again")
     digest = hashlib.sha256(content).hexdigest()
     with locked(pins_path()):
-        pins = _pins()
-        first = pins.setdefault(_key(owner, file), digest)
+        pins = read_pins()
+        first = pins.setdefault(pin_key(owner, file), digest)
         if first != digest:
             known = file.model_copy(update={"sha256": first})
             reason = _two("SHA-256", digest, first)

@@ -17,20 +17,27 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from spfem_bench import __version__
+from spfem_bench.version import __version__
 
 PACKAGE = Path(__file__).resolve().parent
 
 PROVIDERS = {
     "cv2": (
-        "opencv-python", "opencv-python-headless", "opencv-contrib-python",
+        "opencv-python",
+        "opencv-python-headless",
+        "opencv-contrib-python",
         "opencv-contrib-python-headless",
     ),
     "onnxruntime": (
-        "onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino",
-        "onnxruntime-qnn", "onnxruntime-rocm", "onnxruntime-training",
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "onnxruntime-directml",
+        "onnxruntime-openvino",
+        "onnxruntime-qnn",
+        "onnxruntime-rocm",
+        "onnxruntime-training",
     ),
-}  # fmt: skip
+}
 """Modules that several packages install into the same folder, where the last one wins."""
 
 _LITERAL = re.compile(r"""(?m)^(?:__version__|version)\b[^=\n]*=\s*["']([^"'\n]+)["']""")
@@ -137,8 +144,11 @@ def commit() -> str | None:
     def git(*arguments: str) -> str:
         done = subprocess.run(
             ["git", "-C", str(PACKAGE), *arguments],  # noqa: S607  (wherever git is)
-            capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
         return done.stdout.strip()
 
     try:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import settings
 
 from spfem_bench.definitions.cards import builtin_folder
+from spfem_bench.hashes import sha256_of
 from spfem_bench.media import ffmpeg
-from spfem_bench.pinned import sha256_of
 
 # As the command line does, before torch is imported: waiting threads must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -89,8 +89,12 @@ class World:
         }
 
 
-STRIPS = ("M003_source_sad_033", "W015_source_sad_028", "W015_source_happy_037",
-          "M012_source_happy_037")  # fmt: skip
+STRIPS = (
+    "M003_source_sad_033",
+    "W015_source_sad_028",
+    "W015_source_happy_037",
+    "M012_source_happy_037",
+)
 
 
 @pytest.fixture(scope="session")
@@ -132,8 +136,17 @@ def world(
     files, items = ["path,sha256,bytes"], ["id,speaker,emotion,file"]
     for name in STRIPS:
         target = data / "mini" / f"{name}.mkv"
-        run_ffmpeg("-i", samples / f"stccl-page/video_result/{name}.mp4", "-t", "1.6",
-                   "-c:v", "ffv1", "-c:a", "pcm_s16le", target)  # fmt: skip
+        run_ffmpeg(
+            "-i",
+            samples / f"stccl-page/video_result/{name}.mp4",
+            "-t",
+            "1.6",
+            "-c:v",
+            "ffv1",
+            "-c:a",
+            "pcm_s16le",
+            target,
+        )
         files.append(f"{target.name},{sha256_of(target)},{target.stat().st_size}")
         speaker, _, emotion, _ = name.split("_")
         items.append(f"{name},{speaker},{emotion},{target.name}")
@@ -157,8 +170,17 @@ def own(samples: Path, tmp_path: Path, run_ffmpeg: Callable[..., None], world: W
     folder = tmp_path / "own videos"
     folder.mkdir()
     for name in STRIPS:
-        run_ffmpeg("-i", world.data / "mini" / f"{name}.mkv", "-vf", "crop=256:256:512:0",
-                   "-c:v", "ffv1", "-c:a", "copy", folder / f"{name}.mkv")  # fmt: skip
+        run_ffmpeg(
+            "-i",
+            world.data / "mini" / f"{name}.mkv",
+            "-vf",
+            "crop=256:256:512:0",
+            "-c:v",
+            "ffv1",
+            "-c:a",
+            "copy",
+            folder / f"{name}.mkv",
+        )
     return folder
 
 

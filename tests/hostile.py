@@ -38,9 +38,15 @@ def records() -> list[dict[str, Any]]:
         run["environment"]["platform"] = IMAGE
         run["settings"]["fad"]["network"]["name"] = COMMENT
         run["refused"] = [
-            {"item": PLACE, "clip": SCRIPT, "metrics": ["fad"], "kind": IMAGE, "reason": SCRIPT,
-             "remedy": QUOTE},
-        ]  # fmt: skip
+            {
+                "item": PLACE,
+                "clip": SCRIPT,
+                "metrics": ["fad"],
+                "kind": IMAGE,
+                "reason": SCRIPT,
+                "remedy": QUOTE,
+            },
+        ]
         run["extra"] = [IMAGE]
         for score in run["scores"]:
             score |= {"note": STYLE, "signature": f"fad|{SCRIPT}"}

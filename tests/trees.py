@@ -8,9 +8,10 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from spfem_bench.definitions.protocols import dataset_card, protocol
-from spfem_bench.demo.clips import render_all
-from spfem_bench.evaluation.data import DataFolders
+from spfem_bench.datasets.folders import DataFolders
+from spfem_bench.definitions.datasets import dataset_card
+from spfem_bench.definitions.protocols import protocol
+from spfem_bench.puppets.clips import render_all
 
 MEAD = {"M003": "P001", "M009": "P002"}
 RAVDESS = {"Actor_01": "P001", "Actor_02": "P002"}
@@ -37,9 +38,28 @@ def mead(root: Path, acted: Acted, ffmpeg: Callable[..., None]) -> Path:
                 sound = root / str(item.clips["real"].audio)
                 for path in (video, sound):
                     path.parent.mkdir(parents=True, exist_ok=True)
-                ffmpeg("-i", acted(puppet, emotion, k), "-map", "0:v", "-r", "30", "-c:v",
-                       "libx264", "-crf", "12", "-preset", "ultrafast", video,
-                       "-map", "0:a", "-c:a", "aac", "-f", "mp4", sound)  # fmt: skip
+                ffmpeg(
+                    "-i",
+                    acted(puppet, emotion, k),
+                    "-map",
+                    "0:v",
+                    "-r",
+                    "30",
+                    "-c:v",
+                    "libx264",
+                    "-crf",
+                    "12",
+                    "-preset",
+                    "ultrafast",
+                    video,
+                    "-map",
+                    "0:a",
+                    "-c:a",
+                    "aac",
+                    "-f",
+                    "mp4",
+                    sound,
+                )
     return root
 
 
@@ -69,8 +89,9 @@ def small(exported: Path, speakers: Iterable[str]) -> Path:
     card = exported.read_text()
     card = re.sub(
         r"(?m)^emotions = .*$",
-        'emotions = ["neutral", "angry"]\nfaces = "aligned"', card,
-    )  # fmt: skip
+        'emotions = ["neutral", "angry"]\nfaces = "aligned"',
+        card,
+    )
     card = re.sub(r"(?m)^profile = .*$", 'profile = "compact"', card)
     exported.write_text(card)
     rows = exported.with_suffix(".csv")

@@ -67,9 +67,9 @@ def align(
     sentence spoken twice and 1.1 for two sentences, on puppets: much more than
     for other pairs means that the two do not say the same.
     """  # noqa: D301  (click's mark for text that is not to be wrapped)
+    from spfem_bench.datasets.alignment import align_clips, matched_names
+    from spfem_bench.datasets.pairs import Listed, join_key, read_list, write_list
     from spfem_bench.definitions.clips import Clip
-    from spfem_bench.stccl.align import align_clips, matched_names
-    from spfem_bench.stccl.pairs import Listed, join_key, read_list, write_list
 
     if Path(neutral).is_dir() and Path(emotional).is_dir():
         files, left = matched_names(Path(neutral), Path(emotional), clips)

@@ -56,11 +56,11 @@ def check(
     from functools import partial
 
     from spfem_bench import provenance
+    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.cards import Kind
     from spfem_bench.definitions.cards import names as all_names
     from spfem_bench.definitions.measured import measured_card, read_rows, read_settings
     from spfem_bench.evaluation import check as checking
-    from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import temporary_folder
     from spfem_bench.networks.weights import WeightsStore

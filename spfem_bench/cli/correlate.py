@@ -11,18 +11,23 @@ from spfem_bench.cli import options
 
 if TYPE_CHECKING:
     from spfem_bench.evaluation.pairing import Paired
-    from spfem_bench.stccl.scoring import Scorer
+    from spfem_bench.features.comparisons import Scorer
 
 
 @click.command()
 @click.option(
-    "--protocol", "protocol_name", default="demo-inter-id", show_default=True,
+    "--protocol",
+    "protocol_name",
+    default="demo-inter-id",
+    show_default=True,
     help="Whose clips to compare.",
-)  # fmt: skip
+)
 @click.option(
-    "--method", default="real", show_default=True,
+    "--method",
+    default="real",
+    show_default=True,
     help="What each source is compared with: the real clip, a method's output, a control.",
-)  # fmt: skip
+)
 @click.option(
     "--videos", type=options.FOLDER, help="Your own outputs, named as the protocol expects."
 )
@@ -31,19 +36,25 @@ if TYPE_CHECKING:
 )
 @click.option("--target", type=options.FOLDER, help="Clips of the same names in another emotion.")
 @click.option(
-    "--timing", type=click.Choice(["motion", "sound"]), default="motion", show_default=True,
+    "--timing",
+    type=click.Choice(["motion", "sound"]),
+    default="motion",
+    show_default=True,
     help="With --source: how frames find each other, in step or by what is said.",
-)  # fmt: skip
+)
 @click.option("--emotion", default="all", show_default=True, help="With --source: of --target.")
 @click.option(
-    "--pairs", "pair_list", type=options.File(),
+    "--pairs",
+    "pair_list",
+    type=options.File(),
     help="In the place of a protocol: a list as aligned_path36.json.",
-)  # fmt: skip
+)
 @click.option("--frames", type=options.FOLDER, help="With --pairs: the folder of its frames.")
 @click.option(
-    "--template", help="With --pairs: a frame's name in it, with {speaker}, {emotion}, {clip}, "
+    "--template",
+    help="With --pairs: a frame's name in it, with {speaker}, {emotion}, {clip}, "
     "{level} and {frame}.",
-)  # fmt: skip
+)
 @click.option("--first", type=int, default=0, help="With --pairs: number of the first frame.")
 @click.option(
     "--aligned", is_flag=True, help="With --source or --pairs: frames are face crops in one pose."
@@ -54,33 +65,53 @@ if TYPE_CHECKING:
 )
 @click.option("--metric", help="Also through the heads of a learnt metric, by name or path.")
 @click.option(
-    "--form", type=click.Choice(["vd", "cm"]), default="vd", show_default=True,
-    help="Visual disparities, or correlation matrices.",
-)  # fmt: skip
-@click.option(
-    "--definition", type=click.Choice(["paper", "released-code"]), default="paper",
-    show_default=True, help="Of similarity and of what does not correspond.",
-)  # fmt: skip
-@click.option(
-    "--windows", type=click.IntRange(1), default=3, show_default=True,
-    help="Windows of five frames for each pair.",
-)  # fmt: skip
-@click.option(
-    "--measure", type=click.Choice(["cosine", "pearson"]), default="cosine", show_default=True,
-    help="What the table and the figure show; the CSV has both.",
-)  # fmt: skip
-@click.option(
-    "-o", "--output", type=options.File(),
-    default=Path("discovery.csv"), show_default=True, help="CSV of all numbers.",
-)  # fmt: skip
-@click.option(
-    "--figure", type=options.FIGURE,
-    help="Draw the papers' figure: .png, .pdf or .svg.",
-)  # fmt: skip
-@click.option(
-    "--format", "style", type=click.Choice(["simple", "github"]), default="simple",
+    "--form",
+    type=click.Choice(["vd", "cm"]),
+    default="vd",
     show_default=True,
-)  # fmt: skip
+    help="Visual disparities, or correlation matrices.",
+)
+@click.option(
+    "--definition",
+    type=click.Choice(["paper", "released-code"]),
+    default="paper",
+    show_default=True,
+    help="Of similarity and of what does not correspond.",
+)
+@click.option(
+    "--windows",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Windows of five frames for each pair.",
+)
+@click.option(
+    "--measure",
+    type=click.Choice(["cosine", "pearson"]),
+    default="cosine",
+    show_default=True,
+    help="What the table and the figure show; the CSV has both.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=options.File(),
+    default=Path("discovery.csv"),
+    show_default=True,
+    help="CSV of all numbers.",
+)
+@click.option(
+    "--figure",
+    type=options.FIGURE,
+    help="Draw the papers' figure: .png, .pdf or .svg.",
+)
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["simple", "github"]),
+    default="simple",
+    show_default=True,
+)
 @options.device
 @options.weights_dir
 @options.data_dir
@@ -141,15 +172,15 @@ def correlate(
     """  # noqa: D301
     from tqdm import tqdm
 
-    from spfem_bench.definitions.metrics import profile_card
+    from spfem_bench.analysis.discovery import Lens, discover
+    from spfem_bench.definitions.networks import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
+    from spfem_bench.features.comparisons import Scorer
     from spfem_bench.features.extract import Extractor, Progress
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import check_writable, write_atomically
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import discovery as reporting
-    from spfem_bench.stccl.discovery import Lens, discover
-    from spfem_bench.stccl.scoring import Scorer
 
     options.check_device(device)
     _check(source, target, pair_list, frames)
@@ -159,9 +190,13 @@ def correlate(
     fits = listed.card.profile if listed else ("compact" if aligned else "light")
     faces = listed.card.faces if listed else ("aligned" if aligned else "detect")
     extractor = Extractor(
-        profile_card(profile or fits), weights, FeatureStore.locate(), faces=faces, device=device,
+        profile_card(profile or fits),
+        weights,
+        FeatureStore.locate(),
+        faces=faces,
+        device=device,
         progress=Progress(),
-    )  # fmt: skip
+    )
     for path in (output, figure):
         if path is not None:
             check_writable(path.parent)
@@ -170,14 +205,31 @@ def correlate(
     bar: Any = tqdm(desc="pairs", unit="pair", leave=False, disable=True if quiet else None)
     try:
         found = _pairs(
-            scorer, listed, method, videos, source, target, timing, emotion, pair_list, frames,
-            template, first, data_dir, quiet,
-        )  # fmt: skip
+            scorer,
+            listed,
+            method,
+            videos,
+            source,
+            target,
+            timing,
+            emotion,
+            pair_list,
+            frames,
+            template,
+            first,
+            data_dir,
+            quiet,
+        )
         bar.reset(total=len(found.pairs))
         rows, refused = discover(
-            found.pairs, eyes, [Lens(*lens) for lens in lenses], windows=windows,
-            definition=definition, device=device, done=lambda: bar.update(1),  # type: ignore[arg-type]
-        )  # fmt: skip
+            found.pairs,
+            eyes,
+            [Lens(*lens) for lens in lenses],
+            windows=windows,
+            definition=definition,  # type: ignore[arg-type]
+            device=device,
+            done=lambda: bar.update(1),
+        )
     except KeyboardInterrupt:
         options.interrupted("Interrupted.")
     finally:
@@ -258,11 +310,11 @@ def _pairs(
     data_dir: Path | None,
     quiet: bool,
 ) -> Paired:
-    from spfem_bench.evaluation.data import DataFolders
+    from spfem_bench.datasets.folders import DataFolders
+    from spfem_bench.datasets.pairs import TEMPLATE, five_points, listed_pairs
     from spfem_bench.evaluation.pairing import Paired, folder_pairs, protocol_pairs
     from spfem_bench.evaluation.plan import Videos
     from spfem_bench.faces.detect import load_detector
-    from spfem_bench.stccl.pairs import TEMPLATE, five_points, listed_pairs
 
     x = scorer.extractor
     if pair_list is not None and frames is not None:
@@ -276,6 +328,10 @@ def _pairs(
     if source is not None and target is not None:
         return folder_pairs(source, target, scorer, emotion=emotion, timing=timing)
     return protocol_pairs(
-        method, listed, scorer, DataFolders.locate(data_dir),
-        videos=Videos(videos) if videos else None, rendering=options.rendering(quiet),
-    )  # fmt: skip
+        method,
+        listed,
+        scorer,
+        DataFolders.locate(data_dir),
+        videos=Videos(videos) if videos else None,
+        rendering=options.rendering(quiet),
+    )

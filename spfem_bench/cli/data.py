@@ -11,9 +11,9 @@ import click
 from spfem_bench.cli import options
 
 if TYPE_CHECKING:
-    from spfem_bench.definitions.metrics import PinnedFile
-    from spfem_bench.definitions.protocols import DatasetCard
-    from spfem_bench.evaluation.data import DataFolders
+    from spfem_bench.datasets.folders import DataFolders
+    from spfem_bench.definitions.datasets import DatasetCard
+    from spfem_bench.definitions.pins import PinnedFile
 
 
 @click.group()
@@ -27,9 +27,9 @@ def list_(data_dir: Path | None) -> None:
     """List data sets and how many of their files are here."""
     from tabulate import tabulate
 
+    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.cards import Kind, names
-    from spfem_bench.definitions.protocols import dataset_card, dataset_files, recordings
-    from spfem_bench.evaluation.data import DataFolders
+    from spfem_bench.definitions.datasets import dataset_card, dataset_files, recordings
 
     folders, rows = DataFolders.locate(data_dir), []
     for name in names(Kind.DATASET):
@@ -64,8 +64,8 @@ def fetch(names: tuple[str, ...], data_dir: Path | None, quiet: bool) -> None:
     from tqdm import tqdm
 
     from spfem_bench import pinned
-    from spfem_bench.definitions.protocols import dataset_card, dataset_files
-    from spfem_bench.evaluation.data import DataFolders
+    from spfem_bench.datasets.folders import DataFolders
+    from spfem_bench.definitions.datasets import dataset_card, dataset_files
 
     folders = DataFolders.locate(data_dir)
     for name in names:
@@ -94,8 +94,8 @@ def fetch(names: tuple[str, ...], data_dir: Path | None, quiet: bool) -> None:
 @options.data_dir
 def verify(names: tuple[str, ...], data_dir: Path | None) -> None:
     """Check the SHA-256 of every file; exit code 1 when one is missing or wrong."""
-    from spfem_bench.definitions.protocols import dataset_card, dataset_files
-    from spfem_bench.evaluation.data import DataFolders
+    from spfem_bench.datasets.folders import DataFolders
+    from spfem_bench.definitions.datasets import dataset_card, dataset_files
 
     folders, failed = DataFolders.locate(data_dir), False
     for name in names:
@@ -140,10 +140,10 @@ def index(
     """
     import json
 
-    from spfem_bench.definitions.protocols import dataset_card
+    from spfem_bench.datasets import indexing
+    from spfem_bench.datasets.folders import DataFolders
+    from spfem_bench.definitions.datasets import dataset_card
     from spfem_bench.definitions.recordings import read_mapping
-    from spfem_bench.evaluation import indexing
-    from spfem_bench.evaluation.data import DataFolders
 
     card, folders = dataset_card(name), DataFolders.locate(data_dir)
     path = folders.index_file(card, new=True)
@@ -166,7 +166,7 @@ def index(
 
 
 def _state(folders: DataFolders, card: DatasetCard, file: PinnedFile) -> str:
-    from spfem_bench.pinned import sha256_of
+    from spfem_bench.hashes import sha256_of
 
     path = folders.find(card, file)
     if path is None:

@@ -21,7 +21,7 @@ class _OfWorld(click.Option):
 
     def get_default(self, ctx: click.Context, call: bool = True) -> Any:
         """Return it; the world is imported no earlier than for this command."""
-        from spfem_bench.demo.world import World
+        from spfem_bench.puppets.world import World
 
         return getattr(World, str(self.name))
 
@@ -71,8 +71,8 @@ def render(
     """  # noqa: D301
     from typing import cast
 
-    from spfem_bench.demo.clips import clip_name, render_all, write_truth
-    from spfem_bench.demo.world import Split, World
+    from spfem_bench.puppets.clips import clip_name, render_all, write_truth
+    from spfem_bench.puppets.world import Split, World
 
     world = World(**which)
     names = list(takes)
@@ -119,13 +119,13 @@ def sheet(
     mouth, sound and phones. models: what the demo's models make of a frame of
     each test puppet, between source and truth.
     """
-    from spfem_bench.demo.sheet import sheet as draw
-    from spfem_bench.demo.world import World
     from spfem_bench.files import write_atomically
+    from spfem_bench.puppets.sheet import sheet as draw
+    from spfem_bench.puppets.world import World
 
     form = output.suffix.lower().lstrip(".")
     if what == "models":
-        from spfem_bench.mini_ned.sheet import sheet as draw_models
+        from spfem_bench.puppets.mini_ned.sheet import sheet as draw_models
 
         content = draw_models(models, form)
     else:
@@ -138,7 +138,7 @@ class _Train(click.Command):
     """Adds the recipes, as they are in the code, to the help."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from spfem_bench.demo.training.recipes import RECIPES
+        from spfem_bench.puppets.training.recipes import RECIPES
 
         with formatter.section("Recipes"):
             for name, recipe in RECIPES.items():
@@ -169,10 +169,10 @@ def train(
     the output folder when all is done. On one machine, the same command on the
     CPU gives the same bytes.
     """
-    from spfem_bench.demo.training.recipes import NAMES, RECIPES, with_steps
-    from spfem_bench.demo.training.run import Watcher
-    from spfem_bench.demo.training.run import train as run
-    from spfem_bench.demo.world import World
+    from spfem_bench.puppets.training.recipes import NAMES, RECIPES, with_steps
+    from spfem_bench.puppets.training.run import Watcher
+    from spfem_bench.puppets.training.run import train as run
+    from spfem_bench.puppets.world import World
 
     options.check_device(device)
     for name in NAMES if network == "all" else [n for n in NAMES if n == network]:
@@ -242,11 +242,11 @@ def train_ned(
       spfem-bench demo train-ned --config ned --config stccl-vd-ned
         --seed 1 --seed 2 --seed 3 --output models
     """  # noqa: D301
-    from spfem_bench.demo.training.run import Watcher
-    from spfem_bench.mini_ned.config import read_config
-    from spfem_bench.mini_ned.model import read_record
-    from spfem_bench.mini_ned.train import train as run
     from spfem_bench.networks.weights import WeightsStore
+    from spfem_bench.puppets.mini_ned.config import read_config
+    from spfem_bench.puppets.mini_ned.model import read_record
+    from spfem_bench.puppets.mini_ned.train import train as run
+    from spfem_bench.puppets.training.run import Watcher
 
     options.check_device(device)
     weights = WeightsStore.locate(weights_dir)

@@ -26,9 +26,13 @@ def _tolerances(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -
 @click.argument("a", metavar="RECORD", type=click.Path(path_type=Path))
 @click.argument("b", metavar="RECORD", type=click.Path(path_type=Path))
 @click.option(
-    "--tolerance", "tolerances", multiple=True, metavar="[METRIC=]NUMBER", callback=_tolerances,
+    "--tolerance",
+    "tolerances",
+    multiple=True,
+    metavar="[METRIC=]NUMBER",
+    callback=_tolerances,
     help="Largest difference allowed, for one metric or for all; may be given several times.",
-)  # fmt: skip
+)
 @click.option("--json", "as_json", is_flag=True, help="Print every number and change as JSON.")
 def diff(a: Path, b: Path, tolerances: dict[str, float], as_json: bool) -> None:
     """Check that two machines gave the same numbers for one method.

@@ -13,8 +13,8 @@ import click
 from spfem_bench.cli import options
 
 if TYPE_CHECKING:
+    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.protocols import Protocol
-    from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.plan import Plan, Videos
     from spfem_bench.networks.load import Precision
 
@@ -116,15 +116,15 @@ def evaluate(
     import json
     from dataclasses import asdict, replace
 
+    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.layouts import layout_card
-    from spfem_bench.definitions.metrics import profile_card
+    from spfem_bench.definitions.networks import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.evaluation import record as records
     from spfem_bench.evaluation.controls import controls
-    from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.plan import Videos, make_plan
     from spfem_bench.evaluation.session import carry_out, rival_packages
-    from spfem_bench.evaluation.workers import Processes
+    from spfem_bench.execution.local import Processes
     from spfem_bench.files import check_writable
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting.tables import comparison, score_lines

@@ -32,7 +32,7 @@ def faces(clip: str, output: Path, profile: str, count: int, weights_dir: Path |
     import cv2
 
     from spfem_bench.definitions.clips import Clip
-    from spfem_bench.definitions.metrics import profile_card
+    from spfem_bench.definitions.networks import profile_card
     from spfem_bench.faces.draw import contact_sheet
     from spfem_bench.faces.track import FaceTrack
     from spfem_bench.features.extract import Extractor

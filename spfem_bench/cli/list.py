@@ -27,7 +27,8 @@ def list_(what: str) -> None:
 
 def _methods() -> tuple[list[str], list[list[str]]]:
     from spfem_bench.definitions.cards import Kind, names
-    from spfem_bench.definitions.protocols import method_card, protocol
+    from spfem_bench.definitions.methods import method_card
+    from spfem_bench.definitions.protocols import protocol
     from spfem_bench.evaluation.controls import controls
     from spfem_bench.reporting.published import published_counts
 
@@ -46,9 +47,16 @@ def _methods() -> tuple[list[str], list[list[str]]]:
             found = ["every protocol"]
         printed = str(published[name]) if published[name] else ""
         rows.append(
-            [name, ", ".join(card.aliases), card.kind, card.paper, card.link, printed,
-             "\n".join(found) or "–"]
-        )  # fmt: skip
+            [
+                name,
+                ", ".join(card.aliases),
+                card.kind,
+                card.paper,
+                card.link,
+                printed,
+                "\n".join(found) or "–",
+            ]
+        )
     return ["Method", "Also", "Kind", "Paper", "Code or paper", "Numbers", "Clips in"], rows
 
 
@@ -63,10 +71,15 @@ def _protocols() -> tuple[list[str], list[list[str]]]:
         metrics = [*card.metrics, *(f"({name})" for name in card.on_request)]
         rows.append(
             [
-                name, str(card.version), card.setting, str(len(found.items)),
-                str(len(card.emotions)), ", ".join(metrics), ", ".join(card.outputs),
+                name,
+                str(card.version),
+                card.setting,
+                str(len(found.items)),
+                str(len(card.emotions)),
+                ", ".join(metrics),
+                ", ".join(card.outputs),
             ]
-        )  # fmt: skip
+        )
     return ["Protocol", "Version", "Setting", "Clips", "Emotions", "Metrics", "Methods"], rows
 
 
@@ -79,9 +92,16 @@ def _metrics() -> tuple[list[str], list[list[str]]]:
     for name in names(Kind.METRIC):
         card = metric_card(name)
         rows.append(
-            [name, card.label, better[card.direction], card.unit, card.role,
-             " to ".join(card.compare), card.title]
-        )  # fmt: skip
+            [
+                name,
+                card.label,
+                better[card.direction],
+                card.unit,
+                card.role,
+                " to ".join(card.compare),
+                card.title,
+            ]
+        )
     return ["Metric", "Printed as", "Better", "Unit", "Network", "Compares", "Title"], rows
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from spfem_bench import __version__
 from spfem_bench.cli import options
 from spfem_bench.cli.align import align
 from spfem_bench.cli.audit import audit
@@ -31,6 +30,7 @@ from spfem_bench.cli.validate import validate
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.processes import terminated_by_signals
 from spfem_bench.texts import make_visible
+from spfem_bench.version import __version__
 
 
 class _Group(click.Group):

@@ -12,7 +12,7 @@ import click
 from spfem_bench.cli import options
 
 if TYPE_CHECKING:
-    from spfem_bench.definitions.metrics import NetworkCard
+    from spfem_bench.definitions.networks import NetworkCard
     from spfem_bench.networks.weights import WeightsStore
 
 
@@ -104,7 +104,7 @@ def verify(names: tuple[str, ...], profile: str | None, weights_dir: Path | None
 
 
 def _chosen(names: tuple[str, ...], profile: str | None) -> list[NetworkCard]:
-    from spfem_bench.definitions.metrics import network_card, profile_card
+    from spfem_bench.definitions.networks import network_card, profile_card
 
     if names and profile is None:
         return [network_card(n) for n in names]
@@ -117,7 +117,7 @@ def network_rows(store: WeightsStore) -> tuple[list[str], list[list[str]]]:
     """Return the table of all networks: heads and rows."""
     from spfem_bench.definitions.cards import Kind
     from spfem_bench.definitions.cards import names as card_names
-    from spfem_bench.definitions.metrics import network_card
+    from spfem_bench.definitions.networks import network_card
     from spfem_bench.networks.weights import is_shipped
 
     rows = []

@@ -16,7 +16,7 @@ from spfem_bench.processes import ended_by
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from spfem_bench.evaluation.workers import Workers
+    from spfem_bench.execution.local import Workers
     from spfem_bench.features.extract import Progress
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -107,26 +107,31 @@ drawing_workers = click.option(
     help="Processes that draw puppets.",
 )
 batch_size = click.option(
-    "--batch-size", type=click.IntRange(1),
+    "--batch-size",
+    type=click.IntRange(1),
     help="Frames per batch; 32 on a processor and what fits well on a GPU, if not given.",
-)  # fmt: skip
+)
 device = click.option(
-    "--device", default="cpu", show_default=True,
+    "--device",
+    default="cpu",
+    show_default=True,
     help="Where networks run: cpu, cuda, cuda:1, mps.",
-)  # fmt: skip
+)
 
 hwaccel = click.option(
-    "--hwaccel", metavar="NAME",
+    "--hwaccel",
+    metavar="NAME",
     help="Decode videos on hardware: a name that 'ffmpeg -hwaccels' lists, such as cuda.",
-)  # fmt: skip
+)
 
 
 def precision(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return the option for what networks compute in; *default* says what when not given."""
     return click.option(
-        "--precision", type=click.Choice(["float32", "bfloat16", "float16"]),
+        "--precision",
+        type=click.Choice(["float32", "bfloat16", "float16"]),
         help=f"What networks compute in; {default}, if not given.",
-    )  # fmt: skip
+    )
 
 
 def protocols(words: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -232,8 +237,7 @@ def counting(what: str, unit: str, quiet: bool) -> Callable[[int], Callable[[], 
     from tqdm import tqdm
 
     def start(count: int) -> Callable[[], None]:
-        bar = tqdm(total=count, desc=what, unit=unit, leave=False,
-                   disable=True if quiet else None)  # fmt: skip
+        bar = tqdm(total=count, desc=what, unit=unit, leave=False, disable=True if quiet else None)
 
         def done() -> None:
             bar.update(1)
@@ -260,7 +264,7 @@ def check_device(device: str) -> None:
 
 def team(ray: str | None, workers: int | None, device: str) -> Workers:
     """Return what computes features; it is ended with the command, however that ends."""
-    from spfem_bench.evaluation.workers import at_work
+    from spfem_bench.execution.local import at_work
 
     if ray in (None, "local"):  # a cluster's driver may be without its nodes' GPUs
         check_device(device)

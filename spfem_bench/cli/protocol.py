@@ -77,11 +77,11 @@ def show(name: str, data_dir: Path | None) -> None:
 
     from tabulate import tabulate
 
+    from spfem_bench.datasets.folders import DataFolders
+    from spfem_bench.definitions.datasets import dataset_card
     from spfem_bench.definitions.metrics import metric_card
-    from spfem_bench.definitions.protocols import dataset_card
     from spfem_bench.definitions.protocols import protocol as read
     from spfem_bench.errors import ClipError
-    from spfem_bench.evaluation.data import DataFolders
 
     found, folders = read(name), DataFolders.locate(data_dir)
     card = found.card
@@ -114,9 +114,7 @@ def show(name: str, data_dir: Path | None) -> None:
         )
         return
     clips = dict.fromkeys(c for i in found.items for c in (*i.clips.values(), *i.more_real))
-    files = dict.fromkeys(
-        p.as_posix() for c in clips for p in (c.path, c.audio) if p is not None
-    )  # fmt: skip
+    files = dict.fromkeys(p.as_posix() for c in clips for p in (c.path, c.audio) if p is not None)
     missing: list[str] = []
     remedy = ""
     for file in files:
@@ -138,8 +136,8 @@ def export(name: str, folder: Path) -> None:
 
     Score with it by its path: spfem-bench eval --protocol FOLDER/my-NAME.toml
     """
-    from spfem_bench.definitions.clips import inside
     from spfem_bench.definitions.protocols import protocol as read
+    from spfem_bench.files import inside
 
     card = read(name).card
     text = card.path.read_text(encoding="utf-8")

@@ -22,17 +22,27 @@ def _folders(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> d
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--output", type=options.FOLDER, default=Path("report"), show_default=True,
+    "-o",
+    "--output",
+    type=options.FOLDER,
+    default=Path("report"),
+    show_default=True,
     help="Folder of the report.",
-)  # fmt: skip
+)
 @click.option(
-    "--items", type=click.IntRange(0, 50), default=2, show_default=True,
+    "--items",
+    type=click.IntRange(0, 50),
+    default=2,
+    show_default=True,
     help="Worst, and best, clips to show of each method in each metric.",
-)  # fmt: skip
+)
 @click.option(
-    "--videos", multiple=True, metavar="METHOD=DIR", callback=_folders,
+    "--videos",
+    multiple=True,
+    metavar="METHOD=DIR",
+    callback=_folders,
     help="Folder of a method's outputs, as it was given to eval; may be given several times.",
-)  # fmt: skip
+)
 @click.option(
     "--baseline", default="", help="The method that others are compared with; the first run's."
 )
@@ -67,8 +77,8 @@ def report(
       spfem-bench report results/mead-cross-id --videos my-model=outputs/
       spfem-bench report results --no-videos
     """  # noqa: D301
+    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.errors import ClipError, unknown_name
-    from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.record import load_all
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import check_writable, temporary_folder
@@ -93,14 +103,22 @@ def report(
         clips = None
         if not no_videos and items:
             clips = Clips(
-                DataFolders.locate(data_dir), WeightsStore.locate(weights_dir),
-                FeatureStore.locate(), videos, kept=output, known=known, made=made,
-            )  # fmt: skip
+                DataFolders.locate(data_dir),
+                WeightsStore.locate(weights_dir),
+                FeatureStore.locate(),
+                videos,
+                kept=output,
+                known=known,
+                made=made,
+            )
         try:
             pages = build(
-                records, items=items, clips=clips, baseline=baseline,
+                records,
+                items=items,
+                clips=clips,
+                baseline=baseline,
                 told=options.counting("clips", "clip", quiet),
-            )  # fmt: skip
+            )
         except KeyboardInterrupt:
             options.interrupted("Interrupted. Nothing was written.")
         folder.replace(output, made, pages)

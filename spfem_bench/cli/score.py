@@ -14,31 +14,40 @@ from spfem_bench.cli import options
 @click.command()
 @click.option("--source", type=options.FOLDER, required=True, help="Folder of source videos.")
 @click.option(
-    "--generated", type=options.FOLDER, required=True,
+    "--generated",
+    type=options.FOLDER,
+    required=True,
     help="Folder of outputs, named as their sources.",
-)  # fmt: skip
+)
 @click.option("--metric", default="", help="A learnt metric, by name or path; untrained without.")
 @click.option("--aligned", is_flag=True, help="The videos are face crops already.")
 @click.option("--profile", help="Which networks; light, or compact with --aligned, if not given.")
 @click.option(
-    "--max-lag", type=click.IntRange(0, 25), default=6, show_default=True,
+    "--max-lag",
+    type=click.IntRange(0, 25),
+    default=6,
+    show_default=True,
     help="Frames by which an output may be out of step with its source.",
-)  # fmt: skip
+)
 @options.precision("float32 on a processor, bfloat16 on a GPU")
 @options.batch_size
 @options.device
 @click.option(
-    "-o", "--output", type=options.File(".csv", ".json"),
+    "-o",
+    "--output",
+    type=options.File(".csv", ".json"),
     help="Each clip and stage, as .csv or .json.",
-)  # fmt: skip
+)
 @click.option(
-    "--regions", type=options.File(".csv", ".json"),
+    "--regions",
+    type=options.File(".csv", ".json"),
     help="Each region of each clip, as .csv or .json.",
-)  # fmt: skip
+)
 @click.option(
-    "--heatmaps", type=options.FOLDER,
+    "--heatmaps",
+    type=options.FOLDER,
     help="Draw for each clip where the correlation breaks: DIR/NAME.png.",
-)  # fmt: skip
+)
 @options.weights_dir
 @options.quiet
 def score(
@@ -76,14 +85,14 @@ def score(
     import json
 
     from spfem_bench.definitions.clips import Clip
-    from spfem_bench.definitions.metrics import profile_card
+    from spfem_bench.definitions.networks import profile_card
     from spfem_bench.evaluation.pairing import same_names
+    from spfem_bench.features.comparisons import Beside, Scorer, described
     from spfem_bench.features.extract import Extractor
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import check_writable, write_atomically
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import heatmaps as reporting
-    from spfem_bench.stccl.scoring import Beside, Scorer, described
 
     options.check_device(device)
     chosen: Any = precision or ("float32" if device == "cpu" else "bfloat16")
@@ -96,11 +105,15 @@ def score(
     scorer = Scorer(
         Extractor(
             profile_card(profile or ("compact" if aligned else "light")),
-            WeightsStore.locate(weights_dir), store, faces="aligned" if aligned else "detect",
-            batch_size=batch_size, device=device, precision=chosen,
+            WeightsStore.locate(weights_dir),
+            store,
+            faces="aligned" if aligned else "detect",
+            batch_size=batch_size,
+            device=device,
+            precision=chosen,
             progress=options.progress_bars(len(wants), quiet=quiet),
         )
-    )  # fmt: skip
+    )
     try:
         failures = scorer.ensure(wants, same_length=True)
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ import click
 from spfem_bench.cli import options
 
 if TYPE_CHECKING:
-    from spfem_bench.stccl.train import Precision
+    from spfem_bench.training.train import Precision
 
 
 @click.command()
@@ -65,9 +65,9 @@ def train(
     """  # noqa: D301  (click's mark for text that is not to be wrapped)
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting.training import save_figure
-    from spfem_bench.stccl.config import default_config, read_config
-    from spfem_bench.stccl.train import Told
-    from spfem_bench.stccl.train import train as run
+    from spfem_bench.training.config import default_config, read_config
+    from spfem_bench.training.train import Told
+    from spfem_bench.training.train import train as run
 
     if device is not None:
         options.check_device(device)
@@ -84,11 +84,18 @@ def train(
     told = Told() if quiet else Told(bars.begin, bars.part, partial(click.echo, err=True))
     try:
         trained = run(
-            chosen, output, name=name, folder=path.parent,
-            weights=WeightsStore.locate(weights_dir), device=device,
-            precision=cast("Precision", precision), workers=workers, tensorboard=tensorboard,
-            fresh=fresh, told=told,
-        )  # fmt: skip
+            chosen,
+            output,
+            name=name,
+            folder=path.parent,
+            weights=WeightsStore.locate(weights_dir),
+            device=device,
+            precision=cast("Precision", precision),
+            workers=workers,
+            tensorboard=tensorboard,
+            fresh=fresh,
+            told=told,
+        )
     except KeyboardInterrupt:
         options.interrupted(
             f"Interrupted. Type the same command again to go on from the last checkpoint in "
@@ -113,9 +120,15 @@ def _table(quality: dict[str, Any]) -> str:
             for state in ("untrained", "trained"):
                 found = quality[state][form][term]
                 stages = found["stages"]
-                rows.append([
-                    f"{term}-{form}", state, found["positive"], found["negative"],
-                    stages["positive"][-1], stages["negative"][-1],
-                ])  # fmt: skip
+                rows.append(
+                    [
+                        f"{term}-{form}",
+                        state,
+                        found["positive"],
+                        found["negative"],
+                        stages["positive"][-1],
+                        stages["negative"][-1],
+                    ]
+                )
     headers = ("", "", "positive", "negative", "positive, last stage", "negative, last stage")
     return tabulate(rows, headers, floatfmt=".3f")

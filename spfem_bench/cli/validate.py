@@ -12,7 +12,7 @@ from spfem_bench.cli import options
 
 if TYPE_CHECKING:
     from spfem_bench.evaluation.validate import Validation
-    from spfem_bench.evaluation.workers import Workers
+    from spfem_bench.execution.local import Workers
     from spfem_bench.features.extract import Extractor
 
 
@@ -100,11 +100,11 @@ def validate(
     import json
     from dataclasses import asdict
 
-    from spfem_bench.definitions.metrics import profile_card
+    from spfem_bench.datasets.folders import DataFolders
+    from spfem_bench.definitions.networks import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.errors import UnknownNameError
     from spfem_bench.evaluation import record as records
-    from spfem_bench.evaluation.data import DataFolders
     from spfem_bench.evaluation.session import make_extractor, rival_packages
     from spfem_bench.evaluation.validate import plan_validation
     from spfem_bench.files import check_writable
@@ -203,9 +203,13 @@ def _run(plan: Validation, extractor: Extractor, workers: Workers, quiet: bool) 
         extractor = replace(extractor, progress=options.progress_bars(n_clips, quiet=False))
     total = len(plan.metrics) * sum(len(t.plans) for t in plan.trials)
     levels = tqdm(
-        total=total, desc="levels  ", unit="level", position=3, leave=False,
+        total=total,
+        desc="levels  ",
+        unit="level",
+        position=3,
+        leave=False,
         disable=True if quiet else None,
-    )  # fmt: skip
+    )
     try:
         return run(plan, extractor, workers=workers, graded=lambda: levels.update(1))
     except KeyboardInterrupt:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal, get_args
 
 from spfem_bench.errors import CardError, near_names
+from spfem_bench.files import inside
 
 _NUMBER = r"\d{1,6}(?:\.\d{1,20})?"
 _OPTIONS = ("xywh", "t", "fps", "frames", "audio", "edit")
@@ -233,43 +233,3 @@ def _with_option(clip: Clip, text: str, key: str, value: str) -> Clip:
         except CardError as error:
             raise CardError(f"clip '{text}': {error.problem}", error.remedy) from None
     raise CardError(f"clip '{text}': unknown option '{key}'", f"Allowed: {', '.join(_OPTIONS)}")
-
-
-def check_name(name: str) -> None:
-    """Refuse a path that no file system has.
-
-    Raises:
-        CardError: it has a NUL or what the system's encoding cannot hold, a part of more than 255
-            bytes, or is longer than 4096.
-    """
-    try:
-        encoded = os.fsencode(name)
-    except UnicodeEncodeError:
-        raise CardError(f"no file can have the name {name!r}", "Write it in UTF-8") from None
-    if b"\0" in encoded:
-        raise CardError(f"no file can have the name {name!r}", "Remove the NUL character")
-    if len(encoded) > 4096 or max(map(len, encoded.split(b"/"))) > 255:
-        raise CardError(
-            f"the name {name!r} is too long", "Allowed: parts of 255 bytes, 4096 altogether"
-        )
-
-
-def inside(folder: Path, name: str) -> Path:
-    """Return ``folder/name``, and refuse any name that leaves the folder.
-
-    Only names are judged. A link that lies in the folder is followed: whoever
-    owns the folder put it there, and pinned files are checked by hash anyway.
-
-    >>> inside(Path("data"), "a/b.mp4").as_posix()
-    'data/a/b.mp4'
-
-    Raises:
-        CardError: the name is empty, absolute, or has a ``..``, a backslash, a
-            drive or a control character; or see :func:`check_name`.
-    """
-    check_name(name)
-    pure = PurePosixPath(name)
-    bad = not name or pure.is_absolute() or ".." in pure.parts
-    if bad or re.search(r"^[A-Za-z]:|[\\\x00-\x1f]", name):
-        raise CardError(f"the name {name!r} leaves its folder", "Use a relative path without '..'")
-    return folder / pure

@@ -18,8 +18,10 @@ from typing import Any, ClassVar, Literal
 import pydantic
 
 from spfem_bench.definitions.cards import Card, Kind, Strict, load, parse
+from spfem_bench.definitions.lists import read_list
+from spfem_bench.definitions.methods import method_card
 from spfem_bench.definitions.metrics import metric_card
-from spfem_bench.definitions.protocols import method_card, protocol, read_list
+from spfem_bench.definitions.protocols import protocol
 from spfem_bench.errors import CardError, UnknownNameError, near_names
 from spfem_bench.stored import parse_json, read_bounded
 from spfem_bench.texts import csv_text
@@ -75,8 +77,10 @@ class MeasuredCard(Card):
     """
 
     score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
-        "command", "tolerance", "history",
-    }  # fmt: skip
+        "command",
+        "tolerance",
+        "history",
+    }
     profile: str
     command: str
     methods: dict[str, tuple[str, ...]] = pydantic.Field(min_length=1)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,27 +13,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
-from spfem_bench.definitions.cards import (
-    Card,
-    Kind,
-    Strict,
-    load,
-    names,
-    read_card,
-    validate,
-)
-from spfem_bench.definitions.clips import Clip, inside
-from spfem_bench.definitions.controls import Control
-from spfem_bench.definitions.metrics import ClipRole, PinnedFile, metric_card
-from spfem_bench.definitions.recordings import (
-    Recording,
-    RecordingsSettings,
-    candidates,
-    fill,
-)
-from spfem_bench.errors import CardError, UnknownNameError, unknown_name
-from spfem_bench.files import same_name
-from spfem_bench.stored import read_bounded
+from spfem_bench.definitions.cards import Card, Kind, Strict, load, names, read_card
+from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.datasets import DatasetCard, dataset_card, dataset_files
+from spfem_bench.definitions.lists import read_list
+from spfem_bench.definitions.metrics import ClipRole, metric_card
+from spfem_bench.definitions.recordings import fill
+from spfem_bench.errors import CardError, UnknownNameError
+from spfem_bench.files import inside, same_name
 
 EMOTIONS = ("neutral", "angry", "disgusted", "fear", "happy", "sad", "surprised")
 """The papers' seven, in the papers' order."""
@@ -125,17 +110,29 @@ class ProtocolCard(Card):
         published: the published rows to show beside the protocol's own.
         faded: for clips that exist in graded intensities: a clip address in which
             ``{intensity}`` stands for ``0.00`` to ``1.00``.
-        generated: for worlds, of which models make clips on the spot (see
-            ``spfem_bench.mini_ned.clips``): a clip address in which ``{model}`` stands for one.
+        generated: for worlds, of which models make clips on the spot: a clip address in which
+            ``{model}`` stands for one.
         perfect: for worlds: the address of the source's performance with the target's emotion.
         shows: what may be concluded from scores on it.
         hides: what may not.
     """
 
     score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
-        "outputs", "output_name", "published", "not_applicable", "metrics", "items", "citation",
-        "faded", "generated", "perfect", "profile", "on_request", "shows", "hides",
-    }  # fmt: skip
+        "outputs",
+        "output_name",
+        "published",
+        "not_applicable",
+        "metrics",
+        "items",
+        "citation",
+        "faded",
+        "generated",
+        "perfect",
+        "profile",
+        "on_request",
+        "shows",
+        "hides",
+    }
     version: int = pydantic.Field(gt=0)
     setting: Literal["inter-id", "cross-id"]
     dataset: str
@@ -191,73 +188,6 @@ class Protocol:
     def name(self) -> str:
         """The protocol's name."""
         return self.card.name
-
-
-class WorldSettings(Strict):
-    """A world of puppets: clips that are not shipped are drawn when they are needed.
-
-    Attributes:
-        version: of the rules by which puppets are drawn and speak.
-        seed: of everything random.
-        size: side of a frame in pixels.
-    """
-
-    version: int
-    seed: int
-    size: int
-
-
-class DatasetCard(Card):
-    """The clips that protocols stand on: pinned files, a world, or a user's recordings.
-
-    Attributes:
-        files: for pinned files: a CSV of path, sha256, bytes. A world's files are shipped in a
-            folder beside the card that has the card's name.
-        url: where a file is fetched from; ``{commit}`` and ``{path}`` are filled in.
-        world: for drawn clips: which world (see ``spfem_bench.demo``).
-        recordings: for recordings that users get themselves and index where they lie.
-    """
-
-    repository: str = ""
-    commit: str = ""
-    url: str = ""
-    files: str = ""
-    world: WorldSettings | None = None
-    recordings: RecordingsSettings | None = None
-    licence: str
-    citation: str
-
-    @pydantic.model_validator(mode="after")
-    def _files_or_world(self) -> DatasetCard:
-        fetched = (self.repository, self.commit, self.url)
-        kinds = [self.world, self.recordings, next(filter(None, fetched), None)]
-        complete = self.files and all(fetched) if kinds[2] else not (self.files and kinds[1])
-        if kinds.count(None) != 2 or not complete:
-            raise ValueError(
-                "give 'repository', 'commit', 'url' and 'files', or 'world' with or without "
-                "'files', or 'recordings' alone"
-            )
-        return self
-
-
-class MethodCard(Card):
-    """Who made the clips.
-
-    Attributes:
-        aliases: other names that mean this method.
-        control: for a control with a known answer: what it puts in the output's place.
-    """
-
-    label: str
-    aliases: tuple[str, ...] = ()
-    control: Control | None = None
-    paper: str = ""
-    link: str = ""
-
-    @property
-    def kind(self) -> Literal["system", "control"]:
-        """Whether it is a system of the field, or a control."""
-        return "control" if self.control else "system"
 
 
 def protocol(name: str) -> Protocol:
@@ -390,115 +320,3 @@ def _digest(items: Mapping[str, Item], dataset: DatasetCard) -> str:
         # All of its clips: controls take others than those of the items' roles.
         rows.append(sorted([name, file.sha256] for name, file in files.items()))
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-
-LARGEST_LIST = 16_000_000
-"""Bytes of a list; one of forty thousand items takes a tenth of them."""
-
-MOST_ROWS, MOST_COLUMNS = 100_000, 64
-
-
-def read_list(path: Path) -> list[tuple[str, dict[str, str]]]:
-    """Read a CSV list; each row comes with the words that name its place.
-
-    Raises:
-        CardError: the file is absent, or a row has too few or too many cells.
-    """
-    try:
-        text = read_bounded(path, LARGEST_LIST).decode("utf-8-sig")
-    except OSError as error:
-        raise CardError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise CardError(f"{path} is not in UTF-8: {error}") from None
-    if "\0" in text:  # Python 3.10's reader stops at it, later ones let it pass
-        line = text[: text.index("\0")].count("\n") + 1
-        raise CardError(f"{path}, line {line}: a NUL character", "Write the list as plain text")
-    rows: list[tuple[str, dict[str, str]]] = []
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            if None in row or None in row.values():
-                raise CardError(f"{where}: the number of cells differs from the header's")
-            if len(rows) == MOST_ROWS or len(row) > MOST_COLUMNS:
-                raise CardError(
-                    f"{where}: the list is too large",
-                    f"Allowed: {MOST_ROWS} rows of {MOST_COLUMNS} columns",
-                )
-            rows.append((where, dict(row)))
-    except csv.Error as error:  # a cell without end: a quotation mark that is not closed
-        raise CardError(f"{path}, line {reader.line_num}: {error}") from None
-    return rows
-
-
-def dataset_card(name: str) -> DatasetCard:
-    """Read a data set's card by name."""
-    return load(DatasetCard, Kind.DATASET, name)
-
-
-@cache
-def dataset_files(card: DatasetCard) -> Mapping[str, PinnedFile]:
-    """Return a data set's pinned files by path; a user's recordings have none."""
-    if not card.files:
-        return {}
-    files: dict[str, PinnedFile] = {}
-    for where, row in read_list(inside(card.path.parent, card.files)):
-        for column in ("path", "sha256", "bytes"):
-            if column not in row:
-                raise CardError(f"{where}: the list lacks the column '{column}'")
-        name = row["path"]
-        try:
-            inside(Path(), name)
-            url = fill(card.url, {"commit": card.commit, "path": name})
-        except (CardError, UnknownNameError) as error:
-            raise CardError(f"{where}: {error.problem}", error.remedy) from None
-        if name in files:
-            raise CardError(f"{where}: the path '{name}' is there twice")
-        pin = {"name": name, "sha256": row["sha256"], "bytes": row["bytes"], "url": url or None}
-        files[name] = validate(PinnedFile, pin, where)
-        if not files[name].is_pinned:
-            raise CardError(f"{where}: clips need their SHA-256", "Compute it with sha256sum")
-    return files
-
-
-@cache
-def recordings(card: DatasetCard) -> tuple[Recording, ...]:
-    """Return the recordings that a data set has in full; none when it has none to index.
-
-    Raises:
-        CardError: the list has a bad row; the message names file and line.
-    """
-    settings = card.recordings
-    if settings is None:
-        return ()
-    found: dict[str, Recording] = {}
-    for where, row in read_list(inside(card.path.parent, settings.items)):
-        try:
-            for column in ("speaker", "emotion"):
-                if column not in row:
-                    raise unknown_name("list column", column, row)
-            videos, sounds = candidates(settings, row, None)
-        except (CardError, UnknownNameError) as error:
-            raise CardError(f"{where}: {error.problem}", error.remedy) from None
-        if videos[0] in found:
-            raise CardError(f"{where}: the recording '{videos[0]}' is there twice")
-        found[videos[0]] = Recording(row, videos[0], sounds[0] if sounds else "")
-    return tuple(found.values())
-
-
-def method_card(name: str) -> MethodCard:
-    """Read a method's card by its name or one of its aliases.
-
-    Raises:
-        UnknownNameError: neither exists; near names are suggested.
-    """
-    cards = [load(MethodCard, Kind.METHOD, n) for n in names(Kind.METHOD)]
-    known: dict[str, MethodCard] = {}
-    for card in cards:
-        for key in (card.name, *card.aliases):
-            if key in known:
-                raise CardError(f"two methods answer to '{key}': {known[key].path}, {card.path}")
-            known[key] = card
-    if name not in known:
-        raise unknown_name("method", name, known)
-    return known[name]

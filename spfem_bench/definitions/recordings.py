@@ -11,8 +11,8 @@ from typing import Annotated
 import pydantic
 
 from spfem_bench.definitions.cards import Strict, read_toml
-from spfem_bench.definitions.clips import inside
 from spfem_bench.errors import CardError, unknown_name
+from spfem_bench.files import inside
 
 Templates = Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
 

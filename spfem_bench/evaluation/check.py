@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from spfem_bench import __version__
+from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.measured import (
     COLUMNS,
@@ -25,19 +25,19 @@ from spfem_bench.definitions.measured import (
     settings_text,
     with_update,
 )
-from spfem_bench.definitions.metrics import profile_card
+from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol as read_protocol
 from spfem_bench.errors import CardError, SpfemBenchError, StorageError, UnknownNameError
 from spfem_bench.evaluation import record as records
-from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.evaluation.plan import Plan, make_plan, plan_summary
 from spfem_bench.evaluation.run import Want, wanted_features
 from spfem_bench.evaluation.signature import flat
-from spfem_bench.evaluation.workers import Workers, evaluate_all
+from spfem_bench.execution.local import Workers, evaluate_all
 from spfem_bench.features.extract import Extractor, Faces, Progress
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import check_writable, write_atomically
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.version import __version__
 
 MACHINE = "environment"
 """The part of settings that names Python, platform and device; no signature has it."""
@@ -179,9 +179,13 @@ def recompute(
         for method in methods:
             try:
                 plan = make_plan(
-                    method, read_protocol(protocol), profile,
-                    data=data, weights=weights, rendering=rendering,
-                )  # fmt: skip
+                    method,
+                    read_protocol(protocol),
+                    profile,
+                    data=data,
+                    weights=weights,
+                    rendering=rendering,
+                )
             except (CardError, UnknownNameError) as error:
                 raise CardError(f"{card.path}: {error.problem}", error.remedy) from None
             if plan.unavailable:
@@ -198,9 +202,13 @@ def recompute(
     extractors = {}
     for faces, wants in by_faces.items():
         extractor = Extractor(
-            profile, weights, store, faces=faces, batch_size=batch_size,
+            profile,
+            weights,
+            store,
+            faces=faces,
+            batch_size=batch_size,
             progress=progress(len(wants)),
-        )  # fmt: skip
+        )
         try:
             workers.compute(extractor, wants)
         finally:

@@ -14,8 +14,9 @@ from spfem_bench.definitions.controls import (
     OtherSpeakerControl,
     PerfectControl,
 )
+from spfem_bench.definitions.methods import MethodCard, method_card
 from spfem_bench.definitions.metrics import metric_card
-from spfem_bench.definitions.protocols import Item, MethodCard, Protocol, method_card
+from spfem_bench.definitions.protocols import Item, Protocol
 from spfem_bench.errors import CardError, ClipError, UnsuitedClipError
 
 

@@ -9,17 +9,18 @@ from typing import Literal
 
 import numpy as np
 
+from spfem_bench.datasets.alignment import align_clips
+from spfem_bench.datasets.folders import DataFolders
+from spfem_bench.datasets.pairs import Held, Pair, Puppet, true_frames
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.protocols import Protocol, dataset_card
-from spfem_bench.demo.clips import take_of
+from spfem_bench.definitions.datasets import dataset_card
+from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.errors import CardError, ClipError
-from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.evaluation.plan import Videos, make_plan
+from spfem_bench.features.comparisons import Crops, Scorer, find_lag
 from spfem_bench.files import same_name
 from spfem_bench.media.video import VIDEO_SUFFIXES, content_id
-from spfem_bench.stccl.align import align_clips
-from spfem_bench.stccl.pairs import Held, Pair, Puppet, true_frames
-from spfem_bench.stccl.scoring import Crops, Scorer, find_lag
+from spfem_bench.puppets.clips import take_of
 
 Timing = Literal["truth", "sound", "motion"]
 """How corresponding frames are found: exactly, by what is said, or by a constant lag."""
@@ -87,9 +88,15 @@ def protocol_pairs(
             done()
         return _found(pairs, "truth")
     plan = make_plan(
-        method, protocol, x.profile, data=data, weights=x.weights, metrics=("scc",),
-        videos=videos, rendering=rendering,
-    )  # fmt: skip
+        method,
+        protocol,
+        x.profile,
+        data=data,
+        weights=x.weights,
+        metrics=("scc",),
+        videos=videos,
+        rendering=rendering,
+    )
     if plan.unavailable:
         raise CardError(next(iter(plan.unavailable.values())))
     left = list(dict.fromkeys(r.reason for r in plan.refusals))
@@ -105,9 +112,14 @@ def protocol_pairs(
             continue
         try:
             pair, lag = _paired(
-                scorer, source, output, planned.item.speaker, planned.item.emotion, timing,
+                scorer,
+                source,
+                output,
+                planned.item.speaker,
+                planned.item.emotion,
+                timing,
                 max_lag,
-            )  # fmt: skip
+            )
         except ClipError as error:
             left.append(error.problem)
             continue

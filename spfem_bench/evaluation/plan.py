@@ -12,24 +12,16 @@ from functools import cache, cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from spfem_bench.datasets.folders import DataFolders
+from spfem_bench.datasets.layouts import SOUNDS, Placed, State, place
 from spfem_bench.definitions.cards import Kind, names
-from spfem_bench.definitions.clips import Clip, inside
+from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.layouts import LayoutCard
-from spfem_bench.definitions.metrics import (
-    STAGES,
-    ClipRole,
-    MetricCard,
-    NetworkCard,
-    ProfileCard,
-    metric_card,
-)
-from spfem_bench.definitions.protocols import (
-    Item,
-    MethodCard,
-    Protocol,
-    dataset_card,
-    method_card,
-)
+from spfem_bench.definitions.methods import MethodCard, method_card
+from spfem_bench.definitions.metrics import STAGES, ClipRole, MetricCard, metric_card
+from spfem_bench.definitions.networks import NetworkCard, ProfileCard
+from spfem_bench.definitions.protocols import Item, Protocol
 from spfem_bench.definitions.protocols import protocol as read
 from spfem_bench.errors import (
     CardError,
@@ -43,12 +35,10 @@ from spfem_bench.errors import (
     unknown_name,
 )
 from spfem_bench.evaluation.controls import at_level, control_outputs, controls, why_not
-from spfem_bench.evaluation.data import DataFolders
-from spfem_bench.evaluation.layouts import SOUNDS, Placed, State, place
 from spfem_bench.evaluation.record import VALIDATION
 from spfem_bench.evaluation.signature import network_of
 from spfem_bench.features.store import FeatureStore
-from spfem_bench.files import Listing
+from spfem_bench.files import Listing, inside
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.video import VIDEO_SUFFIXES, Unchanged, file_sha256, numbered_pictures
 from spfem_bench.networks.weights import WeightsStore, remedy
@@ -266,7 +256,7 @@ def make_plan(
     elif card.control:
         outputs = control_outputs(card, protocol)
     elif videos is None and card.name in made_here(protocol):
-        from spfem_bench.mini_ned.model import identity, model_path
+        from spfem_bench.puppets.mini_ned.model import identity, model_path
 
         outputs = {i.id: i.made_by(card.name) for i in protocol.items}
         model = identity(model_path(card.name))
@@ -289,16 +279,23 @@ def make_plan(
         items.append(planned)
         refusals += refused
     return Plan(
-        card, protocol, profile, usable, unavailable, tuple(items), tuple(refusals),
-        videos.extra() if videos and not videos.layout else extra, model,
-    )  # fmt: skip
+        card,
+        protocol,
+        profile,
+        usable,
+        unavailable,
+        tuple(items),
+        tuple(refusals),
+        videos.extra() if videos and not videos.layout else extra,
+        model,
+    )
 
 
 def made_here(protocol: Protocol) -> list[str]:
     """Return the models that make a protocol's clips on the spot."""
     if not protocol.card.generated:
         return []
-    from spfem_bench.mini_ned.config import models
+    from spfem_bench.puppets.mini_ned.config import models
 
     return [name for name in models() if name not in protocol.card.outputs]
 

@@ -13,7 +13,7 @@ import pydantic
 
 from spfem_bench.definitions.cards import Text
 from spfem_bench.errors import CardError
-from spfem_bench.statistics import coherence, resampling, sync
+from spfem_bench.statistics import coherence, intervals, sync
 from spfem_bench.stored import read_json, write_json
 
 SCHEMA = 1
@@ -355,6 +355,6 @@ def _values(
             return [score]
         if None in without:
             raise NoPartsError("cannot say what each clip does to {metric}: too few frames")
-        return [float(v) for v in resampling.pseudo_values(score, without)]
+        return [float(v) for v in intervals.pseudo_values(score, without)]
     values = [item_value(part, statistic) for part in parts]
     return [v for v in values if v is not None]

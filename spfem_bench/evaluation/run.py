@@ -16,16 +16,17 @@ import numpy.typing as npt
 
 from spfem_bench import provenance
 from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.metrics import (
     ClipRole,
     CoherenceSettings,
     FrechetSettings,
     MetricCard,
-    Role,
     SimilaritySettings,
     SyncSettings,
 )
-from spfem_bench.definitions.protocols import AVERAGE, dataset_card
+from spfem_bench.definitions.networks import Role
+from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.errors import ClipError
 from spfem_bench.evaluation.plan import Plan, PlannedItem, Refusal
 from spfem_bench.evaluation.record import SCHEMA, Score
@@ -35,12 +36,11 @@ from spfem_bench.features.features import Features
 from spfem_bench.features.store import Arrays, digest
 from spfem_bench.media.video import content_id
 from spfem_bench.statistics import coherence, frechet, similarity, sync
-from spfem_bench.statistics.intervals import drawn, interval
-from spfem_bench.statistics.resampling import pseudo_values
+from spfem_bench.statistics.intervals import drawn, interval, pseudo_values
 
 if TYPE_CHECKING:
-    from spfem_bench.evaluation.workers import Workers
-    from spfem_bench.stccl.scoring import Beside, Scorer
+    from spfem_bench.execution.local import Workers
+    from spfem_bench.features.comparisons import Beside, Scorer
 
 Want: TypeAlias = "Role | Beside"
 """What is asked of a clip: what a network says of it, or how it compares with another clip."""
@@ -194,7 +194,7 @@ def beside(planned: PlannedItem, metric: MetricCard) -> Beside | None:
     """Return the clip that a metric of coherence compares the output with, and how."""
     if not isinstance(metric.statistic, CoherenceSettings):
         return None
-    from spfem_bench.stccl.scoring import Beside
+    from spfem_bench.features.comparisons import Beside
 
     settings = metric.statistic
     return Beside(planned.clips[metric.compare[1]], settings.max_lag, settings.learned)
@@ -232,7 +232,7 @@ def made_of(extractor: Extractor, clip: Clip, want: Want) -> dict[str, Any]:
 
 def scorer_of(extractor: Extractor) -> Scorer:
     """Return what compares clips with clips, in a plan with metrics of coherence."""
-    from spfem_bench.stccl.scoring import Scorer
+    from spfem_bench.features.comparisons import Scorer
 
     return Scorer(extractor)
 

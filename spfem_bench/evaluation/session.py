@@ -10,7 +10,7 @@ from spfem_bench import provenance
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.evaluation.plan import Plan
 from spfem_bench.evaluation.signature import network_of
-from spfem_bench.evaluation.workers import Workers, evaluate_all
+from spfem_bench.execution.local import Workers, evaluate_all
 from spfem_bench.features.extract import Extractor, Progress
 from spfem_bench.features.software import libraries
 from spfem_bench.features.store import FeatureStore
@@ -75,9 +75,15 @@ def make_extractor(
     if hwaccel:
         ffmpeg.check_hardware(hwaccel)
     return Extractor(
-        plan.profile, weights, FeatureStore.locate(), faces=plan.protocol.card.faces,
-        batch_size=batch_size, device=device, precision=precision, hwaccel=hwaccel,
-    )  # fmt: skip
+        plan.profile,
+        weights,
+        FeatureStore.locate(),
+        faces=plan.protocol.card.faces,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        hwaccel=hwaccel,
+    )
 
 
 def carry_out(
@@ -112,9 +118,13 @@ def carry_out(
 
     def sees(plan: Plan) -> Extractor:
         extractor = make_extractor(
-            plan, weights, batch_size=batch_size, device=device, precision=precision,
+            plan,
+            weights,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
             hwaccel=hwaccel,
-        )  # fmt: skip
+        )
         return replace(extractor, progress=progress(plan))
 
     return evaluate_all(plans, sees, workers, partial=partial)

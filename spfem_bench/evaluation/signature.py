@@ -9,14 +9,10 @@ from typing import Any
 
 from spfem_bench import provenance
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.metrics import (
-    CoherenceSettings,
-    MetricCard,
-    NetworkCard,
-    ProfileCard,
-    network_card,
-)
-from spfem_bench.definitions.protocols import Protocol, dataset_card, dataset_files
+from spfem_bench.definitions.datasets import dataset_card, dataset_files
+from spfem_bench.definitions.metrics import CoherenceSettings, MetricCard
+from spfem_bench.definitions.networks import NetworkCard, ProfileCard, network_card
+from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.features.extract import Extractor
 from spfem_bench.statistics import intervals
 

@@ -13,14 +13,18 @@ from typing import Any, Literal
 import numpy as np
 
 from spfem_bench import provenance
+from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.controls import GradedControl
-from spfem_bench.definitions.metrics import MetricCard, ProfileCard
-from spfem_bench.definitions.protocols import MethodCard, Protocol, method_card
+from spfem_bench.definitions.methods import MethodCard, method_card
+from spfem_bench.definitions.metrics import MetricCard
+from spfem_bench.definitions.networks import ProfileCard
+from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.errors import CardError, ClipError, UnknownNameError, unknown_name
+from spfem_bench.evaluation import grading
 from spfem_bench.evaluation.controls import why_not
-from spfem_bench.evaluation.data import DataFolders
+from spfem_bench.evaluation.grading import FAILED, Graded, Verdict
 from spfem_bench.evaluation.plan import Plan, Refusal, make_plan, plan_summary
 from spfem_bench.evaluation.record import VALIDATION
 from spfem_bench.evaluation.run import (
@@ -35,12 +39,10 @@ from spfem_bench.evaluation.run import (
     wanted_features,
 )
 from spfem_bench.evaluation.signature import network_of, signature
-from spfem_bench.evaluation.workers import Workers
+from spfem_bench.execution.local import Workers
 from spfem_bench.features.extract import Extractor
 from spfem_bench.media.video import content_id
 from spfem_bench.networks.weights import WeightsStore
-from spfem_bench.statistics import grading
-from spfem_bench.statistics.grading import FAILED, Graded, Verdict
 
 SCHEMA = 1
 
@@ -77,7 +79,7 @@ class Cell:
         label: the metric as printed.
         network: the one that the metric looks through.
         claim: what the metric's card says of the control.
-        verdict: see ``spfem_bench.statistics.grading``; empty without a claim or a value.
+        verdict: see ``spfem_bench.evaluation.grading``; empty without a claim or a value.
         said: what is behind the verdict, in words.
         scale: the metric's largest move under a control that it claims to measure.
         share: for a control to be ignored: its largest move in the metric's largest claimed one.
@@ -211,11 +213,17 @@ def plan_validation(
     for name in chosen:
         plans = tuple(
             make_plan(
-                name, protocol, profile, data=data, weights=weights, metrics=metrics,
-                level=level, rendering=rendering,
+                name,
+                protocol,
+                profile,
+                data=data,
+                weights=weights,
+                metrics=metrics,
+                level=level,
+                rendering=rendering,
             )
             for level in known[name].levels
-        )  # fmt: skip
+        )
         trials.append(Trial(method_card(name), known[name], plans))
     felt: list[str] = []  # controls in the order of the metrics that claim to feel them
     for metric in (m for t in trials[:1] for m in t.plans[0].metrics):
@@ -478,11 +486,15 @@ def _points(scored: _Scored, graded: Graded) -> tuple[Point, ...]:
         before = max(0, i - 1)
         points.append(
             Point(
-                level, score.value, *score.interval,
-                graded.change(i), *graded.change_interval(i),
-                graded.change(i, before), *graded.change_interval(i, before),
+                level,
+                score.value,
+                *score.interval,
+                graded.change(i),
+                *graded.change_interval(i),
+                graded.change(i, before),
+                *graded.change_interval(i, before),
             )
-        )  # fmt: skip
+        )
     return tuple(points)
 
 

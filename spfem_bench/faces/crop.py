@@ -14,12 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.definitions.metrics import (
-    ArcFaceInput,
-    ExpressionInput,
-    FaceBoxInput,
-    SyncInput,
-)
+from spfem_bench.definitions.networks import ArcFaceInput, ExpressionInput, FaceBoxInput, SyncInput
 from spfem_bench.faces import exact
 from spfem_bench.faces.track import Face
 from spfem_bench.media.video import Frame
@@ -27,8 +22,15 @@ from spfem_bench.media.video import Frame
 LIBRARIES = frozenset({"cv2"})
 """Modules that cut a face out of a frame. A frame that is an aligned face needs none."""
 
-ARCFACE_TEMPLATE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366],
-                             [41.5493, 92.3655], [70.7299, 92.2041]])  # fmt: skip
+ARCFACE_TEMPLATE = np.array(
+    [
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
+    ]
+)
 """The five points in a crop of 112 x 112 pixels (insightface's ``arcface_dst``)."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from spfem_bench.definitions.metrics import DetectorSettings, FrameInput, NetworkCard
+from spfem_bench.definitions.networks import DetectorSettings, FrameInput, NetworkCard
 from spfem_bench.errors import CardError, WeightsError
 from spfem_bench.extras import extra
 from spfem_bench.faces.track import Array, Face

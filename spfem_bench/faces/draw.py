@@ -7,12 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from spfem_bench.definitions.metrics import (
-    ArcFaceInput,
-    ExpressionInput,
-    FaceBoxInput,
-    SyncInput,
-)
+from spfem_bench.definitions.networks import ArcFaceInput, ExpressionInput, FaceBoxInput, SyncInput
 from spfem_bench.faces import crop
 from spfem_bench.faces.track import Face
 from spfem_bench.media.video import Frame

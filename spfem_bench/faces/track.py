@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.definitions.metrics import FaceSettings
+from spfem_bench.definitions.networks import FaceSettings
 from spfem_bench.errors import ClipError
 from spfem_bench.media.video import Frame
 

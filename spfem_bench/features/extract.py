@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from spfem_bench import provenance
 from spfem_bench.definitions.clips import Clip, Edit
-from spfem_bench.definitions.metrics import (
+from spfem_bench.definitions.networks import (
     ArcFaceInput,
     ExpressionInput,
     FaceBoxInput,

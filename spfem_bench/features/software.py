@@ -7,7 +7,7 @@ pictures. A library that only reads what a hash pins (safetensors, h5py, onnx) i
 
 from __future__ import annotations
 
-from spfem_bench.definitions.metrics import NetworkCard, SyncInput
+from spfem_bench.definitions.networks import NetworkCard, SyncInput
 from spfem_bench.faces import crop, detect
 from spfem_bench.media import chain, mfcc
 from spfem_bench.networks import load

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench import pinned
+from spfem_bench import caches
 from spfem_bench.errors import StorageError
 from spfem_bench.files import atomic_file, check_writable, read_file
 
@@ -39,7 +39,7 @@ class FeatureStore:
     @classmethod
     def locate(cls, given: Path | None = None) -> FeatureStore:
         """Take the folder given, else ``features`` in the cache folder."""
-        return cls(given or pinned.cache_folder() / "features")
+        return cls(given or caches.cache_folder() / "features")
 
     def path(self, made_of: Mapping[str, Any]) -> Path:
         """Return the file for a key: a mapping of plain JSON values."""

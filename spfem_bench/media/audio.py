@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.metrics import Audible
+from spfem_bench.definitions.networks import Audible
 from spfem_bench.errors import ClipError
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.video import FRAME_RATE, check_length, span_frames

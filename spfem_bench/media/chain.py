@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spfem_bench.definitions.clips import Clip, Span
-from spfem_bench.definitions.metrics import SyncChain
+from spfem_bench.definitions.networks import SyncChain
 from spfem_bench.errors import ClipError
 from spfem_bench.files import temporary_folder
 from spfem_bench.media import audio, ffmpeg, video

@@ -152,9 +152,13 @@ def local_input(path: Path, **options: Any) -> Any:
     # A leap of more than an hour is an error in the time stamp: ffmpeg would queue in memory
     # all the frames that fill it, up to 30 hours and 1.5 GB.
     return ffmpeg.input(
-        _Name(f"file:{path}"), protocol_whitelist="file", format_whitelist=FORMATS,
-        max_pixels=LARGEST, dts_error_threshold=LONGEST, **options,
-    )  # fmt: skip
+        _Name(f"file:{path}"),
+        protocol_whitelist="file",
+        format_whitelist=FORMATS,
+        max_pixels=LARGEST,
+        dts_error_threshold=LONGEST,
+        **options,
+    )
 
 
 def pictures(path: Path, hwaccel: str | None = None) -> Any:
@@ -445,10 +449,31 @@ NO_TIME = str(-(2**63))
 """How ffmpeg writes the time stamp of a packet that has none."""
 
 BOXES = {
-    b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"uuid", b"meta",
-    b"meco", b"udta", b"pdin", b"sidx", b"ssix", b"mfra", b"emsg", b"prft", b"pnot", b"PICT",
-    b"idat", b"imda", b"bloc", b"junk",
-}  # fmt: skip
+    b"ftyp",
+    b"styp",
+    b"moov",
+    b"moof",
+    b"mdat",
+    b"free",
+    b"skip",
+    b"wide",
+    b"uuid",
+    b"meta",
+    b"meco",
+    b"udta",
+    b"pdin",
+    b"sidx",
+    b"ssix",
+    b"mfra",
+    b"emsg",
+    b"prft",
+    b"pnot",
+    b"PICT",
+    b"idat",
+    b"imda",
+    b"bloc",
+    b"junk",
+}
 """What an mp4 or mov is made of, at its top level."""
 
 

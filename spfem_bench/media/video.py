@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from spfem_bench.definitions.clips import Clip, Span
 from spfem_bench.errors import ClipError
+from spfem_bench.hashes import known_sha256
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.ffmpeg import SCALER
-from spfem_bench.pinned import known_sha256
 
 FRAME_RATE = 25
 """Frames a second of every decoded clip; SyncNet's, and the field's."""
@@ -93,9 +93,12 @@ def cropped(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterator[bytes
         height, width = read_picture(files[0]).shape[:2]
         _check_crop(clip, (width, height))
         stream = graph.input(
-            "pipe:0", format="rawvideo", pix_fmt="bgr24", video_size=(width, height),
+            "pipe:0",
+            format="rawvideo",
+            pix_fmt="bgr24",
+            video_size=(width, height),
             framerate=repr(clip.frame_rate),
-        )  # fmt: skip
+        )
         stdin: Iterator[bytes] | None = _raw_pictures(files, (height, width))
     else:
         info = ffmpeg.probe(clip.path)

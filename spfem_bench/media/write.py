@@ -69,18 +69,28 @@ def write_clip(
             file.setframerate(SAMPLE_RATE)
             file.writeframes(np.asarray(samples, "<i2").tobytes())
         video = graph.input(
-            "pipe:0", format="rawvideo", pix_fmt="rgb24", video_size=(width, height),
+            "pipe:0",
+            format="rawvideo",
+            pix_fmt="rgb24",
+            video_size=(width, height),
             framerate=FRAME_RATE,
-        )  # fmt: skip
+        )
         # One thread and no dates or versions inside: the bytes depend on the input only.
         node = graph.output(
             video.filter("scale", flags="bicubic+accurate_rnd+full_chroma_int+bitexact"),
             *([ffmpeg.local_input(sound)] if len(samples) or sound_codec == "flac" else []),
-            str(made), vcodec="libx264", crf=quality,
-            preset="veryfast", pix_fmt="yuv420p", threads=1, **coding,
-            movflags="faststart", map_metadata=-1, fflags="+bitexact",
+            str(made),
+            vcodec="libx264",
+            crf=quality,
+            preset="veryfast",
+            pix_fmt="yuv420p",
+            threads=1,
+            **coding,
+            movflags="faststart",
+            map_metadata=-1,
+            fflags="+bitexact",
             **{"flags:v": "+bitexact", "flags:a": "+bitexact"},
-        )  # fmt: skip
+        )
         # Frames are made while they are written, in their own time.
         with ffmpeg.decoding(node, path, iter(raw()), patience=math.inf):
             pass

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.definitions.metrics import NetworkCard, SyncInput
+from spfem_bench.definitions.networks import NetworkCard, SyncInput
 from spfem_bench.errors import CardError, WeightsError
 from spfem_bench.networks.weights import WeightsStore, remedy, safetensors_state, torch_state
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.definitions.metrics import NetworkCard
+from spfem_bench.definitions.networks import NetworkCard
 from spfem_bench.errors import WeightsError
 from spfem_bench.extras import extra
 from spfem_bench.networks.weights import remedy

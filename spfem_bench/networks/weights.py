@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from spfem_bench import pinned
-from spfem_bench.definitions.metrics import NetworkCard
+from spfem_bench import caches, pinned
+from spfem_bench.definitions.networks import NetworkCard
 from spfem_bench.errors import WeightsError
 
 
@@ -43,12 +43,12 @@ class WeightsStore:
     @classmethod
     def locate(cls, given: Path | None = None) -> WeightsStore:
         """Take the folder given, else the one the environment names."""
-        return cls(pinned.named_folder(given, "SPFEM_BENCH_WEIGHTS"))
+        return cls(caches.named_folder(given, "SPFEM_BENCH_WEIGHTS"))
 
     @property
     def cache(self) -> Path:
         """The folder that ``networks fetch`` fills."""
-        return pinned.cache_folder() / "weights"
+        return caches.cache_folder() / "weights"
 
     def paths(self, card: NetworkCard) -> list[Path | None]:
         """Return where each file of a network lies; None for those not found."""

@@ -291,9 +291,12 @@ def _average(series: Series, cells: Cells) -> Average | None:
     off = abs(Fraction(cells[AVERAGE].number) - mean)
     slack, count = _slack(cells), len(cells) - 1
     return Average(
-        series, cells[AVERAGE].number, float(mean), off <= slack + rounding,
+        series,
+        cells[AVERAGE].number,
+        float(mean),
+        off <= slack + rounding,
         abs(off * count - 1) <= slack * count,
-    )  # fmt: skip
+    )
 
 
 # ---- two prints of one cell ----------------------------------------------------------------
@@ -434,9 +437,13 @@ def _nears(series: Mapping[Series, Cells], backbones: Mapping[Series, str]) -> I
             gains = [[float(series[s][e].number - base[e].number) for e in shared] for s in (a, b)]
             means = [sum(map(abs, gain)) / len(shared) for gain in gains]
             yield Near(
-                a, b, sum(between) / len(shared), max(between), (means[0], means[1]),
+                a,
+                b,
+                sum(between) / len(shared),
+                max(between),
+                (means[0], means[1]),
                 _correlation(gains[0], gains[1]),
-            )  # fmt: skip
+            )
 
 
 def _correlation(a: Sequence[float], b: Sequence[float]) -> float:
@@ -480,9 +487,13 @@ def findings(found: Audit) -> Iterator[Finding]:
         yield Finding("average", str(a.series), "", str(a.printed), f"{a.mean:.4f}", note)
     for d in found.disagreements:
         yield Finding(
-            "disagreement", f"{d.series} {d.emotion}", f"{d.other} {d.emotion}", str(d.value),
-            str(d.other_value), _said(d),
-        )  # fmt: skip
+            "disagreement",
+            f"{d.series} {d.emotion}",
+            f"{d.other} {d.emotion}",
+            str(d.value),
+            str(d.other_value),
+            _said(d),
+        )
     for text in found.not_hundred:
         yield Finding("sum", text, "", "", "100", "")
     for r in found.repeats:
@@ -490,22 +501,33 @@ def findings(found: Audit) -> Iterator[Finding]:
     for loss in found.losses:
         if loss.emotions:
             yield Finding(
-                "loss", str(loss.series), loss.baseline, str(len(loss.emotions)), str(loss.cells),
+                "loss",
+                str(loss.series),
+                loss.baseline,
+                str(len(loss.emotions)),
+                str(loss.cells),
                 " ".join(loss.emotions),
-            )  # fmt: skip
+            )
     for near in found.nears:
         if near.flagged:
             yield Finding(
-                "near-duplicate", str(near.first), str(near.second), f"{near.distance:.4f}",
-                " ".join(f"{g:.4f}" for g in near.gains), f"r {near.correlation:.3f}",
-            )  # fmt: skip
+                "near-duplicate",
+                str(near.first),
+                str(near.second),
+                f"{near.distance:.4f}",
+                " ".join(f"{g:.4f}" for g in near.gains),
+                f"r {near.correlation:.3f}",
+            )
 
 
 def _said(d: Disagreement) -> str:
     exactly = ", exactly" if abs(d.off) == 1 else ""
-    fits = {"first": "the averages follow from the first", "second": "the averages follow from "
-            "the second", "both": "the averages follow from both",
-            "neither": "the averages follow from neither"}  # fmt: skip
+    fits = {
+        "first": "the averages follow from the first",
+        "second": "the averages follow from the second",
+        "both": "the averages follow from both",
+        "neither": "the averages follow from neither",
+    }
     return f"off by {d.off:+}{exactly}" + (f"; {fits[d.fits]}" if d.fits else "")
 
 
@@ -605,9 +627,10 @@ def sections(found: Audit) -> list[Section]:
         )
     if found.not_hundred:
         said.append(
-            Section("Preferences that do not sum to 100", "\n".join(f"- {x}" for x in
-                                                                  found.not_hundred))
-        )  # fmt: skip
+            Section(
+                "Preferences that do not sum to 100", "\n".join(f"- {x}" for x in found.not_hundred)
+            )
+        )
     answers = {
         "series": ("Rows equal to another method's", "Whole rows of one metric."),
         "column": (

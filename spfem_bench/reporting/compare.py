@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from spfem_bench.analysis import resampling
+from spfem_bench.analysis.resampling import LEVEL, RESAMPLES, TooFewClustersError
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.protocols import AVERAGE, in_order
 from spfem_bench.errors import CardError, near_names
@@ -17,8 +19,6 @@ from spfem_bench.evaluation.record import ItemValue, NoPartsError, item_values, 
 from spfem_bench.evaluation.signature import flat
 from spfem_bench.reporting.grids import emotion_label, markdown_escape, one_line
 from spfem_bench.reporting.tables import heading
-from spfem_bench.statistics import resampling
-from spfem_bench.statistics.resampling import LEVEL, RESAMPLES, TooFewClustersError
 from spfem_bench.texts import csv_text
 
 if TYPE_CHECKING:
@@ -678,12 +678,21 @@ def render_comparison(comparison: Comparison, style: Format) -> str:
                 ]
                 for row in rows
             ],
-            ["Metric", "Emotion", "A", "B", "B − A", "95 % interval", "p (Holm)", "Effect",
-             "Verdict"],
+            [
+                "Metric",
+                "Emotion",
+                "A",
+                "B",
+                "B − A",
+                "95 % interval",
+                "p (Holm)",
+                "Effect",
+                "Verdict",
+            ],
             tablefmt="github" if markdown else "simple",
             disable_numparse=True,
             colalign=("left", "left", *["right"] * 6, "left"),
-        )  # fmt: skip
+        )
         title = said(f"A: {comparison.baseline}, B: {other}")
         blocks.append(f"{'### ' if markdown else ''}{title}\n\n{printed}\n")
     bullet, code = ("- ", "`") if markdown else ("", "")

@@ -145,8 +145,10 @@ def diff_text(diff: Diff) -> str:
         rest = len(diff.clips) - SHOWN
         more = f" and {rest} more" if rest > 0 else ""
         lines.append(f"clips with other bytes: {', '.join(diff.clips[:SHOWN])}{more}")
-    for title, allowed in (("versions and machine, which tolerances cover", True),
-                           ("settings that differ", False)):  # fmt: skip
+    for title, allowed in (
+        ("versions and machine, which tolerances cover", True),
+        ("settings that differ", False),
+    ):
         changes = [change_text(c) for c in found.changes if c.allowed is allowed]
         if changes:
             lines.append(f"{title}: {'; '.join(changes)}")

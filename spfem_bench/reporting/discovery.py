@@ -7,9 +7,9 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spfem_bench.analysis.discovery import SPACES, Kind, Measure, Row
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.reporting.drawing import INK, save_drawing
-from spfem_bench.stccl.discovery import SPACES, Kind, Measure, Row
 from spfem_bench.texts import csv_text
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def table(rows: Sequence[Row], measure: Measure = "cosine", style: str = "simple
     """Return means over emotions: a line for each network, space and stage.
 
     Args:
-        rows: from `spfem_bench.stccl.discovery.discover`.
+        rows: from `spfem_bench.analysis.discovery.discover`.
         measure: ``cosine`` or ``pearson``.
         style: of the package tabulate, such as ``simple`` or ``github``.
     """
@@ -60,9 +60,18 @@ def table(rows: Sequence[Row], measure: Measure = "cosine", style: str = "simple
             + [of["positive"].pairs]
         )
     head = [
-        "Network", "Disparity", "Stage", "Positive", "Negative", "Near", "Other speaker",
-        "Wrong time", "Above other speaker", "Above wrong time", "Pairs",
-    ]  # fmt: skip
+        "Network",
+        "Disparity",
+        "Stage",
+        "Positive",
+        "Negative",
+        "Near",
+        "Other speaker",
+        "Wrong time",
+        "Above other speaker",
+        "Above wrong time",
+        "Pairs",
+    ]
     return tabulate(lines, head, tablefmt=style, disable_numparse=True, stralign="right")
 
 
@@ -87,8 +96,10 @@ def by_emotion(rows: Sequence[Row], measure: Measure = "cosine", style: str = "s
             for (network, space), of in lines.items()
         ],
         ["Network", f"Stage {last}", *emotions],
-        tablefmt=style, disable_numparse=True, stralign="right",
-    )  # fmt: skip
+        tablefmt=style,
+        disable_numparse=True,
+        stralign="right",
+    )
 
 
 def _number(row: Row | None) -> str:
@@ -126,9 +137,15 @@ def figure(rows: Sequence[Row], measure: Measure = "cosine", caption: str = "") 
     height = 1.15 + 1.75 * len(lines)
     drawing = Figure(figsize=(width, height), facecolor="white")
     grid = drawing.add_gridspec(
-        len(lines), len(stages), wspace=0.09, hspace=0.3,
-        left=0.78 / width, right=1 - 0.08 / width, top=1 - 0.82 / height, bottom=0.66 / height,
-    )  # fmt: skip
+        len(lines),
+        len(stages),
+        wspace=0.09,
+        hspace=0.3,
+        left=0.78 / width,
+        right=1 - 0.08 / width,
+        top=1 - 0.82 / height,
+        bottom=0.66 / height,
+    )
     present = {r.kind for r in own}
     shown = [k for k in BARS if k in present]
     for down, (network, space) in enumerate(lines):
@@ -151,15 +168,26 @@ def figure(rows: Sequence[Row], measure: Measure = "cosine", caption: str = "") 
         for k in shown
     ]
     drawing.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0.66 / width, 1 - 0.3 / height),
-        ncols=len(handles), frameon=False, fontsize=7.5, handlelength=1.4, columnspacing=1.2,
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(0.66 / width, 1 - 0.3 / height),
+        ncols=len(handles),
+        frameon=False,
+        fontsize=7.5,
+        handlelength=1.4,
+        columnspacing=1.2,
         borderaxespad=0,
-    )  # fmt: skip
+    )
     what = "Cosine similarity" if measure == "cosine" else "Pearson correlation"
     drawing.text(
-        0.78 / width, 1 - 0.09 / height, f"{what} of local disparities, by emotion",
-        fontsize=9.5, fontweight="bold", va="top", color=INK,
-    )  # fmt: skip
+        0.78 / width,
+        1 - 0.09 / height,
+        f"{what} of local disparities, by emotion",
+        fontsize=9.5,
+        fontweight="bold",
+        va="top",
+        color=INK,
+    )
     said = "Lines: 95 % intervals over pairs."
     drawing.text(
         0.78 / width, 0.08 / height, f"{caption} {said}".strip(), fontsize=6.5, color="#555555"
@@ -192,8 +220,9 @@ def _panel(axes: Axes, rows: Sequence[Row], emotions: Sequence[str], shown: Sequ
             if row is None:
                 continue
             x = place + (number - (len(shown) - 1) / 2) * wide
-            axes.bar(x, row.value, wide * 0.94, color=colour, hatch=hatch, edgecolor="white",
-                     linewidth=0)  # fmt: skip
+            axes.bar(
+                x, row.value, wide * 0.94, color=colour, hatch=hatch, edgecolor="white", linewidth=0
+            )
             if kind == "elsewhere":  # about 0: a bar alone would not be seen
                 axes.plot([x], [row.value], "D", color=colour, markersize=1.8)
             if row.low is not None and row.high is not None:
@@ -201,7 +230,12 @@ def _panel(axes: Axes, rows: Sequence[Row], emotions: Sequence[str], shown: Sequ
     axes.axvline(len(emotions) - 0.33, color="#CCCCCC", linewidth=0.6)
     axes.set_xticks(places)
     names = {AVERAGE: "mean"}
-    axes.set_xticklabels([names.get(e, e) for e in groups], fontsize=6.5, rotation=40, ha="right",
-                         rotation_mode="anchor")  # fmt: skip
+    axes.set_xticklabels(
+        [names.get(e, e) for e in groups],
+        fontsize=6.5,
+        rotation=40,
+        ha="right",
+        rotation_mode="anchor",
+    )
     axes.tick_params(axis="x", length=0, pad=2)
     axes.tick_params(axis="y", labelsize=6.5)

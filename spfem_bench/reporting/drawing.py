@@ -15,14 +15,24 @@ if TYPE_CHECKING:
 INK, FAINT = "#222222", "#9A9A9A"
 
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans", "font.size": 7.5, "axes.linewidth": 0.6,
-    "axes.edgecolor": FAINT, "xtick.color": FAINT, "ytick.color": FAINT,
-    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "text.color": INK,
-    "xtick.major.size": 2, "ytick.major.size": 2, "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6, "hatch.linewidth": 0.5,
-    "svg.hashsalt": "spfem-bench", "svg.fonttype": "path",
+    "font.family": "DejaVu Sans",
+    "font.size": 7.5,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": FAINT,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.color": INK,
+    "xtick.major.size": 2,
+    "ytick.major.size": 2,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "hatch.linewidth": 0.5,
+    "svg.hashsalt": "spfem-bench",
+    "svg.fonttype": "path",
     "text.parse_math": False,  # names of files may hold '$'
-}  # fmt: skip
+}
 
 
 def save_drawing(draw: Callable[[], Figure], path: Path, *, dpi: int = 150) -> None:

@@ -90,8 +90,11 @@ def print_grid(grid: Grid, style: Style, *, standalone: bool = False) -> str:
         table = _latex(grid)
         return f"{_PREAMBLE}{table}{_END}" if standalone else table
     printers: dict[Style, Callable[[Grid], str]] = {
-        "text": _text, "markdown": _markdown, "csv": _csv, "html": _html,
-    }  # fmt: skip
+        "text": _text,
+        "markdown": _markdown,
+        "csv": _csv,
+        "html": _html,
+    }
     return printers[style](grid)
 
 
@@ -140,9 +143,12 @@ def _text(grid: Grid) -> str:
         for line, (_, entries) in zip(_seen(grid), grid.rows, strict=True)
     ]
     printed = tabulate(
-        body, [*(s.text for s in grid.stubs), *heads], tablefmt="simple", disable_numparse=True,
+        body,
+        [*(s.text for s in grid.stubs), *heads],
+        tablefmt="simple",
+        disable_numparse=True,
         colalign=[*("left" for _ in grid.stubs), *("right" for _ in grid.heads)],
-    )  # fmt: skip
+    )
     below = [*grid.notes, *(f"{k}: {s}" if k else s for k, s in grid.signatures)]
     return (
         printed + "\n" + "".join(f"\n{one_line(line)}" for line in below) + ("\n" if below else "")
@@ -169,9 +175,12 @@ def _markdown(grid: Grid) -> str:
     heads = [" ".join(map(label, head)) for head in grid.heads]
     body = [[*map(label, labels), *map(number, entries)] for labels, entries in grid.rows]
     printed = tabulate(
-        body, [*map(label, grid.stubs), *heads], tablefmt="github", disable_numparse=True,
+        body,
+        [*map(label, grid.stubs), *heads],
+        tablefmt="github",
+        disable_numparse=True,
         colalign=[*("left" for _ in grid.stubs), *("right" for _ in grid.heads)],
-    )  # fmt: skip
+    )
     below = [f"- {markdown_escape(note)}" for note in grid.notes]
     for letter, sign in grid.signatures:
         code = one_line(sign).replace("`", "'")
@@ -210,14 +219,37 @@ _PREAMBLE = r"""\documentclass[10pt]{article}
 _END = "\\end{document}\n"
 
 _LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%",
-    "#": r"\#", "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
-    "`": r"\textasciigrave{}", "[": "{[}", "]": "{]}", "*": "{*}",
-    "↓": r"$\downarrow$", "↑": r"$\uparrow$", "→": r"$\rightarrow$", "†": r"\textdagger{}",
-    "‡": r"\textdaggerdbl{}", "–": "--", "±": r"$\pm$", "×": r"$\times$", "…": r"\dots{}",
-    "≤": r"$\leq$", "≥": r"$\geq$", "−": r"$-$",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "%": r"\%",
+    "#": r"\#",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "`": r"\textasciigrave{}",
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    "→": r"$\rightarrow$",
+    "†": r"\textdagger{}",
+    "‡": r"\textdaggerdbl{}",
+    "–": "--",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "…": r"\dots{}",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "−": r"$-$",
+}
 
 
 def latex_escape(text: str) -> str:

@@ -34,7 +34,7 @@ class Scored:
 
     Attributes:
         name: the clip's.
-        arrays: as `spfem_bench.stccl.scoring.Scorer.load` gives them.
+        arrays: as `spfem_bench.features.comparisons.Scorer.load` gives them.
         stages: the network's, from 1.
     """
 
@@ -60,15 +60,28 @@ def clip_rows(scored: Sequence[Scored]) -> Iterator[dict[str, Any]]:
             part = one.parts(space)
             if part is None:
                 continue
-            common = {"clip": one.name, "metric": NAMES[space], "lag": part.lag,
-                      "frames": part.n_frames}  # fmt: skip
-            yield {**common, "stage": "mean", "positive": value(part),
-                   "elsewhere": float(np.mean(part.elsewhere)), "near": ""}  # fmt: skip
+            common = {
+                "clip": one.name,
+                "metric": NAMES[space],
+                "lag": part.lag,
+                "frames": part.n_frames,
+            }
+            yield {
+                **common,
+                "stage": "mean",
+                "positive": value(part),
+                "elsewhere": float(np.mean(part.elsewhere)),
+                "near": "",
+            }
             for i, stage in enumerate(one.stages):
                 near = part.near[i]
-                yield {**common, "stage": stage, "positive": part.positive[i],
-                       "elsewhere": part.elsewhere[i],
-                       "near": "" if near is None else near}  # fmt: skip
+                yield {
+                    **common,
+                    "stage": stage,
+                    "positive": part.positive[i],
+                    "elsewhere": part.elsewhere[i],
+                    "near": "" if near is None else near,
+                }
 
 
 def region_rows(scored: Sequence[Scored]) -> Iterator[dict[str, Any]]:
@@ -85,12 +98,16 @@ def region_rows(scored: Sequence[Scored]) -> Iterator[dict[str, Any]]:
                 border, height, width = _layout(space, positive)
                 for (row, column), cosine in np.ndenumerate(positive):
                     yield {
-                        "clip": one.name, "metric": name, "stage": stage,
-                        "row": row, "column": column,
+                        "clip": one.name,
+                        "metric": name,
+                        "stage": stage,
+                        "row": row,
+                        "column": column,
                         "x": round((column + border + 0.5) * SIZE / width, 2),
                         "y": round((row + border + 0.5) * SIZE / height, 2),
-                        "positive": float(cosine), "size": float(size[row, column]),
-                    }  # fmt: skip
+                        "positive": float(cosine),
+                        "size": float(size[row, column]),
+                    }
 
 
 def to_csv(rows: Iterator[dict[str, Any]]) -> str:
@@ -119,9 +136,11 @@ def table(scored: Sequence[Scored]) -> str:
         means = [f"{np.mean(v):.3f}" if v else "–" for v in every.values()]
         lines.append([f"mean of {len(scored)}", *means, "", ""])
     return tabulate(
-        lines, ["Clip", "SCC↑", "TCC↑", "Lag", "Frames"], disable_numparse=True,
+        lines,
+        ["Clip", "SCC↑", "TCC↑", "Lag", "Frames"],
+        disable_numparse=True,
         colalign=("left", *("right",) * 4),
-    )  # fmt: skip
+    )
 
 
 # ---- heat-maps ----------------------------------------------------------------------------
@@ -209,9 +228,16 @@ def figure(
     width = 0.2 + 1.75 * columns + 0.5
     drawing = Figure(figsize=(width, 3.5), facecolor="white")
     grid = drawing.add_gridspec(
-        2, columns, height_ratios=(1.65, 0.8), left=0.38 / width, right=1 - 0.62 / width,
-        top=0.82, bottom=0.12, wspace=0.06, hspace=0.16,
-    )  # fmt: skip
+        2,
+        columns,
+        height_ratios=(1.65, 0.8),
+        left=0.38 / width,
+        right=1 - 0.62 / width,
+        top=0.82,
+        bottom=0.12,
+        wspace=0.06,
+        hspace=0.16,
+    )
     frame = int(np.asarray(scored.arrays["frames"])[row]) if "frames" in scored.arrays else row
     _face(drawing.add_subplot(grid[0, 0]), source[row], f"source, frame {frame}")
     _face(drawing.add_subplot(grid[0, 1]), generated[row], "output, same moment")
@@ -225,9 +251,11 @@ def figure(
         _face(axes, generated[row], f"breaks {where}: {LABELS[space]} {mean:.3f}", grey=True)
         heat = np.clip(breaks(scored.arrays, space, scored.stages), 0, 1)
         axes.imshow(
-            colours(heat), alpha=np.clip(heat * 2.2, 0, 0.9), interpolation="bilinear",
+            colours(heat),
+            alpha=np.clip(heat * 2.2, 0, 0.9),
+            interpolation="bilinear",
             extent=(-0.5, SIZE - 0.5, SIZE - 0.5, -0.5),
-        )  # fmt: skip
+        )
     if axes is not None:
         place = axes.get_position()
         bar = drawing.add_axes((place.x1 + 0.01, place.y0, 0.012, place.height))
@@ -238,9 +266,13 @@ def figure(
         curve = _over_time(scored, NAMES[space])
         shift = 0.0 if space == "spatial" else 0.5  # between two frames
         time.plot(
-            (np.arange(len(curve)) + shift) / 25, curve, color=COLOURS[space], linewidth=1.1,
-            linestyle="-" if space == "spatial" else "--", label=LABELS[space],
-        )  # fmt: skip
+            (np.arange(len(curve)) + shift) / 25,
+            curve,
+            color=COLOURS[space],
+            linewidth=1.1,
+            linestyle="-" if space == "spatial" else "--",
+            label=LABELS[space],
+        )
     time.axvline(row / 25, color="#9A9A9A", linewidth=0.7)
     time.axhline(0, color=INK, linewidth=0.5)
     time.set_ylim(min(-0.05, time.get_ylim()[0]), 1.03)
@@ -255,9 +287,14 @@ def figure(
         0.38 / width, 0.955, scored.name, fontsize=9, fontweight="bold", va="center", color=INK
     )
     drawing.text(
-        1 - 0.62 / width, 0.955, f"lag {lag:+d} frames, {len(source)} frames", fontsize=7,
-        va="center", ha="right", color="#555555",
-    )  # fmt: skip
+        1 - 0.62 / width,
+        0.955,
+        f"lag {lag:+d} frames, {len(source)} frames",
+        fontsize=7,
+        va="center",
+        ha="right",
+        color="#555555",
+    )
     return drawing
 
 

@@ -10,20 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 
 from spfem_bench.definitions.cards import Card, Kind, load, names
-from spfem_bench.definitions.clips import inside
+from spfem_bench.definitions.datasets import DatasetCard, dataset_card, dataset_files
 from spfem_bench.definitions.layouts import layout_card
-from spfem_bench.definitions.metrics import NetworkCard, network_card, profile_card
-from spfem_bench.definitions.protocols import (
-    DatasetCard,
-    MethodCard,
-    Protocol,
-    ProtocolCard,
-    dataset_card,
-    dataset_files,
-    method_card,
-    protocol,
-)
+from spfem_bench.definitions.methods import MethodCard, method_card
+from spfem_bench.definitions.networks import NetworkCard, network_card, profile_card
+from spfem_bench.definitions.protocols import Protocol, ProtocolCard, protocol
 from spfem_bench.evaluation.controls import controls
+from spfem_bench.files import inside
 from spfem_bench.networks.weights import is_shipped
 from spfem_bench.reporting.published import PublishedCard
 
@@ -81,16 +74,26 @@ def protocol_page(found: Protocol) -> str:
         *_notes(card),
     ]
     if card.not_applicable:
-        parts += ["## Metrics it cannot have", _table(["metric", "why"], (
-            [f"`{name}`", _words(reason)] for name, reason in card.not_applicable.items()
-        ))]  # fmt: skip
+        parts += [
+            "## Metrics it cannot have",
+            _table(
+                ["metric", "why"],
+                ([f"`{name}`", _words(reason)] for name, reason in card.not_applicable.items()),
+            ),
+        ]
     fetch = [f"spfem-bench data fetch {dataset.name}"] if dataset.url else []
     profile = profile_card(card.profile)
     if not all(is_shipped(profile.network(role)) for role in profile.roles):
         fetch.append(f"spfem-bench networks fetch --profile {profile.name}")
     methods = " ".join(f"--method {m}" for m in (*card.outputs, "source"))
-    parts += ["## Example", _code(*fetch, f"spfem-bench eval --protocol {card.name} {methods}",
-                                  f"spfem-bench table results/{card.name}")]  # fmt: skip
+    parts += [
+        "## Example",
+        _code(
+            *fetch,
+            f"spfem-bench eval --protocol {card.name} {methods}",
+            f"spfem-bench table results/{card.name}",
+        ),
+    ]
     return _page(parts)
 
 
@@ -103,9 +106,12 @@ def _networks() -> str:
     ]
     for profile in map(profile_card, names(Kind.PROFILE)):
         roles = {role: f"`{profile.network(role).name}`" for role in profile.roles}
-        parts += [f"### {profile.name}", _about(profile),
-                  _table(["role", "network"], roles.items()),
-                  _code(f"spfem-bench networks fetch --profile {profile.name}")]  # fmt: skip
+        parts += [
+            f"### {profile.name}",
+            _about(profile),
+            _table(["role", "network"], roles.items()),
+            _code(f"spfem-bench networks fetch --profile {profile.name}"),
+        ]
     parts.append("## Networks")
     for name in names(Kind.NETWORK):
         parts += _network(network_card(name))
@@ -124,9 +130,14 @@ def _network(card: NetworkCard) -> list[str]:
     }
     files = ([f"`{f.name}`", f"`{f.sha256}`"] for f in card.files)
     what = "verify" if is_shipped(card) else "fetch"
-    return [f"### {card.name}", _about(card),
-            _table(["", ""], facts.items()), _table(["file", "SHA-256"], files), *_notes(card),
-            _code(f"spfem-bench networks {what} {card.name}")]  # fmt: skip
+    return [
+        f"### {card.name}",
+        _about(card),
+        _table(["", ""], facts.items()),
+        _table(["file", "SHA-256"], files),
+        *_notes(card),
+        _code(f"spfem-bench networks {what} {card.name}"),
+    ]
 
 
 def _methods() -> str:
@@ -167,9 +178,12 @@ def _method(
     }
     found = here.get(card.name, ())
     with_clips = f"--protocol {found[0]}" if found else "--videos outputs/"
-    return [f"### {card.name}", _about(card),
-            _table(["", ""], rows.items()),
-            _code(f"spfem-bench eval --method {card.name} {with_clips}")]  # fmt: skip
+    return [
+        f"### {card.name}",
+        _about(card),
+        _table(["", ""], rows.items()),
+        _code(f"spfem-bench eval --method {card.name} {with_clips}"),
+    ]
 
 
 def _datasets() -> str:
@@ -182,8 +196,7 @@ def _datasets() -> str:
             "Citation": _words(card.citation),
             "Protocols": ", ".join(f"[{name}](../protocols/{name}.md)" for name in used),
         }
-        parts += [f"## {card.name}", _about(card),
-                  _table(["", ""], facts.items()), *_notes(card)]  # fmt: skip
+        parts += [f"## {card.name}", _about(card), _table(["", ""], facts.items()), *_notes(card)]
         fetch = [f"spfem-bench data fetch {card.name}"] if card.url else []
         if card.recordings:
             fetch = [f"spfem-bench data index {card.name} ROOT"]

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from spfem_bench.definitions.protocols import AVERAGE, in_order, method_card
+from spfem_bench.analysis.agreement import agreement, shares
+from spfem_bench.definitions.methods import method_card
+from spfem_bench.definitions.protocols import AVERAGE, in_order
 from spfem_bench.errors import CardError, UnknownNameError
 from spfem_bench.reporting.grids import Entry, Grid, Label, Style, emotion_label, print_grid
 from spfem_bench.reporting.published import Printed, check_columns, printed_table, read_lines
-from spfem_bench.statistics.preference import agreement, shares
 from spfem_bench.texts import csv_text
 
 NEEDED = ("participant", "item", "question", "method_a", "method_b", "choice")
@@ -117,9 +118,13 @@ def read_votes(path: Path) -> list[Vote]:
             raise CardError(f"{where}: 'avg' is no emotion", "Give single votes, not averages")
         pair = pairs.setdefault(frozenset((a, b)), (a, b))
         vote = Vote(
-            line["participant"], line["item"], emotion, line["question"], pair,
+            line["participant"],
+            line["item"],
+            emotion,
+            line["question"],
+            pair,
             a if choice == "a" else b,
-        )  # fmt: skip
+        )
         key = (vote.participant, vote.item, emotion, vote.question, *pair)
         if key in seen:
             raise CardError(
@@ -292,11 +297,21 @@ def _entry(share: Share | None, intervals: bool) -> Entry:
 
 def _tidy(study: Study) -> str:
     rows: list[Sequence[object]] = [
-        ("emotion", "question", "method", "against", "preference_percent", "low", "high", "votes",
-         "participants")
-    ]  # fmt: skip
+        (
+            "emotion",
+            "question",
+            "method",
+            "against",
+            "preference_percent",
+            "low",
+            "high",
+            "votes",
+            "participants",
+        )
+    ]
     for (pair, question, emotion, method), s in study.shares.items():
         other = pair[1] if method == pair[0] else pair[0]
-        rows.append((emotion, question, method, other, s.percent, s.low, s.high, s.votes,
-                     s.participants))  # fmt: skip
+        rows.append(
+            (emotion, question, method, other, s.percent, s.low, s.high, s.votes, s.participants)
+        )
     return csv_text(rows)

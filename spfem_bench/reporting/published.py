@@ -15,9 +15,10 @@ from typing import Literal
 import pandas as pd
 
 from spfem_bench.definitions.cards import Card, Kind, load, names
-from spfem_bench.definitions.clips import inside
-from spfem_bench.definitions.protocols import AVERAGE, LARGEST_LIST
+from spfem_bench.definitions.lists import LARGEST_LIST
+from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.errors import CardError, near_names, unknown_name
+from spfem_bench.files import inside
 from spfem_bench.stored import read_bounded
 from spfem_bench.texts import cell_text
 
@@ -199,8 +200,17 @@ def read_tidy(path: Path) -> tuple[tuple[PrintedNumber, ...], bool]:
     """
     lines = read_lines(path, ",".join(["paper", "dataset", "setting", "backbone", *NEEDED]))
     percent = "preference_percent" in lines[0][1]
-    known = {"paper", "table", "dataset", "setting", "method", "backbone", "emotion", "metric",
-             "value"}  # fmt: skip
+    known = {
+        "paper",
+        "table",
+        "dataset",
+        "setting",
+        "method",
+        "backbone",
+        "emotion",
+        "metric",
+        "value",
+    }
     rows: list[PrintedNumber] = []
     cells: dict[tuple[str, ...], int] = {}
     for number, line in lines:

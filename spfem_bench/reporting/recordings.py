@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
-from spfem_bench.evaluation.indexing import Finding, Report
+from spfem_bench.datasets.indexing import Finding, Report
 
 
 def report_lines(report: Report) -> list[str]:

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from spfem_bench.definitions.methods import method_card
 from spfem_bench.definitions.metrics import MetricCard, metric_card
-from spfem_bench.definitions.protocols import AVERAGE, in_order, method_card
+from spfem_bench.definitions.protocols import AVERAGE, in_order
 from spfem_bench.errors import CardError, UnknownNameError
 from spfem_bench.evaluation.record import scores, unverified
 from spfem_bench.reporting.grids import Entry, Grid, Label, emotion_label, print_grid
@@ -199,9 +200,16 @@ def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) 
                 metric = metric_card(s.metric).label
                 empty.setdefault(s.note, {}).setdefault(metric, set()).add(column.label)
             cells[block, s.emotion, column, s.metric] = Cell(
-                s.value, s.low, s.high, "", s.signature,
-                s.n_items, s.n_frames, s.n_refused, s.n_frames_refused,
-            )  # fmt: skip
+                s.value,
+                s.low,
+                s.high,
+                "",
+                s.signature,
+                s.n_items,
+                s.n_frames,
+                s.n_refused,
+                s.n_frames_refused,
+            )
         for key, cell in _beside(record, block, every, papers) if published else ():
             columns[key[2]] = None
             kinds |= {key[2].kind} | ({"doubt"} if cell.mark else set())
@@ -216,14 +224,22 @@ def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) 
     labels = {c.label for c in columns if c.kind in OWN}
     counts = [_counts(c, rows, metrics, cells) for c in columns if c.kind in OWN]
     notes = [
-        *filter(None, counts), *_reasons(empty, labels), *(LEGEND[k] for k in LEGEND if k in kinds),
+        *filter(None, counts),
+        *_reasons(empty, labels),
+        *(LEGEND[k] for k in LEGEND if k in kinds),
         *unverified(records),
-    ]  # fmt: skip
+    ]
     title = f"{', '.join(blocks)}; profile {', '.join(sorted(profiles))}"
     return Table(
-        tuple(columns), tuple(metrics), rows, cells, tuple(notes), tuple(signatures), title,
+        tuple(columns),
+        tuple(metrics),
+        rows,
+        cells,
+        tuple(notes),
+        tuple(signatures),
+        title,
         lacking,
-    )  # fmt: skip
+    )
 
 
 OWN = ("reproduced", "control")
@@ -462,12 +478,14 @@ def _emotions_down(table: Table, intervals: bool) -> Grid:
                 keys.append((column, metric))
     rows = tuple(
         (
-            (Label(block.label, block.setting if _one(table) else block.origin),
-             Label(emotion_label(emotion), emotion)),
+            (
+                Label(block.label, block.setting if _one(table) else block.origin),
+                Label(emotion_label(emotion), emotion),
+            ),
             tuple(_entry(table, (block, emotion, *key), intervals) for key in keys),
         )
         for block, emotion in table.rows
-    )  # fmt: skip
+    )
     stubs = (Label("Setting", "setting"), Label("Emotion", "emotion"))
     return Grid(stubs, tuple(heads), rows, table.notes, _signed(letters), table.title)
 
@@ -525,8 +543,17 @@ def tidy(table: Table) -> str:
     return csv_text(rows)
 
 
-_CELL = ("value", "low", "high", "doubt", "signature",
-         "n_items", "n_frames", "n_refused", "n_frames_refused")  # fmt: skip
+_CELL = (
+    "value",
+    "low",
+    "high",
+    "doubt",
+    "signature",
+    "n_items",
+    "n_frames",
+    "n_refused",
+    "n_frames_refused",
+)
 
 
 def score_lines(record: Mapping[str, Any]) -> str:
@@ -556,9 +583,12 @@ def score_lines(record: Mapping[str, Any]) -> str:
         )
     heads = ["Metric", "Avg.", "95 % interval", "Clips", "Frames", "Note"]
     return tabulate(
-        lines, heads, disable_numparse=True, colalign=("left", "right", "left", "right", "right"),
+        lines,
+        heads,
+        disable_numparse=True,
+        colalign=("left", "right", "left", "right", "right"),
         maxcolwidths=[None, None, None, None, None, 70],
-    )  # fmt: skip
+    )
 
 
 def comparison(records: Sequence[Mapping[str, Any]]) -> str:

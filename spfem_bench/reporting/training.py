@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 COLOURS = ("#9DC3E6", "#5B9BD5", "#2E75B6", "#1F3864")
 """Of the four stages, first to last."""
 
-NAMES = {"scc": "SCC (space)", "tcc": "TCC (time)", "vd": "visual disparity",
-         "cm": "correlation matrix"}  # fmt: skip
+NAMES = {
+    "scc": "SCC (space)",
+    "tcc": "TCC (time)",
+    "vd": "visual disparity",
+    "cm": "correlation matrix",
+}
 
 
 def save_figure(record: Mapping[str, Any], path: Path) -> None:
@@ -53,13 +57,25 @@ def figure(record: Mapping[str, Any]) -> Figure:
     for axes in grid[-1]:
         axes.set_xlabel("step")
     stages = [Line2D([], [], color=c, label=f"stage {k}") for k, c in enumerate(COLOURS, start=1)]
-    signs = [Line2D([], [], color=INK, label="corresponding"),
-             Line2D([], [], color=INK, linestyle=":", label="other regions")]  # fmt: skip
-    states = [Line2D([], [], color=INK, linestyle="", marker="o", label="final, trained"),
-              Line2D([], [], color=INK, linestyle="", marker="o", markerfacecolor="white",
-                     label="final, untrained")]  # fmt: skip
-    drawing.legend(handles=[*stages, *signs, *states], loc="lower center", ncols=4,
-                   frameon=False, fontsize=7.5)  # fmt: skip
+    signs = [
+        Line2D([], [], color=INK, label="corresponding"),
+        Line2D([], [], color=INK, linestyle=":", label="other regions"),
+    ]
+    states = [
+        Line2D([], [], color=INK, linestyle="", marker="o", label="final, trained"),
+        Line2D(
+            [],
+            [],
+            color=INK,
+            linestyle="",
+            marker="o",
+            markerfacecolor="white",
+            label="final, untrained",
+        ),
+    ]
+    drawing.legend(
+        handles=[*stages, *signs, *states], loc="lower center", ncols=4, frameon=False, fontsize=7.5
+    )
     drawing.tight_layout(rect=(0, 0.09, 1, 1))
     return drawing
 
@@ -73,8 +89,9 @@ def _panel(axes: Axes, record: Mapping[str, Any], form: str, term: str) -> None:
             axes.plot(steps, values, style, color=colour, linewidth=1.3)
             for state, filled in (("untrained", "white"), ("trained", colour)):
                 final = record["held_out"][state][form][term]["stages"][sign][stage]
-                axes.plot(steps[-1] * 1.06, final, "o", color=colour, markerfacecolor=filled,
-                          markersize=4)  # fmt: skip
+                axes.plot(
+                    steps[-1] * 1.06, final, "o", color=colour, markerfacecolor=filled, markersize=4
+                )
     axes.set_ylim(-0.05, 1.02)
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.5)
     axes.axhline(0, color=INK, linewidth=0.6)

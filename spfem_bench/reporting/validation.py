@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
+from spfem_bench.evaluation.grading import FAILED, HARDLY, SOMEWHAT
 from spfem_bench.evaluation.validate import Cell, Point, number, percent
 from spfem_bench.reporting.tables import ARROWS
-from spfem_bench.statistics.grading import FAILED, HARDLY, SOMEWHAT
 from spfem_bench.texts import csv_text
 
 Format = Literal["text", "markdown", "csv"]
@@ -26,10 +26,15 @@ LEGEND = (
 def cells_of(record: Mapping[str, Any]) -> list[Cell]:
     """Return the cells of a validation's record."""
     return [
-        Cell(**{**c, "points": tuple(Point(**p) for p in c["points"]),
-                "emotions": tuple(c["emotions"])})
+        Cell(
+            **{
+                **c,
+                "points": tuple(Point(**p) for p in c["points"]),
+                "emotions": tuple(c["emotions"]),
+            }
+        )
         for c in record["cells"]
-    ]  # fmt: skip
+    ]
 
 
 def mark(cell: Cell) -> str:
@@ -83,10 +88,12 @@ def table(cells: Sequence[Cell], style: Format = "text") -> str:
                 row.append(f"{change}\n{mark(cell)} {verdict_words(cell)}")
         rows.append(row)
     return tabulate(
-        rows, ["Metric", *controls], disable_numparse=True,
+        rows,
+        ["Metric", *controls],
+        disable_numparse=True,
         tablefmt="github" if style == "markdown" else "simple",
         colalign=("left", *("right" for _ in controls)),
-    )  # fmt: skip
+    )
 
 
 def printed(record: Mapping[str, Any], style: Format = "text") -> str:

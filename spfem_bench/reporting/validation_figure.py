@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spfem_bench.evaluation.grading import FAILED, HARDLY
 from spfem_bench.evaluation.validate import Cell
 from spfem_bench.reporting.drawing import FAINT, INK, save_drawing
 from spfem_bench.reporting.tables import ARROWS
 from spfem_bench.reporting.validation import cells_of, change_words, mark, verdict_words
-from spfem_bench.statistics.grading import FAILED, HARDLY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,10 +51,15 @@ def figure(record: Mapping[str, Any]) -> Figure:
     height = TOP + n_rows * HEIGHT + BOTTOM
     drawing = Figure(figsize=(width, height), facecolor="white")
     grid = drawing.add_gridspec(
-        n_rows, n_columns, wspace=0.2, hspace=0.3,
-        left=LEFT / width, right=(LEFT + n_columns * WIDTH) / width,
-        top=1 - TOP / height, bottom=BOTTOM / height,
-    )  # fmt: skip
+        n_rows,
+        n_columns,
+        wspace=0.2,
+        hspace=0.3,
+        left=LEFT / width,
+        right=(LEFT + n_columns * WIDTH) / width,
+        top=1 - TOP / height,
+        bottom=BOTTOM / height,
+    )
     for row, metric in enumerate(metrics):
         own = [cells[metric, c["name"]] for c in controls]
         limits = _limits(own)
@@ -115,8 +120,9 @@ def _panel(axes: Axes, cell: Cell, limits: tuple[float, float], *, first: bool) 
         axes.set_ylim(*limits)
         axes.set_xlim(-0.35, 0.35)
         axes.set_yticks([])
-        axes.text(0.5, 0.5, "no value", transform=axes.transAxes, ha="center", va="center",
-                  color=FAINT)  # fmt: skip
+        axes.text(
+            0.5, 0.5, "no value", transform=axes.transAxes, ha="center", va="center", color=FAINT
+        )
         return
     low, high = _reach(cell)
     zoomed = cell.claim == "measures" and (high - low) * ZOOM < limits[1] - limits[0]
@@ -141,17 +147,36 @@ def _panel(axes: Axes, cell: Cell, limits: tuple[float, float], *, first: bool) 
             at,
             [base + (p.change_low or 0.0) for p in cell.points],
             [base + (p.change_high or 0.0) for p in cell.points],
-            color=colour, alpha=0.24, lw=0, zorder=3,
-        )  # fmt: skip
+            color=colour,
+            alpha=0.24,
+            lw=0,
+            zorder=3,
+        )
     axes.plot(
-        at, values, color=colour, lw=1.4, marker=MARKERS[cell.claim], ms=3.4,
-        mec="white", mew=0.5, zorder=4, clip_on=False,
-    )  # fmt: skip
+        at,
+        values,
+        color=colour,
+        lw=1.4,
+        marker=MARKERS[cell.claim],
+        ms=3.4,
+        mec="white",
+        mew=0.5,
+        zorder=4,
+        clip_on=False,
+    )
     if zoomed:
         axes.tick_params(axis="y", labelcolor=colour, color=colour)
         times = (limits[1] - limits[0]) / (axes.get_ylim()[1] - axes.get_ylim()[0])
-        axes.text(0.985, 0.03, f"scale ×{times:.0f}", transform=axes.transAxes, ha="right",
-                  va="bottom", fontsize=6, color=colour)  # fmt: skip
+        axes.text(
+            0.985,
+            0.03,
+            f"scale ×{times:.0f}",
+            transform=axes.transAxes,
+            ha="right",
+            va="bottom",
+            fontsize=6,
+            color=colour,
+        )
     _verdict(axes, cell, failed=failed)
 
 
@@ -160,29 +185,54 @@ def _verdict(axes: Axes, cell: Cell, *, failed: bool) -> None:
     words = f"{mark(cell)} {verdict_words(cell)}".strip()
     if words:
         axes.text(
-            0.03, 0.965, words, transform=axes.transAxes, ha="left", va="top", fontsize=7,
+            0.03,
+            0.965,
+            words,
+            transform=axes.transAxes,
+            ha="left",
+            va="top",
+            fontsize=7,
             fontweight="bold" if failed else "normal",
-            color="white" if failed else INK, zorder=6,
-            bbox={"boxstyle": "round,pad=0.22,rounding_size=0.25", "lw": 0,
-                  "fc": INK if failed else "white", "alpha": 1.0 if failed else 0.75},
-        )  # fmt: skip
+            color="white" if failed else INK,
+            zorder=6,
+            bbox={
+                "boxstyle": "round,pad=0.22,rounding_size=0.25",
+                "lw": 0,
+                "fc": INK if failed else "white",
+                "alpha": 1.0 if failed else 0.75,
+            },
+        )
     change = change_words(cell).replace("-", "−")
     axes.text(
-        0.985, 0.965, change, transform=axes.transAxes, ha="right", va="top",
-        fontsize=6.5, color=COLOURS[cell.claim] if cell.claim != "none" else "#666666", zorder=6,
-    )  # fmt: skip
+        0.985,
+        0.965,
+        change,
+        transform=axes.transAxes,
+        ha="right",
+        va="top",
+        fontsize=6.5,
+        color=COLOURS[cell.claim] if cell.claim != "none" else "#666666",
+        zorder=6,
+    )
 
 
 def _row_head(drawing: Figure, where: Any, cell: Cell) -> None:
     """Write metric, direction and network to the left of a row."""
     width, height = drawing.get_size_inches()
     x, y = 0.12 / width, (where.y0 + where.y1) / 2
-    drawing.text(x, y + 0.13 / height, f"{cell.label}{ARROWS[cell.direction]}", fontsize=9.5,
-                 fontweight="bold", va="center")  # fmt: skip
+    drawing.text(
+        x,
+        y + 0.13 / height,
+        f"{cell.label}{ARROWS[cell.direction]}",
+        fontsize=9.5,
+        fontweight="bold",
+        va="center",
+    )
     better = {"lower": "lower is better", "higher": "higher is better", "zero": "0 is in step"}
     below = f"{better[cell.direction]}\n{cell.network}"
-    drawing.text(x, y - 0.1 / height, below, fontsize=6, color="#666666", va="center",
-                 linespacing=1.45)  # fmt: skip
+    drawing.text(
+        x, y - 0.1 / height, below, fontsize=6, color="#666666", va="center", linespacing=1.45
+    )
 
 
 def _head(drawing: Figure, record: Mapping[str, Any], width: float, height: float) -> None:
@@ -191,28 +241,62 @@ def _head(drawing: Figure, record: Mapping[str, Any], width: float, height: floa
     from matplotlib.patches import Patch
 
     protocol, x = record["protocol"], 0.12 / width
-    drawing.text(x, 1 - 0.2 / height, "What each metric feels, and what it claims",
-                 fontsize=12, fontweight="bold", va="center")  # fmt: skip
-    drawing.text(x, 1 - 0.43 / height,
-                 f"{protocol['name']} ({protocol['setting']}), profile {record['profile']}: "
-                 "real clips, spoilt step by step", fontsize=8, color="#555555",
-                 va="center")  # fmt: skip
+    drawing.text(
+        x,
+        1 - 0.2 / height,
+        "What each metric feels, and what it claims",
+        fontsize=12,
+        fontweight="bold",
+        va="center",
+    )
+    drawing.text(
+        x,
+        1 - 0.43 / height,
+        f"{protocol['name']} ({protocol['setting']}), profile {record['profile']}: "
+        "real clips, spoilt step by step",
+        fontsize=8,
+        color="#555555",
+        va="center",
+    )
     keys: list[Any] = [
-        Line2D([], [], color=COLOURS[c], marker=MARKERS[c], ms=4, mec="white", mew=0.5, lw=1.4,
-               label=CLAIMS[c])
+        Line2D(
+            [],
+            [],
+            color=COLOURS[c],
+            marker=MARKERS[c],
+            ms=4,
+            mec="white",
+            mew=0.5,
+            lw=1.4,
+            label=CLAIMS[c],
+        )
         for c in ("measures", "ignores", "none")
-    ]  # fmt: skip
+    ]
     share = f"±{100 * HARDLY:.0f} % of the largest claimed move"
     keys.append(Patch(fc="#E4E4E4", lw=0, label=share))
     drawing.legend(
-        handles=keys, loc="upper right", ncols=4, frameon=False, fontsize=7, handlelength=1.8,
-        columnspacing=1.4, bbox_to_anchor=(1 - 0.1 / width, 1 - 0.06 / height), borderpad=0,
-    )  # fmt: skip
+        handles=keys,
+        loc="upper right",
+        ncols=4,
+        frameon=False,
+        fontsize=7,
+        handlelength=1.8,
+        columnspacing=1.4,
+        bbox_to_anchor=(1 - 0.1 / width, 1 - 0.06 / height),
+        borderpad=0,
+    )
     small = (
         "Line: value (mean over emotions). Band: 95 % interval of the change from undamaged, "
         "paired over clips. Number: change at the strongest level; ▾ worse, ▴ better, beyond "
         "noise. Dotted: the level itself. Rows share one scale unless a panel says otherwise. "
         "Framed, on a tint: the claim does not hold. Signatures are in the record."
     )
-    drawing.text(x, 0.1 / height, textwrap.fill(small, int(width * 17.5)), fontsize=6.5,
-                 color="#666666", va="bottom", linespacing=1.4)  # fmt: skip
+    drawing.text(
+        x,
+        0.1 / height,
+        textwrap.fill(small, int(width * 17.5)),
+        fontsize=6.5,
+        color="#666666",
+        va="bottom",
+        linespacing=1.4,
+    )

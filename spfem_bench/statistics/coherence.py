@@ -40,7 +40,7 @@ def components(
     """Take one item's components out of a stored comparison.
 
     Args:
-        arrays: as `spfem_bench.stccl.scoring.Comparison.arrays` makes them, with ``lag``.
+        arrays: as `spfem_bench.features.comparisons.Comparison.arrays` makes them, with ``lag``.
         space: ``spatial`` or ``temporal``.
         stages: those that count, from 1.
 

@@ -165,7 +165,7 @@ def without(parts: Sequence[FrechetComponents]) -> list[float | None]:
     """Return the distance with each item left out in turn, from which its error is told.
 
     Frames are pooled, so that no item has a distance of its own; these numbers say what each does
-    to the whole (:func:`spfem_bench.statistics.resampling.pseudo_values`). None where nothing, or
+    to the whole (:func:`spfem_bench.statistics.intervals.pseudo_values`). None where nothing, or
     too few frames, would be left.
     """
     if not parts:

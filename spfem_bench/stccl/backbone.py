@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
-from spfem_bench.definitions.metrics import ArcFaceInput, NetworkCard, network_card
+from spfem_bench.definitions.networks import ArcFaceInput, NetworkCard, network_card
 from spfem_bench.errors import CardError
 from spfem_bench.networks.load import load_module
 from spfem_bench.networks.weights import WeightsStore
@@ -143,9 +143,13 @@ def backbone(
     card = network_card(name)
     given = check_stages(card)
     return Backbone(
-        load_module(card, weights, str(device)), STAGES[card.architecture], size=size,
-        mean=given.mean, std=given.std, colour=colour,
-    )  # fmt: skip
+        load_module(card, weights, str(device)),
+        STAGES[card.architecture],
+        size=size,
+        mean=given.mean,
+        std=given.std,
+        colour=colour,
+    )
 
 
 def check_stages(card: NetworkCard) -> ArcFaceInput:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from spfem_bench.definitions.cards import Strict, card_folders, validate
-from spfem_bench.definitions.metrics import network_card
+from spfem_bench.definitions.networks import network_card
 from spfem_bench.errors import CardError, StcclError, WeightsError, unknown_name
 from spfem_bench.networks import recorded
 from spfem_bench.networks.weights import WeightsStore
@@ -461,9 +461,13 @@ class STCCL(nn.Module):
                 "Train it again with 'spfem-bench train'",
             )
         return cls(
-            eyes, heads[form], record.forms[form],
-            value_range=value_range, centres=centres, record=record,
-        ).to(device)  # fmt: skip
+            eyes,
+            heads[form],
+            record.forms[form],
+            value_range=value_range,
+            centres=centres,
+            record=record,
+        ).to(device)
 
     @classmethod
     def untrained(
@@ -552,9 +556,13 @@ class STCCL(nn.Module):
         with torch.no_grad():
             source_maps = self._stages(x.detach())
         named = compare(
-            source_maps, self._stages(y), self.settings, self.heads,
-            centres=self.centres, generator=generator,
-        )  # fmt: skip
+            source_maps,
+            self._stages(y),
+            self.settings,
+            self.heads,
+            centres=self.centres,
+            generator=generator,
+        )
         return named if parts else named["loss"]
 
     def _stages(self, pictures: Tensor) -> list[Tensor]:

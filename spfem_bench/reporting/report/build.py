@@ -15,7 +15,6 @@ import numpy as np
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from spfem_bench import __version__
 from spfem_bench.definitions.metrics import MetricCard, metric_card
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.errors import SpfemBenchError
@@ -23,15 +22,9 @@ from spfem_bench.evaluation.record import Score, sync_components, unverified
 from spfem_bench.evaluation.signature import flat
 from spfem_bench.reporting.compare import p_text
 from spfem_bench.reporting.report import charts
-from spfem_bench.reporting.report.model import (
-    Example,
-    Run,
-    Section,
-    commands,
-    sections,
-    undamaged,
-)
+from spfem_bench.reporting.report.model import Example, Run, Section, commands, sections, undamaged
 from spfem_bench.reporting.tables import ARROWS, LEGEND, MARKS, Column, make_table, tidy
+from spfem_bench.version import __version__
 
 if TYPE_CHECKING:
     from spfem_bench.reporting.report.clips import Clips
@@ -62,8 +55,13 @@ _LEGEND = LEGEND | {
     "compared with the rows above"
 }
 _NOTHING: dict[str, Any] = {
-    "text": "", "best": False, "mark": "", "note": None, "interval": "", "count": "",
-}  # fmt: skip
+    "text": "",
+    "best": False,
+    "mark": "",
+    "note": None,
+    "interval": "",
+    "count": "",
+}
 MOST_SPEAKERS = 24
 """Speakers that a plot has room for; all of them are in its table."""
 
@@ -107,9 +105,12 @@ def build(
         ]
     environment = Environment(
         loader=DictLoader({n: _template(n) for n in ("report.html", "plots.html")}),
-        autoescape=True, undefined=StrictUndefined, finalize=_visible,
-        trim_blocks=False, keep_trailing_newline=True,
-    )  # fmt: skip
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
+        trim_blocks=False,
+        keep_trailing_newline=True,
+    )
     style, script = _template("report.css"), _template("report.js")
     # No script but ours runs, whatever a name holds; nothing is loaded but files beside the page
     # ("file:" is what 'self' means to some browsers on a disk).
@@ -120,11 +121,25 @@ def build(
     names = list(dict.fromkeys(section.protocol for section in found))
     with undamaged():
         page = environment.get_template("report.html").render(
-            views=views, title=" · ".join(names), version=__version__, policy=policy,
-            style=Markup(style), script=Markup(script),  # noqa: S704  (ours)
-            data=[view["data"] for view in views], parts=PARTS, arrows=ARROWS, better=BETTER,
-            shapes=charts.MARKS, width=charts.WIDTH, left=charts.LEFT, right=charts.RIGHT,
-            top=charts.TOP, bottom=charts.BOTTOM, number=_number, p_value=p_text, commands=commands,
+            views=views,
+            title=" · ".join(names),
+            version=__version__,
+            policy=policy,
+            style=Markup(style),  # noqa: S704  (ours)
+            script=Markup(script),  # noqa: S704  (ours)
+            data=[view["data"] for view in views],
+            parts=PARTS,
+            arrows=ARROWS,
+            better=BETTER,
+            shapes=charts.MARKS,
+            width=charts.WIDTH,
+            left=charts.LEFT,
+            right=charts.RIGHT,
+            top=charts.TOP,
+            bottom=charts.BOTTOM,
+            number=_number,
+            p_value=p_text,
+            commands=commands,
             web=lambda link: re.match(r"https?://", str(link)) is not None,
             videos=clips is not None,
             command=shlex.join(
@@ -132,7 +147,7 @@ def build(
                 + (["--baseline", baseline] if baseline else [])
                 + (["--no-videos"] if clips is None else [])
             ),
-        )  # fmt: skip
+        )
     return {
         # Half a character, which JSON may hold, cannot be written otherwise.
         "index.html": page.encode(errors="backslashreplace"),
@@ -144,9 +159,14 @@ class _View:
     """One section as its template wants it."""
 
     def __init__(
-        self, section: Section, number: int, items: int, clips: Clips | None, baseline: str,
+        self,
+        section: Section,
+        number: int,
+        items: int,
+        clips: Clips | None,
+        baseline: str,
         done: Callable[[], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.section, self.number, self.id = section, number, f"p{number + 1}"
         self.items, self.clips, self.baseline, self.done = items, clips, baseline, done
         self.notes: dict[str, int] = {}
@@ -231,11 +251,16 @@ class _View:
             }
             (controls if run.is_control else methods).append(row)
         published = [
-            {"run": None, "label": column.label, "count": "", "mark": "",
-             "cells": [self._printed(column, metric.name) for metric in section.metrics]}
+            {
+                "run": None,
+                "label": column.label,
+                "count": "",
+                "mark": "",
+                "cells": [self._printed(column, metric.name) for metric in section.metrics],
+            }
             for column in table.columns
             if column.kind in ("published", "second-hand")
-        ]  # fmt: skip
+        ]
         return [
             ("Methods", methods),
             ("Controls, whose answer is known", controls),
@@ -323,22 +348,35 @@ class _View:
                 if score.emotion == AVERAGE and score.value is None:
                     unscored.setdefault(score.note, []).append(metric_card(score.metric).label)
             rows += [
-                {"method": run.label, "item": "all", "metrics": ", ".join(metrics),
-                 "reason": reason, "remedy": ""}
+                {
+                    "method": run.label,
+                    "item": "all",
+                    "metrics": ", ".join(metrics),
+                    "reason": reason,
+                    "remedy": "",
+                }
                 for reason, metrics in unscored.items()
-            ]  # fmt: skip
+            ]
             rows += [
-                {"method": run.label, "item": f"{r['item']}: {r['clip']}",
-                 "metrics": ", ".join(metric_card(m).label for m in r["metrics"]),
-                 "reason": f"{r['kind']}: {r['reason']}",
-                 "remedy": r["remedy"]}
+                {
+                    "method": run.label,
+                    "item": f"{r['item']}: {r['clip']}",
+                    "metrics": ", ".join(metric_card(m).label for m in r["metrics"]),
+                    "reason": f"{r['kind']}: {r['reason']}",
+                    "remedy": r["remedy"],
+                }
                 for r in run.record["refused"]
-            ]  # fmt: skip
+            ]
             rows += [
-                {"method": run.label, "item": name, "metrics": "", "reason":
-                 "extra: no item expects it", "remedy": "Rename it, or take it away"}
+                {
+                    "method": run.label,
+                    "item": name,
+                    "metrics": "",
+                    "reason": "extra: no item expects it",
+                    "remedy": "Rename it, or take it away",
+                }
                 for name in run.record["extra"]
-            ]  # fmt: skip
+            ]
         return rows
 
     # ---- plots -----------------------------------------------------------------------------
@@ -470,8 +508,11 @@ class _View:
         def lacks(what: str, error: SpfemBenchError) -> None:
             entry["lacking"].append(f"{what}: not available. {_sentence(error)}")
 
-        wanted = [("source", run, "source"), ("reference", run, "reference"),
-                  ("output", run, "output")]  # fmt: skip
+        wanted = [
+            ("source", run, "source"),
+            ("reference", run, "reference"),
+            ("output", run, "output"),
+        ]
         if rival is not None:
             wanted.append(("rival", rival, "output"))
         for role, of, which in wanted:

@@ -152,9 +152,14 @@ def strips(values: Mapping[int, Sequence[float]]) -> Strips:
         rows.append(Strip(run, middle, path, (first, second, third)))
     height = TOP + ROW * len(values) + BOTTOM
     return Strips(
-        height, left, right, ticks[0], ticks[-1],
-        tuple(Tick(_round(x(t)), tick_text(t, ticks)) for t in ticks), tuple(rows),
-    )  # fmt: skip
+        height,
+        left,
+        right,
+        ticks[0],
+        ticks[-1],
+        tuple(Tick(_round(x(t)), tick_text(t, ticks)) for t in ticks),
+        tuple(rows),
+    )
 
 
 @dataclass(frozen=True)
@@ -237,11 +242,16 @@ def sync_plot(
     every = next(s for s in (0.5, 1, 2, 5, 10, 30, 60, 600, math.inf) if seconds / s <= 10)
     marks = [i * every for i in range(int(seconds / every) + 1)] if every < math.inf else [0.0]
     return SyncPlot(
-        height, LEFT, WIDTH - RIGHT, _round(per_second),
+        height,
+        LEFT,
+        WIDTH - RIGHT,
+        _round(per_second),
         tuple(Tick(_round(y(t)), tick_text(t, ticks)) for t in ticks),
         tuple(Tick(_round(LEFT + s * per_second), f"{s:g}") for s in marks),
-        tuple(lines), wave, float(wave_at),
-    )  # fmt: skip
+        tuple(lines),
+        wave,
+        float(wave_at),
+    )
 
 
 @dataclass(frozen=True)
@@ -269,12 +279,17 @@ def shift_plot(means: Floats) -> ShiftPlot:
     points = [f"{x(i):.1f} {y(m):.1f}" for i, m in enumerate(means.tolist())]
     best = int(means.argmin())
     return ShiftPlot(
-        height, width,
+        height,
+        width,
         tuple(Tick(_round(y(t)), tick_text(t, ticks)) for t in ticks),
-        (Tick(_round(x(0)), f"−{most}"), Tick(_round(x(most)), "0"),
-         Tick(_round(x(2 * most)), f"+{most}")),
-        "M" + "L".join(points), (_round(x(best)), _round(y(float(means[best])))),
-    )  # fmt: skip
+        (
+            Tick(_round(x(0)), f"−{most}"),
+            Tick(_round(x(most)), "0"),
+            Tick(_round(x(2 * most)), f"+{most}"),
+        ),
+        "M" + "L".join(points),
+        (_round(x(best)), _round(y(float(means[best])))),
+    )
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:

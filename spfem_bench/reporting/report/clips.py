@@ -13,29 +13,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench import __version__
-from spfem_bench.definitions.clips import Clip, inside
-from spfem_bench.definitions.metrics import profile_card
-from spfem_bench.definitions.protocols import dataset_card
+from spfem_bench.datasets.folders import DataFolders
+from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.datasets import dataset_card
+from spfem_bench.definitions.networks import profile_card
 from spfem_bench.errors import ClipError, MissingClipError, SpfemBenchError
-from spfem_bench.evaluation.data import DataFolders
 from spfem_bench.evaluation.record import sync_components
 from spfem_bench.faces import edits
 from spfem_bench.faces.crop import opencv
 from spfem_bench.faces.track import FaceTrack
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
+from spfem_bench.files import inside
+from spfem_bench.hashes import sha256_of
 from spfem_bench.media import audio, ffmpeg, video
 from spfem_bench.media.video import FRAME_RATE, Frame, Unchanged, content_id
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
-from spfem_bench.pinned import sha256_of
 from spfem_bench.reporting.report.charts import Curve, Floats, SyncPlot, sync_plot
 from spfem_bench.reporting.report.model import Run
 from spfem_bench.statistics import sync
+from spfem_bench.version import __version__
 
 if TYPE_CHECKING:
-    from spfem_bench.stccl.scoring import Scorer
+    from spfem_bench.features.comparisons import Scorer
 
 TALLEST = 360
 """Frames of copies are made no higher than this, in pixels."""
@@ -147,9 +148,12 @@ class Clips:
         if not self._have(name):
             frames = unchanged.frames(self._frames(run, clip))
             write_clip(
-                inside(self.made, name), _fitted(frames), heard(clip),
-                sound_codec="aac", quality=QUALITY,
-            )  # fmt: skip
+                inside(self.made, name),
+                _fitted(frames),
+                heard(clip),
+                sound_codec="aac",
+                quality=QUALITY,
+            )
         return name
 
     def _have(self, name: str) -> bool:
@@ -183,9 +187,12 @@ class Clips:
 
     def _extractor(self, run: Run) -> Extractor:
         return Extractor(
-            profile_card(str(run.record["profile"])), self.weights, self.store,
-            faces=run.faces, device=str(run.record["environment"]["device"]),
-        )  # fmt: skip
+            profile_card(str(run.record["profile"])),
+            self.weights,
+            self.store,
+            faces=run.faces,
+            device=str(run.record["environment"]["device"]),
+        )
 
     def curve(self, run: Run, item: str, metric: str) -> Curve:
         """Return an output's distance of mouth and sound, window by window, at its best shift.
@@ -202,9 +209,11 @@ class Clips:
         parts = sync_components(run.items[item]["metrics"][metric])
         best = int(parts.totals.argmin())
         apart = sync.distances(
-            found.outputs["visual"], found.outputs["audio"], found.frames,
+            found.outputs["visual"],
+            found.outputs["audio"],
+            found.frames,
             best - len(parts.totals) // 2,
-        )  # fmt: skip
+        )
         if len(apart) != parts.windows or not np.isclose(apart.sum(), parts.totals[best]):
             raise ClipError("the stored features are not those of the run")
         return Curve(found.frames, apart)
@@ -231,8 +240,8 @@ class Clips:
         Raises:
             SpfemBenchError: a clip, or the stored comparison, is not here.
         """
+        from spfem_bench.features.comparisons import Beside, Scorer, described
         from spfem_bench.reporting.heatmaps import Scored, save_heatmap
-        from spfem_bench.stccl.scoring import Beside, Scorer, described
 
         statistic = run.settings(metric)["metric"]["statistic"]
         clip, source = self.find(run, item, "output"), self.find(run, item, "source")
@@ -254,8 +263,10 @@ class Clips:
                 unchanged.check()
             save_heatmap(
                 Scored("", arrays, tuple(described(arrays)[1])),
-                x.pictures[rows[:, 1]], y.pictures[rows[:, 0]], inside(self.made, name),
-            )  # fmt: skip
+                x.pictures[rows[:, 1]],
+                y.pictures[rows[:, 0]],
+                inside(self.made, name),
+            )
         return name
 
 

@@ -7,10 +7,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from spfem_bench.definitions.clips import inside
 from spfem_bench.errors import CardError, StorageError
-from spfem_bench.files import read_file, write_atomically
-from spfem_bench.pinned import sha256_of
+from spfem_bench.files import inside, read_file, write_atomically
+from spfem_bench.hashes import sha256_of
 
 SUMS = "SHA256SUMS"
 """A report's files with their hashes, as ``sha256sum -c`` reads it; tells ours from others."""

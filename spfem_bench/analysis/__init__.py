@@ -1,0 +1,1 @@
+"""Numbers about numbers: comparing runs, auditing published tables, votes, discovery."""

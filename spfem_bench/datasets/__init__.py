@@ -1,0 +1,1 @@
+"""Where clips come from: folders, indexed recordings, layouts of other systems, pairs."""

@@ -1,0 +1,118 @@
+"""Data sets: pinned files, a drawn world, or recordings of the user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import pydantic
+
+from spfem_bench.definitions.cards import Card, Kind, Strict, load, validate
+from spfem_bench.definitions.lists import read_list
+from spfem_bench.definitions.pins import PinnedFile
+from spfem_bench.definitions.recordings import Recording, RecordingsSettings, candidates, fill
+from spfem_bench.errors import CardError, UnknownNameError, unknown_name
+from spfem_bench.files import inside
+
+
+class WorldSettings(Strict):
+    """A world of puppets: clips that are not shipped are drawn when they are needed.
+
+    Attributes:
+        version: of the rules by which puppets are drawn and speak.
+        seed: of everything random.
+        size: side of a frame in pixels.
+    """
+
+    version: int
+    seed: int
+    size: int
+
+
+class DatasetCard(Card):
+    """The clips that protocols stand on: pinned files, a world, or a user's recordings.
+
+    Attributes:
+        files: for pinned files: a CSV of path, sha256, bytes. A world's files are shipped in a
+            folder beside the card that has the card's name.
+        url: where a file is fetched from; ``{commit}`` and ``{path}`` are filled in.
+        world: for drawn clips: which world (see ``spfem_bench.puppets``).
+        recordings: for recordings that users get themselves and index where they lie.
+    """
+
+    repository: str = ""
+    commit: str = ""
+    url: str = ""
+    files: str = ""
+    world: WorldSettings | None = None
+    recordings: RecordingsSettings | None = None
+    licence: str
+    citation: str
+
+    @pydantic.model_validator(mode="after")
+    def _files_or_world(self) -> DatasetCard:
+        fetched = (self.repository, self.commit, self.url)
+        kinds = [self.world, self.recordings, next(filter(None, fetched), None)]
+        complete = self.files and all(fetched) if kinds[2] else not (self.files and kinds[1])
+        if kinds.count(None) != 2 or not complete:
+            raise ValueError(
+                "give 'repository', 'commit', 'url' and 'files', or 'world' with or without "
+                "'files', or 'recordings' alone"
+            )
+        return self
+
+
+def dataset_card(name: str) -> DatasetCard:
+    """Read a data set's card by name."""
+    return load(DatasetCard, Kind.DATASET, name)
+
+
+@cache
+def dataset_files(card: DatasetCard) -> Mapping[str, PinnedFile]:
+    """Return a data set's pinned files by path; a user's recordings have none."""
+    if not card.files:
+        return {}
+    files: dict[str, PinnedFile] = {}
+    for where, row in read_list(inside(card.path.parent, card.files)):
+        for column in ("path", "sha256", "bytes"):
+            if column not in row:
+                raise CardError(f"{where}: the list lacks the column '{column}'")
+        name = row["path"]
+        try:
+            inside(Path(), name)
+            url = fill(card.url, {"commit": card.commit, "path": name})
+        except (CardError, UnknownNameError) as error:
+            raise CardError(f"{where}: {error.problem}", error.remedy) from None
+        if name in files:
+            raise CardError(f"{where}: the path '{name}' is there twice")
+        pin = {"name": name, "sha256": row["sha256"], "bytes": row["bytes"], "url": url or None}
+        files[name] = validate(PinnedFile, pin, where)
+        if not files[name].is_pinned:
+            raise CardError(f"{where}: clips need their SHA-256", "Compute it with sha256sum")
+    return files
+
+
+@cache
+def recordings(card: DatasetCard) -> tuple[Recording, ...]:
+    """Return the recordings that a data set has in full; none when it has none to index.
+
+    Raises:
+        CardError: the list has a bad row; the message names file and line.
+    """
+    settings = card.recordings
+    if settings is None:
+        return ()
+    found: dict[str, Recording] = {}
+    for where, row in read_list(inside(card.path.parent, settings.items)):
+        try:
+            for column in ("speaker", "emotion"):
+                if column not in row:
+                    raise unknown_name("list column", column, row)
+            videos, sounds = candidates(settings, row, None)
+        except (CardError, UnknownNameError) as error:
+            raise CardError(f"{where}: {error.problem}", error.remedy) from None
+        if videos[0] in found:
+            raise CardError(f"{where}: the recording '{videos[0]}' is there twice")
+        found[videos[0]] = Recording(row, videos[0], sounds[0] if sounds else "")
+    return tuple(found.values())

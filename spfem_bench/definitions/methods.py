@@ -1,0 +1,47 @@
+"""Methods: who made the clips that are compared."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from spfem_bench.definitions.cards import Card, Kind, load, names
+from spfem_bench.definitions.controls import Control
+from spfem_bench.errors import CardError, unknown_name
+
+
+class MethodCard(Card):
+    """Who made the clips.
+
+    Attributes:
+        aliases: other names that mean this method.
+        control: for a control with a known answer: what it puts in the output's place.
+    """
+
+    label: str
+    aliases: tuple[str, ...] = ()
+    control: Control | None = None
+    paper: str = ""
+    link: str = ""
+
+    @property
+    def kind(self) -> Literal["system", "control"]:
+        """Whether it is a system of the field, or a control."""
+        return "control" if self.control else "system"
+
+
+def method_card(name: str) -> MethodCard:
+    """Read a method's card by its name or one of its aliases.
+
+    Raises:
+        UnknownNameError: neither exists; near names are suggested.
+    """
+    cards = [load(MethodCard, Kind.METHOD, n) for n in names(Kind.METHOD)]
+    known: dict[str, MethodCard] = {}
+    for card in cards:
+        for key in (card.name, *card.aliases):
+            if key in known:
+                raise CardError(f"two methods answer to '{key}': {known[key].path}, {card.path}")
+            known[key] = card
+    if name not in known:
+        raise unknown_name("method", name, known)
+    return known[name]

@@ -1,0 +1,292 @@
+"""Networks, what they see, and profiles that choose between networks."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import pydantic
+
+from spfem_bench.definitions import pins
+from spfem_bench.definitions.cards import Card, Kind, Strict, load, names
+from spfem_bench.definitions.pins import PinnedFile
+from spfem_bench.errors import CardError
+
+Role = Literal["identity", "expression", "sync"]
+
+
+class FrameInput(Strict):
+    """The whole frame, resized so that its longer side has ``long_side`` pixels."""
+
+    crop: Literal["frame"]
+    long_side: int = pydantic.Field(gt=0)
+    mean: float
+    std: float = pydantic.Field(gt=0)
+
+
+class ArcFaceInput(Strict):
+    """The 5-point aligned face, 112 high and 112 wide or less (cut evenly at the sides)."""
+
+    crop: Literal["arcface"]
+    width: int = pydantic.Field(gt=0, le=112)
+    mean: float
+    std: float = pydantic.Field(gt=0)
+
+
+class ExpressionInput(Strict):
+    """A square around the face box, its side the box's longer one plus a margin on each side."""
+
+    crop: Literal["expression"]
+    size: int = pydantic.Field(gt=0)
+    margin: float = pydantic.Field(ge=0)
+    colour: Literal["rgb", "grey"]
+    mean: float
+    std: float = pydantic.Field(gt=0)
+
+
+Positive = Annotated[float, pydantic.Field(gt=0)]
+
+
+class FaceBoxInput(Strict):
+    """The face box as it is, cut off at the picture's edge and stretched to a square (HSEmotion).
+
+    Attributes:
+        size: side of the square in pixels.
+        mean: subtracted from red, green and blue (0 to 255).
+        std: divides what is left.
+    """
+
+    crop: Literal["box"]
+    size: int = pydantic.Field(gt=0)
+    mean: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
+
+
+def _odd(number: int) -> int:
+    if number % 2 == 0:
+        raise ValueError("must be odd")
+    return number
+
+
+class SyncChain(Strict):
+    """What a clip goes through on its way to SyncNet in the field's scripts, step by step.
+
+    Each step is one of joonson's syncnet_python (``run_pipeline.py``, ``SyncNetInstance.py``);
+    the first word allowed is what is done here without a chain.
+
+    Attributes:
+        avi: whether the clip is written as an AVI by ffmpeg, with the option ``-r 25`` and an
+            MP3 track: with pictures that lose nothing (FFV1), or as MPEG-4 of quality 2. Without
+            one, 25 frames a second are chosen by their time stamps.
+        frames: whether faces are searched in, and crops cut from, decoded frames, or JPEGs of
+            quality 2 made from them.
+        crops: whether SyncNet sees crops as cut, out of the MPEG-4 video (tag XVID) that OpenCV
+            writes, or out of JPEGs made from that at ffmpeg's own choice of quality.
+        sound: from the clip, or from the AVI.
+    """
+
+    avi: Literal["none", "lossless", "mpeg4"] = "none"
+    frames: Literal["decoded", "jpeg"] = "decoded"
+    crops: Literal["as-cut", "xvid", "xvid-jpeg"] = "as-cut"
+    sound: Literal["clip", "avi"] = "clip"
+
+    @pydantic.model_validator(mode="after")
+    def _has_the_avi_it_hears(self) -> SyncChain:
+        if self.sound == "avi" and self.avi == "none":
+            raise ValueError("'sound' comes from the AVI, but 'avi' is 'none'")
+        return self
+
+    def frame_settings(self) -> dict[str, str]:
+        """Return what decides the frames that faces are searched in; nothing for the clip's own."""
+        plain = self.avi == "none" and self.frames == "decoded"
+        return {} if plain else {"avi": self.avi, "frames": self.frames}
+
+
+class Audible(Strict):
+    """Which sound is silent (see ``docs/measuring.md``, "Silence").
+
+    Attributes:
+        silence: a sound is silent when no 0.2 s of it reach this level, in dB of full scale. At
+            -90 the samples move by one step of 16 bits: what is left of speech is rounding.
+        cancelled: channels cancel out when their mix is more than this many dB below their
+            mean power. Two channels without anything in common lose 3 dB, two that are
+            correlated by -0.8 lose 10.
+    """
+
+    silence: float = pydantic.Field(default=-90.0, lt=0)
+    cancelled: float = pydantic.Field(default=10.0, gt=3)
+
+
+class SyncInput(Strict):
+    """SyncNet's crop, from median-smoothed boxes (syncnet_python, ``run_pipeline.py``).
+
+    Attributes:
+        size: side of the crop in pixels.
+        scale: margin around the box, as a part of its half side.
+        smoothing: frames of the median filter over box centre and size (odd).
+        padding: grey value beyond the picture's edge.
+        chain: the round trips of the field's scripts; none of them when absent.
+        audible: clips whose sound is silent are refused.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset({"chain"})
+    crop: Literal["syncnet"]
+    size: int = pydantic.Field(gt=0)
+    scale: float = pydantic.Field(ge=0)
+    smoothing: Annotated[int, pydantic.AfterValidator(_odd)] = pydantic.Field(gt=0)
+    padding: int = pydantic.Field(ge=0, le=255)
+    chain: SyncChain | None = None
+    audible: Audible = Audible()
+
+
+NetworkInput = Annotated[
+    FrameInput | ArcFaceInput | ExpressionInput | FaceBoxInput | SyncInput,
+    pydantic.Field(discriminator="crop"),
+]
+
+
+class DetectorSettings(Strict):
+    """When a detection counts.
+
+    Attributes:
+        threshold: lowest score.
+        overlap: of boxes that overlap more (IoU), only the best is kept.
+    """
+
+    threshold: float = pydantic.Field(gt=0, lt=1)
+    overlap: float = pydantic.Field(gt=0, lt=1)
+
+
+class NetworkCard(Card):
+    """A pretrained network: architecture, input contract, where its weights come from."""
+
+    score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
+        "source",
+        "licence",
+        "citation",
+    }
+
+    role: Literal["detector", "identity", "expression", "sync"]
+    architecture: Literal[
+        "scrfd-ncnn",
+        "scrfd-onnx",
+        "mobilefacenet",
+        "arcface-onnx",
+        "iresnet50",
+        "mini-xception",
+        "hsemotion-onnx",
+        "syncnet",
+        "compact-identity",
+        "compact-expression",
+        "compact-sync",
+    ]
+    outputs: dict[str, int] = pydantic.Field(default_factory=dict)
+    input: NetworkInput
+    detector: DetectorSettings | None = None
+    files: tuple[PinnedFile, ...] = pydantic.Field(min_length=1)
+    source: str
+    licence: str
+    citation: str
+
+
+class FaceSettings(Strict):
+    """How one subject is chosen in a clip and followed (see ``spfem_bench.faces.track``).
+
+    Attributes:
+        settle: frames, from the first with a face, over which the subject is chosen.
+        min_overlap: IoU with the last box that a detection must have to continue it.
+        max_gap: longest run of frames without the subject that is interpolated.
+        min_coverage: a clip is refused when the subject is seen (not interpolated) in a
+            smaller share of its frames.
+        rival: a clip is refused when, in more than half of its frames, another
+            face has at least this share of the subject's box area.
+    """
+
+    settle: int = pydantic.Field(gt=0)
+    min_overlap: float = pydantic.Field(gt=0, lt=1)
+    max_gap: int = pydantic.Field(ge=0)
+    min_coverage: float = pydantic.Field(gt=0, le=1)
+    rival: float = pydantic.Field(gt=0)
+
+
+class ProfileCard(Card):
+    """Which network each role uses, and how faces are followed.
+
+    Attributes:
+        detector: what finds faces. Without one, and then without ``faces``, the profile
+            sees only clips that are face crops already.
+        faces: how one subject is chosen and followed.
+    """
+
+    detector: str | None = None
+    identity: str
+    expression: str
+    sync: str
+    faces: FaceSettings | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _finds_and_follows_or_neither(self) -> ProfileCard:
+        if (self.detector is None) != (self.faces is None):
+            raise ValueError("'detector' and the table 'faces' go together: give both, or neither")
+        return self
+
+    @property
+    def roles(self) -> tuple[Literal["detector"] | Role, ...]:
+        """The roles that this profile fills."""
+        every: tuple[Literal["detector"] | Role, ...] = (
+            "detector",
+            "identity",
+            "expression",
+            "sync",
+        )
+        return every if self.detector else every[1:]
+
+    def follow(self) -> FaceSettings:
+        """Return how one subject is chosen and followed.
+
+        Raises:
+            CardError: the profile has no detector.
+        """
+        if self.faces is None:
+            raise self._blind()
+        return self.faces
+
+    def _blind(self) -> CardError:
+        able = [n for n in names(Kind.PROFILE) if profile_card(n).detector]
+        return CardError(
+            f"profile '{self.name}' has no detector: it sees only protocols whose clips are face "
+            'crops already (faces = "aligned")',
+            f"Name one that has a detector with --profile: {', '.join(able)}",
+        )
+
+    def network(self, role: Literal["detector"] | Role) -> NetworkCard:
+        """Return the card of the network that fills a role.
+
+        Raises:
+            CardError: that network's card is made for another role, or the profile has
+                no detector.
+        """
+        name = getattr(self, role)
+        if name is None:
+            raise self._blind()
+        card = network_card(name)
+        if card.role != role:
+            raise CardError(
+                f"profile '{self.name}' uses '{card.name}' as {role}, but it is a network for "
+                f"{card.role}"
+            )
+        return card
+
+
+def network_card(name: str) -> NetworkCard:
+    """Read a network's card by name, with the pins of files whose hash nobody publishes."""
+    card = load(NetworkCard, Kind.NETWORK, name)
+    if all(file.is_pinned for file in card.files):
+        return card
+
+    files = tuple(pins.with_pin(name, file) for file in card.files)
+    return card.model_copy(update={"files": files})
+
+
+def profile_card(name: str) -> ProfileCard:
+    """Read a profile's card by name."""
+    return load(ProfileCard, Kind.PROFILE, name)

@@ -1,0 +1,1 @@
+"""Who computes features: this process, several processes, or workers on Ray."""

@@ -1,0 +1,53 @@
+"""SHA-256 of files, remembered while a file does not change."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Container
+from pathlib import Path
+
+BLOCK = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def known_sha256(path: Path) -> str:
+    """Return a file's SHA-256; it is read again when its size, its number or a time change.
+
+    The time of the last change (ctime) is the one that a program cannot set.
+    """
+    status = path.stat()
+    identity = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    known = _hashes.get(path)
+    if known is None or known[0] != identity:
+        trust({path: (known := (identity, sha256_of(path)))})
+    return known[1]
+
+
+Hashes = dict[Path, tuple[tuple[int, ...], str]]
+"""Files' sizes, times and numbers, with their SHA-256."""
+
+
+_hashes: Hashes = {}
+
+
+def hashes_known(of: Container[Path | None]) -> Hashes:
+    """Return what is known of files, and of files in folders, for another process to trust."""
+    return {p: known for p, known in list(_hashes.items()) if p in of or p.parent in of}
+
+
+def trust(hashes: Hashes) -> None:
+    """Take the hashes of files that another process has read, for as long as these stay so."""
+    _hashes.update(hashes)
+    while len(_hashes) > MOST_HASHES:
+        _hashes.pop(next(iter(_hashes)), None)
+
+
+MOST_HASHES = 100_000

@@ -1,0 +1,189 @@
+"""Takes as files: where each lies, and rendering what is missing.
+
+A take's file is named after it: ``P001/angry/1.00/028.mp4`` holds speaker, emotion,
+intensity and sentence; ``P001/neutral/1.00/028/as/angry/1.00.mp4`` is one with another emotion on
+the face.
+
+The takes that the demo's protocols compare are data: they are shipped, each known by its hash,
+so that no library's version moves the demo's numbers. Other takes are drawn. Beside a drawn file
+lie its SHA-256, its world and what drew it, written last: a file without them, or with others,
+counts as absent and is rendered again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from spfem_bench.definitions.datasets import WorldSettings, dataset_card, dataset_files
+from spfem_bench.errors import CardError, ClipError
+from spfem_bench.faces.crop import opencv
+from spfem_bench.files import inside, read_file, write_atomically
+from spfem_bench.media import ffmpeg
+from spfem_bench.media.video import FRAME_RATE, file_sha256
+from spfem_bench.media.write import write_clip
+from spfem_bench.processes import spread
+from spfem_bench.puppets.face import LANDMARKS
+from spfem_bench.puppets.speech import VISEMES
+from spfem_bench.puppets.world import Take, World
+
+DATASET = "puppets"
+"""The data set of the demo."""
+
+REINSTALL = "Install the package again, or check the file out again"
+
+
+def clip_name(take: Take) -> str:
+    """Return the file name of a take, such as ``P001/angry/1.00/028.mp4``."""
+    level = f"{take.intensity:.2f}"
+    return f"{take.speaker.name}/{take.emotion}/{level}/{take.sentence.name}.mp4"
+
+
+def take_of(world: World, name: str) -> Take:
+    """Return the take that a file name asks for.
+
+    >>> take_of(World(), "P001/neutral/1.00/028/as/angry/0.50.mp4").performance.emotion
+    'neutral'
+
+    Raises:
+        CardError: the name has neither the four parts nor those and the face's two, or an
+            intensity is out of range.
+        UnknownNameError: no such speaker, emotion or sentence.
+    """
+    level = r"([01]\.\d\d)"
+    match = re.fullmatch(rf"([^/]+)/([^/]+)/{level}/([^/]+?)(?:/as/([^/]+)/{level})?\.mp4", name)
+    if not match:
+        raise CardError(
+            f"'{name}' names no take of the puppets",
+            "Write speaker/emotion/intensity/sentence.mp4, for example P001/angry/1.00/028.mp4",
+        )
+    speaker, emotion, intensity, sentence, other, share = match.groups()
+    take = world.take(speaker, emotion, sentence, float(intensity))
+    return take.with_face(other, float(share)) if other else take
+
+
+def shipped(world: World, name: str) -> Path | None:
+    """Return a shipped take's file; None for a take, or of a world, that is not shipped.
+
+    Raises:
+        ClipError: the file is absent or damaged.
+    """
+    card = dataset_card(DATASET)
+    pinned = dataset_files(card).get(name)
+    if pinned is None or card.world != WorldSettings(**asdict(world)):
+        return None
+    path = inside(card.path.with_suffix(""), name)
+    if not path.is_file() or file_sha256(path) != pinned.sha256:
+        raise ClipError(f"{path}: the shipped clip is absent or damaged", REINSTALL)
+    return path
+
+
+def present(world: World, folder: Path, name: str) -> Path | None:
+    """Return a take's file: the shipped one, else the one that was rendered, else None.
+
+    Raises:
+        ClipError: the shipped file is absent or damaged.
+    """
+    return shipped(world, name) or rendered(world, folder, name)
+
+
+def rendered(world: World, folder: Path, name: str) -> Path | None:
+    """Return a take's rendered file when it is there, whole, and of this world; else None."""
+    path = inside(folder, name)
+    try:
+        whole = read_file(_mark(path)).decode() == _marked(world, path)
+    except (OSError, ValueError, ClipError):
+        return None
+    return path if whole else None
+
+
+def render(world: World, folder: Path, name: str) -> Path:
+    """Render one take into its file, unless it is there; a shipped one is copied.
+
+    Raises:
+        ClipError: the shipped file is absent or damaged.
+        StorageError: the folder cannot be written, or the disk is full.
+    """
+    take = take_of(world, name)
+    if path := rendered(world, folder, name):
+        return path
+    path = inside(folder, name)
+    if source := shipped(world, name):
+        write_atomically(path, source.read_bytes())
+    else:
+        write_clip(path, take.frames(), take.sound())
+    write_atomically(_mark(path), _marked(world, path))
+    return path
+
+
+def write_truth(world: World, folder: Path, name: str) -> Path:
+    """Write a take's truth beside its clip, as JSON.
+
+    It holds ``phones`` (symbol, start and end in seconds), ``landmark_names`` and, for each
+    frame, ``landmarks`` (x and y in pixels), ``mouth`` (by ``mouth_names``) and ``emotion``
+    (0 to 1); sound and picture begin together (``audio_offset`` 0).
+    """
+    take = take_of(world, name)
+    truth = {
+        "speaker": take.speaker.name,
+        "emotion_name": take.emotion,
+        "intensity": take.intensity,
+        "sentence": take.sentence.name,
+        "text": take.sentence.text,
+        "frame_rate": FRAME_RATE,
+        "audio_offset": 0,
+        "phones": [[p.symbol, round(p.start, 4), round(p.end, 4)] for p in take.phones],
+        "landmark_names": LANDMARKS,
+        "landmarks": take.landmarks.round(2).tolist(),
+        "mouth_names": VISEMES,
+        "mouth": take.mouth.round(4).tolist(),
+        "emotion": take.emotion_track.round(4).tolist(),
+    }
+    path = inside(folder, name).with_suffix(".json")
+    write_atomically(path, json.dumps(truth) + "\n")
+    return path
+
+
+def render_all(
+    world: World,
+    folder: Path,
+    names: Sequence[str],
+    *,
+    workers: int | None = None,
+    done: Callable[[], None] = lambda: None,
+) -> None:
+    """Render takes in several processes; those that are there are left alone.
+
+    Args:
+        world: whose takes.
+        folder: where their files go.
+        names: the files' names (see :func:`clip_name`).
+        workers: processes; as many as there are processors when None.
+        done: called after each take.
+
+    Raises:
+        StorageError: the folder cannot be written, or the disk is full.
+        SpfemBenchError: a name asks for no take.
+    """
+    for name in names:
+        take_of(world, name)  # a wrong name is known before any work
+    workers = workers or os.cpu_count() or 1
+    with spread(partial(render, world, folder), names, workers) as files:
+        for _ in files:
+            done()
+
+
+def _mark(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _marked(world: World, path: Path) -> str:
+    drawn_by = f"opencv {opencv().__version__}, numpy {np.__version__}, ffmpeg {ffmpeg.version()}"
+    return f"{file_sha256(path)}  {world.name} {drawn_by}\n"

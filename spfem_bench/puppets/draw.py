@@ -1,0 +1,484 @@
+"""A puppet's frame as pixels: the geometry painted at twice the size, with light on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from spfem_bench.faces.crop import opencv
+from spfem_bench.media.video import Frame
+from spfem_bench.puppets.face import Colour, Geometry, Look, Points, closed, surface
+
+OVERSAMPLING = 2
+_SHIFT = 4  # polygons are given in sixteenths of a pixel
+
+
+class Painter:
+    """Paints frames of one identity in one light.
+
+    Args:
+        look: who.
+        size: side of the finished frame in pixels.
+        light: where the light comes from, x and y of a vector towards it.
+        contrast: how strong the light's fall-off is.
+        warmth: colour of the light; positive is warm.
+    """
+
+    def __init__(
+        self, look: Look, size: int, light: tuple[float, float], contrast: float, warmth: float
+    ) -> None:
+        self.look, self.size = look, size
+        self.side = size * OVERSAMPLING
+        self.unit = self.side * 0.305  # half a face width in pixels
+        self.tint = np.array([1 + 0.025 * warmth, 1, 1 - 0.03 * warmth])
+        self.shading = self._shading(light, contrast)
+        self.backdrop = self._backdrop(light)
+        self.spots = _spots(look)
+
+    # ---- what does not move ------------------------------------------------------------
+
+    def _shading(self, light: tuple[float, float], contrast: float) -> npt.NDArray[np.float32]:
+        """Light on a head in the middle of a picture twice as wide, to be moved with it."""
+        side = self.side * 2
+        axis = (np.arange(side) - side / 2) / self.unit
+        x, y = axis[None, :], axis[:, None]
+        nx, ny = x / 1.18, y / 1.55
+        inside = np.clip(1 - nx**2 - ny**2, 0, 1)
+        lit = 0.88 + (0.17 + 1.7 * contrast * (nx * light[0] + ny * light[1])) * inside**1.5
+        return np.asarray(lit, np.float32)
+
+    def _backdrop(self, light: tuple[float, float]) -> Frame:
+        axis = np.linspace(-1, 1, self.side)
+        x, y = axis[None, :], axis[:, None]
+        glow = 1.05 - 0.16 * ((x - 0.4 * light[0]) ** 2 + (y - 0.4 * light[1]) ** 2)
+        picture = glow[:, :, None] * np.array(self.look.backdrop) * self.tint
+        return np.asarray(np.clip(picture, 0, 255), np.uint8)
+
+    # ---- one frame -----------------------------------------------------------------------
+
+    def paint(self, g: Geometry, brightness: float, noise: np.random.Generator) -> Frame:
+        """Paint one frame.
+
+        Args:
+            g: the face, projected to pixels of the oversampled picture.
+            brightness: of the light, 1 is normal.
+            noise: the camera's.
+
+        Returns:
+            uint8 (size, size, 3), RGB.
+        """
+        cv2 = opencv()
+        canvas = self.backdrop.copy()
+        self._hair_behind(canvas, g)
+        self._body(canvas, g)
+        self._skin(canvas, g)
+        self._mouth(canvas, g)
+        self._eyes(canvas, g)
+        self._nose_and_folds(canvas, g)
+        self._hair_in_front(canvas, g)
+        for name in ("right", "left"):
+            self._fill(
+                canvas, g.contours[f"brow_area_{name}"], _mix(self.look.hair, (30, 22, 18), 0.35)
+            )
+        if self.look.glasses:
+            self._glasses(canvas, g)
+        self._light(canvas, g, brightness)
+        small = cv2.resize(canvas, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        grain = noise.standard_normal(small.shape, np.float32) * 1.6
+        return np.asarray(np.clip(small + grain + 0.5, 0, 255), np.uint8)
+
+    def _light(self, canvas: Frame, g: Geometry, brightness: float) -> None:
+        cv2 = opencv()
+        x, y = g.pose.project(np.zeros((1, 2)))[0]
+        move = np.array([[1, 0, x - self.side], [0, 1, y - self.side]], np.float32)
+        lit = cv2.warpAffine(
+            self.shading, move, (self.side, self.side), borderMode=cv2.BORDER_REPLICATE
+        )
+        parts = [lit * np.float32(brightness * t) for t in self.tint]
+        cv2.multiply(canvas, cv2.merge(parts), dst=canvas, dtype=cv2.CV_8U)
+
+    def _fill(self, canvas: Frame, points: Points, colour: Colour) -> None:
+        cv2 = opencv()
+        fixed = np.round(points * (1 << _SHIFT)).astype(np.int32)
+        cv2.fillPoly(canvas, [fixed], colour, cv2.LINE_AA, _SHIFT)
+
+    def _stroke(self, canvas: Frame, points: Points, colour: Colour, width: float) -> None:
+        cv2 = opencv()
+        fixed = np.round(points * (1 << _SHIFT)).astype(np.int32)
+        thick = max(1, round(width * self.unit))
+        cv2.polylines(canvas, [fixed], False, colour, thick, cv2.LINE_AA, _SHIFT)
+
+    def _disc(self, canvas: Frame, centre: Points, radius: float, colour: Colour) -> None:
+        cv2 = opencv()
+        x, y = np.round(centre * (1 << _SHIFT)).astype(int)
+        cv2.circle(
+            canvas, (int(x), int(y)), round(radius * (1 << _SHIFT)), colour, -1, cv2.LINE_AA, _SHIFT
+        )
+
+    def _soft(
+        self,
+        canvas: Frame,
+        points: Points,
+        colour: Colour,
+        alpha: float,
+        spread: float,
+        width: float = 0.0,
+    ) -> None:
+        """Blend a blurred area (or with *width*, a blurred line) into the canvas."""
+        if alpha <= 0.01:
+            return
+        cv2 = opencv()
+        reach = int(3 * spread * self.unit + width * self.unit) + 2
+        x0, y0 = np.maximum(np.floor(points.min(0)).astype(int) - reach, 0)
+        x1, y1 = np.minimum(np.ceil(points.max(0)).astype(int) + reach, self.side)
+        if x1 <= x0 or y1 <= y0:
+            return
+        mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
+        here = points - [x0, y0]
+        if width:
+            self._stroke(mask, here, (255, 255, 255), width)
+        else:
+            self._fill(mask, here, (255, 255, 255))
+        mask = cv2.GaussianBlur(mask, (0, 0), spread * self.unit)
+        weight = (mask.astype(np.float32) * (alpha / 255))[:, :, None]
+        part = canvas[y0:y1, x0:x1]
+        part[:] = (part + (np.array(colour, np.float32) - part) * weight + 0.5).astype(np.uint8)
+
+    def _body(self, canvas: Frame, g: Geometry) -> None:
+        look, scale = self.look, g.pose.scale
+        cx, cy = g.pose.project(np.zeros((1, 2)))[0]
+        base = np.asarray(g.pose.centre)
+        cx = base[0] + (cx - base[0]) * 0.55  # shoulders follow the head half way
+        cy = base[1] + (cy - base[1]) * 0.4
+        wide = 1.0 if look.jaw < 1 else 1.12
+        shoulders = np.array(
+            [
+                [-0.42, 1.28],
+                [0.42, 1.28],
+                [0.62, 1.55],
+                [1.35 * wide, 1.8],
+                [1.75 * wide, 2.4],
+                [-1.75 * wide, 2.4],
+                [-1.35 * wide, 1.8],
+                [-0.62, 1.55],
+            ]
+        )
+        neck = np.array(
+            [
+                [-0.46, 0.6],
+                [0.46, 0.6],
+                [0.44, 1.3],
+                [0.56, 1.62],
+                [0, 1.86],
+                [-0.56, 1.62],
+                [-0.44, 1.3],
+            ]
+        )
+        self._fill(canvas, shoulders * scale + [cx, cy], look.shirt)
+        self._fill(canvas, neck * scale + [cx, cy], _mix(look.skin, (90, 40, 30), 0.22))
+        collar = np.array([[-0.56, 1.6], [0, 1.88], [0.56, 1.6]]) * scale + [cx, cy]
+        self._stroke(canvas, collar, _mix(look.shirt, (0, 0, 0), 0.3), 0.06)
+
+    def _skin(self, canvas: Frame, g: Geometry) -> None:
+        look, c = self.look, g.contours
+        deep = _mix(look.skin, (110, 40, 30), 0.25)
+        chin = c["face"] + [0, 0.12 * self.unit]
+        self._soft(canvas, chin, (30, 14, 12), 0.35, 0.08)
+        for side in (-1, 1):
+            self._fill(canvas, c[f"ear{side}"], _mix(look.skin, (150, 50, 40), 0.10))
+            self._fill(canvas, c[f"ear_inner{side}"], deep)
+        self._fill(canvas, c["face"], look.skin)
+        blush = g.looks["blush"]
+        rosy = (
+            _mix(look.skin, (214, 70, 70), 0.5)
+            if blush >= 0
+            else _mix(look.skin, (210, 210, 190), 0.5)
+        )
+        for side in (-1, 1):
+            area = closed(c[f"cheek{side}"] + self.unit * _OVAL)
+            self._soft(canvas, area, rosy, 0.12 + 0.42 * abs(blush), 0.11)
+        if look.beard:
+            self._beard(canvas, g)
+        for x, y, r in self.spots:
+            centre = g.pose.project(np.array([[x, y]]))[0]
+            self._disc(canvas, centre, r * self.unit, _mix(look.skin, (120, 60, 30), 0.35))
+
+    def _beard(self, canvas: Frame, g: Geometry) -> None:
+        look = self.look
+        colour = _mix(look.skin, look.hair, 0.55 + 0.4 * look.beard)
+        self._soft(canvas, g.contours["beard"], colour, 0.25 + 0.7 * look.beard, 0.05)
+
+    def _mouth(self, canvas: Frame, g: Geometry) -> None:
+        look, c = self.look, g.contours
+        self._soft(canvas, c["lip_shadow"], _mix(look.skin, (70, 25, 20), 0.5), 0.55, 0.045, 0.07)
+        self._fill(canvas, c["lips"], look.lips)
+        top = np.concatenate([c["lip_top_out"], c["lip_top_in"][::-1]])
+        self._fill(canvas, top, _mix(look.lips, (60, 10, 20), 0.2))
+        self._soft(canvas, c["lip_shine"], _mix(look.lips, (255, 235, 230), 0.6), 0.5, 0.025, 0.03)
+        if g.looks["gap"] > 0.008:
+
+            def inside(patch: Frame, corner: Points) -> None:
+                patch[:] = (52, 14, 18)
+                self._fill(patch, c["tongue"] - corner, (176, 82, 84))
+                self._fill(patch, c["teeth_lower"] - corner, (206, 198, 186))
+                self._fill(patch, c["teeth"] - corner, (240, 236, 226))
+
+            # The lip's shadow on the teeth.
+            self._behind(canvas, c["mouth"], inside, c["lip_top_in"][12, 1], 0.09, 0.62)
+        dark = _mix(look.lips, (40, 6, 10), 0.62)
+        self._stroke(canvas, c["lip_top_in"], dark, 0.018)
+        if g.looks["gap"] > 0.02:
+            self._stroke(canvas, c["lip_bottom_in"], _mix(look.lips, (40, 6, 10), 0.35), 0.012)
+
+    def _eyes(self, canvas: Frame, g: Geometry) -> None:
+        look, c = self.look, g.contours
+        for name in ("right", "left"):
+            eye, lid = c[f"eye_{name}"], c[f"lid_{name}"]
+            socket = np.concatenate([c[f"crease_{name}"], c[f"under_{name}"][::-1]])
+            self._soft(canvas, socket, _mix(look.skin, (90, 40, 40), 0.5), 0.5, 0.05)
+
+            def ball(patch: Frame, corner: Points, name: str = name) -> None:
+                radius, centre = g.looks["iris"], c[f"iris_{name}"][0] - corner
+                low, high = np.array([0, radius * 0.3]), radius * np.array([-0.34, -0.38])
+                patch[:] = (236, 234, 230)
+                self._disc(patch, centre, radius, _mix(look.iris, (10, 8, 8), 0.55))
+                self._disc(patch, centre, radius * 0.86, look.iris)
+                glow = _mix(look.iris, (255, 240, 200), 0.25)
+                self._disc(patch, centre + low, radius * 0.55, glow)
+                self._disc(patch, centre, radius * 0.46, (12, 10, 12))
+                self._disc(patch, centre + high, radius * 0.22, (255, 255, 255))
+
+            self._behind(canvas, eye, ball, lid[:, 1].min(), 0.085, 0.66)
+            crease = _mix(look.skin, (70, 25, 20), 0.55)
+            self._stroke(canvas, c[f"crease_{name}"][2:-1], crease, 0.014)
+            self._stroke(canvas, c[f"under_{name}"], _mix(look.skin, (80, 30, 25), 0.5), 0.014)
+            lash = 0.034 if look.jaw < 1 else 0.024
+            self._stroke(canvas, lid, (34, 22, 20), lash)
+            bag = 0.12 + 0.5 * g.looks["squint"]
+            self._soft(
+                canvas, c[f"bag_{name}"], _mix(look.skin, (80, 30, 30), 0.6), bag, 0.02, 0.02
+            )
+
+    def _behind(
+        self,
+        canvas: Frame,
+        opening: Points,
+        paint: Callable[[Frame, Points], None],
+        top: float,
+        depth: float,
+        dark: float,
+    ) -> None:
+        """Show through an opening of the skin what lies behind it, shadowed from the top.
+
+        *paint* fills a patch, given where its corner lies; at *top* the patch is as bright
+        as *dark* says, *depth* (half face widths) below it is in full light.
+        """
+        x0, y0 = np.maximum(np.floor(opening.min(0)).astype(int) - 2, 0)
+        x1, y1 = np.minimum(np.ceil(opening.max(0)).astype(int) + 3, self.side)
+        if x1 <= x0 or y1 <= y0:
+            return
+        corner = np.array([x0, y0])
+        patch = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
+        paint(patch, corner)
+        mask = np.zeros(patch.shape[:2], np.uint8)
+        self._fill(mask, opening - corner, (255, 255, 255))
+        weight = mask.astype(np.float32)[:, :, None] / 255
+        fall = np.clip((np.arange(y0, y1) - top) / (depth * self.unit), 0, 1)
+        shaded = patch * (dark + (1 - dark) * fall[:, None, None])
+        part = canvas[y0:y1, x0:x1]
+        part[:] = (part + (shaded - part) * weight + 0.5).astype(np.uint8)
+
+    def _nose_and_folds(self, canvas: Frame, g: Geometry) -> None:
+        look, c, v = self.look, g.contours, g.looks
+        shade, dark = _mix(look.skin, (90, 35, 25), 0.5), _mix(look.skin, (50, 15, 10), 0.7)
+        pale = _mix(look.skin, (255, 244, 232), 0.6)
+        self._soft(canvas, c["nose_side1"], shade, 0.42, 0.035, 0.05)
+        self._soft(canvas, c["nose_side-1"], shade, 0.22, 0.035, 0.05)
+        self._soft(canvas, c["nose_shine"], pale, 0.5, 0.03, 0.04)
+        for side in (-1, 1):
+            self._soft(canvas, c[f"wing{side}"], dark, 0.8, 0.012, 0.02)
+            self._fill(canvas, c[f"nostril{side}"], dark)
+            fold = 0.10 + 0.55 * v["smile"] + 0.7 * v["wrinkle"] + 0.18 * v["frown"]
+            self._soft(canvas, c[f"fold{side}"], dark, min(fold, 0.8), 0.016, 0.02)
+            self._soft(
+                canvas,
+                c[f"dimple{side}"],
+                dark,
+                0.15 + 0.45 * v["smile"] + 0.3 * v["frown"],
+                0.012,
+                0.02,
+            )
+            self._soft(canvas, c[f"wrinkle{side}"], dark, 0.7 * v["wrinkle"], 0.014, 0.018)
+            self._soft(canvas, c[f"furrow{side}"], dark, 0.75 * v["furrow"], 0.012, 0.018)
+        for k in (0, 1, 2):
+            self._soft(canvas, c[f"forehead{k}"], dark, 0.5 * v["raised"], 0.014, 0.018)
+
+    # ---- hair ------------------------------------------------------------------------------
+
+    def _hair_behind(self, canvas: Frame, g: Geometry) -> None:
+        look = self.look
+        w, top = look.width, -1.22 * look.forehead
+        dark = _mix(look.hair, (0, 0, 0), 0.25)
+        shapes = {
+            "long": [
+                [0, top - 0.26],
+                [0.75 * w, top - 0.05],
+                [1.2 * w, -0.5],
+                [1.24 * w, 0.5],
+                [1.22 * w, 1.5],
+                [0.7 * w, 1.95],
+            ],
+            "bob": [
+                [0, top - 0.26],
+                [0.75 * w, top - 0.05],
+                [1.2 * w, -0.5],
+                [1.28 * w, 0.3],
+                [1.18 * w, 0.95],
+                [0.6 * w, 1.05],
+            ],
+        }
+        if look.hair_style in shapes:
+            half = np.array(shapes[look.hair_style])
+            ring = np.concatenate([half, half[:0:-1] * [-1, 1]])
+            self._fill(canvas, closed(g.pose.project(np.c_[ring, np.full(len(ring), -0.25)])), dark)
+        if look.hair_style == "bun":
+            bun = g.pose.project(np.array([[0.0, top - 0.34, -0.2]]))[0]
+            self._disc(canvas, bun, 0.36 * self.unit, dark)
+
+    def _hair_in_front(self, canvas: Frame, g: Geometry) -> None:
+        look = self.look
+        if look.hair_style == "bald":
+            return
+        w, top = look.width, -1.22 * look.forehead
+        hairline, side = top + 0.38, -0.35
+        crown = [
+            [0, top - 0.24],
+            [0.62 * w, top - 0.1],
+            [0.95 * w, -0.84],
+            [1.02 * w, side - 0.16],
+            [0.99 * w, side + 0.1],
+        ]
+        temple = [[0.93 * w, side + 0.02], [0.87 * w, -0.6]]
+        lines = {
+            "short": [
+                [0.6 * w, hairline - 0.06],
+                [0.2, hairline - 0.1],
+                [-0.2, hairline - 0.1],
+                [-0.6 * w, hairline - 0.06],
+            ],
+            "parted": [
+                [0.72 * w, hairline + 0.12],
+                [0.45 * w, hairline - 0.12],
+                [0.2 * w, hairline - 0.2],
+                [-0.3, hairline - 0.02],
+                [-0.68 * w, hairline + 0.2],
+            ],
+            "fringe": [
+                [0.66 * w, hairline + 0.18],
+                [0.33, hairline + 0.2],
+                [0, hairline + 0.16],
+                [-0.33, hairline + 0.21],
+                [-0.66 * w, hairline + 0.17],
+            ],
+            "curly": [
+                [0.6 * w, hairline - 0.04],
+                [0.2, hairline - 0.04],
+                [-0.2, hairline - 0.06],
+                [-0.6 * w, hairline - 0.02],
+            ],
+            "bob": [
+                [0.8 * w, hairline + 0.3],
+                [0.35 * w, hairline + 0.02],
+                [0.02, hairline - 0.14],
+                [-0.35 * w, hairline + 0.05],
+                [-0.8 * w, hairline + 0.3],
+            ],
+            "long": [
+                [0.8 * w, hairline + 0.34],
+                [0.42 * w, hairline],
+                [0.1, hairline - 0.2],
+                [-0.3 * w, hairline - 0.02],
+                [-0.8 * w, hairline + 0.3],
+            ],
+            "bun": [
+                [0.66 * w, hairline - 0.02],
+                [0.25, hairline - 0.14],
+                [-0.25, hairline - 0.14],
+                [-0.66 * w, hairline - 0.02],
+            ],
+        }
+        right = np.array(crown + temple)
+        left = right[::-1][:-1] * [-1, 1]
+        ring = np.concatenate([right, np.array(lines[look.hair_style]), left])
+        outer = np.isin(np.arange(len(ring)), [*range(5), *range(len(ring) - 4, len(ring))])
+        flat = np.c_[ring, np.where(outer, -0.05, 0.0)]
+        flat[:, 2] += surface(ring[:, 0], ring[:, 1]) * np.where(outer, 0.3, 1.0)
+        points = closed(g.pose.project(flat))
+        if look.hair_style == "curly":
+            for x, y in points[::3]:
+                self._disc(
+                    canvas, np.array([x, y]), 0.15 * self.unit, _mix(look.hair, (0, 0, 0), 0.12)
+                )
+        self._fill(canvas, points, look.hair)
+        self._strands(canvas, g)
+
+    def _strands(self, canvas: Frame, g: Geometry) -> None:
+        look, top = self.look, -1.22 * self.look.forehead
+        for k, x in enumerate(np.linspace(-0.72, 0.72, 7)):
+            line = np.array(
+                [
+                    [x * 0.55, top - 0.14 + 0.1 * abs(x)],
+                    [x * 0.85, top + 0.03 + 0.12 * abs(x)],
+                    [x * 1.08, top + 0.17 + 0.35 * x**2],
+                ]
+            )
+            tone = (255, 236, 210) if k % 2 else (0, 0, 0)
+            self._soft(
+                canvas, g.pose.project(line, 0.1), _mix(look.hair, tone, 0.35), 0.4, 0.025, 0.03
+            )
+
+    def _glasses(self, canvas: Frame, g: Geometry) -> None:
+        centres = []
+        for name, side in (("right", -1), ("left", 1)):
+            centre = (g.contours[f"lid_{name}"][0] + g.contours[f"lid_{name}"][-1]) / 2
+            ring = centre + [side * 0.02 * self.unit, 0.02 * self.unit] + _RIM * self.unit
+            self._stroke(canvas, np.concatenate([ring, ring[:1]]), (38, 34, 36), 0.032)
+            centres.append(ring)
+        bridge = np.stack(
+            [centres[0][np.argmax(centres[0][:, 0])], centres[1][np.argmin(centres[1][:, 0])]]
+        )
+        self._stroke(canvas, bridge, (38, 34, 36), 0.03)
+        for ring, side in zip(centres, (-1, 1), strict=True):
+            edge = ring[np.argmax(ring[:, 0] * side)]
+            ear = g.contours[f"ear{side}"].mean(0) - [0, 0.12 * self.unit]
+            self._stroke(canvas, np.stack([edge, ear]), (38, 34, 36), 0.026)
+
+
+_ANGLES = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+_OVAL = np.stack([0.24 * np.cos(_ANGLES), 0.15 * np.sin(_ANGLES)], 1)
+_AROUND = np.linspace(0, 2 * np.pi, 28, endpoint=False)
+_RIM = np.stack(
+    [
+        0.33 * np.sign(np.cos(_AROUND)) * np.abs(np.cos(_AROUND)) ** 0.7,
+        0.25 * np.sign(np.sin(_AROUND)) * np.abs(np.sin(_AROUND)) ** 0.7,
+    ],
+    1,
+)
+
+
+def _mix(a: Colour, b: Colour, part: float) -> Colour:
+    r, g, bl = (x + (y - x) * part for x, y in zip(a, b, strict=True))
+    return r, g, bl
+
+
+def _spots(look: Look) -> npt.NDArray[np.float64]:
+    """Freckles and a mole: x, y, radius."""
+    rng = np.random.default_rng(look.spots)
+    count = round(34 * look.freckles)
+    spots = np.c_[rng.normal(0, 0.38, count), rng.normal(0.14, 0.11, count), np.full(count, 0.013)]
+    if rng.random() < 0.3:
+        mole = [[rng.choice([-1, 1]) * rng.uniform(0.3, 0.6), rng.uniform(0.3, 0.9), 0.028]]
+        spots = np.concatenate([spots, mole])
+    return np.asarray(spots)

@@ -1,0 +1,198 @@
+"""A trained mini-NED: its files, and what it makes of a clip.
+
+A model is two files in ``reference_results/models/``: ``NAME.safetensors``, manipulator and
+renderer, and ``NAME.json``, the record of what made them. All models of a folder share the
+morphable model and the estimator, ``face.safetensors`` with its own record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pydantic
+import torch
+from torch import nn
+
+from spfem_bench.definitions.cards import Strict
+from spfem_bench.errors import ClipError, WeightsError, unknown_name
+from spfem_bench.networks import recorded
+from spfem_bench.puppets.mini_ned.config import SHARED, models
+from spfem_bench.puppets.mini_ned.learn import cover, estimate, pictures
+from spfem_bench.puppets.mini_ned.morphable import Face, Morphable
+from spfem_bench.puppets.mini_ned.networks import Estimator, Manipulator, Renderer
+
+VERSION = 1
+"""Of the way from weights to frames: raised when the same weights would make other frames."""
+
+SIDE = 128
+"""Of the frames that it takes and makes, in pixels."""
+
+
+class ModelRecord(Strict):
+    """What made a file of weights.
+
+    Attributes:
+        format: of this record.
+        face: SHA-256 of the shared file that a model was learnt with; empty for that file.
+        sha256: of the weights.
+        bytes: their size.
+        config: see :class:`.config.MiniNedConfig`; of the shared file only what decided it.
+        training: data, losses, time, software, commit and so on.
+    """
+
+    format: Literal[1] = 1
+    face: str = ""
+    sha256: str = pydantic.Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int
+    config: dict[str, Any]
+    training: dict[str, Any]
+
+
+def write(path: Path, networks: Mapping[str, nn.Module], record: Mapping[str, Any]) -> ModelRecord:
+    """Write a file of weights and its record; the record comes last, so both are whole with it.
+
+    Args:
+        path: of either; suffixes are put right.
+        networks: by the name that begins their tensors' names.
+        record: all of :class:`ModelRecord` but ``sha256`` and ``bytes``.
+
+    Raises:
+        StorageError: the folder cannot be written, or the disk is full.
+    """
+    return recorded.write(path, nn.ModuleDict(networks), ModelRecord, record)
+
+
+def read(path: Path, networks: Mapping[str, nn.Module]) -> ModelRecord:
+    """Read weights into networks, in eval mode, after checking their SHA-256.
+
+    Raises:
+        WeightsError: a file is absent, other than recorded, or of other networks.
+        CardError: the record is not one.
+    """
+    record = read_record(path)
+    file = path.with_suffix(".safetensors")
+    again = "Take both files from one training, or train with 'spfem-bench demo train-ned'"
+    content = recorded.read_weights(path, record.sha256, again)
+    every = nn.ModuleDict(networks)
+    try:
+        every.load_state_dict(recorded.tensors(content))
+    except Exception as error:  # any bytes with the right hash may be here: several kinds
+        reason = (str(error) or type(error).__name__).splitlines()[-1].strip()
+        raise WeightsError(f"{file} holds no mini-NED: {reason[:120]}", again) from error
+    every.eval().requires_grad_(False)
+    return record
+
+
+def read_record(path: Path) -> ModelRecord:
+    """Read the record of a file of weights.
+
+    Raises:
+        WeightsError: there is none.
+        CardError: it is not valid JSON, or lacks or misspells a key.
+    """
+    path = path.with_suffix(".json")
+    try:
+        return recorded.read_record(path, ModelRecord, "a model")
+    except OSError as error:
+        raise WeightsError(
+            f"{path}: {error.strerror}: weights without their record are not used",
+            "Put the two files side by side as the training left them",
+        ) from error
+
+
+def model_path(name: str) -> Path:
+    """Return where a model's record lies among the cards.
+
+    Raises:
+        UnknownNameError: no model has that name.
+        CardError: two have it.
+    """
+    found = models()
+    if name not in found:
+        raise unknown_name("model of the demo", name, found)
+    return found[name]
+
+
+def identity(path: Path) -> dict[str, Any]:
+    """Return what decides a model's outputs: this code's version, the hashes of both files."""
+    shared = read_record(path.with_name(SHARED))
+    return {"version": VERSION, "sha256": read_record(path).sha256, "face": shared.sha256}
+
+
+class MiniNed(NamedTuple):
+    """All four networks, frozen and in eval mode."""
+
+    morphable: Morphable
+    estimator: Estimator
+    manipulator: Manipulator
+    renderer: Renderer
+
+    @classmethod
+    def load(cls, path: Path) -> MiniNed:
+        """Read a model, and what it shares, from its folder; every hash is checked.
+
+        Raises:
+            WeightsError: a file is absent, not what its record says, or another one is shared.
+            CardError: a record is not one.
+        """
+        model = cls(Morphable(), Estimator(), Manipulator(), Renderer())
+        shared = path.with_name(SHARED)
+        known = read(shared, {"morphable": model.morphable, "estimator": model.estimator})
+        record = read(path, {"manipulator": model.manipulator, "renderer": model.renderer})
+        if record.face != known.sha256:
+            raise WeightsError(
+                f"{path} was trained with another {SHARED}.safetensors than {shared.parent} holds",
+                "Put the one of its training beside it",
+            )
+        return model
+
+    @torch.inference_mode()
+    def manipulate(
+        self, source: npt.NDArray[np.uint8], reference: npt.NDArray[np.uint8]
+    ) -> npt.NDArray[np.uint8]:
+        """Give a clip the emotion of another; speech, head and everything else stay its own.
+
+        Args:
+            source: uint8 (T, 128, 128, 3), RGB.
+            reference: uint8 (S, 128, 128, 3), RGB; of any length and any puppet.
+
+        Returns:
+            uint8 (T, 128, 128, 3), RGB.
+
+        Raises:
+            ClipError: frames of another size.
+        """
+        for frames in (source, reference):
+            if frames.shape[1:] != (SIDE, SIDE, 3) or not len(frames):
+                raise ClipError(
+                    f"frames of shape {frames.shape}", f"Give (frames, {SIDE}, {SIDE}, 3)"
+                )
+        given, wanted = (
+            torch.from_numpy(np.ascontiguousarray(f)).permute(0, 3, 1, 2)
+            for f in (source, reference)
+        )
+        face = estimate(self.estimator, given)
+        style = self.manipulator.style(estimate(self.estimator, wanted).expression[None])
+        target = face._replace(expression=self.manipulator(face.expression[None], style)[0])
+        first = Face(*(v[:1] for v in face))
+        beside, render = pictures(given[:1]), self.morphable.render(first)
+        made = []
+        for start in range(0, len(given), 16):
+            part = slice(start, start + 16)
+            here, there = (Face(*(v[part] for v in f)) for f in (face, target))
+            count = len(here.pose)
+            drawn = self.renderer(
+                self.morphable,
+                pictures(given[part]),
+                there,
+                beside.expand(count, -1, -1, -1),
+                Face(*(v.expand(count, -1) for v in first)),
+                render.expand(count, -1, -1, -1),
+                cover(self.morphable, there, here),
+            )
+            made.append((drawn * 255).round().clamp(0, 255).byte())
+        return torch.cat(made).permute(0, 2, 3, 1).contiguous().numpy()

@@ -1,0 +1,212 @@
+"""The networks: what finds coefficients, what changes them, what draws frames from them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (the field's name for it)
+from torch import Tensor, nn
+
+from spfem_bench.definitions.protocols import EMOTIONS
+from spfem_bench.puppets.mini_ned.morphable import (
+    COEFFICIENTS,
+    EXPRESSION,
+    POSE,
+    SHAPE,
+    Face,
+    Morphable,
+)
+
+STYLE = 16
+"""Numbers of a style: how a reference clip's emotion looks."""
+
+POSE_SCALE = (0.05, 0.05, 0.15, 0.1, 0.06)
+"""About one deviation of each number of a pose: x, y, yaw, pitch, roll."""
+
+
+def _conv(inputs: int, outputs: int, stride: int, norm: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), norm, nn.ReLU())
+
+
+class Estimator(nn.Module):
+    """From frames to coefficients, as DECA finds NED's."""
+
+    WIDTHS = (16, 32, 64, 96, 96)
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = (3, *self.WIDTHS)
+        self.stages = nn.ModuleList(_conv(a, b, 2, nn.BatchNorm2d(b)) for a, b in pairwise(sizes))
+        self.linear = nn.Linear(self.WIDTHS[-1] * 16, 128)
+        self.out = nn.Linear(128, COEFFICIENTS)
+
+    def maps(self, frames: Tensor) -> list[Tensor]:
+        """Return the maps of all stages for frames (B, 3, 128, 128), RGB, 0 to 1."""
+        found, x = [], frames * 2 - 1
+        for stage in self.stages:
+            x = stage(x)
+            found.append(x)
+        return found
+
+    def forward(self, frames: Tensor) -> Face:
+        """Return the coefficients of frames (B, 3, 128, 128), RGB, 0 to 1."""
+        x = F.relu(self.linear(self.maps(frames)[-1].flatten(1)))
+        shape, expression, pose = self.out(x).split([SHAPE, EXPRESSION, POSE], 1)
+        return Face(shape, expression, pose * pose.new_tensor(POSE_SCALE))
+
+
+def _line(inputs: int, outputs: int, width: int = 5) -> nn.Conv1d:
+    return nn.Conv1d(inputs, outputs, width, padding=width // 2, padding_mode="replicate")
+
+
+class StyleEncoder(nn.Module):
+    """From expression coefficients (B, T, 24) of any length to a style (B, 16)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            _line(EXPRESSION, 64), nn.LeakyReLU(0.2), _line(64, 64), nn.LeakyReLU(0.2)
+        )
+        self.out = nn.Linear(64, STYLE)
+
+    def forward(self, expression: Tensor) -> Tensor:
+        """Return the style."""
+        style: Tensor = self.out(self.body(expression.transpose(1, 2)).mean(2))
+        return style
+
+
+class Manipulator(nn.Module):
+    """From source coefficients (B, T, 24) and a style (B, 16) to target coefficients (B, T, 24)."""
+
+    def __init__(self, width: int = 96) -> None:
+        super().__init__()
+        self.style = StyleEncoder()
+        self.begin = _line(EXPRESSION, width)
+        self.middle = nn.ModuleList(_line(width, width) for _ in range(2))
+        self.scales = nn.ModuleList(nn.Linear(STYLE, 2 * width) for _ in range(3))
+        self.out = _line(width, EXPRESSION, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]  # a bias was asked for
+
+    def forward(self, expression: Tensor, style: Tensor) -> Tensor:
+        """Return the target's coefficients; a network not yet trained changes nothing."""
+        x = self._styled(self.begin(expression.transpose(1, 2)), style, 0)
+        for k, layer in enumerate(self.middle):
+            x = x + self._styled(layer(x), style, k + 1)
+        changed: Tensor = expression + self.out(x).transpose(1, 2)
+        return changed
+
+    def _styled(self, x: Tensor, style: Tensor, k: int) -> Tensor:
+        scale, shift = self.scales[k](style)[..., None].chunk(2, 1)
+        return F.leaky_relu(x * (1 + scale) + shift, 0.2)
+
+
+class Critic(nn.Module):
+    """Judges coefficients (B, T, 24): how real they look as each emotion, and which one they are.
+
+    One head for each emotion as in StarGAN v2, which NED follows, and a classifier beside them
+    as in AC-GAN (Odena et al., ICML 2017), without which a network of this size copies the source.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            _line(EXPRESSION, 64), nn.LeakyReLU(0.2), _line(64, 96), nn.LeakyReLU(0.2)
+        )
+        self.real = nn.Linear(96, len(EMOTIONS))
+        self.emotion = nn.Linear(96, len(EMOTIONS))
+
+    def forward(self, expression: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how real it looks as each emotion, near 1 or 0, and the emotions' scores."""
+        x = self.body(expression.transpose(1, 2)).mean(2)
+        return self.real(x), self.emotion(x)
+
+
+def _soft(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    # Without norms: windows of one clip are supervised beside mixed batches, and what a norm
+    # takes away, how bright skin and lips are, is what has to be drawn.
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1), nn.LeakyReLU(0.1))
+
+
+class Renderer(nn.Module):
+    """From a hidden face, another frame of the same puppet, and renders, to the frame.
+
+    The other frame is moved to where the target's points are; the network corrects it, and
+    mixes in the target's render where the other frame has nothing to move, as in a mouth.
+    """
+
+    WIDTHS = (24, 40, 64, 80)
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Pixels of 128 become four channels of 64.
+        self.begin = _soft(4 * (3 + 1 + 3 + 3) + 3, self.WIDTHS[0])
+        sizes = list(pairwise(self.WIDTHS))
+        self.down = nn.ModuleList(_soft(a, b, 2) for a, b in sizes)
+        self.deep = _soft(self.WIDTHS[-1], self.WIDTHS[-1])
+        self.narrow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in sizes)
+        self.up = nn.ModuleList(_soft(a, a) for a, _ in sizes)
+        self.out = nn.Conv2d(self.WIDTHS[0], 4 * (3 + 1), 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # nothing else keeps the scale of what passes through
+                nn.init.kaiming_normal_(module.weight, 0.1)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # all of them have one
+        nn.init.zeros_(self.out.weight)
+
+    def forward(
+        self,
+        morphable: Morphable,
+        background: Tensor,
+        target: Face,
+        reference: Tensor,
+        reference_face: Face,
+        reference_render: Tensor,
+        hidden: Tensor,
+    ) -> Tensor:
+        """Draw frames.
+
+        Args:
+            morphable: draws the renders and moves the reference.
+            background: (B, 3, 128, 128), RGB, 0 to 1, whose face is not looked at.
+            target: what the face does.
+            reference: (B, 3, 128, 128), another frame of the same puppet.
+            reference_face: what the face does there.
+            reference_render: (B, 3, 64, 64), its render.
+            hidden: (B, 128, 128), how far the background is hidden, 0 to 1.
+
+        Returns:
+            (B, 3, 128, 128), RGB, 0 to 1.
+        """
+        flow = morphable.flow(target, reference_face, 64).permute(0, 3, 1, 2)
+        fine = F.interpolate(flow, scale_factor=2, mode="bilinear").permute(0, 2, 3, 1)
+        moved = F.grid_sample(reference, fine, padding_mode="border", align_corners=False)
+        render = morphable.render(target, 128)
+        hidden = hidden[:, None]
+        seen = background * (1 - hidden)
+        pixels = F.pixel_unshuffle(torch.cat([seen, hidden, moved, render], 1), 2)
+        x = self._corrections(4 * torch.cat([pixels, reference_render], 1) - 2)
+        # A tenth: steps of the optimiser are then small beside a pixel's range.
+        drawn = F.pixel_shuffle(0.1 * x, 2)
+        correction, share = drawn[:, :3], (10 * drawn[:, 3:] - 2).sigmoid()
+        face = moved + share * (render - moved) + correction
+        frames: Tensor = seen + face.clamp(0, 1) * hidden
+        return frames
+
+    def _corrections(self, x: Tensor) -> Tensor:
+        """Return what the convolutions say: (B, 16, 64, 64), float32 of (B, 43, 64, 64)."""
+        # Half precision where it learns alone: what is scored has one precision everywhere.
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.training):
+            x = self.begin(x.contiguous(memory_format=torch.channels_last))  # twice as fast
+            maps = []
+            for layer in self.down:
+                maps.append(x)
+                x = layer(x)
+            x = x + self.deep(x)
+            for narrow, up, beside in zip(
+                reversed(self.narrow), reversed(self.up), reversed(maps), strict=True
+            ):
+                x = F.interpolate(narrow(x), scale_factor=2.0, mode="bilinear") + beside
+                x = x + up(x)
+            corrections: Tensor = self.out(x)
+        return corrections.float()

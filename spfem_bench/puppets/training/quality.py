@@ -1,0 +1,325 @@
+"""Held-out quality: on speakers and sentences that no network was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from spfem_bench.definitions.protocols import EMOTIONS
+from spfem_bench.faces import crop
+from spfem_bench.puppets.training.learn import embed
+from spfem_bench.puppets.training.recipes import NetworkName, Recipe
+from spfem_bench.puppets.training.takes import HELD_OUT, Shot, draw_all
+from spfem_bench.puppets.world import World
+from spfem_bench.statistics import frechet, sync
+from spfem_bench.statistics.similarity import cosine
+
+Floats = npt.NDArray[np.float64]
+Quality = dict[str, Any]
+
+SEED = 7
+LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""Intensities at which expressions are asked for."""
+
+MAX_SHIFT = 15
+"""Frames, either way, over which the lips' shift is searched, as in the metric cards."""
+
+SIGMAS = (0.5, 1.0, 2.0)
+"""Of the blurs, in pixels of the crop, that the identity network must feel."""
+
+
+def held_out_takes(world: World, name: NetworkName) -> tuple[Shot, ...]:
+    """Return the takes on which a network's quality is measured.
+
+    Validation and test speakers with test sentences. For ``expression`` all levels of
+    each emotion; for ``sync`` two emotions for each speaker and sentence, by turns.
+    """
+    sentences = [s.name for s in world.sentences if s.split == "test"]
+    speakers = [s.name for s in world.speakers if s.split in HELD_OUT]
+    if name == "sync":
+        return tuple(
+            Shot(speaker, EMOTIONS[(3 * i + 2 * j + k) % len(EMOTIONS)], sentence, 1.0)
+            for i, speaker in enumerate(speakers)
+            for j, sentence in enumerate(sentences)
+            for k in range(2)
+        )
+    levels = LEVELS if name == "expression" else (1.0,)
+    return tuple(
+        Shot(speaker, emotion, sentence, level)
+        for speaker in speakers
+        for emotion in EMOTIONS
+        for sentence in sentences
+        for level in levels
+    )
+
+
+def quality(
+    world: World,
+    name: NetworkName,
+    network: nn.Module,
+    recipe: Recipe,
+    *,
+    workers: int = 1,
+    done: Callable[[], None] = lambda: None,
+) -> Quality:
+    """Measure a trained network on :func:`held_out_takes`."""
+    shots = held_out_takes(world, name)
+    frames = {"identity": 4, "expression": 2, "sync": 0}[name]
+    drawn = draw_all(world, name, shots, recipe, frames=frames, workers=workers, done=done)
+    found: Quality = {
+        "speakers": sorted({s.speaker for s in shots}),
+        "sentences": sorted({s.sentence for s in shots}),
+        "takes": len(shots),
+    }
+    if name == "sync":
+        spoken = [d.steps[0] for d in drawn]
+        return found | lips(network, [d.crops for d in drawn], spoken)
+    crops = np.stack([d.crops for d in drawn])  # (takes, frames, side, side, 3)
+    return found | (faces if name == "identity" else feelings)(network, shots, crops)
+
+
+def _scaled(pictures: Tensor) -> Tensor:
+    return (pictures.permute(0, 3, 1, 2).float() - 127.5) / 127.5
+
+
+# ---- identity -----------------------------------------------------------------------------
+
+
+def faces(network: nn.Module, shots: Sequence[Shot], crops: npt.NDArray[np.uint8]) -> Quality:
+    """Verify identities across emotions, and see whether blur is felt.
+
+    Args:
+        network: the identity network.
+        shots: the takes.
+        crops: uint8 (takes, frames, 112, 112, 3).
+
+    Returns:
+        ``accuracy``: of verification, ten folds, each at the best threshold of the other
+        nine, as for LFW (Huang et al., 2007); ``eer``: equal error rate; ``fad_after_blur``:
+        Frechet distance between half of the frames, blurred, and the other half.
+    """
+    takes, frames = crops.shape[:2]
+
+    def vectors(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        flat = pictures.reshape(-1, *pictures.shape[-3:])
+        out: npt.NDArray[np.float32] = embed(lambda x: network(_scaled(x)), flat)["embedding"]
+        return out
+
+    embedding = vectors(crops).reshape(takes, frames, -1)
+    same, different = pairs(shots)
+    scores = np.concatenate(
+        [
+            cosine(embedding[a, k % frames], embedding[b, (k + 1) % frames])[None]
+            for k, (a, b) in enumerate([*same, *different])
+        ]
+    )
+    truth = np.arange(len(scores)) < len(same)
+    sharp = frechet.Moments.of(embedding[:, 1::2].reshape(takes * (frames // 2), -1))
+    even = crops[:, ::2]
+    felt = {"0": embedding[:, ::2]}
+    for sigma in SIGMAS:
+        blurred = [crop.opencv().GaussianBlur(p, (0, 0), sigma) for t in even for p in t]
+        felt[f"{sigma:g}"] = vectors(np.stack(blurred))
+    return {
+        "pairs": len(scores),
+        "accuracy": verification_accuracy(scores, truth),
+        "eer": equal_error_rate(scores, truth),
+        "same_mean_cosine": float(scores[truth].mean()),
+        "different_mean_cosine": float(scores[~truth].mean()),
+        "fad_after_blur": {
+            key: float(
+                frechet.frechet_distance(frechet.Moments.of(v.reshape(-1, v.shape[-1])), sharp)
+            )
+            for key, v in felt.items()
+        },
+    }
+
+
+def pairs(
+    shots: Sequence[Shot], count: int = 3000
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Return equally many pairs of takes of one speaker and of two, emotions always differing."""
+    rng = np.random.default_rng(SEED)
+    every = [
+        (a, b)
+        for a in range(len(shots))
+        for b in range(a + 1, len(shots))
+        if shots[a].emotion != shots[b].emotion
+    ]
+    kinds: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
+    for a, b in every:
+        kinds[shots[a].speaker != shots[b].speaker].append((a, b))
+    count = min(count, *map(len, kinds))
+    same, different = (
+        [kind[i] for i in rng.choice(len(kind), count, replace=False)] for kind in kinds
+    )
+    return same, different
+
+
+def verification_accuracy(scores: Floats, truth: npt.NDArray[np.bool_], folds: int = 10) -> float:
+    """Return the mean accuracy of folds, each at the others' best threshold.
+
+    >>> verification_accuracy(np.array([0.9, 0.8, 0.7, 0.1, 0.2, 0.3]),
+    ...                       np.array([True, True, True, False, False, False]), folds=3)
+    1.0
+    """
+    fold = np.empty(len(scores), np.int64)
+    for kind in (truth, ~truth):
+        fold[kind] = np.arange(kind.sum()) % folds
+    right = []
+    for k in range(folds):
+        seen, rest = scores[fold == k], scores[fold != k]
+        limits = np.unique(rest)
+        if len(limits) > 1000:
+            limits = np.quantile(limits, np.linspace(0, 1, 1001))
+        limits = np.concatenate([(limits[1:] + limits[:-1]) / 2, limits[:1]])
+        hits = ((rest[None] >= limits[:, None]) == truth[fold != k][None]).mean(1)
+        right.append(((seen >= limits[hits.argmax()]) == truth[fold == k]).mean())
+    return float(np.mean(right))
+
+
+def equal_error_rate(scores: Floats, truth: npt.NDArray[np.bool_]) -> float:
+    """Return the rate at which as many pairs are wrongly accepted as wrongly refused.
+
+    >>> equal_error_rate(np.array([0.9, 0.2, 0.8, 0.1]), np.array([True, True, False, False]))
+    0.5
+    """
+    limits = np.unique(scores)
+    same, different = np.sort(scores[truth]), np.sort(scores[~truth])
+    refused = np.searchsorted(same, limits) / len(same)
+    accepted = 1 - np.searchsorted(different, limits) / len(different)
+    best = np.abs(refused - accepted).argmin()
+    return float((refused[best] + accepted[best]) / 2)
+
+
+# ---- expression ---------------------------------------------------------------------------
+
+
+def feelings(network: nn.Module, shots: Sequence[Shot], crops: npt.NDArray[np.uint8]) -> Quality:
+    """Recognise expressions at full intensity, and grade them.
+
+    Args:
+        network: the expression network.
+        shots: the takes, at all of :data:`LEVELS`.
+        crops: uint8 (takes, frames, 64, 64, 3).
+
+    Returns:
+        ``accuracy``: share of frames of full intensity whose likeliest class is right;
+        ``spearman_probability`` and ``spearman_cosine``: mean rank correlation, over
+        speakers, emotions and sentences, of the intensity with the emotion's probability
+        and with the cosine of the features and the emotion's mean features (of the other
+        speakers, at full intensity); ``variance_of_features``: the parts of the variance,
+        at full intensity, that emotion and speaker explain.
+    """
+    from scipy.stats import spearmanr
+
+    takes, frames = crops.shape[:2]
+    flat = crops.reshape(-1, *crops.shape[-3:])
+    out = embed(lambda x: network(_scaled(x)), flat)
+    probability = out["probabilities"].reshape(takes, frames, -1)
+    features = out["features"].reshape(takes, frames, -1).mean(1).astype(np.float64)
+    emotion = np.array([EMOTIONS.index(s.emotion) for s in shots])
+    speaker = np.array([s.speaker for s in shots])
+    full = np.array([s.intensity == 1 for s in shots])
+    right = probability[full].argmax(2) == emotion[full][:, None]
+    ladders: dict[tuple[str, str, str], list[int]] = {}
+    for i, s in enumerate(shots):
+        if s.emotion != "neutral":
+            ladders.setdefault(s[:3], []).append(i)
+    by_probability: list[float] = []
+    by_cosine: list[float] = []
+    for (who, what, _), rungs in ladders.items():
+        level = [shots[i].intensity for i in rungs]
+        index = EMOTIONS.index(what)
+        centre = features[full & (emotion == index) & (speaker != who)].mean(0)
+        for found, values in (
+            (by_probability, probability[rungs, :, index].mean(1)),
+            (by_cosine, cosine(features[rungs], centre)),
+        ):
+            # Equal values grade nothing; spearmanr would say nan.
+            found.append(float(spearmanr(level, values).statistic) if np.ptp(values) else 0.0)
+    return {
+        "accuracy": float(right.mean()),
+        "accuracy_by_emotion": {
+            e: float(right[emotion[full] == k].mean()) for k, e in enumerate(EMOTIONS)
+        },
+        "spearman_probability": float(np.mean(by_probability)),
+        "spearman_cosine": float(np.mean(by_cosine)),
+        "variance_of_features": {
+            "emotion": explained(features[full], emotion[full]),
+            "speaker": explained(features[full], speaker[full]),
+        },
+    }
+
+
+def explained(vectors: Floats, groups: npt.NDArray[Any]) -> float:
+    """Return the part of the variance that lies between groups (eta squared).
+
+    >>> explained(np.array([[0.0], [0.0], [1.0], [1.0]]), np.array([0, 0, 1, 1]))
+    1.0
+    """
+    middle = vectors.mean(0)
+    between = sum(
+        float((groups == g).sum() * ((vectors[groups == g].mean(0) - middle) ** 2).sum())
+        for g in np.unique(groups)
+    )
+    return between / float(((vectors - middle) ** 2).sum())
+
+
+# ---- lip sync -----------------------------------------------------------------------------
+
+
+def lips(
+    network: nn.Module,
+    crops: Sequence[npt.NDArray[np.uint8]],
+    steps: Sequence[npt.NDArray[np.float32]],
+) -> Quality:
+    """Find the shift between mouth and sound, true and made.
+
+    Args:
+        network: the lip sync network.
+        crops: uint8 (frames, 64, 64, 3) of each take.
+        steps: float32 (S, 13), MFCCs of each take.
+
+    Returns:
+        ``within_one_frame``: share of takes whose offset is found within one frame, as they
+        are and shifted by up to eight frames; ``mean_distance`` and ``mean_confidence``: the
+        arithmetic of LSE-D and LSE-C, as they are.
+    """
+    from spfem_bench.media.mfcc import WINDOW, sound_windows
+
+    rng = np.random.default_rng(SEED)
+    hits: dict[str, list[bool]] = {"true": [], "shifted": []}
+    distances, confidences = [], []
+    for pictures, spoken in zip(crops, steps, strict=True):
+        count = len(pictures) - WINDOW
+        bgr = torch.from_numpy(np.ascontiguousarray(pictures[..., ::-1].transpose(3, 0, 1, 2)))
+        with torch.inference_mode():
+            seen = network.visual(bgr[None].float())[0].numpy()[:count]  # type: ignore[operator]
+        heard = embed(network.audio, sound_windows(spoken, count))  # type: ignore[arg-type]
+        shift = int(rng.choice([s for s in range(-8, 9) if s]))
+        for kind, offset in (("true", 0), ("shifted", shift)):
+            v, a = shifted(seen, heard, offset)
+            part = sync.components(v, a, np.arange(len(v)), max_shift=MAX_SHIFT)
+            hits[kind].append(abs(sync.value(part, "offset") - offset) <= 1)
+            if kind == "true":
+                distances.append(sync.value(part, "distance"))
+                confidences.append(sync.value(part, "confidence"))
+    return {
+        "within_one_frame": {kind: float(np.mean(found)) for kind, found in hits.items()},
+        "mean_distance": float(np.mean(distances)),
+        "mean_confidence": float(np.mean(confidences)),
+    }
+
+
+def shifted(
+    seen: npt.NDArray[np.float32], heard: npt.NDArray[np.float32], offset: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return the vectors of a clip whose sound comes *offset* frames early (or late, below 0)."""
+    count = len(heard) - abs(offset)
+    return seen[max(0, -offset) :][:count], heard[max(0, offset) :][:count]

@@ -1,0 +1,394 @@
+"""The world of puppets: who lives in it, what they say, and every take of it.
+
+Everything follows from a version and a seed. The version is raised whenever any
+take would look or sound otherwise. The world mirrors MEAD: six test speakers, a
+cross-ID map, thirty sentences of which three are spoken in every emotion.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from spfem_bench.definitions.protocols import EMOTIONS
+from spfem_bench.errors import CardError, unknown_name
+from spfem_bench.media.audio import SAMPLES_PER_FRAME
+from spfem_bench.media.video import FRAME_RATE, Frame
+from spfem_bench.puppets.draw import OVERSAMPLING, Painter
+from spfem_bench.puppets.face import EXPRESSIONS, Geometry, Look, Mouth, Pose, draw_look, geometry
+from spfem_bench.puppets.speech import SENTENCES, Manner, Phone, Sentence, manner, timing, visemes
+from spfem_bench.puppets.voice import Voice, synthesise
+
+VERSIONS = (1,)
+Split = Literal["train", "validation", "test"]
+_SPLITS: tuple[tuple[Split, int], ...] = (("test", 6), ("validation", 6), ("train", 240))
+_REACH = 1.64  # half of a frame, in half face widths
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """One puppet.
+
+    Attributes:
+        name: ``P001`` and so on.
+        split: training, validation and test never share a speaker.
+        look: its face.
+        voice: its voice.
+        liveliness: how much its head moves, 1 is average.
+        rate: how fast it speaks, 1 is average.
+    """
+
+    name: str
+    split: Split
+    look: Look
+    voice: Voice
+    liveliness: float
+    rate: float
+
+
+@dataclass(frozen=True)
+class World:
+    """All puppets of one version and seed.
+
+    Args:
+        version: of the rules by which puppets are drawn and speak.
+        seed: of everything random.
+        size: side of a frame in pixels.
+
+    Raises:
+        CardError: no such version, or a seed or size that is out of range.
+    """
+
+    version: int = 1
+    seed: int = 8
+    size: int = 128
+
+    def __post_init__(self) -> None:
+        if self.version not in VERSIONS:
+            raise unknown_name("world version", str(self.version), map(str, VERSIONS))
+        if type(self.seed) is not int or not 0 <= self.seed < 2**32:
+            raise CardError(
+                f"the world's seed is {self.seed!r}", "Give a whole number from 0 to 4294967295"
+            )
+        if type(self.size) is not int or not 64 <= self.size <= 1024 or self.size % 2:
+            raise CardError(
+                f"the size of a frame is {self.size!r} pixels",
+                "Give an even number from 64 to 1024",
+            )
+
+    @property
+    def name(self) -> str:
+        """A name for folders: version, seed and size."""
+        return f"puppets-v{self.version}-seed{self.seed}-{self.size}px"
+
+    @property
+    def sentences(self) -> tuple[Sentence, ...]:
+        """The thirty sentences."""
+        return SENTENCES
+
+    @cached_property
+    def speakers(self) -> tuple[Speaker, ...]:
+        """All puppets: test, then validation, then training."""
+        found: list[Speaker] = []
+        for split, count in _SPLITS:
+            for _ in range(count):
+                name = f"P{len(found) + 1:03d}"
+                rng = self._rng("speaker", name)
+                look = draw_look(rng)
+                found.append(
+                    Speaker(
+                        name,
+                        split,
+                        look,
+                        _draw_voice(rng, feminine=look.jaw < 1),
+                        float(rng.uniform(0.7, 1.4)),
+                        float(rng.uniform(0.92, 1.1)),
+                    )
+                )
+        return tuple(found)
+
+    def speaker(self, name: str) -> Speaker:
+        """Return a puppet by name.
+
+        Raises:
+            UnknownNameError: nobody is called so.
+        """
+        known = {s.name: s for s in self.speakers}
+        if name not in known:
+            raise unknown_name("speaker", name, known)
+        return known[name]
+
+    def sentence(self, name: str) -> Sentence:
+        """Return a sentence by its number, such as ``"007"``.
+
+        Raises:
+            UnknownNameError: there is no such sentence.
+        """
+        known = {s.name: s for s in self.sentences}
+        if name not in known:
+            raise unknown_name("sentence", name, known)
+        return known[name]
+
+    def recordings(self, split: Split) -> Iterator[tuple[str, str, str]]:
+        """Yield what a split's speakers have spoken: speaker, emotion, sentence.
+
+        As in MEAD, a training speaker has spoken three sentences in every emotion
+        (paired data) and each of the others in one emotion and neutrally. The test
+        sentences are spoken in every emotion by the other splits' speakers only.
+        """
+        for number, speaker in enumerate(s for s in self.speakers if s.split == split):
+            for index, sentence in enumerate(self.sentences):
+                if (sentence.split == "test") != (split != "train"):
+                    continue
+                alone = EMOTIONS[1 + (number + index) % (len(EMOTIONS) - 1)]
+                everywhere = sentence.paired or sentence.split == "test"
+                for emotion in EMOTIONS if everywhere else ("neutral", alone):
+                    yield speaker.name, emotion, sentence.name
+
+    def take(self, speaker: str, emotion: str, sentence: str, intensity: float = 1.0) -> Take:
+        """Return one performance.
+
+        Args:
+            speaker: a puppet's name.
+            emotion: one of the papers' seven.
+            sentence: a sentence's number.
+            intensity: of the emotion, 0 to 1.
+
+        Raises:
+            UnknownNameError: no such speaker, emotion or sentence.
+            CardError: the intensity is out of range.
+        """
+        if emotion not in EXPRESSIONS:
+            raise unknown_name("emotion", emotion, EXPRESSIONS)
+        if not 0 <= intensity <= 1:
+            raise CardError(f"the intensity is {intensity}", "Give a number from 0 to 1")
+        return Take(self, self.speaker(speaker), emotion, self.sentence(sentence), float(intensity))
+
+    def _rng(self, *parts: str) -> np.random.Generator:
+        words = [zlib.crc32(part.encode()) for part in parts]
+        return np.random.default_rng([self.version, self.seed, *words])
+
+
+def _draw_voice(rng: np.random.Generator, *, feminine: bool) -> Voice:
+    middle, scale = (195.0, 1.12) if feminine else (112.0, 0.97)
+    return Voice(
+        pitch=float(middle * np.exp(np.clip(rng.normal(), -2, 2) * 0.12)),
+        formant_scale=float(scale * np.exp(np.clip(rng.normal(), -2, 2) * 0.035)),
+        breathiness=float(rng.uniform(0.04, 0.22)),
+        tilt=float(rng.uniform(2, 7)),
+        jitter=float(rng.uniform(0.004, 0.016)),
+    )
+
+
+def cross_id(world: World) -> dict[str, str]:
+    """Return whose emotion each test speaker takes in the cross-ID setting: a ring, as in SSERD."""
+    names = [s.name for s in world.speakers if s.split == "test"]
+    return {name: names[k - 1] for k, name in enumerate(names)}
+
+
+def items(world: World, setting: Literal["inter-id", "cross-id"]) -> Iterator[dict[str, str]]:
+    """Yield the rows of a demo protocol's list: six test speakers x seven emotions.
+
+    The test sentences take turns; the reference says another one. In the inter-ID
+    setting it shows the same speaker, in the cross-ID setting the one of :func:`cross_id`.
+    """
+    sentences = [s.name for s in world.sentences if s.split == "test"]
+    others = cross_id(world)
+    for i, speaker in enumerate(others):
+        for j, emotion in enumerate(EMOTIONS):
+            said, other = (sentences[(i + j + k) % len(sentences)] for k in (0, 1))
+            yield {
+                "id": f"{speaker}_{emotion}_{said}",
+                "speaker": speaker,
+                "emotion": emotion,
+                "sentence": said,
+                "reference_speaker": speaker if setting == "inter-id" else others[speaker],
+                "reference_sentence": other,
+            }
+
+
+@dataclass(frozen=True)
+class Take:
+    """One performance with its exact truth.
+
+    The same draws serve every intensity of one performance, so that a face and a
+    voice change smoothly with it.
+
+    Attributes:
+        performance: the take that everything but the emotion of the face comes from; None
+            when it is this one.
+    """
+
+    world: World
+    speaker: Speaker
+    emotion: str
+    sentence: Sentence
+    intensity: float
+    performance: Take | None = None
+
+    def with_face(self, emotion: str, intensity: float = 1.0) -> Take:
+        """Return this performance with another emotion on the face.
+
+        Speech, head, eyes and light stay what they are, frame by frame: what a perfect
+        manipulation would make of it. Only the grain of the camera is another.
+
+        Args:
+            emotion: one of the papers' seven.
+            intensity: of the emotion, 0 to 1.
+
+        Raises:
+            UnknownNameError: no such emotion.
+            CardError: the intensity is out of range.
+        """
+        other = self.world.take(self.speaker.name, emotion, self.sentence.name, intensity)
+        return replace(other, performance=self.performance or self)
+
+    @cached_property
+    def manner(self) -> Manner:
+        """How the emotion changes the speech."""
+        if self.performance:
+            return self.performance.manner
+        return manner(self.emotion, self.intensity)
+
+    @cached_property
+    def phones(self) -> tuple[Phone, ...]:
+        """What is spoken when; phone k is the same in every reading of a sentence."""
+        return timing(self.sentence, self.manner, self.speaker.rate, self._rng("timing"))
+
+    @cached_property
+    def n_frames(self) -> int:
+        """Frames, at 25 a second."""
+        return round(self.phones[-1].end * FRAME_RATE)
+
+    def sound(self) -> npt.NDArray[np.int16]:
+        """Return the voice: int16 (n_frames * 640,), 16 kHz; sample 640 t belongs to frame t."""
+        count = self.n_frames * SAMPLES_PER_FRAME
+        return synthesise(self.phones, self.speaker.voice, self.manner, count, self._rng("voice"))
+
+    def frame(self, index: int) -> Frame:
+        """Draw one frame: uint8 (size, size, 3), RGB."""
+        grain = np.random.default_rng([self._seed("grain"), index])
+        flicker = 1 + 0.012 * np.sin(index / 7 + self._light[3])
+        return self._painter.paint(self.geometry(index), self._light[2] * flicker, grain)
+
+    def frames(self) -> Iterator[Frame]:
+        """Draw all frames."""
+        return map(self.frame, range(self.n_frames))
+
+    def geometry(self, index: int) -> Geometry:
+        """Lay out one frame, in pixels of the oversampled picture."""
+        x, y, yaw, pitch, roll = self._head[index]
+        side = self.world.size * OVERSAMPLING
+        pose = Pose(
+            float(yaw),
+            float(pitch),
+            float(roll),
+            (float(x), float(y)),
+            side / 2 / _REACH,
+            (side / 2 - 0.5, side * 0.515),
+        )
+        feeling = EXPRESSIONS[self.emotion].scaled(float(self.emotion_track[index]))
+        mouth = Mouth(*(float(v) for v in self.mouth[index]))
+        gaze_x, gaze_y, blink = (float(v) for v in self.eyes[index])
+        return geometry(
+            self.speaker.look,
+            feeling,
+            mouth,
+            pose,
+            blink=blink,
+            gaze=(gaze_x, gaze_y),
+        )
+
+    @cached_property
+    def landmarks(self) -> npt.NDArray[np.float64]:
+        """Where the landmarks are: float64 (n_frames, 25, 2), x and y in pixels of the frame.
+
+        Names are ``spfem_bench.puppets.face.LANDMARKS``; the middle of the first pixel is 0.
+        """
+        drawn = [self.geometry(i).contours["landmarks"] for i in range(self.n_frames)]
+        return (np.stack(drawn) + 0.5) / OVERSAMPLING - 0.5
+
+    @cached_property
+    def mouth(self) -> npt.NDArray[np.float64]:
+        """What speech asks of the mouth: float64 (n_frames, 6), columns as in ``VISEMES``."""
+        return visemes(self.phones, self.n_frames, FRAME_RATE, self.manner.jaw)
+
+    @cached_property
+    def emotion_track(self) -> npt.NDArray[np.float64]:
+        """The emotion's strength in each frame: float64 (n_frames,), 0 to 1.
+
+        It swells at the start and breathes a little; its largest value is the take's intensity.
+        """
+        t = np.arange(self.n_frames) / FRAME_RATE
+        phase = self._rng("feeling").uniform(0, 2 * np.pi)
+        swell = 0.8 + 0.2 * np.clip(t / 0.5, 0, 1)
+        return np.asarray(self.intensity * swell * (0.96 + 0.04 * np.sin(2.1 * t + phase)))
+
+    @cached_property
+    def _head(self) -> npt.NDArray[np.float64]:
+        """Shift x, y, yaw, pitch, roll of the head in each frame: slow waves and nods."""
+        rng = self._rng("head")
+        t = np.arange(self.n_frames)[:, None] / FRAME_RATE
+        speeds = rng.uniform(0.25, 1.3, (3, 1, 5)) * 2 * np.pi
+        phases = rng.uniform(0, 2 * np.pi, (3, 1, 5))
+        waves = np.sin(speeds * t + phases).sum(0) / 3
+        waves = waves * np.array([0.03, 0.02, 0.10, 0.05, 0.035]) * self.speaker.liveliness
+        rest = rng.normal(0, 1, 5) * np.array([0.015, 0.015, 0.06, 0.03, 0.02])
+        nod = self.mouth[:, 0] - self.mouth[:, 0].mean()
+        smooth = np.convolve(np.pad(nod, 3, mode="edge"), np.ones(7) / 7, mode="valid")
+        waves[:, 3] += 0.06 * smooth
+        return np.asarray(waves + rest)
+
+    @cached_property
+    def eyes(self) -> npt.NDArray[np.float64]:
+        """Gaze x, y (iris radii) and blink (0 to 1) in each frame."""
+        rng = self._rng("eyes")
+        eyes = np.zeros((self.n_frames, 3))
+        frame = 0
+        while frame < self.n_frames:  # a glance lasts 0.4 to 1.6 s
+            length = int(rng.integers(10, 40))
+            eyes[frame : frame + length, :2] = rng.normal(0, [0.22, 0.12])
+            frame += length
+        frame = int(rng.integers(5, 50))
+        while frame < self.n_frames - 4:
+            eyes[frame : frame + 4, 2] = (0.55, 1.0, 0.8, 0.3)
+            frame += int(rng.integers(35, 120))
+        return eyes
+
+    @cached_property
+    def _light(self) -> tuple[float, float, float, float]:
+        rng = self._rng("light")
+        angle = rng.uniform(-2.5, -0.6)  # from above, from either side
+        return (
+            float(np.cos(angle)),
+            float(np.sin(angle)),
+            float(rng.uniform(0.93, 1.06)),
+            float(rng.uniform(0, 6)),
+        )
+
+    @cached_property
+    def _painter(self) -> Painter:
+        rng = self._rng("lamp")
+        contrast, warmth = float(rng.uniform(0.05, 0.14)), float(np.clip(rng.normal(), -2, 2) * 0.6)
+        return _painter(self.speaker.look, self.world.size, self._light[:2], contrast, warmth)
+
+    def _seed(self, purpose: str) -> int:
+        return int(self._rng(purpose).integers(1 << 32))
+
+    def _rng(self, purpose: str) -> np.random.Generator:
+        source = None if purpose in ("grain", "feeling") else self.performance
+        emotion = (source or self).emotion
+        return self.world._rng(purpose, self.speaker.name, emotion, self.sentence.name)
+
+
+@lru_cache(maxsize=8)
+def _painter(
+    look: Look, size: int, light: tuple[float, float], contrast: float, warmth: float
+) -> Painter:
+    return Painter(look, size, light, contrast, warmth)

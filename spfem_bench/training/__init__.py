@@ -1,0 +1,1 @@
+"""Training of the STCCL metric; only the command line imports it."""

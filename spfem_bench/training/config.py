@@ -1,0 +1,144 @@
+"""What a training of the metric is told, as a TOML file: every value is in the metric's record.
+
+``metrics/stccl/puppets.toml`` makes the metric that is shipped, and is a model for others.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pydantic
+
+from spfem_bench.datasets.pairs import HELD_OUT, TEMPLATE, Second
+from spfem_bench.definitions.cards import Strict, builtin_folder, read_toml
+from spfem_bench.stccl.metric import FOLDER, Form, FormSettings
+
+Count = Annotated[int, pydantic.Field(ge=1)]
+
+
+class PuppetData(Strict):
+    """Pairs of the drawn world (see :func:`spfem_bench.datasets.pairs.puppet_pairs`).
+
+    Attributes:
+        version: of the world.
+        seed: of the world.
+        size: side of its frames in pixels.
+        speakers: training puppets to learn from.
+        held_out: training puppets held out for early validation.
+        checked: validation puppets, with sentences of their own, for the final numbers.
+        windows: of each pair, evenly over it.
+        second: the other recording of a pair: a ``recording`` of its own, or the first with
+            another ``face``.
+    """
+
+    kind: Literal["puppets"]
+    version: int = 1
+    seed: int = 8
+    size: int = 128
+    speakers: Count = 24
+    held_out: Count = pydantic.Field(default=1, le=HELD_OUT)
+    checked: Count = 6
+    windows: Count = 3
+    second: Second = "recording"
+
+
+class ListData(Strict):
+    """Pairs of a list over frames in a folder (:func:`spfem_bench.datasets.pairs.listed_pairs`).
+
+    Attributes:
+        list: the JSON file; like ``frames``, relative to the configuration's folder.
+        frames: the folder of the frames.
+        template: a frame's name in it.
+        first: number in the name of the file of frame 0.
+        detector: card of what finds faces; without it frames are square face crops already.
+        held_out: speakers held out for early validation.
+        checked: speakers held out for the final numbers; those of early validation when empty.
+        windows: of each pair, evenly over it.
+    """
+
+    kind: Literal["list"]
+    list: Path
+    frames: Path
+    template: str = TEMPLATE
+    first: int = pydantic.Field(default=0, ge=0)
+    detector: str | None = None
+    held_out: tuple[str, ...] = pydantic.Field(min_length=1)
+    checked: tuple[str, ...] = ()
+    windows: Count = 3
+
+
+class BackboneSettings(Strict):
+    """Through which network the metric looks.
+
+    Attributes:
+        network: a card's name.
+        size: side in pixels of the square that it is given.
+        colour: order of channels that it is given.
+    """
+
+    network: str = "compact-identity"
+    size: int = pydantic.Field(default=112, ge=32, le=1024)
+    colour: Literal["rgb", "bgr"] = "rgb"
+
+
+class TrainConfig(Strict):
+    """A training.
+
+    Attributes:
+        seed: of first weights, of the order of windows, of sampled regions.
+        steps: of the optimiser.
+        batch: windows in a step, over all processes together.
+        frames: consecutive entries of a pair in a window.
+        rate: Adam's learning rate.
+        schedule: ``cosine`` lets the rate fall to a hundredth; ``constant`` keeps it, as the
+            authors do.
+        validate_every: steps between looks at the held-out speakers; the heads that do best
+            there are kept.
+        save_every: steps between checkpoints.
+        cache: ``maps`` keeps feature maps of all windows in memory, in half precision, and
+            the backbone runs once; ``pictures`` keeps pictures, a sixth to a tenth of that,
+            and runs it at each step.
+        backbone: through which network.
+        data: which pairs.
+        forms: what is learnt, each form by itself.
+    """
+
+    seed: int = pydantic.Field(default=8, ge=0, lt=2**32)
+    steps: Count = 2000
+    batch: Count = 8
+    frames: int = pydantic.Field(default=5, ge=2)
+    rate: float = pydantic.Field(default=1e-3, gt=0, lt=1)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    validate_every: Count = 200
+    save_every: Count = 200
+    cache: Literal["maps", "pictures"] = "maps"
+    backbone: BackboneSettings = BackboneSettings()
+    data: Annotated[PuppetData | ListData, pydantic.Field(discriminator="kind")]
+    forms: dict[Form, FormSettings] = pydantic.Field(min_length=1)
+
+    @pydantic.model_validator(mode="after")
+    def _goes_together(self) -> TrainConfig:
+        for form, settings in self.forms.items():
+            if settings.contrast.form != form:
+                raise ValueError(f"forms.{form} has the form '{settings.contrast.form}'")
+            if settings.contrast.window > self.frames:
+                raise ValueError(
+                    f"forms.{form} compares {settings.contrast.window} frames, "
+                    f"windows have {self.frames}"
+                )
+        return self
+
+
+def default_config() -> Path:
+    """Return the configuration of the metric that is shipped."""
+    return builtin_folder() / FOLDER / "puppets.toml"
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Read a training's configuration.
+
+    Raises:
+        CardError: unreadable, not TOML, or it has a wrong, unknown or missing key.
+    """
+    return read_toml(TrainConfig, path, f"Copy {default_config()} and change it")

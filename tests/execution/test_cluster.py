@@ -1,0 +1,583 @@
+"""Features computed on Ray: identical records, nodes that die, nodes that differ."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spfem_bench import files
+from spfem_bench.datasets.folders import DataFolders
+from spfem_bench.definitions.cards import builtin_folder
+from spfem_bench.definitions.clips import Span
+from spfem_bench.definitions.networks import profile_card
+from spfem_bench.definitions.protocols import protocol
+from spfem_bench.errors import SpfemBenchError
+from spfem_bench.evaluation.plan import Plan, make_plan
+from spfem_bench.evaluation.run import evaluate, wanted_features
+from spfem_bench.evaluation.validate import plan_validation, validate
+from spfem_bench.execution import cluster
+from spfem_bench.execution.local import Processes, at_work, missing
+from spfem_bench.features.extract import Extractor
+from spfem_bench.features.store import Arrays, FeatureStore
+from spfem_bench.networks.weights import WeightsStore
+from tests.conftest import ROOT, Outcome
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Ray's test cluster is for POSIX")
+
+ARGUMENTS = ("eval", "--protocol", "spans", "--method", "source", "-q")
+ITEMS = 12
+NODE = re.escape(socket.gethostname())
+
+
+# ---- what is said before anything is started ------------------------------------------------
+
+
+def test_without_ray_one_line_says_what_to_type(
+    bench: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    done = bench("eval", "--method", "source", "--ray", "local")
+    assert done.code == 1
+    assert done.err == (
+        'Error: --ray needs ray, which is not installed. Type: pip install "spfem-bench[ray]"\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("ray://node01:10001", "Allowed: local, auto, HOST:PORT (such as node01:6379); Ray Client"),
+        ("node01", "'node01' is no address of a Ray cluster"),
+        ("a b:1", "is no address of a Ray cluster"),
+        ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1: Connection refused"),
+    ],
+)
+def test_an_address_where_no_cluster_is_is_refused(
+    address: str, said: str, bench: Callable[..., Outcome]
+) -> None:
+    pytest.importorskip("ray", reason="needs Ray: 'make test' installs it")
+    done = bench("eval", "--method", "source", "--ray", address)
+    assert (done.code, len(done.err.splitlines())) == (1, 1)
+    assert said in done.err
+
+
+@pytest.mark.parametrize(
+    ("machines", "workers", "gpu", "expected"),
+    [
+        ([(2, 0)], None, False, (2, 1)),
+        ([(2, 0)], 1, False, (1, 2)),
+        ([(8, 0), (8, 0), (4, 0)], 5, False, (5, 4)),  # 2 + 2 + 1 of four each
+        ([(8, 0)], 9, False, None),
+        ([(8, 2), (64, 0)], None, True, (2, 4)),  # the node without a GPU is of no use
+        ([(8, 2), (8, 1)], 2, True, (2, 8)),  # one on each
+        ([(64, 0)], None, True, None),
+        ([], None, False, None),
+    ],
+)
+def test_processors_are_shared_so_that_all_workers_fit(
+    machines: list[tuple[int, int]], workers: int | None, gpu: bool, expected: Any
+) -> None:
+    assert cluster.shares(machines, workers, gpu=gpu) == expected
+
+
+# ---- the work: spans of a few of the demo's clips -------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A protocol of 12 items, each 1.2 s of the demo's clips."""
+    folder = tmp_path_factory.mktemp("cards")
+    builtin = builtin_folder() / "protocols"
+    (folder / "protocols").mkdir()
+    card = (builtin / "demo-inter-id.toml").read_text()
+    card = card.replace('"demo-inter-id.csv"', '"spans.csv"')
+    card = re.sub(r"(?m)^emotions = .*$", 'emotions = ["angry", "happy"]', card)
+    card = re.sub(r"(?m)^metrics = .*$", 'metrics = ["fad", "csim", "lse-d"]', card)
+    span = "#t={begin},{end}"
+    card = re.sub(r'(?m)^((?:source|reference|real) = ".*\.mp4)"', rf'\1{span}"', card)
+    (folder / "protocols/spans.toml").write_text(card)
+    head, *rows = (builtin / "demo-inter-id.csv").read_text().splitlines()
+    lines = [f"{head},begin,end"]
+    for emotion in ("angry", "happy"):
+        row = next(r for r in rows if f",{emotion}," in r)
+        name, _, rest = row.partition(",")
+        for i in range(ITEMS // 2):
+            lines.append(f"{name}_{i},{rest},{i / 25},{i / 25 + 1.2:.2f}")
+    (folder / "protocols/spans.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def fresh(
+    cards: Path, demo_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Path]:
+    """Give a cache without features, in which the demo's clips are."""
+    monkeypatch.setenv("SPFEM_BENCH_CARDS", str(cards))
+    (demo_cache / "data").mkdir(exist_ok=True)
+
+    def make(name: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "data").symlink_to(demo_cache / "data")
+        monkeypatch.setenv("SPFEM_BENCH_CACHE", str(folder))
+        return folder
+
+    return make
+
+
+def planned() -> Plan:
+    return make_plan(
+        "source",
+        protocol("spans"),
+        profile_card("compact"),
+        data=DataFolders.locate(),
+        weights=WeightsStore.locate(),
+    )
+
+
+def extractor_of(plan: Plan, store: FeatureStore | None = None) -> Extractor:
+    return Extractor(
+        plan.profile,
+        WeightsStore.locate(),
+        store or FeatureStore.locate(),
+        faces=plan.protocol.card.faces,
+    )
+
+
+def timeless(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without its timings, as it comes back from a file."""
+    record = json.loads(json.dumps(record))
+    record.pop("timings")
+    record.pop("checksum", None)  # of the timings, too
+    return record
+
+
+def entries(folder: Path) -> dict[str, tuple[int, int]]:
+    """Each stored feature with its inode and time: another means that it was written again."""
+    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("*.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def alone(
+    cards: Path, demo_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """The record of one process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPFEM_BENCH_CARDS", str(cards))
+        patch.setenv("SPFEM_BENCH_CACHE", str(demo_cache))
+        store = FeatureStore(tmp_path_factory.mktemp("alone"))
+        plan = planned()
+        return timeless(
+            evaluate(plan, extractor_of(plan, store), workers=Processes(), partial=False)
+        )
+
+
+# ---- a cluster on this machine ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Three Ray nodes that run on this machine, each with one processor and a cache of its own."""
+
+    cluster: Any
+    doomed: Any
+    caches: Path
+
+    @property
+    def address(self) -> str:
+        return str(self.cluster.address)
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    try:
+        cluster._import_ray("auto")  # told to keep quiet before it is imported
+    except SpfemBenchError as error:
+        pytest.skip(str(error))
+    from ray.cluster_utils import Cluster
+
+    caches, made = tmp_path_factory.mktemp("nodes"), Cluster()
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])  # this file has stores for them
+    try:
+        *_, last = (
+            made.add_node(
+                num_cpus=1,
+                include_dashboard=False,
+                env_vars={"SPFEM_BENCH_CACHE": str(caches / name), "PYTHONPATH": path},
+            )
+            for name in ("head", "second", "third")
+        )
+        yield Nodes(made, last, caches)
+    finally:
+        made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def team(nodes: Nodes) -> Iterator[cluster.RayWorkers]:
+    """One worker a node, for several tests: they keep their networks."""
+    with at_work(nodes.address, None, "cpu") as made:
+        assert isinstance(made, cluster.RayWorkers)
+        made.begin()
+        yield made
+
+
+@dataclass(frozen=True)
+class LoggingStore(FeatureStore):
+    """Writes down each feature that is stored, and by which process."""
+
+    log: Path = Path()
+
+    def put(self, made_of: Any, arrays: Arrays) -> None:
+        with self.log.open("a") as file:
+            file.write(f"{self.path(made_of).name} {os.getpid()}\n")
+        super().put(made_of, arrays)
+        time.sleep(0.1)  # or all is done before a node can be ended
+
+    def logged(self) -> list[tuple[str, str]]:
+        return [tuple(line.split()) for line in self.log.read_text().splitlines()]  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class DeadlyStore(FeatureStore):
+    """Ends the process that has features of one clip to store."""
+
+    clip: str = ""
+    log: Path = Path()
+
+    def put(self, made_of: Any, arrays: Arrays) -> None:
+        if made_of["clip"] == self.clip:
+            with self.log.open("a") as file:
+                file.write("died\n")
+            os._exit(1)
+        super().put(made_of, arrays)
+
+
+def test_ctrl_c_ends_the_workers_and_the_next_run_goes_on(
+    nodes: Nodes,
+    team: cluster.RayWorkers,
+    fresh: Callable[[str], Path],
+    alone: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    import ray
+
+    store = fresh("spread") / "features"
+    team.end()  # their processors are free
+    going = subprocess.Popen(
+        command("--ray", nodes.address, "--workers", "2"),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell runs in the background ignores Ctrl-C, and hands that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    while going.poll() is None and len(entries(store)) < 6:
+        time.sleep(0.05)
+    going.send_signal(signal.SIGINT)
+    out, said = going.communicate(timeout=60)
+    assert (going.returncode, out) == (130, ""), said
+    assert said == "Interrupted. Run the command again: it goes on from here.\n"
+    kept = entries(store)
+    team.connect()
+    until = time.monotonic() + 30
+    while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < until, "workers of the run before are still there"
+        time.sleep(0.2)
+    # Ray may end a worker while it writes: the next process to write removes what that leaves.
+    files._cleaned.discard(store)
+    files.remove_stale(store)
+    assert not list(store.glob(".new-*"))
+    plan = planned()
+    record = evaluate(plan, extractor_of(plan), workers=Processes(), partial=False)
+    assert timeless(record) == alone
+    assert 6 <= len(kept) < len(entries(store))
+    assert entries(store).items() >= kept.items()
+
+
+def test_a_validation_on_ray_is_that_of_one_process(
+    team: cluster.RayWorkers, fresh: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh("validated")
+    validation = plan_validation(
+        protocol("spans"),
+        profile_card("compact"),
+        data=DataFolders.locate(),
+        weights=WeightsStore.locate(),
+        controls=["blurred"],
+        metrics=["csim"],
+    )
+    x = Extractor(
+        validation.profile,
+        WeightsStore.locate(),
+        FeatureStore.locate(),
+        faces=validation.protocol.card.faces,
+    )
+    spread = timeless(validate(validation, x, workers=team))
+    monkeypatch.setattr(
+        "spfem_bench.features.extract.load_network",
+        lambda *_: pytest.fail("what a worker has stored is computed again"),
+    )
+    assert spread["cells"] and spread == timeless(validate(validation, x, workers=Processes()))
+
+
+def test_a_node_that_dies_costs_its_unfinished_clips_and_nothing_else(
+    nodes: Nodes,
+    team: cluster.RayWorkers,
+    fresh: Callable[[str], Path],
+    alone: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fresh("spread")
+    plan = planned()
+    store = LoggingStore(FeatureStore.locate().folder, tmp_path / "log")
+    store.log.touch()
+    kept: dict[str, tuple[int, int]] = {}
+    lost: list[int] = []
+    given_again = cluster._given_again
+    monkeypatch.setattr(
+        cluster,
+        "_given_again",
+        lambda part, *rest: (lost.append(len(part.asked)), given_again(part, *rest))[1],
+    )
+
+    def kill() -> None:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            stored = Counter(process for _, process in store.logged())
+            if len(stored) == 3 and min(stored.values()) >= 3:
+                break
+            time.sleep(0.02)
+        # SIGKILL for the node's raylet, and its workers end with it.
+        nodes.cluster.remove_node(nodes.doomed, allow_graceful=False)
+        kept.update(entries(store.folder))
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    # Three nodes begin; two go on.
+    record = evaluate(plan, extractor_of(plan, store), workers=team, partial=False)
+    killer.join()
+    assert timeless(record) == alone
+    assert len(lost) == 1 and 9 <= len(kept) < len(entries(store.folder))
+    assert entries(store.folder).items() >= kept.items(), "stored features are not redone"
+    times = Counter(name for name, _ in store.logged())
+    assert times.keys() == entries(store.folder).keys()
+    # One may have been computed, and its worker killed before it was stored.
+    assert sum(times.values()) - len(times) <= 1
+    assert len({process for _, process in store.logged()}) == 3
+
+
+def test_nodes_that_do_not_see_the_store_keep_their_own_and_send_features(
+    nodes: Nodes,
+    team: cluster.RayWorkers,
+    fresh: Callable[[str], Path],
+    alone: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fresh("spread")
+
+    @contextmanager
+    def unseen(folder: Path) -> Iterator[Path]:
+        yield folder / "no such file"
+
+    monkeypatch.setattr(cluster, "marker", unseen)
+    plan = planned()
+    record = evaluate(plan, extractor_of(plan), workers=team, partial=False)
+    assert timeless(record) == alone
+    own = [entries(folder) for folder in nodes.caches.iterdir()]
+    here = entries(FeatureStore.locate().folder)
+    assert set().union(*own) == here.keys() and len(here) >= 3 * ITEMS
+    assert sum(map(len, own)) == len(here), "two nodes have seen one clip"
+
+
+def test_a_clip_that_kills_its_workers_is_refused_and_the_others_are_had(
+    team: cluster.RayWorkers, fresh: Callable[[str], Path], tmp_path: Path
+) -> None:
+    fresh("spread")
+    plan = planned()
+    x = extractor_of(plan)
+    wants = dict(list(wanted_features(plan).items())[:12])
+    short = replace(next(iter(wants)), span=Span(0.0, 0.2))
+    wants[short] = frozenset({"sync"})
+    victim = list(wants)[2]
+    deadly = DeadlyStore(x.store.folder, x.key(victim, "identity")["clip"], tmp_path / "log")
+    failures = team.compute(replace(x, store=deadly), wants)
+    said = {(clip, want): str(error) for (clip, want), error in failures.items()}
+    assert said.keys() == {(short, "sync")} | {(victim, want) for want in wants[victim]}
+    # As one process says it, and once for all: nobody died of it.
+    assert said.pop((short, "sync")) == str(x.ensure({short: wants[short]})[short, "sync"])
+    for text in said.values():
+        assert re.search(r"mp4.*: 3 Ray workers died while they had it, the last on", text)
+    assert (tmp_path / "log").read_text() == "died\n" * cluster.DEATHS
+    others = wants.keys() - {victim, short}
+    assert all(x.load(clip, role) for clip in others for role in wants[clip])  # type: ignore[arg-type]
+
+
+def test_what_a_node_cannot_read_is_said_with_its_name(
+    team: cluster.RayWorkers,
+    fresh: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fresh("spread")
+    plan = planned()
+    x, (clip, roles) = extractor_of(plan), next(iter(wanted_features(plan).items()))
+    own = replace(clip, path=tmp_path / "own.mp4")
+    changes: list[tuple[Callable[[], object], str]] = [
+        (lambda: own.path.write_bytes(b"x"), r"own\.mp4.* other content than where"),
+        (own.path.unlink, r"own\.mp4: No such file"),
+    ]
+    for change, said in changes:
+        own.path.write_bytes(clip.path.read_bytes())
+
+        def then_changed(*given: Any, change: Callable[[], object] = change) -> Any:
+            found = missing(*given)
+            change()
+            return found
+
+        monkeypatch.setattr("spfem_bench.execution.local.missing", then_changed)
+        with pytest.raises(SpfemBenchError, match=f"^on node {NODE}: .*{said}") as caught:
+            team.compute(x, {own: roles})
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_node_with_another_ffmpeg_is_refused_with_both_versions(
+    nodes: Nodes,
+    team: cluster.RayWorkers,
+    fresh: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fresh("spread")
+    plan, there = planned(), cluster.versions()
+    x = extractor_of(plan)
+    monkeypatch.setattr(cluster, "versions", lambda: {**there, "ffmpeg": "0.1"})
+    team.end()  # workers are asked when they begin
+    said = rf"^node {NODE} has ffmpeg {re.escape(there['ffmpeg'])}, this machine 0\.1: features"
+    with pytest.raises(SpfemBenchError, match=said):
+        team.compute(x, wanted_features(plan))
+    assert not entries(x.store.folder)
+    team.end()
+
+
+@pytest.mark.usefixtures("team")
+def test_more_workers_than_there_is_room_for_are_refused() -> None:
+    for device, count, said in (
+        ("cpu", 50, r"has \d processors and 0 GPUs: room for \d workers on cpu, not 50"),
+        ("cuda", None, r"and 0 GPUs: room for 0 workers on cuda"),
+    ):
+        with (
+            pytest.raises(SpfemBenchError, match=said),
+            at_work("auto", count, device),
+        ):
+            pass
+
+
+@pytest.mark.usefixtures("team")
+def test_when_no_worker_starts_nobody_waits_for_ever(
+    fresh: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh("spread")
+    plan = planned()
+    monkeypatch.setattr(cluster, "PATIENCE", 0.5)  # a new process takes longer to import torch
+    with (
+        at_work("auto", 1, "cpu") as late,
+        pytest.raises(SpfemBenchError, match="no Ray worker could be started within"),
+    ):
+        assert isinstance(late, cluster.RayWorkers)
+        late.compute(extractor_of(plan), wanted_features(plan))
+
+
+def test_a_program_that_has_joined_a_cluster_stays_there(
+    nodes: Nodes, team: cluster.RayWorkers
+) -> None:
+    import ray
+
+    team.connect()
+    with (
+        pytest.raises(SpfemBenchError, match="has joined a Ray cluster already"),
+        at_work(nodes.address, None, "cpu"),
+    ):
+        pass
+    with at_work("auto", 1, "cpu"):
+        pass
+    assert ray.is_initialized()
+
+
+# ---- the command line -----------------------------------------------------------------------
+
+
+def command(*more: str) -> list[str]:
+    return [sys.executable, "-m", "spfem_bench", *ARGUMENTS, *more]
+
+
+def test_two_local_workers_give_the_record_of_one_process(
+    fresh: Callable[[str], Path], alone: dict[str, Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("ray", reason="needs Ray: 'make test' installs it")
+    fresh("spread")
+    done = subprocess.run(
+        command("--ray", "local", "--workers", "2", "--json"),
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert json.loads(done.stdout) == alone["scores"]
+    record = json.loads((tmp_path / "results/spans/source.compact.json").read_text())
+    assert timeless(record) == alone
+
+
+def test_a_signal_ends_a_local_ray_and_what_a_kill_leaves_is_removed(
+    fresh: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'spfem-bench[ray]'")
+    store, top = fresh("signalled") / "features", Path("/tmp")  # noqa: S108
+
+    def sessions() -> set[Path]:
+        return {*top.glob("spfem-bench-*/session_latest")}
+
+    def ended_by(number: signal.Signals) -> tuple[int, str, list[Path]]:
+        before = sessions()
+        run = subprocess.Popen(
+            command("--ray", "local", "--workers", "1"),
+            cwd=tmp_path,
+            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        while run.poll() is None and not (own := sessions() - before):
+            time.sleep(0.05)
+        stored = len(entries(store))
+        while run.poll() is None and len(entries(store)) <= stored:
+            time.sleep(0.05)
+        run.send_signal(number)
+        said = run.communicate(timeout=60)[1]
+        return run.returncode, said, [path.parent for path in sessions() & own]
+
+    assert ended_by(signal.SIGTERM) == (
+        143,
+        "Interrupted. Run the command again: it goes on from here.\n",
+        [],
+    )
+    code, _, left = ended_by(signal.SIGKILL)
+    assert code == -signal.SIGKILL and len(left) == 1
+    monkeypatch.setattr(files, "_cleaned", set())
+    files.remove_stale(top)
+    assert not any(p.exists() for p in left)

@@ -1,0 +1,193 @@
+"""Each script in benchmarks/ that docs/performance.md names still runs, on little material.
+
+faults.py and fuzz.py have turns of their own (test_faults.py, test_fuzz.py). What they measure is
+no matter here, but that they do: only what must not depend on the machine is compared.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from benchmarks import common, gpu, growth, official_files
+from benchmarks.faults import write_protocol
+from benchmarks.forward_share import share
+from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.networks import network_card
+from spfem_bench.faces.track import Face
+from tests.conftest import ROOT
+
+
+def run(*command: object, **environment: str) -> str:
+    """Run a script from the repository's folder; return what it prints."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    names = os.environ | threads | {"OMP_WAIT_POLICY": "passive"} | environment
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env=names,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def table(text: str, first: str) -> list[list[str]]:
+    """Return the rows of the Markdown table whose first heading is this."""
+    for block in re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE):
+        rows = [[c.strip() for c in line.strip("|").split("|")] for line in block.splitlines()]
+        if rows[0][0] == first:
+            return rows[2:]
+    raise AssertionError(f"no table '{first}' in: {text}")
+
+
+FACE = Face(
+    np.float32([60, 70, 200, 240]),
+    np.float32([[100, 130], [160, 130], [130, 170], [105, 200], [155, 200]]),
+    1.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("like", "content"),
+    [
+        ("arcface-r50", lambda: official_files.w600k_r50(0)),
+        ("scrfd-10g", lambda: official_files.det_10g(FACE, 256, 0)),
+    ],
+    ids=["arcface-r50", "scrfd-10g"],
+)
+def test_random_files_are_as_large_as_the_official_ones(like: str, content) -> None:  # type: ignore[no-untyped-def]
+    """Layers left out or too wide would make the comparison unfair."""
+    published = network_card(like).files[0].bytes
+    assert published
+    beside = 8400 * 2 * 15 * 4 if like == "scrfd-10g" else 0  # where the known face is written
+    assert len(content()) - beside == pytest.approx(published, rel=0.01)
+
+
+def test_the_random_detector_says_the_one_face_it_is_told() -> None:
+    session = onnxruntime.InferenceSession(
+        official_files.det_10g(FACE, 256, 0), providers=["CPUExecutionProvider"]
+    )
+    picture = np.random.default_rng(0).normal(0, 1, (1, 3, 640, 640)).astype(np.float32)
+    scores, _, _, boxes, *_ = session.run(None, {"input.1": picture})
+    (sure,) = np.flatnonzero(scores[:, 0] > 0.5)
+    row, column = divmod(sure // 2, 80)
+    reach = boxes[sure] * 8
+    box = np.array([8 * column, 8 * row] * 2) + reach * [-1, -1, 1, 1]
+    assert box / 2.5 == pytest.approx(FACE.box, abs=0.01)
+
+
+def test_lip_sync_beside_the_package(weights_folder: Path, samples: Path) -> None:
+    """Runs the package's own pipeline; the script itself compares LSE-D on identical frames."""
+    clip = samples / "stccl-page/video_result/M003_source_sad_033.mp4"
+    out = run(
+        "-m",
+        "benchmarks.official_chain",
+        f"{clip}#xywh=0,0,256,256&t=0,1.4",
+        "--repeats",
+        1,
+        "--stages",
+        "lip",
+        "score",
+        SPFEM_BENCH_WEIGHTS=str(weights_folder),
+    )
+    rows = {row[0]: row for row in table(out, "")}
+    same = rows["the same JPEGs and WAV (theirs: evaluate alone)"]
+    assert same[1] == "1" and float(same[-1]) <= 1e-3
+    assert "lip sync, a file to LSE-D" in rows and "lip sync, crops to LSE-D" in rows
+
+
+@pytest.fixture(scope="module")
+def puppet(tmp_path_factory: pytest.TempPathFactory) -> Clip:
+    return common.puppets(tmp_path_factory.mktemp("puppet"), 1, 1.0)[0]
+
+
+def test_forward_share_sees_every_network(puppet: Clip, tmp_path: Path) -> None:
+    rows = share("compact", [puppet], tmp_path, "cpu", 1, faces="aligned")
+    (forward,) = (row for row in rows if "forward, all networks" in row[1])
+    assert float(forward[4]) > 0
+    inputs = " ".join(row[2] for row in rows)
+    for crop in ("3, 112, 112", "3, 64, 64", "1, 13, 20"):  # identity; expression; sound
+        assert crop in inputs
+
+
+def test_gpu_measures_end_to_end_and_forward(puppet: Clip, tmp_path: Path) -> None:
+    """On the processor: what the script does on a GPU."""
+    whole, pure = gpu.end_to_end(
+        [puppet], tmp_path, 1, profile="compact", device="cpu", batch_size=8, faces="aligned"
+    )
+    assert 0 < pure < 2 * whole
+    assert gpu.why_not("cpu") == ""
+
+
+def test_gpu_says_what_it_could_not_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if gpu.why_not("cuda") == "":
+        pytest.skip("there is a GPU")
+    monkeypatch.setattr(sys, "argv", ["gpu", "none.mp4"])
+    gpu.main()
+    assert capsys.readouterr().out.startswith("Not run, 'cuda' is not available")
+
+
+def test_warm_scores_from_the_store_alone(weights_folder: Path) -> None:
+    out = run(
+        "-m",
+        "benchmarks.warm",
+        "--methods",
+        1,
+        "--items",
+        14,
+        "--frames",
+        12,
+        "--runs",
+        1,
+        "--workers",
+        2,
+        SPFEM_BENCH_WEIGHTS=str(weights_folder),
+    )
+    assert "1 methods x 28 items" in out
+    parts = {row[0]: row[1] for row in table(out, "part")}
+    assert int(parts["components"]) > 0 and int(parts["of them, FAD"]) > 0
+    assert [row[0] for row in table(out, "processes")] == ["1", "2"]
+
+
+def test_growth_fits_an_exponent() -> None:
+    out = run("-m", "benchmarks.growth", "--axes", "frames", "--sizes", 25, 50, "--rounds", 1)
+    sizes, (fit,) = (table(out, "what grows"), table(out.rpartition("|\n\n")[2], "what grows"))
+    assert [row[:2] for row in sizes] == [["frames", "25"], ["frames", "50"]]
+    assert fit[0] == "frames" and "± inf" in fit[1]  # two sizes: no interval
+
+
+def test_growth_with_methods_evaluates_them(
+    puppet: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_protocol(tmp_path / "cards")
+    monkeypatch.setenv("SPFEM_BENCH_CARDS", str(tmp_path / "cards"))
+    monkeypatch.setenv("SPFEM_BENCH_CACHE", "")  # set anew by what is tested, and put back
+    how = {"clip": str(puppet.path), "renders": str(tmp_path / "renders")}
+    assert growth.methods(how, 1, tmp_path).cpu > 0
+
+
+def test_stccl_training_says_where_a_step_goes() -> None:
+    out = run(
+        "benchmarks/stccl_training.py",
+        "--steps",
+        1,
+        "--frames",
+        5,
+        "--rows",
+        "batched, maps in memory",
+    )
+    ((row, *numbers),) = table(out, "training")
+    assert row == "batched, maps in memory" and "%" in numbers[2]
+    assert len(table(out, "frames in a batch")) == 5

@@ -1,0 +1,513 @@
+"""Mini-NED: geometry against the puppets' own, training that keeps its word, clips on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from spfem_bench.cli.main import main
+from spfem_bench.datasets.folders import DataFolders
+from spfem_bench.definitions.cards import builtin_folder
+from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.datasets import dataset_card
+from spfem_bench.definitions.measured import measured_card, read_rows, read_settings
+from spfem_bench.definitions.networks import profile_card
+from spfem_bench.definitions.protocols import protocol
+from spfem_bench.errors import CardError, ClipError, SpfemBenchError, UnknownNameError, WeightsError
+from spfem_bench.evaluation.check import compare, recompute
+from spfem_bench.evaluation.plan import make_plan
+from spfem_bench.execution.local import Processes
+from spfem_bench.features.store import FeatureStore
+from spfem_bench.media.video import frames as clip_frames
+from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.puppets.draw import OVERSAMPLING
+from spfem_bench.puppets.face import EXPRESSIONS
+from spfem_bench.puppets.mini_ned import clips, learn
+from spfem_bench.puppets.mini_ned.config import FOLDER, MiniNedConfig, config_names, read_config
+from spfem_bench.puppets.mini_ned.data import draw, training_takes
+from spfem_bench.puppets.mini_ned.model import MiniNed, model_path, read_record
+from spfem_bench.puppets.mini_ned.morphable import (
+    CONTOURS,
+    PLACES,
+    Face,
+    Morphable,
+    measured_frame,
+    pose_of,
+    training_faces,
+)
+from spfem_bench.puppets.mini_ned.networks import Manipulator
+from spfem_bench.puppets.mini_ned.train import train
+from spfem_bench.puppets.training.takes import Shot
+from spfem_bench.puppets.world import World
+from spfem_bench.stccl.contrast import ContrastSettings
+from spfem_bench.stccl.metric import FormSettings, Heads, backbone_record, write_checkpoint
+
+WORLD = World()
+STORE = WeightsStore.locate(None)
+
+
+@pytest.fixture(scope="module")
+def morphable() -> Morphable:
+    return Morphable.fit(training_faces(WORLD, 300, 1))
+
+
+@pytest.fixture(scope="module")
+def metric(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A metric whose heads were never trained: this is about where the loss goes."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("metric") / "any.safetensors"
+    record = {
+        "backbone": backbone_record("compact-identity").model_dump(),
+        "forms": {"vd": FormSettings(contrast=ContrastSettings(form="vd")).model_dump()},
+    }
+    write_checkpoint(path, {"vd": Heads((24, 56, 112, 192))}, record)
+    return path
+
+
+def config(**stccl: Any) -> MiniNedConfig:
+    """A training of seconds."""
+    few = {"steps": 3, "batch": 3, "rate": 1e-3}
+    return MiniNedConfig.model_validate(
+        {
+            "data": {"speakers": 2, "takes": 2, "frames": 10, "faces": 100},
+            "estimator": few,
+            "manipulator": few,
+            "renderer": few,
+            "stccl": {"batch": 1, **stccl},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, metric: Path) -> Path:
+    """Two models, learnt in moments: without STCCL, and with it."""
+    folder = tmp_path_factory.mktemp("cards") / "reference_results" / "models"
+    supervised = config(form="vd", metric=str(metric))
+    [*train({"plain": config(), "supervised": supervised}, folder, weights=STORE)]
+    return folder
+
+
+# ---- the morphable model --------------------------------------------------------------------
+
+
+def test_it_places_unseen_puppets_points_as_their_own_geometry_does(morphable: Morphable) -> None:
+    takes = [("P002", "surprised", "028"), ("P004", "disgusted", "029"), ("P009", "happy", "030")]
+    points, _ = morphable.points(faces(morphable, takes))
+    for found, names in zip(points, takes, strict=True):
+        exact = WORLD.take(*names).geometry(20).contours
+        wanted = np.concatenate([exact[name][::step] for name, step in CONTOURS.items()])
+        away = found.numpy() * WORLD.size - (wanted + 0.5) / OVERSAMPLING  # pixels of the frame
+        assert np.abs(away).max() < 1
+        assert np.abs(away).mean() < 0.1
+
+
+def test_the_estimators_truth_is_what_the_points_say(morphable: Morphable) -> None:
+    drawn = draw((0, Shot("P010", "fear", "029", 1.0)), WORLD, 2, 7)
+    take = WORLD.take("P010", "fear", "029")
+    start = next(i for i in range(99) if np.array_equal(take.frame(i), drawn.frames[0]))
+    points, _ = morphable.points(learn.truth(morphable, [drawn]))
+    exact = take.geometry(start + 1).contours["lip_bottom_out"][::2]
+    found = points[1, PLACES["lip_bottom_out"]].numpy() * WORLD.size
+    assert np.abs(found - (exact + 0.5) / OVERSAMPLING).max() < 1
+
+
+def faces(morphable: Morphable, takes: list[tuple[str, str, str]], index: int = 20) -> Face:
+    """Return the coefficients of one frame of each take."""
+    found = []
+    for names in takes:
+        take = WORLD.take(*names)
+        mean = morphable.mean.double().numpy()
+        bases = [b.double().numpy() for b in (morphable.shapes, morphable.expressions)]
+        both = np.concatenate(bases)
+        solved = np.linalg.lstsq(both.T, measured_frame(take, index) - mean, rcond=None)[0]
+        found.append((solved[: len(bases[0])], solved[len(bases[0]) :], pose_of(take, index)))
+    return Face(*(torch.from_numpy(np.stack(v)).float() for v in zip(*found, strict=True)))
+
+
+def test_a_render_is_a_picture_that_moves_with_its_coefficients(morphable: Morphable) -> None:
+    face = faces(morphable, [("P001", "happy", "028"), ("P002", "sad", "029")])
+    face = face._replace(expression=face.expression.requires_grad_())
+    picture = morphable.render(face)
+    assert picture.shape == (2, 3, 64, 64)
+    assert picture.min() >= 0 and picture.max() <= 1
+    picture.square().sum().backward()
+    assert face.expression.grad is not None
+    assert (face.expression.grad.abs().sum(0) > 0).all()  # no coefficient that nothing shows
+    sequence = Face(*(v.detach()[:, None].expand(-1, 4, -1) for v in face))
+    with torch.no_grad():
+        assert torch.allclose(morphable.render(sequence)[:, 3], picture)
+
+
+def test_the_render_shows_a_mouth_where_the_mouth_is(morphable: Morphable) -> None:
+    take = WORLD.take("P001", "surprised", "028")
+    gaps = [take.geometry(i).looks["gap"] for i in range(take.n_frames)]
+    open_wide, shut = int(np.argmax(gaps)), int(np.argmin(gaps))
+    names = [("P001", "surprised", "028")]
+    face = faces(morphable, names, open_wide)
+    assert morphable.gap(face) > morphable.gap(faces(morphable, names, shut)) + 0.1
+    middle = morphable.points(face)[0][
+        0, np.r_[PLACES["lip_top_in"], PLACES["lip_bottom_in"]]
+    ].mean(0)
+    x, y = (middle * 64).long().tolist()
+    skin = morphable.render(face)[0, :, y - 20, x]  # between mouth and eyes
+    assert (morphable.render(face)[0, :, y, x] - skin).abs().max() > 0.1
+
+
+def test_a_flow_leads_points_to_where_they_were(morphable: Morphable) -> None:
+    face = faces(morphable, [("P001", "happy", "028"), ("P001", "neutral", "029")])
+    to, since = (Face(*(v[k : k + 1] for v in face)) for k in (0, 1))
+    still = morphable.flow(to, to, 32)[0]
+    axis = (torch.arange(32) + 0.5) / 32 * 2 - 1
+    assert torch.allclose(still[..., 0], axis.expand(32, 32), atol=1e-5)
+    assert torch.allclose(still[..., 1], axis[:, None].expand(32, 32), atol=1e-5)
+    points, origins = morphable.points(to)[0][0], morphable.points(since)[0][0]
+    led = torch.nn.functional.grid_sample(
+        morphable.flow(to, since, 64).permute(0, 3, 1, 2),
+        points[None, None] * 2 - 1,
+        align_corners=False,
+    )[0, :, 0].T
+    before, after = ((p - origins).norm(dim=1).mean() for p in (points, (led + 1) / 2))
+    assert after < before / 3
+
+
+# ---- what it learns from ---------------------------------------------------------------------
+
+
+def test_test_puppets_and_sentences_are_never_trained_on(models: Path) -> None:
+    shots = training_takes(WORLD, 240, 7, 1)
+    split = {s.name: s.split for s in WORLD.speakers}
+    spoken = {s.name: s.split for s in WORLD.sentences}
+    assert {split[s.speaker] for s in shots} == {"train"}
+    assert {spoken[s.sentence] for s in shots} == {"train"}
+    assert {split[t.speaker.name] for t, _ in training_faces(WORLD, 300, 1)} == {"train"}
+    assert {spoken[t.sentence.name] for t, _ in training_faces(WORLD, 300, 1)} == {"train"}
+    for name in ("face", "plain", "supervised"):
+        told = read_record(models / name).training
+        assert {split[s] for s in told["speakers"]} == {"train"}
+        assert {spoken[s] for s in told["sentences"]} == {"train"}
+
+
+def test_no_puppet_says_a_sentence_twice_so_that_there_are_no_pairs() -> None:
+    shots = training_takes(WORLD, 60, 7, 3)
+    assert len({(s.speaker, s.sentence) for s in shots}) == len(shots)
+    assert {s.emotion for s in shots} == set(EXPRESSIONS)
+    neutral = [s.speaker for s in shots if s.emotion == "neutral"]
+    assert len(neutral) == len(set(neutral)) == 60
+
+
+# ---- training --------------------------------------------------------------------------------
+
+
+def content(folder: Path, name: str) -> bytes:
+    return (folder / f"{name}.safetensors").read_bytes()
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(
+    models: Path, tmp_path: Path
+) -> None:
+    other = config().model_copy(update={"seed": 2})
+    [*train({"again": config(), "other": other}, tmp_path, weights=STORE)]
+    assert content(tmp_path, "again") == content(models, "plain")
+    assert content(tmp_path, "face") == content(models, "face")
+    assert content(tmp_path, "other") != content(models, "plain")
+
+
+def test_a_model_is_the_same_alone_and_after_another(
+    models: Path, tmp_path: Path, metric: Path
+) -> None:
+    [*train({"alone": config(form="vd", metric=str(metric))}, tmp_path, weights=STORE)]
+    assert content(tmp_path, "alone") == content(models, "supervised")
+
+
+@pytest.mark.parametrize(
+    ("stccl", "moved"),
+    [
+        ({"renders": 0, "frames": 0}, set()),
+        ({"where": ["renders"]}, {"manipulator", "renderer"}),
+        ({"where": ["frames"]}, {"renderer"}),
+    ],
+)
+def test_only_the_loss_differs_and_it_moves_what_it_supervises(
+    models: Path, tmp_path: Path, metric: Path, stccl: dict[str, Any], moved: set[str]
+) -> None:
+    from safetensors.torch import load
+
+    for name in ("face.safetensors", "face.json"):
+        (tmp_path / name).write_bytes((models / name).read_bytes())
+    how = config(form="vd", metric=str(metric), **stccl)
+    if moved == {"manipulator", "renderer"}:
+        # The renderer looks at the manipulator only where it is supervised.
+        moved = {"manipulator"}
+    [*train({"one": how}, tmp_path, weights=STORE)]
+    old, new = load(content(models, "plain")), load(content(tmp_path, "one"))
+    assert {k.partition(".")[0] for k in old if not torch.equal(old[k], new[k])} == moved
+
+
+def test_what_is_shared_must_have_been_learnt_as_asked(models: Path) -> None:
+    before = content(models, "face")
+    other = config()
+    longer = other.estimator.model_copy(update={"steps": 4})
+    other = other.model_copy(update={"estimator": longer})
+    with pytest.raises(SpfemBenchError, match="was learnt from other data, or otherwise"):
+        [*train({"refused": other}, models, weights=STORE)]
+    assert content(models, "face") == before and not (models / "refused.json").exists()
+
+
+def test_supervision_is_what_the_configuration_says(metric: Path) -> None:
+    def made(**stccl: Any) -> Any:
+        return learn.supervisor(config(metric=str(metric), **stccl).stccl, STORE)
+
+    assert made() is None
+    assert made(form="vd").settings.contrast.adaptive and made(form="vd").heads is not None
+    assert not made(form="vd", adaptive=False).settings.contrast.adaptive
+    assert made(form="vd", trained=False).heads is None
+    with pytest.raises(SpfemBenchError, match="has no form 'cm'"):
+        made(form="cm")
+
+
+def test_every_row_of_the_ablations_is_a_configuration_that_differs_in_stccl_alone() -> None:
+    every = {name: read_config(name) for name in config_names()}
+    assert {"ned", "stccl-vd-ned", "stccl-cm-ned"} <= every.keys()
+    for how in every.values():
+        assert how.model_dump(exclude={"stccl"}) == every["ned"].model_dump(exclude={"stccl"})
+    rows = [how.stccl for how in every.values()]
+    assert len(set(map(str, rows))) == len(rows)
+    for form in ("vd", "cm"):
+        mine = [r for r in rows if r.form == form]
+        assert {r.where for r in mine} == {("renders", "frames"), ("renders",), ("frames",)}
+        assert {r.trained for r in mine} == {r.adaptive for r in mine} == {True, False}
+
+
+def test_a_configuration_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'ned'"):
+        read_config("nedd")
+    (tmp_path / "mine.toml").write_text("[stccl]\nfrom = 'vd'\n")
+    with pytest.raises(CardError, match=r"mine\.toml.*from"):
+        read_config(tmp_path / "mine.toml")
+
+
+def test_correlation_is_pearsons() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 4, 12))
+    found = learn.correlation(torch.from_numpy(a), torch.from_numpy(b))
+    wanted = [np.corrcoef(x, y)[0, 1] for x, y in zip(a, b, strict=True)]
+    assert found.numpy() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_manipulator_that_learnt_nothing_changes_nothing() -> None:
+    network = Manipulator()
+    given = torch.randn(2, 9, 24)
+    assert torch.equal(network(given, network.style(torch.randn(2, 5, 24))), given)
+
+
+# ---- what it makes ---------------------------------------------------------------------------
+
+
+def test_it_makes_as_many_frames_and_leaves_all_but_the_face(models: Path) -> None:
+    take, other = WORLD.take("P001", "neutral", "028"), WORLD.take("P006", "angry", "029")
+    source = np.stack([take.frame(i) for i in range(18)])
+    reference = np.stack([other.frame(i) for i in range(6)])
+    model = MiniNed.load(models / "plain")
+    made = model.manipulate(source, reference)
+    assert made.dtype == np.uint8 and made.shape == source.shape
+    assert np.array_equal(made, model.manipulate(source, reference))
+    corners = made[:, :12, :12].astype(int) - source[:, :12, :12]
+    assert np.abs(corners).max() <= 1
+    with pytest.raises(ClipError, match=r"frames of shape \(18, 64, 64, 3\)"):
+        model.manipulate(source[:, ::2, ::2], reference)
+
+
+def test_clips_are_made_on_the_spot_and_damaged_ones_again(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPFEM_BENCH_CARDS", str(models.parent.parent))
+    name = "plain/P007/neutral/1.00/030/like/P008/happy/1.00/030.mp4"  # takes that are not shipped
+    card, data = dataset_card("puppets"), DataFolders(renders=tmp_path)
+    done: list[int] = []
+    todo = data.lacking(card, [name])
+    assert todo == ["P007/neutral/1.00/030.mp4", "P008/happy/1.00/030.mp4", name]
+    data.render(card, todo, lambda: done.append(1))
+    assert len(done) == 3 and data.lacking(card, [name]) == []
+    path = data.verified(card, name)
+    first = path.read_bytes()
+    source = data.verified(card, todo[0])
+    assert len(list(clip_frames(Clip(path)))) == len(list(clip_frames(Clip(source))))
+
+    path.write_bytes(first[:-100])
+    with pytest.raises(ClipError, match="not rendered"):
+        data.verified(card, name)
+    assert data.lacking(card, [name]) == [name]
+    data.render(card, [name], lambda: None)
+    assert data.verified(card, name).read_bytes() == first
+
+    # Another source, another clip.
+    whole = source.read_bytes()
+    source.write_bytes(whole[:-1])
+    assert data.lacking(card, [name]) == [todo[0], name]
+    source.write_bytes(whole)
+    assert data.lacking(card, [name]) == []
+
+    # Other weights, other clips.
+    record = models / "plain.json"
+    kept, weights = record.read_bytes(), content(models, "plain")
+    try:
+        for suffix in ("json", "safetensors"):
+            (models / f"plain.{suffix}").write_bytes((models / f"supervised.{suffix}").read_bytes())
+        assert data.lacking(card, [name]) == [name]
+    finally:
+        record.write_bytes(kept)
+        (models / "plain.safetensors").write_bytes(weights)
+
+
+def test_a_clip_of_no_model_is_refused(tmp_path: Path) -> None:
+    name = "nod/P001/neutral/1.00/030/like/P002/happy/1.00/030.mp4"
+    with pytest.raises(UnknownNameError, match="model of the demo 'nod'"):
+        clips.make_all(WORLD, tmp_path, [name], workers=1)
+    with pytest.raises(CardError, match="leaves its folder"):
+        clips.make(WORLD, tmp_path, "nod/../../x/like/P002/happy/1.00/030.mp4")
+
+
+def test_weights_that_are_not_the_recorded_ones_are_refused(models: Path, tmp_path: Path) -> None:
+    for name in ("face", "plain"):
+        for suffix in ("json", "safetensors"):
+            (tmp_path / f"{name}.{suffix}").write_bytes((models / f"{name}.{suffix}").read_bytes())
+    MiniNed.load(tmp_path / "plain")
+    weights = tmp_path / "plain.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(WeightsError, match="is not what its record says"):
+        MiniNed.load(tmp_path / "plain")
+    (tmp_path / "face.json").unlink()
+    with pytest.raises(WeightsError, match="without their record are not used"):
+        MiniNed.load(tmp_path / "plain")
+
+
+def test_the_command_trains_and_goes_on(tmp_path: Path) -> None:
+    text = "\n".join(
+        f"[{name}]\nsteps = 2\nbatch = 2\nrate = 0.001"
+        for name in ("estimator", "manipulator", "renderer")
+    )
+    (tmp_path / "small.toml").write_text(
+        f"{text}\n[data]\nspeakers = 2\ntakes = 2\nframes = 10\nfaces = 100\n"
+    )
+    call = [
+        "demo",
+        "train-ned",
+        "--config",
+        str(tmp_path / "small.toml"),
+        "--seed",
+        "1",
+        "--seed",
+        "2",
+        "--output",
+        str(tmp_path / "out"),
+        "--workers",
+        "1",
+        "-q",
+    ]
+    first = CliRunner().invoke(main, call)
+    assert first.exit_code == 0, first.output
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.json")) == [
+        "face.json",
+        "small-seed1.json",
+        "small-seed2.json",
+    ]
+    again = CliRunner().invoke(main, call)
+    assert again.output.count("there already") == 2
+
+
+def test_a_trained_model_is_a_method_of_the_demo(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planned(method: str) -> Any:
+        return make_plan(
+            method,
+            protocol("demo-cross-id"),
+            profile_card("compact"),
+            data=DataFolders(renders=tmp_path),
+            weights=STORE,
+            metrics=["csim"],
+        )
+
+    with pytest.raises(UnknownNameError, match="unknown method 'plain'"):
+        planned("plain")
+    monkeypatch.setenv("SPFEM_BENCH_CARDS", str(models.parent.parent))
+    rendered: list[str] = []
+    monkeypatch.setattr(DataFolders, "render", lambda *given: rendered.extend(given[2]))
+    plan = planned("plain")
+    names = [n for n in rendered if n.startswith("plain/")]
+    assert len(names) == len(plan.items) == 42
+    assert "plain/P001/neutral/1.00/029/like/P006/angry/1.00/030.mp4" in names
+    # Nothing was rendered, so that every clip is missing: and so says the plan.
+    assert not plan.complete and {r.kind for r in plan.refusals} == {"missing"}
+    assert rendered == names  # the takes that they are made of are shipped
+    with pytest.raises(UnknownNameError, match=r"It has: .*, plain, supervised, perfect, real"):
+        planned("icface")
+
+
+# ---- what is shipped -------------------------------------------------------------------------
+
+SHIPPED = ("ned", "stccl-vd-ned", "stccl-cm-ned")
+
+
+def test_shipped_models_were_trained_as_the_configurations_say_on_training_data_alone() -> None:
+    folder = builtin_folder() / FOLDER
+    assert set(SHIPPED) <= {p.stem for p in folder.glob("*.json")} - {"face"}
+    split = {s.name: s.split for s in WORLD.speakers}
+    spoken = {s.name: s.split for s in WORLD.sentences}
+    faces = set()
+    for name in (*SHIPPED, "face"):
+        record = read_record(folder / name)
+        assert {split[s] for s in record.training["speakers"]} == {"train"}
+        assert {spoken[s] for s in record.training["sentences"]} == {"train"}
+        if name != "face":
+            assert record.config == read_config(name).model_dump(mode="json")
+            faces.add(record.face)
+    assert faces == {read_record(folder / "face").sha256}
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 8e6
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_model_gives_emotion_and_keeps_the_mouth(name: str) -> None:
+    """On a test puppet: nearer to the truth than the source in points, as open as the source."""
+    source = WORLD.take("P004", "neutral", "028")
+    reference = WORLD.take("P004", "happy", "029")
+    truth = source.with_face("happy")
+    given, shown, wanted = (
+        np.stack([t.frame(i) for i in range(10, 26)]) for t in (source, reference, truth)
+    )
+    model = MiniNed.load(model_path(name))
+    made = model.manipulate(given, shown)
+
+    def seen(frames: np.ndarray) -> tuple[Any, Any]:
+        face = learn.estimate(model.estimator, torch.from_numpy(frames).permute(0, 3, 1, 2))
+        return model.morphable.points(face)[0], model.morphable.gap(face)
+
+    (points, gap), (before, opened), (right, _) = map(seen, (made, given, wanted))
+    mouth = torch.from_numpy(np.concatenate([PLACES["lip_top_out"], PLACES["lip_bottom_out"]]))
+    away, at_first = ((x - right)[:, mouth].norm(dim=-1).mean() for x in (points, before))
+    assert away < 0.6 * at_first
+    assert learn.correlation(gap[None], opened[None])[0] > 0.9
+
+
+def test_the_numbers_of_the_demo_s_models_hold(
+    demo_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Generated anew from the shipped weights, then scored; 'check' does cross-ID too."""
+    monkeypatch.setenv("SPFEM_BENCH_CACHE", str(demo_cache))
+    card, half = measured_card("mini-ned"), "demo-inter-id"
+    here = recompute(
+        card.model_copy(update={"methods": {half: card.methods[half]}}),
+        weights=WeightsStore.locate(),
+        data=DataFolders.locate(),
+        store=FeatureStore.locate(),
+        workers=Processes(),
+    )
+    reference = {key: row for key, row in read_rows(card).items() if key[0] == half}
+    found = compare(card.name, card.tolerance, reference, read_settings(card), here)
+    assert len(found.differences) == len(reference) == 144
+    assert not found.failing and not here.refused

@@ -1,0 +1,182 @@
+"""Tables are pure functions of run records: checked against text written by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spfem_bench.errors import CardError
+from spfem_bench.evaluation.record import load, save, scores
+from spfem_bench.reporting.published import published_rows
+from spfem_bench.reporting.tables import comparison, make_table, render, score_lines
+
+
+def record(
+    method: str,
+    label: str,
+    values: Mapping[tuple[str, str], float | None],
+    *,
+    kind: str = "system",
+    sign: str = "s",
+    partial: bool = False,
+    published: bool = False,
+    protocol: str = "p",
+    setting: str = "cross-id",
+    profile: str = "light",
+) -> dict[str, Any]:
+    """A run record as docs/run_record.md describes it, with only what tables need."""
+    return {
+        "schema": 1,
+        "method": {"name": method, "label": label, "kind": kind},
+        "protocol": {
+            "name": protocol,
+            "setting": setting,
+            "published": {"dataset": "mead", "setting": "cross-id"} if published else None,
+        },
+        "profile": profile,
+        "items": [],
+        "settings": {},
+        "scores": [
+            {
+                "method": method,
+                "protocol": protocol,
+                "setting": setting,
+                "profile": profile,
+                "metric": metric,
+                "emotion": emotion,
+                "value": value,
+                "low": None if value is None else value - 1,
+                "high": None if value is None else value + 1,
+                "n_items": 0 if value is None else 2,
+                "n_frames": 9,
+                "n_refused": 0,
+                "n_frames_refused": 0,
+                "partial": partial,
+                "kind": "reproduced",
+                "note": "no clips" if value is None else "",
+                "signature": "" if value is None else f"{metric}|{sign}",
+            }
+            for (metric, emotion), value in values.items()
+        ],
+    }
+
+
+NED = {("fad", "sad"): 4.0, ("fad", "avg"): 5.0, ("csim", "sad"): 0.7, ("csim", "avg"): 0.72}
+VD = {("fad", "sad"): 4.5, ("fad", "avg"): 3.0, ("csim", "sad"): 0.8, ("csim", "avg"): 0.81}
+
+
+def test_markdown_is_as_written_by_hand() -> None:
+    table = make_table([record("ned", "NED", NED), record("vd", "VD", VD)])
+    assert render(table, "markdown") == (
+        "| Setting   | Emotion   |   NED FAD↓ |   NED CSIM↑ |   VD FAD↓ |   VD CSIM↑ |\n"
+        "|-----------|-----------|------------|-------------|-----------|------------|\n"
+        "| Cross-ID  | Sad       |  **4.000** |       0.700 |     4.500 |  **0.800** |\n"
+        "| Cross-ID  | Avg.      |      5.000 |       0.720 | **3.000** |  **0.810** |\n"
+        "\n"
+        "- NED, Avg. with 95 % interval: FAD 5.000 [4.000, 6.000] on 2 clips, 9 frames; "
+        "CSIM 0.720 [-0.280, 1.720] on 2 clips, 9 frames\n"
+        "- VD, Avg. with 95 % interval: FAD 3.000 [2.000, 4.000] on 2 clips, 9 frames; "
+        "CSIM 0.810 [-0.190, 1.810] on 2 clips, 9 frames\n"
+        "- `fad|s`\n"
+        "- `csim|s`\n"
+    )
+
+
+def test_only_equal_signatures_are_compared() -> None:
+    other = record("vd", "NED + VD", VD, sign="another network")
+    assert "**" not in render(make_table([record("ned", "NED", NED), other]), "markdown")
+
+
+def test_controls_are_marked_and_never_best() -> None:
+    control = record("source", "source", {("fad", "avg"): 0.0}, kind="control")
+    systems = [record("ned", "NED", NED), record("vd", "NED + VD", VD)]
+    text = render(make_table([*systems, control]), "markdown")
+    assert "source‡ FAD↓" in text and "**0.000**" not in text
+    assert "**3.000**" in text
+    assert "‡ control" in text
+
+
+def test_partial_and_absent_numbers_say_so() -> None:
+    values = {**NED, ("lse-d", "avg"): None}
+    text = render(make_table([record("ned", "NED", values, partial=True)]), "markdown")
+    assert r"NED\* FAD↓" in text and r"\* partial" in text
+    assert "- No LSE-D: no clips" in text
+
+
+def test_published_rows_stand_beside_marked_and_are_not_compared() -> None:
+    table = make_table([record("ned", "NED", NED, published=True)])
+    text = render(table, "markdown")
+    assert "NED† (ASCCL, MEAD) FAD↓" in text
+    assert "4.448" in text  # NED's cross-ID average in table 1 of both papers
+    assert "† published, not computed here" in text
+    assert "**" not in text
+    assert "4.448" not in render(
+        make_table([record("ned", "NED", NED, published=True)], published=False), "markdown"
+    )
+
+
+def test_csv_keeps_full_precision_and_signatures() -> None:
+    table = make_table([record("ned", "NED", {("fad", "avg"): 1 / 3})])
+    rows = list(csv.DictReader(io.StringIO(render(table, "csv"))))
+    assert float(rows[0]["value"]) == 1 / 3
+    assert rows[0]["signature"] == "fad|s"
+    assert rows[0]["kind"] == "reproduced"
+
+
+def test_headline_text_gives_interval_and_counts() -> None:
+    text = score_lines(record("ned", "NED", NED))
+    assert "FAD↓" in text and "[4.000, 6.000]" in text and "2/2" in text
+
+
+def test_published_rows_keep_the_doubts() -> None:
+    rows = published_rows("ravdess", "cross-id")
+    doubtful = rows[(rows["method"] == "asccl-icface") & (rows["doubt"] != "")]
+    assert set(doubtful["emotion"]) == {"surprised", "avg"}
+    second = published_rows("mead", "cross-id")
+    assert set(second[second["kind"] == "second-hand"]["method"]) == {
+        "eat",
+        "stccl-vd-eat",
+        "dice-talk",
+        "stccl-vd-dice-talk",
+    }
+
+
+def test_records_survive_the_disk_and_others_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ned.json"
+    save(record("ned", "NED", NED), path)
+    assert scores(load(path)) == scores(record("ned", "NED", NED))
+    for content, expected in (("[]", "not a run record"), ("{", "not a run record")):
+        path.write_text(content)
+        with pytest.raises(CardError, match=expected):
+            load(path)
+    path.write_text(json.dumps({"schema": 99}))
+    with pytest.raises(CardError, match="schema 99"):
+        load(path)
+
+
+def test_a_method_given_twice_is_refused() -> None:
+    with pytest.raises(CardError, match="two records of 'ned'"):
+        make_table([record("ned", "NED", NED), record("ned", "NED", VD)])
+
+
+def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
+    broken = record("ned", "NED", NED)
+    del broken["scores"][0]["n_items"]
+    with pytest.raises(CardError, match="damaged"):
+        scores(broken)
+
+
+def test_a_comparison_has_the_papers_rows_below_marked() -> None:
+    source = record("source", "source", {("fad", "avg"): 0.5}, kind="control")
+    lines = comparison([record("ned", "NED", NED, published=True), source]).splitlines()
+    names = [line.split("  ")[0] for line in lines[2:5]]
+    assert names == ["NED", "source‡", "NED† (ASCCL, MEAD)"]
+    assert "4.448" in lines[4]  # MEAD, cross-ID, FAD of NED on average: both papers print it
+    assert lines[-1].startswith("† published, not computed here")
+    assert "†" not in comparison([record("vd", "VD", VD), source])
