@@ -419,7 +419,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
         with mock.patch.dict(os.environ, SPFEM_BENCH_CACHE=str(made / "cache")):
             pins.pins_path().parent.mkdir(parents=True, exist_ok=True)
             pins.pins_path().write_bytes(path.read_bytes())
-            pinned._pins()
+            pins.read_pins()
 
     server = answering()
 

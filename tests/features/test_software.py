@@ -389,7 +389,7 @@ main(arguments, standalone_mode=False)
 FEATURES = """
 from pathlib import Path
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.metrics import profile_card
+from spfem_bench.definitions.networks import profile_card
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.networks.weights import WeightsStore

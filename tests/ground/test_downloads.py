@@ -112,7 +112,7 @@ FETCH = """
 import json, sys, time
 from pathlib import Path
 from spfem_bench import pinned
-from spfem_bench.definitions.metrics import PinnedFile
+from spfem_bench.definitions.pins import PinnedFile
 
 owner, go, folder = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 files = [PinnedFile.model_construct(**known) for known in json.loads(sys.argv[4])]

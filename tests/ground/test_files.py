@@ -270,7 +270,7 @@ def key_of(path: Path) -> Any:
 def pins_of(path: Path) -> Any:
     pins.pins_path().parent.mkdir(parents=True)
     path.rename(pins.pins_path())
-    return pinned._pins()
+    return pins.read_pins()
 
 
 def sums_of(path: Path) -> Any:

@@ -171,7 +171,11 @@ def run(environment: Path, *arguments: str, **options: Any) -> subprocess.Comple
     [
         ("networks", "onnx", "import spfem_bench.networks.onnx_files"),
         ("networks", "h5py", "import spfem_bench.networks.mini_xception"),
-        ("train", "psutil", "from spfem_bench.stccl import windows; windows.check_memory(1, 'x')"),
+        (
+            "train",
+            "psutil",
+            "from spfem_bench.training import windows; windows.check_memory(1, 'x')",
+        ),
         (
             "train",
             "dtaidistance",

@@ -259,7 +259,7 @@ from dataclasses import replace
 from pathlib import Path
 from spfem_bench.definitions.cards import builtin_folder
 from spfem_bench.definitions.clips import Clip, Edit
-from spfem_bench.definitions.metrics import profile_card
+from spfem_bench.definitions.networks import profile_card
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.networks.weights import WeightsStore
@@ -364,7 +364,7 @@ def test_a_clip_is_read_once_however_often_it_is_asked_for(
     small, name = World(size=64), "P001/neutral/1.00/028.mp4"
     path = render(small, tmp_path, name)
     read: list[Path] = []
-    monkeypatch.setattr("spfem_bench.pinned.sha256_of", lambda file: read.append(file) or "")
+    monkeypatch.setattr("spfem_bench.hashes.sha256_of", lambda file: read.append(file) or "")
     assert rendered(small, tmp_path, name) == path and not read  # read when it was marked
     path.write_bytes(path.read_bytes()[:-1])
     assert rendered(small, tmp_path, name) is None and read == [path]
