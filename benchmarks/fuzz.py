@@ -276,7 +276,15 @@ def kinds(made: Path) -> dict[str, FileKind]:
     """Return all kinds by name; media files are made in a folder."""
     from spfem_bench import pinned
     from spfem_bench.datasets import indexing
-    from spfem_bench.definitions import clips, layouts, measured, metrics, protocols, recordings
+    from spfem_bench.definitions import (
+        clips,
+        layouts,
+        measured,
+        metrics,
+        protocols,
+        published,
+        recordings,
+    )
     from spfem_bench.evaluation import record as records
     from spfem_bench.faces.detect import ncnn_network
     from spfem_bench.features.store import FeatureStore
@@ -284,7 +292,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
     from spfem_bench.media import video
     from spfem_bench.networks import weights
     from spfem_bench.puppets.mini_ned import model as ned
-    from spfem_bench.reporting import published, tables
+    from spfem_bench.reporting import tables
     from spfem_bench.reporting.compare import compare_runs, render_comparison
     from spfem_bench.reporting.report.build import build
     from spfem_bench.reporting.report.folder import listed

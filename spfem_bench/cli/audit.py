@@ -31,11 +31,13 @@ def audit(tables: tuple[str, ...], style: str) -> None:
     number); 1 an average, a cell printed twice, a sum or a repeated row
     contradicts the rest, or an error; 2 wrong options.
     """  # noqa: D301
-    from spfem_bench.reporting.audit import audit as look
+    from spfem_bench.analysis.auditing import audit as audit_tables
+    from spfem_bench.definitions.published import printed_table, published_names
     from spfem_bench.reporting.audit import audit_csv, audit_text
-    from spfem_bench.reporting.published import printed_table, published_names
 
-    found = look([printed_table(name) for name in dict.fromkeys(tables) or published_names()])
+    found = audit_tables(
+        [printed_table(name) for name in dict.fromkeys(tables) or published_names()]
+    )
     text = audit_csv(found) if style == "csv" else audit_text(found, markdown=style == "markdown")
     click.echo(text, nl=False)
     if found.contradictions:

@@ -29,8 +29,8 @@ def _methods() -> tuple[list[str], list[list[str]]]:
     from spfem_bench.definitions.cards import Kind, names
     from spfem_bench.definitions.methods import method_card
     from spfem_bench.definitions.protocols import protocol
+    from spfem_bench.definitions.published import published_counts
     from spfem_bench.evaluation.controls import controls
-    from spfem_bench.reporting.published import published_counts
 
     where: dict[str, list[str]] = {}
     protocols = names(Kind.PROTOCOL)

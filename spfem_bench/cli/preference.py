@@ -37,7 +37,8 @@ def preference(votes: str, style: str, intervals: bool, standalone: bool) -> Non
       spfem-bench preference votes.csv --format latex --no-intervals > study.tex
       spfem-bench preference asccl-user-study
     """  # noqa: D301
-    from spfem_bench.reporting.preference import read_study, render_study
+    from spfem_bench.analysis.preference import read_study
+    from spfem_bench.reporting.preference import render_study
 
     if standalone and style != "latex":
         raise click.UsageError("--standalone belongs to --format latex")

@@ -53,9 +53,9 @@ def table(
       spfem-bench table --format latex --standalone results > table.tex
       spfem-bench table stccl-mead
     """  # noqa: D301
+    from spfem_bench.definitions.published import printed_table
     from spfem_bench.errors import CardError
     from spfem_bench.evaluation.record import load_all, unverified
-    from spfem_bench.reporting.published import printed_table
     from spfem_bench.reporting.tables import make_printed_table, make_table, render
 
     if standalone and style != "latex":

@@ -15,10 +15,10 @@ from spfem_bench.definitions.layouts import layout_card
 from spfem_bench.definitions.methods import MethodCard, method_card
 from spfem_bench.definitions.networks import NetworkCard, network_card, profile_card
 from spfem_bench.definitions.protocols import Protocol, ProtocolCard, protocol
+from spfem_bench.definitions.published import PublishedCard
 from spfem_bench.evaluation.controls import controls
 from spfem_bench.files import inside
 from spfem_bench.networks.weights import is_shipped
-from spfem_bench.reporting.published import PublishedCard
 
 
 def protocols() -> dict[str, str]:

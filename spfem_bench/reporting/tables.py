@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from spfem_bench.definitions.methods import method_card
 from spfem_bench.definitions.metrics import MetricCard, metric_card
 from spfem_bench.definitions.protocols import AVERAGE, in_order
+from spfem_bench.definitions.published import Printed, published_rows
 from spfem_bench.errors import CardError, UnknownNameError
 from spfem_bench.evaluation.record import scores, unverified
 from spfem_bench.reporting.grids import Entry, Grid, Label, emotion_label, print_grid
-from spfem_bench.reporting.published import Printed, published_rows
 from spfem_bench.texts import csv_text
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ def make_printed_table(tables: Sequence[Printed]) -> Table:
     """Lay printed tables out again, digit by digit: a block of rows for each setting.
 
     Args:
-        tables: from :func:`~spfem_bench.reporting.published.printed_table`.
+        tables: from :func:`~spfem_bench.definitions.published.printed_table`.
 
     Raises:
         CardError: two numbers are given for one cell.

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from spfem_bench.analysis.auditing import Audit, audit
 from spfem_bench.cli.main import main
-from spfem_bench.reporting.audit import Audit, audit, audit_text
-from spfem_bench.reporting.published import printed_table, published_names
+from spfem_bench.definitions.published import printed_table, published_names
+from spfem_bench.reporting.audit import audit_text
 from tests.conftest import ROOT
 
 PUBLISHED = ROOT / "reference_results/published"
@@ -112,8 +113,8 @@ def test_losses_as_audited_independently(four: Audit) -> None:
 
 
 def test_near_duplicates_as_audited_independently(four: Audit) -> None:
-    assert len(four.nears) == 72
-    flagged = {(str(n.first)[6:], n.second.method): n for n in four.nears if n.flagged}
+    assert len(four.variants) == 72
+    flagged = {(str(n.first)[6:], n.second.method): n for n in four.variants if n.near_duplicate}
     assert len(flagged) == 26
     near = flagged["table 1 mead inter-id asccl-icface lse-d", "stccl-vd-icface"]
     assert round(near.distance, 4) == 0.0200 and round(near.largest, 3) == 0.050
@@ -123,7 +124,7 @@ def test_near_duplicates_as_audited_independently(four: Audit) -> None:
 
 def test_the_user_study_as_audited_independently() -> None:
     found = audit([printed_table("asccl-user-study")])
-    assert found.not_hundred == ()
+    assert found.wrong_sums == ()
     assert [(a.series.method, str(a.printed), round(a.mean, 3)) for a in found.averages] == [
         ("ned", "27", 27.571),
         ("asccl-ned", "73", 72.429),
@@ -205,7 +206,7 @@ def test_percentages_that_do_not_make_100_are_found(tmp_path: Path) -> None:
         f"{head}\nsad,realism,a,30\nsad,realism,b,60\nfear,realism,a,30\nfear,realism,b,70\n"
     )
     found = audit([printed_table(str(path))])
-    assert found.not_hundred == ("study realism sad: 30 + 60 = 90",)
+    assert found.wrong_sums == ("study realism sad: 30 + 60 = 90",)
 
 
 def test_tables_of_this_project_are_audited_too(tmp_path: Path) -> None:

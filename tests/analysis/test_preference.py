@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from spfem_bench.analysis.agreement import agreement, shares, wilson
+from spfem_bench.analysis.auditing import audit
+from spfem_bench.analysis.preference import agreement, read_study, vote_shares, wilson
 from spfem_bench.cli.main import main
-from spfem_bench.reporting.audit import audit
-from spfem_bench.reporting.preference import read_study
-from spfem_bench.reporting.published import printed_table
+from spfem_bench.definitions.published import printed_table
 from tests.reporting.test_table_files import check_latex
 
 HEAD = "participant,item,emotion,question,method_a,method_b,choice"
@@ -116,13 +115,13 @@ def test_one_persons_votes_are_not_counted_as_many_peoples() -> None:
     # Half of 20 people always prefer the method, half never: 10 clips tell as much as one.
     won = np.repeat([[10], [0]], 10, axis=0)
     votes = np.full_like(won, 10)
-    (low, high), *_ = shares(won, votes)[1]
+    (low, high), *_ = vote_shares(won, votes)[1]
     alone = wilson(10, 20)
     independent = wilson(100, 200)
     assert low is not None and high is not None
     assert high - low > 0.9 * (alone[1] - alone[0]) > 2 * (independent[1] - independent[0])
     # Each of 20 people prefers it on half of the clips: participants do not differ.
-    (low, high), *_ = shares(np.full_like(won, 5), votes)[1]
+    (low, high), *_ = vote_shares(np.full_like(won, 5), votes)[1]
     assert low == high == 0.5
 
 
@@ -134,7 +133,7 @@ def test_intervals_hold_what_they_promise() -> None:
     for _ in range(300):
         taste = np.clip(generator.normal(0.7, 0.1, 15), 0, 1)
         won = generator.binomial(10, taste[:, None], (15, 3))
-        low, high = shares(won, np.full_like(won, 10))[1][-1]
+        low, high = vote_shares(won, np.full_like(won, 10))[1][-1]
         assert low is not None and high is not None
         held += low <= 0.7 <= high
     assert 0.92 <= held / 300 <= 0.98

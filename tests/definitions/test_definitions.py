@@ -25,12 +25,12 @@ from spfem_bench.definitions.metrics import STAGES, MetricCard, metric_card
 from spfem_bench.definitions.networks import NetworkCard, ProfileCard, network_card, profile_card
 from spfem_bench.definitions.pins import PinnedFile
 from spfem_bench.definitions.protocols import EMOTIONS, ProtocolCard, protocol
+from spfem_bench.definitions.published import PublishedCard, published_rows
 from spfem_bench.definitions.recordings import fill
 from spfem_bench.errors import CardError, SpfemBenchError, UnknownNameError
 from spfem_bench.files import inside
 from spfem_bench.puppets.clips import take_of
 from spfem_bench.puppets.world import World
-from spfem_bench.reporting.published import PublishedCard, published_rows
 from spfem_bench.stccl.backbone import check_stages
 
 MODELS = {

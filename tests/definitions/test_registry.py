@@ -24,8 +24,8 @@ from spfem_bench.definitions.methods import MethodCard
 from spfem_bench.definitions.metrics import MetricCard
 from spfem_bench.definitions.networks import NetworkCard, ProfileCard
 from spfem_bench.definitions.protocols import ProtocolCard, protocol
+from spfem_bench.definitions.published import PublishedCard
 from spfem_bench.reporting import pages
-from spfem_bench.reporting.published import PublishedCard
 from tests.command_lines import code_blocks, commands_of, parse
 from tests.conftest import ROOT
 from tests.definitions.test_definitions import MODELS

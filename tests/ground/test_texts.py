@@ -15,10 +15,10 @@ import pytest
 from click.testing import CliRunner
 
 from spfem_bench.cli import main as cli
+from spfem_bench.definitions.published import printed_table
 from spfem_bench.evaluation.record import load, save
 from spfem_bench.reporting import heatmaps
 from spfem_bench.reporting.compare import compare_runs, render_comparison
-from spfem_bench.reporting.published import printed_table
 from spfem_bench.reporting.tables import make_table, render
 from spfem_bench.texts import VisibleStream, cell_text, csv_text, visible
 from tests.conftest import ROOT

@@ -17,9 +17,9 @@ import pytest
 from click.testing import CliRunner
 
 from spfem_bench.cli.main import main
+from spfem_bench.definitions.published import printed_table
 from spfem_bench.errors import CardError, UnknownNameError
 from spfem_bench.reporting.grids import latex_escape
-from spfem_bench.reporting.published import printed_table
 from spfem_bench.reporting.tables import Format, Layout, make_printed_table, make_table, render
 from tests.conftest import ROOT
 from tests.reporting.test_tables import NED, VD, record

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from spfem_bench.definitions.published import published_rows
 from spfem_bench.errors import CardError
 from spfem_bench.evaluation.record import load, save, scores
-from spfem_bench.reporting.published import published_rows
 from spfem_bench.reporting.tables import comparison, make_table, render, score_lines
 
 

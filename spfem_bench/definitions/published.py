@@ -1,4 +1,4 @@
-"""Numbers printed in papers, and any table in the same tidy format."""
+"""Tables printed in papers, and any table in the same tidy format (``docs/tables.md``)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import io
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Literal
 
 from spfem_bench.definitions.cards import Card, Kind, load, names
 from spfem_bench.definitions.lists import LARGEST_LIST
@@ -21,6 +19,9 @@ from spfem_bench.errors import CardError, near_names, unknown_name
 from spfem_bench.files import inside
 from spfem_bench.stored import read_bounded
 from spfem_bench.texts import cell_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class PublishedCard(Card):
@@ -43,7 +44,7 @@ class PublishedCard(Card):
 
     @property
     def values_path(self) -> Path:
-        """Where the numbers lie."""
+        """Path of the CSV file with the numbers."""
         return inside(self.path.parent, self.values)
 
 
@@ -52,12 +53,12 @@ class PrintedNumber:
     """One line of a tidy table.
 
     Attributes:
-        paper: who prints it; the file's name when it does not say.
+        paper: the paper; the file's name where the table has no such column.
         backbone: the baseline that the method builds on; the method itself for a baseline.
         emotion: an emotion, or ``avg``.
         metric: the metric, or the question of a user study.
         value: digit by digit as printed.
-        line: where it stands in the file.
+        line: its line in the file.
     """
 
     paper: str
@@ -84,10 +85,10 @@ class PrintedNumber:
 
 @dataclass(frozen=True)
 class Printed:
-    """A table in the tidy format of ``docs/tables.md``.
+    """A table in the tidy format.
 
     Attributes:
-        percent: preferences of a user study, in percent, not scores.
+        percent: whether its numbers are preferences of a user study, in percent.
         origin: where it comes from, one line.
     """
 
@@ -100,9 +101,11 @@ class Printed:
     doubts: Mapping[str, str] = field(default_factory=dict)
 
 
-NEEDED = ("method", "emotion", "metric", "value")
-SAME = {"question": "metric", "preference_percent": "value", "source": "paper"}
-"""Columns of user studies and of this project's own tables, and what they are here."""
+_NEEDED = ("method", "emotion", "metric", "value")
+_OPTIONAL = ("paper", "table", "dataset", "setting", "backbone")
+_EXAMPLE = "paper,dataset,setting,backbone,method,emotion,metric,value"
+_ALIASES = {"question": "metric", "preference_percent": "value", "source": "paper"}
+"""Columns of user studies and of this project's own tables, and their names here."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
 
@@ -112,19 +115,24 @@ def published_names() -> list[str]:
     return names(Kind.PUBLISHED)
 
 
-def printed_table(given: str) -> Printed:
+def published_cards() -> list[PublishedCard]:
+    """Return the cards of all published tables, by name."""
+    return [load(PublishedCard, Kind.PUBLISHED, name) for name in published_names()]
+
+
+def printed_table(source: str) -> Printed:
     """Read a table by the name of its card, or from a CSV file in the tidy format.
 
     Raises:
         UnknownNameError: neither a card's name nor a CSV file's.
         CardError: the file cannot be read, lacks a column, or a line is wrong.
     """
-    cards = {n: load(PublishedCard, Kind.PUBLISHED, n) for n in names(Kind.PUBLISHED)}
-    card = cards.get(given)
+    cards = {card.name: card for card in published_cards()}
+    card = cards.get(source)
     if card is None:
-        path = Path(given)
+        path = Path(source)
         if path.suffix.lower() != ".csv":
-            raise unknown_name(f"{Kind.PUBLISHED.label} (or CSV file)", given, cards)
+            raise unknown_name(f"{Kind.PUBLISHED.label} (or CSV file)", source, cards)
         card = next((c for c in cards.values() if c.values_path == path.resolve()), None)
         if card is None:
             rows, percent = read_tidy(path)
@@ -139,7 +147,7 @@ def read_lines(path: Path, example: str) -> list[tuple[int, dict[str, str]]]:
 
     Args:
         path: the file.
-        example: a good head, for who gave something else.
+        example: a valid head, for error messages.
 
     Raises:
         CardError: the file cannot be read, is empty, or a line has too many or too few cells.
@@ -177,15 +185,15 @@ def read_lines(path: Path, example: str) -> list[tuple[int, dict[str, str]]]:
     ]
 
 
-def check_columns(path: Path, found: Mapping[str, str], needed: tuple[str, ...]) -> None:
-    """Refuse a table that lacks a column.
+def check_columns(path: Path, columns: Mapping[str, str], needed: tuple[str, ...]) -> None:
+    """Check that a table has the columns that it needs.
 
     Raises:
-        CardError: names the column, and one that may have been meant.
+        CardError: names the missing column, and one that may have been meant.
     """
     for name in needed:
-        if name not in found:
-            raise CardError(f"{path} has no column '{name}'", near_names(name, found))
+        if name not in columns:
+            raise CardError(f"{path} has no column '{name}'", near_names(name, columns))
 
 
 def read_tidy(path: Path) -> tuple[tuple[PrintedNumber, ...], bool]:
@@ -198,27 +206,15 @@ def read_tidy(path: Path) -> tuple[tuple[PrintedNumber, ...], bool]:
         CardError: as :func:`read_lines`; or a column is missing, a value is no finite
             number, a name is empty, or a cell is given twice.
     """
-    lines = read_lines(path, ",".join(["paper", "dataset", "setting", "backbone", *NEEDED]))
-    percent = "preference_percent" in lines[0][1]
-    known = {
-        "paper",
-        "table",
-        "dataset",
-        "setting",
-        "method",
-        "backbone",
-        "emotion",
-        "metric",
-        "value",
-    }
+    lines = read_lines(path, _EXAMPLE)
     rows: list[PrintedNumber] = []
-    cells: dict[tuple[str, ...], int] = {}
-    for number, line in lines:
-        line = {SAME.get(k, k) if SAME.get(k) not in line else k: v for k, v in line.items()}
-        check_columns(path, line, NEEDED)
+    lines_of_cells: dict[tuple[str, ...], int] = {}
+    for number, columns in lines:
+        line = {k if _ALIASES.get(k, k) in columns else _ALIASES[k]: columns[k] for k in columns}
+        check_columns(path, line, _NEEDED)
         if not line["value"]:
             continue
-        for name in NEEDED:
+        for name in _NEEDED:
             if not line[name]:
                 raise CardError(f"{path}, line {number}: no {name}", "Fill it in")
         if not _NUMBER.fullmatch(line["value"]):
@@ -228,23 +224,20 @@ def read_tidy(path: Path) -> tuple[tuple[PrintedNumber, ...], bool]:
             )
         if line["emotion"].lower().rstrip(".") in ("avg", "average", "mean"):
             line["emotion"] = AVERAGE
-        said = {name: line.get(name, "") for name in known}
-        said["paper"] = said["paper"] or path.stem
-        row = PrintedNumber(**said, line=number)
+        values = {name: line.get(name, "") for name in (*_NEEDED, *_OPTIONAL)}
+        row = PrintedNumber(**values | {"paper": values["paper"] or path.stem}, line=number)
         cell = (row.paper, row.table, row.address)
-        if cell in cells:
+        if cell in lines_of_cells:
             raise CardError(
-                f"{path}, line {number}: the cell of line {cells[cell]} again ({row.address})",
+                f"{path}, line {number}: the cell of line {lines_of_cells[cell]} again "
+                f"({row.address})",
                 "Remove one of them",
             )
-        cells[cell] = number
+        lines_of_cells[cell] = number
         rows.append(row)
     if not rows:
         raise CardError(f"{path} holds no numbers", "Fill in the column 'value'")
-    return tuple(rows), percent
-
-
-COLUMNS = ("dataset", "setting", "method", "emotion", "metric", "value")
+    return tuple(rows), "preference_percent" in lines[0][1]
 
 
 def published_rows(dataset: str, setting: str) -> pd.DataFrame:
@@ -256,30 +249,25 @@ def published_rows(dataset: str, setting: str) -> pd.DataFrame:
         Columns: method, emotion, metric, value (float), printed (as in the paper), kind,
         paper, doubt.
     """
-    tables = []
-    for name in names(Kind.PUBLISHED):
-        card = load(PublishedCard, Kind.PUBLISHED, name)
-        table = pd.read_csv(card.values_path, dtype={"value": str})
-        if not set(COLUMNS) <= set(table.columns):
-            continue  # a user study has other columns
-        table = table[(table["dataset"] == dataset) & (table["setting"] == setting)]
-        cells = zip(
-            *(table[c] for c in ("dataset", "setting", "method", "metric", "emotion")), strict=True
-        )
-        doubts = [card.doubts.get("/".join(cell), "") for cell in cells]
-        tables.append(table.assign(kind=card.kind, paper=card.paper, doubt=doubts))
-    joined = pd.concat(tables)
-    joined = joined.drop_duplicates(["method", "emotion", "metric"])
-    joined = joined.assign(printed=joined["value"], value=joined["value"].astype(float))
-    return joined[["method", "emotion", "metric", "value", "printed", "kind", "paper", "doubt"]]
+    import pandas as pd
+
+    numbers = [
+        {**asdict(row), "printed": row.value, "kind": card.kind, "paper": card.paper}
+        | {"doubt": card.doubts.get(row.address, "")}
+        for card, row in _scores()
+        if (row.dataset, row.setting) == (dataset, setting)
+    ]
+    columns = ["method", "emotion", "metric", "value", "printed", "kind", "paper", "doubt"]
+    table = pd.DataFrame(numbers, columns=columns).drop_duplicates(columns[:3])
+    return table.astype({"value": float})
 
 
 def published_counts() -> Counter[str]:
     """Return how many numbers of each method papers print in whole result tables."""
-    counts: Counter[str] = Counter()
-    for name in names(Kind.PUBLISHED):
-        card = load(PublishedCard, Kind.PUBLISHED, name)
-        table = pd.read_csv(card.values_path)
-        if set(COLUMNS) <= set(table.columns):
-            counts.update(table["method"])
-    return counts
+    return Counter(row.method for _, row in _scores())
+
+
+def _scores() -> list[tuple[PublishedCard, PrintedNumber]]:
+    """Return all published numbers that are scores, not preferences, with their cards."""
+    tables = ((card, *read_tidy(card.values_path)) for card in published_cards())
+    return [(card, row) for card, rows, percent in tables if not percent for row in rows]
