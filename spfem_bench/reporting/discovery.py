@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spfem_bench.analysis.discovery import SPACES, Kind, Measure, Row
 from spfem_bench.definitions.protocols import AVERAGE
-from spfem_bench.reporting.drawing import INK, save_drawing
+from spfem_bench.reporting.drawing import (
+    GREY,
+    INK,
+    RULE,
+    Margins,
+    open_frame,
+    panel_grid,
+    save_drawing,
+    write_text,
+)
 from spfem_bench.texts import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart with any kind of colour vision; hatches tell them apart
-# in grey as well.
+# Okabe and Ito's colours for any kind of colour vision, and hatches for prints in grey.
 BARS: dict[Kind, tuple[str, str, str]] = {
     "positive": ("corresponding", "#0072B2", ""),
     "wrong time": ("control: same speaker, wrong time", "#56B4E9", "///"),
@@ -26,6 +34,18 @@ BARS: dict[Kind, tuple[str, str, str]] = {
 }
 
 TITLES = {"spatial": "in space (SCC)", "temporal": "in time (TCC)"}
+
+_NUMBERS: dict[Kind, str] = {
+    "positive": "Positive",
+    "elsewhere": "Negative",
+    "near": "Near",
+    "other speaker": "Other speaker",
+    "wrong time": "Wrong time",
+}
+_INTERVALS: dict[Kind, str] = {
+    "above other speaker": "Above other speaker",
+    "above wrong time": "Above wrong time",
+}
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -41,69 +61,54 @@ def table(rows: Sequence[Row], measure: Measure = "cosine", style: str = "simple
         measure: ``cosine`` or ``pearson``.
         style: of the package tabulate, such as ``simple`` or ``github``.
     """
-    from tabulate import tabulate
-
-    cells: dict[tuple[Any, ...], dict[str, Row]] = {}
+    cells: dict[tuple[str, str, int], dict[str, Row]] = {}
     for row in rows:
         if row.measure == measure and row.emotion == AVERAGE:
             cells.setdefault((row.network, row.space, row.stage), {})[row.kind] = row
-    lines = []
     networks = list(dict.fromkeys(network for network, _, _ in cells))
     order = sorted(cells, key=lambda k: (networks.index(k[0]), SPACES.index(k[1]), k[2]))
-    for network, space, stage in order:
-        of = cells[network, space, stage]
-        lines.append(
-            [network, space, stage]
-            + [_number(of.get(k)) for k in ("positive", "elsewhere", "near")]
-            + [_number(of.get(k)) for k in ("other speaker", "wrong time")]
-            + [_interval(of.get(k)) for k in ("above other speaker", "above wrong time")]
-            + [of["positive"].pairs]
-        )
-    head = [
-        "Network",
-        "Disparity",
-        "Stage",
-        "Positive",
-        "Negative",
-        "Near",
-        "Other speaker",
-        "Wrong time",
-        "Above other speaker",
-        "Above wrong time",
-        "Pairs",
+    lines = [
+        [
+            *map(str, key),
+            *(_number(cells[key].get(kind)) for kind in _NUMBERS),
+            *(_interval(cells[key].get(kind)) for kind in _INTERVALS),
+            str(cells[key]["positive"].pairs),
+        ]
+        for key in order
     ]
-    return tabulate(lines, head, tablefmt=style, disable_numparse=True, stralign="right")
+    heads = ["Network", "Disparity", "Stage", *_NUMBERS.values(), *_INTERVALS.values(), "Pairs"]
+    return _printed(lines, heads, style)
 
 
 def by_emotion(rows: Sequence[Row], measure: Measure = "cosine", style: str = "simple") -> str:
     """Return positive / negative of the last stage for each emotion, as in the papers' figure."""
-    from tabulate import tabulate
-
     last = max(row.stage for row in rows)
     own = [r for r in rows if r.measure == measure and r.stage == last]
     emotions = list(dict.fromkeys(r.emotion for r in own))
-    lines: dict[tuple[str, str], dict[str, dict[str, Row]]] = {}
+    cells: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
     for row in own:
-        lines.setdefault((row.network, row.space), {}).setdefault(row.emotion, {})[row.kind] = row
-    return tabulate(
+        cells.setdefault((row.network, row.space), {})[row.emotion, row.kind] = row
+    lines = [
         [
-            [network, space]
-            + [
-                f"{_number(of.get(e, {}).get('positive'))} / "
-                f"{_number(of.get(e, {}).get('elsewhere'))}"
+            *key,
+            *(
+                f"{_number(of.get((e, 'positive')))} / {_number(of.get((e, 'elsewhere')))}"
                 for e in emotions
-            ]
-            for (network, space), of in lines.items()
-        ],
-        ["Network", f"Stage {last}", *emotions],
-        tablefmt=style,
-        disable_numparse=True,
-        stralign="right",
-    )
+            ),
+        ]
+        for key, of in cells.items()
+    ]
+    return _printed(lines, ["Network", f"Stage {last}", *emotions], style)
+
+
+def _printed(lines: Sequence[Sequence[str]], heads: Sequence[str], style: str) -> str:
+    from tabulate import tabulate
+
+    return tabulate(lines, heads, tablefmt=style, disable_numparse=True, stralign="right")
 
 
 def _number(row: Row | None) -> str:
-    # A minus zero is no news.
+    # Rounded values just below zero are printed without their sign.
     return "–" if row is None else f"{row.value + 0.0:.3f}".replace("-0.000", "0.000")
 
 
@@ -126,34 +131,25 @@ def save_figure(
 
 def figure(rows: Sequence[Row], measure: Measure = "cosine", caption: str = "") -> Figure:
     """Draw bars for each emotion: stages across; space and time, untrained and trained, down."""
-    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     own = [r for r in rows if r.measure == measure]
     stages = sorted({r.stage for r in own})
     lines = list(dict.fromkeys((r.network, r.space) for r in own))
     emotions = [e for e in dict.fromkeys(r.emotion for r in own) if e != AVERAGE]
+    shown = [kind for kind in BARS if any(r.kind == kind for r in own)]
     width = 1.06 + len(stages) * max(1.6, 0.42 * (len(emotions) + 1))
     height = 1.15 + 1.75 * len(lines)
-    drawing = Figure(figsize=(width, height), facecolor="white")
-    grid = drawing.add_gridspec(
-        len(lines),
-        len(stages),
-        wspace=0.09,
-        hspace=0.3,
-        left=0.78 / width,
-        right=1 - 0.08 / width,
-        top=1 - 0.82 / height,
-        bottom=0.66 / height,
-    )
-    present = {r.kind for r in own}
-    shown = [k for k in BARS if k in present]
+    margins = Margins(left=0.78, right=0.08, top=0.82, bottom=0.66)
+    shape = len(lines), len(stages)
+    drawing, grid = panel_grid((width, height), shape, margins, wspace=0.09, hspace=0.3)
     for down, (network, space) in enumerate(lines):
         of = [r for r in own if (r.network, r.space) == (network, space) and r.kind in BARS]
         limits = _limits(of)
         for across, stage in enumerate(stages):
             axes = drawing.add_subplot(grid[down, across])
-            _panel(axes, [r for r in of if r.stage == stage], emotions, shown)
+            bars = {(r.kind, r.emotion): r for r in of if r.stage == stage}
+            _panel(axes, bars, emotions, shown)
             axes.set_ylim(limits)
             if down == 0:
                 axes.set_title(f"stage {stage}", fontsize=8.5, fontweight="bold", pad=4)
@@ -163,35 +159,25 @@ def figure(rows: Sequence[Row], measure: Measure = "cosine", caption: str = "") 
                 axes.set_yticklabels([])
             if down < len(lines) - 1:
                 axes.set_xticklabels([])
-    handles = [
-        Patch(facecolor=BARS[k][1], hatch=BARS[k][2], edgecolor="white", label=BARS[k][0])
-        for k in shown
-    ]
     drawing.legend(
-        handles=handles,
+        handles=[
+            Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=label)
+            for label, colour, hatch in (BARS[kind] for kind in shown)
+        ],
         loc="upper left",
         bbox_to_anchor=(0.66 / width, 1 - 0.3 / height),
-        ncols=len(handles),
+        ncols=len(shown),
         frameon=False,
         fontsize=7.5,
         handlelength=1.4,
         columnspacing=1.2,
         borderaxespad=0,
     )
-    what = "Cosine similarity" if measure == "cosine" else "Pearson correlation"
-    drawing.text(
-        0.78 / width,
-        1 - 0.09 / height,
-        f"{what} of local disparities, by emotion",
-        fontsize=9.5,
-        fontweight="bold",
-        va="top",
-        color=INK,
-    )
-    said = "Lines: 95 % intervals over pairs."
-    drawing.text(
-        0.78 / width, 0.08 / height, f"{caption} {said}".strip(), fontsize=6.5, color="#555555"
-    )
+    name = "Cosine similarity" if measure == "cosine" else "Pearson correlation"
+    title = f"{name} of local disparities, by emotion"
+    write_text(drawing, (0.78, -0.09), title, fontsize=9.5, fontweight="bold", va="top", color=INK)
+    note = f"{caption} Lines: 95 % intervals over pairs.".strip()
+    write_text(drawing, (0.78, 0.08), note, fontsize=6.5, color=GREY)
     return drawing
 
 
@@ -202,40 +188,36 @@ def _limits(rows: Sequence[Row]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _panel(axes: Axes, rows: Sequence[Row], emotions: Sequence[str], shown: Sequence[Kind]) -> None:
+def _panel(
+    axes: Axes,
+    bars: Mapping[tuple[Kind, str], Row],
+    emotions: Sequence[str],
+    shown: Sequence[Kind],
+) -> None:
     """Draw one stage: a group of bars for each emotion, and one for their mean."""
     wide = 0.84 / len(shown)
-    axes.grid(axis="y", color="#E6E6E6", linewidth=0.5)
+    axes.grid(axis="y", color=RULE, linewidth=0.5)
     axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    open_frame(axes)
     axes.axhline(0, color=INK, linewidth=0.6)
-    groups = [*emotions, AVERAGE]
-    # The mean stands apart from what it is the mean of.
-    places = [float(i) for i in range(len(emotions))] + [len(emotions) + 0.35]
+    # The mean stands apart from the emotions.
+    places = {**{e: float(i) for i, e in enumerate(emotions)}, AVERAGE: len(emotions) + 0.35}
     for number, kind in enumerate(shown):
         _, colour, hatch = BARS[kind]
-        for place, emotion in zip(places, groups, strict=True):
-            row = next((r for r in rows if r.kind == kind and r.emotion == emotion), None)
+        for emotion, place in places.items():
+            row = bars.get((kind, emotion))
             if row is None:
                 continue
             x = place + (number - (len(shown) - 1) / 2) * wide
-            axes.bar(
-                x, row.value, wide * 0.94, color=colour, hatch=hatch, edgecolor="white", linewidth=0
-            )
-            if kind == "elsewhere":  # about 0: a bar alone would not be seen
+            style: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "white"}
+            axes.bar(x, row.value, wide * 0.94, linewidth=0, **style)
+            if kind == "elsewhere":  # about 0, too small to see as a bar
                 axes.plot([x], [row.value], "D", color=colour, markersize=1.8)
             if row.low is not None and row.high is not None:
                 axes.plot([x, x], [row.low, row.high], color=INK, linewidth=0.7)
     axes.axvline(len(emotions) - 0.33, color="#CCCCCC", linewidth=0.6)
-    axes.set_xticks(places)
-    names = {AVERAGE: "mean"}
-    axes.set_xticklabels(
-        [names.get(e, e) for e in groups],
-        fontsize=6.5,
-        rotation=40,
-        ha="right",
-        rotation_mode="anchor",
-    )
+    names = ["mean" if e == AVERAGE else e for e in places]
+    rotated: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks([*places.values()], names, fontsize=6.5, **rotated)
     axes.tick_params(axis="x", length=0, pad=2)
     axes.tick_params(axis="y", labelsize=6.5)

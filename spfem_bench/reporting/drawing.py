@@ -1,18 +1,21 @@
-"""What the project's figures share: their look, and that equal data give equal files."""
+"""Figures: their look, places in inches, and equal files for equal data."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spfem_bench.files import write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.gridspec import GridSpec
 
-INK, FAINT = "#222222", "#9A9A9A"
+INK, GREY, FAINT, RULE = "#222222", "#555555", "#9A9A9A", "#E6E6E6"
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -33,6 +36,56 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
     "text.parse_math": False,  # names of files may hold '$'
 }
+
+
+@dataclass(frozen=True)
+class Margins:
+    """Space around all panels of a figure, in inches."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+
+def panel_grid(
+    size: tuple[float, float], shape: tuple[int, int], margins: Margins, **spacing: Any
+) -> tuple[Figure, GridSpec]:
+    """Return an empty figure with a grid for its panels.
+
+    Args:
+        size: width and height of the figure in inches.
+        shape: rows and columns of the grid.
+        margins: around the grid.
+        spacing: further arguments of matplotlib's GridSpec.
+    """
+    from matplotlib.figure import Figure
+
+    width, height = size
+    drawing = Figure(figsize=size, facecolor="white")
+    grid = drawing.add_gridspec(
+        *shape,
+        left=margins.left / width,
+        right=1 - margins.right / width,
+        top=1 - margins.top / height,
+        bottom=margins.bottom / height,
+        **spacing,
+    )
+    return drawing, grid
+
+
+def write_text(drawing: Figure, place: tuple[float, float], text: str, **style: Any) -> None:
+    """Write text at x and y in inches, from the right or the top where they are negative."""
+    x, y = (
+        1 + at / size if at < 0 else at / size
+        for at, size in zip(place, drawing.get_size_inches(), strict=True)
+    )
+    drawing.text(x, y, text, **style)
+
+
+def open_frame(axes: Axes) -> None:
+    """Remove the upper and the right line of a panel."""
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def save_drawing(draw: Callable[[], Figure], path: Path, *, dpi: int = 150) -> None:

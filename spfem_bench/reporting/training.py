@@ -1,4 +1,4 @@
-"""How a metric was learnt, as a picture: its record's validation, step by step."""
+"""A metric's training as a figure: the record's validation, step by step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spfem_bench.reporting.drawing import INK, save_drawing
+from spfem_bench.reporting.drawing import INK, RULE, open_frame, save_drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ NAMES = {
 
 
 def save_figure(record: Mapping[str, Any], path: Path) -> None:
-    """Draw how a metric was learnt into a PNG, PDF or SVG, by the path's suffix.
+    """Draw a metric's training into a PNG, PDF or SVG, by the path's suffix.
 
     Raises:
         StorageError: the file cannot be written.
@@ -35,9 +35,9 @@ def save_figure(record: Mapping[str, Any], path: Path) -> None:
 def figure(record: Mapping[str, Any]) -> Figure:
     """Draw the similarity of corresponding and of other regions against the step.
 
-    Lines are the early validation on held-out speakers, a colour for each stage; points at
-    the right are the final numbers, on speakers and sentences looked at once, filled when
-    trained and hollow when not.
+    Lines are the early validation on held-out speakers, a colour for each stage. Points at
+    the right are the final numbers, on speakers and sentences used once: filled after, hollow
+    before training.
 
     Args:
         record: a metric's record, as ``spfem-bench train`` writes it.
@@ -56,26 +56,15 @@ def figure(record: Mapping[str, Any]) -> Figure:
         axes.set_ylabel("cosine similarity")
     for axes in grid[-1]:
         axes.set_xlabel("step")
-    stages = [Line2D([], [], color=c, label=f"stage {k}") for k, c in enumerate(COLOURS, start=1)]
-    signs = [
+    keys = [Line2D([], [], color=c, label=f"stage {k}") for k, c in enumerate(COLOURS, start=1)]
+    point: dict[str, Any] = {"color": INK, "linestyle": "", "marker": "o"}
+    keys += [
         Line2D([], [], color=INK, label="corresponding"),
         Line2D([], [], color=INK, linestyle=":", label="other regions"),
+        Line2D([], [], **point, label="final, trained"),
+        Line2D([], [], **point, markerfacecolor="white", label="final, untrained"),
     ]
-    states = [
-        Line2D([], [], color=INK, linestyle="", marker="o", label="final, trained"),
-        Line2D(
-            [],
-            [],
-            color=INK,
-            linestyle="",
-            marker="o",
-            markerfacecolor="white",
-            label="final, untrained",
-        ),
-    ]
-    drawing.legend(
-        handles=[*stages, *signs, *states], loc="lower center", ncols=4, frameon=False, fontsize=7.5
-    )
+    drawing.legend(handles=keys, loc="lower center", ncols=4, frameon=False, fontsize=7.5)
     drawing.tight_layout(rect=(0, 0.09, 1, 1))
     return drawing
 
@@ -87,13 +76,11 @@ def _panel(axes: Axes, record: Mapping[str, Any], form: str, term: str) -> None:
         for stage, colour in enumerate(COLOURS):
             values = [entry[form][term]["stages"][sign][stage] for entry in history]
             axes.plot(steps, values, style, color=colour, linewidth=1.3)
-            for state, filled in (("untrained", "white"), ("trained", colour)):
+            for state, fill in (("untrained", "white"), ("trained", colour)):
                 final = record["held_out"][state][form][term]["stages"][sign][stage]
-                axes.plot(
-                    steps[-1] * 1.06, final, "o", color=colour, markerfacecolor=filled, markersize=4
-                )
+                x = steps[-1] * 1.06
+                axes.plot(x, final, "o", color=colour, markerfacecolor=fill, markersize=4)
     axes.set_ylim(-0.05, 1.02)
-    axes.grid(axis="y", color="#E6E6E6", linewidth=0.5)
+    axes.grid(axis="y", color=RULE, linewidth=0.5)
     axes.axhline(0, color=INK, linewidth=0.6)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    open_frame(axes)

@@ -1,4 +1,4 @@
-"""A validation as a table and as a figure: metrics down, graded controls across."""
+"""A validation as a table: metrics down, graded controls across."""
 
 from __future__ import annotations
 
@@ -25,28 +25,19 @@ LEGEND = (
 
 def cells_of(record: Mapping[str, Any]) -> list[Cell]:
     """Return the cells of a validation's record."""
-    return [
-        Cell(
-            **{
-                **c,
-                "points": tuple(Point(**p) for p in c["points"]),
-                "emotions": tuple(c["emotions"]),
-            }
-        )
-        for c in record["cells"]
-    ]
-
-
-def mark(cell: Cell) -> str:
-    """Return a cell's verdict as one sign; empty without a claim."""
-    if cell.verdict in FAILED:
-        return "✗"
-    return {"yes": "✓", "hardly": "✓", "somewhat": "~", "": ""}.get(cell.verdict, "?")
+    cells = []
+    for cell in record["cells"]:
+        points = tuple(Point(**point) for point in cell["points"])
+        cells.append(Cell(**{**cell, "points": points, "emotions": tuple(cell["emotions"])}))
+    return cells
 
 
 def verdict_words(cell: Cell) -> str:
-    """Return a cell's verdict, for a control to be ignored with its share."""
-    return cell.verdict if cell.share is None else f"{cell.verdict} {percent(cell.share)}"
+    """Return a cell's sign and verdict, with the share of a control that should be ignored."""
+    signs = {"yes": "✓", "hardly": "✓", "somewhat": "~", "": ""}
+    sign = "✗" if cell.verdict in FAILED else signs.get(cell.verdict, "?")
+    share = "" if cell.share is None else percent(cell.share)
+    return " ".join(filter(None, [sign, cell.verdict, share]))
 
 
 def change_words(cell: Cell) -> str:
@@ -74,21 +65,16 @@ def table(cells: Sequence[Cell], style: Format = "text") -> str:
     from tabulate import tabulate
 
     controls = list(dict.fromkeys(c.control for c in cells))
-    rows = []
-    for metric in dict.fromkeys(c.metric for c in cells):
-        row: list[str] = []
-        for cell in (c for c in cells if c.metric == metric):
-            row = row or [f"{cell.label}{ARROWS[cell.direction]}"]
-            change = change_words(cell)
-            if cell.claim == "none":
-                row.append(f"({change})" if cell.points else change)
-            elif style == "markdown":
-                row.append(f"{change} {mark(cell)} {verdict_words(cell)}")
-            else:
-                row.append(f"{change}\n{mark(cell)} {verdict_words(cell)}")
-        rows.append(row)
+    rows: dict[str, list[str]] = {}
+    for cell in cells:
+        row = rows.setdefault(cell.metric, [f"{cell.label}{ARROWS[cell.direction]}"])
+        change = change_words(cell)
+        if cell.claim == "none":
+            row.append(f"({change})" if cell.points else change)
+        else:
+            row.append(f"{change}{' ' if style == 'markdown' else chr(10)}{verdict_words(cell)}")
     return tabulate(
-        rows,
+        [*rows.values()],
         ["Metric", *controls],
         disable_numparse=True,
         tablefmt="github" if style == "markdown" else "simple",
@@ -100,38 +86,34 @@ def printed(record: Mapping[str, Any], style: Format = "text") -> str:
     """Return a validation as a table with its head, its legend and its signatures."""
     cells = cells_of(record)
     bullet, code = ("- ", "`") if style == "markdown" else ("", "")
-    head = f"{record['protocol']['name']} ({record['protocol']['setting']}), profile "
-    below = [f"{bullet}{line}" for line in LEGEND]
-    below += [f"{bullet}{line}" for line in _counts(cells)]
+    protocol = record["protocol"]
+    head = f"{protocol['name']} ({protocol['setting']}), profile {record['profile']}"
     signatures = dict.fromkeys(c.signature for c in cells if c.points)
-    below += [f"{bullet}{code}{s}{code}" for s in signatures]
-    return "\n".join([f"{head}{record['profile']}", "", table(cells, style), "", *below])
+    below = [*LEGEND, *_counts(cells), *(f"{code}{s}{code}" for s in signatures)]
+    return "\n".join([head, "", table(cells, style), "", *(f"{bullet}{line}" for line in below)])
 
 
 def _counts(cells: Sequence[Cell]) -> list[str]:
-    """Say what the changes stand on, once for all controls that stand on the same."""
-    said: dict[str, list[str]] = {}
-    for control in dict.fromkeys(c.control for c in cells):
-        own = [c for c in cells if c.control == control and c.points]
-        for n_items, n_same, n_refused, emotions in dict.fromkeys(
-            (c.n_items, c.n_same, c.n_refused, c.emotions) for c in own
-        ):
-            words = f"{n_items} clips in {len(emotions)} emotions"
-            if n_same:
-                words += f", {n_same} left out that it cannot change"
-            if n_refused:
-                words += f", {n_refused} missing or refused"
-            said.setdefault(words, []).append(control)
-    return [f"{', '.join(dict.fromkeys(who))}: {words}." for words, who in said.items()]
+    """Return the clips behind the changes, once for all controls with the same counts."""
+    controls: dict[str, dict[str, None]] = {}
+    order = list(dict.fromkeys(c.control for c in cells))
+    for cell in sorted((c for c in cells if c.points), key=lambda c: order.index(c.control)):
+        words = f"{cell.n_items} clips in {len(cell.emotions)} emotions"
+        if cell.n_same:
+            words += f", {cell.n_same} left out that it cannot change"
+        if cell.n_refused:
+            words += f", {cell.n_refused} missing or refused"
+        controls.setdefault(words, {})[cell.control] = None
+    return [f"{', '.join(names)}: {words}." for words, names in controls.items()]
 
 
 def _csv(cells: Sequence[Cell]) -> str:
     rows: list[dict[str, Any]] = []
     for cell in cells:
-        whole = {k: v for k, v in asdict(cell).items() if k not in ("points", "emotions")}
-        whole["emotions"] = " ".join(cell.emotions)
-        signature = whole.pop("signature")
-        levels: list[dict[str, Any]] = [asdict(point) for point in cell.points]
-        rows += [{**whole, **level, "signature": signature} for level in levels or [{}]]
+        whole = asdict(cell) | {"emotions": " ".join(cell.emotions)}
+        signature, emotions = whole.pop("signature"), whole.pop("emotions")
+        levels = whole.pop("points")
+        for level in levels or [{}]:
+            rows.append({**whole, "emotions": emotions, **level, "signature": signature})
     heads = list(dict.fromkeys(name for row in rows for name in row))
     return csv_text([heads, *([row.get(name) for name in heads] for row in rows)])
