@@ -1,16 +1,16 @@
 """A table ready to be printed, as text, Markdown, wide CSV, LaTeX or HTML.
 
-Every printer takes the same :class:`Grid` and escapes what it is given: names of methods
-come from users.
+Every printer takes the same :class:`Grid` and escapes its texts: names of methods come from
+users.
 """
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Literal
 
 from spfem_bench.definitions.protocols import AVERAGE
@@ -24,9 +24,9 @@ class Label:
     """A head or the name of a row.
 
     Attributes:
-        text: as read.
+        text: for readers.
         name: for programs.
-        marks: letters of the signatures that it stands on.
+        marks: letters of the signatures of its numbers.
     """
 
     text: str
@@ -40,12 +40,12 @@ class Entry:
 
     Attributes:
         text: the number as printed; a dash where there is none.
-        value: the same at full precision, for programs.
+        value: the number at full precision, for programs.
         rank: 1 the best, 2 the second best of those that may be compared, else 0.
         interval: its interval as printed.
         bounds: both ends of it at full precision.
-        mark: a sign set behind it.
-        signature: how it was made.
+        mark: a sign printed behind it.
+        signature: of its computation.
     """
 
     text: str = "–"
@@ -66,7 +66,7 @@ class Grid:
         heads: for each column its heads, from the widest group down.
         rows: each row's names, and one entry for each column.
         notes: lines below the table.
-        signatures: with the letter that stands for each, if letters are needed.
+        signatures: the letter of each (empty where none is needed) and the signature.
         title: one line without markup.
     """
 
@@ -98,27 +98,8 @@ def print_grid(grid: Grid, style: Style, *, standalone: bool = False) -> str:
     return printers[style](grid)
 
 
-def _number(entry: Entry) -> str:
-    return f"{entry.text}{entry.mark}" + (f" {entry.interval}" if entry.interval else "")
-
-
-def _seen(grid: Grid) -> list[list[str]]:
-    """Return the rows' names, those left blank that repeat the row above."""
-    lines: list[list[str]] = []
-    above: Sequence[Label] = ()
-    for labels, _ in grid.rows:
-        same = True
-        line = []
-        for i, label in enumerate(labels):
-            same = same and i < len(above) - 1 and above[i] == label
-            line.append("" if same else _plain(label))
-        lines.append(line)
-        above = labels
-    return lines
-
-
 def emotion_label(emotion: str) -> str:
-    """Return an emotion as read; the average too."""
+    """Return an emotion, or the average, for readers."""
     return "Avg." if emotion == AVERAGE else emotion.capitalize()
 
 
@@ -127,32 +108,47 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def _plain(label: Label) -> str:
-    return one_line(label.text) + (f"^{label.marks}" if label.marks else "")
+def _after(entry: Entry) -> str:
+    """Return what follows a number: its mark and its interval."""
+    return entry.mark + (f" {entry.interval}" if entry.interval else "")
+
+
+def _rows(grid: Grid) -> Iterator[tuple[int, tuple[Label, ...], tuple[Entry, ...]]]:
+    """Yield each row after the number of its leading names that repeat the row above."""
+    above: tuple[Label, ...] = ()
+    for labels, entries in grid.rows:
+        pairs = zip(above[:-1], labels, strict=False)  # the last name is always printed
+        yield len([*takewhile(lambda pair: pair[0] == pair[1], pairs)]), labels, entries
+        above = labels
 
 
 # ---- text, Markdown, CSV -------------------------------------------------------------------
 
 
-def _text(grid: Grid) -> str:
+def _tabulate(stubs: Sequence[str], heads: Sequence[str], body: list[list[str]], style: str) -> str:
     from tabulate import tabulate
 
-    heads = ["\n".join(map(_plain, head)) for head in grid.heads]
+    align = ["left"] * len(stubs) + ["right"] * len(heads)
+    table = tabulate(body, [*stubs, *heads], tablefmt=style, disable_numparse=True, colalign=align)
+    return f"{table}\n"
+
+
+def _text_label(label: Label) -> str:
+    return one_line(label.text) + (f"^{label.marks}" if label.marks else "")
+
+
+def _text(grid: Grid) -> str:
+    heads = ["\n".join(map(_text_label, head)) for head in grid.heads]
     body = [
-        [*line, *map(_number, entries)]
-        for line, (_, entries) in zip(_seen(grid), grid.rows, strict=True)
+        [
+            *("" if i < repeated else _text_label(label) for i, label in enumerate(labels)),
+            *(entry.text + _after(entry) for entry in entries),
+        ]
+        for repeated, labels, entries in _rows(grid)
     ]
-    printed = tabulate(
-        body,
-        [*(s.text for s in grid.stubs), *heads],
-        tablefmt="simple",
-        disable_numparse=True,
-        colalign=[*("left" for _ in grid.stubs), *("right" for _ in grid.heads)],
-    )
+    table = _tabulate([stub.text for stub in grid.stubs], heads, body, "simple")
     below = [*grid.notes, *(f"{k}: {s}" if k else s for k, s in grid.signatures)]
-    return (
-        printed + "\n" + "".join(f"\n{one_line(line)}" for line in below) + ("\n" if below else "")
-    )
+    return table + "".join(f"\n{one_line(line)}" for line in below) + ("\n" if below else "")
 
 
 def markdown_escape(text: str) -> str:
@@ -160,38 +156,34 @@ def markdown_escape(text: str) -> str:
     return re.sub(r"([\\`*<>|~&]|(?<!\w)_|_(?!\w)|\](?=[(\[:]))", r"\\\1", one_line(text))
 
 
+def _markdown_label(label: Label) -> str:
+    return markdown_escape(label.text) + (f"<sup>{label.marks}</sup>" if label.marks else "")
+
+
+def _markdown_number(entry: Entry) -> str:
+    # Markdown has no underlining; <ins> is kept by GitHub and by mkdocs.
+    before, behind = {1: ("**", "**"), 2: ("<ins>", "</ins>")}.get(entry.rank, ("", ""))
+    return before + markdown_escape(entry.text) + behind + markdown_escape(_after(entry))
+
+
 def _markdown(grid: Grid) -> str:
-    from tabulate import tabulate
-
-    def label(given: Label) -> str:
-        return markdown_escape(given.text) + (f"<sup>{given.marks}</sup>" if given.marks else "")
-
-    def number(entry: Entry) -> str:
-        # Markdown has no underlining; <ins> is kept by GitHub and by mkdocs.
-        around = {1: ("**", "**"), 2: ("<ins>", "</ins>")}.get(entry.rank, ("", ""))
-        rest = entry.mark + (f" {entry.interval}" if entry.interval else "")
-        return around[0] + markdown_escape(entry.text) + around[1] + markdown_escape(rest)
-
-    heads = [" ".join(map(label, head)) for head in grid.heads]
-    body = [[*map(label, labels), *map(number, entries)] for labels, entries in grid.rows]
-    printed = tabulate(
-        body,
-        [*map(label, grid.stubs), *heads],
-        tablefmt="github",
-        disable_numparse=True,
-        colalign=[*("left" for _ in grid.stubs), *("right" for _ in grid.heads)],
-    )
+    heads = [" ".join(map(_markdown_label, head)) for head in grid.heads]
+    body = [
+        [*map(_markdown_label, labels), *map(_markdown_number, entries)]
+        for labels, entries in grid.rows
+    ]
+    table = _tabulate([*map(_markdown_label, grid.stubs)], heads, body, "github")
     below = [f"- {markdown_escape(note)}" for note in grid.notes]
-    for letter, sign in grid.signatures:
-        code = one_line(sign).replace("`", "'")
+    for letter, signature in grid.signatures:
+        code = one_line(signature).replace("`", "'")
         below.append(f"- {letter}: `{code}`" if letter else f"- `{code}`")
-    return printed + "\n" + ("\n" if below else "") + "".join(f"{line}\n" for line in below)
+    return table + ("\n" if below else "") + "".join(f"{line}\n" for line in below)
 
 
 def _csv(grid: Grid) -> str:
-    intervals = any(entry.interval for _, entries in grid.rows for entry in entries)
-    signed = any(entry.signature for _, entries in grid.rows for entry in entries)
-    heads = [s.name for s in grid.stubs]
+    every = [entry for _, entries in grid.rows for entry in entries]
+    intervals, signed = any(e.interval for e in every), any(e.signature for e in every)
+    heads = [stub.name for stub in grid.stubs]
     for head in grid.heads:
         name = " ".join(h.name for h in head)
         heads += [name, f"{name} low", f"{name} high"] if intervals else [name]
@@ -200,8 +192,8 @@ def _csv(grid: Grid) -> str:
         line = [label.name for label in labels]
         for entry in entries:
             line += [entry.value, *entry.bounds] if intervals else [entry.value]
-        signs = dict.fromkeys(e.signature for e in entries if e.signature)
-        rows.append([*line, *([" ".join(signs)] if signed else [])])
+        signatures = dict.fromkeys(e.signature for e in entries if e.signature)
+        rows.append([*line, *([" ".join(signatures)] if signed else [])])
     return csv_text(rows)
 
 
@@ -262,13 +254,14 @@ def latex_escape(text: str) -> str:
     >>> latex_escape("é 中")
     'é {[}U+4E2D{]}'
     """
-    found = []
-    for sign in one_line(text):
-        known = _LATEX.get(sign)
-        if known is None and not (sign.isascii() or (sign.isalpha() and sign <= "ÿ")):
-            known = f"{{[}}U+{ord(sign):04X}{{]}}"
-        found.append(sign if known is None else known)
-    return "".join(found)
+    return "".join(map(_latex_sign, one_line(text)))
+
+
+def _latex_sign(sign: str) -> str:
+    if sign in _LATEX:
+        return _LATEX[sign]
+    known = sign.isascii() or (sign.isalpha() and sign <= "ÿ")
+    return sign if known else f"{{[}}U+{ord(sign):04X}{{]}}"
 
 
 def _latex_label(label: Label) -> str:
@@ -278,53 +271,32 @@ def _latex_label(label: Label) -> str:
 
 def _latex_number(entry: Entry) -> str:
     around = {1: r"\textbf{%s}", 2: r"\underline{%s}"}.get(entry.rank, "%s")
-    text = around.replace("%s", _minus(entry.text))
+    text = around.replace("%s", _latex_minus(entry.text))
     if entry.mark:  # it must not move the number out of its column
         text += rf"\rlap{{{latex_escape(entry.mark)}}}"
     if entry.interval:
-        text += rf" {{\scriptsize {_minus(entry.interval)}}}"
+        text += rf" {{\scriptsize {_latex_minus(entry.interval)}}}"
     return text
 
 
-def _minus(number: str) -> str:
+def _latex_minus(number: str) -> str:
     return re.sub(r"-(?=\d)", "$-$", latex_escape(number))
 
 
 def _spans(grid: Grid, level: int) -> list[tuple[Label, int]]:
-    """Return the heads of one level, each with how many columns it stands over."""
+    """Return the heads of one level, each with the number of its columns."""
     above = [head[: level + 1] for head in grid.heads]
     return [(key[-1], len(list(run))) for key, run in groupby(above)]
 
 
 def _latex(grid: Grid) -> str:
     """Return a table in booktabs' style, shrunk to the line where it is wider; notes below."""
-    side, width = len(grid.stubs), len(grid.stubs) + len(grid.heads)
     levels = len(grid.heads[0]) if grid.heads else 0
-    lines = []
-    for level in range(levels - 1):
-        cells, rules, at = [""] * side, [], side + 1
-        for label, span in _spans(grid, level):
-            cells.append(rf"\multicolumn{{{span}}}{{c}}{{{_latex_label(label)}}}")
-            rules.append(rf"\cmidrule(lr){{{at}-{at + span - 1}}}")
-            at += span
-        lines += [" & ".join(cells) + r" \\", " ".join(rules)]
-    last = [_latex_label(head[-1]) for head in grid.heads]
-    lines += [" & ".join([*map(_latex_label, grid.stubs), *last]) + r" \\", r"\midrule"]
-    above: tuple[Label, ...] = ()
-    for labels, entries in grid.rows:
-        new = next((i for i, label in enumerate(labels) if above[i : i + 1] != (label,)), side)
-        if above and new < side - 1:
-            lines.append(r"\midrule" if new == 0 else rf"\cmidrule(l){{{new + 1}-{width}}}")
-        elif above and labels[-1].name == AVERAGE:
-            lines.append(r"\addlinespace")
-        shown = ["" if i < new else _latex_label(label) for i, label in enumerate(labels)]
-        lines.append(" & ".join([*shown, *map(_latex_number, entries)]) + r" \\")
-        above = labels
     spans = [span for _, span in _spans(grid, 0)] if levels > 1 else [len(grid.heads)]
     columns = r"@{\hspace{12pt}}".join("r" * span for span in spans)
     notes = [latex_escape(note) for note in grid.notes]
-    for letter, sign in grid.signatures:
-        code = latex_escape(sign).replace(r"\textbar{}", r"\textbar{}\allowbreak ")
+    for letter, signature in grid.signatures:
+        code = latex_escape(signature).replace(r"\textbar{}", r"\textbar{}\allowbreak ")
         notes.append((rf"\textsuperscript{{{letter}}} " if letter else "") + rf"\texttt{{{code}}}")
     below = [
         r"\par\smallskip",
@@ -334,74 +306,98 @@ def _latex(grid: Grid) -> str:
         *(f"{note}\\par" for note in notes),
         r"\end{minipage}",
     ]
-    return "\n".join(
-        [
-            r"% needs \usepackage{booktabs,graphicx}",
-            r"\begin{table*}[t]",
-            r"\centering\small",
-            *([rf"\caption{{{latex_escape(grid.title)}}}"] if grid.title else []),
-            r"\par\smallskip\setlength{\tabcolsep}{4pt}",
-            r"\sbox0{%",
-            rf"\begin{{tabular}}{{{'l' * side}{columns}}}",
-            r"\toprule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}}%",
-            r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
-            *(below if notes else []),
-            r"\end{table*}",
-            "",
-        ]
-    )
+    lines = [
+        r"% needs \usepackage{booktabs,graphicx}",
+        r"\begin{table*}[t]",
+        r"\centering\small",
+        *([rf"\caption{{{latex_escape(grid.title)}}}"] if grid.title else []),
+        r"\par\smallskip\setlength{\tabcolsep}{4pt}",
+        r"\sbox0{%",
+        rf"\begin{{tabular}}{{{'l' * len(grid.stubs)}{columns}}}",
+        r"\toprule",
+        *_latex_heads(grid, levels),
+        r"\midrule",
+        *_latex_rows(grid),
+        r"\bottomrule",
+        r"\end{tabular}}%",
+        r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
+        *(below if notes else []),
+        r"\end{table*}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_heads(grid: Grid, levels: int) -> Iterator[str]:
+    for level in range(levels - 1):
+        cells, rules, at = [""] * len(grid.stubs), [], len(grid.stubs) + 1
+        for label, span in _spans(grid, level):
+            cells.append(rf"\multicolumn{{{span}}}{{c}}{{{_latex_label(label)}}}")
+            rules.append(rf"\cmidrule(lr){{{at}-{at + span - 1}}}")
+            at += span
+        yield " & ".join(cells) + r" \\"
+        yield " ".join(rules)
+    last = [head[-1] for head in grid.heads]
+    yield " & ".join(map(_latex_label, [*grid.stubs, *last])) + r" \\"
+
+
+def _latex_rows(grid: Grid) -> Iterator[str]:
+    side, width = len(grid.stubs), len(grid.stubs) + len(grid.heads)
+    for number, (repeated, labels, entries) in enumerate(_rows(grid)):
+        if number and repeated < side - 1:
+            yield r"\midrule" if repeated == 0 else rf"\cmidrule(l){{{repeated + 1}-{width}}}"
+        elif number and labels[-1].name == AVERAGE:
+            yield r"\addlinespace"
+        names = [""] * repeated + [*map(_latex_label, labels[repeated:])]
+        yield " & ".join([*names, *map(_latex_number, entries)]) + r" \\"
 
 
 # ---- HTML ----------------------------------------------------------------------------------
 
 
-def _safe(text: str) -> str:
+def _html_escape(text: str) -> str:
     return html.escape(one_line(text))
+
+
+def _html_label(label: Label) -> str:
+    marks = f"<sup>{_html_escape(label.marks)}</sup>" if label.marks else ""
+    return _html_escape(label.text) + marks
+
+
+def _html_number(entry: Entry) -> str:
+    tag, text = {1: "b", 2: "u"}.get(entry.rank), _html_escape(entry.text)
+    return (f"<{tag}>{text}</{tag}>" if tag else text) + _html_escape(_after(entry))
 
 
 def _html(grid: Grid) -> str:
     """Return a table without style or script, everything in it escaped."""
-
-    def label(given: Label) -> str:
-        marks = f"<sup>{_safe(given.marks)}</sup>" if given.marks else ""
-        return _safe(given.text) + marks
-
-    def number(entry: Entry) -> str:
-        tag = {1: "b", 2: "u"}.get(entry.rank)
-        text = _safe(entry.text)
-        rest = entry.mark + (f" {entry.interval}" if entry.interval else "")
-        return (f"<{tag}>{text}</{tag}>" if tag else text) + _safe(rest)
-
     lines = ["<table>"]
     if grid.title:
-        lines.append(f"<caption>{_safe(grid.title)}</caption>")
+        lines.append(f"<caption>{_html_escape(grid.title)}</caption>")
     lines.append("<thead>")
     levels = len(grid.heads[0]) if grid.heads else 1
     for level in range(levels):
         lines.append("<tr>")
         if level == 0:
             down = f' rowspan="{levels}"' if levels > 1 else ""
-            lines += [f'<th scope="col"{down}>{label(stub)}</th>' for stub in grid.stubs]
+            lines += [f'<th scope="col"{down}>{_html_label(stub)}</th>' for stub in grid.stubs]
         if level < levels - 1:
             lines += [
-                f'<th scope="colgroup" colspan="{span}">{label(head)}</th>'
+                f'<th scope="colgroup" colspan="{span}">{_html_label(head)}</th>'
                 for head, span in _spans(grid, level)
             ]
         else:
-            lines += [f'<th scope="col">{label(head[-1])}</th>' for head in grid.heads]
+            lines += [f'<th scope="col">{_html_label(head[-1])}</th>' for head in grid.heads]
         lines.append("</tr>")
     lines += ["</thead>", "<tbody>"]
     for labels, entries in grid.rows:
-        names = "".join(f'<th scope="row">{label(each)}</th>' for each in labels)
-        lines.append(f"<tr>{names}{''.join(f'<td>{number(e)}</td>' for e in entries)}</tr>")
+        names = "".join(f'<th scope="row">{_html_label(label)}</th>' for label in labels)
+        numbers = "".join(f"<td>{_html_number(entry)}</td>" for entry in entries)
+        lines.append(f"<tr>{names}{numbers}</tr>")
     lines += ["</tbody>", "</table>"]
-    below = [_safe(note) for note in grid.notes]
-    for letter, sign in grid.signatures:
-        code = f"<code>{_safe(sign)}</code>"
-        below.append(f"<sup>{_safe(letter)}</sup> {code}" if letter else code)
+    below = [_html_escape(note) for note in grid.notes]
+    for letter, signature in grid.signatures:
+        code = f"<code>{_html_escape(signature)}</code>"
+        below.append(f"<sup>{_html_escape(letter)}</sup> {code}" if letter else code)
     if below:
         lines += ["<ul>", *(f"<li>{line}</li>" for line in below), "</ul>"]
     return "\n".join(lines) + "\n"

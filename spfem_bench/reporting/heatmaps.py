@@ -223,8 +223,7 @@ def figure(scored: Scored, source: _Pictures, generated: _Pictures) -> Figure:
     grey = generated[row].astype(np.float64).mean(axis=2).astype(np.uint8)
     for column, space in enumerate(spaces, start=2):
         _heat(drawing.add_subplot(grid[0, column]), scored, space, grey)
-    if spaces:
-        _colour_bar(drawing, drawing.axes[-1])
+    _colour_bar(drawing, drawing.axes[-1])
     _over_time(drawing.add_subplot(grid[1, :]), scored, spaces, row, len(source))
     y = 0.955 * height
     write_text(

@@ -1,4 +1,4 @@
-"""Cards as pages of the documentation: what a card says stands in it alone."""
+"""Cards as pages of the documentation."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-import pandas as pd
-
-from spfem_bench.definitions.cards import Card, Kind, load, names
+from spfem_bench.definitions.cards import Card, Kind, names
 from spfem_bench.definitions.datasets import DatasetCard, dataset_card, dataset_files
 from spfem_bench.definitions.layouts import layout_card
 from spfem_bench.definitions.methods import MethodCard, method_card
 from spfem_bench.definitions.networks import NetworkCard, network_card, profile_card
 from spfem_bench.definitions.protocols import Protocol, ProtocolCard, protocol
-from spfem_bench.definitions.published import PublishedCard
+from spfem_bench.definitions.published import published_cards, read_tidy
 from spfem_bench.evaluation.controls import controls
-from spfem_bench.files import inside
 from spfem_bench.networks.weights import is_shipped
 
 
@@ -37,16 +34,16 @@ def registry() -> dict[str, str]:
     }
 
 
-def protocol_page(found: Protocol) -> str:
-    """Return one protocol's page in Markdown: its card in words, and what its list holds."""
-    card = found.card
+def protocol_page(listed: Protocol) -> str:
+    """Return one protocol's page in Markdown: its card, and counts of its list."""
+    card = listed.card
     dataset = dataset_card(card.dataset)
-    emotions = Counter(item.emotion for item in found.items)
-    speakers = Counter(item.speaker for item in found.items)
+    emotions = Counter(item.emotion for item in listed.items)
+    speakers = Counter(item.speaker for item in listed.items)
     facts = {
         "Name, version": f"`{card.name}`, {card.version}",
         "Setting": card.setting,
-        "Items": str(len(found.items)),
+        "Items": str(len(listed.items)),
         "Emotions": _counts({e: emotions[e] for e in card.emotions}),
         "Speakers": _counts(dict(sorted(speakers.items()))),
         "Data set": f"[`{dataset.name}`](../registry/datasets.md#{dataset.name}): "
@@ -66,7 +63,7 @@ def protocol_page(found: Protocol) -> str:
     parts = [
         f"# {_words(card.title)}",
         _words(card.description),
-        _table(["", ""], facts.items()),
+        _facts(facts),
         "## What may be concluded",
         _words(card.shows),
         "## What may not",
@@ -74,26 +71,15 @@ def protocol_page(found: Protocol) -> str:
         *_notes(card),
     ]
     if card.not_applicable:
-        parts += [
-            "## Metrics it cannot have",
-            _table(
-                ["metric", "why"],
-                ([f"`{name}`", _words(reason)] for name, reason in card.not_applicable.items()),
-            ),
-        ]
+        reasons = ([f"`{name}`", _words(why)] for name, why in card.not_applicable.items())
+        parts += ["## Metrics it cannot have", _table(["metric", "why"], reasons)]
     fetch = [f"spfem-bench data fetch {dataset.name}"] if dataset.url else []
     profile = profile_card(card.profile)
     if not all(is_shipped(profile.network(role)) for role in profile.roles):
         fetch.append(f"spfem-bench networks fetch --profile {profile.name}")
     methods = " ".join(f"--method {m}" for m in (*card.outputs, "source"))
-    parts += [
-        "## Example",
-        _code(
-            *fetch,
-            f"spfem-bench eval --protocol {card.name} {methods}",
-            f"spfem-bench table results/{card.name}",
-        ),
-    ]
+    evaluate = f"spfem-bench eval --protocol {card.name} {methods}"
+    parts += ["## Example", _code(*fetch, evaluate, f"spfem-bench table results/{card.name}")]
     return _page(parts)
 
 
@@ -107,8 +93,7 @@ def _networks() -> str:
     for profile in map(profile_card, names(Kind.PROFILE)):
         roles = {role: f"`{profile.network(role).name}`" for role in profile.roles}
         parts += [
-            f"### {profile.name}",
-            _about(profile),
+            *_head(3, profile),
             _table(["role", "network"], roles.items()),
             _code(f"spfem-bench networks fetch --profile {profile.name}"),
         ]
@@ -129,24 +114,22 @@ def _network(card: NetworkCard) -> list[str]:
         "Citation": _words(card.citation),
     }
     files = ([f"`{f.name}`", f"`{f.sha256}`"] for f in card.files)
-    what = "verify" if is_shipped(card) else "fetch"
+    command = "verify" if is_shipped(card) else "fetch"
     return [
-        f"### {card.name}",
-        _about(card),
-        _table(["", ""], facts.items()),
+        *_head(3, card),
+        _facts(facts),
         _table(["file", "SHA-256"], files),
         *_notes(card),
-        _code(f"spfem-bench networks {what} {card.name}"),
+        _code(f"spfem-bench networks {command} {card.name}"),
     ]
 
 
 def _methods() -> str:
-    tables = [_values(load(PublishedCard, Kind.PUBLISHED, n)) for n in names(Kind.PUBLISHED)]
-    published = set(pd.concat(tables)["method"])
-    here: dict[str, list[str]] = {}
-    for found in map(protocol, names(Kind.PROTOCOL)):
-        for method in (*found.card.outputs, *(control.name for control in controls(found))):
-            here.setdefault(method, []).append(found.name)
+    published = {n.method for card in published_cards() for n in read_tidy(card.values_path)[0]}
+    protocols_of: dict[str, list[str]] = {}
+    for listed in map(protocol, names(Kind.PROTOCOL)):
+        for method in (*listed.card.outputs, *(control.name for control in controls(listed))):
+            protocols_of.setdefault(method, []).append(listed.name)
     cards = [method_card(name) for name in names(Kind.METHOD)]
     parts = [
         "# Methods",
@@ -159,31 +142,25 @@ def _methods() -> str:
             "Code": f"<{card.link}>" if card.link else "none published",
             "Published rows": "yes" if {card.name, *card.aliases} & published else "none here",
         }
-        parts += _method(card, facts, here)
+        parts += _method(card, facts, protocols_of.get(card.name, []))
     parts.append("## Controls")
     for card in (c for c in cards if c.control):
         control = card.control.settings() if card.control else {}
-        parts += _method(card, {k: _plain(v) for k, v in control.items()}, here)
+        facts = {k: _plain(v) for k, v in control.items()}
+        parts += _method(card, facts, protocols_of.get(card.name, []))
     return _page(parts)
 
 
-def _method(
-    card: MethodCard, facts: Mapping[str, str], here: Mapping[str, Sequence[str]]
-) -> list[str]:
+def _method(card: MethodCard, facts: Mapping[str, str], protocol_names: Sequence[str]) -> list[str]:
     rows = {
         "Printed as": _words(card.label),
         "Also": ", ".join(f"`{alias}`" for alias in card.aliases),
         **facts,
-        "Clips in": ", ".join(f"[{p}](../protocols/{p}.md)" for p in here.get(card.name, ())),
+        "Clips in": _protocol_links(protocol_names),
     }
-    found = here.get(card.name, ())
-    with_clips = f"--protocol {found[0]}" if found else "--videos outputs/"
-    return [
-        f"### {card.name}",
-        _about(card),
-        _table(["", ""], rows.items()),
-        _code(f"spfem-bench eval --method {card.name} {with_clips}"),
-    ]
+    clips = f"--protocol {protocol_names[0]}" if protocol_names else "--videos outputs/"
+    command = f"spfem-bench eval --method {card.name} {clips}"
+    return [*_head(3, card), _facts(rows), _code(command)]
 
 
 def _datasets() -> str:
@@ -194,9 +171,9 @@ def _datasets() -> str:
             **_contents(card),
             "Licence": _words(card.licence),
             "Citation": _words(card.citation),
-            "Protocols": ", ".join(f"[{name}](../protocols/{name}.md)" for name in used),
+            "Protocols": _protocol_links(used),
         }
-        parts += [f"## {card.name}", _about(card), _table(["", ""], facts.items()), *_notes(card)]
+        parts += [*_head(2, card), _facts(facts), *_notes(card)]
         fetch = [f"spfem-bench data fetch {card.name}"] if card.url else []
         if card.recordings:
             fetch = [f"spfem-bench data index {card.name} ROOT"]
@@ -236,13 +213,11 @@ def _layouts() -> str:
             "You have to": _words(card.must),
             "Read in": _words(card.source),
         }
-        parts += [f"## {card.name}", _about(card), _table(["", ""], facts.items()), *_notes(card)]
-        parts.append(
-            _code(
-                "spfem-bench eval --method my-model --protocol mead-cross-id --videos outputs/ "
-                f"--layout {card.name} --dry-run"
-            )
+        command = (
+            "spfem-bench eval --method my-model --protocol mead-cross-id --videos outputs/ "
+            f"--layout {card.name} --dry-run"
         )
+        parts += [*_head(2, card), _facts(facts), *_notes(card), _code(command)]
     return _page(parts)
 
 
@@ -252,24 +227,19 @@ def _published() -> str:
         "What is read from the papers, how, and which cells contradict their own paper. "
         "[What may be compared with them](../comparing.md).",
     ]
-    for name in names(Kind.PUBLISHED):
-        card = load(PublishedCard, Kind.PUBLISHED, name)
+    for card in published_cards():
         facts = {
             "Paper, table": _words(f"{card.paper}, {card.table}"),
-            "Numbers": str(len(_values(card))),
+            "Numbers": str(len(read_tidy(card.values_path)[0])),
             "Kind": card.kind,
             "Read": _words(card.read),
             "Citation": _words(card.citation),
         }
-        parts += [f"## {name}", _words(card.title), _table(["", ""], facts.items()), *_notes(card)]
+        parts += [f"## {card.name}", _words(card.title), _facts(facts), *_notes(card)]
         if card.doubts:
             doubts = ([f"`{cell}`", _words(why)] for cell, why in card.doubts.items())
             parts.append(_table(["doubted cell", "why"], doubts))
     return _page(parts)
-
-
-def _values(card: PublishedCard) -> pd.DataFrame:
-    return pd.read_csv(inside(card.path.parent, card.values))
 
 
 def _clip(card: ProtocolCard, role: str) -> str:
@@ -297,6 +267,10 @@ def _metric_links(metrics: Iterable[str]) -> str:
     return ", ".join(f"[{name}](../metrics/{name}.md)" for name in metrics)
 
 
+def _protocol_links(protocol_names: Iterable[str]) -> str:
+    return ", ".join(f"[{name}](../protocols/{name}.md)" for name in protocol_names)
+
+
 def _counts(counted: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counted.items())
 
@@ -306,20 +280,21 @@ def _plain(value: object) -> str:
 
 
 def _words(text: str) -> str:
-    """Return a card's text on one line, with what would be read as markup escaped."""
+    """Return a card's text on one line, without markup."""
     return re.sub(r"([\\`*_|\[\]])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
-def _about(card: Card) -> str:
-    return _words(f"{card.title}. {card.description}")
+def _head(level: int, card: Card) -> list[str]:
+    """Return a card's name as a heading, and its title with its description."""
+    return [f"{'#' * level} {card.name}", _words(f"{card.title}. {card.description}")]
 
 
 def _notes(card: Card) -> list[str]:
-    return [_list(card.notes)] if card.notes else []
+    return ["\n".join(f"- {_words(note)}" for note in card.notes)] if card.notes else []
 
 
-def _list(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {_words(line)}" for line in lines)
+def _facts(facts: Mapping[str, str]) -> str:
+    return _table(["", ""], facts.items())
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
