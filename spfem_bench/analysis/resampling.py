@@ -1,10 +1,9 @@
 """Bootstrap over speakers, paired between methods: intervals, p-values, clips needed.
 
-Every score here is a mean over emotions of a mean over clips: of cosines, distances or
-coherences as they are, of FAD in pseudo-values (:func:`pseudo_values`). What a speaker's clips
-add to such a mean is one number, so that ten thousand draws of speakers of a whole table are one
-product of matrices. Two methods are compared by the differences of their clips: the same draws
-serve all methods.
+Every score here is a mean over emotions of a mean over clips; FAD is one in pseudo-values
+(``spfem_bench.statistics.frechet.pseudo_values``). A speaker's clips add one number to such a
+mean, so ten thousand draws of speakers are one product of matrices for a whole table. Two methods
+are compared by the differences of their clips, with the same draws for all methods.
 """
 
 from __future__ import annotations
@@ -13,51 +12,52 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from spfem_bench.statistics.intervals import SEED
 
-Float64 = npt.NDArray[np.float64]
+_Float64: TypeAlias = "npt.NDArray[np.float64]"
 
 RESAMPLES = 10_000
 
 LEVEL = 0.05
-"""What a p-value must stay under, and one less the coverage of intervals."""
+"""Significance level of p-values; the coverage of intervals is one less it."""
 
 POWER = 0.80
-"""How often the clips that are said to be needed would tell two methods apart."""
+"""Share of repetitions in which the clips needed would tell two methods apart."""
 
 
 class TooFewClustersError(ValueError):
-    """Clips of one speaker only: nothing shows how speakers differ."""
+    """Clips of one speaker only: the variation between speakers is unknown."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Scores of k columns (methods, metrics), and what each cluster adds to their errors.
+    """Scores of k columns (methods, metrics), and each cluster's part of their errors.
 
     Attributes:
         value: float64 (k,).
-        parts: float64 (clusters, k), of which a score's squared standard error is the sum of
+        parts: float64 (clusters, k); a score's squared standard error is the sum of their
             squares.
         freedom: degrees of freedom of that error.
     """
 
-    value: Float64
-    parts: Float64
+    value: _Float64
+    parts: _Float64
     freedom: float
 
     @property
     def clusters(self) -> int:
-        """Speakers (or clips) that are drawn."""
+        """Number of speakers (or clips) that are drawn."""
         return len(self.parts)
 
     @property
-    def error(self) -> Float64:
+    def error(self) -> _Float64:
         """The standard errors, (k,)."""
-        total: Float64 = (self.parts**2).sum(axis=0)
+        total: _Float64 = (self.parts**2).sum(axis=0)
         return np.sqrt(total)
 
 
@@ -66,13 +66,11 @@ def estimate(values: npt.ArrayLike, emotions: Sequence[str], clusters: Sequence[
 
     A cluster (a speaker) is drawn with all of its clips, in all emotions. Its part of the error is
     the sum over emotions of its clips' deviations from the emotion's mean, each divided by the
-    clips and the emotions and by ``sqrt(1 - h)``, where ``h`` is the cluster's share of the
-    emotion's clips: a mean lies nearer to clips that it is made of. That is the cluster-robust
-    variance CR2, with Bell and McCaffrey's degrees of freedom ``(sum l)^2 / sum l^2``, ``l`` the
-    eigenvalues of the parts' covariance for clips alike. With as many clips of each of ``G``
-    speakers in each emotion it is the textbook's: the variance of the speakers' means divided by
-    ``G``, with ``G - 1`` degrees of freedom; with clips for clusters and one emotion,
-    the t-test's.
+    clips, the emotions and ``sqrt(1 - h)``, where ``h`` is the cluster's share of the emotion's
+    clips. This is the cluster-robust variance CR2, with Bell and McCaffrey's degrees of freedom
+    ``(sum l)^2 / sum l^2``, ``l`` the eigenvalues of the parts' covariance for equal clips. With
+    equally many clips of ``G`` speakers in each emotion it is the variance of the speakers' means
+    divided by ``G``, with ``G - 1`` degrees of freedom.
 
     Args:
         values: (n,) or (n, k), one row for each clip.
@@ -104,94 +102,86 @@ def estimate(values: npt.ArrayLike, emotions: Sequence[str], clusters: Sequence[
             linear[g, here] -= weight * share
     spectrum = linear @ linear.T
     freedom = float(np.trace(spectrum) ** 2 / (spectrum**2).sum())
-    # Rounded, for the last bits of a sum would make other draws.
+    # Rounded, because the last bits of a sum would change the draws.
     return Estimate(averaging @ table, linear @ table, round(freedom, 6))
 
 
-def draws(found: Estimate, resamples: int = RESAMPLES) -> Float64:
+def draws(scores: Estimate, resamples: int = RESAMPLES) -> _Float64:
     """Return the scores of drawn clusters, (resamples, k).
 
-    Clusters are drawn with replacement, as many as there are; the deviation of each draw is divided
-    by a draw of ``sqrt(chi^2 / freedom)``, for the standard error is itself an estimate. So
-    percentiles of the draws are as wide as Student's t asks, where those of a plain bootstrap of
-    six speakers hold the truth in 85 of 100 cases and not in 95. Where each speaker has as many
-    clips as the others in each emotion, deviations are exactly those of the drawn clips' mean;
-    elsewhere they are that to first order, so that a draw without a clip of some emotion has its
-    value too.
+    Clusters are drawn with replacement, as many as there are. The deviation of each draw is divided
+    by a draw of ``sqrt(chi^2 / freedom)``, because the standard error is itself an estimate: so
+    percentiles of the draws are as wide as Student's t. Where each speaker has equally many clips
+    in each emotion, deviations are exactly those of the drawn clips' mean; elsewhere they are so
+    to first order, and a draw without a clip of some emotion has a value too.
 
-    The draws depend on the number of clusters and the freedom alone: the same clips are drawn
-    alike, whatever is measured of them.
+    The draws depend on the number of clusters and the freedom alone, not on the metric.
     """
-    times, scale = _draws(found.clusters, found.freedom, resamples)
-    drawn: Float64 = found.value + scale[:, None] * (times @ found.parts)
+    times, scale = _draws(scores.clusters, scores.freedom, resamples)
+    drawn: _Float64 = scores.value + scale[:, None] * (times @ scores.parts)
     return drawn
 
 
 @lru_cache(maxsize=8)
-def _draws(clusters: int, freedom: float, resamples: int) -> tuple[Float64, Float64]:
-    """Return how many times more than once each cluster is drawn, and each draw's scale."""
+def _draws(clusters: int, freedom: float, resamples: int) -> tuple[_Float64, _Float64]:
+    """Return the count of each cluster in each draw, less one, and each draw's scale."""
     generator = np.random.default_rng([SEED, clusters])
     drawn = generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
-    times: Float64 = drawn.astype(np.float64) - 1
-    scale: Float64 = np.sqrt(freedom / generator.chisquare(freedom, resamples))
+    times: _Float64 = drawn.astype(np.float64) - 1
+    scale: _Float64 = np.sqrt(freedom / generator.chisquare(freedom, resamples))
     return times, scale
 
 
-def intervals(drawn: Float64) -> tuple[Float64, Float64]:
+def intervals(drawn: _Float64) -> tuple[_Float64, _Float64]:
     """Return the 95 % intervals of draws (resamples, k): lower and upper ends, (k,)."""
     low, high = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
     return low, high
 
 
-def p_values(drawn: Float64) -> Float64:
+def p_values(drawn: _Float64) -> _Float64:
     """Return two-sided p-values of the hypothesis that a difference is zero, (k,).
 
     Twice the share of draws on the other side of zero, counting one more, so that it is never
     zero: below 0.05 where the interval does not hold zero.
     """
     least = np.minimum((drawn <= 0).sum(axis=0), (drawn >= 0).sum(axis=0))
-    p: Float64 = np.minimum(1.0, 2 * (least + 1) / (len(drawn) + 1))
+    p: _Float64 = np.minimum(1.0, 2 * (least + 1) / (len(drawn) + 1))
     return p
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number (Holm, 1979).
+    """Return p-values corrected for their number, at most 5 % chance of any false difference.
 
-    The smallest is multiplied by their number, the next by one less, and none falls below one
-    before it: the chance of a single false difference among all stays below 5 %, however they
-    hang together.
+    Source: Holm (1979), Scandinavian Journal of Statistics 6, 65-70.
 
     >>> [round(x, 3) for x in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
     """
-    order = sorted(range(len(p)), key=lambda i: p[i])
-    corrected = [0.0] * len(p)
-    largest = 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, p[i] * (len(p) - rank)))
-        corrected[i] = largest
-    return corrected
+    order = np.argsort(p, kind="stable")
+    scaled = np.asarray(p, np.float64)[order] * np.arange(len(p), 0, -1)
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return [float(x) for x in corrected]
 
 
 def clips_needed(
     difference: float, error: float, clusters: int, clips: int, most: int = 10**6
 ) -> int | None:
-    """Return how many clips would tell two methods apart in 80 of 100 repetitions.
+    """Return the number of clips that tell two methods apart in 80 of 100 repetitions.
 
     The smallest number of clusters with which a two-sided paired t-test at 5 % has a power of
-    80 %, if the difference is what it seems and the clusters vary as these do, times
-    the clips of each: new clips come with new speakers, for more of the same speakers do not tell
-    how speakers differ.
+    80 %, for this difference and this variation between clusters, times the clips of each: new
+    clips come with new speakers.
 
     Args:
         difference: of the means.
         error: its standard error.
-        clusters: speakers (or clips) that it stands on.
-        clips: clips that it stands on.
-        most: clusters beyond which nobody would go.
+        clusters: number of speakers (or clips) behind it.
+        clips: number of clips behind it.
+        most: upper bound of clusters.
 
     Returns:
-        None for never: there is no difference, or more than *most* clusters would be needed.
+        None if there is no difference, or if more than *most* clusters would be needed.
 
     >>> clips_needed(0.5, 1 / 34**0.5, 34, 34)  # the textbook's: 34 pairs for half a deviation
     34
@@ -203,7 +193,7 @@ def clips_needed(
     count = 2
     if error > 0:
         effect = abs(difference) / (error * math.sqrt(clusters))
-        # With the normal distribution; Student's t asks for a few more.
+        # With the normal distribution; Student's t needs a few more.
         least = (float(ndtri(1 - LEVEL / 2) + ndtri(POWER)) / effect) ** 2
         if least > most:
             return None

@@ -1,4 +1,4 @@
-"""What was found of a user's own recordings, as text."""
+"""The index of a user's own recordings as text."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def report_lines(report: Report) -> list[str]:
         tabulate(rows, ["Speaker", *emotions], disable_numparse=True),
         "Recordings found, with '/' and how many there are where some are missing, and with '-' "
         "and how many of those found have no sound.",
+        "",
     ]
-    lines.append("")
     for number, finding in enumerate(report.findings):
         lines.append(_finding(finding))
         following = report.findings[number + 1 : number + 2]
@@ -32,9 +32,9 @@ def report_lines(report: Report) -> list[str]:
 
 
 def _cell(counts: tuple[int, int, int]) -> str:
-    wanted, found, sounding = counts
-    said = str(found) if found == wanted else f"{found}/{wanted}"
-    return said if sounding >= found else f"{said} -{found - sounding}"
+    expected, found, with_sound = counts
+    text = str(found) if found == expected else f"{found}/{expected}"
+    return text if with_sound >= found else f"{text} -{found - with_sound}"
 
 
 def _finding(finding: Finding) -> str:
