@@ -14,6 +14,7 @@ from itertools import groupby, takewhile
 from typing import Literal
 
 from spfem_bench.definitions.protocols import AVERAGE
+from spfem_bench.reporting.templating import fill_template
 from spfem_bench.texts import csv_text
 
 Style = Literal["text", "markdown", "csv", "latex", "html"]
@@ -283,6 +284,10 @@ def _latex_minus(number: str) -> str:
     return re.sub(r"-(?=\d)", "$-$", latex_escape(number))
 
 
+def _depth(grid: Grid) -> int:
+    return len(grid.heads[0]) if grid.heads else 1
+
+
 def _spans(grid: Grid, level: int) -> list[tuple[Label, int]]:
     """Return the heads of one level, each with the number of its columns."""
     above = [head[: level + 1] for head in grid.heads]
@@ -291,8 +296,7 @@ def _spans(grid: Grid, level: int) -> list[tuple[Label, int]]:
 
 def _latex(grid: Grid) -> str:
     """Return a table in booktabs' style, shrunk to the line where it is wider; notes below."""
-    levels = len(grid.heads[0]) if grid.heads else 0
-    spans = [span for _, span in _spans(grid, 0)] if levels > 1 else [len(grid.heads)]
+    spans = [n for _, n in _spans(grid, 0)] if _depth(grid) > 1 else [len(grid.heads)]
     columns = r"@{\hspace{12pt}}".join("r" * span for span in spans)
     notes = [latex_escape(note) for note in grid.notes]
     for letter, signature in grid.signatures:
@@ -315,7 +319,7 @@ def _latex(grid: Grid) -> str:
         r"\sbox0{%",
         rf"\begin{{tabular}}{{{'l' * len(grid.stubs)}{columns}}}",
         r"\toprule",
-        *_latex_heads(grid, levels),
+        *_latex_heads(grid),
         r"\midrule",
         *_latex_rows(grid),
         r"\bottomrule",
@@ -327,8 +331,8 @@ def _latex(grid: Grid) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _latex_heads(grid: Grid, levels: int) -> Iterator[str]:
-    for level in range(levels - 1):
+def _latex_heads(grid: Grid) -> Iterator[str]:
+    for level in range(_depth(grid) - 1):
         cells, rules, at = [""] * len(grid.stubs), [], len(grid.stubs) + 1
         for label, span in _spans(grid, level):
             cells.append(rf"\multicolumn{{{span}}}{{c}}{{{_latex_label(label)}}}")
@@ -370,34 +374,12 @@ def _html_number(entry: Entry) -> str:
 
 def _html(grid: Grid) -> str:
     """Return a table without style or script, everything in it escaped."""
-    lines = ["<table>"]
-    if grid.title:
-        lines.append(f"<caption>{_html_escape(grid.title)}</caption>")
-    lines.append("<thead>")
-    levels = len(grid.heads[0]) if grid.heads else 1
-    for level in range(levels):
-        lines.append("<tr>")
-        if level == 0:
-            down = f' rowspan="{levels}"' if levels > 1 else ""
-            lines += [f'<th scope="col"{down}>{_html_label(stub)}</th>' for stub in grid.stubs]
-        if level < levels - 1:
-            lines += [
-                f'<th scope="colgroup" colspan="{span}">{_html_label(head)}</th>'
-                for head, span in _spans(grid, level)
-            ]
-        else:
-            lines += [f'<th scope="col">{_html_label(head[-1])}</th>' for head in grid.heads]
-        lines.append("</tr>")
-    lines += ["</thead>", "<tbody>"]
-    for labels, entries in grid.rows:
-        names = "".join(f'<th scope="row">{_html_label(label)}</th>' for label in labels)
-        numbers = "".join(f"<td>{_html_number(entry)}</td>" for entry in entries)
-        lines.append(f"<tr>{names}{numbers}</tr>")
-    lines += ["</tbody>", "</table>"]
-    below = [_html_escape(note) for note in grid.notes]
-    for letter, signature in grid.signatures:
-        code = f"<code>{_html_escape(signature)}</code>"
-        below.append(f"<sup>{_html_escape(letter)}</sup> {code}" if letter else code)
-    if below:
-        lines += ["<ul>", *(f"<li>{line}</li>" for line in below), "</ul>"]
-    return "\n".join(lines) + "\n"
+    last = [(head[-1], 1) for head in grid.heads]
+    levels = [_spans(grid, level) for level in range(_depth(grid) - 1)]
+    return fill_template(
+        "table.html",
+        {"grid": grid, "levels": [*levels, last]},
+        escaped=_html_escape,
+        label=_html_label,
+        number=_html_number,
+    )

@@ -6,10 +6,7 @@ import html
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from functools import cache
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.datasets import DatasetCard, dataset_card, dataset_files
@@ -25,6 +22,7 @@ from spfem_bench.definitions.published import (
 )
 from spfem_bench.evaluation.controls import controls
 from spfem_bench.networks.weights import is_shipped
+from spfem_bench.reporting.templating import fill_template
 
 
 def protocols() -> dict[str, str]:
@@ -101,20 +99,8 @@ def _megabytes(card: DatasetCard) -> str:
 
 
 def _page(template: str, **values: Any) -> str:
-    text = _environment().get_template(f"{template}.md").render(values)
+    text = fill_template(f"{template}.md", values, words=_words, each=_each, filled=_filled)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(  # noqa: S701  (Markdown; the filter 'words' escapes)
-        loader=PackageLoader("spfem_bench.reporting"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"words": _words, "each": _each, "filled": _filled}
-    return environment
 
 
 def _words(text: str) -> str:
