@@ -111,8 +111,6 @@ class Repeat:
             method are equal in all metrics), ``methods`` (the same cell of two methods on
             one backbone), ``row`` (two emotions of one row) or ``scattered`` (different
             cells of different methods of one table).
-        first: the first place.
-        second: the second place.
         values: as printed.
     """
 
@@ -127,8 +125,7 @@ class Loss:
     """A row of a proposed method compared with its own baseline's.
 
     Attributes:
-        emotions: the cells that are worse.
-        cells: number of cells that could be compared.
+        emotions: the cells that are worse, of ``cells`` that could be compared.
     """
 
     series: Series
@@ -142,8 +139,7 @@ class VariantPair:
     """Two variants of one backbone.
 
     Attributes:
-        distance: mean absolute difference between the two over the emotions.
-        largest: the largest absolute difference.
+        distance: mean absolute difference between the two over the emotions, and the largest.
         gains: mean absolute differences of each from the baseline. Of a baseline printed twice,
             the print whose average follows counts.
         correlation: Pearson's, between the two differences from the baseline.
@@ -169,10 +165,8 @@ class Audit:
 
     Attributes:
         tables: name and count of numbers of each.
-        n_averages: number of averages that could be checked.
-        averages: those that do not follow from their rows.
-        n_shared: number of cells that two tables print.
-        disagreements: those of them with two values.
+        averages: those that do not follow from their rows, of ``n_averages`` checked.
+        disagreements: cells with two values, of ``n_shared`` that two tables print.
         other_decimals: those of equal value printed with other decimals.
         losses: every compared row, also those without a worse cell.
         variants: every compared pair of variants.

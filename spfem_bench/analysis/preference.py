@@ -53,10 +53,8 @@ class Share:
 
     Attributes:
         percent: as printed where it was.
-        low: lower end of the 95 % interval.
-        high: upper end.
+        low: lower end of the 95 % interval; ``high`` is its upper end.
         votes: number of all votes; None for a printed share.
-        participants: number of participants who voted.
     """
 
     percent: str
