@@ -6,7 +6,7 @@ import os
 import sys
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.protocols import Protocol
     from spfem_bench.evaluation.plan import Plan, Videos
+    from spfem_bench.evaluation.record import RunRecord
     from spfem_bench.networks.load import Precision
 
 
@@ -114,7 +115,7 @@ def evaluate(
     score and exit code 2.
     """  # noqa: D301
     import json
-    from dataclasses import asdict, replace
+    from dataclasses import replace
 
     from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.layouts import layout_card
@@ -127,7 +128,7 @@ def evaluate(
     from spfem_bench.execution.local import Processes
     from spfem_bench.files import check_writable
     from spfem_bench.networks.weights import WeightsStore
-    from spfem_bench.reporting.tables import comparison, score_lines
+    from spfem_bench.reporting.headlines import headline_table, score_lines
 
     team = options.team(ray, workers, device)
     weights, data = WeightsStore.locate(weights_dir), DataFolders.locate(data_dir)
@@ -169,7 +170,7 @@ def evaluate(
     chosen = cast("Precision", precision or "float32")
     half = "" if chosen == "float32" else f".{chosen}"
     printed, incomplete, ready = [], False, []
-    compared: dict[str, list[dict[str, Any]]] = {}
+    compared: dict[str, list[records.RunRecord]] = {}
     for plan in plans:
         _show_preflight(plan, quiet=quiet, partial=partial)
         if not plan.metrics or (not plan.complete and not partial):
@@ -195,18 +196,16 @@ def evaluate(
     )
     for plan, path in ready:
         try:
-            record = next(carried)
+            record = records.parse_record(next(carried))
         except KeyboardInterrupt:
             options.interrupted()
         networks, name = plan.profile, plan.protocol.name
-        rows = records.scores(record)
-        if not quiet and (lost := records.replaced_metrics(path, rows)):
+        if not quiet and (lost := records.replaced_metrics(path, record)):
             click.echo(f"{path} is replaced; it also had {', '.join(lost)}.", err=True)
         records.save(record, path)
-        scored = any(s.value is not None for s in rows)
-        incomplete = incomplete or not scored or not (record["complete"] or partial)
+        incomplete = incomplete or not record.metrics or not (record.complete or partial)
         _show_refused(plan, record, quiet=quiet and partial)
-        printed += [asdict(s) for s in rows]
+        printed += [s.plain() for s in record.scores]
         compared.setdefault(name, []).append(record)
         if as_json or several:
             continue
@@ -222,8 +221,8 @@ def evaluate(
         click.echo(json.dumps(printed, indent=1))
     elif several:
         for name, found in compared.items():
-            click.echo(f"\n{name}, profile {found[0]['profile']}")
-            click.echo(comparison(found))
+            click.echo(f"\n{name}, profile {found[0].profile}")
+            click.echo(headline_table(found))
             _show_signatures(found)
             if not quiet:
                 click.echo(f"With intervals: spfem-bench table {results / name}", err=True)
@@ -316,17 +315,15 @@ def _show_preflight(plan: Plan, *, quiet: bool, partial: bool) -> None:
         click.echo("No headline score: add --partial to score what is there.", err=True)
 
 
-def _show_refused(plan: Plan, record: dict[str, Any], *, quiet: bool) -> None:
+def _show_refused(plan: Plan, record: RunRecord, *, quiet: bool) -> None:
     told = {(r.item, r.reason) for r in plan.refusals}
-    for refusal in record["refused"]:
-        new = (refusal["item"], refusal["reason"]) not in told
-        if new and refusal["kind"] == "refused" and not quiet:
-            hit = ", ".join(refusal["metrics"])
-            click.echo(f"refused for {hit}: {refusal['reason']}. {refusal['remedy']}", err=True)
+    for refusal in record.refused:
+        new = (refusal.item, refusal.reason) not in told
+        if new and refusal.kind == "refused" and not quiet:
+            hit = ", ".join(refusal.metrics)
+            click.echo(f"refused for {hit}: {refusal.reason}. {refusal.remedy}", err=True)
 
 
-def _show_signatures(found: list[dict[str, Any]]) -> None:
-    from spfem_bench.evaluation.record import scores
-
-    for sign in dict.fromkeys(s.signature for r in found for s in scores(r) if s.signature):
+def _show_signatures(found: list[RunRecord]) -> None:
+    for sign in dict.fromkeys(s.signature for r in found for s in r.scores if s.signature):
         click.echo(sign)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pydantic
 
 from spfem_bench.definitions.cards import Text
@@ -42,12 +43,35 @@ class _Recorded(pydantic.BaseModel):
     """A part of a record; keys that this version does not know are kept."""
 
     model_config = pydantic.ConfigDict(
-        strict=True, frozen=True, extra="allow", populate_by_name=True, serialize_by_alias=True
+        strict=True, frozen=True, extra="allow", populate_by_name=True
     )
+    _keys: tuple[str, ...] = ()
+
+    @pydantic.model_validator(mode="wrap")
+    @classmethod
+    def _keep_order(cls, content: Any, validate: Callable[[Any], Any]) -> Any:
+        part = validate(content)
+        if isinstance(content, Mapping):
+            part._keys = tuple(content)
+        return part
 
     def plain(self) -> dict[str, Any]:
-        """Return the content as it was read or given, as values that JSON can hold."""
-        return self.model_dump(exclude_unset=True)
+        """Return the keys that were read or given, in their order, as JSON values."""
+        names = {field.alias: name for name, field in type(self).model_fields.items()}
+        return {key: _plain(getattr(self, names.get(key, key))) for key in self._keys}
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and dict(self) == dict(other)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Recorded):
+        return value.plain()
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return value
 
 
 class RecordedMethod(_Recorded):
@@ -268,6 +292,19 @@ class RunRecord(_Recorded):
         """The metrics that have a number, in the order of the scores."""
         return list(dict.fromkeys(s.metric for s in self.scores if s.value is not None))
 
+    def settings_of(self, metric: str) -> RecordedSettings:
+        """Return everything that can move a metric's number.
+
+        Raises:
+            CardError: the record is damaged: it has scores of the metric, and no settings.
+        """
+        if metric not in self.settings:
+            raise CardError(
+                f"the run of '{self.method.name}' is damaged: no settings of {metric}",
+                "Run the evaluation again",
+            )
+        return self.settings[metric]
+
 
 def parse_record(content: Mapping[str, Any], where: str = "a run record") -> RunRecord:
     """Return a record from the values of its JSON.
@@ -400,9 +437,7 @@ def item_values(record: RunRecord, metric: str) -> list[ItemValue]:
     """
     remedy = "Run the evaluation again: features are kept"
     damaged = f"the run of '{record.method.name}' is damaged"
-    if metric not in record.settings:
-        raise CardError(f"{damaged}: {metric}: no settings", remedy)
-    statistic = record.settings[metric].metric.statistic
+    statistic = record.settings_of(metric).metric.statistic
     scores = {s.emotion: s.value for s in record.scores if s.metric == metric}
     by_emotion: dict[str, list[RecordedItem]] = {}
     for item in record.items:
@@ -425,9 +460,7 @@ def item_values(record: RunRecord, metric: str) -> list[ItemValue]:
             raise CardError(f"{damaged}: {where}: {error.problem}", remedy) from None
         mean = math.fsum(own) / len(own) if own else math.nan
         if len(own) != len(items) or not math.isclose(mean, score, rel_tol=1e-6, abs_tol=1e-9):
-            raise CardError(
-                f"{damaged}: {where} is {score:g}, and {mean:g} by its clips", remedy
-            )
+            raise CardError(f"{damaged}: {where} is {score:g}, and {mean:g} by its clips", remedy)
         values += [
             ItemValue(item.id, item.speaker, emotion, value)
             for item, value in zip(items, own, strict=True)
@@ -496,7 +529,7 @@ def pools_frames(statistic: Mapping[str, Any]) -> bool:
     return bool(statistic["kind"] == "frechet")
 
 
-def pictured(statistic: Mapping[str, Any]) -> Literal["", "shifts", "heatmap"]:
+def picture(statistic: Mapping[str, Any]) -> Literal["", "shifts", "heatmap"]:
     """Return which picture of one clip the report draws."""
     pictures: dict[str, Literal["shifts", "heatmap"]] = {"sync": "shifts", "coherence": "heatmap"}
     return pictures.get(statistic["kind"], "")
@@ -506,3 +539,9 @@ def sync_components(kept: Mapping[str, Any]) -> sync.SyncComponents:
     """Return lip sync's distances of one clip."""
     totals = np.asarray(kept["totals"], np.float64)
     return sync.SyncComponents(totals, int(kept["windows"]), int(kept["windows_refused"]))
+
+
+def shift_distances(kept: Mapping[str, Any]) -> npt.NDArray[np.float64]:
+    """Return lip sync's mean distance of one clip at each shift."""
+    components = sync_components(kept)
+    return components.totals / components.windows
