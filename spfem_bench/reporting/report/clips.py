@@ -18,7 +18,7 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.errors import ClipError, MissingClipError, SpfemBenchError
-from spfem_bench.evaluation.record import sync_components
+from spfem_bench.evaluation.item_values import sync_components
 from spfem_bench.faces import edits
 from spfem_bench.faces.crop import opencv
 from spfem_bench.faces.track import FaceTrack

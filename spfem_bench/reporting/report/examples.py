@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from spfem_bench.definitions.metrics import MetricCard
 from spfem_bench.errors import SpfemBenchError
-from spfem_bench.evaluation.record import picture, shift_distances
+from spfem_bench.evaluation.item_values import picture, shift_distances
 from spfem_bench.progress import Progress
 from spfem_bench.reporting.report import charts
 from spfem_bench.reporting.report.model import Example, ReportRun, ReportSection
