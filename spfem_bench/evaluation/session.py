@@ -12,7 +12,7 @@ from spfem_bench.evaluation.plan import Plan
 from spfem_bench.evaluation.signature import network_of
 from spfem_bench.execution.local import Workers, evaluate_all
 from spfem_bench.features.extract import Extractor, Progress
-from spfem_bench.features.software import libraries
+from spfem_bench.features.software import feature_libraries
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import ffmpeg
 from spfem_bench.networks.load import Precision
@@ -46,7 +46,7 @@ def rival_packages(plans: Iterable[Plan | Validation]) -> list[str]:
         found = plan.protocol.card.faces == "detect"
         for metric in plan.metrics:
             detector = plan.profile.network("detector") if found else None
-            used |= libraries(network_of(metric, plan.profile), detector)
+            used |= feature_libraries(network_of(metric, plan.profile), detector)
     return provenance.rival_packages(used)
 
 
