@@ -53,7 +53,6 @@ def check(
     a card that makes numbers was changed; 2 wrong options.
     """  # noqa: D301
     import json
-    from functools import partial
 
     from spfem_bench import provenance
     from spfem_bench.datasets.folders import DataFolders
@@ -91,8 +90,7 @@ def check(
                     data=DataFolders.locate(data_dir, renders=None if cached else fresh),
                     store=FeatureStore.locate(None if cached else fresh / "features"),
                     workers=team,
-                    rendering=options.rendering(quiet),
-                    progress=partial(options.progress_bars, quiet=quiet),
+                    progress=options.progress(quiet),
                 )
             except KeyboardInterrupt:
                 options.interrupted("Interrupted: nothing was rewritten.")

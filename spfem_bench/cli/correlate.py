@@ -176,7 +176,7 @@ def correlate(
     from spfem_bench.definitions.networks import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.features.comparisons import Scorer
-    from spfem_bench.features.extract import Extractor, Progress
+    from spfem_bench.features.extract import Extractor
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import check_writable, write_atomically
     from spfem_bench.networks.weights import WeightsStore
@@ -195,7 +195,6 @@ def correlate(
         FeatureStore.locate(),
         faces=faces,
         device=device,
-        progress=Progress(),
     )
     for path in (output, figure):
         if path is not None:
@@ -333,5 +332,5 @@ def _pairs(
         scorer,
         DataFolders.locate(data_dir),
         videos=Videos(videos) if videos else None,
-        rendering=options.rendering(quiet),
+        progress=options.progress(quiet),
     )

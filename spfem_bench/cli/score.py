@@ -102,6 +102,8 @@ def score(
         if folder is not None:
             check_writable(folder)
     wants = [(Clip(b), Beside(Clip(a), max_lag, metric)) for a, b in names]
+    progress = options.progress(quiet)
+    progress.begin("clips", len(wants), "clip")
     scorer = Scorer(
         Extractor(
             profile_card(profile or ("compact" if aligned else "light")),
@@ -111,7 +113,7 @@ def score(
             batch_size=batch_size,
             device=device,
             precision=chosen,
-            progress=options.progress_bars(len(wants), quiet=quiet),
+            progress=progress,
         )
     )
     try:
@@ -119,7 +121,7 @@ def score(
     except KeyboardInterrupt:
         options.interrupted()
     finally:
-        scorer.extractor.progress.close()
+        progress.end()
     scored = []
     for clip, beside in wants:
         if (clip, beside) in failures:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
 from typing import Any, Literal
@@ -33,10 +33,11 @@ from spfem_bench.evaluation.plan import Plan, make_plan, plan_summary
 from spfem_bench.evaluation.run import Want, wanted_features
 from spfem_bench.evaluation.signature import flat
 from spfem_bench.execution.local import Workers, evaluate_all
-from spfem_bench.features.extract import Extractor, Faces, Progress
+from spfem_bench.features.extract import Extractor, Faces
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import check_writable, write_atomically
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.progress import SILENT, Progress
 from spfem_bench.version import __version__
 
 MACHINE = "environment"
@@ -154,8 +155,7 @@ def recompute(
     store: FeatureStore,
     workers: Workers,
     batch_size: int | None = None,
-    rendering: Callable[[int], Callable[[], None]] = lambda count: lambda: None,
-    progress: Callable[[int], Progress] = lambda clips: Progress(),
+    progress: Progress = SILENT,
 ) -> Measured:
     """Evaluate all that a set names, by the path that every evaluation takes.
 
@@ -166,8 +166,7 @@ def recompute(
         store: for features; what it holds is not computed again.
         workers: change no number.
         batch_size: frames in a batch; found when None.
-        rendering: see :func:`~spfem_bench.evaluation.plan.make_plan`.
-        progress: told how many clips there are, gives what hears of them.
+        progress: has the phases of rendering and of features.
 
     Raises:
         CardError: the card names a method that its protocol cannot have.
@@ -184,7 +183,7 @@ def recompute(
                     profile,
                     data=data,
                     weights=weights,
-                    rendering=rendering,
+                    progress=progress,
                 )
             except (CardError, UnknownNameError) as error:
                 raise CardError(f"{card.path}: {error.problem}", error.remedy) from None
@@ -207,13 +206,10 @@ def recompute(
             store,
             faces=faces,
             batch_size=batch_size,
-            progress=progress(len(wants)),
+            progress=progress,
         )
-        try:
-            workers.compute(extractor, wants)
-        finally:
-            extractor.progress.close()
-        extractors[faces] = replace(extractor, progress=Progress())
+        workers.compute(extractor, wants)
+        extractors[faces] = replace(extractor, progress=SILENT)
     rows: dict[tuple[str, str, str, str], Row] = {}
     settings: Settings = {}
     refused: list[str] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from spfem_bench.evaluation.plan import Videos, make_plan
 from spfem_bench.features.comparisons import Crops, Scorer, find_lag
 from spfem_bench.files import same_name
 from spfem_bench.media.video import VIDEO_SUFFIXES, content_id
+from spfem_bench.progress import SILENT, Progress
 from spfem_bench.puppets.clips import take_of
 
 Timing = Literal["truth", "sound", "motion"]
@@ -50,8 +51,7 @@ def protocol_pairs(
     *,
     videos: Videos | None = None,
     max_lag: int = 6,
-    rendering: Callable[[int], Callable[[], None]] = lambda count: lambda: None,
-    done: Callable[[], object] = lambda: None,
+    progress: Progress = SILENT,
 ) -> Paired:
     """Pair each item's source with a method's output, or with its real clip.
 
@@ -67,8 +67,7 @@ def protocol_pairs(
         data: where data sets are looked for.
         videos: the user's own outputs.
         max_lag: frames by which an output may be out of step.
-        rendering: see `make_plan`.
-        done: called after each item.
+        progress: has the phases ``render`` and ``pairs``.
 
     Raises:
         UnknownNameError: no such method in this protocol.
@@ -85,7 +84,7 @@ def protocol_pairs(
                 pairs.append(
                     Pair(item.speaker, item.emotion, Puppet(a), Puppet(b), true_frames(a, b))
                 )
-            done()
+            progress.advance("pairs")
         return _found(pairs, "truth")
     plan = make_plan(
         method,
@@ -95,7 +94,7 @@ def protocol_pairs(
         weights=x.weights,
         metrics=("scc",),
         videos=videos,
-        rendering=rendering,
+        progress=progress,
     )
     if plan.unavailable:
         raise CardError(next(iter(plan.unavailable.values())))
@@ -103,7 +102,7 @@ def protocol_pairs(
     timing: Timing = "sound" if method == "real" else "motion"
     pairs, lags = [], []
     for planned in plan.items:
-        done()
+        progress.advance("pairs")
         if not {"source", "output"} <= planned.clips.keys():
             continue
         source, output = planned.clips["source"], planned.clips["output"]
@@ -136,7 +135,7 @@ def folder_pairs(
     emotion: str = "all",
     timing: Timing = "motion",
     max_lag: int = 6,
-    done: Callable[[], object] = lambda: None,
+    progress: Progress = SILENT,
 ) -> Paired:
     """Pair the clips of two folders by their names.
 
@@ -149,7 +148,7 @@ def folder_pairs(
         emotion: of the second folder.
         timing: ``motion`` for outputs in step with their source, ``sound`` for recordings.
         max_lag: frames by which an output may be out of step.
-        done: called after each pair.
+        progress: has the phase ``pairs``.
 
     Raises:
         ClipError: no folder, two clips of one name, or no name in both.
@@ -164,7 +163,7 @@ def folder_pairs(
             left.append(error.problem)
             continue
         finally:
-            done()
+            progress.advance("pairs")
         pairs.append(pair)
         lags.append(lag)
     return _found(pairs, timing, lags, left)

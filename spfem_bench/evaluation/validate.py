@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Literal
@@ -43,6 +43,7 @@ from spfem_bench.execution.local import Workers
 from spfem_bench.features.extract import Extractor
 from spfem_bench.media.video import content_id
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.progress import SILENT, Progress
 
 SCHEMA = 1
 
@@ -181,7 +182,7 @@ def plan_validation(
     weights: WeightsStore,
     controls: Sequence[str] = (),
     metrics: Sequence[str] = (),
-    rendering: Callable[[int], Callable[[], None]] = lambda count: lambda: None,
+    progress: Progress = SILENT,
 ) -> Validation:
     """Plan every level of the protocol's graded controls.
 
@@ -192,7 +193,7 @@ def plan_validation(
         weights: where weights are looked for.
         controls: those wanted; all that the protocol has when empty.
         metrics: those wanted; all of the protocol's when empty.
-        rendering: see :func:`~spfem_bench.evaluation.plan.make_plan`.
+        progress: see :func:`~spfem_bench.evaluation.plan.make_plan`.
 
     Raises:
         UnknownNameError: no such control or metric, or the protocol cannot have it.
@@ -220,7 +221,7 @@ def plan_validation(
                 weights=weights,
                 metrics=metrics,
                 level=level,
-                rendering=rendering,
+                progress=progress,
             )
             for level in known[name].levels
         )
@@ -270,7 +271,7 @@ def validate(
     extractor: Extractor,
     *,
     workers: Workers,
-    graded: Callable[[], object] = lambda: None,
+    progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Carry out a validation and return its record (see ``docs/validation.md``).
 
@@ -278,7 +279,7 @@ def validate(
         validation: from :func:`plan_validation`.
         extractor: networks, store and settings.
         workers: who computes features; changes no value.
-        graded: called after each level of each control has been scored.
+        progress: has the phase ``levels`` while they are scored.
 
     Raises:
         StorageError: features cannot be stored; a later run goes on from there.
@@ -294,10 +295,13 @@ def validate(
         for m in validation.metrics
     }
     known: dict[str, dict[str, Resampled]] = {}  # scores by what they were made of
+    n_levels = len(validation.metrics) * sum(len(t.plans) for t in validation.trials)
+    progress.begin("levels", n_levels, "level")
     scored = [
-        _score(validation, trial, frozen, extractor, failures, graded, known)
+        _score(validation, trial, frozen, extractor, failures, progress, known)
         for trial in validation.trials
     ]
+    progress.end("levels")
     cells = _judged([cell for cells, _ in scored for cell in cells], validation.metrics)
     refusals = [r for _, refused in scored for r in refused]
     refusals += [r for t in validation.trials for p in t.plans for r in p.refusals]
@@ -360,7 +364,7 @@ def _score(
     frozen: Mapping[str, Mapping[str, Any]],
     extractor: Extractor,
     failures: Mapping[tuple[Clip, Want], ClipError],
-    graded: Callable[[], object],
+    progress: Progress,
     known: dict[str, dict[str, Resampled]],
 ) -> tuple[list[_Scored], list[Refusal]]:
     """Score all metrics at all levels of one control, on the clips that all levels have."""
@@ -384,7 +388,7 @@ def _score(
             if key not in known:
                 known[key] = resample(metric, results, emotions)
             found.append(known[key])
-            graded()
+            progress.advance("levels")
         usable = tuple(
             e for e in found[0] if all(e in one and math.isfinite(one[e].value) for one in found)
         )

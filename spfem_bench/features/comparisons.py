@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -345,7 +345,7 @@ class Scorer:
                     _check_lengths(clip, beside, *(int(n) for n in arrays["counts"][::2]))
             except ClipError as error:
                 failures[clip, beside] = error
-            self.extractor.progress.finished(1)
+            self.extractor.progress.advance("clips")
         for batches in self._batches.values():
             batches.flush()
         return failures
@@ -371,7 +371,7 @@ class Scorer:
         pictures, frames = [], []
         pairs = x.tracked_frames(clip, track)
         for index, (picture, face) in enumerate(pairs):
-            x.progress.decoded(1)
+            x.progress.advance("decode")
             if face is not None or x.faces == "aligned":
                 pictures.append(crop.arcface(picture, face, _INPUT))
                 frames.append(index)
@@ -429,7 +429,12 @@ class Scorer:
                 card = x.profile.network("identity")
                 network, heads = backbone(card.name, x.weights, device=x.device), None
             self._batches[learned] = _Batches(
-                network, heads, x.batch_size or FRAMES, x.device, x.precision, x.progress.embedded
+                network,
+                heads,
+                x.batch_size or FRAMES,
+                x.device,
+                x.precision,
+                partial(x.progress.advance, "networks"),
             )
         return self._batches[learned]
 
