@@ -30,10 +30,11 @@ from spfem_bench.definitions.protocols import protocol as read_protocol
 from spfem_bench.errors import CardError, SpfemBenchError, StorageError, UnknownNameError
 from spfem_bench.evaluation import record as records
 from spfem_bench.evaluation.plan import Plan, make_plan, plan_summary
-from spfem_bench.evaluation.run import Want, wanted_features
+from spfem_bench.evaluation.run import wanted_features
 from spfem_bench.evaluation.signature import flat
 from spfem_bench.execution.local import Workers, evaluate_all
 from spfem_bench.features.extract import Extractor, Faces, Progress
+from spfem_bench.features.requests import Request
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import check_writable, write_atomically
 from spfem_bench.networks.weights import WeightsStore
@@ -194,7 +195,7 @@ def recompute(
                 )
             plans.append(plan)
     # All methods in one pass: clips that several share are decoded once, workers start once.
-    by_faces: dict[Faces, dict[Clip, frozenset[Want]]] = {}
+    by_faces: dict[Faces, dict[Clip, frozenset[Request]]] = {}
     for plan in plans:
         wants = by_faces.setdefault(plan.protocol.card.faces, {})
         for clip, roles in wanted_features(plan).items():

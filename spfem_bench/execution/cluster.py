@@ -31,9 +31,9 @@ from spfem_bench.files import marker, temporary_folder
 
 if TYPE_CHECKING:
     from spfem_bench.definitions.clips import Clip
-    from spfem_bench.evaluation.run import Failures, Want
-    from spfem_bench.execution.local import Asked, Key, Networks
+    from spfem_bench.execution.local import Networks
     from spfem_bench.features.extract import Extractor
+    from spfem_bench.features.requests import Failures, Request, RequestKey, RequestKeys
     from spfem_bench.features.store import Arrays, FeatureStore
 
 DEATHS = 3
@@ -88,7 +88,7 @@ def shares(
 class _Part:
     """Clips that one worker gets, and how many workers have died of them."""
 
-    asked: Asked
+    asked: RequestKeys
     deaths: int = 0
 
 
@@ -205,7 +205,7 @@ class RayWorkers:
 
     # ---- work ---------------------------------------------------------------------------
 
-    def compute(self, extractor: Extractor, wants: Mapping[Clip, frozenset[Want]]) -> Failures:
+    def compute(self, extractor: Extractor, wants: Mapping[Clip, frozenset[Request]]) -> Failures:
         """Fill the extractor's store with all wanted features, as ``Processes.compute`` does.
 
         Returns:
@@ -215,8 +215,9 @@ class RayWorkers:
             SpfemBenchError: a node has other versions, cannot read a clip or weights, or no
                 worker can be started; says which node. What is stored is kept.
         """
-        from spfem_bench.execution.local import missing, portions
+        from spfem_bench.execution.local import portions
         from spfem_bench.features.extract import Progress
+        from spfem_bench.features.requests import missing
 
         asked, failures = missing(extractor, wants)
         extractor.progress.finished(len(wants) - len(asked))
@@ -404,7 +405,7 @@ def _taken(finished: _Done, node: str, part: _Part, extractor: Extractor) -> Fai
     return finished.failures
 
 
-def _await(store: FeatureStore, key: Key, node: str) -> None:
+def _await(store: FeatureStore, key: RequestKey, node: str) -> None:
     """Wait until a network file system shows what a node has stored: it keeps old listings."""
     path, until = store.path(key), time.monotonic() + UNSEEN
     while not store.has(key):
@@ -479,7 +480,7 @@ class _Done:
 
     failures: Failures = field(default_factory=dict)
     shared: bool = True
-    sent: Sequence[tuple[Key, Arrays]] = ()
+    sent: Sequence[tuple[RequestKey, Arrays]] = ()
     decoded: int = 0
     embedded: int = 0
     problem: SpfemBenchError | None = None
@@ -518,16 +519,16 @@ class _Worker:
             problem = error
         return _Node(socket.gethostname(), versions(), problem)
 
-    def work(self, errand: _Errand, asked: Asked) -> _Done:
+    def work(self, errand: _Errand, asked: RequestKeys) -> _Done:
         """Compute what is asked, into the driver's store or this node's."""
         try:
             return self._work(errand, asked)
         except SpfemBenchError as error:
             return _Done(problem=error)
 
-    def _work(self, errand: _Errand, asked: Asked) -> _Done:
-        from spfem_bench.evaluation.run import made_of
+    def _work(self, errand: _Errand, asked: RequestKeys) -> _Done:
         from spfem_bench.execution.local import Networks
+        from spfem_bench.features.requests import request_key
         from spfem_bench.features.store import FeatureStore
 
         given = errand.extractor
@@ -541,7 +542,7 @@ class _Worker:
         x = self.networks.of(replace(given, progress=self.counter))
         for clip, wanted in asked.items():
             for want, key in wanted.items():
-                if made_of(x, clip, want) != key:  # or the driver would never find it
+                if request_key(x, clip, want) != key:  # or the driver would never find it
                     raise ClipError(
                         f"{clip} or what it is compared with has other content than where the "
                         "evaluation was started",
@@ -550,7 +551,7 @@ class _Worker:
         self.counter.clear()
         wants = {clip: frozenset(wanted) for clip, wanted in asked.items()}
         failures = self.networks.ensure(x, wants)
-        sent: list[tuple[Key, Arrays]] = []
+        sent: list[tuple[RequestKey, Arrays]] = []
         if not shared:
             sent = [
                 (key, arrays)

@@ -14,29 +14,24 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from spfem_bench import hashes
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.errors import ClipError
 from spfem_bench.evaluation.plan import Plan
-from spfem_bench.evaluation.run import (
-    Failures,
-    Want,
-    ensure,
-    evaluate,
-    made_of,
-    scorer_of,
-    wanted_features,
-)
+from spfem_bench.evaluation.run import evaluate, wanted_features
 from spfem_bench.features.extract import Extractor, Progress
+from spfem_bench.features.requests import (
+    Failures,
+    PairRequest,
+    Request,
+    ensure,
+    missing,
+    pair_extractor,
+)
 from spfem_bench.processes import Pool
 
 if TYPE_CHECKING:
     from spfem_bench.execution.cluster import RayWorkers
-    from spfem_bench.features.comparisons import Scorer
+    from spfem_bench.features.pair_extract import PairExtractor
 
 Workers: TypeAlias = "Processes | RayWorkers"
-
-Key: TypeAlias = "dict[str, Any]"
-Asked: TypeAlias = "dict[Clip, dict[Want, Key]]"
-"""What is asked of clips, each with the key under which it is expected."""
 
 Anything = TypeVar("Anything")
 
@@ -71,30 +66,6 @@ def at_work(ray: str | None, workers: int | None, device: str) -> Iterator[Worke
         team.end()
 
 
-def missing(
-    extractor: Extractor, wants: Mapping[Clip, frozenset[Want]], *, whole: bool = True
-) -> tuple[Asked, Failures]:
-    """Return what is not in the store, and of which clips even that cannot be said.
-
-    Args:
-        extractor: whose store.
-        wants: what is looked for.
-        whole: whether what is there is read and verified.
-    """
-    asked: Asked = {}
-    failures: Failures = {}
-    store = extractor.store
-    for clip, wanted in wants.items():
-        for want in wanted:
-            try:
-                key = made_of(extractor, clip, want)
-                if not (store.get(key) is not None if whole else store.has(key)):
-                    asked.setdefault(clip, {})[want] = key
-            except ClipError as error:
-                failures[clip, want] = error
-    return asked, failures
-
-
 def portions(wants: Mapping[Clip, Anything], workers: int) -> list[dict[Clip, Anything]]:
     """Cut what is wanted of clips into parts for workers, in order.
 
@@ -111,7 +82,7 @@ class Networks:
 
     def __init__(self) -> None:
         self._extractor: Extractor | None = None
-        self._scorer: Scorer | None = None
+        self._scorer: PairExtractor | None = None
 
     def of(self, extractor: Extractor) -> Extractor:
         """Return the extractor that is kept, where it equals the one given, else that one."""
@@ -119,11 +90,13 @@ class Networks:
             self._extractor, self._scorer = extractor, None
         return self._extractor or extractor
 
-    def ensure(self, extractor: Extractor, wants: Mapping[Clip, frozenset[Want]]) -> Failures:
-        """Fill the store with what is wanted; see :func:`~spfem_bench.evaluation.run.ensure`."""
+    def ensure(self, extractor: Extractor, wants: Mapping[Clip, frozenset[Request]]) -> Failures:
+        """Fill the store with what is wanted; see :func:`~spfem_bench.features.requests.ensure`."""
         kept = self.of(extractor)
-        if self._scorer is None and any(not isinstance(w, str) for a in wants.values() for w in a):
-            self._scorer = scorer_of(kept)
+        if self._scorer is None and any(
+            isinstance(w, PairRequest) for a in wants.values() for w in a
+        ):
+            self._scorer = pair_extractor(kept)
         return ensure(kept, wants, self._scorer)
 
 
@@ -162,7 +135,7 @@ class Processes:
         return self._started().in_order(work, jobs, ahead=2 * self.count)
 
     def compute(
-        self, extractor: Extractor, wants: Mapping[Clip, frozenset[Want]], *, whole: bool = True
+        self, extractor: Extractor, wants: Mapping[Clip, frozenset[Request]], *, whole: bool = True
     ) -> Failures:
         """Fill the extractor's store with all wanted features.
 
@@ -208,7 +181,7 @@ def _begin(count: int) -> None:
         sys.modules["torch"].set_num_threads(share)
 
 
-def _compute(job: tuple[Extractor, Mapping[Clip, frozenset[Want]]]) -> Failures:
+def _compute(job: tuple[Extractor, Mapping[Clip, frozenset[Request]]]) -> Failures:
     extractor, wants = job
     return _networks.ensure(replace(extractor, progress=SILENT), wants)
 
