@@ -30,17 +30,16 @@ from spfem_bench.evaluation.record import VALIDATION
 from spfem_bench.evaluation.run import (
     ItemResult,
     Resampled,
-    Want,
     average,
     frozen_settings,
-    made_of,
     measure,
     resample,
     wanted_features,
 )
 from spfem_bench.evaluation.signature import network_of, signature
-from spfem_bench.execution.local import Workers
+from spfem_bench.execution.workers import Workers
 from spfem_bench.features.extract import Extractor
+from spfem_bench.features.requests import Request, request_key
 from spfem_bench.media.video import content_id
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.progress import SILENT, Progress
@@ -240,23 +239,23 @@ def plan_validation(
 
 def wanted(
     validation: Validation, extractor: Extractor
-) -> tuple[dict[Clip, frozenset[Want]], dict[tuple[Clip, Want], tuple[Clip, Want]]]:
+) -> tuple[dict[Clip, frozenset[Request]], dict[tuple[Clip, Request], tuple[Clip, Request]]]:
     """Return what networks have to see for all levels, what is the same to a network once.
 
     Returns:
         The clips with the networks' roles, and for each clip and role left out of them the
         one whose features it shares.
     """
-    first: dict[str, tuple[Clip, Want]] = {}
-    same: dict[tuple[Clip, Want], tuple[Clip, Want]] = {}
-    wants: dict[Clip, set[Want]] = {}
+    first: dict[str, tuple[Clip, Request]] = {}
+    same: dict[tuple[Clip, Request], tuple[Clip, Request]] = {}
+    wants: dict[Clip, set[Request]] = {}
     plans = [p for trial in validation.trials for p in trial.plans]
     for plan in plans:
         for clip, roles in wanted_features(plan).items():
             for role in sorted(roles, key=str):
                 if (clip, role) in same:
                     continue
-                key = json.dumps(made_of(extractor, clip, role), sort_keys=True)
+                key = json.dumps(request_key(extractor, clip, role), sort_keys=True)
                 same[clip, role] = first.setdefault(key, (clip, role))
                 if same[clip, role] == (clip, role):
                     wants.setdefault(clip, set()).add(role)
@@ -363,7 +362,7 @@ def _score(
     trial: Trial,
     frozen: Mapping[str, Mapping[str, Any]],
     extractor: Extractor,
-    failures: Mapping[tuple[Clip, Want], ClipError],
+    failures: Mapping[tuple[Clip, Request], ClipError],
     progress: Progress,
     known: dict[str, dict[str, Resampled]],
 ) -> tuple[list[_Scored], list[Refusal]]:
