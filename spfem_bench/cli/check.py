@@ -53,12 +53,12 @@ def check(
     a card that makes numbers was changed; 2 wrong options.
     """  # noqa: D301
     import json
-    from functools import partial
 
     from spfem_bench import provenance
     from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.cards import Kind
     from spfem_bench.definitions.cards import names as all_names
+    from spfem_bench.definitions.computing import Computing
     from spfem_bench.definitions.measured import measured_card, read_rows, read_settings
     from spfem_bench.evaluation import check as checking
     from spfem_bench.features.store import FeatureStore
@@ -81,7 +81,8 @@ def check(
         else:
             references[card.name] = read_rows(card), read_settings(card)
     found = []
-    team = options.team(None, workers, "cpu")
+    computing = Computing(workers=workers)
+    team = options.workers_of(computing)
     for card in cards:
         with temporary_folder() as fresh:
             try:
@@ -91,8 +92,8 @@ def check(
                     data=DataFolders.locate(data_dir, renders=None if cached else fresh),
                     store=FeatureStore.locate(None if cached else fresh / "features"),
                     workers=team,
-                    rendering=options.rendering(quiet),
-                    progress=partial(options.progress_bars, quiet=quiet),
+                    computing=computing,
+                    progress=options.progress(quiet),
                 )
             except KeyboardInterrupt:
                 options.interrupted("Interrupted: nothing was rewritten.")

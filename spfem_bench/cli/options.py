@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from spfem_bench.cli.progress import Bars, Lines
 from spfem_bench.processes import ended_by
+from spfem_bench.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     from spfem_bench.execution.local import Workers
-    from spfem_bench.features.extract import Progress
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -167,39 +168,13 @@ def remarks(quiet: bool) -> Callable[[str], None]:
     return remark
 
 
-def progress_bars(clips: int, *, quiet: bool) -> Progress:
-    """Return bars on standard error for clips, decoded frames and crops seen by networks."""
-    from tqdm import tqdm
-
-    from spfem_bench.features.extract import Progress
-
+def progress(quiet: bool) -> Progress:
+    """Return how a command's work is shown on standard error; all of it ends with the command."""
     if quiet:
-        return Progress()
-
-    class Bars(Progress):
-        def __init__(self) -> None:
-            def bar(position: int, **options: Any) -> tqdm[Any]:
-                # disable=None: no bars in a file or a pipe.
-                return tqdm(position=position, leave=False, disable=None, **options)
-
-            self.clips = bar(0, total=clips, desc="clips   ", unit="clip")
-            self.frames = bar(1, desc="decode  ", unit="frame")
-            self.crops = bar(2, desc="networks", unit="crop")
-
-        def decoded(self, frames: int) -> None:
-            self.frames.update(frames)
-
-        def embedded(self, samples: int) -> None:
-            self.crops.update(samples)
-
-        def finished(self, clips: int) -> None:
-            self.clips.update(clips)
-
-        def close(self) -> None:
-            for bar in (self.crops, self.frames, self.clips):
-                bar.close()
-
-    return Bars()
+        return SILENT
+    shown = Bars() if sys.stderr.isatty() else Lines()
+    click.get_current_context().call_on_close(shown.end)
+    return shown
 
 
 class Phases:
@@ -225,28 +200,6 @@ class Phases:
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         if bar.n == bar.total:
             bar.close()
-
-
-def rendering(quiet: bool) -> Callable[[int], Callable[[], None]]:
-    """Return what shows, on standard error, how rendering a world's clips goes on."""
-    return counting("render", "clip", quiet)
-
-
-def counting(what: str, unit: str, quiet: bool) -> Callable[[int], Callable[[], None]]:
-    """Return what shows, on standard error, how many of a known number are done."""
-    from tqdm import tqdm
-
-    def start(count: int) -> Callable[[], None]:
-        bar = tqdm(total=count, desc=what, unit=unit, leave=False, disable=True if quiet else None)
-
-        def done() -> None:
-            bar.update(1)
-            if bar.n == count:
-                bar.close()
-
-        return done
-
-    return start
 
 
 def check_device(device: str) -> None:

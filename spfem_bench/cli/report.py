@@ -117,7 +117,7 @@ def report(
                 items=items,
                 clips=clips,
                 baseline=baseline,
-                told=options.counting("clips", "clip", quiet),
+                progress=options.progress(quiet),
             )
         except KeyboardInterrupt:
             options.interrupted("Interrupted. Nothing was written.")

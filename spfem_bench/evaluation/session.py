@@ -1,130 +1,193 @@
-"""One evaluation from its plan to its record, as the command line and Python do it."""
+"""Plans carried out: their features first, then their scores."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from spfem_bench import provenance
-from spfem_bench.errors import SpfemBenchError
+from spfem_bench import hashes, provenance
+from spfem_bench.definitions.computing import Computing
+from spfem_bench.definitions.networks import ProfileCard
 from spfem_bench.evaluation.plan import Plan
+from spfem_bench.evaluation.run import evaluate, wanted_features
 from spfem_bench.evaluation.signature import network_of
-from spfem_bench.execution.local import Workers, evaluate_all
-from spfem_bench.features.extract import Extractor, Progress
+from spfem_bench.execution.processes import ThisProcess, kept_networks
+from spfem_bench.execution.workers import Workers
+from spfem_bench.features.extract import Extractor, Faces
+from spfem_bench.features.requests import Failures
 from spfem_bench.features.software import feature_libraries
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import ffmpeg
-from spfem_bench.networks.load import Precision
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from spfem_bench.evaluation.validate import Validation
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that torch does not have here.
-
-    Raises:
-        SpfemBenchError: with torch's reason.
-    """
-    if device == "cpu":
-        return
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise SpfemBenchError(f"'{device}' is not available here: {reason}", "Use cpu") from None
 
 
 def rival_packages(plans: Iterable[Plan | Validation]) -> list[str]:
     """Return a line for each module that plans use and that two installed packages provide."""
     used: set[str] = set()
     for plan in plans:
-        found = plan.protocol.card.faces == "detect"
+        detects = plan.protocol.card.faces == "detect"
+        detector = plan.profile.network("detector") if detects and plan.metrics else None
         for metric in plan.metrics:
-            detector = plan.profile.network("detector") if found else None
             used |= feature_libraries(network_of(metric, plan.profile), detector)
     return provenance.rival_packages(used)
+
+
+def extractor_for(
+    profile: ProfileCard,
+    weights: WeightsStore,
+    computing: Computing,
+    *,
+    faces: Faces = "detect",
+    store: FeatureStore | None = None,
+    progress: Progress = SILENT,
+) -> Extractor:
+    """Return an extractor that runs a profile's networks as settings say.
+
+    Args:
+        profile: the networks.
+        weights: where their weights are looked for.
+        computing: device, precision, batch size and decoder.
+        faces: ``aligned`` for clips that are face crops.
+        store: for features; the user's when None.
+        progress: receives the phases of `Extractor`.
+
+    Raises:
+        ClipError: there is no such hardware decoder here.
+        CardError: no such precision, or not on this device.
+    """
+    if computing.hwaccel:
+        ffmpeg.check_hardware(computing.hwaccel)
+    return Extractor(
+        profile,
+        weights,
+        store or FeatureStore.locate(),
+        faces=faces,
+        batch_size=computing.batch_size,
+        device=computing.device,
+        precision=computing.precision,
+        hwaccel=computing.hwaccel,
+        progress=progress,
+    )
 
 
 def make_extractor(
     plan: Plan | Validation,
     weights: WeightsStore,
-    *,
-    batch_size: int | None,
-    device: str,
-    precision: Precision = "float32",
-    hwaccel: str | None = None,
+    computing: Computing,
+    progress: Progress = SILENT,
 ) -> Extractor:
-    """Return what sees a plan's clips, with the user's feature store.
-
-    Args:
-        plan: of an evaluation or of a validation.
-        weights: where networks are looked for.
-        batch_size: frames in a batch; found when None.
-        device: where networks run.
-        precision: what they compute in.
-        hwaccel: a hardware decoder.
-
-    Raises:
-        ClipError: there is no such decoder here.
-    """
-    if hwaccel:
-        ffmpeg.check_hardware(hwaccel)
-    return Extractor(
-        plan.profile,
-        weights,
-        FeatureStore.locate(),
-        faces=plan.protocol.card.faces,
-        batch_size=batch_size,
-        device=device,
-        precision=precision,
-        hwaccel=hwaccel,
-    )
+    """Return an extractor for a plan's clips; see `extractor_for`."""
+    faces = plan.protocol.card.faces
+    return extractor_for(plan.profile, weights, computing, faces=faces, progress=progress)
 
 
 def carry_out(
     plans: Sequence[Plan],
     weights: WeightsStore,
+    computing: Computing,
     *,
-    partial: bool,
     workers: Workers,
-    batch_size: int | None,
-    device: str,
-    progress: Callable[[Plan], Progress] = lambda plan: Progress(),
-    precision: Precision = "float32",
-    hwaccel: str | None = None,
+    partial: bool,
+    progress: Progress = SILENT,
 ) -> Iterator[dict[str, Any]]:
     """Carry out plans with the user's feature store and yield their run records, in order.
 
     Args:
         plans: from :func:`~spfem_bench.evaluation.plan.make_plan`.
         weights: where networks are looked for.
+        computing: how networks are run.
+        workers: compute features; change no score.
         partial: give headline scores even when items are missing, marked so.
-        workers: processes, or workers on Ray; change no score.
-        batch_size: frames in a batch; found when None.
-        device: where networks run.
-        progress: gives what is told how a plan's features go on, and closed in the end.
-        precision: what networks compute in.
-        hwaccel: a hardware decoder.
+        progress: receives the phases of `Workers.compute`, plan by plan.
 
     Raises:
         StorageError: features cannot be stored; a later run goes on from there.
         ClipError: there is no such hardware decoder here.
+        SpfemBenchError: a worker was killed.
     """
 
-    def sees(plan: Plan) -> Extractor:
-        extractor = make_extractor(
-            plan,
-            weights,
-            batch_size=batch_size,
-            device=device,
-            precision=precision,
-            hwaccel=hwaccel,
-        )
-        return replace(extractor, progress=progress(plan))
+    def extractor_of(plan: Plan) -> Extractor:
+        return make_extractor(plan, weights, computing, progress)
 
-    return evaluate_all(plans, sees, workers, partial=partial)
+    return evaluate_all(plans, extractor_of, workers, partial=partial)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A plan whose features are in the store, as far as they can be had.
+
+    Attributes:
+        failures: why others cannot.
+        verified: whether the stored features have been read and verified.
+        known_hashes: of the plan's files, for another process.
+    """
+
+    plan: Plan
+    extractor: Extractor
+    failures: Failures
+    verified: bool
+    known_hashes: hashes.Hashes
+    partial: bool
+    started: datetime
+    features_s: float
+
+
+def evaluate_all(
+    plans: Sequence[Plan],
+    extractor_of: Callable[[Plan], Extractor],
+    workers: Workers,
+    *,
+    partial: bool,
+) -> Iterator[dict[str, Any]]:
+    """Carry out plans and yield their run records, in order.
+
+    Where workers spread jobs over processes, one of them verifies and scores a plan's features
+    while those of the next plans are computed in the others.
+
+    Args:
+        plans: from :func:`~spfem_bench.evaluation.plan.make_plan`.
+        extractor_of: gives the extractor of a plan, when its turn comes.
+        workers: compute features; change no score.
+        partial: give headline scores even when items are missing, marked so.
+
+    Raises:
+        StorageError: features cannot be stored; a later run goes on from there.
+        SpfemBenchError: a worker was killed.
+    """
+    spread = workers.spreads_jobs and len(plans) > 1
+
+    def jobs() -> Iterator[_Job]:
+        for plan in plans:
+            started, clock = datetime.now(timezone.utc), time.perf_counter()
+            extractor = extractor_of(plan)
+            failures = workers.compute(extractor, wanted_features(plan), whole=not spread)
+            clips = [c for item in plan.items for c in (*item.clips.values(), *item.more_real)]
+            files = {path for clip in clips for path in (clip.path, clip.audio)} if spread else ()
+            yield _Job(
+                plan,
+                replace(extractor, progress=SILENT),
+                failures,
+                not spread,
+                hashes.hashes_known(files),
+                partial,
+                started,
+                time.perf_counter() - clock,
+            )
+
+    return workers.each(_score, jobs()) if spread else map(_score, jobs())
+
+
+def _score(job: _Job) -> dict[str, Any]:
+    """Return a plan's run record; features that turn out to be damaged are computed again."""
+    hashes.trust(job.known_hashes)
+    extractor = job.extractor if job.verified else kept_networks.keep(job.extractor)
+    return evaluate(
+        job.plan, extractor, workers=ThisProcess(), partial=job.partial, failures=job.failures
+    )

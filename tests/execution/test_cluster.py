@@ -31,8 +31,9 @@ from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.evaluation.run import evaluate, wanted_features
 from spfem_bench.evaluation.validate import plan_validation, validate
 from spfem_bench.execution import cluster
-from spfem_bench.execution.local import Processes, at_work, missing
+from spfem_bench.execution.local import Processes, at_work
 from spfem_bench.features.extract import Extractor
+from spfem_bench.features.requests import missing
 from spfem_bench.features.store import Arrays, FeatureStore
 from spfem_bench.networks.weights import WeightsStore
 from tests.conftest import ROOT, Outcome
@@ -451,7 +452,7 @@ def test_what_a_node_cannot_read_is_said_with_its_name(
             change()
             return found
 
-        monkeypatch.setattr("spfem_bench.execution.local.missing", then_changed)
+        monkeypatch.setattr("spfem_bench.features.requests.missing", then_changed)
         with pytest.raises(SpfemBenchError, match=f"^on node {NODE}: .*{said}") as caught:
             team.compute(x, {own: roles})
         assert len(str(caught.value).splitlines()) == 1
