@@ -6,18 +6,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spfem_bench import hashes, provenance
 from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.networks import ProfileCard
+from spfem_bench.evaluation.measure import plan_requests
 from spfem_bench.evaluation.plan import Plan
-from spfem_bench.evaluation.run import evaluate, wanted_features
+from spfem_bench.evaluation.record import RunRecord
+from spfem_bench.evaluation.score import score_plan
 from spfem_bench.evaluation.signature import network_of
 from spfem_bench.execution.processes import ThisProcess, kept_networks
 from spfem_bench.execution.workers import Workers
 from spfem_bench.features.extract import Extractor, Faces
-from spfem_bench.features.requests import Failures
+from spfem_bench.features.requests import Failures, without_failed
 from spfem_bench.features.software import feature_libraries
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import ffmpeg
@@ -96,7 +98,7 @@ def carry_out(
     workers: Workers,
     partial: bool,
     progress: Progress = SILENT,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[RunRecord]:
     """Carry out plans with the user's feature store and yield their run records, in order.
 
     Args:
@@ -145,7 +147,7 @@ def evaluate_all(
     workers: Workers,
     *,
     partial: bool,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[RunRecord]:
     """Carry out plans and yield their run records, in order.
 
     Where workers spread jobs over processes, one of them verifies and scores a plan's features
@@ -167,7 +169,7 @@ def evaluate_all(
         for plan in plans:
             started, clock = datetime.now(timezone.utc), time.perf_counter()
             extractor = extractor_of(plan)
-            failures = workers.compute(extractor, wanted_features(plan), whole=not spread)
+            failures = workers.compute(extractor, plan_requests(plan), whole=not spread)
             clips = [c for item in plan.items for c in (*item.clips.values(), *item.more_real)]
             files = {path for clip in clips for path in (clip.path, clip.audio)} if spread else ()
             yield _Job(
@@ -184,10 +186,20 @@ def evaluate_all(
     return workers.each(_score, jobs()) if spread else map(_score, jobs())
 
 
-def _score(job: _Job) -> dict[str, Any]:
+def _score(job: _Job) -> RunRecord:
     """Return a plan's run record; features that turn out to be damaged are computed again."""
     hashes.trust(job.known_hashes)
-    extractor = job.extractor if job.verified else kept_networks.keep(job.extractor)
-    return evaluate(
-        job.plan, extractor, workers=ThisProcess(), partial=job.partial, failures=job.failures
+    clock = time.perf_counter()
+    extractor, failures = job.extractor, dict(job.failures)
+    if not job.verified:
+        extractor = kept_networks.keep(extractor)
+        left = without_failed(plan_requests(job.plan), failures)
+        failures |= ThisProcess().compute(extractor, left)
+    return score_plan(
+        job.plan,
+        extractor,
+        failures,
+        partial=job.partial,
+        started=job.started,
+        features_s=job.features_s + time.perf_counter() - clock,
     )
