@@ -215,7 +215,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     from ray.cluster_utils import Cluster
 
     caches, made = tmp_path_factory.mktemp("nodes"), Cluster()
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])  # this file has stores for them
+    path = os.pathsep.join(
+        [str(ROOT), str(Path(__file__).parent)]
+    )  # workers unpickle the stores below
     try:
         *_, last = (
             made.add_node(
@@ -449,12 +451,14 @@ def test_what_a_node_cannot_read_is_said_with_its_name(
     for change, said in changes:
         own.path.write_bytes(clip.path.read_bytes())
 
-        def then_changed(*given: Any, change: Callable[[], object] = change) -> Any:
-            found = missing(*given)
+        def missing_then_changed(
+            *given: Any, change: Callable[[], object] = change, **settings: Any
+        ) -> Any:
+            lacking = missing(*given, **settings)
             change()
-            return found
+            return lacking
 
-        monkeypatch.setattr("spfem_bench.execution.cluster.missing", then_changed)
+        monkeypatch.setattr("spfem_bench.execution.cluster.missing", missing_then_changed)
         with pytest.raises(SpfemBenchError, match=f"^on node {NODE}: .*{said}") as caught:
             team.compute(x, {own: roles})
         assert len(str(caught.value).splitlines()) == 1
