@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from spfem_bench import hashes, provenance
+from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.computing import Computing
+from spfem_bench.definitions.layouts import LayoutCard
+from spfem_bench.definitions.networks import ProfileCard, profile_card
+from spfem_bench.definitions.protocols import Protocol
+from spfem_bench.errors import CardError
+from spfem_bench.evaluation.controls import controls
+from spfem_bench.evaluation.plan import Plan, Videos, make_plan
 from spfem_bench.definitions.networks import ProfileCard
 from spfem_bench.evaluation.measure import plan_requests
-from spfem_bench.evaluation.plan import Plan
 from spfem_bench.evaluation.record import RunRecord
 from spfem_bench.evaluation.score import score_plan
 from spfem_bench.evaluation.signature import network_of
@@ -88,6 +96,92 @@ def make_extractor(
     """Return an extractor for a plan's clips; see `extractor_for`."""
     faces = plan.protocol.card.faces
     return extractor_for(plan.profile, weights, computing, faces=faces, progress=progress)
+
+
+def videos_by_method(
+    texts: Sequence[str],
+    methods: Sequence[str],
+    frame_rate: float | None = None,
+    layout: LayoutCard | None = None,
+) -> dict[str, Videos]:
+    """Return the user's folders of outputs by method.
+
+    Args:
+        texts: ``NAME=DIR``, or ``DIR`` where there is one method.
+        methods: those that are evaluated.
+        frame_rate: of outputs that are folders of frames, in Hz.
+        layout: how the system that wrote them names outputs.
+
+    Raises:
+        CardError: a folder's method is not clear, is not evaluated, or has two folders.
+    """
+    videos: dict[str, Videos] = {}
+    for text in texts:
+        name, _, folder = text.partition("=")
+        if not folder or Path(text).exists():
+            name, folder = methods[0], text
+            if len(methods) > 1:
+                raise CardError(
+                    f"--videos {text}: whose? With several methods type --videos NAME={text}"
+                )
+        if name not in methods:
+            raise CardError(f"--videos {text}: there is no --method {name}")
+        if name == "controls":
+            raise CardError(f"--videos {text}: controls have none; add --method NAME for it")
+        if name in videos:
+            raise CardError(f"--videos is given twice for {name}")
+        videos[name] = Videos(Path(folder), frame_rate, layout)
+    return videos
+
+
+def make_plans(
+    methods: Sequence[str],
+    protocols: Sequence[Protocol],
+    profile: str | None,
+    *,
+    data: DataFolders,
+    weights: WeightsStore,
+    metrics: Sequence[str] = (),
+    videos: Mapping[str, Videos],
+    workers: Workers,
+    progress: Progress = SILENT,
+) -> list[Plan]:
+    """Return the plans of methods on protocols, protocol by protocol.
+
+    Args:
+        methods: names; ``controls`` stands for all controls that a protocol has.
+        protocols: their items are scored.
+        profile: which networks to use; those that fit the protocol when None.
+        data: where data sets are looked for.
+        weights: where weights are looked for.
+        metrics: names; all that the protocol has when empty.
+        videos: the user's own outputs by method.
+        workers: begin to start while several plans are made.
+        progress: has the phase ``render``.
+
+    Raises:
+        UnknownNameError: no such method, profile or metric.
+    """
+    chosen: list[tuple[Protocol, str]] = []
+    for protocol in protocols:
+        own = [c.name for c in controls(protocol)] if "controls" in methods else []
+        names = [own if method == "controls" else [method] for method in methods]
+        chosen += [(protocol, name) for name in dict.fromkeys(chain.from_iterable(names))]
+    if len(chosen) > 1:
+        workers.begin()
+    return [
+        make_plan(
+            method,
+            protocol,
+            profile_card(profile or protocol.card.profile),
+            data=data,
+            weights=weights,
+            metrics=metrics,
+            videos=replace(videos[method], used=set()) if method in videos else None,
+            progress=progress,
+        )
+        for protocol, method in chosen
+    ]
 
 
 def carry_out(

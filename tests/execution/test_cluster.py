@@ -26,12 +26,15 @@ from spfem_bench import files
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.cards import builtin_folder
 from spfem_bench.definitions.clips import Span
+from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.evaluation.validate import plan_validation, validate
 from spfem_bench.execution import cluster
+from spfem_bench.execution.processes import ThisProcess
+from spfem_bench.execution.workers import workers_for
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.requests import missing
 from spfem_bench.features.store import Arrays, FeatureStore
@@ -93,7 +96,7 @@ def test_an_address_where_no_cluster_is_is_refused(
 def test_processors_are_shared_so_that_all_workers_fit(
     machines: list[tuple[int, int]], workers: int | None, gpu: bool, expected: Any
 ) -> None:
-    assert cluster.shares(machines, workers, gpu=gpu) == expected
+    assert cluster.processor_shares(machines, workers, gpu=gpu) == expected
 
 
 # ---- the work: spans of a few of the demo's clips -------------------------------------------
@@ -184,7 +187,7 @@ def alone(
         store = FeatureStore(tmp_path_factory.mktemp("alone"))
         plan = planned()
         return timeless(
-            evaluate(plan, extractor_of(plan, store), workers=Processes(), partial=False)
+            evaluate(plan, extractor_of(plan, store), workers=ThisProcess(), partial=False)
         )
 
 
@@ -213,7 +216,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     from ray.cluster_utils import Cluster
 
     caches, made = tmp_path_factory.mktemp("nodes"), Cluster()
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])  # this file has stores for them
+    path = os.pathsep.join(
+        [str(ROOT), str(Path(__file__).parent)]
+    )  # workers unpickle the stores below
     try:
         *_, last = (
             made.add_node(
@@ -231,9 +236,9 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 @pytest.fixture(scope="module")
 def team(nodes: Nodes) -> Iterator[cluster.RayWorkers]:
     """One worker a node, for several tests: they keep their networks."""
-    with at_work(nodes.address, None, "cpu") as made:
+    with workers_for(Computing(ray=nodes.address)) as made:
         assert isinstance(made, cluster.RayWorkers)
-        made.begin()
+        made.start_all()
         yield made
 
 
@@ -305,7 +310,7 @@ def test_ctrl_c_ends_the_workers_and_the_next_run_goes_on(
     files.remove_stale(store)
     assert not list(store.glob(".new-*"))
     plan = planned()
-    record = evaluate(plan, extractor_of(plan), workers=Processes(), partial=False)
+    record = evaluate(plan, extractor_of(plan), workers=ThisProcess(), partial=False)
     assert timeless(record) == alone
     assert 6 <= len(kept) < len(entries(store))
     assert entries(store).items() >= kept.items()
@@ -334,7 +339,7 @@ def test_a_validation_on_ray_is_that_of_one_process(
         "spfem_bench.features.extract.load_network",
         lambda *_: pytest.fail("what a worker has stored is computed again"),
     )
-    assert spread["cells"] and spread == timeless(validate(validation, x, workers=Processes()))
+    assert spread["cells"] and spread == timeless(validate(validation, x, workers=ThisProcess()))
 
 
 def test_a_node_that_dies_costs_its_unfinished_clips_and_nothing_else(
@@ -351,11 +356,11 @@ def test_a_node_that_dies_costs_its_unfinished_clips_and_nothing_else(
     store.log.touch()
     kept: dict[str, tuple[int, int]] = {}
     lost: list[int] = []
-    given_again = cluster._given_again
+    retry_or_refuse = cluster._retry_or_refuse
     monkeypatch.setattr(
         cluster,
-        "_given_again",
-        lambda part, *rest: (lost.append(len(part.asked)), given_again(part, *rest))[1],
+        "_retry_or_refuse",
+        lambda portion, *rest: (lost.append(len(portion.keys)), retry_or_refuse(portion, *rest))[1],
     )
 
     def kill() -> None:
@@ -425,7 +430,7 @@ def test_a_clip_that_kills_its_workers_is_refused_and_the_others_are_had(
     assert said.pop((short, "sync")) == str(x.ensure({short: wants[short]})[short, "sync"])
     for text in said.values():
         assert re.search(r"mp4.*: 3 Ray workers died while they had it, the last on", text)
-    assert (tmp_path / "log").read_text() == "died\n" * cluster.DEATHS
+    assert (tmp_path / "log").read_text() == "died\n" * cluster.MAX_DEATHS
     others = wants.keys() - {victim, short}
     assert all(x.load(clip, role) for clip in others for role in wants[clip])  # type: ignore[arg-type]
 
@@ -447,12 +452,14 @@ def test_what_a_node_cannot_read_is_said_with_its_name(
     for change, said in changes:
         own.path.write_bytes(clip.path.read_bytes())
 
-        def then_changed(*given: Any, change: Callable[[], object] = change) -> Any:
-            found = missing(*given)
+        def missing_then_changed(
+            *given: Any, change: Callable[[], object] = change, **settings: Any
+        ) -> Any:
+            lacking = missing(*given, **settings)
             change()
-            return found
+            return lacking
 
-        monkeypatch.setattr("spfem_bench.features.requests.missing", then_changed)
+        monkeypatch.setattr("spfem_bench.execution.cluster.missing", missing_then_changed)
         with pytest.raises(SpfemBenchError, match=f"^on node {NODE}: .*{said}") as caught:
             team.compute(x, {own: roles})
         assert len(str(caught.value).splitlines()) == 1
@@ -484,7 +491,7 @@ def test_more_workers_than_there_is_room_for_are_refused() -> None:
     ):
         with (
             pytest.raises(SpfemBenchError, match=said),
-            at_work("auto", count, device),
+            workers_for(Computing(device, workers=count, ray="auto")),
         ):
             pass
 
@@ -497,7 +504,7 @@ def test_when_no_worker_starts_nobody_waits_for_ever(
     plan = planned()
     monkeypatch.setattr(cluster, "PATIENCE", 0.5)  # a new process takes longer to import torch
     with (
-        at_work("auto", 1, "cpu") as late,
+        workers_for(Computing(workers=1, ray="auto")) as late,
         pytest.raises(SpfemBenchError, match="no Ray worker could be started within"),
     ):
         assert isinstance(late, cluster.RayWorkers)
@@ -512,10 +519,10 @@ def test_a_program_that_has_joined_a_cluster_stays_there(
     team.connect()
     with (
         pytest.raises(SpfemBenchError, match="has joined a Ray cluster already"),
-        at_work(nodes.address, None, "cpu"),
+        workers_for(Computing(ray=nodes.address)),
     ):
         pass
-    with at_work("auto", 1, "cpu"):
+    with workers_for(Computing(workers=1, ray="auto")):
         pass
     assert ray.is_initialized()
 

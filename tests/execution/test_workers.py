@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from spfem_bench import hashes, pinned
+from spfem_bench import hashes
 from spfem_bench.errors import SpfemBenchError
-from spfem_bench.execution.local import Processes
+from spfem_bench.execution.processes import Processes
 from tests.conftest import STRIPS, Outcome, World
 
 Run = Callable[..., Outcome]
@@ -186,8 +186,8 @@ def test_hashes_of_another_process_are_trusted_while_files_stay_so(tmp_path: Pat
 
 
 def test_the_oldest_hashes_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pinned, "_hashes", {})
-    monkeypatch.setattr(pinned, "MOST_HASHES", 3)
+    monkeypatch.setattr(hashes, "_hashes", {})
+    monkeypatch.setattr(hashes, "MOST_HASHES", 3)
     paths = [tmp_path / str(n) for n in range(5)]
     for path in paths:
         path.write_bytes(path.name.encode())
