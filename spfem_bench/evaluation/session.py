@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spfem_bench import hashes, provenance
 from spfem_bench.datasets.folders import DataFolders
@@ -18,9 +18,8 @@ from spfem_bench.definitions.networks import ProfileCard, profile_card
 from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.errors import CardError
 from spfem_bench.evaluation.controls import controls
-from spfem_bench.evaluation.plan import Plan, Videos, make_plan
-from spfem_bench.definitions.networks import ProfileCard
 from spfem_bench.evaluation.measure import plan_requests
+from spfem_bench.evaluation.plan import Plan, Videos, make_plan
 from spfem_bench.evaluation.record import RunRecord
 from spfem_bench.evaluation.score import score_plan
 from spfem_bench.evaluation.signature import network_of
@@ -213,6 +212,11 @@ def carry_out(
         return make_extractor(plan, weights, computing, progress)
 
     return evaluate_all(plans, extractor_of, workers, partial=partial)
+
+
+def evaluate(plan: Plan, extractor: Extractor, *, workers: Workers, partial: bool) -> RunRecord:
+    """Carry out one plan and return its run record; see :func:`evaluate_all`."""
+    return next(iter(evaluate_all([plan], lambda _: extractor, workers, partial=partial)))
 
 
 @dataclass(frozen=True)
