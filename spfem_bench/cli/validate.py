@@ -147,7 +147,7 @@ def validate(
             figure = output.with_name(f"{output.stem}.{name}{output.suffix}")
         for folder in (path.parent, *([figure.parent] if figure else [])):
             check_writable(folder)
-        extractor = make_extractor(plan, weights, computing, progress)
+        extractor = make_extractor(plan, weights, computing, progress=progress)
         record = carry_out(plan, extractor, workers=workers, progress=progress)
         records.save(record, path)
         own = reporting.cells_of(record)

@@ -32,7 +32,7 @@ from spfem_bench.errors import CardError, SpfemBenchError, StorageError, Unknown
 from spfem_bench.evaluation import record as records
 from spfem_bench.evaluation.plan import Plan, make_plan, plan_summary
 from spfem_bench.evaluation.run import wanted_features
-from spfem_bench.evaluation.session import evaluate_all, extractor_for
+from spfem_bench.evaluation.session import carry_out, extractor_for
 from spfem_bench.evaluation.signature import flat
 from spfem_bench.execution.workers import Workers
 from spfem_bench.features.extract import Faces
@@ -201,19 +201,15 @@ def recompute(
         wants = by_faces.setdefault(plan.protocol.card.faces, {})
         for clip, roles in wanted_features(plan).items():
             wants[clip] = wants.get(clip, frozenset()) | roles
-    extractors = {}
     for faces, wants in by_faces.items():
         extractor = extractor_for(
             profile, weights, computing, faces=faces, store=store, progress=progress
         )
         workers.compute(extractor, wants)
-        extractors[faces] = replace(extractor, progress=SILENT)
     rows: dict[tuple[str, str, str, str], Row] = {}
     settings: Settings = {}
     refused: list[str] = []
-    scored = evaluate_all(
-        plans, lambda plan: extractors[plan.protocol.card.faces], workers, partial=False
-    )
+    scored = carry_out(plans, weights, computing, workers=workers, partial=False, store=store)
     for plan, record in zip(plans, scored, strict=True):
         settings |= settings_by_part(record)
         rows |= rows_of(record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import chain
@@ -88,11 +88,15 @@ def make_extractor(
     plan: Plan | Validation,
     weights: WeightsStore,
     computing: Computing,
+    *,
+    store: FeatureStore | None = None,
     progress: Progress = SILENT,
 ) -> Extractor:
     """Return an extractor for a plan's clips; see `extractor_for`."""
     faces = plan.protocol.card.faces
-    return extractor_for(plan.profile, weights, computing, faces=faces, progress=progress)
+    return extractor_for(
+        plan.profile, weights, computing, faces=faces, store=store, progress=progress
+    )
 
 
 def videos_by_method(
@@ -181,6 +185,24 @@ def make_plans(
     ]
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A plan whose features are in the store, as far as they can be had.
+
+    Attributes:
+        failures: why others cannot.
+        known_hashes: of the plan's files, where another process scores them; else None.
+    """
+
+    plan: Plan
+    extractor: Extractor
+    failures: Failures
+    known_hashes: hashes.Hashes | None
+    partial: bool
+    started: datetime
+    features_s: float
+
+
 def carry_out(
     plans: Sequence[Plan],
     weights: WeightsStore,
@@ -188,56 +210,8 @@ def carry_out(
     *,
     workers: Workers,
     partial: bool,
+    store: FeatureStore | None = None,
     progress: Progress = SILENT,
-) -> Iterator[dict[str, Any]]:
-    """Carry out plans with the user's feature store and yield their run records, in order.
-
-    Args:
-        plans: from :func:`~spfem_bench.evaluation.plan.make_plan`.
-        weights: where networks are looked for.
-        computing: how networks are run.
-        workers: compute features; change no score.
-        partial: give headline scores even when items are missing, marked so.
-        progress: receives the phases of `Workers.compute`, plan by plan.
-
-    Raises:
-        StorageError: features cannot be stored; a later run goes on from there.
-        ClipError: there is no such hardware decoder here.
-        SpfemBenchError: a worker was killed.
-    """
-
-    def extractor_of(plan: Plan) -> Extractor:
-        return make_extractor(plan, weights, computing, progress)
-
-    return evaluate_all(plans, extractor_of, workers, partial=partial)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A plan whose features are in the store, as far as they can be had.
-
-    Attributes:
-        failures: why others cannot.
-        verified: whether the stored features have been read and verified.
-        known_hashes: of the plan's files, for another process.
-    """
-
-    plan: Plan
-    extractor: Extractor
-    failures: Failures
-    verified: bool
-    known_hashes: hashes.Hashes
-    partial: bool
-    started: datetime
-    features_s: float
-
-
-def evaluate_all(
-    plans: Sequence[Plan],
-    extractor_of: Callable[[Plan], Extractor],
-    workers: Workers,
-    *,
-    partial: bool,
 ) -> Iterator[dict[str, Any]]:
     """Carry out plans and yield their run records, in order.
 
@@ -246,12 +220,16 @@ def evaluate_all(
 
     Args:
         plans: from :func:`~spfem_bench.evaluation.plan.make_plan`.
-        extractor_of: gives the extractor of a plan, when its turn comes.
+        weights: where networks are looked for.
+        computing: how networks are run.
         workers: compute features; change no score.
         partial: give headline scores even when items are missing, marked so.
+        store: for features; the user's when None.
+        progress: receives the phases of `Workers.compute`, plan by plan.
 
     Raises:
         StorageError: features cannot be stored; a later run goes on from there.
+        ClipError: there is no such hardware decoder here.
         SpfemBenchError: a worker was killed.
     """
     spread = workers.spreads_jobs and len(plans) > 1
@@ -259,28 +237,24 @@ def evaluate_all(
     def jobs() -> Iterator[_Job]:
         for plan in plans:
             started, clock = datetime.now(timezone.utc), time.perf_counter()
-            extractor = extractor_of(plan)
+            extractor = make_extractor(plan, weights, computing, store=store, progress=progress)
             failures = workers.compute(extractor, wanted_features(plan), whole=not spread)
-            clips = [c for item in plan.items for c in (*item.clips.values(), *item.more_real)]
-            files = {path for clip in clips for path in (clip.path, clip.audio)} if spread else ()
-            yield _Job(
-                plan,
-                replace(extractor, progress=SILENT),
-                failures,
-                not spread,
-                hashes.hashes_known(files),
-                partial,
-                started,
-                time.perf_counter() - clock,
-            )
+            known = None
+            if spread:
+                clips = [c for item in plan.items for c in (*item.clips.values(), *item.more_real)]
+                known = hashes.hashes_known({p for c in clips for p in (c.path, c.audio)})
+            extractor = replace(extractor, progress=SILENT)
+            features_s = time.perf_counter() - clock
+            yield _Job(plan, extractor, failures, known, partial, started, features_s)
 
     return workers.each(_score, jobs()) if spread else map(_score, jobs())
 
 
 def _score(job: _Job) -> dict[str, Any]:
-    """Return a plan's run record; features that turn out to be damaged are computed again."""
-    hashes.trust(job.known_hashes)
-    extractor = job.extractor if job.verified else kept_networks.keep(job.extractor)
+    extractor = job.extractor
+    if job.known_hashes is not None:
+        hashes.trust(job.known_hashes)
+        extractor = kept_networks.keep(extractor)
     return evaluate(
         job.plan, extractor, workers=ThisProcess(), partial=job.partial, failures=job.failures
     )
