@@ -204,9 +204,7 @@ def test_the_oldest_hashes_are_forgotten(tmp_path: Path, monkeypatch: pytest.Mon
         (["--method", "controls", "--videos", "."], "controls have none; add --method NAME"),
     ],
 )
-def test_the_method_of_videos_must_be_clear(
-    spfem_bench: Run, given: list[str], said: str
-) -> None:
+def test_the_method_of_videos_must_be_clear(spfem_bench: Run, given: list[str], said: str) -> None:
     done = spfem_bench(*EVAL, *given)
     assert done.code == 2 and said in done.err
 
