@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spfem_bench import hashes, provenance
 from spfem_bench.datasets.folders import DataFolders
@@ -19,6 +19,7 @@ from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.errors import CardError
 from spfem_bench.evaluation.controls import controls
 from spfem_bench.evaluation.plan import Plan, Videos, make_plan
+from spfem_bench.evaluation.record import RunRecord, parse_record
 from spfem_bench.evaluation.run import evaluate, wanted_features
 from spfem_bench.evaluation.signature import network_of
 from spfem_bench.execution.processes import ThisProcess, kept_networks
@@ -212,7 +213,7 @@ def carry_out(
     partial: bool,
     store: FeatureStore | None = None,
     progress: Progress = SILENT,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[RunRecord]:
     """Carry out plans and yield their run records, in order.
 
     Where workers spread jobs over processes, one of them verifies and scores a plan's features
@@ -250,11 +251,12 @@ def carry_out(
     return workers.each(_score, jobs()) if spread else map(_score, jobs())
 
 
-def _score(job: _Job) -> dict[str, Any]:
+def _score(job: _Job) -> RunRecord:
     extractor = job.extractor
     if job.known_hashes is not None:
         hashes.trust(job.known_hashes)
         extractor = kept_networks.keep(extractor)
-    return evaluate(
+    record = evaluate(
         job.plan, extractor, workers=ThisProcess(), partial=job.partial, failures=job.failures
     )
+    return parse_record(record)
