@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from spfem_bench.evaluation.run import evaluate, wanted_features
 from tabulate import tabulate
 
 from spfem_bench.datasets.folders import DataFolders
@@ -37,7 +38,6 @@ from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol
 from spfem_bench.evaluation.plan import Plan, make_plan
-from spfem_bench.evaluation.run import evaluate, wanted_features
 from spfem_bench.execution.cluster import RayWorkers
 from spfem_bench.execution.processes import ThisProcess
 from spfem_bench.execution.workers import Workers, workers_for

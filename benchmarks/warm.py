@@ -31,6 +31,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from spfem_bench.evaluation.run import wanted_features
 
 from benchmarks import common
 from spfem_bench.datasets import indexing
@@ -41,7 +42,6 @@ from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import EMOTIONS, Protocol, protocol
 from spfem_bench.evaluation.plan import Plan, Videos, make_plan
-from spfem_bench.evaluation.run import wanted_features
 from spfem_bench.evaluation.session import make_extractor
 from spfem_bench.faces.track import Face
 from spfem_bench.features.extract import Extractor

@@ -30,9 +30,9 @@ from spfem_bench.definitions.measured import (
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol as read_protocol
 from spfem_bench.errors import CardError, SpfemBenchError, StorageError, UnknownNameError
+from spfem_bench.evaluation.measure import plan_requests
 from spfem_bench.evaluation.plan import Plan, make_plan, plan_summary
 from spfem_bench.evaluation.record import RunRecord
-from spfem_bench.evaluation.run import wanted_features
 from spfem_bench.evaluation.session import carry_out, extractor_for
 from spfem_bench.evaluation.signature import flat
 from spfem_bench.execution.workers import Workers
@@ -201,7 +201,7 @@ def recompute(
     by_faces: dict[Faces, dict[Clip, frozenset[Request]]] = {}
     for plan in plans:
         wants = by_faces.setdefault(plan.protocol.card.faces, {})
-        for clip, roles in wanted_features(plan).items():
+        for clip, roles in plan_requests(plan).items():
             wants[clip] = wants.get(clip, frozenset()) | roles
     for faces, wants in by_faces.items():
         extractor = extractor_for(

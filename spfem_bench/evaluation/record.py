@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import pydantic
 
 from spfem_bench.definitions.cards import Text
 from spfem_bench.errors import CardError
-from spfem_bench.statistics import coherence, intervals, sync
+from spfem_bench.statistics.base import MetricKind, NoPartsError, read_kind
 from spfem_bench.stored import read_json, write_json
 
 SCHEMA = 1
@@ -22,10 +20,6 @@ SCHEMA = 1
 VALIDATION = "validate"
 """In the place of a method's name: the record of ``spfem-bench validate``, which is no run
 record but lies among them (its ``kind`` says so)."""
-
-
-class NoPartsError(CardError):
-    """A record that lacks what the error of a score is computed from."""
 
 
 class NoRunError(CardError):
@@ -305,6 +299,14 @@ class RunRecord(_Recorded):
             )
         return self.settings[metric]
 
+    def kind_of(self, metric: str) -> MetricKind[Any]:
+        """Return a metric's kind, with the settings of this run.
+
+        Raises:
+            CardError: the record is damaged, or the kind's plugin is not installed.
+        """
+        return read_kind(self.settings_of(metric).metric.statistic)
+
 
 def parse_record(content: Mapping[str, Any], where: str = "a run record") -> RunRecord:
     """Return a record from the values of its JSON.
@@ -437,7 +439,7 @@ def item_values(record: RunRecord, metric: str) -> list[ItemValue]:
     """
     remedy = "Run the evaluation again: features are kept"
     damaged = f"the run of '{record.method.name}' is damaged"
-    statistic = record.settings_of(metric).metric.statistic
+    kind = record.kind_of(metric)
     scores = {s.emotion: s.value for s in record.scores if s.metric == metric}
     by_emotion: dict[str, list[RecordedItem]] = {}
     for item in record.items:
@@ -452,7 +454,7 @@ def item_values(record: RunRecord, metric: str) -> list[ItemValue]:
         if score is None:  # too few frames, as its note says
             continue
         try:
-            own = clip_values(statistic, score, [item.metrics[metric] for item in items])
+            own = kind.values(score, [item.metrics[metric] for item in items])
         except NoPartsError as error:
             problem = error.problem.format(metric=metric)
             raise NoPartsError(f"the run of '{record.method.name}' {problem}", remedy) from None
@@ -466,82 +468,3 @@ def item_values(record: RunRecord, metric: str) -> list[ItemValue]:
             for item, value in zip(items, own, strict=True)
         ]
     return values
-
-
-# ---- TO MOVE: what only a statistic's kind can say (statistics/base.py) ---------------------
-# The one place outside statistics/ that names kinds; `statistic` is the kind's settings and
-# `kept` what a record keeps of one item.
-
-
-def item_value(statistic: Mapping[str, Any], kept: Mapping[str, Any]) -> float | None:
-    """Return one clip's value; None where only sets of clips have one.
-
-    Raises:
-        CardError: a part is missing, or is no number.
-    """
-    try:
-        if statistic["kind"] == "similarity":
-            return float(kept["total"]) / int(kept["count"])
-        if statistic["kind"] == "coherence":
-            return coherence.value(
-                coherence.CoherenceComponents(
-                    tuple(kept["positive"]),
-                    tuple(kept["elsewhere"]),
-                    tuple(kept["near"]),
-                    kept["n_frames"],
-                    kept["lag"],
-                )
-            )
-        if statistic["kind"] == "sync":
-            return sync.value(sync_components(kept), statistic["report"])
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise CardError(f"no {error}" if isinstance(error, KeyError) else str(error)) from None
-    return None
-
-
-def clip_values(
-    statistic: Mapping[str, Any], score: float, kept: Sequence[Mapping[str, Any]]
-) -> list[float]:
-    """Return the values of one emotion's clips, whose mean is the score.
-
-    Raises:
-        NoPartsError: the record does not say what each clip does to the score.
-        CardError: a part is missing, or is no number.
-    """
-    if not pools_frames(statistic):
-        values = [item_value(statistic, part) for part in kept]
-        return [v for v in values if v is not None]
-    if not all("without" in part for part in kept):
-        raise NoPartsError("is of an earlier version: it cannot say what a clip does to {metric}")
-    without = [part["without"] for part in kept]
-    if len(kept) == 1:
-        return [score]
-    if None in without:
-        raise NoPartsError("cannot say what each clip does to {metric}: too few frames")
-    try:
-        return [float(v) for v in intervals.pseudo_values(score, without)]
-    except (TypeError, ValueError) as error:
-        raise CardError(str(error)) from None
-
-
-def pools_frames(statistic: Mapping[str, Any]) -> bool:
-    """Return whether the frames of all clips are pooled, so that the set of clips matters."""
-    return bool(statistic["kind"] == "frechet")
-
-
-def picture(statistic: Mapping[str, Any]) -> Literal["", "shifts", "heatmap"]:
-    """Return which picture of one clip the report draws."""
-    pictures: dict[str, Literal["shifts", "heatmap"]] = {"sync": "shifts", "coherence": "heatmap"}
-    return pictures.get(statistic["kind"], "")
-
-
-def sync_components(kept: Mapping[str, Any]) -> sync.SyncComponents:
-    """Return lip sync's distances of one clip."""
-    totals = np.asarray(kept["totals"], np.float64)
-    return sync.SyncComponents(totals, int(kept["windows"]), int(kept["windows_refused"]))
-
-
-def shift_distances(kept: Mapping[str, Any]) -> npt.NDArray[np.float64]:
-    """Return lip sync's mean distance of one clip at each shift."""
-    components = sync_components(kept)
-    return components.totals / components.windows

@@ -18,15 +18,16 @@ from spfem_bench.definitions.networks import ProfileCard, profile_card
 from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.errors import CardError
 from spfem_bench.evaluation.controls import controls
+from spfem_bench.evaluation.measure import plan_requests
 from spfem_bench.evaluation.plan import Plan, Videos, make_plan
-from spfem_bench.evaluation.record import RunRecord, parse_record
-from spfem_bench.evaluation.run import evaluate, wanted_features
+from spfem_bench.evaluation.record import RunRecord
+from spfem_bench.evaluation.score import score_plan
 from spfem_bench.evaluation.signature import network_of
 from spfem_bench.execution.processes import ThisProcess, kept_networks
 from spfem_bench.execution.workers import Workers
 from spfem_bench.features.extract import Extractor, Faces
-from spfem_bench.features.requests import Failures
-from spfem_bench.features.software import libraries
+from spfem_bench.features.requests import Failures, without_failed
+from spfem_bench.features.software import feature_libraries
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import ffmpeg
 from spfem_bench.networks.weights import WeightsStore
@@ -43,7 +44,7 @@ def rival_packages(plans: Iterable[Plan | Validation]) -> list[str]:
         detects = plan.protocol.card.faces == "detect"
         detector = plan.profile.network("detector") if detects and plan.metrics else None
         for metric in plan.metrics:
-            used |= libraries(network_of(metric, plan.profile), detector)
+            used |= feature_libraries(network_of(metric, plan.profile), detector)
     return provenance.rival_packages(used)
 
 
@@ -234,29 +235,52 @@ def carry_out(
         SpfemBenchError: a worker was killed.
     """
     spread = workers.spreads_jobs and len(plans) > 1
+    jobs = (
+        _with_features(
+            plan,
+            make_extractor(plan, weights, computing, store=store, progress=progress),
+            workers,
+            partial=partial,
+            spread=spread,
+        )
+        for plan in plans
+    )
+    return workers.each(_score, jobs) if spread else map(_score, jobs)
 
-    def jobs() -> Iterator[_Job]:
-        for plan in plans:
-            started, clock = datetime.now(timezone.utc), time.perf_counter()
-            extractor = make_extractor(plan, weights, computing, store=store, progress=progress)
-            failures = workers.compute(extractor, wanted_features(plan), whole=not spread)
-            known = None
-            if spread:
-                clips = [c for item in plan.items for c in (*item.clips.values(), *item.more_real)]
-                known = hashes.hashes_known({p for c in clips for p in (c.path, c.audio)})
-            extractor = replace(extractor, progress=SILENT)
-            features_s = time.perf_counter() - clock
-            yield _Job(plan, extractor, failures, known, partial, started, features_s)
 
-    return workers.each(_score, jobs()) if spread else map(_score, jobs())
+def evaluate(plan: Plan, extractor: Extractor, *, workers: Workers, partial: bool) -> RunRecord:
+    """Carry out one plan with an extractor, and return its run record; see `carry_out`."""
+    return _score(_with_features(plan, extractor, workers, partial=partial, spread=False))
+
+
+def _with_features(
+    plan: Plan, extractor: Extractor, workers: Workers, *, partial: bool, spread: bool
+) -> _Job:
+    started, clock = datetime.now(timezone.utc), time.perf_counter()
+    failures = workers.compute(extractor, plan_requests(plan), whole=not spread)
+    known = None
+    if spread:
+        clips = [c for item in plan.items for c in (*item.clips.values(), *item.more_real)]
+        known = hashes.hashes_known({path for clip in clips for path in (clip.path, clip.audio)})
+    extractor = replace(extractor, progress=SILENT)
+    features_s = time.perf_counter() - clock
+    return _Job(plan, extractor, failures, known, partial, started, features_s)
 
 
 def _score(job: _Job) -> RunRecord:
-    extractor = job.extractor
+    """Return a plan's run record; in another process, damaged features are computed again."""
+    clock, extractor, failures = time.perf_counter(), job.extractor, job.failures
     if job.known_hashes is not None:
         hashes.trust(job.known_hashes)
         extractor = kept_networks.keep(extractor)
-    record = evaluate(
-        job.plan, extractor, workers=ThisProcess(), partial=job.partial, failures=job.failures
+        requests = without_failed(plan_requests(job.plan), failures)
+        failures = failures | ThisProcess().compute(extractor, requests)
+    features_s = job.features_s + time.perf_counter() - clock
+    return score_plan(
+        job.plan,
+        extractor,
+        failures,
+        partial=job.partial,
+        started=job.started,
+        features_s=features_s,
     )
-    return parse_record(record)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from spfem_bench.evaluation.run import evaluate, wanted_features
 
 from spfem_bench import files
 from spfem_bench.datasets.folders import DataFolders
@@ -29,8 +30,7 @@ from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.evaluation.plan import Plan, make_plan
-from spfem_bench.evaluation.run import evaluate, wanted_features
-from spfem_bench.evaluation.validate import plan_validation, validate
+from spfem_bench.evaluation.validate import plan_validation, run_validation
 from spfem_bench.execution import cluster
 from spfem_bench.execution.processes import ThisProcess
 from spfem_bench.execution.workers import workers_for
@@ -333,12 +333,14 @@ def test_a_validation_on_ray_is_that_of_one_process(
         FeatureStore.locate(),
         faces=validation.protocol.card.faces,
     )
-    spread = timeless(validate(validation, x, workers=team))
+    spread = timeless(run_validation(validation, x, workers=team))
     monkeypatch.setattr(
         "spfem_bench.features.extract.load_network",
         lambda *_: pytest.fail("what a worker has stored is computed again"),
     )
-    assert spread["cells"] and spread == timeless(validate(validation, x, workers=ThisProcess()))
+    assert spread["cells"] and spread == timeless(
+        run_validation(validation, x, workers=ThisProcess())
+    )
 
 
 def test_a_node_that_dies_costs_its_unfinished_clips_and_nothing_else(

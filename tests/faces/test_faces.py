@@ -35,9 +35,10 @@ from spfem_bench.definitions.networks import (
 )
 from spfem_bench.errors import ClipError, WeightsError
 from spfem_bench.faces import crop
-from spfem_bench.faces.detect import load_detector, suppress
+from spfem_bench.faces.detect import load_detector
 from spfem_bench.faces.track import Face, FaceTrack, follow
 from spfem_bench.media import video
+from spfem_bench.networks.scrfd_ncnn import suppress
 from spfem_bench.networks.weights import WeightsStore
 
 # scipy's median filter says so when a track is shorter than the filter: the official recipe's case.
@@ -678,10 +679,11 @@ def test_scrfd_finds_nothing_in_a_black_picture(weights_folder: Path) -> None:
 def test_of_overlapping_boxes_only_the_best_is_kept() -> None:
     # Squares of side 40 shifted by 10: IoU 30/50 = 0.6; by 20: 20/60 = 0.333.
     best, worse, apart = face(50, score=0.9), face(60, score=0.8), face(70, score=0.7)
-    kept = suppress([worse, apart, best], 0.45)
-    assert [f.score for f in kept] == [0.9, 0.7]
-    assert len(suppress([worse, apart, best], 0.65)) == 3
-    assert suppress([], 0.45) == []
+    boxes = np.stack([f.box for f in (worse, apart, best)])
+    scores = np.array([0.8, 0.7, 0.9])
+    assert suppress(boxes, scores, 0.45).tolist() == [2, 1]
+    assert suppress(boxes, scores, 0.65).tolist() == [2, 0, 1]
+    assert len(suppress(boxes[:0], scores[:0], 0.45)) == 0
 
 
 # ---- detectors that insightface loads -------------------------------------------------------
