@@ -17,13 +17,12 @@ from spfem_bench.definitions.protocols import AVERAGE, in_order
 from spfem_bench.errors import CardError, near_names
 from spfem_bench.evaluation.record import (
     ItemValue,
-    NoPartsError,
     RunRecord,
     item_values,
-    pools_frames,
     unverified,
 )
 from spfem_bench.evaluation.signature import flat
+from spfem_bench.statistics.base import NoPartsError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -404,7 +403,7 @@ class _Pair:
             if not common:
                 raise self._other_clips(a, b)
             notes.append(f"{of_both}: on the {len(both)} clips of both")
-            if pools_frames(self.first.settings_of(self.metric).metric.statistic):
+            if self.first.kind_of(self.metric).pools_frames:
                 # The frames of fewer clips would have to be pooled anew.
                 left_out = {i.emotion for i in (*a, *b) if i.item not in both}
                 notes.append(

@@ -18,7 +18,6 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.errors import ClipError, MissingClipError, SpfemBenchError
-from spfem_bench.evaluation.record import sync_components
 from spfem_bench.faces import edits
 from spfem_bench.faces.crop import opencv
 from spfem_bench.faces.track import FaceTrack
@@ -32,7 +31,6 @@ from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.reporting.report.charts import Curve, Floats, SyncPlot, sync_plot
 from spfem_bench.reporting.report.model import ReportRun
-from spfem_bench.statistics import sync
 from spfem_bench.version import __version__
 
 if TYPE_CHECKING:
@@ -206,17 +204,9 @@ class Clips:
                 "the features of this run are not stored here",
                 "Run the evaluation again on this machine, with the same versions",
             )
-        parts = sync_components(run.items[item].metrics[metric])
-        best = int(parts.totals.argmin())
-        apart = sync.distances(
-            features.outputs["visual"],
-            features.outputs["audio"],
-            features.frames,
-            best - len(parts.totals) // 2,
-        )
-        if len(apart) != parts.windows or not np.isclose(apart.sum(), parts.totals[best]):
-            raise ClipError("the stored features are not those of the run")
-        return Curve(features.frames, apart)
+        kind = run.record.kind_of(metric)
+        part = kind.read(run.items[item].metrics[metric])
+        return Curve(features.frames, kind.over_time(part, features))
 
     def sync(self, run: ReportRun, rival: ReportRun | None, item: str, metric: str) -> SyncPlot:
         """Return the plot of an output's distances over time, and a rival's, above the sound.

@@ -17,7 +17,6 @@ from spfem_bench.evaluation.record import (
     RecordedItem,
     RunRecord,
     Score,
-    item_value,
     unverified,
 )
 from spfem_bench.reporting.tables import Table, make_table
@@ -79,9 +78,9 @@ class ReportRun:
         values: dict[str, dict[str, float]] = {}
         for item in self.record.items:
             for metric, kept in item.metrics.items():
-                statistic = self.record.settings_of(metric).metric.statistic
+                kind = self.record.kind_of(metric)
                 try:
-                    value = item_value(statistic, kept)
+                    value = kind.read_value(kept)
                     problem = "it is no finite number"
                 except CardError as error:
                     value, problem = math.nan, error.problem
