@@ -93,11 +93,12 @@ def features(how: dict[str, Any], size: int, folder: Path) -> common.Spent:
 
 def methods(how: dict[str, Any], size: int, folder: Path) -> common.Spent:
     """Evaluate methods, after one whose features of other clips the rest share."""
+    from spfem_bench.execution.local import Processes
+
     from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.protocols import protocol
     from spfem_bench.evaluation.plan import Videos, make_plan
     from spfem_bench.evaluation.session import carry_out
-    from spfem_bench.execution.local import Processes
 
     listed, weights = protocol(PROTOCOL), WeightsStore.locate()
     outputs = common.copies(Path(how["clip"]), folder / "copies", len(listed.items) * (size + 1))

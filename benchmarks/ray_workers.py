@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from spfem_bench.execution.local import Processes, Workers, at_work
 from tabulate import tabulate
 
 from spfem_bench.datasets.folders import DataFolders
@@ -38,7 +39,6 @@ from spfem_bench.definitions.protocols import protocol
 from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.evaluation.run import evaluate, wanted_features
 from spfem_bench.execution.cluster import RayWorkers
-from spfem_bench.execution.local import Processes, Workers, at_work
 from spfem_bench.features.extract import Extractor, Faces
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.networks.weights import WeightsStore

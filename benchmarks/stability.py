@@ -194,11 +194,11 @@ def first_speakers(name: str, count: int, cards: Path) -> str:
 def measure(given: argparse.Namespace) -> None:
     """Compute the numbers in this process and write them to a file."""
     import torch
+    from spfem_bench.execution.local import at_work
 
     from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.measured import measured_card
     from spfem_bench.evaluation.check import recompute
-    from spfem_bench.execution.local import at_work
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.networks.weights import WeightsStore
 

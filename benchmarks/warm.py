@@ -234,9 +234,10 @@ def rescore(
     folder: Path, profile: str, methods: int, names: Sequence[str], workers: int
 ) -> dict[str, Any]:
     """Score all methods; return seconds, and what this process did, by part."""
+    from spfem_bench.execution.local import Processes, at_work
+
     from spfem_bench.evaluation import record as records
     from spfem_bench.evaluation.session import carry_out
-    from spfem_bench.execution.local import Processes, at_work
     from spfem_bench.reporting.tables import make_table, render
 
     parts = Parts()

@@ -69,7 +69,7 @@ def fetch(
         for file, path in zip(card.files, store.paths(card), strict=True):
             try:
                 if not file.is_pinned:
-                    if path is None or (file.url and pinned.flaw(path, file)):
+                    if path is None or (file.url and pinned.file_problem(path, file)):
                         path = get(file)
                     digest = pinned.pin(card.name, file, path)
                     click.echo(f"{card.name}: {path} pinned: SHA-256 {digest}")

@@ -32,8 +32,8 @@ from spfem_bench.errors import CardError, SpfemBenchError, StorageError, Unknown
 from spfem_bench.evaluation import record as records
 from spfem_bench.evaluation.plan import Plan, make_plan, plan_summary
 from spfem_bench.evaluation.run import wanted_features
-from spfem_bench.evaluation.signature import flat
 from spfem_bench.evaluation.session import evaluate_all, extractor_for
+from spfem_bench.evaluation.signature import flat
 from spfem_bench.execution.workers import Workers
 from spfem_bench.features.extract import Faces
 from spfem_bench.features.requests import Request

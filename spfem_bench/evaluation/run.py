@@ -33,7 +33,7 @@ from spfem_bench.evaluation.signature import settings, signature
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.features import Features
 from spfem_bench.features.requests import Failures, PairRequest, Request, load, without_failed
-from spfem_bench.features.store import Arrays, digest
+from spfem_bench.features.store import Arrays, arrays_digest
 from spfem_bench.media.video import content_id
 from spfem_bench.statistics import coherence, frechet, similarity, sync
 from spfem_bench.statistics.intervals import drawn, interval, pseudo_values
@@ -341,7 +341,7 @@ def _components(
         sums: Arrays = {}
         for side, part in (("output", moments.output), ("real", moments.real)):
             sums |= {f"{side}.total": part.total, f"{side}.outer": part.outer}
-        return result(moments, n_frames_real=moments.real.count, moments_sha256=digest(sums))
+        return result(moments, n_frames_real=moments.real.count, moments_sha256=arrays_digest(sums))
     if isinstance(card, SimilaritySettings):
         try:
             cosines = similarity.components(

@@ -228,9 +228,7 @@ class RayWorkers:
         """Yield the results of all jobs, which are done in this process."""
         return map(work, jobs)
 
-    def compute(
-        self, extractor: Extractor, requests: Requests, *, whole: bool = True
-    ) -> Failures:
+    def compute(self, extractor: Extractor, requests: Requests, *, whole: bool = True) -> Failures:
         """Compute what is missing on the cluster.
 
         Raises:
@@ -296,9 +294,7 @@ class RayWorkers:
 
     def _start_workers(self, busy: int, waiting: int) -> None:
         """Start as many workers as there are places and portions for."""
-        actor = self._ray.remote(RayWorker).options(
-            num_cpus=self._threads, num_gpus=int(self._gpu)
-        )
+        actor = self._ray.remote(RayWorker).options(num_cpus=self._threads, num_gpus=int(self._gpu))
         variables = {name: value for name in VARIABLES if (value := os.environ.get(name))}
         needed = min(self._count, busy + waiting)
         for _ in range(needed - busy - len(self._idle) - len(self._starting)):

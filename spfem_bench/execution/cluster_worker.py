@@ -90,7 +90,7 @@ class _Counting(Progress):
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
 
-    def advance(self, phase: str, parts: int = 1, **figures: float) -> None:  # noqa: ARG002
+    def advance(self, phase: str, parts: int = 1, **figures: float) -> None:
         self.counts[phase] += parts
 
 

@@ -27,9 +27,7 @@ LARGEST_PORTION = 8
 Requested = TypeVar("Requested")
 
 
-def portions(
-    requests: Mapping[Clip, Requested], workers: int
-) -> list[dict[Clip, Requested]]:
+def portions(requests: Mapping[Clip, Requested], workers: int) -> list[dict[Clip, Requested]]:
     """Cut requests into portions for workers, in order; at least two a worker where there are."""
     clips = list(requests)
     size = max(1, min(LARGEST_PORTION, len(clips) // (2 * workers)))

@@ -39,7 +39,7 @@ class ThisProcess:
         extractor: Extractor,
         requests: Requests,
         *,
-        whole: bool = True,  # noqa: ARG002  (always read: who computes here scores here)
+        whole: bool = True,
     ) -> Failures:
         """Compute what is missing."""
         with feature_phases(extractor.progress, len(requests)):
@@ -78,9 +78,7 @@ class Processes:
         """Yield the results of all jobs in order; each process works on one at a time."""
         return self._started().in_order(work, jobs, ahead=2 * self.count)
 
-    def compute(
-        self, extractor: Extractor, requests: Requests, *, whole: bool = True
-    ) -> Failures:
+    def compute(self, extractor: Extractor, requests: Requests, *, whole: bool = True) -> Failures:
         """Compute what is missing: in this process where that is one clip, else in the others."""
         with feature_phases(extractor.progress, len(requests)):
             keys, failures = missing(extractor, requests, whole=whole)

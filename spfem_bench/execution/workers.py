@@ -29,9 +29,7 @@ class Workers(Protocol):
     def begin(self) -> None:
         """Start processes in the background, where they will be needed soon; does not block."""
 
-    def compute(
-        self, extractor: Extractor, requests: Requests, *, whole: bool = True
-    ) -> Failures:
+    def compute(self, extractor: Extractor, requests: Requests, *, whole: bool = True) -> Failures:
         """Compute all requested features that the extractor's store lacks.
 
         The phases ``clips``, ``decode`` and ``networks`` of the extractor's progress begin and

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from spfem_bench.execution.local import Processes, at_work
 
 from spfem_bench import files
 from spfem_bench.datasets.folders import DataFolders
@@ -31,7 +32,6 @@ from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.evaluation.run import evaluate, wanted_features
 from spfem_bench.evaluation.validate import plan_validation, validate
 from spfem_bench.execution import cluster
-from spfem_bench.execution.local import Processes, at_work
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.requests import missing
 from spfem_bench.features.store import Arrays, FeatureStore

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from spfem_bench.execution.local import Processes
 
 from spfem_bench import hashes, pinned
 from spfem_bench.errors import SpfemBenchError
-from spfem_bench.execution.local import Processes
 from tests.conftest import STRIPS, Outcome, World
 
 Run = Callable[..., Outcome]

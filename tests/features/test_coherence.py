@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from spfem_bench.execution.local import at_work
 from torch import nn
 
 from spfem_bench.cli.main import main
@@ -23,7 +24,6 @@ from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.errors import CardError, StcclError
-from spfem_bench.execution.local import at_work
 from spfem_bench.faces import crop
 from spfem_bench.features import pair_extract
 from spfem_bench.features.crops import Crops, find_lag, in_step

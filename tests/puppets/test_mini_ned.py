@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from spfem_bench.execution.local import Processes
 
 from spfem_bench.cli.main import main
 from spfem_bench.datasets.folders import DataFolders
@@ -21,7 +22,6 @@ from spfem_bench.definitions.protocols import protocol
 from spfem_bench.errors import CardError, ClipError, SpfemBenchError, UnknownNameError, WeightsError
 from spfem_bench.evaluation.check import compare, recompute
 from spfem_bench.evaluation.plan import make_plan
-from spfem_bench.execution.local import Processes
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media.video import frames as clip_frames
 from spfem_bench.networks.weights import WeightsStore
