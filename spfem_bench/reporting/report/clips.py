@@ -25,7 +25,7 @@ from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import inside
 from spfem_bench.hashes import sha256_of
-from spfem_bench.media import audio, ffmpeg, video
+from spfem_bench.media import audio, ffmpeg, headers, video
 from spfem_bench.media.video import FRAME_RATE, Frame, Unchanged, content_id
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
@@ -179,7 +179,7 @@ class Clips:
             return
         count = sum(1 for _ in video.frames(bare)) if clip.edit.kind == "frozen-mouth" else 0
         pairs = ((frame, None) for frame in video.frames(bare))
-        yield from (f for f, _ in edits.frames(pairs, clip.edit, count, aligned=aligned))
+        yield from (f for f, _ in edits.edited_frames(pairs, clip.edit, count, aligned=aligned))
 
     # ---- drawings ------------------------------------------------------------------------
 
@@ -269,9 +269,9 @@ def clip_sound(clip: Clip) -> npt.NDArray[np.int16]:
     """
     bare = replace(clip, edit=None)
     silent = np.zeros(0, np.int16)
-    if bare.audio is None and (bare.path.is_dir() or not ffmpeg.probe(bare.path).has_audio):
+    if bare.audio is None and (bare.path.is_dir() or not headers.probe(bare.path).has_audio):
         return silent
-    return edits.sound(audio.samples(bare), clip)
+    return edits.edited_sound(audio.samples(bare), clip)
 
 
 def peaks(samples: npt.NDArray[np.int16]) -> Floats:
