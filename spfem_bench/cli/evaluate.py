@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -103,7 +103,6 @@ def evaluate(
     score and exit code 2.
     """  # noqa: D301
     import json
-    from dataclasses import asdict
 
     from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.layouts import layout_card
@@ -163,17 +162,15 @@ def evaluate(
     incomplete = len(ready) < len(plans)
     for line in [] if quiet else rival_packages(ready):
         click.echo(line, err=True)
-    runs: dict[str, list[dict[str, Any]]] = {}  # by protocol
+    runs: dict[str, list[records.RunRecord]] = {}  # by protocol
     carried = carry_out(
         ready, weights, computing, workers=workers, partial=partial, progress=progress
     )
     for plan, path, record in zip(ready, paths, carried, strict=True):
-        rows = records.scores(record)
-        if not quiet and (lost := records.replaced_metrics(path, rows)):
+        if not quiet and (lost := records.replaced_metrics(path, record)):
             click.echo(f"{path} is replaced; it also had {', '.join(lost)}.", err=True)
         records.save(record, path)
-        scored = any(s.value is not None for s in rows)
-        incomplete = incomplete or not scored or not (record["complete"] or partial)
+        incomplete = incomplete or not record.metrics or not (record.complete or partial)
         for line in [] if quiet and partial else reporting.refusal_lines(plan, record):
             click.echo(line, err=True)
         runs.setdefault(plan.protocol.name, []).append(record)
@@ -185,8 +182,8 @@ def evaluate(
                 click.echo(f"Note: {note}", err=True)
             click.echo(f"Record: {path}   Full table: spfem-bench table {path}", err=True)
     if as_json:
-        rows = [score for found in runs.values() for r in found for score in records.scores(r)]
-        click.echo(json.dumps([asdict(score) for score in rows], indent=1))
+        scores = [score for found in runs.values() for r in found for score in r.scores]
+        click.echo(json.dumps([score.plain() for score in scores], indent=1))
     elif several:
         for name, found in runs.items():
             click.echo(reporting.runs_text(found))

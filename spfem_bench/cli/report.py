@@ -90,7 +90,7 @@ def report(
 
     records = load_all(runs)
     sections(records)  # before a folder is made or a clip is copied: are they whole?
-    methods = {str(record["method"]["name"]) for record in records}
+    methods = {record.method.name for record in records}
     for method in filter(None, [*videos, baseline]):
         if method not in methods:
             raise unknown_name("method of these runs", method, methods)

@@ -129,7 +129,7 @@ def validate(
     cells, failed, incomplete = [], [], False
     for plan in plans:
         name = plan.protocol.name
-        judged = bool(plan.metrics and plan.trials) and (plan.complete or partial)
+        judged = bool(plan.metrics and plan.controls) and (plan.complete or partial)
         findings = plan.summary()
         if findings and (not quiet or not judged):
             click.echo(f"{name}, before any network runs:", err=True)
@@ -146,7 +146,7 @@ def validate(
             figure = output.with_name(f"{output.stem}.{name}{output.suffix}")
         for folder in (path.parent, *([figure.parent] if figure else [])):
             check_writable(folder)
-        extractor = make_extractor(plan, weights, computing, progress)
+        extractor = make_extractor(plan, weights, computing, progress=progress)
         record = run_validation(plan, extractor, workers=workers, progress=progress)
         records.save(record, path)
         own = reporting.cells_of(record)

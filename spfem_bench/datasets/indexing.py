@@ -25,8 +25,8 @@ from spfem_bench.definitions.recordings import (
 )
 from spfem_bench.errors import CardError, ClipError, unknown_name
 from spfem_bench.files import Listing, check_name, inside
-from spfem_bench.media import ffmpeg
-from spfem_bench.media.ffmpeg import Stretch
+from spfem_bench.media import packets
+from spfem_bench.media.packets import Stretch
 from spfem_bench.media.video import file_sha256
 from spfem_bench.progress import SILENT, Progress
 from spfem_bench.stored import read_json, write_json
@@ -289,7 +289,7 @@ def _look(root: Path, file: str, known: Entry | None) -> Entry:
         return known
     streams, problem = {}, ""
     try:
-        found = ffmpeg.timing(path)
+        found = packets.stream_times(path)
         streams = {k: (round(s.start, 4), round(s.end, 4), s.packets) for k, s in found.items()}
     except ClipError as error:
         problem = error.problem.removeprefix(f"{path}: ")

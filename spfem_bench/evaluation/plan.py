@@ -39,8 +39,9 @@ from spfem_bench.evaluation.record import VALIDATION
 from spfem_bench.evaluation.signature import network_of
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import Listing, inside
-from spfem_bench.media import ffmpeg
-from spfem_bench.media.video import VIDEO_SUFFIXES, Unchanged, file_sha256, numbered_pictures
+from spfem_bench.media import ffmpeg, headers
+from spfem_bench.media.pictures import numbered_pictures
+from spfem_bench.media.video import VIDEO_SUFFIXES, Unchanged, file_sha256
 from spfem_bench.networks.weights import WeightsStore, remedy
 from spfem_bench.progress import SILENT, Progress
 
@@ -207,7 +208,7 @@ def place_outputs(
         try:
             clip = videos.clip(item)
             name = clip.path.relative_to(videos.folder).as_posix()
-            heard = clip.audio or (not clip.path.is_dir() and ffmpeg.probe(clip.path).has_audio)
+            heard = clip.audio or (not clip.path.is_dir() and headers.probe(clip.path).has_audio)
             placed.append(Placed(item.id, "found", (name,), clip, "own" if heard else "none"))
         except ClipError as error:
             state: State = "absent" if isinstance(error, MissingClipError) else "ambiguous"
@@ -516,7 +517,7 @@ def _has_pictures(sha256: str, unchanged: Unchanged) -> bool:
     store, header = FeatureStore.locate(), {"pictures": sha256, "ffmpeg": ffmpeg.version()}
     if store.has(header):
         return True
-    if ffmpeg.probe(unchanged.clip.path).size is None:
+    if headers.probe(unchanged.clip.path).size is None:
         return False
     unchanged.check()
     with suppress(StorageError):  # said when features are to be stored

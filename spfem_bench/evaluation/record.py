@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
@@ -37,12 +37,35 @@ class _Recorded(pydantic.BaseModel):
     """A part of a record; keys that this version does not know are kept."""
 
     model_config = pydantic.ConfigDict(
-        strict=True, frozen=True, extra="allow", populate_by_name=True, serialize_by_alias=True
+        strict=True, frozen=True, extra="allow", populate_by_name=True
     )
+    _keys: tuple[str, ...] = ()
+
+    @pydantic.model_validator(mode="wrap")
+    @classmethod
+    def _keep_order(cls, content: Any, validate: Callable[[Any], Any]) -> Any:
+        part = validate(content)
+        if isinstance(content, Mapping):
+            part._keys = tuple(content)
+        return part
 
     def plain(self) -> dict[str, Any]:
-        """Return the content as it was read or given, as values that JSON can hold."""
-        return self.model_dump(exclude_unset=True)
+        """Return the keys that were read or given, in their order, as JSON values."""
+        names = {field.alias: name for name, field in type(self).model_fields.items()}
+        return {key: _plain(getattr(self, names.get(key, key))) for key in self._keys}
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and dict(self) == dict(other)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Recorded):
+        return value.plain()
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return value
 
 
 class RecordedMethod(_Recorded):
@@ -263,6 +286,19 @@ class RunRecord(_Recorded):
         """The metrics that have a number, in the order of the scores."""
         return list(dict.fromkeys(s.metric for s in self.scores if s.value is not None))
 
+    def settings_of(self, metric: str) -> RecordedSettings:
+        """Return everything that can move a metric's number.
+
+        Raises:
+            CardError: the record is damaged: it has scores of the metric, and no settings.
+        """
+        if metric not in self.settings:
+            raise CardError(
+                f"the run of '{self.method.name}' is damaged: no settings of {metric}",
+                "Run the evaluation again",
+            )
+        return self.settings[metric]
+
     def kind_of(self, metric: str) -> MetricKind[Any]:
         """Return a metric's kind, with the settings of this run.
 
@@ -403,8 +439,6 @@ def item_values(record: RunRecord, metric: str) -> list[ItemValue]:
     """
     remedy = "Run the evaluation again: features are kept"
     damaged = f"the run of '{record.method.name}' is damaged"
-    if metric not in record.settings:
-        raise CardError(f"{damaged}: {metric}: no settings", remedy)
     kind = record.kind_of(metric)
     scores = {s.emotion: s.value for s in record.scores if s.metric == metric}
     by_emotion: dict[str, list[RecordedItem]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import chain
@@ -90,11 +90,15 @@ def make_extractor(
     plan: Plan | Validation,
     weights: WeightsStore,
     computing: Computing,
+    *,
+    store: FeatureStore | None = None,
     progress: Progress = SILENT,
 ) -> Extractor:
     """Return an extractor for a plan's clips; see `extractor_for`."""
     faces = plan.protocol.card.faces
-    return extractor_for(plan.profile, weights, computing, faces=faces, progress=progress)
+    return extractor_for(
+        plan.profile, weights, computing, faces=faces, store=store, progress=progress
+    )
 
 
 def videos_by_method(
@@ -183,6 +187,24 @@ def make_plans(
     ]
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A plan whose features are in the store, as far as they can be had.
+
+    Attributes:
+        failures: why others cannot.
+        known_hashes: of the plan's files, where another process scores them; else None.
+    """
+
+    plan: Plan
+    extractor: Extractor
+    failures: Failures
+    known_hashes: hashes.Hashes | None
+    partial: bool
+    started: datetime
+    features_s: float
+
+
 def carry_out(
     plans: Sequence[Plan],
     weights: WeightsStore,
@@ -190,61 +212,8 @@ def carry_out(
     *,
     workers: Workers,
     partial: bool,
+    store: FeatureStore | None = None,
     progress: Progress = SILENT,
-) -> Iterator[RunRecord]:
-    """Carry out plans with the user's feature store and yield their run records, in order.
-
-    Args:
-        plans: from :func:`~spfem_bench.evaluation.plan.make_plan`.
-        weights: where networks are looked for.
-        computing: how networks are run.
-        workers: compute features; change no score.
-        partial: give headline scores even when items are missing, marked so.
-        progress: receives the phases of `Workers.compute`, plan by plan.
-
-    Raises:
-        StorageError: features cannot be stored; a later run goes on from there.
-        ClipError: there is no such hardware decoder here.
-        SpfemBenchError: a worker was killed.
-    """
-
-    def extractor_of(plan: Plan) -> Extractor:
-        return make_extractor(plan, weights, computing, progress)
-
-    return evaluate_all(plans, extractor_of, workers, partial=partial)
-
-
-def evaluate(plan: Plan, extractor: Extractor, *, workers: Workers, partial: bool) -> RunRecord:
-    """Carry out one plan and return its run record; see :func:`evaluate_all`."""
-    return next(iter(evaluate_all([plan], lambda _: extractor, workers, partial=partial)))
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A plan whose features are in the store, as far as they can be had.
-
-    Attributes:
-        failures: why others cannot.
-        verified: whether the stored features have been read and verified.
-        known_hashes: of the plan's files, for another process.
-    """
-
-    plan: Plan
-    extractor: Extractor
-    failures: Failures
-    verified: bool
-    known_hashes: hashes.Hashes
-    partial: bool
-    started: datetime
-    features_s: float
-
-
-def evaluate_all(
-    plans: Sequence[Plan],
-    extractor_of: Callable[[Plan], Extractor],
-    workers: Workers,
-    *,
-    partial: bool,
 ) -> Iterator[RunRecord]:
     """Carry out plans and yield their run records, in order.
 
@@ -253,51 +222,65 @@ def evaluate_all(
 
     Args:
         plans: from :func:`~spfem_bench.evaluation.plan.make_plan`.
-        extractor_of: gives the extractor of a plan, when its turn comes.
+        weights: where networks are looked for.
+        computing: how networks are run.
         workers: compute features; change no score.
         partial: give headline scores even when items are missing, marked so.
+        store: for features; the user's when None.
+        progress: receives the phases of `Workers.compute`, plan by plan.
 
     Raises:
         StorageError: features cannot be stored; a later run goes on from there.
+        ClipError: there is no such hardware decoder here.
         SpfemBenchError: a worker was killed.
     """
     spread = workers.spreads_jobs and len(plans) > 1
+    jobs = (
+        _with_features(
+            plan,
+            make_extractor(plan, weights, computing, store=store, progress=progress),
+            workers,
+            partial=partial,
+            spread=spread,
+        )
+        for plan in plans
+    )
+    return workers.each(_score, jobs) if spread else map(_score, jobs)
 
-    def jobs() -> Iterator[_Job]:
-        for plan in plans:
-            started, clock = datetime.now(timezone.utc), time.perf_counter()
-            extractor = extractor_of(plan)
-            failures = workers.compute(extractor, plan_requests(plan), whole=not spread)
-            clips = [c for item in plan.items for c in (*item.clips.values(), *item.more_real)]
-            files = {path for clip in clips for path in (clip.path, clip.audio)} if spread else ()
-            yield _Job(
-                plan,
-                replace(extractor, progress=SILENT),
-                failures,
-                not spread,
-                hashes.hashes_known(files),
-                partial,
-                started,
-                time.perf_counter() - clock,
-            )
 
-    return workers.each(_score, jobs()) if spread else map(_score, jobs())
+def evaluate(plan: Plan, extractor: Extractor, *, workers: Workers, partial: bool) -> RunRecord:
+    """Carry out one plan with an extractor, and return its run record; see `carry_out`."""
+    return _score(_with_features(plan, extractor, workers, partial=partial, spread=False))
+
+
+def _with_features(
+    plan: Plan, extractor: Extractor, workers: Workers, *, partial: bool, spread: bool
+) -> _Job:
+    started, clock = datetime.now(timezone.utc), time.perf_counter()
+    failures = workers.compute(extractor, plan_requests(plan), whole=not spread)
+    known = None
+    if spread:
+        clips = [c for item in plan.items for c in (*item.clips.values(), *item.more_real)]
+        known = hashes.hashes_known({path for clip in clips for path in (clip.path, clip.audio)})
+    extractor = replace(extractor, progress=SILENT)
+    features_s = time.perf_counter() - clock
+    return _Job(plan, extractor, failures, known, partial, started, features_s)
 
 
 def _score(job: _Job) -> RunRecord:
-    """Return a plan's run record; features that turn out to be damaged are computed again."""
-    hashes.trust(job.known_hashes)
-    clock = time.perf_counter()
-    extractor, failures = job.extractor, dict(job.failures)
-    if not job.verified:
+    """Return a plan's run record; in another process, damaged features are computed again."""
+    clock, extractor, failures = time.perf_counter(), job.extractor, job.failures
+    if job.known_hashes is not None:
+        hashes.trust(job.known_hashes)
         extractor = kept_networks.keep(extractor)
-        left = without_failed(plan_requests(job.plan), failures)
-        failures |= ThisProcess().compute(extractor, left)
+        requests = without_failed(plan_requests(job.plan), failures)
+        failures = failures | ThisProcess().compute(extractor, requests)
+    features_s = job.features_s + time.perf_counter() - clock
     return score_plan(
         job.plan,
         extractor,
         failures,
         partial=job.partial,
         started=job.started,
-        features_s=job.features_s + time.perf_counter() - clock,
+        features_s=features_s,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -11,8 +11,8 @@ from tabulate import tabulate
 from spfem_bench.datasets.layouts import Placed
 from spfem_bench.errors import ClipError
 from spfem_bench.evaluation.plan import Plan, plan_summary
-from spfem_bench.evaluation.record import scores
-from spfem_bench.reporting.tables import comparison, score_lines
+from spfem_bench.evaluation.record import RunRecord
+from spfem_bench.reporting.headlines import headline_table, score_lines
 
 
 def preflight_lines(plan: Plan) -> list[str]:
@@ -22,17 +22,17 @@ def preflight_lines(plan: Plan) -> list[str]:
     return [heading, *(f"  {line}" for line in findings)] if findings else []
 
 
-def refusal_lines(plan: Plan, record: Mapping[str, Any]) -> list[str]:
+def refusal_lines(plan: Plan, record: RunRecord) -> list[str]:
     """Return the clips that were refused while they were scored, one line each."""
     known = {(r.item, r.reason) for r in plan.refusals}
     return [
-        f"refused for {', '.join(r['metrics'])}: {r['reason']}. {r['remedy']}"
-        for r in record["refused"]
-        if r["kind"] == "refused" and (r["item"], r["reason"]) not in known
+        f"refused for {', '.join(r.metrics)}: {r.reason}. {r.remedy}"
+        for r in record.refused
+        if r.kind == "refused" and (r.item, r.reason) not in known
     ]
 
 
-def run_text(plan: Plan, record: Mapping[str, Any]) -> str:
+def run_text(plan: Plan, record: RunRecord) -> str:
     """Return one run's scores and signatures under a heading."""
     protocol = plan.protocol
     heading = f"{plan.method.label} on {protocol.name} ({protocol.card.setting})"
@@ -40,14 +40,14 @@ def run_text(plan: Plan, record: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *_signatures([record])])
 
 
-def runs_text(records: Sequence[Mapping[str, Any]]) -> str:
+def runs_text(records: Sequence[RunRecord]) -> str:
     """Return the scores of one protocol's runs side by side, with their signatures."""
-    heading = f"\n{records[0]['protocol']['name']}, profile {records[0]['profile']}"
-    return "\n".join([heading, comparison(records), *_signatures(records)])
+    heading = f"\n{records[0].protocol.name}, profile {records[0].profile}"
+    return "\n".join([heading, headline_table(records), *_signatures(records)])
 
 
-def _signatures(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    return [*dict.fromkeys(s.signature for r in records for s in scores(r) if s.signature)]
+def _signatures(records: Iterable[RunRecord]) -> list[str]:
+    return [*dict.fromkeys(s.signature for r in records for s in r.scores if s.signature)]
 
 
 def mapping_json(protocol: str, placed: Sequence[Placed], extra: Sequence[str]) -> dict[str, Any]:

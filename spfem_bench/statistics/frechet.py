@@ -115,12 +115,12 @@ class Frechet(MetricKind[FrechetPart]):
 
     def kept(self, part: FrechetPart) -> dict[str, Any]:
         """Return the real frames' count, and a hash of the sums, which are too large."""
-        from spfem_bench.features.store import digest
+        from spfem_bench.features.store import arrays_digest
 
         sums: dict[str, npt.NDArray[np.generic]] = {}
         for side, moments in (("output", part.output), ("real", part.real)):
             sums |= {f"{side}.total": moments.total, f"{side}.outer": moments.outer}
-        return {"n_frames_real": part.real.count, "moments_sha256": digest(sums)}
+        return {"n_frames_real": part.real.count, "moments_sha256": arrays_digest(sums)}
 
     def score(self, parts: Sequence[FrechetPart]) -> GroupScore:
         """Return the distance between all outputs' frames and all real frames.

@@ -49,10 +49,10 @@ ITEMS = 12
 NODE = re.escape(socket.gethostname())
 
 
-# ---- what is said before anything is started ------------------------------------------------
+# ---- errors before anything is started ------------------------------------------------------
 
 
-def test_without_ray_one_line_says_what_to_type(
+def test_without_ray_the_message_is_what_to_type(
     bench: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -64,7 +64,7 @@ def test_without_ray_one_line_says_what_to_type(
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("address", "message"),
     [
         ("ray://node01:10001", "Allowed: local, auto, HOST:PORT (such as node01:6379); Ray Client"),
         ("node01", "'node01' is no address of a Ray cluster"),
@@ -72,13 +72,13 @@ def test_without_ray_one_line_says_what_to_type(
         ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1: Connection refused"),
     ],
 )
-def test_an_address_where_no_cluster_is_is_refused(
-    address: str, said: str, bench: Callable[..., Outcome]
+def test_an_address_without_a_cluster_is_refused(
+    address: str, message: str, bench: Callable[..., Outcome]
 ) -> None:
     pytest.importorskip("ray", reason="needs Ray: 'make test' installs it")
     done = bench("eval", "--method", "source", "--ray", address)
     assert (done.code, len(done.err.splitlines())) == (1, 1)
-    assert said in done.err
+    assert message in done.err
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ class Nodes:
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     try:
-        cluster._import_ray("auto")  # told to keep quiet before it is imported
+        cluster._import_ray("auto")  # silenced before it is imported
     except SpfemBenchError as error:
         pytest.skip(str(error))
     from ray.cluster_utils import Cluster
@@ -393,7 +393,7 @@ def test_a_node_that_dies_costs_its_unfinished_clips_and_nothing_else(
     assert len({process for _, process in store.logged()}) == 3
 
 
-def test_nodes_that_do_not_see_the_store_keep_their_own_and_send_features(
+def test_nodes_without_the_store_keep_their_own_and_send_features(
     nodes: Nodes,
     team: cluster.RayWorkers,
     fresh: Callable[[str], Path],
@@ -416,7 +416,7 @@ def test_nodes_that_do_not_see_the_store_keep_their_own_and_send_features(
     assert sum(map(len, own)) == len(here), "two nodes have seen one clip"
 
 
-def test_a_clip_that_kills_its_workers_is_refused_and_the_others_are_had(
+def test_a_clip_that_kills_its_workers_is_refused_and_the_others_are_computed(
     team: cluster.RayWorkers, fresh: Callable[[str], Path], tmp_path: Path
 ) -> None:
     fresh("spread")
@@ -430,7 +430,7 @@ def test_a_clip_that_kills_its_workers_is_refused_and_the_others_are_had(
     failures = team.compute(replace(x, store=deadly), wants)
     said = {(clip, want): str(error) for (clip, want), error in failures.items()}
     assert said.keys() == {(short, "sync")} | {(victim, want) for want in wants[victim]}
-    # As one process says it, and once for all: nobody died of it.
+    # The message of one process, and once: no worker died with it.
     assert said.pop((short, "sync")) == str(x.ensure({short: wants[short]})[short, "sync"])
     for text in said.values():
         assert re.search(r"mp4.*: 3 Ray workers died while they had it, the last on", text)
@@ -439,7 +439,7 @@ def test_a_clip_that_kills_its_workers_is_refused_and_the_others_are_had(
     assert all(x.load(clip, role) for clip in others for role in wants[clip])  # type: ignore[arg-type]
 
 
-def test_what_a_node_cannot_read_is_said_with_its_name(
+def test_clips_that_a_node_cannot_read_are_reported_with_its_name(
     team: cluster.RayWorkers,
     fresh: Callable[[str], Path],
     tmp_path: Path,
@@ -501,7 +501,7 @@ def test_more_workers_than_there_is_room_for_are_refused() -> None:
 
 
 @pytest.mark.usefixtures("team")
-def test_when_no_worker_starts_nobody_waits_for_ever(
+def test_the_wait_for_workers_ends(
     fresh: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fresh("spread")
@@ -515,7 +515,7 @@ def test_when_no_worker_starts_nobody_waits_for_ever(
         late.compute(extractor_of(plan), plan_requests(plan))
 
 
-def test_a_program_that_has_joined_a_cluster_stays_there(
+def test_a_program_stays_in_the_cluster_that_it_has_joined(
     nodes: Nodes, team: cluster.RayWorkers
 ) -> None:
     import ray

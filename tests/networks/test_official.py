@@ -435,7 +435,7 @@ def test_clips_in_common_batches_give_what_the_packages_give_of_each_frame(
     theirs = ArcFaceONNX(model_file=str(bench.path("arcface-r50")))
     expression = load_network(x.profile.network("expression"), bench.weights)["crops"]
     for clip in clips:
-        track = FaceTrack.from_arrays(x.store.get(x.key(clip, None)) or {})
+        track = FaceTrack().fill(x.store.get(x.key(clip, None)) or {})
         identity, seen = x.load(clip, "identity"), x.load(clip, "expression")
         assert identity and seen
         assert len(identity.frames) > 5
