@@ -22,8 +22,7 @@ from tabulate import tabulate
 
 from spfem_bench.analysis import resampling
 from spfem_bench.definitions.metrics import metric_card
-from spfem_bench.evaluation.item_values import item_values
-from spfem_bench.evaluation.record import load, record_path
+from spfem_bench.evaluation.record import item_values, load, record_path
 
 METRICS = ["fad", "csim", "lse-d", "lse-c", "id-sim"]
 PROTOCOLS = ["demo-inter-id", "demo-cross-id"]

@@ -16,8 +16,8 @@ from spfem_bench.analysis.resampling import LEVEL, RESAMPLES, TooFewClustersErro
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.protocols import AVERAGE, in_order
 from spfem_bench.errors import CardError
-from spfem_bench.evaluation.item_values import ItemValue, NoPartsError, item_values, pools_frames
-from spfem_bench.evaluation.record import RunRecord, unverified
+from spfem_bench.evaluation.record import ItemValue, RunRecord, item_values, unverified
+from spfem_bench.statistics.base import NoPartsError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -241,7 +241,7 @@ class _Pair:
             if not common:
                 raise self._other_clips(a, b)
             notes.append(f"{of_both}: on the {len(both)} clips of both")
-            if pools_frames(self.first.settings_of(self.metric).metric.statistic):
+            if self.first.kind_of(self.metric).pools_frames:
                 # The frames of fewer clips would have to be pooled anew.
                 left_out = {i.emotion for i in (*a, *b) if i.item not in both}
                 notes.append(

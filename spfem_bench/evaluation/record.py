@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
@@ -10,6 +12,7 @@ import pydantic
 
 from spfem_bench.definitions.cards import Text
 from spfem_bench.errors import CardError
+from spfem_bench.statistics.base import MetricKind, NoPartsError, read_kind
 from spfem_bench.stored import read_json, write_json
 
 SCHEMA = 1
@@ -296,6 +299,14 @@ class RunRecord(_Recorded):
             )
         return self.settings[metric]
 
+    def kind_of(self, metric: str) -> MetricKind[Any]:
+        """Return a metric's kind, with the settings of this run.
+
+        Raises:
+            CardError: the record is damaged, or the kind's plugin is not installed.
+        """
+        return read_kind(self.settings_of(metric).metric.statistic)
+
 
 def parse_record(content: Mapping[str, Any], where: str = "a run record") -> RunRecord:
     """Return a record from the values of its JSON.
@@ -399,3 +410,61 @@ def unverified(records: Iterable[RunRecord]) -> list[str]:
     """Return a note that names the methods whose records have no checksum; none without one."""
     names = sorted({r.method.label for r in records if r.unverified})
     return [f"unverified, of records without a checksum: {', '.join(names)}"] if names else []
+
+
+# ---- items' values -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ItemValue:
+    """What one clip brings to a metric: the mean of an emotion's clips is its score.
+
+    Attributes:
+        value: a clip's own score; for FAD, which pools frames, its pseudo-value.
+    """
+
+    item: str
+    speaker: str
+    emotion: str
+    value: float
+
+
+def item_values(record: RunRecord, metric: str) -> list[ItemValue]:
+    """Return what each scored clip brings to a metric, from the record alone.
+
+    Raises:
+        NoPartsError: FAD in a record that does not say what each clip does to it.
+        CardError: the record is damaged: parts are missing or no numbers, or the scores do not
+            follow from them.
+    """
+    remedy = "Run the evaluation again: features are kept"
+    damaged = f"the run of '{record.method.name}' is damaged"
+    kind = record.kind_of(metric)
+    scores = {s.emotion: s.value for s in record.scores if s.metric == metric}
+    by_emotion: dict[str, list[RecordedItem]] = {}
+    for item in record.items:
+        if metric in item.metrics:
+            by_emotion.setdefault(item.emotion, []).append(item)
+    values = []
+    for emotion, items in by_emotion.items():
+        where = f"{metric} of '{emotion}'"
+        if emotion not in scores:
+            raise CardError(f"{damaged}: {where}: no score", remedy)
+        score = scores[emotion]
+        if score is None:  # too few frames, as its note says
+            continue
+        try:
+            own = kind.values(score, [item.metrics[metric] for item in items])
+        except NoPartsError as error:
+            problem = error.problem.format(metric=metric)
+            raise NoPartsError(f"the run of '{record.method.name}' {problem}", remedy) from None
+        except CardError as error:
+            raise CardError(f"{damaged}: {where}: {error.problem}", remedy) from None
+        mean = math.fsum(own) / len(own) if own else math.nan
+        if len(own) != len(items) or not math.isclose(mean, score, rel_tol=1e-6, abs_tol=1e-9):
+            raise CardError(f"{damaged}: {where} is {score:g}, and {mean:g} by its clips", remedy)
+        values += [
+            ItemValue(item.id, item.speaker, emotion, value)
+            for item, value in zip(items, own, strict=True)
+        ]
+    return values

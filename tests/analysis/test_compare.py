@@ -17,8 +17,7 @@ import scipy.stats
 
 from spfem_bench.analysis.comparing import Comparison, compare_runs, speaker_intervals
 from spfem_bench.errors import CardError
-from spfem_bench.evaluation.item_values import item_values
-from spfem_bench.evaluation.record import SCHEMA, parse_record
+from spfem_bench.evaluation.record import SCHEMA, item_values, parse_record
 from spfem_bench.reporting.compare import render_comparison
 from tests.conftest import Outcome
 

@@ -21,8 +21,7 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.lists import read_list
 from spfem_bench.definitions.metrics import MetricCard
 from spfem_bench.errors import SpfemBenchError
-from spfem_bench.evaluation.item_values import item_values
-from spfem_bench.evaluation.record import load
+from spfem_bench.evaluation.record import item_values, load
 from tests.synthetic import record
 
 TEXT_KINDS = (

@@ -22,7 +22,7 @@ from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.errors import CardError
 from spfem_bench.evaluation import record as records
 from spfem_bench.features.store import FeatureStore
-from spfem_bench.media import ffmpeg
+from spfem_bench.media import headers
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.reporting.report.build import build
@@ -411,18 +411,18 @@ def test_copies_are_of_even_size_and_may_be_silent(tmp_path: Path) -> None:
     fitted = list(_fitted(iter(frames)))
     assert [f.shape for f in fitted] == [(360, 270, 3)] * 3
     write_clip(tmp_path / "a.mp4", iter(fitted), np.zeros(0, np.int16), sound_codec="aac")
-    info = ffmpeg.probe(tmp_path / "a.mp4")
+    info = headers.probe(tmp_path / "a.mp4")
     assert info.size == (270, 360) and not info.has_audio
     tone = (8000 * np.sin(np.arange(1920) / 5)).astype(np.int16)
     write_clip(tmp_path / "b.mp4", iter(fitted), tone, sound_codec="aac")
-    assert ffmpeg.probe(tmp_path / "b.mp4").has_audio
+    assert headers.probe(tmp_path / "b.mp4").has_audio
 
 
 def test_distances_over_time_sum_to_what_is_scored() -> None:
     generator = np.random.default_rng(0)
     visual, audio = (generator.normal(size=(n, 8)).astype(np.float32) for n in (20, 30))
     frames = np.arange(3, 23)
-    totals = sync.components(visual, audio, frames, max_shift=4).totals
+    totals = sync.sync_part(visual, audio, frames, max_shift=4).totals
     one = sync.distances(visual, audio, frames, 2)
     by_hand = [np.linalg.norm(v - audio[f + 2] + 1e-6) for v, f in zip(visual, frames, strict=True)]
     assert one == pytest.approx(by_hand, rel=1e-6) and one.sum() == pytest.approx(totals[6])

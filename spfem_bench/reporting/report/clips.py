@@ -18,7 +18,6 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.errors import ClipError, MissingClipError, SpfemBenchError
-from spfem_bench.evaluation.item_values import sync_components
 from spfem_bench.faces import edits
 from spfem_bench.faces.crop import opencv
 from spfem_bench.faces.track import FaceTrack
@@ -26,17 +25,16 @@ from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import inside
 from spfem_bench.hashes import sha256_of
-from spfem_bench.media import audio, ffmpeg, video
+from spfem_bench.media import audio, ffmpeg, headers, video
 from spfem_bench.media.video import FRAME_RATE, Frame, Unchanged, content_id
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.reporting.report.charts import Curve, Floats, SyncPlot, sync_plot
 from spfem_bench.reporting.report.model import ReportRun
-from spfem_bench.statistics import sync
 from spfem_bench.version import __version__
 
 if TYPE_CHECKING:
-    from spfem_bench.features.comparisons import Scorer
+    from spfem_bench.features.pair_extract import PairExtractor
 
 TALLEST = 360
 """Frames of copies are made no higher than this, in pixels."""
@@ -74,7 +72,7 @@ class Clips:
     kept: Path
     known: Mapping[str, str]
     made: Path
-    _scorers: dict[str, Scorer] = field(default_factory=dict)
+    _scorers: dict[str, PairExtractor] = field(default_factory=dict)
 
     # ---- finding -------------------------------------------------------------------------
 
@@ -181,7 +179,7 @@ class Clips:
             return
         count = sum(1 for _ in video.frames(bare)) if clip.edit.kind == "frozen-mouth" else 0
         pairs = ((frame, None) for frame in video.frames(bare))
-        yield from (f for f, _ in edits.frames(pairs, clip.edit, count, aligned=aligned))
+        yield from (f for f, _ in edits.edited_frames(pairs, clip.edit, count, aligned=aligned))
 
     # ---- drawings ------------------------------------------------------------------------
 
@@ -206,17 +204,9 @@ class Clips:
                 "the features of this run are not stored here",
                 "Run the evaluation again on this machine, with the same versions",
             )
-        parts = sync_components(run.items[item].metrics[metric])
-        best = int(parts.totals.argmin())
-        apart = sync.distances(
-            features.outputs["visual"],
-            features.outputs["audio"],
-            features.frames,
-            best - len(parts.totals) // 2,
-        )
-        if len(apart) != parts.windows or not np.isclose(apart.sum(), parts.totals[best]):
-            raise ClipError("the stored features are not those of the run")
-        return Curve(features.frames, apart)
+        kind = run.record.kind_of(metric)
+        part = kind.read(run.items[item].metrics[metric])
+        return Curve(features.frames, kind.over_time(part, features))
 
     def sync(self, run: ReportRun, rival: ReportRun | None, item: str, metric: str) -> SyncPlot:
         """Return the plot of an output's distances over time, and a rival's, above the sound.
@@ -240,14 +230,15 @@ class Clips:
         Raises:
             SpfemBenchError: a clip, or the stored comparison, is not here.
         """
-        from spfem_bench.features.comparisons import Beside, Scorer, described
+        from spfem_bench.features.pair_extract import PairExtractor, stored_stages
+        from spfem_bench.features.requests import PairRequest
         from spfem_bench.reporting.heatmaps import Scored, save_heatmap
 
         statistic = run.record.settings_of(metric).metric.statistic
         clip, source = self.find(run, item, "output"), self.find(run, item, "source")
-        beside = Beside(source, int(statistic["max_lag"]), str(statistic["learned"]))
+        beside = PairRequest(source, int(statistic["max_lag"]), str(statistic["learned"]))
         key = f"{run.record.profile}/{run.faces}/{run.record.environment.device}"
-        scorer = self._scorers.setdefault(key, Scorer(self._extractor(run)))
+        scorer = self._scorers.setdefault(key, PairExtractor(self._extractor(run)))
         arrays = scorer.load(clip, beside)
         if arrays is None:
             raise ClipError(
@@ -262,7 +253,7 @@ class Clips:
             for unchanged in pair:
                 unchanged.check()
             save_heatmap(
-                Scored("", arrays, tuple(described(arrays)[1])),
+                Scored("", arrays, stored_stages(arrays)),
                 x.pictures[rows[:, 1]],
                 y.pictures[rows[:, 0]],
                 inside(self.made, name),
@@ -278,9 +269,9 @@ def clip_sound(clip: Clip) -> npt.NDArray[np.int16]:
     """
     bare = replace(clip, edit=None)
     silent = np.zeros(0, np.int16)
-    if bare.audio is None and (bare.path.is_dir() or not ffmpeg.probe(bare.path).has_audio):
+    if bare.audio is None and (bare.path.is_dir() or not headers.probe(bare.path).has_audio):
         return silent
-    return edits.sound(audio.samples(bare), clip)
+    return edits.edited_sound(audio.samples(bare), clip)
 
 
 def peaks(samples: npt.NDArray[np.int16]) -> Floats:

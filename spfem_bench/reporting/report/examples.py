@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from spfem_bench.definitions.metrics import MetricCard
 from spfem_bench.errors import SpfemBenchError
-from spfem_bench.evaluation.item_values import picture, shift_distances
 from spfem_bench.progress import Progress
 from spfem_bench.reporting.report import charts
 from spfem_bench.reporting.report.model import Example, ReportRun, ReportSection
@@ -132,11 +131,11 @@ def _entry(
         item.emotion,
         rival.values[metric.name][item.id] if rival else None,
     )
-    statistic = run.record.settings_of(metric.name).metric.statistic
-    shown = picture(statistic)
+    kind = run.record.kind_of(metric.name)
+    shown = kind.picture
     if shown == "shifts":
         kept = run.items[item.id].metrics[metric.name]
-        entry.shift = charts.shift_plot(shift_distances(kept))
+        entry.shift = charts.shift_plot(kind.by_shift(kind.read(kept)))
     if clips is None:
         return entry
     players = [

@@ -7,15 +7,20 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from spfem_bench.analysis.comparing import Comparison, compare_runs
 from spfem_bench.definitions.metrics import MetricCard, metric_card
 from spfem_bench.definitions.protocols import in_order
 from spfem_bench.errors import CardError
-from spfem_bench.evaluation.item_values import item_value
-from spfem_bench.evaluation.record import RecordedItem, RunRecord, Score, unverified
+from spfem_bench.evaluation.record import (
+    RecordedItem,
+    RunRecord,
+    Score,
+    unverified,
+)
 from spfem_bench.reporting.tables import Table, make_table
+from spfem_bench.statistics.base import MetricKind
 
 
 @dataclass(frozen=True)
@@ -72,11 +77,13 @@ class ReportRun:
             CardError: the record is damaged: a value cannot be computed, or is not finite.
         """
         values: dict[str, dict[str, float]] = {}
+        kinds: dict[str, MetricKind[Any]] = {}
         for item in self.record.items:
             for metric, kept in item.metrics.items():
-                statistic = self.record.settings_of(metric).metric.statistic
+                if metric not in kinds:
+                    kinds[metric] = self.record.kind_of(metric)
                 try:
-                    value = item_value(statistic, kept)
+                    value = kinds[metric].read_value(kept)
                     problem = "it is no finite number"
                 except CardError as error:
                     value, problem = math.nan, error.problem
