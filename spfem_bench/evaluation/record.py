@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -326,6 +327,12 @@ def parse_record(content: Mapping[str, Any], where: str = "a run record") -> Run
         raise CardError(
             f"{where} is damaged: '{place}': {first['msg']}", "Run the evaluation again"
         ) from None
+
+
+def schema_text() -> str:
+    """Return the content of ``docs/run_record.schema.json``, a JSON Schema."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps(schema | RunRecord.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
 # ---- files ---------------------------------------------------------------------------------
