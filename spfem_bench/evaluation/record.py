@@ -357,12 +357,12 @@ def replaced_metrics(path: Path, new: RunRecord) -> list[str]:
     if not path.is_file():
         return []
     try:
-        return sorted(set(load(path).metrics) - set(new.metrics))
+        return sorted(set(load_record(path).metrics) - set(new.metrics))
     except CardError:
         return []
 
 
-def load(path: Path) -> RunRecord:
+def load_record(path: Path) -> RunRecord:
     """Read a record; one of an earlier version, without a checksum, gets ``unverified``.
 
     Raises:
@@ -405,7 +405,7 @@ def load_all(paths: Sequence[Path]) -> list[RunRecord]:
             raise CardError(f"no run record in {path}", "Give files that 'spfem-bench eval' wrote")
         for file in files:
             try:
-                records.append(load(file))
+                records.append(load_record(file))
             except NoRunError as error:
                 others.append(error)
     if others and not records:
