@@ -115,12 +115,10 @@ class Score(_Recorded):
     Attributes:
         emotion: an emotion, or ``avg`` for the plain mean over emotions (the headline).
         value: None when there is no score; ``note`` says why.
-        low: lower end of the 95 % bootstrap interval over items.
-        high: upper end.
-        n_items: clips the number stands on.
-        n_frames: frames (for lip sync: windows) of the method's clips it stands on.
-        n_refused: clips that are missing or were refused.
-        n_frames_refused: frames of the scored clips that do not count.
+        low: lower end of the 95 % bootstrap interval over items; ``high`` is the upper.
+        n_items: clips the number stands on; ``n_refused`` are missing or were refused.
+        n_frames: frames (for lip sync: windows) of the method's clips it stands on;
+            ``n_frames_refused`` others of the scored clips do not count.
         partial: whether clips are missing or refused.
         kind: ``reproduced`` or ``control``.
         signature: how the number was made; equal signatures may be compared.
@@ -211,7 +209,7 @@ class RecordedMetric(_Recorded):
     statistic: Annotated[Mapping[Text, Any], pydantic.AfterValidator(_named_kind)]
 
 
-class RecordedClips(_Recorded):
+class RecordedProtocolSettings(_Recorded):
     """A protocol's settings."""
 
     name: Text
@@ -229,7 +227,7 @@ class RecordedSettings(_Recorded):
     """Everything that can move a metric's number; hashed into the signature."""
 
     metric: RecordedMetric
-    protocol: RecordedClips
+    protocol: RecordedProtocolSettings
     network: RecordedNetwork
     faces: RecordedFaces
     media: Mapping[Text, Any]
