@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,9 +17,11 @@ from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.errors import CardError, ClipError
 from spfem_bench.evaluation.plan import Videos, make_plan
-from spfem_bench.features.comparisons import Crops, Scorer, find_lag
+from spfem_bench.features.crops import Crops, find_lag
+from spfem_bench.features.pair_extract import PairExtractor
 from spfem_bench.files import same_name
 from spfem_bench.media.video import VIDEO_SUFFIXES, content_id
+from spfem_bench.progress import SILENT, Progress
 from spfem_bench.puppets.clips import take_of
 
 Timing = Literal["truth", "sound", "motion"]
@@ -45,13 +47,12 @@ class Paired:
 def protocol_pairs(
     method: str,
     protocol: Protocol,
-    scorer: Scorer,
+    scorer: PairExtractor,
     data: DataFolders,
     *,
     videos: Videos | None = None,
     max_lag: int = 6,
-    rendering: Callable[[int], Callable[[], None]] = lambda count: lambda: None,
-    done: Callable[[], object] = lambda: None,
+    progress: Progress = SILENT,
 ) -> Paired:
     """Pair each item's source with a method's output, or with its real clip.
 
@@ -67,8 +68,7 @@ def protocol_pairs(
         data: where data sets are looked for.
         videos: the user's own outputs.
         max_lag: frames by which an output may be out of step.
-        rendering: see `make_plan`.
-        done: called after each item.
+        progress: has the phases ``render`` and ``pairs``.
 
     Raises:
         UnknownNameError: no such method in this protocol.
@@ -85,7 +85,7 @@ def protocol_pairs(
                 pairs.append(
                     Pair(item.speaker, item.emotion, Puppet(a), Puppet(b), true_frames(a, b))
                 )
-            done()
+            progress.advance("pairs")
         return _found(pairs, "truth")
     plan = make_plan(
         method,
@@ -95,7 +95,7 @@ def protocol_pairs(
         weights=x.weights,
         metrics=("scc",),
         videos=videos,
-        rendering=rendering,
+        progress=progress,
     )
     if plan.unavailable:
         raise CardError(next(iter(plan.unavailable.values())))
@@ -103,7 +103,7 @@ def protocol_pairs(
     timing: Timing = "sound" if method == "real" else "motion"
     pairs, lags = [], []
     for planned in plan.items:
-        done()
+        progress.advance("pairs")
         if not {"source", "output"} <= planned.clips.keys():
             continue
         source, output = planned.clips["source"], planned.clips["output"]
@@ -131,12 +131,12 @@ def protocol_pairs(
 def folder_pairs(
     source: Path,
     target: Path,
-    scorer: Scorer,
+    scorer: PairExtractor,
     *,
     emotion: str = "all",
     timing: Timing = "motion",
     max_lag: int = 6,
-    done: Callable[[], object] = lambda: None,
+    progress: Progress = SILENT,
 ) -> Paired:
     """Pair the clips of two folders by their names.
 
@@ -149,7 +149,7 @@ def folder_pairs(
         emotion: of the second folder.
         timing: ``motion`` for outputs in step with their source, ``sound`` for recordings.
         max_lag: frames by which an output may be out of step.
-        done: called after each pair.
+        progress: has the phase ``pairs``.
 
     Raises:
         ClipError: no folder, two clips of one name, or no name in both.
@@ -164,7 +164,7 @@ def folder_pairs(
             left.append(error.problem)
             continue
         finally:
-            done()
+            progress.advance("pairs")
         pairs.append(pair)
         lags.append(lag)
     return _found(pairs, timing, lags, left)
@@ -207,7 +207,7 @@ def same_names(source: Path, generated: Path) -> list[tuple[Path, Path]]:
 
 
 def _paired(
-    scorer: Scorer,
+    scorer: PairExtractor,
     source: Clip,
     target: Clip,
     speaker: str,

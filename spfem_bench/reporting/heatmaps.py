@@ -21,7 +21,7 @@ from spfem_bench.reporting.drawing import (
     save_drawing,
     write_text,
 )
-from spfem_bench.statistics.coherence import NAMES, CoherenceComponents, Space, components, value
+from spfem_bench.statistics.coherence import NAMES, CoherencePart, Space, coherence_part
 from spfem_bench.texts import csv_text
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Scored:
 
     Attributes:
         name: the clip's.
-        arrays: the stored comparison, as :func:`spfem_bench.statistics.coherence.components`
+        arrays: the stored comparison, as :func:`spfem_bench.statistics.coherence.coherence_part`
             takes it.
         stages: the network's, from 1.
     """
@@ -67,10 +67,10 @@ class Scored:
     arrays: _Arrays
     stages: tuple[int, ...]
 
-    def parts(self, space: Space) -> CoherenceComponents | None:
+    def parts(self, space: Space) -> CoherencePart | None:
         """Return the clip's components; None in time when there is a single frame."""
         try:
-            return components(self.arrays, space, self.stages)
+            return coherence_part(self.arrays, space, self.stages)
         except ValueError:
             return None
 
@@ -96,7 +96,7 @@ def clip_rows(scored: Sequence[Scored]) -> Iterator[dict[str, Any]]:
             if part is None:
                 continue
             numbers: list[tuple[object, ...]] = [
-                ("mean", value(part), float(np.mean(part.elsewhere)), None),
+                ("mean", part.value, float(np.mean(part.elsewhere)), None),
                 *zip(one.stages, part.positive, part.elsewhere, part.near, strict=True),
             ]
             for stage, positive, elsewhere, near in numbers:
@@ -153,8 +153,8 @@ def table(scored: Sequence[Scored]) -> str:
     for one in scored:
         parts = {space: one.parts(space) for space in NAMES}
         for space, part in parts.items():
-            every[space] += [value(part)] if part else []
-        numbers = ["–" if part is None else f"{value(part):.3f}" for part in parts.values()]
+            every[space] += [part.value] if part else []
+        numbers = ["–" if part is None else f"{part.value:.3f}" for part in parts.values()]
         spatial = parts["spatial"]
         counts = [f"{spatial.lag:+d}", str(spatial.n_frames)] if spatial else ["–", "0"]
         lines.append([one.name, *numbers, *counts])
@@ -248,7 +248,7 @@ def _heat(axes: Axes, scored: Scored, space: Space, grey: _Pictures) -> None:
     from matplotlib import colormaps
 
     look, part = _LOOKS[space], scored.parts(space)
-    mean = value(part) if part else float("nan")
+    mean = part.value if part else float("nan")
     _face(axes, grey, f"breaks {look.words}: {look.label} {mean:.3f}")
     heat = np.clip(breaks(scored.arrays, space, scored.stages), 0, 1)
     extent = (-0.5, SIZE - 0.5, SIZE - 0.5, -0.5)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
+from spfem_bench.evaluation.claims import ClaimTest, LevelScore, number, percent
 from spfem_bench.evaluation.grading import FAILED, HARDLY, SOMEWHAT
-from spfem_bench.evaluation.validate import Cell, Point, number, percent
 from spfem_bench.reporting.tables import ARROWS
 from spfem_bench.texts import csv_text
 
@@ -23,16 +23,16 @@ LEGEND = (
 )
 
 
-def cells_of(record: Mapping[str, Any]) -> list[Cell]:
+def cells_of(record: Mapping[str, Any]) -> list[ClaimTest]:
     """Return the cells of a validation's record."""
     cells = []
     for cell in record["cells"]:
-        points = tuple(Point(**point) for point in cell["points"])
-        cells.append(Cell(**{**cell, "points": points, "emotions": tuple(cell["emotions"])}))
+        points = tuple(LevelScore(**point) for point in cell["points"])
+        cells.append(ClaimTest(**{**cell, "points": points, "emotions": tuple(cell["emotions"])}))
     return cells
 
 
-def verdict_words(cell: Cell) -> str:
+def verdict_words(cell: ClaimTest) -> str:
     """Return a cell's sign and verdict, with the share of a control that should be ignored."""
     signs = {"yes": "✓", "hardly": "✓", "somewhat": "~", "": ""}
     sign = "✗" if cell.verdict in FAILED else signs.get(cell.verdict, "?")
@@ -40,7 +40,7 @@ def verdict_words(cell: Cell) -> str:
     return " ".join(filter(None, [sign, cell.verdict, share]))
 
 
-def change_words(cell: Cell) -> str:
+def change_words(cell: ClaimTest) -> str:
     """Return the change at the strongest level, with an arrow when it is beyond noise."""
     if not cell.points:
         return "–"
@@ -53,7 +53,7 @@ def change_words(cell: Cell) -> str:
     return number(last.change) + arrow
 
 
-def table(cells: Sequence[Cell], style: Format = "text") -> str:
+def table(cells: Sequence[ClaimTest], style: Format = "text") -> str:
     """Lay cells out: rows metrics, columns controls; as CSV one row for each level.
 
     Args:
@@ -93,7 +93,7 @@ def printed(record: Mapping[str, Any], style: Format = "text") -> str:
     return "\n".join([head, "", table(cells, style), "", *(f"{bullet}{line}" for line in below)])
 
 
-def _counts(cells: Sequence[Cell]) -> list[str]:
+def _counts(cells: Sequence[ClaimTest]) -> list[str]:
     """Return the clips behind the changes, once for all controls with the same counts."""
     controls: dict[str, dict[str, None]] = {}
     order = list(dict.fromkeys(c.control for c in cells))
@@ -107,7 +107,7 @@ def _counts(cells: Sequence[Cell]) -> list[str]:
     return [f"{', '.join(names)}: {words}." for words, names in controls.items()]
 
 
-def _csv(cells: Sequence[Cell]) -> str:
+def _csv(cells: Sequence[ClaimTest]) -> str:
     rows: list[dict[str, Any]] = []
     for cell in cells:
         whole = asdict(cell) | {"emotions": " ".join(cell.emotions)}

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spfem_bench.evaluation.claims import ClaimTest
 from spfem_bench.evaluation.grading import FAILED, HARDLY
-from spfem_bench.evaluation.validate import Cell
 from spfem_bench.reporting.drawing import (
     FAINT,
     GREY,
@@ -82,7 +82,7 @@ def figure(record: Mapping[str, Any]) -> Figure:
     return drawing
 
 
-def _reach(cell: Cell) -> tuple[float, float]:
+def _reach(cell: ClaimTest) -> tuple[float, float]:
     """Return the lowest and highest number that a panel shows."""
     base = cell.points[0].value
     shown = [point.value for point in cell.points]
@@ -91,7 +91,7 @@ def _reach(cell: Cell) -> tuple[float, float]:
     return min(shown), max(shown)
 
 
-def _limits(cells: Sequence[Cell]) -> tuple[float, float]:
+def _limits(cells: Sequence[ClaimTest]) -> tuple[float, float]:
     """Return one range for all of a metric's panels, so that moves can be compared."""
     lows, highs = zip(*(_reach(c) for c in cells if c.points), strict=True)
     return _padded(min(lows), max(highs))
@@ -102,7 +102,7 @@ def _padded(low: float, high: float) -> tuple[float, float]:
     return low - 0.08 * room, high + 0.34 * room  # the verdict stands above the line
 
 
-def _panel(axes: Axes, cell: Cell, limits: tuple[float, float], *, first: bool) -> None:
+def _panel(axes: Axes, cell: ClaimTest, limits: tuple[float, float], *, first: bool) -> None:
     open_frame(axes)
     axes.tick_params(labelsize=6.5, pad=1.5)
     if cell.verdict in FAILED:
@@ -131,7 +131,7 @@ def _panel(axes: Axes, cell: Cell, limits: tuple[float, float], *, first: bool) 
     _verdict(axes, cell)
 
 
-def _curve(axes: Axes, cell: Cell) -> None:
+def _curve(axes: Axes, cell: ClaimTest) -> None:
     """Draw a cell's values with their band, and the range or line that it is judged by."""
     colour, points = COLOURS[cell.claim], cell.points
     at = range(len(points))
@@ -162,7 +162,7 @@ def _note(axes: Axes, place: tuple[float, float], words: str, **style: Any) -> N
     axes.text(*place, words, transform=axes.transAxes, **style)
 
 
-def _verdict(axes: Axes, cell: Cell) -> None:
+def _verdict(axes: Axes, cell: ClaimTest) -> None:
     """Write the verdict and the change at the strongest level above the line."""
     failed = cell.verdict in FAILED
     if words := verdict_words(cell):
@@ -177,7 +177,7 @@ def _verdict(axes: Axes, cell: Cell) -> None:
     _note(axes, (0.985, 0.965), change, ha="right", va="top", zorder=6, **style)
 
 
-def _row_head(drawing: Figure, y: float, cell: Cell) -> None:
+def _row_head(drawing: Figure, y: float, cell: ClaimTest) -> None:
     """Write metric, direction and network to the left of a row, whose middle is at *y* inches."""
     name = f"{cell.label}{ARROWS[cell.direction]}"
     write_text(drawing, (0.12, y + 0.13), name, fontsize=9.5, fontweight="bold", va="center")

@@ -19,23 +19,32 @@ from torch import nn
 from spfem_bench.cli.main import main
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.clips import Clip, Edit
+from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.errors import CardError, StcclError
-from spfem_bench.execution.local import at_work
+from spfem_bench.execution.workers import workers_for
 from spfem_bench.faces import crop
-from spfem_bench.features import comparisons as scoring
-from spfem_bench.features.comparisons import Beside, Crops, Scorer, find_lag, in_step
+from spfem_bench.features import pair_extract
+from spfem_bench.features.crops import Crops, find_lag, in_step
 from spfem_bench.features.extract import Extractor
+from spfem_bench.features.pair_extract import CROP, PairExtractor
+from spfem_bench.features.pair_maps import CHUNK, PairMaps
+from spfem_bench.features.requests import PairRequest
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.puppets.clips import render
 from spfem_bench.puppets.world import Take, World
 from spfem_bench.reporting import heatmaps
-from spfem_bench.statistics import coherence
-from spfem_bench.statistics.coherence import CoherenceComponents
+from spfem_bench.statistics.coherence import (
+    NAMES,
+    Coherence,
+    CoherencePart,
+    Space,
+    coherence_part,
+)
 from spfem_bench.stccl import dense
 from spfem_bench.stccl.backbone import backbone
 from spfem_bench.stccl.contrast import ContrastSettings, spatial_terms, temporal_terms
@@ -149,9 +158,19 @@ class Tiny(nn.Module):
         return [pictures[..., ::2, ::2], pictures[..., ::3, ::3]]
 
 
+def compared(x: torch.Tensor, y: torch.Tensor, network: Any) -> dict[str, Any]:
+    """Return the maps of two sequences of pictures, fed in chunks as clips are."""
+    pair = PairMaps()
+    with torch.inference_mode():
+        for begin in range(0, max(1, len(x) - 1), CHUNK - 1):
+            part = slice(begin, begin + CHUNK)
+            pair.add(network.stages(x[part]), network.stages(y[part]), first=begin == 0)
+    return pair.arrays()
+
+
 def test_chunks_change_nothing() -> None:
     x, y = maps(70, 3, 12, 12), maps(70, 3, 12, 12, seed=1)
-    found = scoring.compare(x, y, Tiny())  # type: ignore[arg-type]
+    found = compared(x, y, Tiny())
     for stage, step in ((1, 2), (2, 3)):
         a, b = x[..., ::step, ::step], y[..., ::step, ::step]
         for name, whole in (("scc", dense.spatial(a, b)), ("tcc", dense.temporal(a, b))):
@@ -165,17 +184,17 @@ def test_pictures_that_cannot_be_compared() -> None:
     network = backbone("compact-identity", WeightsStore.locate())
     good = torch.zeros(2, 3, 112, 112)
     with pytest.raises(StcclError, match="differ in shape"):
-        scoring.compare(good, good[:1], network)
+        compared(good, good[:1], network)
     with pytest.raises(CardError, match="whole numbers"):
-        scoring.compare(good.to(torch.uint8), good.to(torch.uint8), network)
+        compared(good.to(torch.uint8), good.to(torch.uint8), network)
     bad = good.clone()
     bad[1, 0, 50, 50] = math.nan
     with pytest.raises(StcclError, match="not finite"):
-        scoring.compare(good, bad, network)
-    alone = scoring.compare(good[:1], good[:1], network)
+        compared(good, bad, network)
+    alone = compared(good[:1], good[:1], network)
     assert "scc4.frames" in alone and "tcc4.frames" not in alone
     with pytest.raises(ValueError, match="no two adjacent frames"):
-        coherence.components({**alone, "lag": np.array(0)}, "temporal", (1, 2, 3, 4))
+        coherence_part({**alone, "lag": np.array(0)}, "temporal", (1, 2, 3, 4))
 
 
 # ---- components and aggregation -------------------------------------------------------------
@@ -190,28 +209,29 @@ def test_components_by_hand() -> None:
         "tcc1.frames": np.array([[0.25, 0.0, nothing]], np.float32),
         "tcc2.frames": np.array([[0.75, 0.5, 0.125]], np.float32),
     }
-    space = coherence.components(arrays, "spatial", (1, 2))
+    space = coherence_part(arrays, "spatial", (1, 2))
     assert space.positive == pytest.approx((0.6, 0.95))
     assert space.elsewhere == pytest.approx((0.1, 0.1))
     assert space.near == pytest.approx((0.2, 0.3))
     assert (space.n_frames, space.lag) == (2, 2)
-    time = coherence.components(arrays, "temporal", (1, 2))
+    time = coherence_part(arrays, "temporal", (1, 2))
     assert (time.positive, time.near, time.n_frames) == ((0.25, 0.75), (None, 0.125), 1)
     # (0.6 + 0.95) / 2 = 0.775 and (0.25 + 0.75) / 2 = 0.5: items weigh the same.
-    assert coherence.score([space, time]) == pytest.approx(0.6375)
-    assert coherence.components(arrays, "spatial", (2,)).positive == pytest.approx((0.95,))
+    kind = Coherence(kind="coherence", space="spatial")
+    assert kind.score([space, time]).value == pytest.approx(0.6375)
+    assert coherence_part(arrays, "spatial", (2,)).positive == pytest.approx((0.95,))
     with pytest.raises(ValueError, match="no stage 3"):
-        coherence.components(arrays, "spatial", (3,))
+        coherence_part(arrays, "spatial", (3,))
     with pytest.raises(ValueError, match="no items"):
-        coherence.score([])
-    assert coherence.value(CoherenceComponents((0.5, 1.0), (0, 0), (None, None), 1, 0)) == 0.75
+        kind.score([])
+    assert CoherencePart((0.5, 1.0), (0, 0), (None, None), 1, 0).value == 0.75
 
 
 def test_cards_of_coherence() -> None:
     for name, space in (("scc", "spatial"), ("tcc", "temporal")):
         card = metric_card(name)
         assert card.compare == ("output", "source")
-        assert (card.statistic.kind, card.statistic.space) == ("coherence", space)  # type: ignore[union-attr]
+        assert isinstance(card.statistic, Coherence) and card.statistic.space == space
     card = metric_card("scc")
     content = {**card.model_dump(), "path": card.path}
     for change in ({"role": "expression"}, {"output": "embedding"}):
@@ -230,7 +250,7 @@ def puppet_world() -> World:
 
 
 def crops_of(take: Take, frames: range) -> Crops:
-    pictures = [crop.arcface(take.frame(i), None, scoring._INPUT) for i in frames]
+    pictures = [crop.arcface(take.frame(i), None, CROP) for i in frames]
     return Crops(np.stack(pictures), np.arange(len(frames)), len(frames))
 
 
@@ -287,8 +307,8 @@ def clips(puppet_world: World, tmp_path_factory: pytest.TempPathFactory) -> list
 
 
 @pytest.fixture
-def scorer(tmp_path: Path) -> Callable[..., Scorer]:
-    def make(store: str = "store", **changes: Any) -> Scorer:
+def scorer(tmp_path: Path) -> Callable[..., PairExtractor]:
+    def make(store: str = "store", **changes: Any) -> PairExtractor:
         extractor = Extractor(
             profile_card("compact"),
             WeightsStore.locate(),
@@ -296,18 +316,23 @@ def scorer(tmp_path: Path) -> Callable[..., Scorer]:
             faces="aligned",
             **changes,
         )
-        return Scorer(extractor)
+        return PairExtractor(extractor)
 
     return make
 
 
-def wants(clips: list[Clip]) -> list[tuple[Clip, Beside]]:
+def wants(clips: list[Clip]) -> list[tuple[Clip, PairRequest]]:
     a, frozen_a, b, frozen_b = clips
-    return [(a, Beside(a)), (frozen_a, Beside(a)), (frozen_b, Beside(b)), (b, Beside(a))]
+    return [
+        (a, PairRequest(a)),
+        (frozen_a, PairRequest(a)),
+        (frozen_b, PairRequest(b)),
+        (b, PairRequest(a)),
+    ]
 
 
 def test_batches_workers_and_company_move_nothing(
-    clips: list[Clip], scorer: Callable[..., Scorer]
+    clips: list[Clip], scorer: Callable[..., PairExtractor]
 ) -> None:
     asked = wants(clips)
     first = scorer("all")
@@ -320,8 +345,8 @@ def test_batches_workers_and_company_move_nothing(
             for name in ours:
                 assert np.allclose(ours[name], theirs[name], atol=2e-5, equal_nan=True), name
     spread = scorer("workers")
-    by_clip = {clip: frozenset({beside}) for clip, beside in asked}
-    with at_work(None, 2, "cpu") as team:
+    by_clip = {clip: frozenset({request}) for clip, request in asked}
+    with workers_for(Computing(workers=2)) as team:
         assert team.compute(spread.extractor, by_clip) == {}
     for want in asked[1:]:
         ours, theirs = first.load(*want), spread.load(*want)
@@ -331,19 +356,19 @@ def test_batches_workers_and_company_move_nothing(
 
 
 def test_a_second_run_computes_no_network(
-    clips: list[Clip], scorer: Callable[..., Scorer], monkeypatch: pytest.MonkeyPatch
+    clips: list[Clip], scorer: Callable[..., PairExtractor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = wants(clips)[1:3]
     scorer().ensure(asked[:1])  # killed after the first
 
     seen: list[int] = []
-    load = scoring.backbone
+    load = pair_extract.backbone
 
     def counted(*arguments: Any, **options: Any) -> Any:
         seen.append(1)
         return load(*arguments, **options)
 
-    monkeypatch.setattr(scoring, "backbone", counted)
+    monkeypatch.setattr(pair_extract, "backbone", counted)
     scorer().ensure(asked[:1])
     assert not seen
     scorer().ensure(asked)
@@ -352,15 +377,15 @@ def test_a_second_run_computes_no_network(
     assert seen == [1]
 
 
-def test_scores_of_known_pairs(clips: list[Clip], scorer: Callable[..., Scorer]) -> None:
+def test_scores_of_known_pairs(clips: list[Clip], scorer: Callable[..., PairExtractor]) -> None:
     itself, frozen, _, other = wants(clips)
     work = scorer()
     work.ensure([itself, frozen, other])
 
-    def score(want: tuple[Clip, Beside], space: coherence.Space) -> float:
+    def score(want: tuple[Clip, PairRequest], space: Space) -> float:
         arrays = work.load(*want)
         assert arrays is not None
-        return coherence.value(coherence.components(arrays, space, (1, 2, 3, 4)))
+        return coherence_part(arrays, space, (1, 2, 3, 4)).value
 
     assert score(itself, "spatial") == pytest.approx(1, abs=1e-5)
     assert score(itself, "temporal") > 0.99  # but for regions that stand still
@@ -369,7 +394,7 @@ def test_scores_of_known_pairs(clips: list[Clip], scorer: Callable[..., Scorer])
 
 
 def test_heat_maps_peak_where_the_mouth_was_frozen(
-    clips: list[Clip], scorer: Callable[..., Scorer], tmp_path: Path
+    clips: list[Clip], scorer: Callable[..., PairExtractor], tmp_path: Path
 ) -> None:
     work = scorer()
     for want in wants(clips)[1:3]:
@@ -399,7 +424,7 @@ def test_heat_maps_peak_where_the_mouth_was_frozen(
 
 
 def test_half_precision_is_near_and_kept_apart(
-    clips: list[Clip], scorer: Callable[..., Scorer]
+    clips: list[Clip], scorer: Callable[..., PairExtractor]
 ) -> None:
     want = wants(clips)[1]
     full = scorer()
@@ -411,7 +436,7 @@ def test_half_precision_is_near_and_kept_apart(
     assert a is not None and b is not None
     for space in ("spatial", "temporal"):
         one, two = (
-            coherence.value(coherence.components(v, space, (1, 2, 3, 4)))  # type: ignore[arg-type]
+            coherence_part(v, space, (1, 2, 3, 4)).value  # type: ignore[arg-type]
             for v in (a, b)
         )
         assert one == pytest.approx(two, abs=0.05)
@@ -536,7 +561,7 @@ real = "{speaker}/happy/1.00/029.mp4"
 def test_real_strips_are_put_in_step_and_exceed_another_speaker(
     samples: Path, weights_folder: Path, tmp_path: Path
 ) -> None:
-    work = Scorer(
+    work = PairExtractor(
         Extractor(
             profile_card("light"), WeightsStore.locate(weights_folder), FeatureStore(tmp_path)
         )
@@ -552,16 +577,16 @@ def test_real_strips_are_put_in_step_and_exceed_another_speaker(
         "ned": column("M003_source_sad_033", 4),
         "other speaker": column("W015_source_sad_028", 0),
     }
-    assert work.ensure([(clip, Beside(source)) for clip in outputs.values()]) == {}
-    found: dict[tuple[str, str], CoherenceComponents] = {}
+    assert work.ensure([(clip, PairRequest(source)) for clip in outputs.values()]) == {}
+    found: dict[tuple[str, str], CoherencePart] = {}
     for name, clip in outputs.items():
-        arrays = work.load(clip, Beside(source))
+        arrays = work.load(clip, PairRequest(source))
         assert arrays is not None
-        for space in coherence.NAMES:
-            found[name, space] = coherence.components(arrays, space, (1, 2, 3, 4))
+        for space in NAMES:
+            found[name, space] = coherence_part(arrays, space, (1, 2, 3, 4))
             assert max(abs(v) for v in found[name, space].elsewhere) <= 0.03
     # Two frames at the strip's 30 a second are 1.7 at 25.
     assert {found["vd", "spatial"].lag, found["ned", "spatial"].lag} <= {1, 2}
-    for space in coherence.NAMES:
-        vd, ned, other = (coherence.value(found[name, space]) for name in outputs)
+    for space in NAMES:
+        vd, ned, other = (found[name, space].value for name in outputs)
         assert min(vd, ned) > other + (0.2 if space == "spatial" else 0.03)

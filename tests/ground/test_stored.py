@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from spfem_bench.analysis.comparing import compare_runs
 from spfem_bench.cli.main import main
 from spfem_bench.datasets import indexing
 from spfem_bench.definitions import protocols
@@ -21,11 +22,11 @@ from spfem_bench.definitions.metrics import MetricCard
 from spfem_bench.definitions.networks import network_card
 from spfem_bench.definitions.recordings import fill
 from spfem_bench.errors import CardError, StorageError, WeightsError
-from spfem_bench.evaluation.record import load, save, scores
-from spfem_bench.faces.detect import ncnn_network
-from spfem_bench.reporting.compare import compare_runs
+from spfem_bench.evaluation.record import load_record, parse_record, save
+from spfem_bench.networks.scrfd_ncnn import ncnn_network
 from spfem_bench.reporting.report.build import build
-from spfem_bench.reporting.tables import make_table, render
+from spfem_bench.reporting.table_layouts import render_table
+from spfem_bench.reporting.tables import make_table
 from spfem_bench.stccl.metric import read_checkpoint
 from spfem_bench.stored import UnverifiedWarning
 from tests.synthetic import items, record
@@ -52,20 +53,19 @@ def test_no_flipped_bit_of_a_record_shows_another_number(tmp_path: Path) -> None
     path = tmp_path / "run.json"
     save(smallest(), path)
     content = path.read_bytes()
-    whole = load(path)
+    whole = load_record(path)
     refused = 0
     for bit in range(8 * len(content)):
         path.write_bytes(flipped(content, bit))
         try:
-            found = load(path)
+            found = load_record(path)
         except CardError as error:
             assert len(str(error).splitlines()) == 1
             refused += 1
             continue
         # A flip in the checksum's own key leaves a record without one, which is marked.
-        marked = found.pop("unverified", False)
-        assert found == whole or (marked and scores(found) == scores(whole)), bit
-        assert found["items"] == whole["items"]
+        assert found == whole or (found.unverified and found.scores == whole.scores), bit
+        assert found.items == whole.items
     assert refused > 0.99 * 8 * len(content)
 
 
@@ -84,27 +84,27 @@ def test_a_changed_digit_is_refused_by_every_command(tmp_path: Path) -> None:
 def test_the_layout_of_a_record_may_change(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     save(small(), path)
-    whole = load(path)
+    whole = load_record(path)
     path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))
-    assert load(path) == whole and "unverified" not in whole
+    assert load_record(path) == whole and not whole.unverified
 
 
 def test_a_record_of_an_earlier_version_loads_and_is_marked(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     path.write_text(json.dumps(small()))
-    old = load(path)
-    new = record("other", of=items(1), metrics=("csim",))
+    old = load_record(path)
+    new = parse_record(record("other", of=items(1), metrics=("csim",)))
     words = "unverified, of records without a checksum: model"
     for style in ("text", "markdown", "latex", "html", "csv-wide"):
-        assert (words in render(make_table([old, new]), style)) == (style != "csv-wide")
+        assert (words in render_table(make_table([old, new]), style)) == (style != "csv-wide")
     assert words in compare_runs([old, new], resamples=10).notes
     assert words.encode() in build([old, new], items=0, clips=None)["index.html"]
     result = CliRunner().invoke(main, ["table", "--format", "csv", str(path)])
     assert result.exit_code == 0 and f"Note: {words}" in result.stderr
     # Saved again, with a checksum, it stays marked.
     save(old, path)
-    assert load(path) == old and old["unverified"] is True
-    assert "unverified" not in render(make_table([new]), "text")
+    assert load_record(path) == old and old.unverified
+    assert "unverified" not in render_table(make_table([new]), "text")
 
 
 @pytest.mark.parametrize("value", ["1" + "0" * 300, "9" * 5000, "1e400", "-1e200", "NaN"])
@@ -129,7 +129,7 @@ def test_numbers_beyond_arithmetic_are_one_line(tmp_path: Path, part: str, value
 def test_names_that_are_no_utf8_are_printed_as_escapes(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     save(record("vid\udce9o", of=items(1), metrics=("csim",)), path)
-    assert load(path)["method"]["name"] == "vid\udce9o"
+    assert load_record(path).method.name == "vid\udce9o"
     for style in ("csv", "csv-wide", "markdown", "text", "html"):
         result = CliRunner().invoke(main, ["table", "--format", style, str(path)])
         assert result.exit_code == 0, style
@@ -246,7 +246,7 @@ def test_larger_files_and_other_kinds_are_refused_unread(tmp_path: Path) -> None
     with path.open("wb") as file:
         file.truncate(10**12)  # no byte of it takes room
     with pytest.raises(CardError, match="larger than the 48000000 bytes allowed"):
-        load(path)
+        load_record(path)
     for name in ("card.toml", "list.csv"):
         path.rename(tmp_path / name)
         path = tmp_path / name
@@ -256,7 +256,7 @@ def test_larger_files_and_other_kinds_are_refused_unread(tmp_path: Path) -> None
     os.mkfifo(pipe)
     for endless in (pipe, Path("/dev/zero")):
         with pytest.raises(StorageError, match="a FIFO, a socket or a device"):
-            load(endless)
+            load_record(endless)
 
 
 CARD = builtin_folder() / "metrics/csim.toml"
