@@ -11,16 +11,14 @@ import numpy as np
 
 from spfem_bench.datasets.alignment import align_clips
 from spfem_bench.datasets.folders import DataFolders
-from spfem_bench.datasets.pairs import Held, Pair, Puppet, true_frames
+from spfem_bench.datasets.pairs import EmotionPair, Held
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.errors import CardError, ClipError
 from spfem_bench.evaluation.plan import Videos, make_plan
 from spfem_bench.features.comparisons import Crops, Scorer, find_lag
 from spfem_bench.files import same_name
 from spfem_bench.media.video import VIDEO_SUFFIXES, content_id
-from spfem_bench.puppets.clips import take_of
 
 Timing = Literal["truth", "sound", "motion"]
 """How corresponding frames are found: exactly, by what is said, or by a constant lag."""
@@ -36,7 +34,7 @@ class Paired:
         left_out: clips that cannot be paired, with the reason.
     """
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[EmotionPair, ...]
     timing: Timing
     lags: tuple[int, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -48,6 +46,7 @@ def protocol_pairs(
     scorer: Scorer,
     data: DataFolders,
     *,
+    exact: Callable[[Protocol], Sequence[EmotionPair] | None] = lambda protocol: None,
     videos: Videos | None = None,
     max_lag: int = 6,
     rendering: Callable[[int], Callable[[], None]] = lambda count: lambda: None,
@@ -65,6 +64,7 @@ def protocol_pairs(
         protocol: whose items.
         scorer: reads clips into crops.
         data: where data sets are looked for.
+        exact: returns real clips paired by exact truth, for protocols that have it.
         videos: the user's own outputs.
         max_lag: frames by which an output may be out of step.
         rendering: see `make_plan`.
@@ -75,18 +75,8 @@ def protocol_pairs(
         CardError: nothing can be paired.
     """
     x = scorer.extractor
-    dataset = dataset_card(protocol.card.dataset)
-    if dataset.world and method == "real" and videos is None:
-        world, _ = data.rendered(dataset)
-        pairs = []
-        for item in protocol.items:
-            a, b = (take_of(world, item.clips[r].path.as_posix()) for r in ("source", "real"))
-            if a.emotion != b.emotion:
-                pairs.append(
-                    Pair(item.speaker, item.emotion, Puppet(a), Puppet(b), true_frames(a, b))
-                )
-            done()
-        return _found(pairs, "truth")
+    if method == "real" and videos is None and (drawn := exact(protocol)) is not None:
+        return _found(drawn, "truth")
     plan = make_plan(
         method,
         protocol,
@@ -214,7 +204,7 @@ def _paired(
     emotion: str,
     timing: Timing,
     max_lag: int,
-) -> tuple[Pair, int]:
+) -> tuple[EmotionPair, int]:
     x, y = scorer.crops(source), scorer.crops(target)
     lag = 0
     if timing == "sound":
@@ -225,7 +215,7 @@ def _paired(
     seen = np.isin(numbers[:, 0], x.frames) & np.isin(numbers[:, 1], y.frames)
     if not seen.any():
         raise ClipError(f"{source} and {target} have no frame with a face in common")
-    pair = Pair(
+    pair = EmotionPair(
         speaker, emotion, _held(source, x), _held(target, y), np.asarray(numbers[seen], np.int64)
     )
     return pair, lag
@@ -236,7 +226,7 @@ def _held(clip: Clip, crops: Crops) -> Held:
 
 
 def _found(
-    pairs: Sequence[Pair], timing: Timing, lags: Sequence[int] = (), left: Sequence[str] = ()
+    pairs: Sequence[EmotionPair], timing: Timing, lags: Sequence[int] = (), left: Sequence[str] = ()
 ) -> Paired:
     if not pairs:
         reason = f": {left[0]}" if left else ""
