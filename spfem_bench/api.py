@@ -20,8 +20,8 @@ from spfem_bench.reporting.tables import Format, Layout, make_table, render, sco
 if TYPE_CHECKING:
     import pandas as pd
 
+    from spfem_bench.definitions.computing import Precision
     from spfem_bench.evaluation.plan import Plan
-    from spfem_bench.networks.load import Precision
     from spfem_bench.reporting.compare import Comparison
 
 INTEGERS = ("n_items", "n_frames", "n_refused", "n_frames_refused")
@@ -183,19 +183,22 @@ def evaluate(
             cannot be written, or a Ray cluster that cannot be used.
     """
     from spfem_bench.datasets.folders import DataFolders
+    from spfem_bench.definitions.computing import Computing
     from spfem_bench.definitions.layouts import layout_card
     from spfem_bench.definitions.networks import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.evaluation.plan import Videos, make_plan
-    from spfem_bench.evaluation.session import carry_out, check_device
-    from spfem_bench.execution.local import at_work
+    from spfem_bench.evaluation.session import carry_out
+    from spfem_bench.execution.common import check_device
+    from spfem_bench.execution.workers import workers_for
     from spfem_bench.networks.weights import WeightsStore
 
     if videos is None and (layout or frame_rate):
         raise SpfemBenchError("layout and frame_rate are about videos", "Give videos=DIR too")
     _check_list(metrics)
-    if ray in (None, "local"):  # a cluster's driver may be without its nodes' GPUs
-        check_device(device)
+    computing = Computing(device, precision, batch_size, hwaccel, workers, ray)
+    if computing.ray in (None, "local"):  # a cluster's driver may lack the GPUs of its nodes
+        check_device(device)  # before the preflight
     weights = WeightsStore.locate(None if weights_dir is None else Path(weights_dir))
     listed = read_protocol(protocol)
     own = None
@@ -211,17 +214,8 @@ def evaluate(
         videos=own,
     )
     _check(plan, partial=partial)
-    with at_work(ray, workers, device) as spread:
-        [record] = carry_out(
-            [plan],
-            weights,
-            partial=partial,
-            workers=spread,
-            batch_size=batch_size,
-            device=device,
-            precision=precision,
-            hwaccel=hwaccel,
-        )
+    with workers_for(computing) as team:
+        [record] = carry_out([plan], weights, computing, workers=team, partial=partial)
     return Run(record)
 
 

@@ -152,7 +152,7 @@ def index(
         root,
         read_mapping(mapping) if mapping else None,
         path,
-        start=options.counting("look", "file", quiet),
+        progress=options.progress(quiet),
     )
     report = indexing.report(card, found)
     if as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,9 @@ def render(
         names += [clip_name(world.take(*r)) for r in world.recordings(cast(Split, split))]
     if not names:
         raise click.UsageError("give takes, for example P001/happy/1.00/028.mp4, or --split test")
-    done = options.rendering(quiet)(len(names))
-    render_all(world, output, names, workers=workers, done=done)
+    progress = options.progress(quiet)
+    progress.begin("render", len(names), "clip")
+    render_all(world, output, names, workers=workers, done=partial(progress.advance, "render"))
     if truth:
         for name in names:
             write_truth(world, output, name)

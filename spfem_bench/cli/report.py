@@ -111,15 +111,13 @@ def report(
                 known=known,
                 made=made,
             )
-        try:
-            pages = build(
-                records,
-                items=items,
-                clips=clips,
-                baseline=baseline,
-                told=options.counting("clips", "clip", quiet),
-            )
-        except KeyboardInterrupt:
-            options.interrupted("Interrupted. Nothing was written.")
+        options.when_interrupted("Interrupted. Nothing was written.")
+        pages = build(
+            records,
+            items=items,
+            clips=clips,
+            baseline=baseline,
+            progress=options.progress(quiet),
+        )
         folder.replace(output, made, pages)
     click.echo(output / "index.html")

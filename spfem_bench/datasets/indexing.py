@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -28,6 +28,7 @@ from spfem_bench.files import Listing, check_name, inside
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.ffmpeg import Stretch
 from spfem_bench.media.video import file_sha256
+from spfem_bench.progress import SILENT, Progress
 from spfem_bench.stored import read_json, write_json
 
 SCHEMA = 1
@@ -188,7 +189,7 @@ def build(
     mapping: LayoutMapping | None,
     path: Path,
     *,
-    start: Callable[[int], Callable[[], object]] = lambda count: lambda: None,
+    progress: Progress = SILENT,
 ) -> Index:
     """Look for a data set's recordings below *root*, and write where they lie to *path*.
 
@@ -200,7 +201,7 @@ def build(
         root: the folder that holds them; only read.
         mapping: how this copy is named; None when as published.
         path: of the index.
-        start: told how many files there are; gives a function that hears of each one done.
+        progress: has the phase ``files``.
 
     Raises:
         ClipError: the root is no folder, holds none of the recordings, or two files for one.
@@ -231,14 +232,15 @@ def build(
     known = _known(path, root)
     # What is known stays in the index until it has been looked at again.
     files = {name: known[file] for name, file in lie.items() if file in known}
-    done = start(len(lie))
+    progress.begin("files", len(lie), "file")
     try:
         for count, (name, file) in enumerate(lie.items(), 1):
             files[name] = _look(root, file, known.get(file))
-            done()
+            progress.advance("files")
             if count % SAVE_EVERY == 0:
                 save(path, card, Index(root, files, mapping))
     finally:  # Ctrl-C too: what has been looked at is known next time
+        progress.end("files")
         save(path, card, Index(root, files, mapping))
     return Index(root, files, mapping)
 

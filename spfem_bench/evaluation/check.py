@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
 from typing import Any, Literal
 
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.measured import (
     COLUMNS,
     Column,
@@ -30,13 +31,16 @@ from spfem_bench.definitions.protocols import protocol as read_protocol
 from spfem_bench.errors import CardError, SpfemBenchError, StorageError, UnknownNameError
 from spfem_bench.evaluation import record as records
 from spfem_bench.evaluation.plan import Plan, make_plan, plan_summary
-from spfem_bench.evaluation.run import Want, wanted_features
+from spfem_bench.evaluation.run import wanted_features
+from spfem_bench.evaluation.session import carry_out, extractor_for
 from spfem_bench.evaluation.signature import flat
-from spfem_bench.execution.local import Workers, evaluate_all
-from spfem_bench.features.extract import Extractor, Faces, Progress
+from spfem_bench.execution.workers import Workers
+from spfem_bench.features.extract import Faces
+from spfem_bench.features.requests import Request
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import check_writable, write_atomically
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.progress import SILENT, Progress
 from spfem_bench.version import __version__
 
 MACHINE = "environment"
@@ -153,9 +157,8 @@ def recompute(
     data: DataFolders,
     store: FeatureStore,
     workers: Workers,
-    batch_size: int | None = None,
-    rendering: Callable[[int], Callable[[], None]] = lambda count: lambda: None,
-    progress: Callable[[int], Progress] = lambda clips: Progress(),
+    computing: Computing,
+    progress: Progress = SILENT,
 ) -> Measured:
     """Evaluate all that a set names, by the path that every evaluation takes.
 
@@ -165,9 +168,8 @@ def recompute(
         data: where data sets are looked for.
         store: for features; what it holds is not computed again.
         workers: change no number.
-        batch_size: frames in a batch; found when None.
-        rendering: see :func:`~spfem_bench.evaluation.plan.make_plan`.
-        progress: told how many clips there are, gives what hears of them.
+        computing: how networks are run.
+        progress: has the phases of rendering and of features.
 
     Raises:
         CardError: the card names a method that its protocol cannot have.
@@ -184,7 +186,7 @@ def recompute(
                     profile,
                     data=data,
                     weights=weights,
-                    rendering=rendering,
+                    progress=progress,
                 )
             except (CardError, UnknownNameError) as error:
                 raise CardError(f"{card.path}: {error.problem}", error.remedy) from None
@@ -194,32 +196,20 @@ def recompute(
                 )
             plans.append(plan)
     # All methods in one pass: clips that several share are decoded once, workers start once.
-    by_faces: dict[Faces, dict[Clip, frozenset[Want]]] = {}
+    by_faces: dict[Faces, dict[Clip, frozenset[Request]]] = {}
     for plan in plans:
         wants = by_faces.setdefault(plan.protocol.card.faces, {})
         for clip, roles in wanted_features(plan).items():
             wants[clip] = wants.get(clip, frozenset()) | roles
-    extractors = {}
     for faces, wants in by_faces.items():
-        extractor = Extractor(
-            profile,
-            weights,
-            store,
-            faces=faces,
-            batch_size=batch_size,
-            progress=progress(len(wants)),
+        extractor = extractor_for(
+            profile, weights, computing, faces=faces, store=store, progress=progress
         )
-        try:
-            workers.compute(extractor, wants)
-        finally:
-            extractor.progress.close()
-        extractors[faces] = replace(extractor, progress=Progress())
+        workers.compute(extractor, wants)
     rows: dict[tuple[str, str, str, str], Row] = {}
     settings: Settings = {}
     refused: list[str] = []
-    scored = evaluate_all(
-        plans, lambda plan: extractors[plan.protocol.card.faces], workers, partial=False
-    )
+    scored = carry_out(plans, weights, computing, workers=workers, partial=False, store=store)
     for plan, record in zip(plans, scored, strict=True):
         settings |= settings_by_part(record)
         rows |= rows_of(record)

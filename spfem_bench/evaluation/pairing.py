@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,14 +11,18 @@ import numpy as np
 
 from spfem_bench.datasets.alignment import align_clips
 from spfem_bench.datasets.folders import DataFolders
-from spfem_bench.datasets.pairs import EmotionPair, Held
+from spfem_bench.datasets.pairs import Held, Pair, Puppet, true_frames
 from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.errors import CardError, ClipError
 from spfem_bench.evaluation.plan import Videos, make_plan
-from spfem_bench.features.comparisons import Crops, Scorer, find_lag
+from spfem_bench.features.crops import Crops, find_lag
+from spfem_bench.features.pair_extract import PairExtractor
 from spfem_bench.files import same_name
 from spfem_bench.media.video import VIDEO_SUFFIXES, content_id
+from spfem_bench.progress import SILENT, Progress
+from spfem_bench.puppets.clips import take_of
 
 Timing = Literal["truth", "sound", "motion"]
 """How corresponding frames are found: exactly, by what is said, or by a constant lag."""
@@ -34,7 +38,7 @@ class Paired:
         left_out: clips that cannot be paired, with the reason.
     """
 
-    pairs: tuple[EmotionPair, ...]
+    pairs: tuple[Pair, ...]
     timing: Timing
     lags: tuple[int, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -43,14 +47,12 @@ class Paired:
 def protocol_pairs(
     method: str,
     protocol: Protocol,
-    scorer: Scorer,
+    scorer: PairExtractor,
     data: DataFolders,
     *,
-    exact: Callable[[Protocol], Sequence[EmotionPair] | None] = lambda protocol: None,
     videos: Videos | None = None,
     max_lag: int = 6,
-    rendering: Callable[[int], Callable[[], None]] = lambda count: lambda: None,
-    done: Callable[[], object] = lambda: None,
+    progress: Progress = SILENT,
 ) -> Paired:
     """Pair each item's source with a method's output, or with its real clip.
 
@@ -64,19 +66,27 @@ def protocol_pairs(
         protocol: whose items.
         scorer: reads clips into crops.
         data: where data sets are looked for.
-        exact: returns real clips paired by exact truth, for protocols that have it.
         videos: the user's own outputs.
         max_lag: frames by which an output may be out of step.
-        rendering: see `make_plan`.
-        done: called after each item.
+        progress: has the phases ``render`` and ``pairs``.
 
     Raises:
         UnknownNameError: no such method in this protocol.
         CardError: nothing can be paired.
     """
     x = scorer.extractor
-    if method == "real" and videos is None and (drawn := exact(protocol)) is not None:
-        return _found(drawn, "truth")
+    dataset = dataset_card(protocol.card.dataset)
+    if dataset.world and method == "real" and videos is None:
+        world, _ = data.rendered(dataset)
+        pairs = []
+        for item in protocol.items:
+            a, b = (take_of(world, item.clips[r].path.as_posix()) for r in ("source", "real"))
+            if a.emotion != b.emotion:
+                pairs.append(
+                    Pair(item.speaker, item.emotion, Puppet(a), Puppet(b), true_frames(a, b))
+                )
+            progress.advance("pairs")
+        return _found(pairs, "truth")
     plan = make_plan(
         method,
         protocol,
@@ -85,7 +95,7 @@ def protocol_pairs(
         weights=x.weights,
         metrics=("scc",),
         videos=videos,
-        rendering=rendering,
+        progress=progress,
     )
     if plan.unavailable:
         raise CardError(next(iter(plan.unavailable.values())))
@@ -93,7 +103,7 @@ def protocol_pairs(
     timing: Timing = "sound" if method == "real" else "motion"
     pairs, lags = [], []
     for planned in plan.items:
-        done()
+        progress.advance("pairs")
         if not {"source", "output"} <= planned.clips.keys():
             continue
         source, output = planned.clips["source"], planned.clips["output"]
@@ -121,12 +131,12 @@ def protocol_pairs(
 def folder_pairs(
     source: Path,
     target: Path,
-    scorer: Scorer,
+    scorer: PairExtractor,
     *,
     emotion: str = "all",
     timing: Timing = "motion",
     max_lag: int = 6,
-    done: Callable[[], object] = lambda: None,
+    progress: Progress = SILENT,
 ) -> Paired:
     """Pair the clips of two folders by their names.
 
@@ -139,7 +149,7 @@ def folder_pairs(
         emotion: of the second folder.
         timing: ``motion`` for outputs in step with their source, ``sound`` for recordings.
         max_lag: frames by which an output may be out of step.
-        done: called after each pair.
+        progress: has the phase ``pairs``.
 
     Raises:
         ClipError: no folder, two clips of one name, or no name in both.
@@ -154,7 +164,7 @@ def folder_pairs(
             left.append(error.problem)
             continue
         finally:
-            done()
+            progress.advance("pairs")
         pairs.append(pair)
         lags.append(lag)
     return _found(pairs, timing, lags, left)
@@ -197,14 +207,14 @@ def same_names(source: Path, generated: Path) -> list[tuple[Path, Path]]:
 
 
 def _paired(
-    scorer: Scorer,
+    scorer: PairExtractor,
     source: Clip,
     target: Clip,
     speaker: str,
     emotion: str,
     timing: Timing,
     max_lag: int,
-) -> tuple[EmotionPair, int]:
+) -> tuple[Pair, int]:
     x, y = scorer.crops(source), scorer.crops(target)
     lag = 0
     if timing == "sound":
@@ -215,7 +225,7 @@ def _paired(
     seen = np.isin(numbers[:, 0], x.frames) & np.isin(numbers[:, 1], y.frames)
     if not seen.any():
         raise ClipError(f"{source} and {target} have no frame with a face in common")
-    pair = EmotionPair(
+    pair = Pair(
         speaker, emotion, _held(source, x), _held(target, y), np.asarray(numbers[seen], np.int64)
     )
     return pair, lag
@@ -226,7 +236,7 @@ def _held(clip: Clip, crops: Crops) -> Held:
 
 
 def _found(
-    pairs: Sequence[EmotionPair], timing: Timing, lags: Sequence[int] = (), left: Sequence[str] = ()
+    pairs: Sequence[Pair], timing: Timing, lags: Sequence[int] = (), left: Sequence[str] = ()
 ) -> Paired:
     if not pairs:
         reason = f": {left[0]}" if left else ""

@@ -42,6 +42,7 @@ from spfem_bench.files import Listing, inside
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.video import VIDEO_SUFFIXES, Unchanged, file_sha256, numbered_pictures
 from spfem_bench.networks.weights import WeightsStore, remedy
+from spfem_bench.progress import SILENT, Progress
 
 LISTED = 50
 """Missing files that the preflight names one by one."""
@@ -224,7 +225,7 @@ def make_plan(
     metrics: Sequence[str] = (),
     videos: Videos | None = None,
     level: float | None = None,
-    rendering: Callable[[int], Callable[[], None]] = lambda count: lambda: None,
+    progress: Progress = SILENT,
 ) -> Plan:
     """Resolve names, find clips, read their headers, look for weights.
 
@@ -237,8 +238,7 @@ def make_plan(
         metrics: those wanted; all of the protocol's when empty.
         videos: the user's own outputs.
         level: how much a graded control does, in the place of its card's own level.
-        rendering: told how many clips of a world are rendered first; gives a function that
-            hears of each one done.
+        progress: has the phase ``render`` when clips of a world are rendered first.
 
     Raises:
         UnknownNameError: no such method in this protocol, or no such metric.
@@ -268,7 +268,7 @@ def make_plan(
     dataset = dataset_card(protocol.card.dataset)
     if not usable and dataset.world:  # drawn for nobody to look at
         return Plan(card, protocol, profile, (), unavailable, (), (), extra)
-    _render(protocol, usable, outputs, data, rendering)
+    _render(protocol, usable, outputs, data, progress)
     items: list[PlannedItem] = []
     refusals: list[Refusal] = []
     # Each of a data set's files is looked at once for this plan, however many items it is in.
@@ -399,7 +399,7 @@ def _render(
     metrics: Sequence[MetricCard],
     outputs: Mapping[str, Clip | ClipError | Videos | Placed],
     data: DataFolders,
-    rendering: Callable[[int], Callable[[], None]],
+    progress: Progress,
 ) -> None:
     """Render the clips that the metrics compare, where the data set is a world."""
     dataset = dataset_card(protocol.card.dataset)
@@ -408,7 +408,9 @@ def _render(
     clips += [clip for i in protocol.items if "real" in roles for clip in i.more_real]
     paths = [clip.path.as_posix() for clip in clips if isinstance(clip, Clip)]
     if lacking := data.lacking(dataset, paths):
-        data.render(dataset, lacking, rendering(len(lacking)))
+        progress.begin("render", len(lacking), "clip")
+        data.render(dataset, lacking, partial(progress.advance, "render"))
+        progress.end("render")
 
 
 def _find_clips(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,6 @@ from spfem_bench.definitions.metrics import (
     SimilaritySettings,
     SyncSettings,
 )
-from spfem_bench.definitions.networks import Role
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.errors import ClipError
 from spfem_bench.evaluation.plan import Plan, PlannedItem, Refusal
@@ -33,21 +32,14 @@ from spfem_bench.evaluation.record import SCHEMA, Score
 from spfem_bench.evaluation.signature import settings, signature
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.features import Features
+from spfem_bench.features.requests import Failures, PairRequest, Request, load, without_failed
 from spfem_bench.features.store import Arrays, digest
 from spfem_bench.media.video import content_id
 from spfem_bench.statistics import coherence, frechet, similarity, sync
 from spfem_bench.statistics.intervals import drawn, interval, pseudo_values
 
 if TYPE_CHECKING:
-    from spfem_bench.execution.local import Workers
-    from spfem_bench.features.comparisons import Beside, Scorer
-
-Want: TypeAlias = "Role | Beside"
-"""What is asked of a clip: what a network says of it, or how it compares with another clip."""
-
-Failures: TypeAlias = "dict[tuple[Clip, Want], ClipError]"
-
-Asked = TypeVar("Asked")
+    from spfem_bench.execution.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -85,7 +77,7 @@ def evaluate(
     """
     started, clock = datetime.now(timezone.utc), time.perf_counter()
     known = failures or {}
-    failures = known | workers.compute(extractor, without(wanted_features(plan), known))
+    failures = known | workers.compute(extractor, without_failed(wanted_features(plan), known))
     featured = time.perf_counter()
     refusals = list(plan.refusals)
     scores: list[Score] = []
@@ -190,19 +182,17 @@ def data(plan: Plan, metric: MetricCard) -> dict[str, str]:
 # ---- features ------------------------------------------------------------------------------
 
 
-def beside(planned: PlannedItem, metric: MetricCard) -> Beside | None:
+def beside(planned: PlannedItem, metric: MetricCard) -> PairRequest | None:
     """Return the clip that a metric of coherence compares the output with, and how."""
     if not isinstance(metric.statistic, CoherenceSettings):
         return None
-    from spfem_bench.features.comparisons import Beside
-
     settings = metric.statistic
-    return Beside(planned.clips[metric.compare[1]], settings.max_lag, settings.learned)
+    return PairRequest(planned.clips[metric.compare[1]], settings.max_lag, settings.learned)
 
 
-def wanted_features(plan: Plan) -> dict[Clip, frozenset[Want]]:
+def wanted_features(plan: Plan) -> dict[Clip, frozenset[Request]]:
     """Return what has to be seen of which clips before a plan can be scored."""
-    wants: dict[Clip, set[Want]] = {}
+    wants: dict[Clip, set[Request]] = {}
     for planned in plan.items:
         for metric in plan.metrics:
             if plan.scorable(planned, metric):
@@ -215,49 +205,6 @@ def wanted_features(plan: Plan) -> dict[Clip, frozenset[Want]]:
     return {clip: frozenset(roles) for clip, roles in wants.items()}
 
 
-def without(
-    wants: Mapping[Clip, frozenset[Want]], failures: Failures
-) -> dict[Clip, frozenset[Want]]:
-    """Return what is wanted of clips, save what is known to fail."""
-    left = {c: frozenset(w for w in asked if (c, w) not in failures) for c, asked in wants.items()}
-    return {clip: asked for clip, asked in left.items() if asked}
-
-
-def made_of(extractor: Extractor, clip: Clip, want: Want) -> dict[str, Any]:
-    """Return all that decides what is found of a clip."""
-    if isinstance(want, str):
-        return extractor.key(clip, want)
-    return scorer_of(extractor).key(clip, want)
-
-
-def scorer_of(extractor: Extractor) -> Scorer:
-    """Return what compares clips with clips, in a plan with metrics of coherence."""
-    from spfem_bench.features.comparisons import Scorer
-
-    return Scorer(extractor)
-
-
-def ensure(
-    extractor: Extractor,
-    wants: Mapping[Clip, frozenset[Want]],
-    scorer: Scorer | None = None,
-) -> Failures:
-    """Fill the store: clips by themselves, then clips beside others, with a scorer that is kept."""
-    alone: dict[Clip, frozenset[Role]] = {}
-    pairs: list[tuple[Clip, Beside]] = []
-    for clip, asked in wants.items():
-        if roles := frozenset(want for want in asked if isinstance(want, str)):
-            alone[clip] = roles
-        pairs += [(clip, want) for want in asked if not isinstance(want, str)]
-    failures: Failures = {}
-    if alone:
-        failures |= {(c, role): error for (c, role), error in extractor.ensure(alone).items()}
-    if pairs:
-        scorer = scorer or scorer_of(extractor)
-        failures |= {(c, pair): e for (c, pair), e in scorer.ensure(pairs).items()}
-    return failures
-
-
 # ---- components ----------------------------------------------------------------------------
 
 
@@ -265,7 +212,7 @@ def measure(
     plan: Plan,
     metric: MetricCard,
     extractor: Extractor,
-    failures: Mapping[tuple[Clip, Want], ClipError],
+    failures: Mapping[tuple[Clip, Request], ClipError],
 ) -> tuple[list[ItemResult], list[Refusal]]:
     """Turn stored features into one metric's components.
 
@@ -313,7 +260,7 @@ def _loaded(
     clip: Clip,
     metric: MetricCard,
     extractor: Extractor,
-    failures: Mapping[tuple[Clip, Want], ClipError],
+    failures: Mapping[tuple[Clip, Request], ClipError],
 ) -> Features:
     """Return what a metric's network has said of a clip.
 
@@ -336,9 +283,9 @@ def _loaded(
 def _coherence(
     planned: PlannedItem,
     metric: MetricCard,
-    pair: Beside,
+    pair: PairRequest,
     extractor: Extractor,
-    failures: Mapping[tuple[Clip, Want], ClipError],
+    failures: Mapping[tuple[Clip, Request], ClipError],
 ) -> ItemResult:
     """Turn what was kept of an item's comparison into its components."""
     card, clip = metric.statistic, planned.clips["output"]
@@ -346,7 +293,7 @@ def _coherence(
         raise TypeError(f"{metric.path}: no coherence")
     if (clip, pair) in failures:
         raise failures[clip, pair]
-    arrays = scorer_of(extractor).load(clip, pair)
+    arrays = load(extractor, clip, pair)
     if arrays is None:
         raise ClipError(f"{clip}: its comparison vanished from the store", "Run the command again")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Literal
@@ -30,19 +30,19 @@ from spfem_bench.evaluation.record import VALIDATION
 from spfem_bench.evaluation.run import (
     ItemResult,
     Resampled,
-    Want,
     average,
     frozen_settings,
-    made_of,
     measure,
     resample,
     wanted_features,
 )
 from spfem_bench.evaluation.signature import network_of, signature
-from spfem_bench.execution.local import Workers
+from spfem_bench.execution.workers import Workers
 from spfem_bench.features.extract import Extractor
+from spfem_bench.features.requests import Request, request_key
 from spfem_bench.media.video import content_id
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.progress import SILENT, Progress
 
 SCHEMA = 1
 
@@ -181,7 +181,7 @@ def plan_validation(
     weights: WeightsStore,
     controls: Sequence[str] = (),
     metrics: Sequence[str] = (),
-    rendering: Callable[[int], Callable[[], None]] = lambda count: lambda: None,
+    progress: Progress = SILENT,
 ) -> Validation:
     """Plan every level of the protocol's graded controls.
 
@@ -192,7 +192,7 @@ def plan_validation(
         weights: where weights are looked for.
         controls: those wanted; all that the protocol has when empty.
         metrics: those wanted; all of the protocol's when empty.
-        rendering: see :func:`~spfem_bench.evaluation.plan.make_plan`.
+        progress: see :func:`~spfem_bench.evaluation.plan.make_plan`.
 
     Raises:
         UnknownNameError: no such control or metric, or the protocol cannot have it.
@@ -220,7 +220,7 @@ def plan_validation(
                 weights=weights,
                 metrics=metrics,
                 level=level,
-                rendering=rendering,
+                progress=progress,
             )
             for level in known[name].levels
         )
@@ -239,23 +239,23 @@ def plan_validation(
 
 def wanted(
     validation: Validation, extractor: Extractor
-) -> tuple[dict[Clip, frozenset[Want]], dict[tuple[Clip, Want], tuple[Clip, Want]]]:
+) -> tuple[dict[Clip, frozenset[Request]], dict[tuple[Clip, Request], tuple[Clip, Request]]]:
     """Return what networks have to see for all levels, what is the same to a network once.
 
     Returns:
         The clips with the networks' roles, and for each clip and role left out of them the
         one whose features it shares.
     """
-    first: dict[str, tuple[Clip, Want]] = {}
-    same: dict[tuple[Clip, Want], tuple[Clip, Want]] = {}
-    wants: dict[Clip, set[Want]] = {}
+    first: dict[str, tuple[Clip, Request]] = {}
+    same: dict[tuple[Clip, Request], tuple[Clip, Request]] = {}
+    wants: dict[Clip, set[Request]] = {}
     plans = [p for trial in validation.trials for p in trial.plans]
     for plan in plans:
         for clip, roles in wanted_features(plan).items():
             for role in sorted(roles, key=str):
                 if (clip, role) in same:
                     continue
-                key = json.dumps(made_of(extractor, clip, role), sort_keys=True)
+                key = json.dumps(request_key(extractor, clip, role), sort_keys=True)
                 same[clip, role] = first.setdefault(key, (clip, role))
                 if same[clip, role] == (clip, role):
                     wants.setdefault(clip, set()).add(role)
@@ -270,7 +270,7 @@ def validate(
     extractor: Extractor,
     *,
     workers: Workers,
-    graded: Callable[[], object] = lambda: None,
+    progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Carry out a validation and return its record (see ``docs/validation.md``).
 
@@ -278,7 +278,7 @@ def validate(
         validation: from :func:`plan_validation`.
         extractor: networks, store and settings.
         workers: who computes features; changes no value.
-        graded: called after each level of each control has been scored.
+        progress: has the phase ``levels`` while they are scored.
 
     Raises:
         StorageError: features cannot be stored; a later run goes on from there.
@@ -294,10 +294,13 @@ def validate(
         for m in validation.metrics
     }
     known: dict[str, dict[str, Resampled]] = {}  # scores by what they were made of
+    n_levels = len(validation.metrics) * sum(len(t.plans) for t in validation.trials)
+    progress.begin("levels", n_levels, "level")
     scored = [
-        _score(validation, trial, frozen, extractor, failures, graded, known)
+        _score(validation, trial, frozen, extractor, failures, progress, known)
         for trial in validation.trials
     ]
+    progress.end("levels")
     cells = _judged([cell for cells, _ in scored for cell in cells], validation.metrics)
     refusals = [r for _, refused in scored for r in refused]
     refusals += [r for t in validation.trials for p in t.plans for r in p.refusals]
@@ -359,8 +362,8 @@ def _score(
     trial: Trial,
     frozen: Mapping[str, Mapping[str, Any]],
     extractor: Extractor,
-    failures: Mapping[tuple[Clip, Want], ClipError],
-    graded: Callable[[], object],
+    failures: Mapping[tuple[Clip, Request], ClipError],
+    progress: Progress,
     known: dict[str, dict[str, Resampled]],
 ) -> tuple[list[_Scored], list[Refusal]]:
     """Score all metrics at all levels of one control, on the clips that all levels have."""
@@ -384,7 +387,7 @@ def _score(
             if key not in known:
                 known[key] = resample(metric, results, emotions)
             found.append(known[key])
-            graded()
+            progress.advance("levels")
         usable = tuple(
             e for e in found[0] if all(e in one and math.isfinite(one[e].value) for one in found)
         )

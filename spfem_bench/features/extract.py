@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -47,26 +47,11 @@ from spfem_bench.media.mfcc import WINDOW, mfcc, sound_windows
 from spfem_bench.media.video import Frame, Unchanged
 from spfem_bench.networks.load import Precision, load_network, precision_of
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.progress import SILENT, Progress
 
 Faces = Literal["detect", "aligned"]
 Wants = Mapping[Clip, frozenset[Role]]
 """Which networks have to see which clips."""
-
-
-class Progress:
-    """Told how the work goes on; this one keeps silent."""
-
-    def decoded(self, frames: int) -> None:
-        """Hear that so many more frames were decoded and searched for faces."""
-
-    def embedded(self, samples: int) -> None:
-        """Hear that networks have seen so many more crops or windows."""
-
-    def finished(self, clips: int) -> None:
-        """Hear that so many more clips are done."""
-
-    def close(self) -> None:
-        """Hear that all is over."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +64,7 @@ class Extractor:
             processor, and on a GPU what fits well.
         precision: what torch's networks compute in.
         hwaccel: the hardware decoder, if one is wanted.
+        progress: receives the phases ``clips``, ``decode`` and ``networks``.
 
     Raises:
         CardError: no such precision, or float16 is asked of a processor.
@@ -92,7 +78,7 @@ class Extractor:
     device: str = "cpu"
     precision: Precision = "float32"
     hwaccel: str | None = None
-    progress: Progress = field(default_factory=Progress)
+    progress: Progress = field(default=SILENT, compare=False)
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
@@ -219,7 +205,12 @@ class Extractor:
                 each = RUN if name == "frames" else 1
                 size = max(1, self.batch_size // each) if self.batch_size else None
                 self._batchers[role, name] = Batcher(
-                    run, size, self._runner, self.progress.embedded, self.device, each
+                    run,
+                    size,
+                    self._runner,
+                    partial(self.progress.advance, "networks"),
+                    self.device,
+                    each,
                 )
         return self._batchers[role, function]
 
@@ -250,7 +241,7 @@ class Extractor:
                         work.read()
                     waiting.append(work)
                     waiting = [c for c in waiting if not c.store()]
-                    self.progress.finished(1)
+                    self.progress.advance("clips")
             for batcher in self._batchers.values():
                 batcher.flush()
             for work in waiting:
@@ -276,7 +267,7 @@ class Extractor:
                     lacking.setdefault(clip, set()).add(role)
             except ClipError as error:
                 failures[clip, role] = error
-        self.progress.finished(len(wants) - len(lacking))
+        self.progress.advance("clips", len(wants) - len(lacking))
         return lacking
 
     def _opened(
@@ -295,7 +286,7 @@ class Extractor:
                     continue
             except ClipError as error:  # its file is gone since
                 failures |= {(clip, role): error for role in roles}
-            self.progress.finished(1)
+            self.progress.advance("clips")
 
     def frames(self, clip: Clip) -> Iterator[Frame]:
         """Yield a clip's frames, see :func:`spfem_bench.media.video.frames`."""
@@ -469,7 +460,7 @@ class _OpenClip:
                 if face is not None or x.faces == "aligned":
                     for consumer in consumers.values():
                         consumer.push(index, picture, face)
-                x.progress.decoded(1)
+                x.progress.advance("decode")
             for consumer in consumers.values():
                 consumer.finish()
             if x.faces == "detect":

@@ -34,7 +34,7 @@ class Scored:
 
     Attributes:
         name: the clip's.
-        arrays: as `spfem_bench.features.comparisons.Scorer.load` gives them.
+        arrays: as `spfem_bench.features.pair_extract.PairExtractor.load` returns them.
         stages: the network's, from 1.
     """
 

@@ -19,8 +19,9 @@ from spfem_bench.evaluation import plan
 from spfem_bench.faces.detect import Detector
 from spfem_bench.faces.track import Face
 from spfem_bench.features import extract
-from spfem_bench.features.comparisons import Beside, Scorer
 from spfem_bench.features.extract import Extractor
+from spfem_bench.features.pair_extract import PairExtractor
+from spfem_bench.features.requests import PairRequest
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import audio, ffmpeg, video
 from spfem_bench.media.video import Unchanged
@@ -199,20 +200,20 @@ def test_a_comparison_with_a_replaced_clip_is_not_stored(
     two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int
 ) -> None:
     clip, source = (Clip(path) for path in two)
-    scorer = Scorer(extractor(tmp_path / "store"))
+    scorer = PairExtractor(extractor(tmp_path / "store"))
     swap = Swap(two[which], two[1 - which])
     with monkeypatch.context() as patch:
         patch.setattr(video, "frames", swapping(video.frames, swap, WHEN[0]))
-        failures = scorer.ensure([(clip, Beside(source))])
-    assert "changed while it was read" in str(failures[clip, Beside(source)])
+        failures = scorer.ensure([(clip, PairRequest(source))])
+    assert "changed while it was read" in str(failures[clip, PairRequest(source)])
     swap.back()
-    assert scorer.load(clip, Beside(source)) is None
+    assert scorer.load(clip, PairRequest(source)) is None
 
 
 def test_crops_of_a_clip_that_has_changed_since_are_not_used_again(
     two: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    scorer, swap = Scorer(extractor(tmp_path / "store")), Swap(*two)
+    scorer, swap = PairExtractor(extractor(tmp_path / "store")), Swap(*two)
     before = scorer.crops(Clip(two[0])).pictures
     swap.now()
     after = scorer.crops(Clip(two[0])).pictures

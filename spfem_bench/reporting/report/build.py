@@ -7,7 +7,7 @@ import hashlib
 import re
 import shlex
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.evaluation.record import Score, sync_components, unverified
 from spfem_bench.evaluation.signature import flat
+from spfem_bench.progress import SILENT, Progress
 from spfem_bench.reporting.compare import p_text
 from spfem_bench.reporting.report import charts
 from spfem_bench.reporting.report.model import Example, Run, Section, commands, sections, undamaged
@@ -72,7 +73,7 @@ def build(
     items: int,
     clips: Clips | None,
     baseline: str = "",
-    told: Callable[[int], Callable[[], None]] = lambda count: lambda: None,
+    progress: Progress = SILENT,
 ) -> dict[str, bytes]:
     """Return a report's own files by name; copies of clips are made by *clips* on the way.
 
@@ -85,7 +86,7 @@ def build(
         clips: finds clips; None shows none.
         baseline: the method that others are compared with; a section's first when empty, or
             where it has no run of it.
-        told: hears how many examples are prepared first; gives a function called after each.
+        progress: has the phase ``clips``.
 
     Raises:
         CardError: no records, a damaged one, or two of one method.
@@ -98,11 +99,14 @@ def build(
         for run in section.shown
         for metric in section.by_item
     ]
-    done = told(sum(len(worst) + len(best) for *_, (worst, best) in shown))
+    count = sum(len(worst) + len(best) for *_, (worst, best) in shown)
+    progress.begin("clips", count, "clip")
     with undamaged():
         views = [
-            _View(section, n, items, clips, baseline, done).all() for n, section in enumerate(found)
+            _View(section, n, items, clips, baseline, progress).all()
+            for n, section in enumerate(found)
         ]
+    progress.end("clips")
     environment = Environment(
         loader=DictLoader({n: _template(n) for n in ("report.html", "plots.html")}),
         autoescape=True,
@@ -165,10 +169,10 @@ class _View:
         items: int,
         clips: Clips | None,
         baseline: str,
-        done: Callable[[], None],
+        progress: Progress,
     ) -> None:
         self.section, self.number, self.id = section, number, f"p{number + 1}"
-        self.items, self.clips, self.baseline, self.done = items, clips, baseline, done
+        self.items, self.clips, self.baseline, self.progress = items, clips, baseline, progress
         self.notes: dict[str, int] = {}
         self.entries = 0
 
@@ -497,7 +501,7 @@ class _View:
             entry["shift"] = charts.shift_plot(parts.totals / parts.windows)
         if self.clips is not None:
             self._look(entry, self.clips, metric.name, statistic)
-        self.done()
+        self.progress.advance("clips")
         return entry
 
     def _look(self, entry: dict[str, Any], clips: Clips, metric: str, statistic: str) -> None:

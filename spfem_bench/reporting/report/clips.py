@@ -36,7 +36,7 @@ from spfem_bench.statistics import sync
 from spfem_bench.version import __version__
 
 if TYPE_CHECKING:
-    from spfem_bench.features.comparisons import Scorer
+    from spfem_bench.features.pair_extract import PairExtractor
 
 TALLEST = 360
 """Frames of copies are made no higher than this, in pixels."""
@@ -74,7 +74,7 @@ class Clips:
     kept: Path
     known: Mapping[str, str]
     made: Path
-    _scorers: dict[str, Scorer] = field(default_factory=dict)
+    _scorers: dict[str, PairExtractor] = field(default_factory=dict)
 
     # ---- finding -------------------------------------------------------------------------
 
@@ -240,14 +240,15 @@ class Clips:
         Raises:
             SpfemBenchError: a clip, or the stored comparison, is not here.
         """
-        from spfem_bench.features.comparisons import Beside, Scorer, described
+        from spfem_bench.features.pair_extract import PairExtractor, stored_stages
+        from spfem_bench.features.requests import PairRequest
         from spfem_bench.reporting.heatmaps import Scored, save_heatmap
 
         statistic = run.settings(metric)["metric"]["statistic"]
         clip, source = self.find(run, item, "output"), self.find(run, item, "source")
-        beside = Beside(source, int(statistic["max_lag"]), str(statistic["learned"]))
+        beside = PairRequest(source, int(statistic["max_lag"]), str(statistic["learned"]))
         key = f"{run.record['profile']}/{run.faces}/{run.record['environment']['device']}"
-        scorer = self._scorers.setdefault(key, Scorer(self._extractor(run)))
+        scorer = self._scorers.setdefault(key, PairExtractor(self._extractor(run)))
         arrays = scorer.load(clip, beside)
         if arrays is None:
             raise ClipError(
@@ -262,7 +263,7 @@ class Clips:
             for unchanged in pair:
                 unchanged.check()
             save_heatmap(
-                Scored("", arrays, tuple(described(arrays)[1])),
+                Scored("", arrays, stored_stages(arrays)),
                 x.pictures[rows[:, 1]],
                 y.pictures[rows[:, 0]],
                 inside(self.made, name),
