@@ -11,7 +11,7 @@ import numpy as np
 
 from spfem_bench.datasets.alignment import align_clips
 from spfem_bench.datasets.folders import DataFolders
-from spfem_bench.datasets.pairs import Held, Pair, Puppet, true_frames
+from spfem_bench.datasets.pairs import EmotionPair, Held
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.protocols import Protocol
@@ -23,6 +23,7 @@ from spfem_bench.files import same_name
 from spfem_bench.media.video import VIDEO_SUFFIXES, content_id
 from spfem_bench.progress import SILENT, Progress
 from spfem_bench.puppets.clips import take_of
+from spfem_bench.puppets.pairs import Puppet, true_frames
 
 Timing = Literal["truth", "sound", "motion"]
 """How corresponding frames are found: exactly, by what is said, or by a constant lag."""
@@ -38,7 +39,7 @@ class Paired:
         left_out: clips that cannot be paired, with the reason.
     """
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[EmotionPair, ...]
     timing: Timing
     lags: tuple[int, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -83,7 +84,7 @@ def protocol_pairs(
             a, b = (take_of(world, item.clips[r].path.as_posix()) for r in ("source", "real"))
             if a.emotion != b.emotion:
                 pairs.append(
-                    Pair(item.speaker, item.emotion, Puppet(a), Puppet(b), true_frames(a, b))
+                    EmotionPair(item.speaker, item.emotion, Puppet(a), Puppet(b), true_frames(a, b))
                 )
             progress.advance("pairs")
         return _found(pairs, "truth")
@@ -214,7 +215,7 @@ def _paired(
     emotion: str,
     timing: Timing,
     max_lag: int,
-) -> tuple[Pair, int]:
+) -> tuple[EmotionPair, int]:
     x, y = scorer.crops(source), scorer.crops(target)
     lag = 0
     if timing == "sound":
@@ -225,7 +226,7 @@ def _paired(
     seen = np.isin(numbers[:, 0], x.frames) & np.isin(numbers[:, 1], y.frames)
     if not seen.any():
         raise ClipError(f"{source} and {target} have no frame with a face in common")
-    pair = Pair(
+    pair = EmotionPair(
         speaker, emotion, _held(source, x), _held(target, y), np.asarray(numbers[seen], np.int64)
     )
     return pair, lag
@@ -236,7 +237,7 @@ def _held(clip: Clip, crops: Crops) -> Held:
 
 
 def _found(
-    pairs: Sequence[Pair], timing: Timing, lags: Sequence[int] = (), left: Sequence[str] = ()
+    pairs: Sequence[EmotionPair], timing: Timing, lags: Sequence[int] = (), left: Sequence[str] = ()
 ) -> Paired:
     if not pairs:
         reason = f": {left[0]}" if left else ""

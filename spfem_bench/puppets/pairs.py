@@ -1,4 +1,4 @@
-"""Drawn pairs for metric learning and the discovery: corresponding frames are known exactly."""
+"""Drawn pairs for metric learning and the discovery: the correspondence of frames is exact."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import numpy.typing as npt
 
 from spfem_bench.datasets.pairs import EmotionPair
 from spfem_bench.datasets.pose import Landmarks
-from spfem_bench.definitions.datasets import dataset_card
-from spfem_bench.definitions.protocols import EMOTIONS, Protocol
+from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.errors import CardError, unknown_name
 from spfem_bench.media.video import FRAME_RATE, Frame
-from spfem_bench.puppets.clips import take_of
 from spfem_bench.puppets.draw import OVERSAMPLING
 from spfem_bench.puppets.face import LANDMARKS
 from spfem_bench.puppets.speech import correspondence
@@ -144,22 +142,3 @@ def true_frames(a: Take, b: Take) -> npt.NDArray[np.int64]:
     times = correspondence(a.phones, b.phones, (frames + 0.5) / FRAME_RATE)
     shown = np.clip(np.floor(times * FRAME_RATE), 0, b.n_frames - 1)
     return np.stack([frames, shown], 1).astype(np.int64)
-
-
-def exact_pairs(protocol: Protocol) -> list[EmotionPair] | None:
-    """Return the source and the real take of each item, where their emotions differ.
-
-    Returns:
-        None when the protocol's clips are not drawn.
-    """
-    settings = dataset_card(protocol.card.dataset).world
-    if settings is None:
-        return None
-    world = World(settings.version, settings.seed, settings.size)
-    pairs = []
-    for item in protocol.items:
-        a, b = (take_of(world, item.clips[r].path.as_posix()) for r in ("source", "real"))
-        if a.emotion != b.emotion:
-            frames = true_frames(a, b)
-            pairs.append(EmotionPair(item.speaker, item.emotion, Puppet(a), Puppet(b), frames))
-    return pairs
