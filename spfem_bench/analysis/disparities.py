@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -13,12 +14,13 @@ import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor
 
 from spfem_bench.datasets.pairs import EmotionPair
+from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.statistics.intervals import SEED
 from spfem_bench.stccl import contrast, dense
 from spfem_bench.stccl import representations as rep
-from spfem_bench.stccl.backbone import Backbone
+from spfem_bench.stccl.backbone import Backbone, backbone
 from spfem_bench.stccl.contrast import Head
-from spfem_bench.stccl.metric import Form, Heads, grid_of_regions
+from spfem_bench.stccl.metric import STCCL, Form, Heads, grid_of_regions
 from spfem_bench.stccl.settings import ContrastSettings
 
 Definition = Literal["paper", "released-code"]
@@ -173,6 +175,35 @@ class Lens(NamedTuple):
     heads: Heads | None = None
     form: Form = "vd"
     settings: ContrastSettings | None = None
+
+
+def make_lenses(
+    network: str,
+    metric: str | None,
+    form: Form,
+    weights: WeightsStore,
+    device: str = "cpu",
+) -> tuple[Backbone, list[Lens]]:
+    """Return the backbone, and the lenses of its features and of a learnt metric.
+
+    Args:
+        network: card of the backbone, without a metric.
+        metric: name or path; it has its own backbone.
+        form: ``vd`` or ``cm``.
+        weights: the store of weights.
+        device: a torch device.
+
+    Raises:
+        SpfemBenchError: an unknown name, missing files, or a form that the metric lacks.
+    """
+    if metric is None:
+        return backbone(network, weights, device=device), [Lens(form=form)]
+    learnt = STCCL.load(metric, form=form, weights=weights, device=device)
+    settings = learnt.settings.contrast
+    return learnt.backbone, [
+        Lens("untrained", None, form, settings),
+        Lens(Path(metric).stem, learnt.heads, form, settings),
+    ]
 
 
 class _Similarities(NamedTuple):
