@@ -495,7 +495,11 @@ def kinds(made: Path) -> dict[str, FileKind]:
             cards(Kind.MEASURED), ".toml", spoilt_text, card(measured.MeasuredCard), 0.5
         ),
         "stccl-config": FileKind(
-            [stccl.default_config().read_bytes()], ".toml", spoilt_text, stccl.read_config, 0.5
+            [stccl.default_config().read_bytes()],
+            ".toml",
+            spoilt_text,
+            stccl.read_train_config,
+            0.5,
         ),
         "item-list": FileKind([whole_lists["demo-inter-id.csv"]], ".csv", spoilt_text, demo_list),
         "printed-table": FileKind(
@@ -619,11 +623,12 @@ def small_training(made: Path) -> Any:
 
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.stccl import metric
-    from spfem_bench.training import config, train
+    from spfem_bench.training import config, kit, train
 
     settings = config.read_config(config.default_config())
     backbone = metric.load_backbone(metric.backbone_record("compact-identity"), WeightsStore())
-    run = train._Run(settings, backbone, Accelerator(cpu=True), '{"a": 1}', made)
+    checkpoint = kit.Checkpoint(made / train.CHECKPOINT, {"a": 1})
+    run = train._Training(settings, backbone, Accelerator(cpu=True), checkpoint)
     run.save()
     return run
 

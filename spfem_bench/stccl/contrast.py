@@ -76,13 +76,12 @@ def spatial_terms(
         for maps in (source, generated)
     )
     layout = (height - 2, width - 2) if centres is None else (len(centres),)
+    x, y = x.flatten(1, 2), y.flatten(1, 2)
     if settings.definition == "released-code":
-        terms = losses.released_terms(
-            x.flatten(1, 2), y.flatten(1, 2), settings, generator=generator
-        )
+        terms = losses.released_terms(x, y, settings, generator=generator)
     else:
-        if settings.spatial_negatives == "positions":
-            x, y = x.flatten(1, 2), y.flatten(1, 2)
+        if settings.spatial_negatives == "neighbours":
+            x, y = (torch.unflatten(rows, 1, (-1, settings.neighbours)) for rows in (x, y))
         terms = losses.contrast_terms(
             x, y, losses.region_weights(x, settings), settings.temperature
         )

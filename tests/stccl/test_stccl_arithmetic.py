@@ -13,15 +13,17 @@ from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.contrast import (
     ContrastSettings,
     Terms,
-    contrast,
+    parts,
+    spatial_terms,
+    temporal_terms,
+)
+from spfem_bench.stccl.losses import (
+    contrast_terms,
     info_nce,
     matrix_rows,
     matrix_weights,
-    parts,
     region_weights,
     released_terms,
-    spatial_terms,
-    temporal_terms,
 )
 
 NEAR = {"rtol": 0.0, "atol": 1e-6}
@@ -672,7 +674,7 @@ def test_weights_act_inside_the_average() -> None:
     torch.testing.assert_close(found, (weights * each).mean())
     assert abs(found - weights.mean() * each.mean()) > 1e-3
     torch.testing.assert_close(spatial_terms(x, y, PLAIN).loss, each.mean())
-    torch.testing.assert_close(contrast(*disparity, weights).loss, found)
+    torch.testing.assert_close(contrast_terms(*disparity, weights).loss, found)
 
 
 # ---- Precision ------------------------------------------------------------------------------
