@@ -91,8 +91,7 @@ def starts(pair: EmotionPair, count: int) -> _Numbers:
 def wrong_times(pair: EmotionPair, chosen: _Numbers) -> _Numbers | None:
     """Return, for each window, the start of one that is half of the possible windows further.
 
-    Returns:
-        None when the pair is too short for a distance of a window's length.
+    None when the pair is too short for a distance of a window's length.
     """
     possible = starts(pair, len(pair))
     if not len(possible):
@@ -121,7 +120,7 @@ def draw_subject(pairs: Sequence[EmotionPair], index: int, windows: int) -> Subj
     Args:
         pairs: all, which include another speaker's.
         index: of this one.
-        windows: how many windows at most.
+        windows: how many at most.
 
     Returns:
         None when the pair has no whole window.
@@ -187,8 +186,8 @@ def make_lenses(
     """Return the backbone, and the lenses of its features and of a learnt metric.
 
     Args:
-        network: card of the backbone, without a metric.
-        metric: name or path; it has its own backbone.
+        network: card of the backbone; a metric has its own.
+        metric: name or path.
         form: ``vd`` or ``cm``.
         weights: the store of weights.
         device: a torch device.
@@ -221,18 +220,15 @@ def subject_values(
     seed: int = SEED,
     device: str = "cpu",
 ) -> SubjectValues:
-    """Compare one pair and its controls at all stages.
+    """Return the mean over windows and regions of one pair for each key.
 
     Args:
-        subject: its pictures.
+        subject: its pictures; kinds that it lacks are left out.
         network: the backbone.
         lenses: without heads, with a metric's, or both.
         definition: ``released-code`` for `released`.
         seed: of the positions that it samples.
         device: a torch device.
-
-    Returns:
-        the mean over windows and regions for each key; without kinds that the pair lacks.
     """
     shape = subject.source.shape[:2]
 
@@ -360,15 +356,9 @@ def released(
 ) -> tuple[float, float]:
     """Return positive and negative similarity as the authors' released code logs them.
 
-    Each vector is scaled to length 1 over channels; then each channel is compared over the
-    sampled positions, and channels are averaged. The negative has the generated positions in a
-    random order (see `losses.released_terms`). ``pearson`` subtracts the mean over positions.
-
-    Args:
-        source: ``(B, S, D)``.
-        generated: of the same shape.
-        generator: of the order, on the CPU.
-        measure: ``cosine`` or ``pearson``.
+    Vectors ``(B, S, D)`` are scaled to length 1 over channels; then each channel is compared over
+    the positions S, and channels are averaged. The negative has the generated positions in a
+    random order. ``pearson`` subtracts the mean over positions.
     """
     x, y = rep.unit(rep.widened(source)), rep.unit(rep.widened(generated))
     if measure == "pearson":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,18 +17,15 @@ if TYPE_CHECKING:
     from spfem_bench.stccl.settings import Form
 
 
+_default = partial(click.option, show_default=True)
+_FORMS, _MEASURES = click.Choice(["vd", "cm"]), click.Choice(["cosine", "pearson"])
+
+
 @click.command()
-@click.option(
-    "--protocol",
-    "protocol_name",
-    default="demo-inter-id",
-    show_default=True,
-    help="Whose clips to compare.",
-)
-@click.option(
+@_default("--protocol", "protocol_name", default="demo-inter-id", help="Whose clips to compare.")
+@_default(
     "--method",
     default="real",
-    show_default=True,
     help="What each source is compared with: the real clip, a method's output, a control.",
 )
 @click.option(
@@ -37,14 +35,13 @@ if TYPE_CHECKING:
     "--source", type=options.FOLDER, help="In the place of a protocol: a folder of clips."
 )
 @click.option("--target", type=options.FOLDER, help="Clips of the same names in another emotion.")
-@click.option(
+@_default(
     "--timing",
     type=click.Choice(["motion", "sound"]),
     default="motion",
-    show_default=True,
-    help="With --source: how frames find each other, in step or by what is said.",
+    help="With --source: how frames are matched, by motion or by speech.",
 )
-@click.option("--emotion", default="all", show_default=True, help="With --source: of --target.")
+@_default("--emotion", default="all", help="With --source: of --target.")
 @click.option(
     "--pairs",
     "pair_list",
@@ -54,8 +51,7 @@ if TYPE_CHECKING:
 @click.option("--frames", type=options.FOLDER, help="With --pairs: the folder of its frames.")
 @click.option(
     "--template",
-    help="With --pairs: a frame's name in it, with {speaker}, {emotion}, {clip}, "
-    "{level} and {frame}.",
+    help="With --pairs: a frame's name, with {speaker}, {emotion}, {clip}, {level}, {frame}.",
 )
 @click.option("--first", type=int, default=0, help="With --pairs: number of the first frame.")
 @click.option(
@@ -63,57 +59,25 @@ if TYPE_CHECKING:
 )
 @click.option("--profile", help="Which networks to use; those that fit when not given.")
 @click.option(
-    "--network", help="Whose four stages; the metric's own, else the profile's identity network."
+    "--network", help="The backbone; the metric's own, else the profile's identity network."
 )
-@click.option("--metric", help="Also through the heads of a learnt metric, by name or path.")
-@click.option(
-    "--form",
-    type=click.Choice(["vd", "cm"]),
-    default="vd",
-    show_default=True,
-    help="Visual disparities, or correlation matrices.",
-)
-@click.option(
+@click.option("--metric", help="Also with the heads of a learnt metric, by name or path.")
+@_default("--form", type=_FORMS, default="vd", help="Visual disparities, or correlation matrices.")
+@_default(
     "--definition",
     type=click.Choice(["paper", "released-code"]),
     default="paper",
-    show_default=True,
     help="Of similarity and of what does not correspond.",
 )
-@click.option(
-    "--windows",
-    type=click.IntRange(1),
-    default=3,
-    show_default=True,
-    help="Windows of five frames for each pair.",
+@_default("--windows", type=click.IntRange(1), default=3, help="Of five frames, for each pair.")
+@_default(
+    "--measure", type=_MEASURES, default="cosine", help="In table and figure; the CSV has both."
 )
-@click.option(
-    "--measure",
-    type=click.Choice(["cosine", "pearson"]),
-    default="cosine",
-    show_default=True,
-    help="What the table and the figure show; the CSV has both.",
+@_default(
+    "-o", "--output", type=options.File(), default=Path("discovery.csv"), help="CSV of all numbers."
 )
-@click.option(
-    "-o",
-    "--output",
-    type=options.File(),
-    default=Path("discovery.csv"),
-    show_default=True,
-    help="CSV of all numbers.",
-)
-@click.option(
-    "--figure",
-    type=options.FIGURE,
-    help="Draw the papers' figure: .png, .pdf or .svg.",
-)
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["simple", "github"]),
-    default="simple",
-    show_default=True,
-)
+@click.option("--figure", type=options.FIGURE, help="Draw the papers' figure: .png, .pdf or .svg.")
+@_default("--format", "style", type=click.Choice(["simple", "github"]), default="simple")
 @options.computing("device")
 @options.weights_dir
 @options.data_dir

@@ -65,11 +65,7 @@ class Alignment(NamedTuple):
 
 
 def check_sound(sound: Sound) -> None:
-    """Refuse sound that cannot be aligned.
-
-    Raises:
-        ClipError: less than 0.2 s or more than a minute, or silence.
-    """
+    """Raise ClipError for sound that is silent, shorter than 0.2 s or longer than a minute."""
     seconds = len(sound) / audio.SAMPLE_RATE
     if not SHORTEST <= seconds <= LONGEST:
         raise ClipError(
@@ -97,11 +93,7 @@ def warp_times(a: Sound, b: Sound, times: npt.ArrayLike) -> tuple[_Floats, float
     Args:
         a: int16 (N,), 16 kHz.
         b: int16 (M,), 16 kHz: the same sentence.
-        times: seconds in *a*, any shape.
-
-    Returns:
-        Seconds in *b*, float64 of the shape of *times*, never decreasing with them; and the
-        distance of :class:`Alignment`.
+        times: seconds in *a*, any shape; those in *b* have it too, and never decrease with them.
 
     Raises:
         ClipError: a sound is too short, too long, or silent.
@@ -155,8 +147,8 @@ def align_clips(a: Clip, b: Clip, frame_rate: float = 25.0) -> Alignment:
     """Return the corresponding frames of two recorded clips, without frames that have no picture.
 
     Args:
-        a: the first recording: a video, a sound file, or a folder of frames with sound.
-        b: the second, of the same sentence.
+        a: a video, a sound file, or a folder of frames with sound.
+        b: the same sentence.
         frame_rate: at which frames are numbered.
 
     Raises:

@@ -43,14 +43,7 @@ class ListedPair(NamedTuple):
 
 
 def read_pair_list(path: Path, *, fewest: int = 2) -> list[ListedPair]:
-    """Read and check a list of pairs.
-
-    Args:
-        path: the JSON file.
-        fewest: frames that a pair must have.
-
-    Returns:
-        Every pair of clips, in the file's order.
+    """Read and check a list of pairs, each of at least *fewest* frames, in the file's order.
 
     Raises:
         CardError: unreadable, or bad pairs: names the first few and their number.

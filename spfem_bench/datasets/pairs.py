@@ -34,19 +34,20 @@ FindPoints = Callable[[Frame], Landmarks]
 
 
 class FrameSource(Protocol):
-    """A recording of which single frames are read or drawn."""
+    """A recording of which single frames are read or drawn.
+
+    Attributes:
+        name: the recording's name.
+        whole: whether a frame is a face crop, to be used whole.
+        world: the world that frames are drawn from, in any process; empty for real clips.
+    """
 
     @property
-    def name(self) -> str:
-        """The recording's name."""
-
+    def name(self) -> str: ...  # noqa: D102
     @property
-    def whole(self) -> bool:
-        """Whether a frame is a face crop, to be used whole."""
-
+    def whole(self) -> bool: ...  # noqa: D102
     @property
-    def world(self) -> str:
-        """The world that the frames are drawn from, in any process; empty for real clips."""
+    def world(self) -> str: ...  # noqa: D102
 
     def frame(self, index: int) -> Frame:
         """Return one frame: uint8 (height, width, 3), RGB.

@@ -57,12 +57,7 @@ def move_points(points: Landmarks, transform: Landmarks) -> Landmarks:
 
 
 def fit_square(picture: Frame, size: int, name: str) -> Landmarks:
-    """Return the transform that resizes a whole picture to a square.
-
-    Args:
-        picture: uint8 (height, width, 3).
-        size: the square's side in pixels.
-        name: of the picture, for the error.
+    """Return the transform that resizes a whole picture, named for the error, to a square.
 
     Raises:
         ClipError: the picture is not square.
@@ -78,17 +73,15 @@ def fit_square(picture: Frame, size: int, name: str) -> Landmarks:
 
 
 def warp_picture(picture: Frame, transform: Landmarks, size: int) -> Frame:
-    """Move a picture by a similarity transform into a square, whose outside repeats the edge.
+    """Move a picture by a similarity transform into a square: uint8 (size, size, 3).
 
-    A picture that becomes smaller is averaged first, against aliasing.
+    A picture that becomes smaller is averaged first, against aliasing; outside of it, its edge is
+    repeated.
 
     Args:
         picture: uint8 (height, width, 3).
         transform: float (2, 3), from pixels of the picture to pixels of the square.
         size: the square's side.
-
-    Returns:
-        uint8 (size, size, 3).
     """
     cv2 = opencv()
     scale = float(np.hypot(transform[0, 0], transform[1, 0]))

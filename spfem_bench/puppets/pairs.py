@@ -130,10 +130,7 @@ def puppet_pairs(
 
 
 def true_frames(a: Take, b: Take) -> npt.NDArray[np.int64]:
-    """Return, for each frame of a take, the frame of another that shows the same moment.
-
-    Returns:
-        int64 (frames of a, 2).
+    """Return each frame of a take, and that of another with the same moment: int64 (N, 2).
 
     Raises:
         CardError: the takes are of different sentences.

@@ -81,10 +81,10 @@ class Backbone(nn.Module):
             pictures: floating point (B, 3, H, W), RGB, -1 to 1, of any size.
 
         Returns:
-            Four maps (B, C_s, H_s, W_s), ``C_s`` from :attr:`channels`.
+            Four maps (B, C_s, H_s, W_s).
 
         Raises:
-            CardError: another shape, or whole numbers instead of -1 to 1.
+            CardError: another shape, or whole numbers.
         """
         if pictures.ndim != 4 or pictures.shape[1] != 3 or not pictures.numel():
             raise CardError(
@@ -116,19 +116,16 @@ def backbone(
     colour: str = "rgb",
     device: str | torch.device = "cpu",
 ) -> Backbone:
-    """Load the four stages of an identity network.
+    """Load the four stages of an identity network, frozen.
 
     Args:
         name: a network card's name, such as ``compact-identity``.
         weights: the store with its files, which are verified.
-        size: side in pixels of the network's square input. ArcFace networks are trained with
-            112; STCCL's released code gives 224.
-        colour: the order of the input's channels. The cards' networks are trained on RGB;
-            STCCL's released code gives BGR.
+        size: side in pixels of its square input. ArcFace networks are trained with 112; STCCL's
+            released code gives 224.
+        colour: the order of its input's channels. The cards' networks are trained on RGB; STCCL's
+            released code gives BGR.
         device: a torch device.
-
-    Returns:
-        The frozen network, on that device.
 
     Raises:
         UnknownNameError: no such card.

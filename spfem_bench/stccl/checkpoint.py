@@ -49,13 +49,9 @@ def _mapping(channels: int) -> nn.Sequential:
 
 
 class BackboneRecord(Strict):
-    """The network below a metric's heads.
+    """The network below a metric's heads: its card, hashes of its weights, and its input.
 
-    Attributes:
-        network: its card's name.
-        sha256: of the card's files of weights, in the card's order.
-        size: side in pixels of its input.
-        colour: order of its input's channels.
+    ``size`` is the side in pixels and ``colour`` the order of channels of its input.
     """
 
     network: str
@@ -94,7 +90,7 @@ class LearntMetric(NamedTuple):
 
 
 def metric_paths() -> dict[str, Path]:
-    """Return the records of all metrics in the folders of cards, by name.
+    """Return the paths of all metrics' records in the folders of cards, by name.
 
     Raises:
         CardError: two have one name.
@@ -144,10 +140,7 @@ def metric_path(name: str | Path) -> Path:
 
 
 def read_checkpoint(name: str | Path) -> LearntMetric:
-    """Read a metric's record, and its heads after a check of their SHA-256.
-
-    Args:
-        name: see :func:`metric_path`.
+    """Read a metric, given as to :func:`metric_path`, after a check of its SHA-256.
 
     Raises:
         UnknownNameError: no metric has that name.
@@ -189,11 +182,7 @@ def write_checkpoint(
 
 
 def backbone_record(network: str, *, size: int = 112, colour: str = "rgb") -> BackboneRecord:
-    """Return the record of a backbone from its card, without reading the weights.
-
-    Raises:
-        UnknownNameError: no such network.
-    """
+    """Return the record of a backbone from its card, without reading the weights."""
     files = tuple(file.sha256 for file in network_card(network).files)
     content = {"network": network, "sha256": files, "size": size, "colour": colour}
     return validate(BackboneRecord, content, f"the backbone '{network}'")

@@ -16,17 +16,7 @@ from spfem_bench.errors import StcclError
 from spfem_bench.stccl import losses
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.losses import Terms
-from spfem_bench.stccl.settings import ContrastSettings
-
-__all__ = [
-    "ContrastSettings",
-    "Head",
-    "Terms",
-    "parts",
-    "spatial_terms",
-    "stage_terms",
-    "temporal_terms",
-]
+from spfem_bench.stccl.settings import ContrastSettings as ContrastSettings
 
 #: A mapping ``f`` of equation 3: ``(..., C)`` to ``(..., D)``.
 Head = Callable[[Tensor], Tensor]
@@ -106,10 +96,10 @@ def temporal_terms(
         source: sequences ``(B, T, C, H, W)``, T at least ``settings.window``; no gradient
             reaches them.
         generated: sequences of the same shape.
-        settings: as in `spatial_terms`, like all that follow.
-        centres: regions ``(N, 2)``, the same for the whole batch; without it all.
+        settings: this argument and those that follow are as in `spatial_terms`.
+        centres: regions.
         head: mapping f.
-        generator: of the negatives that ``released-code`` reports.
+        generator: of negatives.
 
     Raises:
         StcclError: shapes differ, a value is not finite, or there are too few frames.
@@ -167,7 +157,7 @@ def stage_terms(
         stages: source, generated and centres of each.
         settings: of the comparison.
         heads: mapping f of each stage; without them features are compared as they are.
-        generator: of the negatives that ``released-code`` reports.
+        generator: of negatives.
     """
     return [
         compare(x, y, settings, where, head=heads[k] if heads else None, generator=generator)
@@ -186,9 +176,6 @@ def parts(spatial: Sequence[Terms] = (), temporal: Sequence[Terms] = ()) -> dict
         scalars: ``loss``, the sum of ``scc`` and ``tcc`` where given, each the mean of its
         stages' losses; ``scc_positive``, ``scc_negative``, the mean similarities; and the same
         of each stage, ``scc_stage1``, ``scc_stage1_positive`` and so on.
-
-    Raises:
-        StcclError: no stage at all.
     """
     named: dict[str, Tensor] = {}
     for name, stages in (("scc", spatial), ("tcc", temporal)):

@@ -38,12 +38,11 @@ class Coherence(NamedTuple):
             ``(T - 1, H, W)``.
         size: length of the source's disparities (root mean square over channels), of the
             same shape.
-        elsewhere: ``(T,)`` or ``(T - 1,)``, mean cosine with the disparities of all other
-            pairs of regions in the frame (spatial), of all other regions between the same two
-            frames (temporal).
+        elsewhere: ``(T,)`` or ``(T - 1,)``, mean cosine with the disparities of all other pairs of
+            regions in the frame, or of all other regions between the same two frames.
         near: of the same shape, mean cosine with the other neighbours of the same region
-            (spatial; equations 1 and 4 of ASCCL word for word), with the same region's other
-            moments within the window (temporal). NaN where there is no other moment.
+            (equations 1 and 4 of ASCCL), or with its other moments within the window; NaN where
+            there are none.
     """
 
     positive: Tensor

@@ -97,8 +97,7 @@ def region_weights(disparity: Tensor, settings: ContrastSettings) -> Tensor | No
     weighs more. ``rms``, our choice, is the root mean square over channels: not negative,
     unchanged by a rotation of channels, on one scale for any number of them. ``norm`` is the
     length; ``channels`` is the mean over channels of the formula as printed, signs included.
-    With ``rms`` and lambda = r = 2 weights lie between 0.5 (no disparity) and 2. No gradient
-    goes through the weight, or a head could lower its loss by shrinking hard regions.
+    No gradient goes through the weight, or a head could lower its loss by shrinking hard regions.
 
     Args:
         disparity: ``(..., D)``, of the source, after the mapping.
@@ -126,7 +125,7 @@ def matrix_weights(matrix: Tensor, settings: ContrastSettings) -> Tensor | None:
 
     Args:
         matrix: ``(..., N, N)`` of the source.
-        settings: ``adaptive``, ``strength``, ``power`` and ``size``.
+        settings: as in `region_weights`.
 
     Returns:
         ``(..., N)``, detached, or None when not adaptive.
@@ -224,16 +223,7 @@ def released_terms(
 
 
 def matrix_terms(x: Tensor, y: Tensor, settings: ContrastSettings, what: str) -> Terms:
-    """Contrast the rows of two correlation matrices.
-
-    Args:
-        x: ``(..., N, N)`` of the source.
-        y: the same of the generated.
-        settings: of the comparison.
-        what: the rows are, for the error.
-
-    Returns:
-        terms with ``per_region`` of shape ``(..., N)``.
+    """Contrast the rows of two correlation matrices ``(..., N, N)``, of *what* for the error.
 
     Raises:
         StcclError: fewer than three rows (two for ``cosine``).

@@ -65,16 +65,13 @@ def choose_centres(
     counts: Sequence[int],
     generator: torch.Generator | None = None,
 ) -> list[Tensor | None]:
-    """Return the regions that are compared at each stage.
+    """Return the regions that are compared at each stage: int64 ``(N, 2)``, or None for all.
 
     Args:
         maps: the stages' feature maps, used for their sizes.
         how: ``sampled`` at random; ``grid``, see :func:`grid_of_regions`; ``dense`` for all.
         counts: regions to sample at each stage.
         generator: on the CPU; without it torch's own.
-
-    Returns:
-        int64 ``(N, 2)`` for each stage, or None for all.
 
     Raises:
         StcclError: a map is too small, or another word for *how*.
@@ -148,8 +145,7 @@ class STCCL(nn.Module):
         record: of a metric that was loaded.
 
     Raises:
-        StcclError: another word for *centres*, another range, or settings that compare all
-            regions with all.
+        StcclError: another word for *centres*, another range, or all regions against all.
     """
 
     def __init__(
@@ -245,18 +241,15 @@ class STCCL(nn.Module):
         )
 
     def maps(self, pictures: Tensor, *, value_range: ValueRange | None = None) -> list[Tensor]:
-        """Return the feature maps of all stages.
+        """Return four maps ``(B, C, h, w)``, or ``(B, T, C, h, w)``.
 
         Args:
             pictures: ``(B, 3, H, W)`` or ``(B, T, 3, H, W)``, RGB, any size.
             value_range: see :meth:`forward`.
 
-        Returns:
-            four maps ``(B, C, h, w)``, or ``(B, T, C, h, w)``.
-
         Raises:
-            StcclError: another shape, whole numbers, or values that are not finite or outside
-                the range.
+            StcclError: another shape, whole numbers, or values that are not finite or outside the
+                range.
         """
         return self._stages(self._checked(pictures, value_range, "pictures"))
 

@@ -41,18 +41,17 @@ CENTRES_PER_STAGE = (32, 16, 8, 4)
 def spatial_disparity(
     maps: Tensor, centres: Tensor | None = None, *, neighbours: int = 8
 ) -> Tensor:
-    """Return the disparities of each region and its neighbours, ``x_i - x_j`` (equation 3).
+    """Return the disparities of regions and their neighbours, ``x_i - x_j`` (equation 3).
 
     Only positions with all eight neighbours inside the map are centres: maps are not padded.
 
     Args:
         maps: feature maps ``(B, C, H, W)``, H and W at least 3.
-        centres: rows and columns ``(N, 2)`` of the centres; without it every interior position
-            (dense), row by row.
+        centres: rows and columns ``(N, 2)``; without it every interior position, row by row.
         neighbours: 8, or 4 for those that share an edge; their order is `STEPS`.
 
     Returns:
-        ``(B, R, neighbours, C)``. R is N, or (H - 2)(W - 2) when dense.
+        ``(B, R, neighbours, C)``. R is N, or (H - 2)(W - 2).
 
     Raises:
         StcclError: the maps or the centres are not as above, or a value is not finite.
@@ -95,8 +94,7 @@ def temporal_disparity(
         window: frames per window; without it the whole sequence is one.
 
     Returns:
-        ``(B, P, H * W, C)``. P is T - 1 for ``adjacent`` and T (T - 1) / 2 for ``window`` over
-        the whole sequence.
+        ``(B, P, H * W, C)``.
 
     Raises:
         StcclError: the sequences are not as above, or a value is not finite.
@@ -106,51 +104,8 @@ def temporal_disparity(
     return disparity_of_frames(feature_rows(maps), chosen)
 
 
-def spatial_matrix(maps: Tensor, centres: Tensor | None = None) -> Tensor:
-    """Return the correlation matrix ``G = X X^T`` of the regions of each image (STCCL, CM).
-
-    Row i of X is the feature of region i scaled to unit length.
-
-    Args:
-        maps: feature maps ``(B, C, H, W)``.
-        centres: rows and columns ``(N, 2)``; without it all positions, row by row.
-
-    Returns:
-        ``(B, R, R)``, symmetric, in [-1, 1], with 1 on the diagonal (0 in the rows and columns
-        of a region whose feature is zero). R is N, or H W.
-
-    Raises:
-        StcclError: the maps or the centres are not as above, or a value is not finite.
-    """
-    return gram(feature_rows(checked_maps(maps), centres))
-
-
-def temporal_matrix(maps: Tensor, centres: Tensor | None = None) -> Tensor:
-    """Return the correlation matrix ``G_r = X_r X_r^T`` of the frames, for each region (STCCL, CM).
-
-    Row t of X_r is the feature of region r in frame t scaled to unit length.
-
-    Args:
-        maps: sequences ``(B, T, C, H, W)``, T at least 2.
-        centres: rows and columns ``(N, 2)``; without it all positions, row by row.
-
-    Returns:
-        ``(B, R, T, T)``, symmetric, in [-1, 1], with 1 on the diagonal (0 where a feature is
-        zero). R is N, or H W.
-
-    Raises:
-        StcclError: the sequences or the centres are not as above, or a value is not finite.
-    """
-    return gram(feature_rows(checked_sequence(maps), centres).transpose(1, 2))
-
-
 def feature_rows(maps: Tensor, centres: Tensor | None = None) -> Tensor:
-    """Return regions as rows: ``(..., C, H, W)`` to ``(..., R, C)``.
-
-    Args:
-        maps: checked maps or sequences.
-        centres: ``(N, 2)``, any position of the map; without it all, row by row.
-    """
+    """Return all regions, or those at centres ``(N, 2)``, as rows: ``(..., R, C)``."""
     height, width = maps.shape[-2:]
     rows = maps.flatten(-2).transpose(-2, -1)
     if centres is None:
@@ -225,16 +180,13 @@ def sample_centres(
 
 
 def grid_centres(height: int, width: int, step: int = 1, *, border: int = 1) -> Tensor:
-    """Return every *step*-th position as centres.
+    """Return every *step*-th position as centres, row by row: int64 ``(N, 2)``, row and column.
 
     Args:
         height: rows of the map.
         width: columns of the map.
         step: distance between centres.
         border: outermost rows and columns left out: 1 where neighbours are needed, else 0.
-
-    Returns:
-        int64 ``(N, 2)``, row and column of each, row by row.
 
     Raises:
         StcclError: no position is left, or *step* is below 1.
@@ -250,7 +202,7 @@ def grid_centres(height: int, width: int, step: int = 1, *, border: int = 1) -> 
 
 
 def frame_windows(frames: int, window: int | None = None) -> Tensor:
-    """Return the frames of each window of a sequence.
+    """Return the frames of each window of a sequence: int64 ``(n, window)``.
 
     Each window begins with the last frame of the one before, so that every adjacent pair is in
     one. One more window ends with the sequence where that is needed.
@@ -263,9 +215,6 @@ def frame_windows(frames: int, window: int | None = None) -> Tensor:
     Args:
         frames: length T of the sequence.
         window: frames per window, at least 2; without it the whole sequence is one.
-
-    Returns:
-        int64 ``(n, window)``.
 
     Raises:
         StcclError: fewer than two frames, or a window longer than the sequence.
@@ -288,7 +237,7 @@ def frame_windows(frames: int, window: int | None = None) -> Tensor:
 
 
 def frame_pairs(frames: int, pairs: Pairs = "adjacent", *, window: int | None = None) -> Tensor:
-    """Return the pairs of frames whose disparity is taken, sorted, none twice.
+    """Return the pairs of frames whose disparity is taken: int64 ``(P, 2)``, sorted, none twice.
 
     >>> frame_pairs(3, "window").tolist()
     [[0, 1], [0, 2], [1, 2]]
@@ -298,22 +247,14 @@ def frame_pairs(frames: int, pairs: Pairs = "adjacent", *, window: int | None = 
         pairs: ``adjacent``, or ``window`` for all pairs inside one of the `frame_windows`.
         window: frames per window; without it the whole sequence is one.
 
-    Returns:
-        int64 ``(P, 2)``, the earlier frame first.
-
     Raises:
-        StcclError: fewer than two frames, a window longer than the sequence, or another word
-            for *pairs*.
+        StcclError: as `frame_windows`, or another word for *pairs*.
     """
     return grouped_pairs(frames, pairs, window)[0]
 
 
 def grouped_pairs(frames: int, pairs: Pairs, window: int | None) -> tuple[Tensor, Tensor]:
-    """Return `frame_pairs`, and which of them lie in each window.
-
-    Returns:
-        int64 ``(P, 2)`` and int64 ``(n, K)``, numbers of the K pairs of each window.
-    """
+    """Return `frame_pairs`, and the numbers ``(n, K)`` of the K pairs in each window."""
     if pairs not in ("adjacent", "window"):
         raise StcclError(f"pairs of frames '{pairs}'", "Allowed: adjacent, window")
     groups = frame_windows(frames, window)
@@ -332,17 +273,13 @@ def checked_maps(maps: Tensor) -> Tensor:
     """Return feature maps ``(B, C, H, W)`` in float32 or float64.
 
     Raises:
-        StcclError: another number of axes, an empty one, no floating type, NaN or infinity.
+        StcclError: another shape or type, an empty axis, NaN or infinity.
     """
     return _checked(maps, "feature maps", "(B, C, H, W)", 4)
 
 
 def checked_sequence(maps: Tensor) -> Tensor:
-    """Return sequences ``(B, T, C, H, W)``, T at least 2, in float32 or float64.
-
-    Raises:
-        StcclError: as `checked_maps`, or fewer than two frames.
-    """
+    """Return sequences ``(B, T, C, H, W)``, T at least 2; see `checked_maps`."""
     maps = _checked(maps, "sequences of feature maps", "(B, T, C, H, W)", 5)
     frame_windows(maps.shape[1])
     return maps
@@ -373,11 +310,7 @@ def checked_centres(centres: Tensor, height: int, width: int, *, border: int) ->
 
 
 def check_same_shape(source: Tensor, generated: Tensor) -> None:
-    """Refuse maps of two shapes.
-
-    Raises:
-        StcclError: shapes differ.
-    """
+    """Raise StcclError when the shapes of two maps differ."""
     if source.shape != generated.shape:
         raise StcclError(
             f"source {tuple(source.shape)} and generated {tuple(generated.shape)} differ in shape",

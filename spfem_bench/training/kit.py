@@ -148,7 +148,7 @@ class Descent:
         Args:
             loss: from a step's number to its loss, a scalar with gradients.
             until: the step to stop before; the last one when None.
-            progress: receives a phase of :attr:`steps` parts, of which those taken are done.
+            progress: receives a phase of :attr:`steps` parts.
             phase: its name.
 
         Raises:
@@ -162,11 +162,7 @@ class Descent:
         progress.end(phase)
 
     def take(self, loss: Tensor) -> float:
-        """Take one step; return the loss, averaged over processes.
-
-        Raises:
-            SpfemBenchError: the loss is not finite; the step is not taken.
-        """
+        """Take one step; return the loss, averaged over processes."""
         detached = loss.detach()
         if self.accelerator is not None:
             detached = self.accelerator.reduce(detached, "mean")
@@ -220,11 +216,7 @@ class Checkpoint:
         self.path, self.identity = path, json.dumps(identity, sort_keys=True)
 
     def write(self, state: Mapping[str, Any]) -> None:
-        """Write a state, whole or not at all.
-
-        Raises:
-            StorageError: the folder cannot be written, or the disk is full.
-        """
+        """Write a state, whole or not at all."""
         content = io.BytesIO()
         torch.save({"identity": self.identity, **state}, content)
         write_checked(self.path, content.getvalue())
@@ -285,8 +277,7 @@ def circumstances(device: str, packages: Iterable[str], *code: str) -> dict[str,
     Args:
         device: a torch device.
         packages: modules whose versions are recorded.
-        code: patterns of the package's files that make the result, as in
-            :func:`spfem_bench.provenance.code_digest`.
+        code: patterns of the package's files that make the result.
 
     Returns:
         ``device``, ``threads``, ``software``, ``commit``, ``code``.

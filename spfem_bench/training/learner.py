@@ -18,12 +18,7 @@ TERMS, SIGNS = ("scc", "tcc"), ("positive", "negative")
 
 
 class Learner(nn.Module):
-    """All heads that are trained: a set for each form, which share nothing.
-
-    Args:
-        channels: of the backbone's stages.
-        forms: the forms to train.
-    """
+    """All heads that are trained: a set for each form, which share nothing."""
 
     def __init__(self, channels: Sequence[int], forms: Mapping[Any, FormSettings]) -> None:
         super().__init__()
@@ -41,13 +36,7 @@ class Learner(nn.Module):
 def sample_parts(
     sample: Sample, settings: FormSettings, heads: Heads | None = None
 ) -> dict[str, Tensor]:
-    """Compare source and generated of one step, as `contrast.parts`.
-
-    Args:
-        sample: the regions.
-        settings: of the comparison.
-        heads: the mappings; without them features are compared as they are.
-    """
+    """Compare source and generated of one step, as `contrast.parts`."""
     how = settings.contrast
     stages = [(*maps.flatten(1, 2), centres) for maps, centres in sample.spatial]
     spatial = contrast.stage_terms(
@@ -66,11 +55,7 @@ def form_centres(
     how: Centres,
     generator: torch.Generator | None = None,
 ) -> dict[str, Chosen]:
-    """Return each form's regions at each stage, in space and in time.
-
-    Raises:
-        StcclError: more regions than a map has.
-    """
+    """Return each form's regions at each stage, in space and in time; see `choose_centres`."""
     maps = [torch.empty(1, 1, *size) for size in sizes]
     centres: dict[str, Chosen] = {}
     for form, settings in forms.items():
@@ -84,16 +69,11 @@ def form_centres(
 
 @torch.no_grad()
 def standardise(learner: Learner, windows: Windows, seed: int) -> None:
-    """Scale the heads' first weights to the features.
+    """Scale the heads' first weights to the features of a few windows.
 
     Disparities of early stages are small beside a layer's usual first biases, and the features
     of regions share a large common part; both would map all regions to one direction. So each
     channel is divided by its deviation, for ``cm`` less its mean, and the output gets mean 0.
-
-    Args:
-        learner: its heads are changed.
-        windows: a few of them are used.
-        seed: of the regions.
     """
     few = torch.linspace(0, len(windows) - 1, min(16, len(windows))).long()
     centres = form_centres(windows.sizes, learner.forms, "grid", seeded_generator(seed, "start"))

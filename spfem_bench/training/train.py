@@ -96,7 +96,6 @@ def find_data(
 
     Raises:
         CardError: a wrong list, absent files, unknown speakers, no source of drawn pairs.
-        UnknownNameError: no such detector or speaker.
         WeightsError: the detector's weights are missing.
     """
     data = config.data
@@ -211,7 +210,7 @@ def train_metric(
 
     Args:
         config: everything that affects the result.
-        output: its folder: the metric's two files, and the checkpoint.
+        output: folder of the metric's two files and the checkpoint.
         name: of the metric.
         folder: that the configuration's paths are relative to; the working folder when None.
         drawn: source of drawn pairs, such as ``spfem_bench.puppets.pairs.drawn_pairs``.

@@ -106,10 +106,6 @@ class Windows:
         progress: receives a part for each pair.
         phase: its name.
 
-    Attributes:
-        windows: the windows, grouped by pair.
-        sizes: height and width of the stages' maps.
-
     Raises:
         ClipError: a frame is absent, unreadable or shows no face.
         StorageError: the cache is larger than the memory that is free.
@@ -245,11 +241,7 @@ def map_sizes(backbone: Backbone) -> list[tuple[int, int]]:
 
 
 def check_memory(needed: int, cache: str) -> None:
-    """Refuse a cache that memory cannot hold.
-
-    Raises:
-        StorageError: gives the bytes that are needed and free.
-    """
+    """Raise StorageError for a cache that needs more bytes than the memory that is free."""
     with extra("train", "training"):
         import psutil
 
