@@ -49,7 +49,7 @@ SOUNDS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4a", ".wav", ".mp3", ".fla
 """Suffixes of recordings in a folder."""
 
 
-class Alignment(NamedTuple):
+class AlignedFrames(NamedTuple):
     """Corresponding frames.
 
     Attributes:
@@ -114,7 +114,7 @@ def warp_times(a: Sound, b: Sound, times: npt.ArrayLike) -> tuple[_Floats, float
 
 def align(
     a: Sound, b: Sound, frame_rate: float = 25.0, frames: tuple[int, int] | None = None
-) -> Alignment:
+) -> AlignedFrames:
     """Return the corresponding frames of two recordings of one sentence.
 
     Args:
@@ -140,10 +140,10 @@ def align(
     numbers = np.arange(counts[0])
     times, distance = warp_times(a, b, (numbers + 0.5) / frame_rate)
     shown = np.clip(np.floor(times * frame_rate), 0, counts[1] - 1)
-    return Alignment(np.stack([numbers, shown], 1).astype(np.int64), distance)
+    return AlignedFrames(np.stack([numbers, shown], 1).astype(np.int64), distance)
 
 
-def align_clips(a: Clip, b: Clip, frame_rate: float = 25.0) -> Alignment:
+def align_clips(a: Clip, b: Clip, frame_rate: float = 25.0) -> AlignedFrames:
     """Return the corresponding frames of two recorded clips, without frames that have no picture.
 
     Args:

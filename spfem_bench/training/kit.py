@@ -85,7 +85,7 @@ def constant(step: int, steps: int) -> float:
     return 1.0
 
 
-def cosine(step: int, steps: int) -> float:
+def falling_cosine(step: int, steps: int) -> float:
     """Return a share that falls from 1 to 0.01 along half a cosine."""
     return 0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2
 

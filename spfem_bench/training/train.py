@@ -317,7 +317,7 @@ class _Training:
         self.prepared, optimiser = accelerator.prepare(
             self.learner, torch.optim.Adam(self.learner.parameters(), lr=config.rate)
         )
-        schedule = kit.cosine if config.schedule == "cosine" else kit.constant
+        schedule = kit.falling_cosine if config.schedule == "cosine" else kit.constant
         self.descent = kit.Descent(
             optimiser, config.steps, schedule=schedule, accelerator=accelerator
         )
