@@ -1,10 +1,11 @@
-"""Data sets: pinned files, a drawn world, or recordings of the user."""
+"""Data sets: pinned files, a drawn world, the user's recordings, or a provider of the user's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pydantic
 
@@ -17,11 +18,11 @@ from spfem_bench.files import inside
 
 
 class WorldSettings(Strict):
-    """A world of puppets: clips that are not shipped are drawn when they are needed.
+    """A procedural world: clips that are not shipped are drawn when they are needed.
 
     Attributes:
-        version: of the rules by which puppets are drawn and speak.
-        seed: of everything random.
+        version: version of the rules by which puppets are drawn and speak.
+        seed: seed of everything random.
         size: side of a frame in pixels.
     """
 
@@ -31,14 +32,16 @@ class WorldSettings(Strict):
 
 
 class DatasetCard(Card):
-    """The clips that protocols stand on: pinned files, a world, or a user's recordings.
+    """The clips that protocols refer to, and where they come from.
 
     Attributes:
-        files: for pinned files: a CSV of path, sha256, bytes. A world's files are shipped in a
-            folder beside the card that has the card's name.
+        files: a CSV of path, sha256, bytes: all files of a pinned data set, or those that are
+            shipped in a folder beside the card that has the card's name.
         url: where a file is fetched from; ``{commit}`` and ``{path}`` are filled in.
-        world: for drawn clips: which world (see ``spfem_bench.puppets``).
+        world: for drawn clips: which world.
         recordings: for recordings that users get themselves and index where they lie.
+        provider: for clips that a plugin provides: the name under which it is registered.
+        provider_settings: the card's table ``[settings]``, which that plugin validates.
     """
 
     repository: str = ""
@@ -47,20 +50,37 @@ class DatasetCard(Card):
     files: str = ""
     world: WorldSettings | None = None
     recordings: RecordingsSettings | None = None
+    provider: str = ""
+    provider_settings: dict[str, Any] = pydantic.Field(default_factory=dict, alias="settings")
     licence: str
     citation: str
 
     @pydantic.model_validator(mode="after")
-    def _files_or_world(self) -> DatasetCard:
+    def _has_one_origin(self) -> DatasetCard:
         fetched = (self.repository, self.commit, self.url)
-        kinds = [self.world, self.recordings, next(filter(None, fetched), None)]
-        complete = self.files and all(fetched) if kinds[2] else not (self.files and kinds[1])
-        if kinds.count(None) != 2 or not complete:
+        origins = [any(fetched), self.world, self.recordings, self.provider]
+        complete = not any(fetched) or (self.files and all(fetched))
+        misplaced = (self.files and self.recordings) or (
+            self.provider_settings and not self.provider
+        )
+        if sum(map(bool, origins)) != 1 or not complete or misplaced:
             raise ValueError(
                 "give 'repository', 'commit', 'url' and 'files', or 'world' with or without "
-                "'files', or 'recordings' alone"
+                "'files', or 'recordings' alone, or 'provider' with its table 'settings'"
             )
         return self
+
+    @property
+    def provider_kind(self) -> str:
+        """The name under which the provider of its clips is registered."""
+        if self.world:
+            return "puppets"
+        return self.provider or ("recordings" if self.recordings else "pinned-files")
+
+    @property
+    def pinned(self) -> bool:
+        """Whether its list says what the clips hold; else signatures hash their bytes."""
+        return bool(self.files or self.world)
 
 
 def dataset_card(name: str) -> DatasetCard:

@@ -175,7 +175,7 @@ def data(plan: Plan, metric: MetricCard) -> dict[str, str]:
     Nobody publishes hashes of them, so the bytes themselves go into the signature. Pinned
     files and worlds are in the list's hash already.
     """
-    if dataset_card(plan.protocol.card.dataset).recordings is None:
+    if dataset_card(plan.protocol.card.dataset).pinned:
         return {}
     found = [
         f"{planned.item.id} {role} {content_id(replace(clip, audio=None))}"

@@ -1,0 +1,78 @@
+"""A user's own recordings, indexed where they lie."""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from pathlib import Path
+
+from spfem_bench.datasets.indexing import RecordingsIndex, read_index
+from spfem_bench.datasets.provider import PROVIDERS, Holdings, Provider
+from spfem_bench.definitions.datasets import DatasetCard, recordings
+from spfem_bench.errors import ClipError, MissingClipError
+from spfem_bench.files import inside
+
+
+@PROVIDERS.register("recordings")
+class IndexedRecordings(Provider):
+    """Files that ``data index`` found; their bytes are hashed into signatures."""
+
+    def index_path(self, *, new: bool = False) -> Path:
+        """Return where the index lies, or where a *new* one belongs."""
+        paths = [folder / "index.json" for folder in self.places.searched]
+        return paths[0] if new else next((p for p in paths if p.is_file()), paths[0])
+
+    def index(self) -> RecordingsIndex | None:
+        """Return the index; None when there is none.
+
+        Raises:
+            CardError: it is damaged.
+        """
+        path = self.index_path()
+        return _read_index(path, path.stat().st_mtime_ns) if path.is_file() else None
+
+    def verified(self, name: str) -> Path:
+        """Return where a recording lies.
+
+        Raises:
+            MissingClipError: it was not found, or nothing has been indexed.
+            ClipError: the data set has no such file.
+        """
+        index, card = self.index(), self.card
+        remedy = f"Type 'spfem-bench data index {card.name} ROOT'"
+        if index is None:
+            raise MissingClipError(f"{card.name}, which has not been indexed: missing", remedy)
+        if name not in _file_names(card):
+            raise ClipError(f"{name}: not a file of the data set '{card.name}'")
+        file = index.files.get(name)
+        path = None if file is None else inside(index.root, file.file)
+        if path is None or not path.is_file():
+            raise MissingClipError(f"{card.name}/{name}: missing", f"{remedy} when it is there")
+        return path
+
+    def holdings(self) -> Holdings:
+        """Return how many recordings were found, and the size of all files."""
+        index, expected = self.index(), recordings(self.card)
+        origin = self.card.recordings.get if self.card.recordings else ""
+        if index is None:
+            return Holdings(f"0/{len(expected)}, not indexed", 0, origin)
+        state = f"{sum(r.video in index.files for r in expected)}/{len(expected)}"
+        state += "" if index.verified else ", unverified: index it again"
+        return Holdings(state, sum(f.bytes for f in index.files.values()), origin)
+
+    def how_to_get(self) -> str:
+        """Return where they are to be had, and the command that finds them."""
+        return (
+            f"you get it from its authors, {self.holdings().origin} (licence: "
+            f"{self.card.licence}); then type 'spfem-bench data index {self.card.name} ROOT'"
+        )
+
+
+@cache
+def _file_names(card: DatasetCard) -> frozenset[str]:
+    return frozenset(n for r in recordings(card) for n in (r.video, r.sound) if n)
+
+
+@lru_cache(maxsize=8)
+def _read_index(path: Path, changed: int) -> RecordingsIndex:
+    del changed  # part of the cache's key
+    return read_index(path)
