@@ -275,7 +275,7 @@ def cards(kind: Kind) -> list[bytes]:
 def kinds(made: Path) -> dict[str, FileKind]:
     """Return all kinds by name; media files are made in a folder."""
     from spfem_bench import pinned
-    from spfem_bench.datasets import indexing
+    from spfem_bench.datasets import index_report, recordings_index
     from spfem_bench.definitions import clips, layouts, measured, metrics, protocols, recordings
     from spfem_bench.evaluation import record as records
     from spfem_bench.faces.detect import ncnn_network
@@ -367,9 +367,9 @@ def kinds(made: Path) -> dict[str, FileKind]:
         assert given or found == run, "a damaged record was used"
 
     def index(path: Path) -> None:
-        found = indexing.read(path)
+        found = recordings_index.read_index(path)
         assert not found.verified or found == an_index, "a damaged index was used"
-        indexing.report(protocols.dataset_card("ravdess"), found)
+        index_report.index_report(protocols.dataset_card("ravdess"), found)
 
     def training(path: Path) -> None:
         learner.path = path
@@ -447,14 +447,14 @@ def kinds(made: Path) -> dict[str, FileKind]:
     run = record(metrics=("fad", "csim", "lse-d", "scc"))
     write_json(made / "run.json", run)
     run = json.loads(json.dumps(run))
-    an_index = indexing.Index(
+    an_index = recordings_index.RecordingsIndex(
         made,
         {
-            r.video: indexing.Entry(r.video, 7, 2**60, {"video": (0.0, 3.2, 80)}, "")
+            r.video: recordings_index.IndexedFile(r.video, 7, 2**60, {"video": (0.0, 3.2, 80)}, "")
             for r in protocols.recordings(protocols.dataset_card("ravdess"))[:4]
         },
     )
-    indexing.save(made / "index.json", protocols.dataset_card("ravdess"), an_index)
+    recordings_index.save_index(made / "index.json", protocols.dataset_card("ravdess"), an_index)
     kept_index = (made / "index.json").read_bytes()
     learner = small_training(made)
     heads = (builtin_folder() / "metrics/stccl/puppets.safetensors").read_bytes()

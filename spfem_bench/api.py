@@ -80,7 +80,7 @@ class Run:
         *,
         layout: Layout = "asccl",
         intervals: bool = False,
-        published: bool = True,
+        published: bool | None = None,
     ) -> str:
         """Return this run as a table; see :func:`table`."""
         return table([self], style, layout=layout, intervals=intervals, published=published)
@@ -90,7 +90,7 @@ class Run:
         *,
         layout: Layout = "asccl",
         intervals: bool = False,
-        published: bool = True,
+        published: bool | None = None,
         standalone: bool = False,
     ) -> str:
         """Return this run as a LaTeX table (booktabs, graphicx); see :func:`table`."""
@@ -186,7 +186,8 @@ def evaluate(
     from spfem_bench.definitions.layouts import layout_card
     from spfem_bench.definitions.networks import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
-    from spfem_bench.evaluation.plan import Videos, make_plan
+    from spfem_bench.evaluation.outputs import Videos
+    from spfem_bench.evaluation.plan import make_plan
     from spfem_bench.evaluation.session import carry_out, check_device
     from spfem_bench.execution.local import at_work
     from spfem_bench.networks.weights import WeightsStore
@@ -263,7 +264,7 @@ def table(
     *,
     layout: Layout = "asccl",
     intervals: bool = False,
-    published: bool = True,
+    published: bool | None = None,
     standalone: bool = False,
 ) -> str:
     """Return runs as one table, in the papers' layout; the same runs give the same text.
@@ -277,7 +278,8 @@ def table(
         layout: ``asccl`` has emotions down, methods and metrics across; ``stccl`` has
             metrics and methods down, emotions across.
         intervals: print 95 % intervals beside the numbers.
-        published: show the papers' rows of the same methods beside them, marked.
+        published: show the papers' rows of the same methods beside them, marked; when None,
+            for all protocols but those on drawn clips.
         standalone: with latex, a document that compiles by itself.
 
     Raises:

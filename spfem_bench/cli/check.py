@@ -91,7 +91,7 @@ def check(
                     data=DataFolders.locate(data_dir, renders=None if cached else fresh),
                     store=FeatureStore.locate(None if cached else fresh / "features"),
                     workers=team,
-                    rendering=options.rendering(quiet),
+                    rendering=options.progress(quiet),
                     progress=partial(options.progress_bars, quiet=quiet),
                 )
             except KeyboardInterrupt:

@@ -312,8 +312,8 @@ def _pairs(
 ) -> Paired:
     from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.datasets.pairs import TEMPLATE, five_points, listed_pairs
+    from spfem_bench.evaluation.outputs import Videos
     from spfem_bench.evaluation.pairing import Paired, folder_pairs, protocol_pairs
-    from spfem_bench.evaluation.plan import Videos
     from spfem_bench.faces.detect import load_detector
 
     x = scorer.extractor
@@ -333,5 +333,5 @@ def _pairs(
         scorer,
         DataFolders.locate(data_dir),
         videos=Videos(videos) if videos else None,
-        rendering=options.rendering(quiet),
+        progress=options.progress(quiet),
     )

@@ -80,8 +80,9 @@ def render(
         names += [clip_name(world.take(*r)) for r in world.recordings(cast(Split, split))]
     if not names:
         raise click.UsageError("give takes, for example P001/happy/1.00/028.mp4, or --split test")
-    done = options.rendering(quiet)(len(names))
-    render_all(world, output, names, workers=workers, done=done)
+    progress = options.progress(quiet)
+    progress.begin("render", len(names), "clip")
+    render_all(world, output, names, workers=workers, progress=progress)
     if truth:
         for name in names:
             write_truth(world, output, name)

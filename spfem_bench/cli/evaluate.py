@@ -15,7 +15,8 @@ from spfem_bench.cli import options
 if TYPE_CHECKING:
     from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.protocols import Protocol
-    from spfem_bench.evaluation.plan import Plan, Videos
+    from spfem_bench.evaluation.outputs import Videos
+    from spfem_bench.evaluation.plan import Plan
     from spfem_bench.networks.load import Precision
 
 
@@ -114,7 +115,7 @@ def evaluate(
     score and exit code 2.
     """  # noqa: D301
     import json
-    from dataclasses import asdict, replace
+    from dataclasses import asdict
 
     from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.layouts import layout_card
@@ -122,7 +123,8 @@ def evaluate(
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.evaluation import record as records
     from spfem_bench.evaluation.controls import controls
-    from spfem_bench.evaluation.plan import Videos, make_plan
+    from spfem_bench.evaluation.outputs import Videos
+    from spfem_bench.evaluation.plan import make_plan
     from spfem_bench.evaluation.session import carry_out, rival_packages
     from spfem_bench.execution.local import Processes
     from spfem_bench.files import check_writable
@@ -142,7 +144,7 @@ def evaluate(
     found_protocols = [read_protocol(name) for name in dict.fromkeys(protocols)]
     if dry_run:
         whole = [
-            _show_mapping(replace(one, used=set()), listed, data, as_json=as_json)
+            _show_mapping(one, listed, data, as_json=as_json)
             for listed in found_protocols
             for one in own.values()
         ]
@@ -162,12 +164,14 @@ def evaluate(
                     data=data,
                     weights=weights,
                     metrics=metrics,
-                    videos=replace(own[method], used=set()) if method in own else None,
-                    rendering=options.rendering(quiet),
+                    videos=own.get(method),
+                    progress=options.progress(quiet),
                 )
             )
     chosen = cast("Precision", precision or "float32")
     half = "" if chosen == "float32" else f".{chosen}"
+    for note in dict.fromkeys(plan.note for plan in plans if plan.note and not quiet):
+        click.echo(note, err=True)
     printed, incomplete, ready = [], False, []
     compared: dict[str, list[dict[str, Any]]] = {}
     for plan in plans:
@@ -268,10 +272,12 @@ def _show_mapping(own: Videos, listed: Protocol, data: DataFolders, *, as_json: 
 
     from tabulate import tabulate
 
+    from spfem_bench.definitions.datasets import dataset_card
     from spfem_bench.errors import ClipError
-    from spfem_bench.evaluation.plan import place_outputs
+    from spfem_bench.evaluation.outputs import place_outputs
 
-    placed, extra = place_outputs(own, listed, data)
+    provider = data.provider(dataset_card(listed.card.dataset))
+    placed, extra = place_outputs(own, listed, provider)
     states = Counter(p.state for p in placed)
     counts = {state: states[state] for state in ("found", "absent", "ambiguous")}
     counts["extra"] = len(extra)
@@ -303,7 +309,7 @@ def _show_mapping(own: Videos, listed: Protocol, data: DataFolders, *, as_json: 
 
 
 def _show_preflight(plan: Plan, *, quiet: bool, partial: bool) -> None:
-    from spfem_bench.evaluation.plan import plan_summary
+    from spfem_bench.evaluation.preflight import plan_summary
 
     found = plan_summary(plan)
     if found and (not quiet or not (plan.complete or partial)):

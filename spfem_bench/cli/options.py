@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from spfem_bench import progress as progress_interface
+from spfem_bench.cli.progress import Bars, Lines
 from spfem_bench.processes import ended_by
 
 if TYPE_CHECKING:
@@ -227,9 +229,13 @@ class Phases:
             bar.close()
 
 
-def rendering(quiet: bool) -> Callable[[int], Callable[[], None]]:
-    """Return what shows, on standard error, how rendering a world's clips goes on."""
-    return counting("render", "clip", quiet)
+def progress(quiet: bool) -> progress_interface.Progress:
+    """Return how a command's work is shown on standard error; all of it ends with the command."""
+    if quiet:
+        return progress_interface.SILENT
+    shown = Bars() if sys.stderr.isatty() else Lines()
+    click.get_current_context().call_on_close(shown.end)
+    return shown
 
 
 def counting(what: str, unit: str, quiet: bool) -> Callable[[int], Callable[[], None]]:

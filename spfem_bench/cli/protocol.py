@@ -83,7 +83,7 @@ def show(name: str, data_dir: Path | None) -> None:
     from spfem_bench.definitions.protocols import protocol as read
     from spfem_bench.errors import ClipError
 
-    found, folders = read(name), DataFolders.locate(data_dir)
+    found = read(name)
     card = found.card
     dataset = dataset_card(card.dataset)
     click.echo(f"{card.name}, version {card.version}: {card.title}")
@@ -106,12 +106,10 @@ def show(name: str, data_dir: Path | None) -> None:
     rows = [[s, *(counts[s, e] for e in heads)] for s in (*speakers, "all")]
     click.echo(tabulate(rows, ["Items", *heads]))
     click.echo(f"\nClips: data set '{dataset.name}', {dataset.title} (licence: {dataset.licence})")
-    if dataset.world:
-        click.echo(
-            "Those that its items name are shipped."
-            if dataset.files
-            else "They are drawn when they are needed."
-        )
+    provider = DataFolders.locate(data_dir).provider(dataset)
+    if provider.makes_clips:
+        shipped = "Those that its items name are shipped."
+        click.echo(shipped if dataset.files else "They are drawn when they are needed.")
         return
     clips = dict.fromkeys(c for i in found.items for c in (*i.clips.values(), *i.more_real))
     files = dict.fromkeys(p.as_posix() for c in clips for p in (c.path, c.audio) if p is not None)
@@ -119,7 +117,7 @@ def show(name: str, data_dir: Path | None) -> None:
     remedy = ""
     for file in files:
         try:
-            folders.verified(dataset, file)
+            provider.verified(file)
         except ClipError as error:
             missing.append(file)
             remedy = error.remedy

@@ -124,7 +124,7 @@ def validate(
                 weights=weights,
                 controls=options.names(controls),
                 metrics=metrics,
-                rendering=options.rendering(quiet),
+                rendering=options.progress(quiet),
             )
             for protocol, networks in chosen
         ]

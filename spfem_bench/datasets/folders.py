@@ -27,6 +27,17 @@ class DataFolders:
         """Use *own*, else the folder that the environment names."""
         return cls(caches.named_folder(own, "SPFEM_BENCH_DATA"), renders)
 
+    @property
+    def cache(self) -> Path:
+        """The folder that ``data fetch`` fills."""
+        return caches.cache_folder() / "data"
+
+    def places(self, card: DatasetCard) -> Places:
+        """Return the folders of one data set."""
+        searched = tuple(f / card.name for f in (self.own, self.cache) if f is not None)
+        generated = (self.renders or self.cache) / card.name
+        return Places(searched, self.cache / card.name, generated)
+
     def provider(self, card: DatasetCard) -> Provider:
         """Return the provider of a data set's clips.
 
@@ -34,10 +45,7 @@ class DataFolders:
             UnknownNameError: no provider has the name that the card gives.
             CardError: the card's settings are wrong for it.
         """
-        cache = caches.cache_folder() / "data"
-        searched = tuple(f / card.name for f in (self.own, cache) if f is not None)
-        places = Places(searched, cache / card.name, (self.renders or cache) / card.name)
-        return PROVIDERS.get(card.provider_kind)(card, places)
+        return PROVIDERS.get(card.provider_kind)(card, self.places(card))
 
     def verified(self, card: DatasetCard, name: str) -> Path:
         """Return the path of one clip, see :meth:`Provider.verified`."""

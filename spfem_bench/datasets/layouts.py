@@ -20,7 +20,7 @@ from spfem_bench.files import Listing, inside
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.video import VIDEO_SUFFIXES, numbered_pictures
 
-State = Literal["found", "absent", "ambiguous"]
+OutputState = Literal["found", "absent", "ambiguous"]
 SOUNDS = ("{folder}.wav", "{folder}/audio.wav")
 """Where the sound of a folder of frames may lie."""
 
@@ -28,7 +28,7 @@ SourceOf = Callable[[Item, bool], Clip]
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedOutput:
     """Where an item's output lies.
 
     Attributes:
@@ -38,7 +38,7 @@ class Placed:
     """
 
     item: str
-    state: State
+    state: OutputState
     places: tuple[str, ...]
     clip: Clip | ClipError
     sound: str = "none"
@@ -50,7 +50,7 @@ def place(
     protocol: Protocol,
     source_of: SourceOf,
     frame_rate: float | None = None,
-) -> tuple[list[Placed], tuple[str, ...]]:
+) -> tuple[list[PlacedOutput], tuple[str, ...]]:
     """Find every item's output below a folder; nothing is written.
 
     Args:
@@ -87,7 +87,7 @@ def place(
                 f"{folder / looked[item.id][0]}: missing",
                 layout.must or f"Look into protocols/layouts/{layout.name}.toml",
             )
-            placed.append(Placed(item.id, "absent", tuple(looked[item.id][:1]), error))
+            placed.append(PlacedOutput(item.id, "absent", tuple(looked[item.id][:1]), error))
             continue
         try:
             if len(names) > 1:
@@ -107,12 +107,12 @@ def place(
                     raise part
                 clip = replace(clip, pictures=part[item.id])
             clip, sound = _with_sound(layout, listing, clip, item, source_of)
-            placed.append(Placed(item.id, "found", names, clip, sound))
+            placed.append(PlacedOutput(item.id, "found", names, clip, sound))
         except CardError as odd:  # a name that no clip can have, such as one with a backslash
             renamed = ClipError(odd.problem, "Rename it")
-            placed.append(Placed(item.id, "ambiguous", names, renamed))
+            placed.append(PlacedOutput(item.id, "ambiguous", names, renamed))
         except ClipError as unclear:
-            placed.append(Placed(item.id, "ambiguous", names, unclear))
+            placed.append(PlacedOutput(item.id, "ambiguous", names, unclear))
     return placed, _extra(layout, listing, protocol, set(takers))
 
 

@@ -6,11 +6,10 @@ a user's own are plugins (see :mod:`spfem_bench.plugins`).
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.controls import FadedControl, PerfectControl
@@ -20,12 +19,16 @@ from spfem_bench.definitions.pins import PinnedFile
 from spfem_bench.definitions.protocols import Item
 from spfem_bench.errors import ClipError, MissingClipError
 from spfem_bench.files import inside
+from spfem_bench.hashes import sha256_of
 from spfem_bench.media.video import file_sha256
 from spfem_bench.plugins import Registry
 from spfem_bench.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from spfem_bench.datasets.pairs import Pair
+
+
+FileState = Literal["missing", "verified", "wrong hash"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Holdings:
     origin: str
 
 
-class Provider(ABC):
+class Provider:
     """The clips of one data set.
 
     This base class finds the files of the card's list of pinned files. A subclass overrides what
@@ -73,8 +76,8 @@ class Provider(ABC):
         CardError: the settings are wrong.
     """
 
-    check_readable: ClassVar[bool] = True
-    """Whether each clip's header is read before an evaluation."""
+    makes_clips: ClassVar[bool] = False
+    """Whether clips are made on this machine; then they are known to be readable."""
     has_exact_pairs: ClassVar[bool] = False
     """Whether :meth:`exact_pair` knows which frames of two clips correspond."""
 
@@ -116,6 +119,13 @@ class Provider(ABC):
         right = (path for path in paths if file_sha256(path) == file.sha256)
         return next(right, paths[0] if paths else None)
 
+    def file_state(self, file: PinnedFile) -> FileState:
+        """Return whether a pinned file is here, after reading all of it."""
+        path = self.pinned_path(file)
+        if path is None:
+            return "missing"
+        return "verified" if sha256_of(path) == file.sha256 else "wrong hash"
+
     # ---- clips made on this machine ----
 
     def lacking(self, names: Iterable[str]) -> list[str]:
@@ -134,8 +144,13 @@ class Provider(ABC):
 
     # ---- methods and controls that only this provider knows ----
 
-    def methods(self) -> Mapping[str, MethodCard]:
-        """Return the methods whose clips it can make, by name."""
+    def methods(self, item: Item) -> Mapping[str, MethodCard]:
+        """Return the methods whose clips it can make for a protocol, by name.
+
+        Args:
+            item: any item of the protocol; all have the same columns in ``item.row``.
+        """
+        del item
         return {}
 
     def output(self, method: str, item: Item) -> Clip:
@@ -150,6 +165,7 @@ class Provider(ABC):
     def control_clip(self, control: PerfectControl | FadedControl, item: Item) -> Clip | None:
         """Return the address of a control's clip for an item; None where there is none."""
         del control, item
+        return None
 
     def exact_pair(self, item: Item) -> Pair | None:
         """Return source and real clip with corresponding frames; None if there is no difference.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
 from typing import Any, Literal
 
+from spfem_bench import progress as plain_progress
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.measured import (
@@ -29,7 +30,8 @@ from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol as read_protocol
 from spfem_bench.errors import CardError, SpfemBenchError, StorageError, UnknownNameError
 from spfem_bench.evaluation import record as records
-from spfem_bench.evaluation.plan import Plan, make_plan, plan_summary
+from spfem_bench.evaluation.plan import Plan, make_plan
+from spfem_bench.evaluation.preflight import plan_summary
 from spfem_bench.evaluation.run import Want, wanted_features
 from spfem_bench.evaluation.signature import flat
 from spfem_bench.execution.local import Workers, evaluate_all
@@ -154,7 +156,7 @@ def recompute(
     store: FeatureStore,
     workers: Workers,
     batch_size: int | None = None,
-    rendering: Callable[[int], Callable[[], None]] = lambda count: lambda: None,
+    rendering: plain_progress.Progress = plain_progress.SILENT,
     progress: Callable[[int], Progress] = lambda clips: Progress(),
 ) -> Measured:
     """Evaluate all that a set names, by the path that every evaluation takes.
@@ -184,7 +186,7 @@ def recompute(
                     profile,
                     data=data,
                     weights=weights,
-                    rendering=rendering,
+                    progress=rendering,
                 )
             except (CardError, UnknownNameError) as error:
                 raise CardError(f"{card.path}: {error.problem}", error.remedy) from None

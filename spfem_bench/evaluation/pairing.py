@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,16 +11,17 @@ import numpy as np
 
 from spfem_bench.datasets.alignment import align_clips
 from spfem_bench.datasets.folders import DataFolders
-from spfem_bench.datasets.pairs import Held, Pair, Puppet, true_frames
+from spfem_bench.datasets.pairs import Held, Pair
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.errors import CardError, ClipError
-from spfem_bench.evaluation.plan import Videos, make_plan
+from spfem_bench.evaluation.outputs import Videos
+from spfem_bench.evaluation.plan import make_plan
 from spfem_bench.features.comparisons import Crops, Scorer, find_lag
 from spfem_bench.files import same_name
 from spfem_bench.media.video import VIDEO_SUFFIXES, content_id
-from spfem_bench.puppets.clips import take_of
+from spfem_bench.progress import SILENT, Progress
 
 Timing = Literal["truth", "sound", "motion"]
 """How corresponding frames are found: exactly, by what is said, or by a constant lag."""
@@ -50,8 +51,7 @@ def protocol_pairs(
     *,
     videos: Videos | None = None,
     max_lag: int = 6,
-    rendering: Callable[[int], Callable[[], None]] = lambda count: lambda: None,
-    done: Callable[[], object] = lambda: None,
+    progress: Progress = SILENT,
 ) -> Paired:
     """Pair each item's source with a method's output, or with its real clip.
 
@@ -67,35 +67,28 @@ def protocol_pairs(
         data: where data sets are looked for.
         videos: the user's own outputs.
         max_lag: frames by which an output may be out of step.
-        rendering: see `make_plan`.
-        done: called after each item.
+        progress: has the phases ``render`` and ``pairs``.
 
     Raises:
         UnknownNameError: no such method in this protocol.
         CardError: nothing can be paired.
     """
-    x = scorer.extractor
-    dataset = dataset_card(protocol.card.dataset)
-    if dataset.world and method == "real" and videos is None:
-        world, _ = data.rendered(dataset)
-        pairs = []
+    provider = data.provider(dataset_card(protocol.card.dataset))
+    if provider.has_exact_pairs and method == "real" and videos is None:
+        exact = []
         for item in protocol.items:
-            a, b = (take_of(world, item.clips[r].path.as_posix()) for r in ("source", "real"))
-            if a.emotion != b.emotion:
-                pairs.append(
-                    Pair(item.speaker, item.emotion, Puppet(a), Puppet(b), true_frames(a, b))
-                )
-            done()
-        return _found(pairs, "truth")
+            exact.append(provider.exact_pair(item))
+            progress.advance("pairs")
+        return _paired([pair for pair in exact if pair], "truth")
     plan = make_plan(
         method,
         protocol,
-        x.profile,
+        scorer.extractor.profile,
         data=data,
-        weights=x.weights,
+        weights=scorer.extractor.weights,
         metrics=("scc",),
         videos=videos,
-        rendering=rendering,
+        progress=progress,
     )
     if plan.unavailable:
         raise CardError(next(iter(plan.unavailable.values())))
@@ -103,7 +96,7 @@ def protocol_pairs(
     timing: Timing = "sound" if method == "real" else "motion"
     pairs, lags = [], []
     for planned in plan.items:
-        done()
+        progress.advance("pairs")
         if not {"source", "output"} <= planned.clips.keys():
             continue
         source, output = planned.clips["source"], planned.clips["output"]
@@ -111,21 +104,14 @@ def protocol_pairs(
             left.append(f"{planned.item.id}: source and {method} are one clip")
             continue
         try:
-            pair, lag = _paired(
-                scorer,
-                source,
-                output,
-                planned.item.speaker,
-                planned.item.emotion,
-                timing,
-                max_lag,
-            )
+            item = planned.item
+            pair, lag = _pair(scorer, source, output, item.speaker, item.emotion, timing, max_lag)
         except ClipError as error:
             left.append(error.problem)
             continue
         pairs.append(pair)
         lags.append(lag)
-    return _found(pairs, timing, lags, left)
+    return _paired(pairs, timing, lags, left)
 
 
 def folder_pairs(
@@ -136,7 +122,7 @@ def folder_pairs(
     emotion: str = "all",
     timing: Timing = "motion",
     max_lag: int = 6,
-    done: Callable[[], object] = lambda: None,
+    progress: Progress = SILENT,
 ) -> Paired:
     """Pair the clips of two folders by their names.
 
@@ -149,7 +135,7 @@ def folder_pairs(
         emotion: of the second folder.
         timing: ``motion`` for outputs in step with their source, ``sound`` for recordings.
         max_lag: frames by which an output may be out of step.
-        done: called after each pair.
+        progress: has the phase ``pairs``.
 
     Raises:
         ClipError: no folder, two clips of one name, or no name in both.
@@ -159,15 +145,15 @@ def folder_pairs(
     for a, b in same_names(source, target):
         try:
             speaker = a.stem.partition("_")[0]
-            pair, lag = _paired(scorer, Clip(a), Clip(b), speaker, emotion, timing, max_lag)
+            pair, lag = _pair(scorer, Clip(a), Clip(b), speaker, emotion, timing, max_lag)
         except ClipError as error:
             left.append(error.problem)
             continue
         finally:
-            done()
+            progress.advance("pairs")
         pairs.append(pair)
         lags.append(lag)
-    return _found(pairs, timing, lags, left)
+    return _paired(pairs, timing, lags, left)
 
 
 def same_names(source: Path, generated: Path) -> list[tuple[Path, Path]]:
@@ -176,23 +162,8 @@ def same_names(source: Path, generated: Path) -> list[tuple[Path, Path]]:
     Raises:
         ClipError: no folder, two videos of one name in one, or names that only one has.
     """
-    found: list[dict[str, Path]] = []
-    for folder in (source, generated):
-        if not folder.is_dir():
-            raise ClipError(f"{folder} is no folder", "Give two folders of videos")
-        here: dict[str, Path] = {}
-        for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != ".":
-                name = same_name(path.stem)
-                if name in here:
-                    raise ClipError(
-                        f"{folder} holds {here[name].name} and {path.name}", "Keep one of them"
-                    )
-                here[name] = path
-        found.append(here)
-    a, b = found
-    alone = [f"{source / p.name}" for s, p in a.items() if s not in b]
-    alone += [f"{generated / p.name}" for s, p in b.items() if s not in a]
+    a, b = _videos(source), _videos(generated)
+    alone = [str(path) for videos, others in ((a, b), (b, a)) for path in _only(videos, others)]
     if alone:
         few = ", ".join(alone[:3]) + (", …" if len(alone) > 3 else "")
         raise ClipError(
@@ -203,10 +174,30 @@ def same_names(source: Path, generated: Path) -> list[tuple[Path, Path]]:
         raise ClipError(
             f"{source} and {generated} hold no videos", f"Allowed: {', '.join(VIDEO_SUFFIXES)}"
         )
-    return [(a[stem], b[stem]) for stem in a]
+    return [(path, b[stem]) for stem, path in a.items()]
 
 
-def _paired(
+def _videos(folder: Path) -> dict[str, Path]:
+    """Return a folder's videos by their stems, in the form in which names are compared."""
+    if not folder.is_dir():
+        raise ClipError(f"{folder} is no folder", "Give two folders of videos")
+    videos: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != ".":
+            name = same_name(path.stem)
+            if name in videos:
+                raise ClipError(
+                    f"{folder} holds {videos[name].name} and {path.name}", "Keep one of them"
+                )
+            videos[name] = path
+    return videos
+
+
+def _only(videos: dict[str, Path], others: dict[str, Path]) -> list[Path]:
+    return [path for stem, path in videos.items() if stem not in others]
+
+
+def _pair(
     scorer: Scorer,
     source: Clip,
     target: Clip,
@@ -235,7 +226,7 @@ def _held(clip: Clip, crops: Crops) -> Held:
     return Held(str(clip.path.name), crops.pictures, crops.frames)
 
 
-def _found(
+def _paired(
     pairs: Sequence[Pair], timing: Timing, lags: Sequence[int] = (), left: Sequence[str] = ()
 ) -> Paired:
     if not pairs:

@@ -28,7 +28,8 @@ from spfem_bench.definitions.metrics import (
 from spfem_bench.definitions.networks import Role
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.errors import ClipError
-from spfem_bench.evaluation.plan import Plan, PlannedItem, Refusal
+from spfem_bench.evaluation.item_clips import PlannedItem, Refusal
+from spfem_bench.evaluation.plan import Plan
 from spfem_bench.evaluation.record import SCHEMA, Score
 from spfem_bench.evaluation.signature import settings, signature
 from spfem_bench.features.extract import Extractor

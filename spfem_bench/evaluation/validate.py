@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from spfem_bench import progress as plain_progress
 from spfem_bench import provenance
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.cards import Kind, names
@@ -25,7 +26,9 @@ from spfem_bench.errors import CardError, ClipError, UnknownNameError, unknown_n
 from spfem_bench.evaluation import grading
 from spfem_bench.evaluation.controls import why_not
 from spfem_bench.evaluation.grading import FAILED, Graded, Verdict
-from spfem_bench.evaluation.plan import Plan, Refusal, make_plan, plan_summary
+from spfem_bench.evaluation.item_clips import Refusal
+from spfem_bench.evaluation.plan import Plan, make_plan
+from spfem_bench.evaluation.preflight import plan_summary
 from spfem_bench.evaluation.record import VALIDATION
 from spfem_bench.evaluation.run import (
     ItemResult,
@@ -181,7 +184,7 @@ def plan_validation(
     weights: WeightsStore,
     controls: Sequence[str] = (),
     metrics: Sequence[str] = (),
-    rendering: Callable[[int], Callable[[], None]] = lambda count: lambda: None,
+    rendering: plain_progress.Progress = plain_progress.SILENT,
 ) -> Validation:
     """Plan every level of the protocol's graded controls.
 
@@ -220,7 +223,7 @@ def plan_validation(
                 weights=weights,
                 metrics=metrics,
                 level=level,
-                rendering=rendering,
+                progress=rendering,
             )
             for level in known[name].levels
         )

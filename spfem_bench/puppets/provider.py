@@ -8,10 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.datasets.provider import PROVIDERS, Holdings, Provider
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.controls import FadedControl, PerfectControl
+from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.methods import MethodCard, method_card
 from spfem_bench.definitions.protocols import Item
 from spfem_bench.definitions.recordings import fill
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from spfem_bench.datasets.pairs import Pair
     from spfem_bench.puppets.world import World
 
+DATASET = "puppets"
+"""The data set of the demo."""
 GENERATED = (
     "{model}/{speaker}/neutral/1.00/{sentence}/like/{reference_speaker}/{emotion}/1.00/"
     "{reference_sentence}.mp4"
@@ -37,11 +41,12 @@ PERFECT = "{speaker}/neutral/1.00/{sentence}/as/{emotion}/1.00.mp4"
 class Puppets(Provider):
     """Shipped takes, takes that are drawn when needed, and clips that models make of takes."""
 
-    check_readable = False
+    makes_clips = True
     has_exact_pairs = True
 
     @cached_property
-    def _world(self) -> World:
+    def world(self) -> World:
+        """The world that the card describes."""
         from spfem_bench.puppets.world import World
 
         if self.card.world is None:
@@ -49,8 +54,9 @@ class Puppets(Provider):
         return World(**self.card.world.model_dump())
 
     @property
-    def _folder(self) -> Path:
-        return self.places.generated / self._world.name
+    def folder(self) -> Path:
+        """Where clips go that are drawn or generated."""
+        return self.places.generated / self.world.name
 
     def verified(self, name: str) -> Path:
         """Return a clip's path, shipped or made before.
@@ -61,33 +67,39 @@ class Puppets(Provider):
         """
         from spfem_bench.puppets.mini_ned.clips import present
 
-        path = present(self._world, self._folder, name)
+        path = present(self.world, self.folder, name)
         if path is None:
-            raise MissingClipError(f"{self.card.name}/{name}: not rendered", "Run the command again")
+            raise MissingClipError(
+                f"{self.card.name}/{name}: not rendered", "Run the command again"
+            )
         return path
 
     def lacking(self, names: Iterable[str]) -> list[str]:
         """Return the takes to draw, then the clips that models make of them."""
         from spfem_bench.puppets.mini_ned.clips import lacking
 
-        return lacking(self._world, self._folder, list(names))
+        return lacking(self.world, self.folder, list(names))
 
     def make(self, names: Sequence[str], progress: Progress = SILENT) -> None:
         """Draw takes, then generate what models make of them."""
         from spfem_bench.puppets.clips import render_all
-        from spfem_bench.puppets.mini_ned.clips import make_all, made_clip
+        from spfem_bench.puppets.mini_ned.clips import made_clip, make_all
 
         takes = [name for name in names if not made_clip(name)]
         made = [name for name in names if made_clip(name)]
         progress.begin("render", len(names), "clip")
-        render_all(self._world, self._folder, takes, progress=progress)
+        render_all(self.world, self.folder, takes, progress=progress)
         if made:
             workers = os.cpu_count() or 1
-            make_all(self._world, self._folder, made, workers=workers, progress=progress)
+            make_all(self.world, self.folder, made, workers=workers, progress=progress)
         progress.end("render")
 
-    def methods(self) -> Mapping[str, MethodCard]:
+    def methods(self, item: Item) -> Mapping[str, MethodCard]:
         """Return mini-NED's trained models: the shipped ones, and those in the user's cards."""
+        try:
+            fill(GENERATED, {**item.row, "model": ""})
+        except UnknownNameError:  # a list without the columns that say which takes
+            return {}
         return {card.name: card for card in self._by_model.values()}
 
     @cached_property
@@ -138,7 +150,7 @@ class Puppets(Provider):
         from spfem_bench.puppets.clips import take_of
 
         source, real = (
-            take_of(self._world, item.clips[role].path.as_posix()) for role in ("source", "real")
+            take_of(self.world, item.clips[role].path.as_posix()) for role in ("source", "real")
         )
         if source.emotion == real.emotion:
             return None
@@ -148,11 +160,19 @@ class Puppets(Provider):
     def holdings(self) -> Holdings:
         """Return how many of the shipped clips are here."""
         here = super().holdings()
-        return Holdings(here.state, here.bytes, "shipped" if self.card.files else "drawn when needed")
+        return Holdings(
+            here.state, here.bytes, "shipped" if self.card.files else "drawn when needed"
+        )
 
     def how_to_get(self) -> str:
         """Return that nothing is to be got."""
         return "nothing to fetch, its clips are shipped or drawn"
+
+
+def demo_puppets(folders: DataFolders) -> Puppets:
+    """Return the provider of the demo's data set."""
+    card = dataset_card(DATASET)
+    return Puppets(card, folders.places(card))
 
 
 _PAGE = "docs/plug_and_play.md"

@@ -15,7 +15,7 @@ from spfem_bench.definitions.layouts import layout_card
 from spfem_bench.definitions.methods import MethodCard, method_card
 from spfem_bench.definitions.networks import NetworkCard, network_card, profile_card
 from spfem_bench.definitions.protocols import Protocol, ProtocolCard, protocol
-from spfem_bench.evaluation.controls import controls
+from spfem_bench.evaluation.controls import methods_with_clips
 from spfem_bench.files import inside
 from spfem_bench.networks.weights import is_shipped
 from spfem_bench.reporting.published import PublishedCard
@@ -145,7 +145,7 @@ def _methods() -> str:
     published = set(pd.concat(tables)["method"])
     here: dict[str, list[str]] = {}
     for found in map(protocol, names(Kind.PROTOCOL)):
-        for method in (*found.card.outputs, *(control.name for control in controls(found))):
+        for method in methods_with_clips(found):
             here.setdefault(method, []).append(found.name)
     cards = [method_card(name) for name in names(Kind.METHOD)]
     parts = [

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.methods import method_card
 from spfem_bench.definitions.metrics import MetricCard, metric_card
-from spfem_bench.definitions.protocols import AVERAGE, in_order
+from spfem_bench.definitions.protocols import AVERAGE, in_order, load_protocol
 from spfem_bench.errors import CardError, UnknownNameError
 from spfem_bench.evaluation.record import scores, unverified
 from spfem_bench.reporting.grids import Entry, Grid, Label, emotion_label, print_grid
@@ -146,12 +148,13 @@ class Table:
         return {column: places.index(bad) + 1 for column, bad in badness.items() if bad in places}
 
 
-def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) -> Table:
+def make_table(records: Sequence[Mapping[str, Any]], *, published: bool | None = None) -> Table:
     """Lay run records out as the papers do: a block of rows for each protocol.
 
     Args:
         records: run records of any protocols and methods.
-        published: show the papers' rows of the same methods beside them.
+        published: show the papers' rows of the same methods beside them; when None, for all
+            protocols but those on drawn clips.
 
     Raises:
         CardError: no records, a damaged one, or one given twice.
@@ -210,7 +213,7 @@ def make_table(records: Sequence[Mapping[str, Any]], *, published: bool = True) 
                 s.n_refused,
                 s.n_frames_refused,
             )
-        for key, cell in _beside(record, block, every, papers) if published else ():
+        for key, cell in _beside(record, block, every, papers, published):
             columns[key[2]] = None
             kinds |= {key[2].kind} | ({"doubt"} if cell.mark else set())
             cells[key] = cell
@@ -353,21 +356,35 @@ def _beside(
     block: Block,
     metrics: set[str],
     papers: Callable[[str, str], pd.DataFrame],
+    published: bool | None = None,
 ) -> Iterable[tuple[tuple[Block, str, Column, str], Cell]]:
     """Return what papers print of a record's method, of all that *papers* gives for its data."""
     beside = record["protocol"]["published"]
     if not beside or record["method"]["kind"] == "control":
         return
+    if published is False or (published is None and _is_drawn(record["protocol"]["name"])):
+        return
+    name, label_of_method = record["method"]["name"], record["method"]["label"]
+    with suppress(UnknownNameError):
+        if real := method_card(name).stands_for:  # the papers' rows are of the real system
+            name, label_of_method = real, method_card(real).label
     rows = papers(beside["dataset"], beside["setting"])
-    rows = rows[rows["method"] == record["method"]["name"]]
+    rows = rows[rows["method"] == name]
     for row in rows.to_dict("records"):
         if row["metric"] not in metrics:
             continue
         source = f"{row['paper']}, {beside['dataset'].upper()}"
-        label = f"{record['method']['label']}{MARKS[row['kind']]} ({source})"
+        label = f"{label_of_method}{MARKS[row['kind']]} ({source})"
         column = Column(row["method"], label, row["kind"], source)
         cell = Cell(float(row["value"]), mark="?" if row["doubt"] else "", printed=row["printed"])
         yield (block, row["emotion"], column, row["metric"]), cell
+
+
+def _is_drawn(protocol: str) -> bool:
+    """Whether a protocol's clips are drawings; False for one that is not registered here."""
+    with suppress(UnknownNameError):
+        return dataset_card(load_protocol(protocol).dataset).world is not None
+    return False
 
 
 # ---- printing ------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from spfem_bench.datasets import indexing
+from spfem_bench.datasets import recordings_index
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.datasets import dataset_card, recordings
@@ -414,9 +414,9 @@ def test_a_damaged_index_is_refused(bench: Bench, tmp_path: Path):
         )
     )
     with pytest.raises(CardError, match="leaves its folder"):
-        DataFolders.locate().index(dataset_card("mead"))
+        DataFolders.locate().provider(dataset_card("mead")).verified("x")
     with pytest.raises(CardError, match="is no index"):
-        indexing.read(tmp_path)
+        recordings_index.read_index(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{", '{"schema": 0}'])

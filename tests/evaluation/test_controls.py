@@ -22,7 +22,8 @@ from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import Item, Protocol, protocol
 from spfem_bench.errors import CardError, ClipError
 from spfem_bench.evaluation.controls import at_level, control_outputs, controls, why_not
-from spfem_bench.evaluation.plan import Plan, make_plan, plan_summary
+from spfem_bench.evaluation.plan import Plan, make_plan
+from spfem_bench.evaluation.preflight import plan_summary
 from spfem_bench.evaluation.validate import graded_controls
 from spfem_bench.faces import edits
 from spfem_bench.faces.crop import opencv

@@ -5,11 +5,15 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from pathlib import Path
 
-from spfem_bench.datasets.indexing import RecordingsIndex, read_index
+from spfem_bench.datasets.indexing import build_index
 from spfem_bench.datasets.provider import PROVIDERS, Holdings, Provider
-from spfem_bench.definitions.datasets import DatasetCard, recordings
-from spfem_bench.errors import ClipError, MissingClipError
+from spfem_bench.datasets.recordings_index import RecordingsIndex, read_index
+from spfem_bench.definitions.cards import Kind, names
+from spfem_bench.definitions.datasets import DatasetCard, dataset_card, recordings
+from spfem_bench.definitions.recordings import LayoutMapping
+from spfem_bench.errors import CardError, ClipError, MissingClipError
 from spfem_bench.files import inside
+from spfem_bench.progress import SILENT, Progress
 
 
 @PROVIDERS.register("recordings")
@@ -29,6 +33,23 @@ class IndexedRecordings(Provider):
         """
         path = self.index_path()
         return _read_index(path, path.stat().st_mtime_ns) if path.is_file() else None
+
+    def build_index(
+        self, root: Path, mapping: LayoutMapping | None, progress: Progress = SILENT
+    ) -> tuple[RecordingsIndex, Path]:
+        """Look for the recordings below *root*; return the index and its path.
+
+        Args:
+            root: the folder that holds them; only read.
+            mapping: how this copy is named; None when as published.
+            progress: has the phase ``files``.
+
+        Raises:
+            ClipError: the root is no folder, holds none of the recordings, or two files for one.
+            StorageError: the index cannot be written.
+        """
+        path = self.index_path(new=True)
+        return build_index(self.card, root, mapping, path, progress), path
 
     def verified(self, name: str) -> Path:
         """Return where a recording lies.
@@ -65,6 +86,21 @@ class IndexedRecordings(Provider):
             f"you get it from its authors, {self.holdings().origin} (licence: "
             f"{self.card.licence}); then type 'spfem-bench data index {self.card.name} ROOT'"
         )
+
+
+def indexed_recordings(provider: Provider) -> IndexedRecordings:
+    """Return the provider when it is one of recordings.
+
+    Raises:
+        CardError: its data set has no recordings to index.
+    """
+    if not isinstance(provider, IndexedRecordings):
+        allowed = ", ".join(n for n in names(Kind.DATASET) if dataset_card(n).recordings)
+        raise CardError(
+            f"the data set '{provider.card.name}' has no recordings of yours to index",
+            f"Allowed: {allowed}",
+        )
+    return provider
 
 
 @cache
