@@ -118,9 +118,8 @@ def write_videos(folder: Path, methods: int, listed: list[Protocol]) -> None:
             for name in filter(None, (clip.path, clip.audio)):
                 if name.as_posix() not in files:
                     write(folder / "mead" / name, RECORDING)
-                    files[name.as_posix()] = recordings_index.IndexedFile(
-                        name.as_posix(), 0, 0, {}, ""
-                    )
+                    path = name.as_posix()
+                    files[path] = recordings_index.IndexedFile(path, 0, 0, {}, "")
     index = recordings_index.RecordingsIndex(folder / "mead", files)
     (folder / "data" / "mead").mkdir(parents=True)
     recordings_index.save_index(folder / "data" / card.name / "index.json", card, index)

@@ -6,6 +6,7 @@ import html
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -159,6 +160,9 @@ def _methods() -> str:
             "Code": f"<{card.link}>" if card.link else "none published",
             "Published rows": "yes" if {card.name, *card.aliases} & published else "none here",
         }
+        if card.stands_for:
+            page = f"[{Path(card.link).stem}](../{Path(card.link).name})"
+            facts = {"Small copy of": f"`{card.stands_for}`", "Explained in": page}
         parts += _method(card, facts, here)
     parts.append("## Controls")
     for card in (c for c in cards if c.control):

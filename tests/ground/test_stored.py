@@ -15,7 +15,7 @@ from spfem_bench.cli.main import main
 from spfem_bench.datasets import recordings_index
 from spfem_bench.definitions import protocols
 from spfem_bench.definitions.cards import builtin_folder, read_card
-from spfem_bench.definitions.datasets import DatasetCard, dataset_card, dataset_files
+from spfem_bench.definitions.datasets import DatasetCard, dataset_card, dataset_files, recordings
 from spfem_bench.definitions.lists import read_list
 from spfem_bench.definitions.metrics import MetricCard
 from spfem_bench.definitions.networks import network_card
