@@ -278,11 +278,11 @@ def kinds(made: Path) -> dict[str, FileKind]:
     from spfem_bench.datasets import index_report, recordings_index
     from spfem_bench.definitions import clips, layouts, measured, metrics, protocols, recordings
     from spfem_bench.evaluation import record as records
-    from spfem_bench.faces.detect import ncnn_network
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import Listing
-    from spfem_bench.media import video
+    from spfem_bench.media import packets, video
     from spfem_bench.networks import weights
+    from spfem_bench.networks.scrfd_ncnn import ncnn_network
     from spfem_bench.puppets.mini_ned import model as ned
     from spfem_bench.reporting import published, tables
     from spfem_bench.reporting.compare import compare_runs, render_comparison
@@ -328,10 +328,10 @@ def kinds(made: Path) -> dict[str, FileKind]:
         assert found is None or (found["x"] == np.arange(500)).all(), "a damaged entry was used"
 
     def video_file(path: Path) -> None:
-        from spfem_bench.media import audio, ffmpeg
+        from spfem_bench.media import audio
 
         clip = clips.Clip(path)
-        ffmpeg.timing(path)
+        packets.stream_times(path)
         for frame in video.frames(clip):
             assert frame.ndim == 3
         audio.samples(clip)

@@ -28,21 +28,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from unittest import mock
 
 import torch
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from spfem_bench.features import comparisons as scoring
+from spfem_bench.features.pair_maps import CHUNK, PairMaps
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.stccl import dense
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone, backbone
 from spfem_bench.stccl.contrast import ContrastSettings
-from spfem_bench.stccl.metric import STCCL
+from spfem_bench.stccl.metric import STCCL, Heads
 from spfem_bench.training.config import TrainConfig, default_config, read_config
 from spfem_bench.training.train import Learner, batch_of, centres_of, chance, find_data, standardise
 from spfem_bench.training.windows import Windows, choose_windows
@@ -245,12 +243,19 @@ def scored(metric: str, frames: int, device: str) -> list[tuple[object, ...]]:
     source, generated = (torch.rand(frames, 3, 112, 112, device=device) * 2 - 1 for _ in range(2))
     rows = []
     for size in (n * (dense.WINDOW - 1) + 1 for n in (1, 2, 4, 8, 16)):
-        with mock.patch.object(scoring, "CHUNK", size):
-            rates = []
-            for heads in (None, loss.heads):
-                work = partial(scoring.compare, source, generated, loss.backbone, heads)
-                rates.append(frames / median_seconds(work, 3, device))
-        rows.append((f"{size}{' (the product)' * (size == scoring.CHUNK)}", *rates))
+        rates = []
+        for heads in (None, loss.heads):
+
+            def work(heads: Heads | None = heads, size: int = size) -> None:
+                maps = PairMaps(heads)
+                with torch.inference_mode():
+                    for begin in range(0, frames - 1, size - 1):
+                        x, y = (v[begin : begin + size] for v in (source, generated))
+                        stages = loss.backbone.stages
+                        maps.add(stages(x), stages(y), first=begin == 0)
+
+            rates.append(frames / median_seconds(work, 3, device))
+        rows.append((f"{size}{' (the product)' * (size == CHUNK)}", *rates))
     return rows
 
 

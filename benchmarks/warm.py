@@ -31,17 +31,18 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from spfem_bench.evaluation.run import wanted_features
 
 from benchmarks import common
 from spfem_bench.datasets import recordings_index
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.cards import builtin_folder
+from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import EMOTIONS, Protocol, protocol
 from spfem_bench.evaluation.outputs import Videos
 from spfem_bench.evaluation.plan import Plan, make_plan
-from spfem_bench.evaluation.run import wanted_features
 from spfem_bench.evaluation.session import make_extractor
 from spfem_bench.faces.track import Face
 from spfem_bench.features.extract import Extractor
@@ -149,7 +150,7 @@ def fill(plans: list[Plan], frames: int) -> int:
     rng, clips = np.random.default_rng(0), set()
     with mock.patch.object(os, "fsync", lambda number: None):  # thrown away in the end
         for plan in plans:
-            x = make_extractor(plan, WeightsStore.locate(), batch_size=32, device="cpu")
+            x = make_extractor(plan, WeightsStore.locate(), Computing(batch_size=32))
             for clip, roles in wanted_features(plan).items():
                 clips.add(clip)
                 for role in roles:
@@ -219,10 +220,10 @@ class Parts:
 
 def watched() -> list[tuple[Any, str, str]]:
     """Return the functions that are measured: where they are, and what they do."""
-    from spfem_bench.evaluation import item_clips, record, run
+    from spfem_bench.evaluation import plan, record, run
 
     return [
-        (item_clips.ffmpeg, "probe", "preflight: headers of videos"),
+        (plan.ffmpeg, "probe", "preflight: headers of videos"),
         (Extractor, "ensure", "store: read and verify"),
         (run, "measure", "components"),
         (run, "resample", "scores and bootstraps"),
@@ -238,7 +239,7 @@ def rescore(
     """Score all methods; return seconds, and what this process did, by part."""
     from spfem_bench.evaluation import record as records
     from spfem_bench.evaluation.session import carry_out
-    from spfem_bench.execution.local import Processes, at_work
+    from spfem_bench.execution.workers import workers_for
     from spfem_bench.reporting.tables import make_table, render
 
     parts = Parts()
@@ -248,18 +249,17 @@ def rescore(
             stack.enter_context(mock.patch.object(owner, name, measured))
         began, used = time.perf_counter(), common.cpu_seconds()
         found = []
-        with at_work(None, workers, "cpu") as team:
-            if isinstance(team, Processes):
-                team.begin()
+        computing = Computing(batch_size=32, workers=workers)
+        with workers_for(computing) as team:
+            team.begin()
             plans = parts.timed("preflight: the rest", plans_of)(folder, profile, methods, names)
             assert all(p.complete for p in plans), plans[0].refusals[:1] or plans[0].unavailable
             carried = carry_out(
                 plans,
                 WeightsStore.locate(),
-                partial=False,
+                computing,
                 workers=team,
-                batch_size=32,
-                device="cpu",
+                partial=False,
             )
             carry = parts.timed("the rest of an evaluation", lambda: next(carried))
             for plan in plans:

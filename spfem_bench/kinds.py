@@ -17,7 +17,7 @@ LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """How torch.save began before version 1.6: a pickle of its magic number."""
 
 
-def flaw(name: str, content: bytes) -> str | None:
+def format_problem(name: str, content: bytes) -> str | None:
     """Return why bytes are no file of the kind that a name's suffix states; None when they are.
 
     Args:

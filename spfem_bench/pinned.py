@@ -23,7 +23,7 @@ def _git_blob(content: bytes) -> str:
     return hashlib.sha1(whole, usedforsecurity=False).hexdigest()
 
 
-def flaw(path: Path, file: PinnedFile, content: bytes | None = None) -> str | None:
+def file_problem(path: Path, file: PinnedFile, content: bytes | None = None) -> str | None:
     """Return why a file is not the one of a card; None when it may be.
 
     Without a published hash its size, where the card states one, and its kind are looked at.
@@ -43,7 +43,7 @@ def flaw(path: Path, file: PinnedFile, content: bytes | None = None) -> str | No
     if file.git_blob is not None:
         found = _git_blob(content)
         return None if found == file.git_blob else _two("git blob", found, file.git_blob)
-    return kinds.flaw(file.name, content)
+    return kinds.format_problem(file.name, content)
 
 
 def _two(kind: str, found: str, expected: str) -> str:
@@ -83,7 +83,7 @@ def find(file: PinnedFile, by_name: Iterable[Path], by_hash: Iterable[Path] = ()
 def _is(file: PinnedFile, path: Path) -> bool:
     if not file.is_pinned and file.git_blob is None and path.name != Path(file.name).name:
         return False  # its name is all that is known of it
-    return flaw(path, file) is None
+    return file_problem(path, file) is None
 
 
 # ---- hashes that nobody publishes: what came first is what counts --------------------------
@@ -98,7 +98,7 @@ def pin(owner: str, file: PinnedFile, path: Path) -> str:
         StorageError: the file of pins cannot be written.
     """
     content = read_file(path)  # once: what was checked is what is pinned
-    if problem := flaw(path, file, content):
+    if problem := file_problem(path, file, content):
         raise WeightsError(is_not(path, file, problem), "Remove it and fetch it again")
     digest = hashlib.sha256(content).hexdigest()
     with locked(pins_path()):
@@ -222,7 +222,7 @@ def _download(file: PinnedFile | None, url: str, target: Path, *, progress: bool
     except OSError:
         part.unlink(missing_ok=True)  # a full disk is not made fuller
         raise
-    reason = None if file is None else flaw(part, file)
+    reason = None if file is None else file_problem(part, file)
     if file is None or reason is None:
         os.replace(part, target)  # noqa: PTH105  (atomic on every system)
         return
@@ -259,7 +259,7 @@ def _extract(file: PinnedFile, archive: Path, target: Path) -> None:
         raise WeightsError(
             f"{file.url} is no archive that holds {file.member}", by_hand(file, target)
         ) from error
-    if reason := flaw(target, file, content):
+    if reason := file_problem(target, file, content):
         archive.unlink()
         raise _moved(file, f"{file.url}, {file.member},", target, reason)
     with atomic_file(target) as whole:

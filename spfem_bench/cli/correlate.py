@@ -11,7 +11,7 @@ from spfem_bench.cli import options
 
 if TYPE_CHECKING:
     from spfem_bench.evaluation.pairing import Paired
-    from spfem_bench.features.comparisons import Scorer
+    from spfem_bench.features.pair_extract import PairExtractor
 
 
 @click.command()
@@ -175,8 +175,8 @@ def correlate(
     from spfem_bench.analysis.discovery import Lens, discover
     from spfem_bench.definitions.networks import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
-    from spfem_bench.features.comparisons import Scorer
-    from spfem_bench.features.extract import Extractor, Progress
+    from spfem_bench.features.extract import Extractor
+    from spfem_bench.features.pair_extract import PairExtractor
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import check_writable, write_atomically
     from spfem_bench.networks.weights import WeightsStore
@@ -195,13 +195,12 @@ def correlate(
         FeatureStore.locate(),
         faces=faces,
         device=device,
-        progress=Progress(),
     )
     for path in (output, figure):
         if path is not None:
             check_writable(path.parent)
     eyes, lenses = _lenses(network, metric, form, extractor.profile.identity, weights, device)
-    scorer = Scorer(extractor)
+    scorer = PairExtractor(extractor)
     bar: Any = tqdm(desc="pairs", unit="pair", leave=False, disable=True if quiet else None)
     try:
         found = _pairs(
@@ -295,7 +294,7 @@ def _lenses(
 
 
 def _pairs(
-    scorer: Scorer,
+    scorer: PairExtractor,
     listed: Any,
     method: str,
     videos: Path | None,

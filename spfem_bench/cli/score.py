@@ -87,8 +87,9 @@ def score(
     from spfem_bench.definitions.clips import Clip
     from spfem_bench.definitions.networks import profile_card
     from spfem_bench.evaluation.pairing import same_names
-    from spfem_bench.features.comparisons import Beside, Scorer, described
     from spfem_bench.features.extract import Extractor
+    from spfem_bench.features.pair_extract import PairExtractor, stored_stages
+    from spfem_bench.features.requests import PairRequest
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import check_writable, write_atomically
     from spfem_bench.networks.weights import WeightsStore
@@ -101,8 +102,10 @@ def score(
     for folder in (*(p.parent for p in (output, regions) if p), heatmaps):
         if folder is not None:
             check_writable(folder)
-    wants = [(Clip(b), Beside(Clip(a), max_lag, metric)) for a, b in names]
-    scorer = Scorer(
+    wants = [(Clip(b), PairRequest(Clip(a), max_lag, metric)) for a, b in names]
+    progress = options.progress(quiet)
+    progress.begin("clips", len(wants), "clip")
+    scorer = PairExtractor(
         Extractor(
             profile_card(profile or ("compact" if aligned else "light")),
             WeightsStore.locate(weights_dir),
@@ -111,7 +114,7 @@ def score(
             batch_size=batch_size,
             device=device,
             precision=chosen,
-            progress=options.progress_bars(len(wants), quiet=quiet),
+            progress=progress,
         )
     )
     try:
@@ -119,7 +122,7 @@ def score(
     except KeyboardInterrupt:
         options.interrupted()
     finally:
-        scorer.extractor.progress.close()
+        progress.end()
     scored = []
     for clip, beside in wants:
         if (clip, beside) in failures:
@@ -127,7 +130,7 @@ def score(
         arrays = scorer.load(clip, beside)
         if arrays is None:  # someone else emptied the store
             raise click.ClickException(f"{clip}: its comparison vanished; run the command again")
-        one = reporting.Scored(clip.path.stem, arrays, tuple(described(arrays)[1]))
+        one = reporting.Scored(clip.path.stem, arrays, stored_stages(arrays))
         scored.append(one)
         if heatmaps is not None:
             rows = arrays["rows"]

@@ -18,7 +18,7 @@ from spfem_bench.definitions.datasets import DatasetCard, recordings
 from spfem_bench.definitions.protocols import load_protocol, protocol
 from spfem_bench.definitions.recordings import Recording, RecordingsSettings, candidates
 from spfem_bench.files import inside
-from spfem_bench.media.ffmpeg import Stretch
+from spfem_bench.media.packets import Stretch
 from spfem_bench.media.video import file_sha256
 
 _Cells = Mapping[str, Mapping[str, Sequence[Recording]]]

@@ -16,7 +16,7 @@ from spfem_bench.definitions.datasets import DatasetCard, recordings
 from spfem_bench.definitions.recordings import LayoutMapping, candidates
 from spfem_bench.errors import CardError, ClipError, unknown_name
 from spfem_bench.files import Listing, inside
-from spfem_bench.media import ffmpeg
+from spfem_bench.media import packets
 from spfem_bench.progress import SILENT, Progress
 
 SAVE_EVERY = 50
@@ -127,7 +127,7 @@ def _read_streams(root: Path, file: str, known: IndexedFile | None) -> IndexedFi
         return known
     streams, problem = {}, ""
     try:
-        for kind, s in ffmpeg.timing(path).items():
+        for kind, s in packets.stream_times(path).items():
             streams[kind] = (round(s.start, 4), round(s.end, 4), s.packets)
     except ClipError as error:
         problem = error.problem.removeprefix(f"{path}: ")

@@ -17,8 +17,9 @@ from spfem_bench.definitions.protocols import Item, Protocol
 from spfem_bench.definitions.recordings import fill
 from spfem_bench.errors import CardError, ClipError, MissingClipError, UnknownNameError
 from spfem_bench.files import Listing, inside
-from spfem_bench.media import ffmpeg
-from spfem_bench.media.video import VIDEO_SUFFIXES, numbered_pictures
+from spfem_bench.media import headers, packets
+from spfem_bench.media.pictures import numbered_pictures
+from spfem_bench.media.video import VIDEO_SUFFIXES
 
 OutputState = Literal["found", "absent", "ambiguous"]
 SOUNDS = ("{folder}.wav", "{folder}/audio.wav")
@@ -188,7 +189,7 @@ def _parts(
 
 def _frames(source: Clip) -> int:
     """Return the frames of a source video, at its own rate."""
-    streams = ffmpeg.timing(source.path)
+    streams = packets.stream_times(source.path)
     if "video" not in streams:
         raise ClipError(f"{source.path}: has no video stream", "Give a video, not a sound file")
     return streams["video"].packets
@@ -199,7 +200,7 @@ def _with_sound(
 ) -> tuple[Clip, str]:
     if not clip.path.is_dir():
         try:
-            if ffmpeg.probe(clip.path).has_audio:
+            if headers.probe(clip.path).has_audio:
                 return clip, "own"
         except ClipError:  # unreadable: the preflight says so
             return clip, "none"

@@ -21,10 +21,10 @@ import numpy.typing as npt
 
 from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.errors import CardError, ClipError, unknown_name
-from spfem_bench.faces.crop import ARCFACE_TEMPLATE, opencv
+from spfem_bench.faces.crop import ARCFACE_TEMPLATE, opencv, similarity_transform
 from spfem_bench.faces.detect import Detector
 from spfem_bench.files import inside, write_atomically
-from spfem_bench.media import video
+from spfem_bench.media.pictures import read_picture
 from spfem_bench.media.video import FRAME_RATE
 from spfem_bench.puppets.draw import OVERSAMPLING
 from spfem_bench.puppets.face import LANDMARKS
@@ -70,8 +70,7 @@ HELD_OUT = 6
 def similarity(points: Points, target: Points) -> Points:
     """Return the similarity transform that takes points closest to their targets.
 
-    Shift, turn and one scale, no mirror; least squares, in closed form: with points as
-    complex numbers it is the line ``w = a z + b``.
+    Shift, turn and one scale, no mirror; least squares.
 
     Args:
         points: float (K, 2), at least two that differ.
@@ -91,13 +90,9 @@ def similarity(points: Points, target: Points) -> Points:
         )
     if not (np.isfinite(points).all() and np.isfinite(target).all()):
         raise CardError("a landmark is not a finite number", "Leave out frames without a face")
-    z, w = points[:, 0] + 1j * points[:, 1], target[:, 0] + 1j * target[:, 1]
-    spread = z - z.mean()
-    if not np.abs(spread).any():
+    if not np.ptp(points, axis=0).any():
         raise CardError("all landmarks lie in one point", "Give at least two that differ")
-    a = (spread.conj() @ (w - w.mean())) / (spread.conj() @ spread).real
-    b = w.mean() - a * z.mean()
-    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+    return similarity_transform(points, target)
 
 
 def moved(points: Points, transform: Points) -> Points:
@@ -234,7 +229,7 @@ class Pictures:
         Raises:
             ClipError: the file is absent, or no readable picture.
         """
-        return np.ascontiguousarray(video.read_picture(self.path(index))[:, :, ::-1])
+        return np.ascontiguousarray(read_picture(self.path(index))[:, :, ::-1])
 
     def points(self, index: int, picture: Frame) -> Points | None:
         """Return a face's five points, (5, 2), or None when faces are not looked for.

@@ -14,7 +14,7 @@ from spfem_bench.definitions.datasets import DatasetCard
 from spfem_bench.definitions.recordings import LayoutMapping
 from spfem_bench.errors import CardError
 from spfem_bench.files import check_name, inside
-from spfem_bench.media.ffmpeg import Stretch
+from spfem_bench.media.packets import Stretch
 from spfem_bench.stored import read_json, write_json
 
 

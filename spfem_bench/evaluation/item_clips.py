@@ -13,8 +13,9 @@ from spfem_bench.definitions.metrics import ClipRole, MetricCard
 from spfem_bench.definitions.protocols import Item
 from spfem_bench.errors import ClipError, MissingClipError, StorageError, UnsuitedClipError
 from spfem_bench.features.store import FeatureStore
-from spfem_bench.media import ffmpeg
-from spfem_bench.media.video import Unchanged, file_sha256, numbered_pictures
+from spfem_bench.media import ffmpeg, headers
+from spfem_bench.media.pictures import numbered_pictures
+from spfem_bench.media.video import Unchanged, file_sha256
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _has_pictures(sha256: str, unchanged: Unchanged) -> bool:
     store, header = FeatureStore.locate(), {"pictures": sha256, "ffmpeg": ffmpeg.version()}
     if store.has(header):
         return True
-    if ffmpeg.probe(unchanged.clip.path).size is None:
+    if headers.probe(unchanged.clip.path).size is None:
         return False
     unchanged.check()
     with suppress(StorageError):  # reported when features are stored

@@ -14,7 +14,7 @@ from spfem_bench.definitions.layouts import LayoutCard
 from spfem_bench.definitions.protocols import Item, Protocol
 from spfem_bench.errors import CardError, ClipError, MissingClipError
 from spfem_bench.files import Listing, inside
-from spfem_bench.media import ffmpeg
+from spfem_bench.media import headers
 from spfem_bench.media.video import VIDEO_SUFFIXES
 
 
@@ -82,7 +82,7 @@ def _with_sound(one: PlacedOutput) -> PlacedOutput:
         return one
     try:
         own = one.clip.audio or (
-            not one.clip.path.is_dir() and ffmpeg.probe(one.clip.path).has_audio
+            not one.clip.path.is_dir() and headers.probe(one.clip.path).has_audio
         )
     except ClipError as error:
         return replace(one, state="ambiguous", clip=error)

@@ -18,7 +18,8 @@ from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.errors import CardError, ClipError
 from spfem_bench.evaluation.outputs import Videos
 from spfem_bench.evaluation.plan import make_plan
-from spfem_bench.features.comparisons import Crops, Scorer, find_lag
+from spfem_bench.features.crops import Crops, find_lag
+from spfem_bench.features.pair_extract import PairExtractor
 from spfem_bench.files import same_name
 from spfem_bench.media.video import VIDEO_SUFFIXES, content_id
 from spfem_bench.progress import SILENT, Progress
@@ -46,7 +47,7 @@ class Paired:
 def protocol_pairs(
     method: str,
     protocol: Protocol,
-    scorer: Scorer,
+    scorer: PairExtractor,
     data: DataFolders,
     *,
     videos: Videos | None = None,
@@ -117,7 +118,7 @@ def protocol_pairs(
 def folder_pairs(
     source: Path,
     target: Path,
-    scorer: Scorer,
+    scorer: PairExtractor,
     *,
     emotion: str = "all",
     timing: Timing = "motion",
@@ -198,7 +199,7 @@ def _only(videos: dict[str, Path], others: dict[str, Path]) -> list[Path]:
 
 
 def _pair(
-    scorer: Scorer,
+    scorer: PairExtractor,
     source: Clip,
     target: Clip,
     speaker: str,

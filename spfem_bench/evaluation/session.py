@@ -1,130 +1,287 @@
-"""One evaluation from its plan to its record, as the command line and Python do it."""
+"""Plans carried out: their features first, then their scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from spfem_bench import provenance
-from spfem_bench.errors import SpfemBenchError
-from spfem_bench.evaluation.plan import Plan
+from spfem_bench import hashes, provenance
+from spfem_bench.datasets.folders import DataFolders
+from spfem_bench.definitions.computing import Computing
+from spfem_bench.definitions.layouts import LayoutCard
+from spfem_bench.definitions.networks import ProfileCard, profile_card
+from spfem_bench.definitions.protocols import Protocol
+from spfem_bench.errors import CardError
+from spfem_bench.evaluation.controls import controls
+from spfem_bench.evaluation.measure import plan_requests
+from spfem_bench.evaluation.outputs import Videos
+from spfem_bench.evaluation.plan import Plan, make_plan
+from spfem_bench.evaluation.record import RunRecord
+from spfem_bench.evaluation.score import score_plan
 from spfem_bench.evaluation.signature import network_of
-from spfem_bench.execution.local import Workers, evaluate_all
-from spfem_bench.features.extract import Extractor, Progress
-from spfem_bench.features.software import libraries
+from spfem_bench.execution.processes import ThisProcess, kept_networks
+from spfem_bench.execution.workers import Workers
+from spfem_bench.features.extract import Extractor, Faces
+from spfem_bench.features.requests import Failures, without_failed
+from spfem_bench.features.software import feature_libraries
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import ffmpeg
-from spfem_bench.networks.load import Precision
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from spfem_bench.evaluation.validate import Validation
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that torch does not have here.
-
-    Raises:
-        SpfemBenchError: with torch's reason.
-    """
-    if device == "cpu":
-        return
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise SpfemBenchError(f"'{device}' is not available here: {reason}", "Use cpu") from None
 
 
 def rival_packages(plans: Iterable[Plan | Validation]) -> list[str]:
     """Return a line for each module that plans use and that two installed packages provide."""
     used: set[str] = set()
     for plan in plans:
-        found = plan.protocol.card.faces == "detect"
+        detects = plan.protocol.card.faces == "detect"
+        detector = plan.profile.network("detector") if detects and plan.metrics else None
         for metric in plan.metrics:
-            detector = plan.profile.network("detector") if found else None
-            used |= libraries(network_of(metric, plan.profile), detector)
+            used |= feature_libraries(network_of(metric, plan.profile), detector)
     return provenance.rival_packages(used)
+
+
+def extractor_for(
+    profile: ProfileCard,
+    weights: WeightsStore,
+    computing: Computing,
+    *,
+    faces: Faces = "detect",
+    store: FeatureStore | None = None,
+    progress: Progress = SILENT,
+) -> Extractor:
+    """Return an extractor that runs a profile's networks as settings say.
+
+    Args:
+        profile: the networks.
+        weights: where their weights are looked for.
+        computing: device, precision, batch size and decoder.
+        faces: ``aligned`` for clips that are face crops.
+        store: for features; the user's when None.
+        progress: receives the phases of `Extractor`.
+
+    Raises:
+        ClipError: there is no such hardware decoder here.
+        CardError: no such precision, or not on this device.
+    """
+    if computing.hwaccel:
+        ffmpeg.check_hardware(computing.hwaccel)
+    return Extractor(
+        profile,
+        weights,
+        store or FeatureStore.locate(),
+        faces=faces,
+        batch_size=computing.batch_size,
+        device=computing.device,
+        precision=computing.precision,
+        hwaccel=computing.hwaccel,
+        progress=progress,
+    )
 
 
 def make_extractor(
     plan: Plan | Validation,
     weights: WeightsStore,
+    computing: Computing,
     *,
-    batch_size: int | None,
-    device: str,
-    precision: Precision = "float32",
-    hwaccel: str | None = None,
+    store: FeatureStore | None = None,
+    progress: Progress = SILENT,
 ) -> Extractor:
-    """Return what sees a plan's clips, with the user's feature store.
+    """Return an extractor for a plan's clips; see `extractor_for`."""
+    faces = plan.protocol.card.faces
+    return extractor_for(
+        plan.profile, weights, computing, faces=faces, store=store, progress=progress
+    )
+
+
+def videos_by_method(
+    texts: Sequence[str],
+    methods: Sequence[str],
+    frame_rate: float | None = None,
+    layout: LayoutCard | None = None,
+) -> dict[str, Videos]:
+    """Return the user's folders of outputs by method.
 
     Args:
-        plan: of an evaluation or of a validation.
-        weights: where networks are looked for.
-        batch_size: frames in a batch; found when None.
-        device: where networks run.
-        precision: what they compute in.
-        hwaccel: a hardware decoder.
+        texts: ``NAME=DIR``, or ``DIR`` where there is one method.
+        methods: those that are evaluated.
+        frame_rate: of outputs that are folders of frames, in Hz.
+        layout: how the system that wrote them names outputs.
 
     Raises:
-        ClipError: there is no such decoder here.
+        CardError: a folder's method is not clear, is not evaluated, or has two folders.
     """
-    if hwaccel:
-        ffmpeg.check_hardware(hwaccel)
-    return Extractor(
-        plan.profile,
-        weights,
-        FeatureStore.locate(),
-        faces=plan.protocol.card.faces,
-        batch_size=batch_size,
-        device=device,
-        precision=precision,
-        hwaccel=hwaccel,
-    )
+    videos: dict[str, Videos] = {}
+    for text in texts:
+        name, _, folder = text.partition("=")
+        if not folder or Path(text).exists():
+            name, folder = methods[0], text
+            if len(methods) > 1:
+                raise CardError(
+                    f"--videos {text}: whose? With several methods type --videos NAME={text}"
+                )
+        if name not in methods:
+            raise CardError(f"--videos {text}: there is no --method {name}")
+        if name == "controls":
+            raise CardError(f"--videos {text}: controls have none; add --method NAME for it")
+        if name in videos:
+            raise CardError(f"--videos is given twice for {name}")
+        videos[name] = Videos(Path(folder), frame_rate, layout)
+    return videos
+
+
+def make_plans(
+    methods: Sequence[str],
+    protocols: Sequence[Protocol],
+    profile: str | None,
+    *,
+    data: DataFolders,
+    weights: WeightsStore,
+    metrics: Sequence[str] = (),
+    videos: Mapping[str, Videos],
+    workers: Workers,
+    progress: Progress = SILENT,
+) -> list[Plan]:
+    """Return the plans of methods on protocols, protocol by protocol.
+
+    Args:
+        methods: names; ``controls`` stands for all controls that a protocol has.
+        protocols: their items are scored.
+        profile: which networks to use; those that fit the protocol when None.
+        data: where data sets are looked for.
+        weights: where weights are looked for.
+        metrics: names; all that the protocol has when empty.
+        videos: the user's own outputs by method.
+        workers: begin to start while several plans are made.
+        progress: has the phase ``render``.
+
+    Raises:
+        UnknownNameError: no such method, profile or metric.
+    """
+    chosen: list[tuple[Protocol, str]] = []
+    for protocol in protocols:
+        own = [c.name for c in controls(protocol)] if "controls" in methods else []
+        names = [own if method == "controls" else [method] for method in methods]
+        chosen += [(protocol, name) for name in dict.fromkeys(chain.from_iterable(names))]
+    if len(chosen) > 1:
+        workers.begin()
+    return [
+        make_plan(
+            method,
+            protocol,
+            profile_card(profile or protocol.card.profile),
+            data=data,
+            weights=weights,
+            metrics=metrics,
+            videos=videos.get(method),
+            progress=progress,
+        )
+        for protocol, method in chosen
+    ]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A plan whose features are in the store, as far as they can be had.
+
+    Attributes:
+        failures: why others cannot.
+        known_hashes: of the plan's files, where another process scores them; else None.
+    """
+
+    plan: Plan
+    extractor: Extractor
+    failures: Failures
+    known_hashes: hashes.Hashes | None
+    partial: bool
+    started: datetime
+    features_s: float
 
 
 def carry_out(
     plans: Sequence[Plan],
     weights: WeightsStore,
+    computing: Computing,
     *,
-    partial: bool,
     workers: Workers,
-    batch_size: int | None,
-    device: str,
-    progress: Callable[[Plan], Progress] = lambda plan: Progress(),
-    precision: Precision = "float32",
-    hwaccel: str | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Carry out plans with the user's feature store and yield their run records, in order.
+    partial: bool,
+    store: FeatureStore | None = None,
+    progress: Progress = SILENT,
+) -> Iterator[RunRecord]:
+    """Carry out plans and yield their run records, in order.
+
+    Where workers spread jobs over processes, one of them verifies and scores a plan's features
+    while those of the next plans are computed in the others.
 
     Args:
         plans: from :func:`~spfem_bench.evaluation.plan.make_plan`.
         weights: where networks are looked for.
+        computing: how networks are run.
+        workers: compute features; change no score.
         partial: give headline scores even when items are missing, marked so.
-        workers: processes, or workers on Ray; change no score.
-        batch_size: frames in a batch; found when None.
-        device: where networks run.
-        progress: gives what is told how a plan's features go on, and closed in the end.
-        precision: what networks compute in.
-        hwaccel: a hardware decoder.
+        store: for features; the user's when None.
+        progress: receives the phases of `Workers.compute`, plan by plan.
 
     Raises:
         StorageError: features cannot be stored; a later run goes on from there.
         ClipError: there is no such hardware decoder here.
+        SpfemBenchError: a worker was killed.
     """
-
-    def sees(plan: Plan) -> Extractor:
-        extractor = make_extractor(
+    spread = workers.spreads_jobs and len(plans) > 1
+    jobs = (
+        _with_features(
             plan,
-            weights,
-            batch_size=batch_size,
-            device=device,
-            precision=precision,
-            hwaccel=hwaccel,
+            make_extractor(plan, weights, computing, store=store, progress=progress),
+            workers,
+            partial=partial,
+            spread=spread,
         )
-        return replace(extractor, progress=progress(plan))
+        for plan in plans
+    )
+    return workers.each(_score, jobs) if spread else map(_score, jobs)
 
-    return evaluate_all(plans, sees, workers, partial=partial)
+
+def evaluate(plan: Plan, extractor: Extractor, *, workers: Workers, partial: bool) -> RunRecord:
+    """Carry out one plan with an extractor, and return its run record; see `carry_out`."""
+    return _score(_with_features(plan, extractor, workers, partial=partial, spread=False))
+
+
+def _with_features(
+    plan: Plan, extractor: Extractor, workers: Workers, *, partial: bool, spread: bool
+) -> _Job:
+    started, clock = datetime.now(timezone.utc), time.perf_counter()
+    failures = workers.compute(extractor, plan_requests(plan), whole=not spread)
+    known = None
+    if spread:
+        clips = [c for item in plan.items for c in (*item.clips.values(), *item.more_real)]
+        known = hashes.hashes_known({path for clip in clips for path in (clip.path, clip.audio)})
+    extractor = replace(extractor, progress=SILENT)
+    features_s = time.perf_counter() - clock
+    return _Job(plan, extractor, failures, known, partial, started, features_s)
+
+
+def _score(job: _Job) -> RunRecord:
+    """Return a plan's run record; in another process, damaged features are computed again."""
+    clock, extractor, failures = time.perf_counter(), job.extractor, job.failures
+    if job.known_hashes is not None:
+        hashes.trust(job.known_hashes)
+        extractor = kept_networks.keep(extractor)
+        requests = without_failed(plan_requests(job.plan), failures)
+        failures = failures | ThisProcess().compute(extractor, requests)
+    features_s = job.features_s + time.perf_counter() - clock
+    return score_plan(
+        job.plan,
+        extractor,
+        failures,
+        partial=job.partial,
+        started=job.started,
+        features_s=features_s,
+    )

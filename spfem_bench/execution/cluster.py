@@ -1,9 +1,10 @@
-"""Features computed by the workers of a Ray cluster, on one machine or many.
+"""Workers on a Ray cluster, of one machine or many: the side of the driver.
 
-The process that was started, here called the driver, looks into its store for what is missing and
-gives it out a few clips at a time. A worker holds one set of networks. It writes into the driver's
-store where it sees it; elsewhere it keeps a store of its node and sends the arrays back. What a
-worker had that died is given to others, clip by clip.
+The driver is the process that was started. It looks for what its store lacks, and sends the
+workers a few clips at a time. A worker writes into the driver's store where it can; elsewhere it
+keeps a store of its node and sends the arrays back. Clips of a worker that died go to others, one
+by one. ``ray.util.ActorPool`` does not fit: it takes a dead actor for an idle one, and does not
+return which job was lost.
 """
 
 from __future__ import annotations
@@ -18,58 +19,65 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from spfem_bench.caches import cache_folder
+from spfem_bench.definitions.computing import Computing
 from spfem_bench.errors import ClipError, SpfemBenchError, StorageError
+from spfem_bench.execution.cluster_worker import (
+    VARIABLES,
+    RayWorker,
+    WorkerNode,
+    WorkerResult,
+    WorkerTask,
+    versions,
+)
+from spfem_bench.execution.common import feature_phases, portions
 from spfem_bench.extras import extra
+from spfem_bench.features.requests import Failures, RequestKey, RequestKeys, Requests, missing
 from spfem_bench.files import marker, temporary_folder
+from spfem_bench.progress import SILENT
 
 if TYPE_CHECKING:
-    from spfem_bench.definitions.clips import Clip
-    from spfem_bench.evaluation.run import Failures, Want
-    from spfem_bench.execution.local import Asked, Key, Networks
     from spfem_bench.features.extract import Extractor
-    from spfem_bench.features.store import Arrays, FeatureStore
+    from spfem_bench.features.store import FeatureStore
 
-DEATHS = 3
-"""Workers that may die while they have one clip; then it is refused."""
+Job = TypeVar("Job")
+Outcome = TypeVar("Outcome")
+
+MAX_DEATHS = 3
+"""Workers that may die while they compute one clip; then it is refused."""
 
 PATIENCE = 180.0
-"""Seconds in which at least one worker must have started, or be at work."""
+"""Seconds without any worker at work after which the cluster is given up."""
 
-UNSEEN = 90.0
-"""Seconds until a network file system must show what another machine has stored."""
+VISIBLE_WITHIN = 90.0
+"""Seconds in which a network file system must show what another machine has stored."""
 
-OBJECTS = 100 << 20
-"""Bytes for what travels between processes of one machine: features of a few clips."""
-
-CARRIED = ("SPFEM_BENCH_CARDS", "SPFEM_BENCH_WEIGHTS", "SPFEM_BENCH_DATA")
-"""Variables that workers take from the driver."""
+OBJECT_MEMORY = 100 << 20
+"""Bytes of shared memory in a Ray started here: features of a few clips pass through it."""
 
 
-def shares(
+def processor_shares(
     nodes: Sequence[tuple[int, int]], workers: int | None, *, gpu: bool
 ) -> tuple[int, int] | None:
     """Return how many workers a cluster gets, and how many processors each.
 
     Args:
         nodes: processors and GPUs of each.
-        workers: how many are asked for; all that fit when None.
+        workers: how many are wanted; all that fit when None.
         gpu: whether each needs a GPU.
 
     Returns:
         None when they do not fit.
 
-    >>> shares([(8, 0), (8, 0), (4, 0)], None, gpu=False)
+    >>> processor_shares([(8, 0), (8, 0), (4, 0)], None, gpu=False)
     (20, 1)
-    >>> shares([(8, 0), (8, 0), (4, 0)], 4, gpu=False)
-    (4, 4)
-    >>> shares([(32, 4), (32, 0)], None, gpu=True)
+    >>> processor_shares([(32, 4), (32, 0)], None, gpu=True)
     (4, 8)
     """
 
@@ -77,30 +85,34 @@ def shares(
         return sum(min(cpus // each, gpus) if gpu else cpus // each for cpus, gpus in nodes)
 
     count = workers or room(1)
-    fitting = [n for n in range(1, 1 + max((c for c, _ in nodes), default=0)) if room(n) >= count]
+    most = max((cpus for cpus, _ in nodes), default=0)
+    fitting = [each for each in range(1, most + 1) if room(each) >= count]
     return (count, max(fitting)) if count and fitting else None
 
 
-# ---- the driver ----------------------------------------------------------------------------
-
-
 @dataclass
-class _Part:
-    """Clips that one worker gets, and how many workers have died of them."""
+class _Portion:
+    """Requests that one worker gets, and how many workers have died with them."""
 
-    asked: Asked
+    keys: RequestKeys
     deaths: int = 0
 
 
 class RayWorkers:
-    """Workers on a Ray cluster, kept with their networks from one evaluation to the next."""
+    """Workers on Ray; see :class:`~spfem_bench.execution.workers.Workers`.
 
-    def __init__(self, address: str, count: int | None, device: str) -> None:
-        """Check what is given; nothing is started yet.
+    Args:
+        computing: ``ray`` is the address; ``workers`` how many, one for each GPU with a device of
+            cuda, else for each processor, when None.
 
-        Raises:
-            SpfemBenchError: Ray is not installed, or the address is of another kind.
-        """
+    Raises:
+        SpfemBenchError: Ray is not installed, or the address is of another kind.
+    """
+
+    spreads_jobs = False
+
+    def __init__(self, computing: Computing) -> None:
+        address, device = computing.ray or "local", computing.device
         if address not in ("local", "auto") and not re.fullmatch(r"[\w.-]+:\d{1,5}", address):
             client = "; Ray Client (ray://) is not" if address.startswith("ray://") else ""
             raise SpfemBenchError(
@@ -112,221 +124,236 @@ class RayWorkers:
             raise SpfemBenchError(
                 f"--device {device} names one GPU, but Ray gives each worker its own", "Use cuda"
             )
-        self._address, self._wanted, self._device = address, count, device
+        self._address, self._wanted, self._device = address, computing.workers, device
+        self._gpu = kind == "cuda"
         self._ray = _import_ray(address)
         self._count, self._threads = 0, 1
-        self._ours = False  # whether Ray is to be ended with us
-        self._left = ExitStack()  # the folder of a Ray that was started here
+        self._owns_ray = False
+        self._resources = ExitStack()  # the folder of a Ray that was started here
         self._idle: list[Any] = []
-        self._starting: dict[Any, Any] = {}  # what each worker's first answer will be
-        self._names: dict[Any, str] = {}
+        self._starting: dict[Any, Any] = {}  # workers by the reference of their description
+        self._nodes: dict[Any, str] = {}
 
     # ---- beginning and end --------------------------------------------------------------
 
+    def begin(self) -> None:
+        """Join a cluster that runs; its processors are taken with the first work."""
+        if self._address != "local":
+            self.connect()
+
     def connect(self) -> None:
-        """Start Ray or join the cluster, once; with ``auto``, what this program itself has joined.
+        """Start Ray or join the cluster, once; with ``auto``, one that this program has joined.
 
         Raises:
             SpfemBenchError: there is no cluster, or no room in it.
         """
         if self._count:
             return
-        ray, gpu = self._ray, self._device.startswith("cuda")
-        if ray.is_initialized():
-            if self._address != "auto":
-                raise SpfemBenchError(
-                    "this program has joined a Ray cluster already",
-                    "Give 'auto' to use that one, or call ray.shutdown() first",
-                )
-        else:
-            here: dict[str, Any] = {"address": self._address}
-            if self._address == "local":
-                here |= {
-                    "num_cpus": max(os.cpu_count() or 1, self._wanted or 1),
-                    "num_gpus": None if gpu else 0,
-                    "include_dashboard": False,
-                    "object_store_memory": OBJECTS,
-                }
-                # Ray leaves logs and sockets there, also after it has ended. A socket's name has
-                # 107 bytes at most, so that the user's own folder may be too deep.
-                if os.name == "posix":
-                    top = self._left.enter_context(temporary_folder(Path("/tmp")))  # noqa: S108
-                    here["_temp_dir"] = str(top)
-            elif self._address != "auto":
-                _knock(self._address)
-            try:
-                with _handlers_kept():
-                    ray.init(**here, log_to_driver=False, logging_level=logging.ERROR)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-                raise SpfemBenchError(
-                    f"cannot join a Ray cluster ({self._address}): {reason.partition('. ')[0]}",
-                    "Start one with 'ray start --head', or give --ray local",
-                ) from None
-            self._ours = True
+        if not self._ray.is_initialized():
+            self._initialize()
+        elif self._address != "auto":
+            raise SpfemBenchError(
+                "this program has joined a Ray cluster already",
+                "Give 'auto' to use that one, or call ray.shutdown() first",
+            )
         nodes = [
             (int(n["Resources"].get("CPU", 0)), int(n["Resources"].get("GPU", 0)))
-            for n in ray.nodes()
+            for n in self._ray.nodes()
             if n["Alive"]
         ]
-        found = shares(nodes, self._wanted, gpu=gpu)
-        if found is None:
-            room = shares(nodes, None, gpu=gpu)
+        shares = processor_shares(nodes, self._wanted, gpu=self._gpu)
+        if shares is None:
+            room = processor_shares(nodes, None, gpu=self._gpu)
             raise SpfemBenchError(
                 f"the Ray cluster has {sum(c for c, _ in nodes)} processors and "
                 f"{sum(g for _, g in nodes)} GPUs: room for {room[0] if room else 0} workers on "
                 f"{self._device}" + (f", not {self._wanted}" if self._wanted else ""),
                 "Give fewer --workers, or another --device",
             )
-        self._count, self._threads = found
+        self._count, self._threads = shares
 
-    def begin(self) -> None:
-        """Start all workers now and wait until they can work; else they start with the work."""
+    def _initialize(self) -> None:
+        settings: dict[str, Any] = {"address": self._address}
+        if self._address == "local":
+            settings |= {
+                "num_cpus": max(os.cpu_count() or 1, self._wanted or 1),
+                "num_gpus": None if self._gpu else 0,
+                "include_dashboard": False,
+                "object_store_memory": OBJECT_MEMORY,
+            }
+            # Ray leaves logs and sockets there after its end. A socket's name has 107 bytes at
+            # most, so the user's own temporary folder may be too deep.
+            if os.name == "posix":
+                folder = self._resources.enter_context(temporary_folder(Path("/tmp")))  # noqa: S108
+                settings["_temp_dir"] = str(folder)
+        elif self._address != "auto":
+            _check_listening(self._address)
+        try:
+            with _sigterm_handler_kept():
+                self._ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+            raise SpfemBenchError(
+                f"cannot join a Ray cluster ({self._address}): {reason.partition('. ')[0]}",
+                "Start one with 'ray start --head', or give --ray local",
+            ) from None
+        self._owns_ray = True
+
+    def start_all(self) -> None:
+        """Start all workers and wait until they can work; else they start with the work."""
         self.connect()
-        self._hire(0, self._count)
-        for answer in list(self._starting):
-            self._welcome(answer)
+        self._start_workers(0, self._count)
+        for reference in list(self._starting):
+            self._accept_worker(reference)
 
     def end(self) -> None:
         """End all workers, and Ray where it was started or joined for them."""
         for worker in [*self._idle, *self._starting.values()]:
-            self._dismiss(worker)
+            self._end_worker(worker)
         self._idle.clear()
         self._starting.clear()
-        if self._ours:
+        if self._owns_ray:
             self._ray.shutdown()
-        self._left.close()
-        self._ours, self._count = False, 0
+        self._resources.close()
+        self._owns_ray, self._count = False, 0
 
-    def _dismiss(self, worker: Any) -> None:
-        self._names.pop(worker, None)
+    def _end_worker(self, worker: Any) -> None:
+        self._nodes.pop(worker, None)
         with suppress(self._ray.exceptions.RayError):
             self._ray.kill(worker)
 
     # ---- work ---------------------------------------------------------------------------
 
-    def compute(self, extractor: Extractor, wants: Mapping[Clip, frozenset[Want]]) -> Failures:
-        """Fill the extractor's store with all wanted features, as ``Processes.compute`` does.
+    def each(self, work: Callable[[Job], Outcome], jobs: Iterable[Job]) -> Iterator[Outcome]:
+        """Yield the results of all jobs, which are done in this process."""
+        return map(work, jobs)
 
-        Returns:
-            Why each clip and role, or clip beside another, that cannot be had failed.
+    def compute(self, extractor: Extractor, requests: Requests, *, whole: bool = True) -> Failures:
+        """Compute what is missing on the cluster.
 
         Raises:
             SpfemBenchError: a node has other versions, cannot read a clip or weights, or no
-                worker can be started; says which node. What is stored is kept.
+                worker can be started; names the node. What is stored is kept.
         """
-        from spfem_bench.execution.local import missing, portions
-        from spfem_bench.features.extract import Progress
-
-        asked, failures = missing(extractor, wants)
-        extractor.progress.finished(len(wants) - len(asked))
-        if not asked:
+        with feature_phases(extractor.progress, len(requests)):
+            keys, failures = missing(extractor, requests, whole=whole)
+            extractor.progress.advance("clips", len(requests) - len(keys))
+            if keys:
+                extractor.store.check_writable()
+                self.connect()
+                with marker(extractor.store.folder) as token:
+                    task = WorkerTask(
+                        replace(extractor, progress=SILENT),
+                        token.name,
+                        str(cache_folder().absolute()),
+                    )
+                    failures |= self._compute(task, keys, extractor)
             return failures
-        extractor.store.check_writable()
-        self.connect()
-        since = time.monotonic()
-        queue = deque(_Part(part) for part in portions(asked, self._count))
-        busy: dict[Any, tuple[Any, _Part]] = {}
+
+    def _compute(self, task: WorkerTask, keys: RequestKeys, extractor: Extractor) -> Failures:
         ray = self._ray
+        failures: Failures = {}
+        queue = deque(_Portion(part) for part in portions(keys, self._count))
+        busy: dict[Any, tuple[Any, _Portion]] = {}
+        last_busy = time.monotonic()
         try:
-            with marker(extractor.store.folder) as token:
-                quiet = replace(extractor, progress=Progress())
-                errand = _Errand(quiet, token.name, str(cache_folder().absolute()))
-                while queue or busy:
-                    self._hire(len(busy), len(queue))
-                    while queue and self._idle:
-                        worker, part = self._idle.pop(), queue.popleft()
-                        busy[worker.work.remote(errand, part.asked)] = (worker, part)
-                    done, _ = ray.wait([*busy, *self._starting], num_returns=1, timeout=1.0)
-                    if busy:
-                        since = time.monotonic()
-                    elif time.monotonic() - since > PATIENCE:
-                        raise SpfemBenchError(
-                            f"no Ray worker could be started within {PATIENCE:.0f} s",
-                            "Is the cluster busy, or are its nodes gone? Ask 'ray status'",
-                        )
-                    for answer in done:
-                        if answer in self._starting:
-                            self._welcome(answer)
-                            continue
-                        worker, part = busy.pop(answer)
-                        try:
-                            finished: _Done = ray.get(answer)
-                        except ray.exceptions.RayTaskError:
-                            self._dismiss(worker)
-                            raise
-                        except ray.exceptions.RayError as error:
-                            node = self._names.get(worker, "a node")
-                            self._dismiss(worker)
-                            failures |= _given_again(part, node, error, queue, extractor)
-                            continue
-                        self._idle.append(worker)
-                        failures |= _taken(finished, self._names[worker], part, extractor)
+            while queue or busy:
+                self._start_workers(len(busy), len(queue))
+                while queue and self._idle:
+                    worker, portion = self._idle.pop(), queue.popleft()
+                    busy[worker.compute.remote(task, portion.keys)] = (worker, portion)
+                done, _ = ray.wait([*busy, *self._starting], num_returns=1, timeout=1.0)
+                if busy:
+                    last_busy = time.monotonic()
+                elif time.monotonic() - last_busy > PATIENCE:
+                    raise SpfemBenchError(
+                        f"no Ray worker could be started within {PATIENCE:.0f} s",
+                        "Is the cluster busy, or are its nodes gone? Type 'ray status'",
+                    )
+                for reference in done:
+                    if reference in self._starting:
+                        self._accept_worker(reference)
+                        continue
+                    worker, portion = busy.pop(reference)
+                    try:
+                        result: WorkerResult = ray.get(reference)
+                    except ray.exceptions.RayTaskError:
+                        self._end_worker(worker)
+                        raise
+                    except ray.exceptions.RayError as error:
+                        node = self._nodes.get(worker, "a node")
+                        self._end_worker(worker)
+                        failures |= _retry_or_refuse(portion, node, error, queue, extractor)
+                        continue
+                    self._idle.append(worker)
+                    failures |= _store_result(result, self._nodes[worker], portion, extractor)
         finally:
             for worker, _ in busy.values():
-                self._dismiss(worker)
+                self._end_worker(worker)
         return failures
 
-    def _hire(self, busy: int, waiting: int) -> None:
-        """Start as many workers as there are places and parts for."""
-        ray = self._ray
-        kind = ray.remote(_Worker).options(
-            num_cpus=self._threads, num_gpus=int(self._device.startswith("cuda"))
-        )
+    def _start_workers(self, busy: int, waiting: int) -> None:
+        """Start as many workers as there are places and portions for."""
+        actor = self._ray.remote(RayWorker).options(num_cpus=self._threads, num_gpus=int(self._gpu))
+        variables = {name: value for name in VARIABLES if (value := os.environ.get(name))}
         needed = min(self._count, busy + waiting)
         for _ in range(needed - busy - len(self._idle) - len(self._starting)):
-            variables = {n: v for n in CARRIED if (v := os.environ.get(n))}
-            worker = kind.remote(self._threads, str(Path.cwd()), variables)
-            self._starting[worker.hello.remote(self._device)] = worker
+            worker = actor.remote(self._threads, str(Path.cwd()), variables)
+            self._starting[worker.describe.remote(self._device)] = worker
 
-    def _welcome(self, answer: Any) -> None:
-        """Take a worker whose node has the versions that the driver has.
+    def _accept_worker(self, reference: Any) -> None:
+        """Add a worker that has started; its node must have the driver's versions.
 
         Raises:
-            SpfemBenchError: it has others, or the worker could not begin.
+            SpfemBenchError: it has others, or the worker could not start.
         """
-        worker, ray = self._starting.pop(answer), self._ray
+        worker, ray = self._starting.pop(reference), self._ray
         try:
-            node: _Node = ray.get(answer)
+            node: WorkerNode = ray.get(reference)
         except ray.exceptions.RayError as error:
-            self._dismiss(worker)
-            said = [line.strip() for line in str(error).splitlines() if line.strip()]
-            reason = next((s for s in reversed(said) if re.match(r"\w+(Error|Exception):", s)), "")
-            if not reason and "creation task" not in str(error):
+            self._end_worker(worker)
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            errors = [line for line in lines if re.match(r"\w+(Error|Exception):", line)]
+            if not errors and "creation task" not in str(error):
                 time.sleep(0.2)
-                return  # killed, or its node: another is started, and PATIENCE ends that
+                return  # it or its node was killed: another is started, PATIENCE limits that
             raise SpfemBenchError(
-                f"a Ray worker could not begin: {reason or said[0]}",
+                f"a Ray worker could not begin: {errors[-1] if errors else lines[0]}",
                 "Install the same spfem-bench on every node, in the environment of 'ray start'",
             ) from None
-        if node.problem is not None:
-            self._dismiss(worker)
-            raise _on(node.name, node.problem)
-        for what, here in versions().items():
-            there = node.versions.get(what, "absent")
-            if here != there:
-                self._dismiss(worker)
-                raise SpfemBenchError(
-                    f"node {node.name} has {what} {there}, this machine {here}: features would "
-                    "differ",
-                    "Install the same versions on every node",
-                )
-        self._names[worker] = node.name
+        try:
+            _check_node(node)
+        except SpfemBenchError:
+            self._end_worker(worker)
+            raise
+        self._nodes[worker] = node.name
         self._idle.append(worker)
 
 
+def _check_node(node: WorkerNode) -> None:
+    if node.problem is not None:
+        raise _with_node(node.name, node.problem)
+    for name, here in versions().items():
+        there = node.versions.get(name, "absent")
+        if here != there:
+            raise SpfemBenchError(
+                f"node {node.name} has {name} {there}, this machine {here}: features would differ",
+                "Install the same versions on every node",
+            )
+
+
 def _import_ray(address: str) -> Any:
-    """Return the module, told to keep quiet, and to itself where it is started here.
+    """Return the module, silenced; a Ray that is started here is closed to others.
 
     Raises:
         SpfemBenchError: it is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray prints of dead workers into standard output; what matters is said here.
+    # Ray prints dead workers on standard output; what matters is reported by this module.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Ray listens on every interface, and runs what it is sent: by who knows this token alone. The
-    # mode is read when Ray is imported.
+    # Ray listens on every interface and runs what it receives; the token restricts that. The mode
+    # is read when Ray is imported.
     if address == "local" and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     with extra("ray", "--ray"):
@@ -335,7 +362,7 @@ def _import_ray(address: str) -> Any:
 
 
 @contextmanager
-def _handlers_kept() -> Iterator[None]:
+def _sigterm_handler_kept() -> Iterator[None]:
     """Restore the handler of SIGTERM, which Ray replaces by its own."""
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -345,11 +372,11 @@ def _handlers_kept() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def _knock(address: str) -> None:
-    """Find out at once whether anybody listens; Ray would try for a minute, and complain aloud.
+def _check_listening(address: str) -> None:
+    """Refuse an address where no server listens; Ray itself would retry for a minute.
 
     Raises:
-        SpfemBenchError: nobody does.
+        SpfemBenchError: the connection failed.
     """
     host, _, port = address.rpartition(":")
     try:
@@ -362,218 +389,64 @@ def _knock(address: str) -> None:
         ) from None
 
 
-def _given_again(
-    part: _Part, node: str, error: Exception, queue: deque[_Part], extractor: Extractor
+def _retry_or_refuse(
+    portion: _Portion, node: str, error: Exception, queue: deque[_Portion], extractor: Extractor
 ) -> Failures:
-    """Put a dead worker's clips back, one by one; return what three have died of."""
-    deaths = part.deaths + 1
-    if deaths < DEATHS:
-        queue.extend(_Part({clip: wanted}, deaths) for clip, wanted in part.asked.items())
+    """Put a dead worker's clips back, one by one; refuse them after `MAX_DEATHS` deaths."""
+    deaths = portion.deaths + 1
+    if deaths < MAX_DEATHS:
+        queue.extend(_Portion({clip: keys}, deaths) for clip, keys in portion.keys.items())
         return {}
-    extractor.progress.finished(len(part.asked))
+    extractor.progress.advance("clips", len(portion.keys))
     full = " (out of memory)" if type(error).__name__ == "OutOfMemoryError" else ""
     return {
-        (clip, want): ClipError(
+        (clip, request): ClipError(
             f"{clip}: {deaths} Ray workers died while they had it, the last on {node}{full}",
             "Look at that node's memory, or give the clip alone, without --ray",
         )
-        for clip, wanted in part.asked.items()
-        for want in wanted
+        for clip, keys in portion.keys.items()
+        for request in keys
     }
 
 
-def _taken(finished: _Done, node: str, part: _Part, extractor: Extractor) -> Failures:
-    """Store what a worker has sent, and tell how far the work has come.
+def _store_result(
+    result: WorkerResult, node: str, portion: _Portion, extractor: Extractor
+) -> Failures:
+    """Store what a worker has sent, and report progress.
 
     Raises:
-        SpfemBenchError: what the worker could not go on without.
+        SpfemBenchError: the worker's problem.
         StorageError: the store cannot be written, or does not show what was written to it.
     """
-    if finished.problem is not None:
-        raise _on(node, finished.problem)
-    for key, arrays in finished.sent:
+    if result.problem is not None:
+        raise _with_node(node, result.problem)
+    for key, arrays in result.sent:
         extractor.store.put(key, arrays)
-    if finished.shared:
-        for clip, wanted in part.asked.items():
-            for want, key in wanted.items():
-                if (clip, want) not in finished.failures:
-                    _await(extractor.store, key, node)
-    extractor.progress.decoded(finished.decoded)
-    extractor.progress.embedded(finished.embedded)
-    extractor.progress.finished(len(part.asked))
-    return finished.failures
+    if result.shared:
+        for clip, keys in portion.keys.items():
+            for request, key in keys.items():
+                if (clip, request) not in result.failures:
+                    _wait_until_visible(extractor.store, key, node)
+    for phase in ("decode", "networks"):
+        extractor.progress.advance(phase, result.counts.get(phase, 0))
+    extractor.progress.advance("clips", len(portion.keys))
+    return result.failures
 
 
-def _await(store: FeatureStore, key: Key, node: str) -> None:
-    """Wait until a network file system shows what a node has stored: it keeps old listings."""
-    path, until = store.path(key), time.monotonic() + UNSEEN
+def _wait_until_visible(store: FeatureStore, key: RequestKey, node: str) -> None:
+    """Wait until a network file system shows what a node has stored: it caches listings."""
+    path, until = store.path(key), time.monotonic() + VISIBLE_WITHIN
     while not store.has(key):
         if time.monotonic() > until:
             raise StorageError(
-                f"node {node} has stored {path}, which is not seen here",
+                f"node {node} has stored {path}, which cannot be found from here",
                 "Run the command again: it goes on from here",
             )
         for folder in (store.folder, path.parent):
             with suppress(OSError):
-                os.listdir(folder)  # noqa: PTH208  (opening a folder makes NFS look again)
+                os.listdir(folder)  # noqa: PTH208  (opening a folder makes NFS refresh it)
         time.sleep(0.2)
 
 
-def _on(node: str, problem: SpfemBenchError) -> SpfemBenchError:
+def _with_node(node: str, problem: SpfemBenchError) -> SpfemBenchError:
     return type(problem)(f"on node {node}: {problem.problem}", problem.remedy)
-
-
-def versions() -> dict[str, str]:
-    """Return what must be equal on all nodes, or features would differ or not be found."""
-    from spfem_bench import provenance
-    from spfem_bench.features.software import EVERY
-    from spfem_bench.media import ffmpeg
-
-    code = provenance.code_digest("**/*.py")[:12]
-    return {
-        **provenance.versions(EVERY),
-        "spfem-bench's code": code,
-        "ffmpeg": ffmpeg.version(),
-    }
-
-
-# ---- a worker ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Node:
-    """Where a worker is."""
-
-    name: str
-    versions: Mapping[str, str]
-    problem: SpfemBenchError | None
-
-
-@dataclass(frozen=True)
-class _Errand:
-    """What workers are told with each part.
-
-    Attributes:
-        extractor: with the driver's store.
-        token: a file in that store, for who sees it.
-        cache: the driver's folder for weights and features.
-    """
-
-    extractor: Extractor
-    token: str
-    cache: str
-
-
-@dataclass(frozen=True)
-class _Done:
-    """What a worker has made of its part.
-
-    Attributes:
-        failures: why what cannot be had failed.
-        shared: whether all is in the driver's store.
-        sent: features for the driver to store, where it is not.
-        decoded: frames.
-        embedded: crops and windows that networks have seen.
-        problem: why the work cannot go on at all.
-    """
-
-    failures: Failures = field(default_factory=dict)
-    shared: bool = True
-    sent: Sequence[tuple[Key, Arrays]] = ()
-    decoded: int = 0
-    embedded: int = 0
-    problem: SpfemBenchError | None = None
-
-
-class _Worker:
-    """One process with one set of networks.
-
-    Heavy imports happen in its methods, when the variables are set that libraries read then.
-    """
-
-    def __init__(self, threads: int, folder: str, variables: Mapping[str, str]) -> None:
-        for name in CARRIED:
-            os.environ.pop(name, None)
-        os.environ.update(variables)
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        with suppress(OSError):  # a clip with a relative path is missed by its name then
-            os.chdir(folder)
-        self.threads, self.cache = threads, str(cache_folder())
-        self.counter: Any = None
-        self.networks: Networks | None = None
-
-    def hello(self, device: str) -> _Node:
-        """Say where this worker is and what is installed there."""
-        import torch
-
-        from spfem_bench.evaluation.session import check_device
-
-        torch.set_num_threads(self.threads)
-        self.counter = _counter()
-        problem = None
-        try:
-            check_device(device)
-        except SpfemBenchError as error:
-            problem = error
-        return _Node(socket.gethostname(), versions(), problem)
-
-    def work(self, errand: _Errand, asked: Asked) -> _Done:
-        """Compute what is asked, into the driver's store or this node's."""
-        try:
-            return self._work(errand, asked)
-        except SpfemBenchError as error:
-            return _Done(problem=error)
-
-    def _work(self, errand: _Errand, asked: Asked) -> _Done:
-        from spfem_bench.evaluation.run import made_of
-        from spfem_bench.execution.local import Networks
-        from spfem_bench.features.store import FeatureStore
-
-        given = errand.extractor
-        shared = (given.store.folder / errand.token).is_file()
-        # Who sees the driver's store sees the weights beside it.
-        os.environ["SPFEM_BENCH_CACHE"] = errand.cache if shared else self.cache
-        if not shared:
-            given = replace(given, store=FeatureStore.locate())
-            given.store.check_writable()
-        self.networks = self.networks or Networks()
-        x = self.networks.of(replace(given, progress=self.counter))
-        for clip, wanted in asked.items():
-            for want, key in wanted.items():
-                if made_of(x, clip, want) != key:  # or the driver would never find it
-                    raise ClipError(
-                        f"{clip} or what it is compared with has other content than where the "
-                        "evaluation was started",
-                        "Copy it there again",
-                    )
-        self.counter.clear()
-        wants = {clip: frozenset(wanted) for clip, wanted in asked.items()}
-        failures = self.networks.ensure(x, wants)
-        sent: list[tuple[Key, Arrays]] = []
-        if not shared:
-            sent = [
-                (key, arrays)
-                for clip, wanted in asked.items()
-                for want, key in wanted.items()
-                if (clip, want) not in failures and (arrays := x.store.get(key)) is not None
-            ]
-        return _Done(failures, shared, sent, self.counter.frames, self.counter.samples)
-
-
-def _counter() -> Any:
-    from spfem_bench.features.extract import Progress
-
-    class Counter(Progress):
-        frames = samples = 0
-
-        def decoded(self, frames: int) -> None:
-            self.frames += frames
-
-        def embedded(self, samples: int) -> None:
-            self.samples += samples
-
-        def clear(self) -> None:
-            self.frames = self.samples = 0
-
-    return Counter()

@@ -197,7 +197,7 @@ def read_record(path: Path) -> MetricRecord:
     Raises:
         CardError: it is not valid JSON, or lacks or misspells a key.
     """
-    return recorded.read_record(path, MetricRecord, "a metric")
+    return recorded.load_record(path, MetricRecord, "a metric")
 
 
 def read_checkpoint(name: str | Path) -> Checkpoint:
@@ -242,7 +242,7 @@ def write_checkpoint(
         StorageError: the folder cannot be written, or the disk is full.
     """
     every = nn.ModuleDict(dict(heads.items()))
-    return recorded.write(path, every, MetricRecord, record)
+    return recorded.save_network(path, every, MetricRecord, record)
 
 
 def backbone_record(network: str, *, size: int = 112, colour: str = "rgb") -> BackboneRecord:

@@ -32,8 +32,8 @@ from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.errors import CardError, ClipError, StcclError
 from spfem_bench.evaluation.pairing import folder_pairs, same_names
-from spfem_bench.features.comparisons import Scorer
 from spfem_bench.features.extract import Extractor
+from spfem_bench.features.pair_extract import PairExtractor
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
@@ -446,7 +446,7 @@ def test_folders_that_cannot_be_paired(folders: tuple[Path, Path], tmp_path: Pat
         profile_card("compact"), WeightsStore.locate(), FeatureStore(tmp_path), faces="aligned"
     )
     source, target = folders
-    found = folder_pairs(source, target, Scorer(extractor))
+    found = folder_pairs(source, target, PairExtractor(extractor))
     assert [p.speaker for p in found.pairs] == ["P001", "P003"] and found.lags == (3, 3)
     assert found.pairs[0].numbers[0].tolist() == [3, 0]
     with pytest.raises(ClipError, match="is no folder"):
@@ -458,7 +458,7 @@ def test_folders_that_cannot_be_paired(folders: tuple[Path, Path], tmp_path: Pat
         same_names(tmp_path / "empty", tmp_path / "empty")
     (tmp_path / "empty" / "a_b.mp4").write_bytes(b"no video")
     with pytest.raises(CardError, match="no two clips to compare"):
-        folder_pairs(tmp_path / "empty", tmp_path / "empty", Scorer(extractor))
+        folder_pairs(tmp_path / "empty", tmp_path / "empty", PairExtractor(extractor))
     assert Clip(source / "P001_x.mp4").path.is_file()
 
 

@@ -27,7 +27,7 @@ from spfem_bench.evaluation import run
 from spfem_bench.evaluation.plan import make_plan
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
-from spfem_bench.media import audio, ffmpeg, video
+from spfem_bench.media import audio, ffmpeg, packets, video
 from spfem_bench.networks.weights import WeightsStore
 from tests import trees
 from tests.conftest import Outcome
@@ -341,9 +341,9 @@ def test_exchanged_video_and_audio_folders_are_named(bench: Bench, drawn_tree: P
 
 def test_an_index_goes_on_where_it_stopped(bench: Bench, drawn_tree: Path, monkeypatch):
     looked: list[Path] = []
-    timing = ffmpeg.timing
+    timing = packets.stream_times
 
-    def counted(path: Path) -> dict[str, ffmpeg.Stretch]:
+    def counted(path: Path) -> dict[str, packets.Stretch]:
         if len(looked) == 3:
             raise KeyboardInterrupt
         looked.append(path)
@@ -526,10 +526,10 @@ def test_a_video_is_heard_through_the_file_beside_it(drawn_tree: Path):
 
 
 def test_streams_are_timed(drawn_tree: Path):
-    picture = ffmpeg.timing(drawn_tree / "M003/video/front/angry/level_3/001.mp4")
+    picture = packets.stream_times(drawn_tree / "M003/video/front/angry/level_3/001.mp4")
     assert picture.keys() == {"video"}
     assert picture["video"].packets == 63 and picture["video"].seconds == pytest.approx(2.1)
-    sound = ffmpeg.timing(drawn_tree / "M003/audio/angry/level_3/001.m4a")["audio"]
+    sound = packets.stream_times(drawn_tree / "M003/audio/angry/level_3/001.m4a")["audio"]
     assert sound.end == pytest.approx(2.1, abs=0.03)
 
 

@@ -94,7 +94,7 @@ def test_second_run_computes_no_network_and_is_identical(
         raise AssertionError("a network was loaded")
 
     monkeypatch.setattr("spfem_bench.features.extract.load_network", forbidden)
-    monkeypatch.setattr("spfem_bench.features.extract.load_detector", forbidden)
+    monkeypatch.setattr("spfem_bench.features.tracking.load_detector", forbidden)
     assert spfem_bench(*EVAL, "--method", "ned").code == 0
     assert record_of(tmp_path, "ned") == first
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from spfem_bench.evaluation.run import ItemResult, average, resample
 
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.metrics import Claims, metric_card
 from spfem_bench.evaluation.grading import Graded, ignores, measures, misread, reads, scale
-from spfem_bench.evaluation.run import ItemResult, average, resample
 from spfem_bench.evaluation.validate import graded_controls
 from spfem_bench.statistics import coherence, frechet, similarity, sync
 from spfem_bench.statistics.similarity import SimilarityComponents
@@ -262,7 +262,7 @@ def test_from_the_command_line_to_record_figure_and_table(
         raise AssertionError("a network was loaded")
 
     monkeypatch.setattr("spfem_bench.features.extract.load_network", forbidden)
-    monkeypatch.setattr("spfem_bench.features.extract.load_detector", forbidden)
+    monkeypatch.setattr("spfem_bench.features.tracking.load_detector", forbidden)
     first = (tmp_path / "drawn/validate.png").read_bytes()
     again = spfem_bench(*VALIDATE, *some, "-o", "drawn/validate.png")
     assert again == done

@@ -19,15 +19,19 @@ from torch import nn
 from spfem_bench.cli.main import main
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.clips import Clip, Edit
+from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.errors import CardError, StcclError
-from spfem_bench.execution.local import at_work
+from spfem_bench.execution.workers import workers_for
 from spfem_bench.faces import crop
-from spfem_bench.features import comparisons as scoring
-from spfem_bench.features.comparisons import Beside, Crops, Scorer, find_lag, in_step
+from spfem_bench.features import pair_extract
+from spfem_bench.features.crops import Crops, find_lag, in_step
 from spfem_bench.features.extract import Extractor
+from spfem_bench.features.pair_extract import CROP, PairExtractor
+from spfem_bench.features.pair_maps import CHUNK, PairMaps
+from spfem_bench.features.requests import PairRequest
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
@@ -150,9 +154,19 @@ class Tiny(nn.Module):
         return [pictures[..., ::2, ::2], pictures[..., ::3, ::3]]
 
 
+def compared(x: torch.Tensor, y: torch.Tensor, network: Any) -> dict[str, Any]:
+    """Return the maps of two sequences of pictures, fed in chunks as clips are."""
+    pair = PairMaps()
+    with torch.inference_mode():
+        for begin in range(0, max(1, len(x) - 1), CHUNK - 1):
+            part = slice(begin, begin + CHUNK)
+            pair.add(network.stages(x[part]), network.stages(y[part]), first=begin == 0)
+    return pair.arrays()
+
+
 def test_chunks_change_nothing() -> None:
     x, y = maps(70, 3, 12, 12), maps(70, 3, 12, 12, seed=1)
-    found = scoring.compare(x, y, Tiny())  # type: ignore[arg-type]
+    found = compared(x, y, Tiny())
     for stage, step in ((1, 2), (2, 3)):
         a, b = x[..., ::step, ::step], y[..., ::step, ::step]
         for name, whole in (("scc", dense.spatial(a, b)), ("tcc", dense.temporal(a, b))):
@@ -166,14 +180,14 @@ def test_pictures_that_cannot_be_compared() -> None:
     network = backbone("compact-identity", WeightsStore.locate())
     good = torch.zeros(2, 3, 112, 112)
     with pytest.raises(StcclError, match="differ in shape"):
-        scoring.compare(good, good[:1], network)
+        compared(good, good[:1], network)
     with pytest.raises(CardError, match="whole numbers"):
-        scoring.compare(good.to(torch.uint8), good.to(torch.uint8), network)
+        compared(good.to(torch.uint8), good.to(torch.uint8), network)
     bad = good.clone()
     bad[1, 0, 50, 50] = math.nan
     with pytest.raises(StcclError, match="not finite"):
-        scoring.compare(good, bad, network)
-    alone = scoring.compare(good[:1], good[:1], network)
+        compared(good, bad, network)
+    alone = compared(good[:1], good[:1], network)
     assert "scc4.frames" in alone and "tcc4.frames" not in alone
     with pytest.raises(ValueError, match="no two adjacent frames"):
         coherence.components({**alone, "lag": np.array(0)}, "temporal", (1, 2, 3, 4))
@@ -231,7 +245,7 @@ def puppet_world() -> World:
 
 
 def crops_of(take: Take, frames: range) -> Crops:
-    pictures = [crop.arcface(take.frame(i), None, scoring._INPUT) for i in frames]
+    pictures = [crop.arcface(take.frame(i), None, CROP) for i in frames]
     return Crops(np.stack(pictures), np.arange(len(frames)), len(frames))
 
 
@@ -288,8 +302,8 @@ def clips(puppet_world: World, tmp_path_factory: pytest.TempPathFactory) -> list
 
 
 @pytest.fixture
-def scorer(tmp_path: Path) -> Callable[..., Scorer]:
-    def make(store: str = "store", **changes: Any) -> Scorer:
+def scorer(tmp_path: Path) -> Callable[..., PairExtractor]:
+    def make(store: str = "store", **changes: Any) -> PairExtractor:
         extractor = Extractor(
             profile_card("compact"),
             WeightsStore.locate(),
@@ -297,18 +311,23 @@ def scorer(tmp_path: Path) -> Callable[..., Scorer]:
             faces="aligned",
             **changes,
         )
-        return Scorer(extractor)
+        return PairExtractor(extractor)
 
     return make
 
 
-def wants(clips: list[Clip]) -> list[tuple[Clip, Beside]]:
+def wants(clips: list[Clip]) -> list[tuple[Clip, PairRequest]]:
     a, frozen_a, b, frozen_b = clips
-    return [(a, Beside(a)), (frozen_a, Beside(a)), (frozen_b, Beside(b)), (b, Beside(a))]
+    return [
+        (a, PairRequest(a)),
+        (frozen_a, PairRequest(a)),
+        (frozen_b, PairRequest(b)),
+        (b, PairRequest(a)),
+    ]
 
 
 def test_batches_workers_and_company_move_nothing(
-    clips: list[Clip], scorer: Callable[..., Scorer]
+    clips: list[Clip], scorer: Callable[..., PairExtractor]
 ) -> None:
     asked = wants(clips)
     first = scorer("all")
@@ -321,8 +340,8 @@ def test_batches_workers_and_company_move_nothing(
             for name in ours:
                 assert np.allclose(ours[name], theirs[name], atol=2e-5, equal_nan=True), name
     spread = scorer("workers")
-    by_clip = {clip: frozenset({beside}) for clip, beside in asked}
-    with at_work(None, 2, "cpu") as team:
+    by_clip = {clip: frozenset({request}) for clip, request in asked}
+    with workers_for(Computing(workers=2)) as team:
         assert team.compute(spread.extractor, by_clip) == {}
     for want in asked[1:]:
         ours, theirs = first.load(*want), spread.load(*want)
@@ -332,19 +351,19 @@ def test_batches_workers_and_company_move_nothing(
 
 
 def test_a_second_run_computes_no_network(
-    clips: list[Clip], scorer: Callable[..., Scorer], monkeypatch: pytest.MonkeyPatch
+    clips: list[Clip], scorer: Callable[..., PairExtractor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = wants(clips)[1:3]
     scorer().ensure(asked[:1])  # killed after the first
 
     seen: list[int] = []
-    load = scoring.backbone
+    load = pair_extract.backbone
 
     def counted(*arguments: Any, **options: Any) -> Any:
         seen.append(1)
         return load(*arguments, **options)
 
-    monkeypatch.setattr(scoring, "backbone", counted)
+    monkeypatch.setattr(pair_extract, "backbone", counted)
     scorer().ensure(asked[:1])
     assert not seen
     scorer().ensure(asked)
@@ -353,12 +372,12 @@ def test_a_second_run_computes_no_network(
     assert seen == [1]
 
 
-def test_scores_of_known_pairs(clips: list[Clip], scorer: Callable[..., Scorer]) -> None:
+def test_scores_of_known_pairs(clips: list[Clip], scorer: Callable[..., PairExtractor]) -> None:
     itself, frozen, _, other = wants(clips)
     work = scorer()
     work.ensure([itself, frozen, other])
 
-    def score(want: tuple[Clip, Beside], space: coherence.Space) -> float:
+    def score(want: tuple[Clip, PairRequest], space: coherence.Space) -> float:
         arrays = work.load(*want)
         assert arrays is not None
         return coherence.value(coherence.components(arrays, space, (1, 2, 3, 4)))
@@ -370,7 +389,7 @@ def test_scores_of_known_pairs(clips: list[Clip], scorer: Callable[..., Scorer])
 
 
 def test_heat_maps_peak_where_the_mouth_was_frozen(
-    clips: list[Clip], scorer: Callable[..., Scorer], tmp_path: Path
+    clips: list[Clip], scorer: Callable[..., PairExtractor], tmp_path: Path
 ) -> None:
     work = scorer()
     for want in wants(clips)[1:3]:
@@ -400,7 +419,7 @@ def test_heat_maps_peak_where_the_mouth_was_frozen(
 
 
 def test_half_precision_is_near_and_kept_apart(
-    clips: list[Clip], scorer: Callable[..., Scorer]
+    clips: list[Clip], scorer: Callable[..., PairExtractor]
 ) -> None:
     want = wants(clips)[1]
     full = scorer()
@@ -538,7 +557,7 @@ real = "{speaker}/happy/1.00/029.mp4"
 def test_real_strips_are_put_in_step_and_exceed_another_speaker(
     samples: Path, weights_folder: Path, tmp_path: Path
 ) -> None:
-    work = Scorer(
+    work = PairExtractor(
         Extractor(
             profile_card("light"), WeightsStore.locate(weights_folder), FeatureStore(tmp_path)
         )
@@ -554,10 +573,10 @@ def test_real_strips_are_put_in_step_and_exceed_another_speaker(
         "ned": column("M003_source_sad_033", 4),
         "other speaker": column("W015_source_sad_028", 0),
     }
-    assert work.ensure([(clip, Beside(source)) for clip in outputs.values()]) == {}
+    assert work.ensure([(clip, PairRequest(source)) for clip in outputs.values()]) == {}
     found: dict[tuple[str, str], CoherenceComponents] = {}
     for name, clip in outputs.items():
-        arrays = work.load(clip, Beside(source))
+        arrays = work.load(clip, PairRequest(source))
         assert arrays is not None
         for space in coherence.NAMES:
             found[name, space] = coherence.components(arrays, space, (1, 2, 3, 4))

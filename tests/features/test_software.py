@@ -164,7 +164,8 @@ def test_the_face_track_depends_on_the_detector_alone(monkeypatch: pytest.Monkey
 def test_a_learnt_metric_depends_on_its_own_backbones_runtime(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spfem_bench.features.comparisons import Beside, Scorer
+    from spfem_bench.features.pair_extract import PairExtractor
+    from spfem_bench.features.requests import PairRequest
 
     statistic = metric_card("scc").statistic.model_copy(update={"learned": "puppets"})
     learnt = metric_card("scc").model_copy(update={"statistic": statistic})
@@ -177,7 +178,7 @@ def test_a_learnt_metric_depends_on_its_own_backbones_runtime(
             provenance, "imported_version", lambda m: torch if m == "torch" else "1"
         )
         x = extractor("official", "aligned")  # whose identity network runs in onnxruntime
-        key = Scorer(x).key(a, Beside(b, 6, "puppets"))
+        key = PairExtractor(x).key(a, PairRequest(b, 6, "puppets"))
         return settings(learnt, protocol("demo-inter-id"), x)["software"], json.dumps(key)
 
     (software, key), (_, other) = made("1"), made("2")

@@ -22,7 +22,7 @@ from spfem_bench.definitions.networks import network_card
 from spfem_bench.definitions.recordings import fill
 from spfem_bench.errors import CardError, StorageError, WeightsError
 from spfem_bench.evaluation.record import load, save, scores
-from spfem_bench.faces.detect import ncnn_network
+from spfem_bench.networks.scrfd_ncnn import ncnn_network
 from spfem_bench.reporting.compare import compare_runs
 from spfem_bench.reporting.report.build import build
 from spfem_bench.reporting.tables import make_table, render

@@ -18,11 +18,12 @@ from spfem_bench.errors import ClipError
 from spfem_bench.evaluation import item_clips
 from spfem_bench.faces.detect import Detector
 from spfem_bench.faces.track import Face
-from spfem_bench.features import extract
-from spfem_bench.features.comparisons import Beside, Scorer
-from spfem_bench.features.extract import Extractor
+from spfem_bench.features import tracking
+from spfem_bench.features.extract import Extractor, Faces
+from spfem_bench.features.pair_extract import PairExtractor
+from spfem_bench.features.requests import PairRequest
 from spfem_bench.features.store import FeatureStore
-from spfem_bench.media import audio, ffmpeg, video
+from spfem_bench.media import audio, ffmpeg, headers, video
 from spfem_bench.media.video import Unchanged
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
@@ -54,7 +55,7 @@ def two(tmp_path: Path, run_ffmpeg: Run) -> tuple[Path, Path]:
     return tmp_path / "a.mp4", tmp_path / "b.mp4"
 
 
-def extractor(store: Path, faces: extract.Faces = "aligned") -> Extractor:
+def extractor(store: Path, faces: Faces = "aligned") -> Extractor:
     profile, light = profile_card("compact"), profile_card("light")
     if faces == "detect":  # its detector is another one's
         profile = profile.model_copy(update={"detector": light.detector, "faces": light.faces})
@@ -160,7 +161,7 @@ def test_a_face_track_of_another_clip_is_not_stored(
     )
     face = Face(box, points, 0.9)
     detector = Detector(lambda frames: [[face] for _ in frames])
-    monkeypatch.setattr(extract, "load_detector", lambda *_: detector)
+    monkeypatch.setattr(tracking, "load_detector", lambda *_: detector)
     clip, swap = Clip(two[0]), Swap(*two)
     x = extractor(tmp_path / "store", "detect")
     with monkeypatch.context() as patch:
@@ -199,20 +200,20 @@ def test_a_comparison_with_a_replaced_clip_is_not_stored(
     two: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int
 ) -> None:
     clip, source = (Clip(path) for path in two)
-    scorer = Scorer(extractor(tmp_path / "store"))
+    scorer = PairExtractor(extractor(tmp_path / "store"))
     swap = Swap(two[which], two[1 - which])
     with monkeypatch.context() as patch:
         patch.setattr(video, "frames", swapping(video.frames, swap, WHEN[0]))
-        failures = scorer.ensure([(clip, Beside(source))])
-    assert "changed while it was read" in str(failures[clip, Beside(source)])
+        failures = scorer.ensure([(clip, PairRequest(source))])
+    assert "changed while it was read" in str(failures[clip, PairRequest(source)])
     swap.back()
-    assert scorer.load(clip, Beside(source)) is None
+    assert scorer.load(clip, PairRequest(source)) is None
 
 
 def test_crops_of_a_clip_that_has_changed_since_are_not_used_again(
     two: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    scorer, swap = Scorer(extractor(tmp_path / "store")), Swap(*two)
+    scorer, swap = PairExtractor(extractor(tmp_path / "store")), Swap(*two)
     before = scorer.crops(Clip(two[0])).pictures
     swap.now()
     after = scorer.crops(Clip(two[0])).pictures
@@ -226,7 +227,7 @@ def test_a_mark_that_a_file_has_pictures_is_of_the_file_that_was_looked_at(
     monkeypatch.setenv("SPFEM_BENCH_CACHE", str(tmp_path / "cache"))
     sound = tmp_path / "sound.mp4"
     run_ffmpeg("-f", "lavfi", "-i", "sine=d=1", "-c:a", "aac", sound)
-    swap, real = Swap(sound, two[0]), ffmpeg.probe
+    swap, real = Swap(sound, two[0]), headers.probe
 
     def probe(path: Path) -> Any:
         swap.now()

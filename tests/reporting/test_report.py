@@ -21,7 +21,7 @@ from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.errors import CardError
 from spfem_bench.evaluation import record as records
 from spfem_bench.features.store import FeatureStore
-from spfem_bench.media import ffmpeg
+from spfem_bench.media import headers
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.reporting.compare import compare_runs
@@ -402,11 +402,11 @@ def test_copies_are_of_even_size_and_may_be_silent(tmp_path: Path) -> None:
     fitted = list(_fitted(iter(frames)))
     assert [f.shape for f in fitted] == [(360, 270, 3)] * 3
     write_clip(tmp_path / "a.mp4", iter(fitted), np.zeros(0, np.int16), sound_codec="aac")
-    info = ffmpeg.probe(tmp_path / "a.mp4")
+    info = headers.probe(tmp_path / "a.mp4")
     assert info.size == (270, 360) and not info.has_audio
     tone = (8000 * np.sin(np.arange(1920) / 5)).astype(np.int16)
     write_clip(tmp_path / "b.mp4", iter(fitted), tone, sound_codec="aac")
-    assert ffmpeg.probe(tmp_path / "b.mp4").has_audio
+    assert headers.probe(tmp_path / "b.mp4").has_audio
 
 
 def test_distances_over_time_sum_to_what_is_scored() -> None:

@@ -1,0 +1,90 @@
+"""The interface of workers, and the choice among their kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from spfem_bench.definitions.computing import Computing
+from spfem_bench.execution.common import check_device
+from spfem_bench.features.extract import Extractor
+from spfem_bench.features.requests import Failures, Requests
+
+Job = TypeVar("Job")
+Outcome = TypeVar("Outcome")
+
+
+class Workers(Protocol):
+    """One or more processes that compute features; they change no number.
+
+    They keep their networks from one call to the next.
+
+    Attributes:
+        spreads_jobs: whether `each` runs jobs in other processes.
+    """
+
+    spreads_jobs: bool
+
+    def begin(self) -> None:
+        """Start processes in the background, where they will be needed soon; does not block."""
+
+    def compute(self, extractor: Extractor, requests: Requests, *, whole: bool = True) -> Failures:
+        """Compute all requested features that the extractor's store lacks.
+
+        The phases ``clips``, ``decode`` and ``networks`` of the extractor's progress begin and
+        end here.
+
+        Args:
+            extractor: networks, store, settings.
+            requests: by clip.
+            whole: whether stored features are read and verified; if not, `each` must do so.
+
+        Returns:
+            Why each request that cannot be met failed.
+
+        Raises:
+            StorageError: features cannot be stored; a later run continues.
+            WeightsError: a network's weights are missing or wrong.
+            SpfemBenchError: a worker was killed, or cannot work.
+        """
+
+    def each(self, work: Callable[[Job], Outcome], jobs: Iterable[Job]) -> Iterator[Outcome]:
+        """Yield the results of all jobs, in the jobs' order.
+
+        Several processes share them, with pickled jobs; this process does them one by one, also
+        with Ray, whose workers compute features only.
+        """
+
+    def end(self) -> None:
+        """End all processes; features that are not stored yet are lost."""
+
+
+@contextmanager
+def workers_for(computing: Computing) -> Iterator[Workers]:
+    """Give the workers that settings ask for; they end with the block.
+
+    Processes start with the first work. A cluster that runs is joined at once, so that a wrong
+    address is reported before the preflight.
+
+    Raises:
+        SpfemBenchError: no such device here, no Ray here, no cluster at the address, or no room
+            in it.
+    """
+    if computing.ray in (None, "local"):  # a cluster's driver may lack the GPUs of its nodes
+        check_device(computing.device)
+    if computing.ray is not None:
+        from spfem_bench.execution.cluster import RayWorkers
+
+        workers: Workers = RayWorkers(computing)
+    else:
+        from spfem_bench.execution.processes import Processes, ThisProcess
+
+        count = computing.workers or 1
+        workers = Processes(count) if count > 1 else ThisProcess()
+    try:
+        if computing.ray not in (None, "local"):
+            workers.begin()
+        yield workers
+    finally:
+        workers.end()

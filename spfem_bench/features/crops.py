@@ -1,0 +1,102 @@
+"""Face crops of whole clips, and the lag at which two clips are in step."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from spfem_bench.faces import exact
+
+SIZE = 112
+"""Side of a crop in pixels."""
+
+MOTION = 28
+"""Side in pixels of the small grey pictures in which motion is compared."""
+
+_Floats = npt.NDArray[np.float64]
+
+
+class Crops(NamedTuple):
+    """A clip's face crops.
+
+    Attributes:
+        pictures: uint8 (N, 112, 112, 3), RGB.
+        frames: int64 (N,), which frame each shows, increasing.
+        n_frames: frames of the clip, with or without a face.
+        n_interpolated: frames whose face was not seen but interpolated.
+    """
+
+    pictures: npt.NDArray[np.uint8]
+    frames: npt.NDArray[np.int64]
+    n_frames: int
+    n_interpolated: int = 0
+
+
+class Alignment(NamedTuple):
+    """The lag between two clips.
+
+    Attributes:
+        lag: frame t of the generated clip goes with frame ``t + lag`` of the source.
+        curve: float64 (2 max_lag + 1,), correlation of motion at each lag from -max_lag on;
+            NaN where the two have no motion in common.
+    """
+
+    lag: int
+    curve: _Floats
+
+
+def find_lag(source: Crops, generated: Crops, max_lag: int) -> Alignment:
+    """Return the lag between a clip and its source, from their pixels.
+
+    Published strips are up to three frames out of step with their source. Motion, the difference
+    of adjacent frames in small grey pictures, is correlated at each lag; identity, light and
+    labels cancel out.
+
+    Args:
+        source: the source's crops.
+        generated: the output's.
+        max_lag: lags from minus to plus this are tried; 0 takes frames as they are.
+
+    Returns:
+        The lag with the highest correlation, of equals the one nearest to 0; 0 without motion.
+    """
+    moved_x, at_x = _motion(source)
+    moved_y, at_y = _motion(generated)
+    lags = range(-max_lag, max_lag + 1)
+    curve = np.full(len(lags), np.nan)
+    for i, lag in enumerate(lags):
+        _, in_x, in_y = np.intersect1d(at_x, at_y + lag, return_indices=True)
+        u, v = moved_x[in_x], moved_y[in_y]
+        energy = float((u * u).sum()) * float((v * v).sum())
+        if energy > 0:
+            curve[i] = float((u * v).sum()) / np.sqrt(energy)
+    if np.isnan(curve).all():
+        return Alignment(0, curve)
+    best = [
+        lag for lag, v in zip(lags, curve, strict=True) if v >= np.nanmax(curve) - 1e-9
+    ]  # rounding
+    return Alignment(min(best, key=abs), curve)
+
+
+def _motion(crops: Crops) -> tuple[_Floats, npt.NDArray[np.int64]]:
+    """Return the change between adjacent frames, (N, 28 * 28), and the first of each two."""
+    if len(crops.pictures) < 2:
+        return np.zeros((0, MOTION * MOTION)), np.zeros(0, np.int64)
+    small = np.stack([exact.shrink(exact.grey(p), MOTION) for p in crops.pictures])
+    grey = small.astype(np.float64)
+    follows = np.flatnonzero(np.diff(crops.frames) == 1)
+    moved = (grey[follows + 1] - grey[follows]).reshape(len(follows), -1)
+    return moved, crops.frames[follows]
+
+
+def in_step(source: Crops, generated: Crops, lag: int) -> npt.NDArray[np.int64]:
+    """Return rows of both clips that show the same moment: int64 (N, 2), generated first.
+
+    Rows count crops, not frames of the clip: frames without a face have none.
+    """
+    _, of_source, of_generated = np.intersect1d(
+        source.frames, generated.frames + lag, return_indices=True
+    )
+    return np.stack([of_generated, of_source], axis=1).astype(np.int64)

@@ -1,0 +1,306 @@
+"""How coherent clips are with their sources: crops in step, four stages, every position.
+
+Clips are read once and kept as face crops (37 kB a frame); frames of many clips share the
+batches of the network; maps live only until their frames have been compared. What is kept,
+about 30 kB a clip, is the mean over time for each region and the mean over regions for each
+frame, from which scores, tables and heat-maps are made without a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from spfem_bench import provenance
+from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.networks import ArcFaceInput
+from spfem_bench.errors import ClipError
+from spfem_bench.faces import crop
+from spfem_bench.faces.track import FaceTrack
+from spfem_bench.features.batches import FRAMES, Batcher
+from spfem_bench.features.crops import SIZE, Crops, find_lag, in_step
+from spfem_bench.features.extract import Extractor
+from spfem_bench.features.pair_maps import CHUNK, PairMaps
+from spfem_bench.features.requests import PairRequest
+from spfem_bench.features.store import Arrays
+from spfem_bench.media.video import Unchanged
+from spfem_bench.networks.load import autocast
+from spfem_bench.stccl import dense
+from spfem_bench.stccl.backbone import backbone
+from spfem_bench.stccl.metric import STCCL, Heads, read_checkpoint
+
+FORMAT = 1
+"""Raised when the same comparison would have to give other arrays than before."""
+
+KEPT = 4
+"""Clips whose crops are kept for the next comparison: sources are compared with many outputs."""
+
+CROP = ArcFaceInput(crop="arcface", width=SIZE, mean=127.5, std=127.5)
+
+_Stages = Mapping[str, Any]
+"""Maps of one picture by stage: a tensor each, which stays on its device."""
+
+
+@dataclass(frozen=True)
+class PairExtractor:
+    """Compares many clips with their sources and stores the comparisons.
+
+    Attributes:
+        extractor: profile (whose identity network is used), store, device, batch size, and
+            precision: of the network; everything after it is float32.
+    """
+
+    extractor: Extractor
+
+    def key(self, clip: Clip, request: PairRequest) -> dict[str, Any]:
+        """Return everything that decides a comparison; the store's key."""
+        network: Any = None
+        if request.learned:
+            record = read_checkpoint(request.learned).record
+            network = {
+                "backbone": record.backbone.model_dump(mode="json"),
+                "heads": record.sha256,
+                "software": provenance.versions({"torch"}),
+            }
+        return {
+            "coherence": {
+                "max_lag": request.max_lag,
+                "learned": network,
+                "size": SIZE,
+                "window": dense.WINDOW,
+                "format": FORMAT,
+                "precision": self.extractor.precision,
+            },
+            "generated": self.extractor.key(clip, "identity"),
+            "source": self.extractor.key(request.other, "identity"),
+        }
+
+    def load(self, clip: Clip, request: PairRequest) -> Arrays | None:
+        """Return a stored comparison, or None."""
+        return self.extractor.store.get(self.key(clip, request))
+
+    def ensure(
+        self, requests: Iterable[tuple[Clip, PairRequest]], *, same_length: bool = False
+    ) -> dict[tuple[Clip, PairRequest], ClipError]:
+        """Compare and store all pairs that are not in the store yet.
+
+        Args:
+            requests: clips, each with its source.
+            same_length: refuse pairs whose lengths differ by more than the largest lag.
+
+        Returns:
+            The reason for each pair that cannot be compared.
+
+        Raises:
+            WeightsError: a network's weights are missing or wrong.
+            StorageError: the store cannot be written.
+        """
+        failures: dict[tuple[Clip, PairRequest], ClipError] = {}
+        checked = False
+        # One source after the other: its crops serve all of its outputs.
+        order = sorted(requests, key=lambda r: (r[1].learned, str(r[1].other), str(r[0])))
+        try:
+            for clip, request in order:
+                try:
+                    arrays = self.load(clip, request)
+                    if arrays is None:
+                        if not checked:
+                            self.extractor.store.check_writable()
+                            checked = True
+                        self._compare(clip, request, same_length=same_length)
+                    elif same_length:
+                        _check_lengths(clip, request, *(int(n) for n in arrays["counts"][::2]))
+                except ClipError as error:
+                    failures[clip, request] = error
+                self.extractor.progress.advance("clips")
+            for network in self._networks.values():
+                network.batcher.flush()
+        finally:  # after an error nothing is left for the next call
+            for network in self._networks.values():
+                network.batcher.drop()
+        return failures
+
+    def crops(self, clip: Clip) -> Crops:
+        """Return a clip's face crops, edited if the clip is.
+
+        Raises:
+            ClipError: unreadable, or no face that could be followed.
+        """
+        unchanged = Unchanged.since(clip)
+        crops = self._crops.pop(unchanged, None)
+        if crops is None:
+            while len(self._crops) >= KEPT:
+                self._crops.pop(next(iter(self._crops)))
+            crops = self._read(clip)
+            unchanged.check()
+        self._crops[unchanged] = crops  # the last used comes last
+        return crops
+
+    def _read(self, clip: Clip) -> Crops:
+        x, track = self.extractor, FaceTrack()
+        pictures, frames = [], []
+        for index, (picture, face) in enumerate(x.tracked_frames(clip, track)):
+            x.progress.advance("decode")
+            if face is not None or x.faces == "aligned":
+                pictures.append(crop.arcface(picture, face, CROP))
+                frames.append(index)
+        interpolated = 0
+        if x.faces == "detect":
+            track.check(clip, x.profile.follow())
+            interpolated = sum(f is not None for f in track.faces) - sum(track.detected)
+        return Crops(np.stack(pictures), np.array(frames, np.int64), len(track.faces), interpolated)
+
+    def _compare(self, clip: Clip, request: PairRequest, *, same_length: bool) -> None:
+        # In this order: hashed and read are the same bytes if the state is the same at the end.
+        pair = [Unchanged.since(clip), Unchanged.since(request.other)]
+        key = self.key(clip, request)
+        generated, source = self.crops(clip), self.crops(request.other)
+        for unchanged in pair:
+            unchanged.check()
+        if same_length:
+            _check_lengths(clip, request, generated.n_frames, source.n_frames)
+        alignment = find_lag(source, generated, request.max_lag)
+        rows = in_step(source, generated, alignment.lag)
+        if not len(rows):
+            raise ClipError(
+                f"{clip} and {request.other} have no frame with a face in common",
+                "Give an output that is as long as its source",
+            )
+        counts = [generated.n_frames, generated.n_interpolated, source.n_frames]
+        described: Arrays = {
+            "rows": rows,
+            "lag": np.array(alignment.lag, np.int64),
+            "curve": alignment.curve.astype(np.float32),
+            "frames": generated.frames[rows[:, 0]],
+            "counts": np.array(counts, np.int64),
+        }
+
+        def done(arrays: Arrays) -> None:
+            self.extractor.store.put(key, {**described, **arrays})
+
+        network = self._network(request.learned)
+        same = key["generated"] == key["source"]
+        _Pair(PairMaps(network.heads), done).send(
+            network.batcher, source, generated, rows, same=same
+        )
+
+    def _network(self, learned: str) -> _Network:
+        """Return the network of a learnt metric, else the profile's; it is loaded first."""
+        if learned not in self._networks:
+            x, heads = self.extractor, None
+            if learned:
+                metric = STCCL.load(learned, form="vd", weights=x.weights, device=x.device)
+                stages, heads = metric.backbone, metric.heads
+            else:
+                card = x.profile.network("identity")
+                stages = backbone(card.name, x.weights, device=x.device)
+
+            def run(pictures: npt.NDArray[np.generic]) -> _Stages:
+                batch = torch.from_numpy(pictures).to(x.device).permute(0, 3, 1, 2)
+                with torch.inference_mode(), autocast(x.device, x.precision):
+                    maps = stages.stages(batch / 127.5 - 1)
+                return {str(stage): m.float() for stage, m in enumerate(maps)}
+
+            batcher = Batcher(
+                run, x.batch_size or FRAMES, self._runner, partial(x.progress.advance, "networks")
+            )
+            self._networks[learned] = _Network(batcher, heads)
+        return self._networks[learned]
+
+    @cached_property
+    def _networks(self) -> dict[str, _Network]:
+        return {}
+
+    @cached_property
+    def _runner(self) -> Executor:
+        return ThreadPoolExecutor(1, "stages")
+
+    @cached_property
+    def _crops(self) -> dict[Unchanged, Crops]:
+        return {}
+
+
+@dataclass(frozen=True)
+class _Network:
+    batcher: Batcher
+    heads: Heads | None
+
+
+def _check_lengths(clip: Clip, request: PairRequest, generated: int, source: int) -> None:
+    if abs(generated - source) > request.max_lag:
+        raise ClipError(
+            f"{clip} has {generated} frames, {request.other} has {source}",
+            f"Give an output as long as its source; {request.max_lag} frames may be missing "
+            "(--max-lag)",
+        )
+
+
+@dataclass
+class _Pair:
+    """Two clips on their way through the network."""
+
+    maps: PairMaps
+    done: Callable[[Arrays], None]
+    rows: int = 0
+    begins: frozenset[int] = frozenset()  # rows with no frame right before them
+    source: list[list[Tensor]] = field(default_factory=list)
+    generated: list[list[Tensor]] = field(default_factory=list)
+    taken: int = 0
+    first: bool = True
+
+    def send(
+        self,
+        batcher: Batcher,
+        source: Crops,
+        generated: Crops,
+        rows: npt.NDArray[np.int64],
+        *,
+        same: bool,
+    ) -> None:
+        """Send the pictures of all rows; once, where both clips are one."""
+        frames = np.stack([generated.frames[rows[:, 0]], source.frames[rows[:, 1]]], axis=1)
+        breaks = np.flatnonzero((np.diff(frames, axis=0) != 1).any(axis=1)) + 1
+        self.rows, self.begins = len(rows), frozenset(breaks.tolist())
+        for of_generated, of_source in rows.tolist():
+            if not same:
+                batcher.add(source.pictures[of_source], self._take_source)
+            batcher.add(
+                generated.pictures[of_generated], self._take_both if same else self._take_generated
+            )
+
+    def _take_source(self, stages: _Stages) -> None:
+        self.source.append(list(stages.values()))
+
+    def _take_both(self, stages: _Stages) -> None:
+        self._take_source(stages)
+        self._take_generated(stages)
+
+    def _take_generated(self, stages: _Stages) -> None:
+        """Take the maps of a generated picture, which come after the source's."""
+        self.generated.append(list(stages.values()))
+        self.taken += 1
+        ended, last = self.taken in self.begins, self.taken == self.rows
+        if ended or last or len(self.generated) == CHUNK:
+            sides = (self.source, self.generated)
+            with torch.inference_mode():
+                x, y = ([torch.stack(m) for m in zip(*side, strict=True)] for side in sides)
+                self.maps.add(x, y, first=self.first)
+            for side in sides:
+                del side[: len(side) - (0 if ended else 1)]
+            self.first = ended
+        if last:
+            self.done(self.maps.arrays())
+
+
+def stored_stages(arrays: Mapping[str, npt.NDArray[np.generic]]) -> tuple[int, ...]:
+    """Return the numbers of a stored comparison's stages."""
+    names = (name.removeprefix("scc").removesuffix(".frames") for name in arrays)
+    return tuple(sorted(int(name) for name in names if name.isdigit()))

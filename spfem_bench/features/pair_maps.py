@@ -1,0 +1,96 @@
+"""Coherence of two sequences of network maps, chunk by chunk in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spfem_bench.features.store import Arrays
+from spfem_bench.stccl import dense
+from spfem_bench.stccl.contrast import Head
+from spfem_bench.stccl.metric import Heads
+
+CHUNK = 8 * (dense.WINDOW - 1) + 1
+"""Frames compared at once: whole windows, each chunk beginning with the last frame of another."""
+
+
+@dataclass
+class _Sums:
+    """Sums of one stage in space or in time."""
+
+    positive: Any = 0.0
+    size: Any = 0.0
+    rows: list[Tensor] = field(default_factory=list)
+
+    def add(self, coherence: dense.Coherence) -> None:
+        self.positive = self.positive + coherence.positive.double().sum(0)
+        self.size = self.size + coherence.size.double().sum(0)
+        self.rows.append(
+            torch.stack(
+                [coherence.positive.mean((1, 2)), coherence.elsewhere, coherence.near], dim=1
+            )
+        )
+
+    def arrays(self, name: str) -> Arrays:
+        if not self.rows:
+            return {}
+        rows = torch.cat(self.rows)
+        return {
+            f"{name}.positive": (self.positive / len(rows)).float().cpu().numpy(),
+            f"{name}.size": (self.size / len(rows)).float().cpu().numpy(),
+            f"{name}.frames": rows.float().cpu().numpy(),
+        }
+
+
+@dataclass
+class PairMaps:
+    """Compares two clips' maps as they come, in bounded memory.
+
+    Args:
+        heads: mappings of a learnt metric.
+    """
+
+    heads: Heads | None = None
+    _spatial: dict[int, _Sums] = field(default_factory=dict)
+    _temporal: dict[int, _Sums] = field(default_factory=dict)
+
+    def add(self, source: Sequence[Tensor], generated: Sequence[Tensor], *, first: bool) -> None:
+        """Add consecutive frames.
+
+        Args:
+            source: maps of each stage, ``(T, C, H, W)``.
+            generated: of the same shapes.
+            first: whether frame 0 is new; else it is the last of what was added before.
+
+        Raises:
+            StcclError: shapes differ, or a value is not finite.
+        """
+        for stage, (x, y) in enumerate(zip(source, generated, strict=True), start=1):
+            new = 0 if first else 1
+            if len(x) > new:
+                head = self._head("spatial", stage)
+                self._spatial.setdefault(stage, _Sums()).add(dense.spatial(x[new:], y[new:], head))
+            if len(x) > 1:
+                head = self._head("temporal", stage)
+                self._temporal.setdefault(stage, _Sums()).add(dense.temporal(x, y, head))
+
+    def _head(self, space: str, stage: int) -> Head | None:
+        return None if self.heads is None else getattr(self.heads, space)[stage - 1]
+
+    def arrays(self) -> Arrays:
+        """Return the means by name.
+
+        For each stage S from 1 and each of ``scc`` and ``tcc``: ``sccS.positive`` and
+        ``sccS.size``, float32 (h, w), means over time (see `dense.Coherence`);
+        ``sccS.frames``, float32 (N, 3), for each frame (``tcc``: for each two adjacent
+        frames) the mean over regions of positive, elsewhere and near.
+        """
+        named: Arrays = {}
+        for name, stages in (("scc", self._spatial), ("tcc", self._temporal)):
+            for stage, sums in stages.items():
+                named |= sums.arrays(f"{name}{stage}")
+        return named
