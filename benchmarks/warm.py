@@ -220,10 +220,10 @@ class Parts:
 
 def watched() -> list[tuple[Any, str, str]]:
     """Return the functions that are measured: where they are, and what they do."""
-    from spfem_bench.evaluation import plan, record, run
+    from spfem_bench.evaluation import item_clips, record, run
 
     return [
-        (plan.ffmpeg, "probe", "preflight: headers of videos"),
+        (item_clips.headers, "probe", "preflight: headers of videos"),
         (Extractor, "ensure", "store: read and verify"),
         (run, "measure", "components"),
         (run, "resample", "scores and bootstraps"),

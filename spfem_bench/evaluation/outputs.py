@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from spfem_bench.datasets.layouts import SOUNDS, OutputState, PlacedOutput, place
+from spfem_bench.datasets.layouts import OutputState, PlacedOutput, folder_sound, place
 from spfem_bench.datasets.provider import Provider
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.layouts import LayoutCard
@@ -129,12 +129,11 @@ def _expected(videos: Videos, listing: Listing, item: Item) -> tuple[Clip, list[
             "Names must be exactly these; .avi, .mov, .mkv, .webm, or a folder of frames will "
             "do in the place of .mp4",
         )
-    clip, sounds = Clip(folder / outputs[0]), []
-    if clip.path.is_dir():
-        sounds = [n for name in SOUNDS for n in find(name.format(folder=outputs[0]))]
-        audio = folder / sounds[0] if sounds else None
-        clip = replace(clip, frame_rate=videos.frame_rate, audio=audio)
-    for files in (outputs, sounds):
-        if len(files) > 1:
-            raise ClipError(f"{folder}: {' and '.join(files)} for one item", "Keep one")
-    return clip, [outputs[0], *sounds]
+    if len(outputs) > 1:
+        raise ClipError(f"{folder}: {' and '.join(outputs)} for one item", "Keep one")
+    clip = Clip(folder / outputs[0])
+    if not clip.path.is_dir():
+        return clip, outputs
+    sound = folder_sound(listing, outputs[0])
+    clip = replace(clip, frame_rate=videos.frame_rate, audio=folder / sound if sound else None)
+    return clip, [*outputs, sound] if sound else outputs
