@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from spfem_bench.evaluation.run import evaluate, wanted_features
+from spfem_bench.evaluation.measure import plan_requests
+from spfem_bench.evaluation.session import evaluate
 from tabulate import tabulate
 
 from spfem_bench.datasets.folders import DataFolders
@@ -91,7 +92,7 @@ def measure(plan: Plan, faces: Faces, workers: Workers = HERE, start: float = 0.
     with tempfile.TemporaryDirectory() as folder:
         store = FeatureStore(Path(folder))
         x = Extractor(plan.profile, WeightsStore.locate(), store, faces=faces)
-        record = json.loads(json.dumps(evaluate(plan, x, workers=workers, partial=False)))
+        record = evaluate(plan, x, workers=workers, partial=False).plain()
     features = record.pop("timings")["features_s"]
     return Measured(features, record, start)
 
@@ -149,7 +150,7 @@ def main() -> None:
         )
         if plan.unavailable:
             raise SystemExit(str(plan.unavailable))
-        clips = wanted_features(plan)
+        clips = plan_requests(plan)
         measure(plan, faces)  # networks and files are warm for all
         ways: list[Callable[[], Measured]] = [
             partial(on_one_core, plan, faces),
