@@ -15,7 +15,6 @@ All records must be equal in all but their timings.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import statistics
@@ -29,8 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from spfem_bench.evaluation.measure import plan_requests
-from spfem_bench.evaluation.session import evaluate
 from tabulate import tabulate
 
 from spfem_bench.datasets.folders import DataFolders
@@ -38,7 +35,9 @@ from spfem_bench.definitions.cards import builtin_folder
 from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol
+from spfem_bench.evaluation.measure import plan_requests
 from spfem_bench.evaluation.plan import Plan, make_plan
+from spfem_bench.evaluation.session import evaluate
 from spfem_bench.execution.cluster import RayWorkers
 from spfem_bench.execution.processes import ThisProcess
 from spfem_bench.execution.workers import Workers, workers_for

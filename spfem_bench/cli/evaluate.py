@@ -112,7 +112,7 @@ def evaluate(
     from spfem_bench.evaluation.session import (
         carry_out,
         make_plans,
-        rival_packages,
+        package_conflicts,
         videos_by_method,
     )
     from spfem_bench.files import check_writable
@@ -160,7 +160,7 @@ def evaluate(
             ready.append(plan)
             paths.append(path)
     incomplete = len(ready) < len(plans)
-    for line in [] if quiet else rival_packages(ready):
+    for line in [] if quiet else package_conflicts(ready):
         click.echo(line, err=True)
     runs: dict[str, list[records.RunRecord]] = {}  # by protocol
     carried = carry_out(

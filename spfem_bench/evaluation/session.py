@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from spfem_bench.evaluation.validate import Validation
 
 
-def rival_packages(plans: Iterable[Plan | Validation]) -> list[str]:
+def package_conflicts(plans: Iterable[Plan | Validation]) -> list[str]:
     """Return a line for each module that plans use and that two installed packages provide."""
     used: set[str] = set()
     for plan in plans:
