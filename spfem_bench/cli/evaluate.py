@@ -182,11 +182,11 @@ def evaluate(
                 click.echo(f"Note: {note}", err=True)
             click.echo(f"Record: {path}   Full table: spfem-bench table {path}", err=True)
     if as_json:
-        scores = [score for found in runs.values() for r in found for score in r.scores]
+        scores = [score for of_protocol in runs.values() for r in of_protocol for score in r.scores]
         click.echo(json.dumps([score.plain() for score in scores], indent=1))
     elif several:
-        for name, found in runs.items():
-            click.echo(reporting.runs_text(found))
+        for name, of_protocol in runs.items():
+            click.echo(reporting.runs_text(of_protocol))
             if not quiet:
                 click.echo(f"With intervals: spfem-bench table {results / name}", err=True)
     if incomplete:
