@@ -159,11 +159,11 @@ def lse(x: Extractor, clip: Clip) -> tuple[float, float, float, int]:
         raise error
     found = x.load(clip, "sync")
     assert found is not None
-    part = sync.components(
+    part = sync.sync_part(
         found.outputs["visual"], found.outputs["audio"], found.frames, max_shift=15
     )
     distance, confidence, offset = (
-        sync.value(part, report) for report in ("distance", "confidence", "offset")
+        part.value(report) for report in ("distance", "confidence", "offset")
     )
     return distance, confidence, offset, part.windows
 

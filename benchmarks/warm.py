@@ -31,7 +31,6 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from spfem_bench.evaluation.run import wanted_features
 
 from benchmarks import common
 from spfem_bench.datasets import recordings_index
@@ -41,6 +40,7 @@ from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import EMOTIONS, Protocol, protocol
+from spfem_bench.evaluation.measure import plan_requests
 from spfem_bench.evaluation.outputs import Videos
 from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.evaluation.session import make_extractor
@@ -151,7 +151,7 @@ def fill(plans: list[Plan], frames: int) -> int:
     with mock.patch.object(os, "fsync", lambda number: None):  # thrown away in the end
         for plan in plans:
             x = make_extractor(plan, WeightsStore.locate(), Computing(batch_size=32))
-            for clip, roles in wanted_features(plan).items():
+            for clip, roles in plan_requests(plan).items():
                 clips.add(clip)
                 for role in roles:
                     assert isinstance(role, str)

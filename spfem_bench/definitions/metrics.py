@@ -43,12 +43,12 @@ class Statistic(Strict):
 METRIC_KINDS: Registry[type[Statistic]] = Registry("spfem_bench.statistics", "metric kind")
 
 
-def read_statistic(content: Mapping[str, Any], where: str = "statistic") -> Statistic:
+def read_statistic(content: Mapping[str, Any], where: str = "a metric") -> Statistic:
     """Build the settings of a metric kind from plain values.
 
     Args:
         content: ``kind``, and that kind's settings.
-        where: how messages name the table, such as ``metrics/fad.toml: statistic``.
+        where: how messages name the card, such as ``metrics/fad.toml``.
 
     Raises:
         CardError: no kind, an unknown one, or a wrong, unknown or missing setting.
@@ -56,18 +56,18 @@ def read_statistic(content: Mapping[str, Any], where: str = "statistic") -> Stat
     kind = content.get("kind")
     if not isinstance(kind, str):
         allowed = ", ".join(METRIC_KINDS.kinds())
-        raise CardError(f"{where}: 'kind' must name a metric kind", f"Allowed: {allowed}")
+        raise CardError(f"{where}: 'statistic' must have a kind", f"Allowed: {allowed}")
     try:
         settings = METRIC_KINDS.get(kind)
     except UnknownNameError as error:
-        raise CardError(f"{where}: {error.problem}", error.remedy) from None
+        raise CardError(f"{where}: 'statistic': {error.problem}", error.remedy) from None
     return validate(settings, content, where)
 
 
 def _statistic(value: Any, info: pydantic.ValidationInfo) -> Any:
     if not isinstance(value, Mapping):
         return value
-    return read_statistic(value, f"{info.data.get('path', 'a card')}: statistic")
+    return read_statistic(value, str(info.data.get("path", "a card")))
 
 
 class Claims(Strict):

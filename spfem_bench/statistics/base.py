@@ -262,7 +262,7 @@ def read_kind(settings: Mapping[str, Any]) -> MetricKind[Any]:
     Raises:
         CardError: the kind is unknown (its plugin is not installed), or a setting is wrong.
     """
-    return _typed(read_statistic(settings, "a metric's settings"))
+    return _typed(read_statistic(settings, "a metric's settings in a record"))
 
 
 def _typed(statistic: Statistic) -> MetricKind[Any]:

@@ -20,7 +20,7 @@ from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.datasets.layouts import place
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.layouts import layout_card
-from spfem_bench.definitions.metrics import SyncSettings, metric_card
+from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.networks import Audible, profile_card
 from spfem_bench.definitions.protocols import protocol as read_protocol
 from spfem_bench.errors import ClipError
@@ -73,10 +73,10 @@ def sync_of(extractor: Extractor, clip: Clip) -> Features:
 def measured(extractor: Extractor, clip: Clip) -> tuple[float, float]:
     """LSE-D and offset."""
     found = sync_of(extractor, clip)
-    part = sync.components(
+    part = sync.sync_part(
         found.outputs["visual"], found.outputs["audio"], found.frames, max_shift=15
     )
-    return sync.value(part, "distance"), sync.value(part, "offset")
+    return part.value("distance"), part.value("offset")
 
 
 # ---- pictures: by content, with any cache ---------------------------------------------------
@@ -340,7 +340,7 @@ def test_what_a_lossy_codec_leaves_of_opposite_channels_is_refused(
 def test_a_clip_of_0_9_s_has_windows_but_too_few(puppet: Path, extractor: Extractor) -> None:
     found = sync_of(extractor, Clip.parse(f"{puppet}#t=0,0.88"))  # 22 frames
     card = metric_card("lse-d").statistic
-    assert isinstance(card, SyncSettings)
+    assert isinstance(card, sync.Sync)
     assert len(found.frames) == 17 < card.min_windows
 
 

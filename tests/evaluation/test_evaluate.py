@@ -251,11 +251,11 @@ def test_sound_shifted_by_known_frames_is_found_through_the_whole_path(
         assert extractor.ensure({clip: frozenset({"sync"})}) == {}
         found = extractor.load(clip, "sync")
         assert found is not None
-        parts = sync.components(
+        parts = sync.sync_part(
             found.outputs["visual"], found.outputs["audio"], found.frames, max_shift=15
         )
-        assert sync.value(parts, "offset") == early
-        assert sync.value(parts, "confidence") > 1
+        assert parts.value("offset") == early
+        assert parts.value("confidence") > 1
 
 
 # ---- a user's own method -----------------------------------------------------------------

@@ -413,7 +413,7 @@ def test_distances_over_time_sum_to_what_is_scored() -> None:
     generator = np.random.default_rng(0)
     visual, audio = (generator.normal(size=(n, 8)).astype(np.float32) for n in (20, 30))
     frames = np.arange(3, 23)
-    totals = sync.components(visual, audio, frames, max_shift=4).totals
+    totals = sync.sync_part(visual, audio, frames, max_shift=4).totals
     one = sync.distances(visual, audio, frames, 2)
     by_hand = [np.linalg.norm(v - audio[f + 2] + 1e-6) for v, f in zip(visual, frames, strict=True)]
     assert one == pytest.approx(by_hand, rel=1e-6) and one.sum() == pytest.approx(totals[6])
