@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, ClassVar, TypeVar
 
 import pydantic
 
-from spfem_bench.errors import CardError, near_names, unknown_name
+from spfem_bench.errors import CardError, UnknownNameError, near_names, unknown_name
 from spfem_bench.stored import check_numbers, read_bounded
 
 try:
@@ -197,6 +198,15 @@ def _read(model: type[Card], path: Path) -> Any:
         if key in content:
             raise CardError(f"{path}: unknown key '{key}'", "A card's name is its file's")
     return validate(model, {**content, "name": path.stem, "path": path}, str(path))
+
+
+@contextmanager
+def located(place: object) -> Iterator[None]:
+    """Raise errors of cards and names with the place, such as a file and line, in front."""
+    try:
+        yield
+    except (CardError, UnknownNameError) as error:
+        raise CardError(f"{place}: {error.problem}", error.remedy) from None
 
 
 ModelType = TypeVar("ModelType", bound=pydantic.BaseModel)

@@ -9,11 +9,11 @@ from typing import Any
 
 import pydantic
 
-from spfem_bench.definitions.cards import Card, Kind, Strict, load, validate
+from spfem_bench.definitions.cards import Card, Kind, Strict, load, located, validate
 from spfem_bench.definitions.lists import read_list
 from spfem_bench.definitions.pins import PinnedFile
 from spfem_bench.definitions.recordings import Recording, RecordingsSettings, candidates, fill
-from spfem_bench.errors import CardError, UnknownNameError, unknown_name
+from spfem_bench.errors import CardError, unknown_name
 from spfem_bench.files import inside
 
 
@@ -99,11 +99,9 @@ def dataset_files(card: DatasetCard) -> Mapping[str, PinnedFile]:
             if column not in row:
                 raise CardError(f"{where}: the list lacks the column '{column}'")
         name = row["path"]
-        try:
+        with located(where):
             inside(Path(), name)
             url = fill(card.url, {"commit": card.commit, "path": name})
-        except (CardError, UnknownNameError) as error:
-            raise CardError(f"{where}: {error.problem}", error.remedy) from None
         if name in files:
             raise CardError(f"{where}: the path '{name}' is there twice")
         pin = {"name": name, "sha256": row["sha256"], "bytes": row["bytes"], "url": url or None}
@@ -125,13 +123,11 @@ def recordings(card: DatasetCard) -> tuple[Recording, ...]:
         return ()
     found: dict[str, Recording] = {}
     for where, row in read_list(inside(card.path.parent, settings.items)):
-        try:
+        with located(where):
             for column in ("speaker", "emotion"):
                 if column not in row:
                     raise unknown_name("list column", column, row)
             videos, sounds = candidates(settings, row, None)
-        except (CardError, UnknownNameError) as error:
-            raise CardError(f"{where}: {error.problem}", error.remedy) from None
         if videos[0] in found:
             raise CardError(f"{where}: the recording '{videos[0]}' is there twice")
         found[videos[0]] = Recording(row, videos[0], sounds[0] if sounds else "")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
-from spfem_bench.definitions.cards import Card, Kind, Strict, load, names, read_card
+from spfem_bench.definitions.cards import Card, Kind, Strict, load, located, names, read_card
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.datasets import DatasetCard, dataset_card, dataset_files
 from spfem_bench.definitions.lists import read_list
@@ -165,10 +165,8 @@ def protocol(name: str) -> Protocol:
     """
     card = _card_file(Path(name)) if name.endswith(".toml") else load_protocol(name)
     for metric in (*card.metrics, *card.on_request, *card.not_applicable):
-        try:
+        with located(card.path):
             lacking = set(metric_card(metric).compare) - {"output", *card.clips}
-        except UnknownNameError as error:
-            raise CardError(f"{card.path}: {error.problem}", error.remedy) from None
         if lacking and metric not in card.not_applicable:
             raise CardError(
                 f"{card.path}: '{metric}' compares with '{min(lacking)}', of which the protocol "
@@ -210,10 +208,8 @@ def _read_items(card: ProtocolCard) -> Protocol:
             )
         if row["id"] in items:
             raise CardError(f"{where}: the id '{row['id']}' is there twice")
-        try:
+        with located(where):
             items[row["id"]] = _item(card, row)
-        except (CardError, UnknownNameError) as error:
-            raise CardError(f"{where}: {error.problem}", error.remedy) from None
     if not items:
         raise CardError(f"{path}: the list is empty")
     outputs = Counter(same_name(i.output_name) for i in items.values())
@@ -225,10 +221,8 @@ def _read_items(card: ProtocolCard) -> Protocol:
     absent = set(card.emotions) - {i.emotion for i in items.values()}
     if absent:
         raise CardError(f"{card.path}: no item has the emotion '{sorted(absent)[0]}'")
-    try:
+    with located(card.path):
         dataset = dataset_card(card.dataset)
-    except UnknownNameError as error:
-        raise CardError(f"{card.path}: {error.problem}", error.remedy) from None
     return Protocol(card, tuple(items.values()), _digest(items, dataset))
 
 
@@ -279,4 +273,4 @@ def _digest(items: Mapping[str, Item], dataset: DatasetCard) -> str:
     if dataset.world or dataset.provider:
         # All of its clips: controls take others than those of the items' roles.
         rows.append(sorted([name, file.sha256] for name, file in files.items()))
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(rows, default=str).encode()).hexdigest()

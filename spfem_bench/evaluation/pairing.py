@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from spfem_bench.datasets.alignment import align_clips
 from spfem_bench.datasets.folders import DataFolders
@@ -18,7 +19,7 @@ from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.errors import CardError, ClipError
 from spfem_bench.evaluation.outputs import Videos
 from spfem_bench.evaluation.plan import make_plan
-from spfem_bench.features.crops import Crops, find_lag
+from spfem_bench.features.crops import find_lag
 from spfem_bench.features.pair_extract import PairExtractor
 from spfem_bench.files import same_name
 from spfem_bench.media.video import VIDEO_SUFFIXES, content_id
@@ -94,25 +95,16 @@ def protocol_pairs(
     if plan.unavailable:
         raise CardError(next(iter(plan.unavailable.values())))
     left = list(dict.fromkeys(r.reason for r in plan.refusals))
-    timing: Timing = "sound" if method == "real" else "motion"
-    pairs, lags = [], []
+    jobs = []
     for planned in plan.items:
-        progress.advance("pairs")
-        if not {"source", "output"} <= planned.clips.keys():
-            continue
-        source, output = planned.clips["source"], planned.clips["output"]
-        if content_id(source) == content_id(output):
-            left.append(f"{planned.item.id}: source and {method} are one clip")
-            continue
-        try:
-            item = planned.item
-            pair, lag = _pair(scorer, source, output, item.speaker, item.emotion, timing, max_lag)
-        except ClipError as error:
-            left.append(error.problem)
-            continue
-        pairs.append(pair)
-        lags.append(lag)
-    return _paired(pairs, timing, lags, left)
+        if {"source", "output"} <= planned.clips.keys():
+            source, output = planned.clips["source"], planned.clips["output"]
+            if content_id(source) == content_id(output):
+                left.append(f"{planned.item.id}: source and {method} are one clip")
+            else:
+                jobs.append((source, output, planned.item.speaker, planned.item.emotion))
+    timing: Timing = "sound" if method == "real" else "motion"
+    return _pair_all(jobs, scorer, timing, max_lag, progress, left)
 
 
 def folder_pairs(
@@ -142,19 +134,10 @@ def folder_pairs(
         ClipError: no folder, two clips of one name, or no name in both.
         CardError: nothing can be paired.
     """
-    pairs, lags, left = [], [], []
-    for a, b in same_names(source, target):
-        try:
-            speaker = a.stem.partition("_")[0]
-            pair, lag = _pair(scorer, Clip(a), Clip(b), speaker, emotion, timing, max_lag)
-        except ClipError as error:
-            left.append(error.problem)
-            continue
-        finally:
-            progress.advance("pairs")
-        pairs.append(pair)
-        lags.append(lag)
-    return _paired(pairs, timing, lags, left)
+    jobs = [
+        (Clip(a), Clip(b), a.stem.partition("_")[0], emotion) for a, b in same_names(source, target)
+    ]
+    return _pair_all(jobs, scorer, timing, max_lag, progress, [])
 
 
 def same_names(source: Path, generated: Path) -> list[tuple[Path, Path]]:
@@ -198,15 +181,33 @@ def _only(videos: dict[str, Path], others: dict[str, Path]) -> list[Path]:
     return [path for stem, path in videos.items() if stem not in others]
 
 
-def _pair(
+def _pair_all(
+    jobs: Sequence[tuple[Clip, Clip, str, str]],
     scorer: PairExtractor,
-    source: Clip,
-    target: Clip,
-    speaker: str,
-    emotion: str,
     timing: Timing,
     max_lag: int,
-) -> tuple[Pair, int]:
+    progress: Progress,
+    left: list[str],
+) -> Paired:
+    """Pair two clips of a speaker and emotion each; add to *left* why others cannot be paired."""
+    pairs, lags = [], []
+    progress.begin("pairs", len(jobs), "pair")
+    for source, target, speaker, emotion in jobs:
+        try:
+            frames, held, lag = _align(scorer, source, target, timing, max_lag)
+            pairs.append(Pair(speaker, emotion, *held, frames))
+            lags.append(lag)
+        except ClipError as error:
+            left.append(error.problem)
+        progress.advance("pairs")
+    progress.end("pairs")
+    return _paired(pairs, timing, lags, left)
+
+
+def _align(
+    scorer: PairExtractor, source: Clip, target: Clip, timing: Timing, max_lag: int
+) -> tuple[npt.NDArray[np.int64], tuple[Held, Held], int]:
+    """Return corresponding frames (N, 2), both clips' crops, and the lag in frames."""
     x, y = scorer.crops(source), scorer.crops(target)
     lag = 0
     if timing == "sound":
@@ -214,17 +215,14 @@ def _pair(
     else:
         lag = find_lag(x, y, max_lag).lag
         numbers = np.stack([y.frames + lag, y.frames], axis=1)
-    seen = np.isin(numbers[:, 0], x.frames) & np.isin(numbers[:, 1], y.frames)
-    if not seen.any():
+    with_face = np.isin(numbers[:, 0], x.frames) & np.isin(numbers[:, 1], y.frames)
+    if not with_face.any():
         raise ClipError(f"{source} and {target} have no frame with a face in common")
-    pair = Pair(
-        speaker, emotion, _held(source, x), _held(target, y), np.asarray(numbers[seen], np.int64)
+    held = (
+        Held(source.path.name, x.pictures, x.frames),
+        Held(target.path.name, y.pictures, y.frames),
     )
-    return pair, lag
-
-
-def _held(clip: Clip, crops: Crops) -> Held:
-    return Held(str(clip.path.name), crops.pictures, crops.frames)
+    return np.asarray(numbers[with_face], np.int64), held, lag
 
 
 def _paired(
