@@ -19,7 +19,8 @@ from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol
 from spfem_bench.errors import CardError, ClipError, SpfemBenchError, UnknownNameError, WeightsError
 from spfem_bench.evaluation.check import compare, recompute
-from spfem_bench.evaluation.plan import make_plan
+from spfem_bench.evaluation.outputs import Videos
+from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.execution.processes import ThisProcess
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media.video import frames as clip_frames
@@ -45,8 +46,11 @@ from spfem_bench.puppets.mini_ned.train import train
 from spfem_bench.puppets.provider import Puppets, demo_puppets
 from spfem_bench.puppets.training.takes import Shot
 from spfem_bench.puppets.world import World
+from spfem_bench.reporting.tables import make_table
 from spfem_bench.stccl.contrast import ContrastSettings
 from spfem_bench.stccl.metric import FormSettings, Heads, backbone_record, write_checkpoint
+from tests.conftest import ROOT
+from tests.reporting.test_tables import NED, record
 
 WORLD = World()
 STORE = WeightsStore.locate(None)
@@ -456,6 +460,50 @@ def test_a_trained_model_is_a_method_of_the_demo(
     assert rendered == names  # the takes that they are made of are shipped
     with pytest.raises(UnknownNameError, match=r"It has: .*, plain, supervised, perfect, real"):
         planned("icface")
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "label"),
+    [
+        ("ned", "mini-ned", "mini-NED"),
+        ("stccl-ned", "mini-ned-stccl-vd", "mini-NED + STCCL-VD"),
+        ("stccl-vd-ned", "mini-ned-stccl-vd", "mini-NED + STCCL-VD"),
+        ("stccl-cm-ned", "mini-ned-stccl-cm", "mini-NED + STCCL-CM"),
+    ],
+)
+def test_the_name_of_a_real_system_selects_its_small_copy_under_a_name_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, name: str, label: str
+) -> None:
+    def planned(method: str, videos: Videos | None = None) -> Plan:
+        return make_plan(
+            method,
+            protocol("demo-inter-id"),
+            profile_card("compact"),
+            data=DataFolders(renders=tmp_path),
+            weights=STORE,
+            metrics=["csim"],
+            videos=videos,
+        )
+
+    monkeypatch.setattr(Puppets, "make", lambda self, names, progress: None)
+    plan = planned(given)
+    assert (plan.method.name, plan.method.label, plan.method.paper) == (name, label, "")
+    assert plan.note.startswith(f"'{given}' on 'puppets' is {label}")
+    assert "docs/plug_and_play.md" in plan.note and (ROOT / plan.method.link).is_file()
+    assert plan.model["sha256"] and not planned(name).note
+    with pytest.raises(UnknownNameError, match="already has clips"):
+        planned(given, Videos(tmp_path))
+
+
+def test_papers_rows_stand_beside_drawn_clips_on_request_only() -> None:
+    run = record("mini-ned", "mini-NED", NED, published=True, protocol="demo-cross-id")
+    labels = [column.label for column in make_table([run]).columns]
+    assert labels == ["mini-NED"]
+    asked = [column.label for column in make_table([run], published=True).columns]
+    assert asked == ["mini-NED", "NED† (ASCCL, MEAD)", "NED† (STCCL, MEAD)"]
+    elsewhere = record("ned", "NED", NED, published=True, protocol="mead-cross-id")
+    assert len(make_table([elsewhere]).columns) == 3
+    assert len(make_table([elsewhere], published=False).columns) == 1
 
 
 # ---- what is shipped -------------------------------------------------------------------------
