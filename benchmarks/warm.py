@@ -238,7 +238,8 @@ def rescore(
     from spfem_bench.evaluation import record as records
     from spfem_bench.evaluation.session import carry_out
     from spfem_bench.execution.workers import workers_for
-    from spfem_bench.reporting.tables import make_table, render
+    from spfem_bench.reporting.table_layouts import render_table
+    from spfem_bench.reporting.tables import make_table
 
     parts = Parts()
     with ExitStack() as stack:
@@ -268,7 +269,7 @@ def rescore(
                 found.append(path)
         text = parts.timed(
             "records: read; the table",
-            lambda: render(
+            lambda: render_table(
                 make_table(records.load_all(found)), "text", layout="asccl", intervals=True
             ),
         )()
