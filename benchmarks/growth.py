@@ -79,9 +79,10 @@ def features(how: dict[str, Any], size: int, folder: Path) -> common.Spent:
         clips = common.copies(one, folder / "copies", MIXED if how["axis"] == "workers" else size)
     wants: Any = dict.fromkeys(clips, roles)
     if how["axis"] == "workers":
-        from spfem_bench.execution.local import at_work
+        from spfem_bench.definitions.computing import Computing
+        from spfem_bench.execution.workers import workers_for
 
-        with common.clock() as spent, at_work(None, size, "cpu") as team:
+        with common.clock() as spent, workers_for(Computing(workers=size)) as team:
             failures: Any = team.compute(x, wants)
     else:
         assert not x.ensure({Clip(warm): roles})
@@ -93,12 +94,12 @@ def features(how: dict[str, Any], size: int, folder: Path) -> common.Spent:
 
 def methods(how: dict[str, Any], size: int, folder: Path) -> common.Spent:
     """Evaluate methods, after one whose features of other clips the rest share."""
-    from spfem_bench.execution.local import Processes
-
     from spfem_bench.datasets.folders import DataFolders
+    from spfem_bench.definitions.computing import Computing
     from spfem_bench.definitions.protocols import protocol
     from spfem_bench.evaluation.plan import Videos, make_plan
     from spfem_bench.evaluation.session import carry_out
+    from spfem_bench.execution.processes import ThisProcess
 
     listed, weights = protocol(PROTOCOL), WeightsStore.locate()
     outputs = common.copies(Path(how["clip"]), folder / "copies", len(listed.items) * (size + 1))
@@ -120,7 +121,7 @@ def methods(how: dict[str, Any], size: int, folder: Path) -> common.Spent:
             videos=Videos(own),
         )
         [record] = carry_out(
-            [plan], weights, partial=False, workers=Processes(), batch_size=32, device="cpu"
+            [plan], weights, Computing(batch_size=32), workers=ThisProcess(), partial=False
         )
         assert record["complete"]
 

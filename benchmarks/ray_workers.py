@@ -29,16 +29,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from spfem_bench.execution.local import Processes, Workers, at_work
 from tabulate import tabulate
 
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.cards import builtin_folder
+from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol
 from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.evaluation.run import evaluate, wanted_features
 from spfem_bench.execution.cluster import RayWorkers
+from spfem_bench.execution.processes import ThisProcess
+from spfem_bench.execution.workers import Workers, workers_for
 from spfem_bench.features.extract import Extractor, Faces
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.networks.weights import WeightsStore
@@ -81,7 +83,7 @@ class Measured:
     start: float = 0.0
 
 
-HERE = Processes()
+HERE = ThisProcess()
 
 
 def measure(plan: Plan, faces: Faces, workers: Workers = HERE, start: float = 0.0) -> Measured:
@@ -114,9 +116,9 @@ def on_ray(plan: Plan, faces: Faces, count: int) -> Measured:
 def ready(count: int) -> Iterator[tuple[RayWorkers, float]]:
     """Give workers that can begin, and the seconds that took."""
     began = time.perf_counter()
-    with at_work("local", count, "cpu") as team:
+    with workers_for(Computing(workers=count, ray="local")) as team:
         assert isinstance(team, RayWorkers)
-        team.begin()
+        team.start_all()
         yield team, time.perf_counter() - began
 
 

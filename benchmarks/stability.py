@@ -194,16 +194,18 @@ def first_speakers(name: str, count: int, cards: Path) -> str:
 def measure(given: argparse.Namespace) -> None:
     """Compute the numbers in this process and write them to a file."""
     import torch
-    from spfem_bench.execution.local import at_work
 
     from spfem_bench.datasets.folders import DataFolders
+    from spfem_bench.definitions.computing import Computing
     from spfem_bench.definitions.measured import measured_card
     from spfem_bench.evaluation.check import recompute
+    from spfem_bench.execution.workers import workers_for
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.networks.weights import WeightsStore
 
     torch.set_num_threads(given.threads)
     card = measured_card(given.name)
+    computing = Computing(batch_size=given.batch_size, workers=given.workers)
     methods = {
         protocol: tuple(m for m in methods if m in (given.methods or methods))
         for protocol, methods in card.methods.items()
@@ -211,7 +213,7 @@ def measure(given: argparse.Namespace) -> None:
     }
     with (
         tempfile.TemporaryDirectory() as fresh,
-        at_work(None, given.workers, "cpu") as team,
+        workers_for(computing) as team,
     ):
         here = recompute(
             card.model_copy(update={"methods": methods}),
@@ -219,7 +221,7 @@ def measure(given: argparse.Namespace) -> None:
             data=DataFolders.locate(renders=Path(fresh)),
             store=FeatureStore(Path(fresh) / "features"),
             workers=team,
-            batch_size=given.batch_size,
+            computing=computing,
         )
     assert not here.refused, here.refused[0]
     rows = {"/".join(key): [r.value, r.low, r.high] for key, r in here.rows.items()}

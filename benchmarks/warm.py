@@ -36,6 +36,7 @@ from benchmarks import common
 from spfem_bench.datasets import indexing
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.cards import builtin_folder
+from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import EMOTIONS, Protocol, protocol
@@ -147,7 +148,7 @@ def fill(plans: list[Plan], frames: int) -> int:
     rng, clips = np.random.default_rng(0), set()
     with mock.patch.object(os, "fsync", lambda number: None):  # thrown away in the end
         for plan in plans:
-            x = make_extractor(plan, WeightsStore.locate(), batch_size=32, device="cpu")
+            x = make_extractor(plan, WeightsStore.locate(), Computing(batch_size=32))
             for clip, roles in wanted_features(plan).items():
                 clips.add(clip)
                 for role in roles:
@@ -234,10 +235,9 @@ def rescore(
     folder: Path, profile: str, methods: int, names: Sequence[str], workers: int
 ) -> dict[str, Any]:
     """Score all methods; return seconds, and what this process did, by part."""
-    from spfem_bench.execution.local import Processes, at_work
-
     from spfem_bench.evaluation import record as records
     from spfem_bench.evaluation.session import carry_out
+    from spfem_bench.execution.workers import workers_for
     from spfem_bench.reporting.tables import make_table, render
 
     parts = Parts()
@@ -247,18 +247,17 @@ def rescore(
             stack.enter_context(mock.patch.object(owner, name, measured))
         began, used = time.perf_counter(), common.cpu_seconds()
         found = []
-        with at_work(None, workers, "cpu") as team:
-            if isinstance(team, Processes):
-                team.begin()
+        computing = Computing(batch_size=32, workers=workers)
+        with workers_for(computing) as team:
+            team.begin()
             plans = parts.timed("preflight: the rest", plans_of)(folder, profile, methods, names)
             assert all(p.complete for p in plans), plans[0].refusals[:1] or plans[0].unavailable
             carried = carry_out(
                 plans,
                 WeightsStore.locate(),
-                partial=False,
+                computing,
                 workers=team,
-                batch_size=32,
-                device="cpu",
+                partial=False,
             )
             carry = parts.timed("the rest of an evaluation", lambda: next(carried))
             for plan in plans:

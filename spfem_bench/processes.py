@@ -1,4 +1,4 @@
-"""Work spread over processes, its results in order."""
+"""Jobs spread over processes, with their results in order; signals that end a command."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 Job = TypeVar("Job")
-Result = TypeVar("Result")
+Outcome = TypeVar("Outcome")
 
 
 @contextmanager
 def spread(
-    work: Callable[[Job], Result],
+    work: Callable[[Job], Outcome],
     jobs: Sequence[Job],
     workers: int,
     *,
     ahead: int | None = None,
-) -> Iterator[Iterator[Result]]:
+) -> Iterator[Iterator[Outcome]]:
     """Give the results of all jobs, in the jobs' order, one by one.
 
-    When the block is left early, by Ctrl-C or an error, what goes on is ended and what is queued
-    is dropped.
+    When the block is left early, by Ctrl-C or an error, running jobs are ended and queued ones
+    are dropped.
 
     Args:
         work: done for each job; with several processes, it and the jobs are pickled.
-        jobs: what is worked on.
+        jobs: its arguments.
         workers: processes; with one, or one job, all is done in this process.
         ahead: jobs begun before the first of their results is taken, at most; a bound on the
             results in memory. All when None.
 
-    >>> with spread(abs, [3, -4, 5], 1) as found:
-    ...     list(found)
+    >>> with spread(abs, [3, -4, 5], 1) as results:
+    ...     list(results)
     [3, 4, 5]
     """
     workers = min(workers, len(jobs))
@@ -59,9 +59,9 @@ def spread(
 
 
 class Pool:
-    """Processes of which each starts when it is first needed.
+    """Processes, each of which starts when it is first needed.
 
-    They receive no Ctrl-C, SIGTERM or SIGHUP: this process does, and ends them.
+    They ignore Ctrl-C, SIGTERM and SIGHUP: this process receives them, and ends the others.
 
     Args:
         workers: processes at most.
@@ -70,11 +70,11 @@ class Pool:
 
     def __init__(self, workers: int, begin: Callable[[], object] | None = None) -> None:
         self._workers = workers
-        # Who reads in this pipe sees its end when it is closed here.
-        self._ended, self._open = connection.Pipe(duplex=False)
+        # The children read from this pipe: they get its end when this process closes it.
+        self._reader, self._writer = connection.Pipe(duplex=False)
         # spawn: a fork of a process that has started torch's threads may hang.
         self._pool = ProcessPoolExecutor(
-            workers, get_context("spawn"), initializer=_begin, initargs=(self._ended, begin)
+            workers, get_context("spawn"), initializer=_begin, initargs=(self._reader, begin)
         )
 
     def start(self) -> None:
@@ -83,19 +83,19 @@ class Pool:
             self._submit(abs, 0)
 
     def in_order(
-        self, work: Callable[[Job], Result], jobs: Iterable[Job], ahead: int
-    ) -> Iterator[Result]:
+        self, work: Callable[[Job], Outcome], jobs: Iterable[Job], ahead: int
+    ) -> Iterator[Outcome]:
         """Yield the results of all jobs, in the jobs' order.
 
         Args:
             work: done for each job; it and the jobs are pickled.
-            jobs: taken one by one, while earlier ones are worked on.
+            jobs: taken one by one, while earlier ones are running.
             ahead: jobs begun before the first of their results is taken, at most.
 
         Raises:
             SpfemBenchError: one of the processes was killed.
         """
-        running: deque[Future[Result]] = deque()
+        running: deque[Future[Outcome]] = deque()
         try:
             for job in jobs:
                 while running and (len(running) == ahead or running[0].done()):
@@ -109,60 +109,77 @@ class Pool:
                 "Type the command again, with fewer --workers: it goes on from what is stored",
             ) from None
 
-    def _submit(self, work: Callable[[Job], Result], job: Job) -> Future[Result]:
-        with _uninterrupted():  # a process may be started, which takes over what is blocked
+    def _submit(self, work: Callable[[Job], Outcome], job: Job) -> Future[Outcome]:
+        with _signals_blocked():  # a process may start here; it inherits blocked signals
             return self._pool.submit(work, job)
 
     def end(self) -> None:
-        """End all processes at once, whatever they are doing."""
+        """End all processes at once, also in the middle of a job."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._open.close()
+        self._writer.close()
         self._pool.shutdown()
-        self._ended.close()
+        self._reader.close()
 
 
-_ended_by: int = signal.SIGINT
+def _begin(reader: Connection, begin: Callable[[], object] | None) -> None:
+    threading.Thread(target=_end_with_parent, args=(reader,), daemon=True).start()
+    make_visible()
+    if begin is not None:
+        begin()
+
+
+def _end_with_parent(reader: Connection) -> None:
+    """Exit when the parent closes the pipe or was killed; a worker would wait for jobs forever."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel, reader])
+        os._exit(1)
+
+
+# ---- signals -------------------------------------------------------------------------------
+
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+_ended_by: int = signal.SIGINT
 
 
 @contextmanager
 def terminated_by_signals() -> Iterator[None]:
     """Raise KeyboardInterrupt in the block at the first SIGTERM or SIGHUP; ignore later ones.
 
-    A signal that is ignored or handled already (nohup, another program) is left as it is, and so
-    are all in another thread than the main one.
+    A signal that is ignored or handled already (nohup, another program) keeps its handler, as do
+    all signals outside the main thread.
     """
 
     def end(number: int, _: object) -> None:
         global _ended_by
-        for other in ours:
-            signal.signal(other, signal.SIG_IGN)  # what is cleaned up now is not interrupted
+        for other in handled:
+            signal.signal(other, signal.SIG_IGN)  # clean-up is not interrupted
         _ended_by = number
         raise KeyboardInterrupt
 
     global _ended_by
     _ended_by = signal.SIGINT
     main = threading.current_thread() is threading.main_thread()
-    ours = [n for n in ENDING if main and signal.getsignal(n) == signal.SIG_DFL]
-    for number in ours:
+    handled = [n for n in ENDING if main and signal.getsignal(n) == signal.SIG_DFL]
+    for number in handled:
         signal.signal(number, end)
     try:
         yield
     finally:
-        for number in ours:
+        for number in handled:
             signal.signal(number, signal.SIG_DFL)
 
 
 def ended_by() -> int:
-    """Return the signal that a KeyboardInterrupt stands for.
+    """Return the signal behind the last KeyboardInterrupt.
 
-    It is no attribute of the exception: Ray raises another one in its place.
+    It is no attribute of the exception: Ray raises another exception in its place.
     """
     return _ended_by
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
+def _signals_blocked() -> Iterator[None]:
     """Block Ctrl-C and the signals that end a command."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -172,18 +189,3 @@ def _uninterrupted() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin(ended: Connection, begin: Callable[[], object] | None) -> None:
-    threading.Thread(target=_end_with_parent, args=(ended,), daemon=True).start()
-    make_visible()
-    if begin is not None:
-        begin()
-
-
-def _end_with_parent(ended: Connection) -> None:
-    """End a process whose parent wants it to, or was killed; it would wait for work for ever."""
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel, ended])
-        os._exit(1)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from spfem_bench.cli import options
+
+if TYPE_CHECKING:
+    from spfem_bench.definitions.computing import Computing
 
 
 @click.command()
@@ -21,7 +25,7 @@ from spfem_bench.cli import options
     is_flag=True,
     help="Use generated clips and features of earlier runs: quick, but blind to changed code.",
 )
-@options.workers
+@options.computing("workers")
 @click.option("--json", "as_json", is_flag=True, help="Print every row and change as JSON.")
 @options.weights_dir
 @options.data_dir
@@ -31,7 +35,7 @@ def check(
     update: bool,
     reason: str | None,
     cached: bool,
-    workers: int,
+    computing: Computing,
     as_json: bool,
     weights_dir: Path | None,
     data_dir: Path | None,
@@ -58,13 +62,12 @@ def check(
     from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.cards import Kind
     from spfem_bench.definitions.cards import names as all_names
-    from spfem_bench.definitions.computing import Computing
     from spfem_bench.definitions.measured import measured_card, read_rows, read_settings
     from spfem_bench.evaluation import check as checking
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import temporary_folder
     from spfem_bench.networks.weights import WeightsStore
-    from spfem_bench.reporting.check import comparison_json, comparison_text
+    from spfem_bench.reporting.check import check_json, check_text
 
     reason = " ".join((reason or "").split())
     if update and not reason:
@@ -81,22 +84,19 @@ def check(
         else:
             references[card.name] = read_rows(card), read_settings(card)
     found = []
-    computing = Computing(workers=workers)
-    team = options.workers_of(computing)
+    options.when_interrupted("Interrupted: nothing was rewritten.")
+    workers, progress = options.workers_of(computing), options.progress(quiet)
     for card in cards:
         with temporary_folder() as fresh:
-            try:
-                here = checking.recompute(
-                    card,
-                    weights=WeightsStore.locate(weights_dir),
-                    data=DataFolders.locate(data_dir, renders=None if cached else fresh),
-                    store=FeatureStore.locate(None if cached else fresh / "features"),
-                    workers=team,
-                    computing=computing,
-                    progress=options.progress(quiet),
-                )
-            except KeyboardInterrupt:
-                options.interrupted("Interrupted: nothing was rewritten.")
+            here = checking.recompute(
+                card,
+                weights=WeightsStore.locate(weights_dir),
+                data=DataFolders.locate(data_dir, renders=None if cached else fresh),
+                store=FeatureStore.locate(None if cached else fresh / "features"),
+                workers=workers,
+                computing=computing,
+                progress=progress,
+            )
         if update:
             checking.rewrite(card, here, reason)
             if not quiet:
@@ -105,10 +105,12 @@ def check(
         if not quiet:
             for line in provenance.rival_packages(here.settings.get("software", {})):
                 click.echo(line, err=True)
-        found.append(checking.compare(card.name, card.tolerance, *references[card.name], here))
+        found.append(
+            checking.check_reference(card.name, card.tolerance, *references[card.name], here)
+        )
         if not as_json:
-            click.echo(comparison_text(found[-1]))
+            click.echo(check_text(found[-1]))
     if as_json:
-        click.echo(json.dumps([comparison_json(c) for c in found], indent=1))
+        click.echo(json.dumps([check_json(c) for c in found], indent=1))
     if not all(c.holds for c in found):
         sys.exit(1)

@@ -54,9 +54,10 @@ def diff(a: Path, b: Path, tolerances: dict[str, float], as_json: bool) -> None:
     """  # noqa: D301
     import json
 
+    from spfem_bench.analysis.record_diff import diff_records
     from spfem_bench.errors import SpfemBenchError
     from spfem_bench.evaluation.record import load
-    from spfem_bench.reporting.diff import diff_json, diff_records, diff_text, holds
+    from spfem_bench.reporting.diff import diff_json, diff_text
 
     try:
         found = diff_records(load(a), load(b), tolerances)
@@ -64,5 +65,5 @@ def diff(a: Path, b: Path, tolerances: dict[str, float], as_json: bool) -> None:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
     click.echo(json.dumps(diff_json(found), indent=1) if as_json else diff_text(found))
-    if not holds(found):
+    if not found.holds:
         sys.exit(1)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from itertools import chain
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,9 +13,9 @@ from spfem_bench.cli import options
 
 if TYPE_CHECKING:
     from spfem_bench.datasets.folders import DataFolders
+    from spfem_bench.definitions.computing import Computing
     from spfem_bench.definitions.protocols import Protocol
-    from spfem_bench.evaluation.plan import Plan, Videos
-    from spfem_bench.networks.load import Precision
+    from spfem_bench.evaluation.plan import Videos
 
 
 @click.command("eval")
@@ -57,12 +56,7 @@ if TYPE_CHECKING:
     help="Score what is there; headline numbers are marked as partial.",
 )
 @options.results
-@options.workers_on_ray
-@options.ray
-@options.batch_size
-@options.device
-@options.precision("float32")
-@options.hwaccel
+@options.computing()
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as a JSON list.")
 @options.weights_dir
 @options.data_dir
@@ -78,12 +72,7 @@ def evaluate(
     frame_rate: float | None,
     partial: bool,
     results: Path,
-    workers: int | None,
-    ray: str | None,
-    batch_size: int | None,
-    device: str,
-    precision: str | None,
-    hwaccel: str | None,
+    computing: Computing,
     as_json: bool,
     weights_dir: Path | None,
     data_dir: Path | None,
@@ -114,219 +103,122 @@ def evaluate(
     score and exit code 2.
     """  # noqa: D301
     import json
-    from dataclasses import asdict, replace
 
     from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.layouts import layout_card
-    from spfem_bench.definitions.networks import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
+    from spfem_bench.errors import CardError
     from spfem_bench.evaluation import record as records
-    from spfem_bench.evaluation.controls import controls
-    from spfem_bench.evaluation.plan import Videos, make_plan
-    from spfem_bench.evaluation.session import carry_out, rival_packages
-    from spfem_bench.execution.local import Processes
+    from spfem_bench.evaluation.session import (
+        carry_out,
+        make_plans,
+        rival_packages,
+        videos_by_method,
+    )
     from spfem_bench.files import check_writable
     from spfem_bench.networks.weights import WeightsStore
-    from spfem_bench.reporting.tables import comparison, score_lines
+    from spfem_bench.reporting import evaluation as reporting
 
-    team = options.team(ray, workers, device)
-    weights, data = WeightsStore.locate(weights_dir), DataFolders.locate(data_dir)
     if (layout or dry_run) and not videos:
         raise click.UsageError("--layout and --dry-run are about --videos DIR: give it too")
+    workers, progress = options.workers_of(computing), options.progress(quiet)
+    weights, data = WeightsStore.locate(weights_dir), DataFolders.locate(data_dir)
     named = layout_card(layout) if layout else None
-    own = {
-        method: Videos(folder, frame_rate, named)
-        for method, folder in _folders(videos, methods).items()
-    }
-    plans = []
-    found_protocols = [read_protocol(name) for name in dict.fromkeys(protocols)]
+    try:
+        own = videos_by_method(videos, methods, frame_rate, named)
+    except CardError as error:
+        raise click.UsageError(error.problem) from None
+    listed = [read_protocol(name) for name in dict.fromkeys(protocols)]
     if dry_run:
-        whole = [
-            _show_mapping(replace(one, used=set()), listed, data, as_json=as_json)
-            for listed in found_protocols
-            for one in own.values()
-        ]
-        sys.exit(0 if all(whole) else 2)
-    several = len(methods) > 1 or methods == ("controls",)
-    if isinstance(team, Processes) and (several or len(found_protocols) > 1):
-        team.begin()
-    for listed in found_protocols:
-        networks = profile_card(profile or listed.card.profile)
-        names = [[c.name for c in controls(listed)] if m == "controls" else [m] for m in methods]
-        for method in dict.fromkeys(chain.from_iterable(names)):
-            plans.append(
-                make_plan(
-                    method,
-                    listed,
-                    networks,
-                    data=data,
-                    weights=weights,
-                    metrics=metrics,
-                    videos=replace(own[method], used=set()) if method in own else None,
-                    rendering=options.rendering(quiet),
-                )
-            )
-    chosen = cast("Precision", precision or "float32")
-    half = "" if chosen == "float32" else f".{chosen}"
-    printed, incomplete, ready = [], False, []
-    compared: dict[str, list[dict[str, Any]]] = {}
-    for plan in plans:
-        _show_preflight(plan, quiet=quiet, partial=partial)
-        if not plan.metrics or (not plan.complete and not partial):
-            incomplete = True
-            continue
-        path = records.record_path(
-            results, plan.protocol.name, plan.method.name, plan.profile.name + half
-        )
-        check_writable(path.parent)
-        ready.append((plan, path))
-    for line in [] if quiet else rival_packages(plan for plan, _ in ready):
-        click.echo(line, err=True)
-    carried = carry_out(
-        [plan for plan, _ in ready],
-        weights,
-        partial=partial,
-        workers=team,
-        batch_size=batch_size,
-        device=device,
-        precision=chosen,
-        hwaccel=hwaccel,
-        progress=lambda plan: options.progress_bars(_count_clips(plan), quiet=quiet),
+        _print_mappings(own, listed, data, as_json=as_json)
+        return
+    options.when_interrupted(options.RESUMABLE)
+    plans = make_plans(
+        methods,
+        listed,
+        profile,
+        data=data,
+        weights=weights,
+        metrics=metrics,
+        videos=own,
+        workers=workers,
+        progress=progress,
     )
-    for plan, path in ready:
-        try:
-            record = next(carried)
-        except KeyboardInterrupt:
-            options.interrupted()
-        networks, name = plan.profile, plan.protocol.name
-        rows = records.scores(record)
-        if not quiet and (lost := records.replaced_metrics(path, rows)):
+    several = len(methods) > 1 or methods == ("controls",)
+    half = "" if computing.precision == "float32" else f".{computing.precision}"
+    ready, paths = [], []
+    for plan in plans:
+        if not quiet or not (plan.complete or partial):
+            for line in reporting.preflight_lines(plan):
+                click.echo(line, err=True)
+        if not plan.complete and not partial:
+            click.echo("No headline score: add --partial to score what is there.", err=True)
+        elif plan.metrics:
+            profile_name = plan.profile.name + half
+            path = records.record_path(results, plan.protocol.name, plan.method.name, profile_name)
+            check_writable(path.parent)
+            ready.append(plan)
+            paths.append(path)
+    incomplete = len(ready) < len(plans)
+    for line in [] if quiet else rival_packages(ready):
+        click.echo(line, err=True)
+    runs: dict[str, list[records.RunRecord]] = {}  # by protocol
+    carried = carry_out(
+        ready, weights, computing, workers=workers, partial=partial, progress=progress
+    )
+    for plan, path, record in zip(ready, paths, carried, strict=True):
+        if not quiet and (lost := records.replaced_metrics(path, record)):
             click.echo(f"{path} is replaced; it also had {', '.join(lost)}.", err=True)
         records.save(record, path)
-        scored = any(s.value is not None for s in rows)
-        incomplete = incomplete or not scored or not (record["complete"] or partial)
-        _show_refused(plan, record, quiet=quiet and partial)
-        printed += [asdict(s) for s in rows]
-        compared.setdefault(name, []).append(record)
+        incomplete = incomplete or not record.metrics or not (record.complete or partial)
+        for line in [] if quiet and partial else reporting.refusal_lines(plan, record):
+            click.echo(line, err=True)
+        runs.setdefault(plan.protocol.name, []).append(record)
         if as_json or several:
             continue
-        title = f"{plan.method.label} on {name} ({plan.protocol.card.setting})"
-        click.echo(f"\n{title}, profile {networks.name}")
-        click.echo(score_lines(record))
-        _show_signatures([record])
+        click.echo(reporting.run_text(plan, record))
         if not quiet:
             for note in plan.protocol.card.notes:
                 click.echo(f"Note: {note}", err=True)
             click.echo(f"Record: {path}   Full table: spfem-bench table {path}", err=True)
     if as_json:
-        click.echo(json.dumps(printed, indent=1))
+        scores = [score for found in runs.values() for r in found for score in r.scores]
+        click.echo(json.dumps([score.plain() for score in scores], indent=1))
     elif several:
-        for name, found in compared.items():
-            click.echo(f"\n{name}, profile {found[0]['profile']}")
-            click.echo(comparison(found))
-            _show_signatures(found)
+        for name, found in runs.items():
+            click.echo(reporting.runs_text(found))
             if not quiet:
                 click.echo(f"With intervals: spfem-bench table {results / name}", err=True)
     if incomplete:
         sys.exit(2)
 
 
-def _folders(given: tuple[str, ...], methods: tuple[str, ...]) -> dict[str, Path]:
-    """Return where the outputs of which methods are.
-
-    Raises:
-        UsageError: it is not said whose they are, or of a method that is not asked for.
-    """
-    found: dict[str, Path] = {}
-    for each in given:
-        name, _, folder = each.partition("=")
-        if not folder or Path(each).exists():
-            name, folder = methods[0], each
-            if len(methods) > 1:
-                raise click.UsageError(
-                    f"--videos {each}: whose? With several methods type --videos NAME={each}"
-                )
-        if name not in methods:
-            raise click.UsageError(f"--videos {each}: there is no --method {name}")
-        if name == "controls":
-            raise click.UsageError(f"--videos {each}: controls have none; add --method NAME for it")
-        if name in found:
-            raise click.UsageError(f"--videos is given twice for {name}")
-        checked = options.FOLDER.convert(folder, None, click.get_current_context())
-        found[name] = Path(os.fsdecode(checked))
-    return found
-
-
-def _count_clips(plan: Plan) -> int:
-    return len({c for item in plan.items for c in (*item.clips.values(), *item.more_real)})
-
-
-def _show_mapping(own: Videos, listed: Protocol, data: DataFolders, *, as_json: bool) -> bool:
-    """Print which of the user's files is taken for which item; say whether all were found."""
+def _print_mappings(
+    videos: Mapping[str, Videos],
+    protocols: Sequence[Protocol],
+    data: DataFolders,
+    *,
+    as_json: bool,
+) -> None:
+    """Print which output is taken for which item; exit code 2 when some are not found."""
     import json
-    from collections import Counter
+    from dataclasses import replace
 
-    from tabulate import tabulate
-
-    from spfem_bench.errors import ClipError
     from spfem_bench.evaluation.plan import place_outputs
+    from spfem_bench.reporting import evaluation as reporting
 
-    placed, extra = place_outputs(own, listed, data)
-    states = Counter(p.state for p in placed)
-    counts = {state: states[state] for state in ("found", "absent", "ambiguous")}
-    counts["extra"] = len(extra)
-    if as_json:
-        items = [
-            {"item": p.item, "state": p.state, "places": p.places, "sound": p.sound}
-            | ({"reason": str(p.clip)} if isinstance(p.clip, ClipError) else {})
-            for p in placed
-        ]
-        said = {"protocol": listed.name, "counts": counts, "items": items, "extra": extra}
-        click.echo(json.dumps(said, indent=1))
-        return counts["found"] == len(placed)
-    rows = []
-    for p in placed:
-        part = ""
-        if not isinstance(p.clip, ClipError) and p.clip.pictures:
-            part = f", frames {p.clip.pictures[0]} to {p.clip.pictures[1] - 1}"
-        rows.append([p.item, p.state, " and ".join(p.places) + part, p.sound])
-    rows += [["", "extra", name, ""] for name in extra]
-    click.echo(f"{own.folder} for {listed.name}:")
-    click.echo(tabulate(rows, ["Item", "", "Output", "Sound"], disable_numparse=True))
-    click.echo(", ".join(f"{n} {state}" for state, n in counts.items() if n))
-    for state in ("ambiguous", "absent"):
-        reasons = [p.clip for p in placed if p.state == state and isinstance(p.clip, ClipError)]
-        told = [e.problem for e in reasons if state == "ambiguous"] + [e.remedy for e in reasons]
-        for line in dict.fromkeys(filter(None, told)):
-            click.echo(line, err=True)
-    return counts["found"] == len(placed)
-
-
-def _show_preflight(plan: Plan, *, quiet: bool, partial: bool) -> None:
-    from spfem_bench.evaluation.plan import plan_summary
-
-    found = plan_summary(plan)
-    if found and (not quiet or not (plan.complete or partial)):
-        click.echo(
-            f"{plan.method.label} on {plan.protocol.name}, before any network runs:", err=True
-        )
-        for line in found:
-            click.echo(f"  {line}", err=True)
-    if not plan.complete and not partial:
-        click.echo("No headline score: add --partial to score what is there.", err=True)
-
-
-def _show_refused(plan: Plan, record: dict[str, Any], *, quiet: bool) -> None:
-    told = {(r.item, r.reason) for r in plan.refusals}
-    for refusal in record["refused"]:
-        new = (refusal["item"], refusal["reason"]) not in told
-        if new and refusal["kind"] == "refused" and not quiet:
-            hit = ", ".join(refusal["metrics"])
-            click.echo(f"refused for {hit}: {refusal['reason']}. {refusal['remedy']}", err=True)
-
-
-def _show_signatures(found: list[dict[str, Any]]) -> None:
-    from spfem_bench.evaluation.record import scores
-
-    for sign in dict.fromkeys(s.signature for r in found for s in scores(r) if s.signature):
-        click.echo(sign)
+    complete = True
+    for protocol in protocols:
+        for own in videos.values():
+            placed, extra = place_outputs(replace(own, used=set()), protocol, data)
+            complete = complete and all(p.state == "found" for p in placed)
+            if as_json:
+                content = reporting.mapping_json(protocol.name, placed, extra)
+                click.echo(json.dumps(content, indent=1))
+                continue
+            click.echo(f"{own.folder} for {protocol.name}:")
+            click.echo(reporting.mapping_text(placed, extra))
+            for line in reporting.mapping_problems(placed):
+                click.echo(line, err=True)
+    if not complete:
+        sys.exit(2)

@@ -1,4 +1,4 @@
-"""``spfem-bench faces``: see what the networks see."""
+"""``spfem-bench faces``: draw what the networks get."""
 
 from __future__ import annotations
 
@@ -29,39 +29,17 @@ def faces(clip: str, output: Path, profile: str, count: int, weights_dir: Path |
     CLIP is a video file, one column of a strip (strip.mp4#xywh=256,0,256,256),
     or a folder of frames (frames#fps=30).
     """
-    import cv2
-
     from spfem_bench.definitions.clips import Clip
+    from spfem_bench.definitions.computing import Computing
     from spfem_bench.definitions.networks import profile_card
-    from spfem_bench.faces.draw import contact_sheet
-    from spfem_bench.faces.track import FaceTrack
-    from spfem_bench.features.extract import Extractor
-    from spfem_bench.features.store import FeatureStore
+    from spfem_bench.evaluation.session import extractor_for
     from spfem_bench.files import write_atomically
     from spfem_bench.networks.weights import WeightsStore
+    from spfem_bench.reporting.face_sheet import face_sheet
 
-    card = profile_card(profile)
-    extractor = Extractor(
-        card,
-        WeightsStore.locate(weights_dir),
-        FeatureStore.locate(),
-    )
-    address, track, found = Clip.parse(clip), FaceTrack(), 0
-    for _, face in extractor.tracked_frames(address, track):
-        found += face is not None
-    n = len(track.faces)
-    shown = {round((i + 0.5) * n / count - 0.5) for i in range(min(count, n))}
-    rows = [
-        (index, picture, face, track.detected[index])
-        for index, (picture, face) in enumerate(extractor.tracked_frames(address, FaceTrack()))
-        if index in shown
-    ]
-    inputs = [card.network(role).input for role in ("identity", "expression", "sync")]
-    sheet = contact_sheet(rows, [i for i in inputs if i.crop != "frame"])
-    _, content = cv2.imencode(".png", sheet[:, :, ::-1])
-    write_atomically(output, content.tobytes())
-    click.echo(
-        f"{address}: {n} frames, a face in {found} ({sum(track.detected)} detected, "
-        f"{found - sum(track.detected)} interpolated), another of similar size in {track.rivals}"
-    )
+    weights = WeightsStore.locate(weights_dir)
+    extractor = extractor_for(profile_card(profile), weights, Computing())
+    png, line = face_sheet(extractor, Clip.parse(clip), count)
+    write_atomically(output, png)
+    click.echo(line)
     click.echo(f"{output}: frame, ArcFace crop, expression crop, SyncNet crop")

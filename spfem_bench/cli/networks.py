@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,39 +49,22 @@ def fetch(
     Exit code 1, with what to do by hand, when a network cannot be fetched.
     Without NAMES, the networks of the profile 'light'.
     """
-    from spfem_bench import pinned
     from spfem_bench.errors import WeightsError
-    from spfem_bench.networks.weights import WeightsStore, is_shipped, remedy
+    from spfem_bench.networks.fetching import fetch_network
+    from spfem_bench.networks.weights import WeightsStore
+    from spfem_bench.pinned import discard_archives
 
     store = WeightsStore.locate(weights_dir)
-    get = partial(
-        pinned.fetch, folder=store.cache, progress=not quiet, report=options.remarks(quiet)
-    )
     failed = False
     for card in _chosen(names, profile):
-        if store.check(card).state == "verified":
-            click.echo(f"{card.name}: there and verified")
-            continue
-        if is_shipped(card):
-            raise WeightsError(store.check(card).problem, remedy(card))
-        click.echo(f"{card.name}: licence: {card.licence}")
-        for file, path in zip(card.files, store.paths(card), strict=True):
-            try:
-                if not file.is_pinned:
-                    if path is None or (file.url and pinned.file_problem(path, file)):
-                        path = get(file)
-                    digest = pinned.pin(card.name, file, path)
-                    click.echo(f"{card.name}: {path} pinned: SHA-256 {digest}")
-                else:
-                    path = get(file)
-                    click.echo(f"{card.name}: {path} verified")
-            except WeightsError as error:  # the others may come: say of all what is lacking
-                click.echo(f"{card.name}: {error}", err=True)
-                failed = True
+        for result in fetch_network(store, card, not quiet, options.remarks(quiet)):
+            wrong = isinstance(result, WeightsError)
+            click.echo(f"{card.name}: {result}", err=wrong)
+            failed = failed or wrong
     if failed:
         click.echo("Any other folder will do, if SPFEM_BENCH_WEIGHTS names it.", err=True)
         sys.exit(1)
-    pinned.discard_archives(store.cache)
+    discard_archives(store.cache)
 
 
 @networks.command()
@@ -96,10 +78,10 @@ def verify(names: tuple[str, ...], profile: str | None, weights_dir: Path | None
     store = WeightsStore.locate(weights_dir)
     failed = False
     for card in _chosen(names, profile):
-        found = store.check(card)
-        failed = failed or bool(found.problem)
-        said = f"{found.problem}. {found.remedy or remedy(card)}" if found.problem else "verified"
-        click.echo(f"{card.name}: {said}")
+        checked = store.check(card)
+        failed = failed or bool(checked.problem)
+        problem = f"{checked.problem}. {checked.remedy or remedy(card)}"
+        click.echo(f"{card.name}: {problem if checked.problem else 'verified'}")
     sys.exit(1 if failed else 0)
 
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, their progress bars, and how they end when interrupted."""
+"""What several commands share: options, the progress they show, and how they end."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, get_args
 
 import click
 
 from spfem_bench.cli.progress import Bars, Lines
+from spfem_bench.definitions.computing import Computing, Precision
 from spfem_bench.processes import ended_by
 from spfem_bench.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from spfem_bench.execution.local import Workers
+    from spfem_bench.execution.workers import Workers
+
+Command: TypeAlias = "Callable[..., None]"
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -45,17 +49,9 @@ class File(click.Path):
 FIGURE = File(".png", ".pdf", ".svg")
 
 
-def names(given: str) -> list[str]:
-    """Return the names in a comma-separated list.
-
-    >>> names("fad, csim,")
-    ['fad', 'csim']
-    """
-    return [name.strip() for name in given.split(",") if name.strip()]
-
-
-def _split(_: click.Context, __: click.Parameter, value: str) -> list[str]:
-    return names(value)
+def split_names(_: click.Context, __: click.Parameter, value: str) -> list[str]:
+    """Return the names in a comma-separated list."""
+    return [name.strip() for name in value.split(",") if name.strip()]
 
 
 weights_dir = click.option(
@@ -76,7 +72,7 @@ profile = click.option(
 metrics = click.option(
     "--metrics",
     default="",
-    callback=_split,
+    callback=split_names,
     help="Comma-separated; all that the protocol has when not given.",
 )
 results = click.option(
@@ -86,20 +82,6 @@ results = click.option(
     show_default=True,
     help="Folder for records.",
 )
-workers = click.option(
-    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes."
-)
-workers_on_ray = click.option(
-    "--workers",
-    type=click.IntRange(1),
-    show_default="1; with --ray one for each GPU, else processor",
-    help="Processes.",
-)
-ray = click.option(
-    "--ray",
-    metavar="local|auto|HOST:PORT",
-    help="Compute features on Ray: started here for this run, or a cluster that runs.",
-)
 drawing_workers = click.option(
     "--workers",
     type=click.IntRange(1),
@@ -107,6 +89,17 @@ drawing_workers = click.option(
     show_default="all processors",
     help="Processes that draw puppets.",
 )
+
+
+def precision(default: str) -> Callable[[Command], Command]:
+    """Return the option of what networks compute in; *default* is printed as its default."""
+    return click.option(
+        "--precision",
+        type=click.Choice(get_args(Precision)),
+        help=f"What networks compute in; {default}, if not given.",
+    )
+
+
 batch_size = click.option(
     "--batch-size",
     type=click.IntRange(1),
@@ -119,45 +112,87 @@ device = click.option(
     help="Where networks run: cpu, cuda, cuda:1, mps.",
 )
 
-hwaccel = click.option(
-    "--hwaccel",
-    metavar="NAME",
-    help="Decode videos on hardware: a name that 'ffmpeg -hwaccels' lists, such as cuda.",
-)
+
+def computing(*offered: str, half_on_gpu: bool = False) -> Callable[[Command], Command]:
+    """Return a decorator that adds options and passes their values as one ``computing``.
+
+    Args:
+        offered: fields of `Computing`; all when empty.
+        half_on_gpu: compute in bfloat16 on a GPU when --precision is not given.
+    """
+    fields = offered or tuple(Computing.__dataclass_fields__)
+    choices: dict[str, Callable[[Command], Command]] = {
+        "workers": click.option(
+            "--workers",
+            type=click.IntRange(1),
+            show_default="1; with --ray one for each GPU, else processor"
+            if "ray" in fields
+            else "1",
+            help="Processes.",
+        ),
+        "ray": click.option(
+            "--ray",
+            metavar="local|auto|HOST:PORT",
+            help="Compute features on Ray: started here for this run, or a cluster that runs.",
+        ),
+        "batch_size": batch_size,
+        "device": device,
+        "precision": precision(
+            "float32 on a processor, bfloat16 on a GPU" if half_on_gpu else "float32"
+        ),
+        "hwaccel": click.option(
+            "--hwaccel",
+            metavar="NAME",
+            help="Decode videos on hardware: a name that 'ffmpeg -hwaccels' lists, such as cuda.",
+        ),
+    }
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def with_computing(*arguments: Any, **values: Any) -> None:
+            given = {field: values.pop(field) for field in fields}
+            if half_on_gpu and given["precision"] is None and given["device"] != "cpu":
+                given["precision"] = "bfloat16"
+            settings = {field: value for field, value in given.items() if value is not None}
+            command(*arguments, computing=Computing(**settings), **values)
+
+        decorated: Command = with_computing
+        for field in reversed([field for field in choices if field in fields]):
+            decorated = choices[field](decorated)
+        return decorated
+
+    return decorate
 
 
-def precision(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return the option for what networks compute in; *default* says what when not given."""
-    return click.option(
-        "--precision",
-        type=click.Choice(["float32", "bfloat16", "float16"]),
-        help=f"What networks compute in; {default}, if not given.",
-    )
-
-
-def protocols(words: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return the option for one protocol or several; *words* say what is done with them."""
+def protocols(purpose: str) -> Callable[[Command], Command]:
+    """Return the option of one protocol or several; its help begins with the purpose."""
     return click.option(
         "--protocol",
         "protocols",
         multiple=True,
         default=("demo-inter-id", "demo-cross-id"),
         show_default=True,
-        help=f"{words}; may be given several times.",
+        help=f"{purpose}; may be given several times.",
     )
 
 
-def interrupted(
-    words: str = "Interrupted. Run the command again: it goes on from here.",
-) -> NoReturn:
-    """Print that a signal ended a command, and what becomes of its work; end with 128 + signal."""
+def when_interrupted(message: str) -> None:
+    """Set what is printed when a signal ends the command that runs."""
+    click.get_current_context().meta[__name__] = message
+
+
+RESUMABLE = "Interrupted. Run the command again: it goes on from here."
+
+
+def interrupted(message: str = RESUMABLE) -> NoReturn:
+    """Print what becomes of a command's work that a signal ended; exit with 128 + signal."""
     with suppress(OSError):  # SIGHUP: the terminal is closed
-        click.echo(words, err=True)
+        click.echo(click.get_current_context().meta.get(__name__, message), err=True)
     sys.exit(128 + ended_by())
 
 
 def remarks(quiet: bool) -> Callable[[str], None]:
-    """Return what prints a line on standard error, between progress bars."""
+    """Return a function that prints a line on standard error, between progress bars."""
 
     def remark(message: str) -> None:
         from tqdm import tqdm
@@ -203,25 +238,29 @@ class Phases:
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that torch does not have here."""
+    """Refuse a device that torch does not have here.
+
+    Raises:
+        BadParameter: with torch's reason.
+    """
     if device == "cpu":
-        return  # session imports what is slow
+        return  # the import below takes a second
     from spfem_bench.errors import SpfemBenchError
-    from spfem_bench.evaluation import session
+    from spfem_bench.execution import common
 
     try:
-        session.check_device(device)
+        common.check_device(device)
     except SpfemBenchError as error:
         raise click.BadParameter(error.problem, param_hint="--device") from None
 
 
-def team(ray: str | None, workers: int | None, device: str) -> Workers:
-    """Return what computes features; it is ended with the command, however that ends."""
-    from spfem_bench.execution.local import at_work
+def workers_of(computing: Computing) -> Workers:
+    """Return the workers that a command's options ask for; they end with the command."""
+    from spfem_bench.execution.workers import workers_for
 
-    if ray in (None, "local"):  # a cluster's driver may be without its nodes' GPUs
-        check_device(device)
-    return click.get_current_context().with_resource(at_work(ray, workers, device))
+    if computing.ray in (None, "local"):  # a cluster's driver may lack the GPUs of its nodes
+        check_device(computing.device)
+    return click.get_current_context().with_resource(workers_for(computing))
 
 
 formats = click.option(

@@ -45,7 +45,7 @@ class Bars(Progress):
     def end(self, phase: str = "") -> None:
         """Remove a bar, or all."""
         for name in [phase] if phase else reversed([*self._bars]):
-            if bar := self._bars.pop(name, None):
+            if (bar := self._bars.pop(name, None)) is not None:
                 bar.close()
 
 

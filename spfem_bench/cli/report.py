@@ -90,7 +90,7 @@ def report(
 
     records = load_all(runs)
     sections(records)  # before a folder is made or a clip is copied: are they whole?
-    methods = {str(record["method"]["name"]) for record in records}
+    methods = {record.method.name for record in records}
     for method in filter(None, [*videos, baseline]):
         if method not in methods:
             raise unknown_name("method of these runs", method, methods)
@@ -111,15 +111,13 @@ def report(
                 known=known,
                 made=made,
             )
-        try:
-            pages = build(
-                records,
-                items=items,
-                clips=clips,
-                baseline=baseline,
-                progress=options.progress(quiet),
-            )
-        except KeyboardInterrupt:
-            options.interrupted("Interrupted. Nothing was written.")
+        options.when_interrupted("Interrupted. Nothing was written.")
+        pages = build(
+            records,
+            items=items,
+            clips=clips,
+            baseline=baseline,
+            progress=options.progress(quiet),
+        )
         folder.replace(output, made, pages)
     click.echo(output / "index.html")

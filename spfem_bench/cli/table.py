@@ -56,7 +56,8 @@ def table(
     from spfem_bench.errors import CardError
     from spfem_bench.evaluation.record import load_all, unverified
     from spfem_bench.reporting.published import printed_table
-    from spfem_bench.reporting.tables import make_printed_table, make_table, render
+    from spfem_bench.reporting.table_layouts import render_table
+    from spfem_bench.reporting.tables import make_printed_table, make_table
 
     if standalone and style != "latex":
         raise click.UsageError("--standalone belongs to --format latex")
@@ -77,7 +78,7 @@ def table(
     averages = bool(printed) and all(r.emotion == "avg" for found in printed for r in found.rows)
     made = make_printed_table(printed) if printed else make_table(records, published=published)
     chosen = layout or ("stccl" if papers == {"stccl"} or averages else "asccl")
-    text = render(
+    text = render_table(
         made,
         style,  # type: ignore[arg-type]
         layout=chosen,  # type: ignore[arg-type]

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from spfem_bench.cli import options
 
 if TYPE_CHECKING:
-    from spfem_bench.evaluation.validate import Validation
-    from spfem_bench.execution.local import Workers
-    from spfem_bench.features.extract import Extractor
+    from spfem_bench.definitions.computing import Computing
 
 
 @click.command()
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
 @click.option(
     "--controls",
     default="",
+    callback=options.split_names,
     help="Comma-separated graded controls; all that the protocol has when not given.",
 )
 @options.metrics
@@ -37,10 +36,7 @@ if TYPE_CHECKING:
     help="Draw a figure: .png, .pdf or .svg. With several protocols, one for each.",
 )
 @options.results
-@options.workers_on_ray
-@options.ray
-@options.batch_size
-@options.device
+@options.computing("workers", "ray", "batch_size", "device")
 @options.formats
 @click.option("--json", "as_json", is_flag=True, help="Print all cells as a JSON list.")
 @options.weights_dir
@@ -49,29 +45,26 @@ if TYPE_CHECKING:
 def validate(
     protocols: tuple[str, ...],
     profile: str | None,
-    controls: str,
+    controls: list[str],
     metrics: list[str],
     partial: bool,
     output: Path | None,
     results: Path,
-    workers: int | None,
-    ray: str | None,
-    batch_size: int | None,
-    device: str,
+    computing: Computing,
     style: str,
     as_json: bool,
     weights_dir: Path | None,
     data_dir: Path | None,
     quiet: bool,
 ) -> None:
-    """Test the metrics: do they feel what they claim to measure, and only that?
+    """Test the metrics: do they react to what they claim to measure, and only to that?
 
     Real clips are spoilt step by step in ways with a known answer (blurred, the
     sound shifted, the mouth frozen, ...). A metric's card claims what it must
-    feel and what it should ignore; each claim gets a verdict.
+    react to and what it should ignore; each claim gets a verdict.
 
     \b
-    Must feel:
+    Must react:
       yes           worse at the strongest level, step by step
       not monotone  worse, but a step goes back beyond noise, by more than a
                     tenth of the move, or the rank correlation of level and
@@ -107,68 +100,68 @@ def validate(
     from spfem_bench.evaluation import record as records
     from spfem_bench.evaluation.session import make_extractor, rival_packages
     from spfem_bench.evaluation.validate import plan_validation
+    from spfem_bench.evaluation.validate import validate as carry_out
     from spfem_bench.files import check_writable
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import validation as reporting
+    from spfem_bench.reporting.validation_figure import save_figure
 
-    team = options.team(ray, workers, device)
+    options.when_interrupted(options.RESUMABLE)
+    workers, progress = options.workers_of(computing), options.progress(quiet)
     weights, data = WeightsStore.locate(weights_dir), DataFolders.locate(data_dir)
+    plans = []
     try:
-        listed = [read_protocol(name) for name in dict.fromkeys(protocols)]
-        chosen = [(one, profile_card(profile or one.card.profile)) for one in listed]
-        plans = [
-            plan_validation(
+        for protocol in [read_protocol(name) for name in dict.fromkeys(protocols)]:
+            networks = profile_card(profile or protocol.card.profile)
+            plan = plan_validation(
                 protocol,
                 networks,
                 data=data,
                 weights=weights,
-                controls=options.names(controls),
+                controls=controls,
                 metrics=metrics,
-                progress=options.progress(quiet),
+                progress=progress,
             )
-            for protocol, networks in chosen
-        ]
-    except UnknownNameError as error:  # 1 is for claims that do not hold
+            plans.append(plan)
+    except UnknownNameError as error:  # exit code 1 means that a claim does not hold
         raise click.UsageError(str(error)) from None
-    except KeyboardInterrupt:
-        options.interrupted()
     for line in [] if quiet else rival_packages(plans):
         click.echo(line, err=True)
-    cells, failed, untold = [], [], False
+    cells, failed, incomplete = [], [], False
     for plan in plans:
         name = plan.protocol.name
-        judges = bool(plan.metrics and plan.trials) and (plan.complete or partial)
-        found = plan.summary()
-        if found and (not quiet or not judges):
+        judged = bool(plan.metrics and plan.trials) and (plan.complete or partial)
+        findings = plan.summary()
+        if findings and (not quiet or not judged):
             click.echo(f"{name}, before any network runs:", err=True)
-            for line in found:
+            for line in findings:
                 click.echo(f"  {line}", err=True)
-        if not judges:
+        if not judged:
             if not plan.complete and not partial:
                 click.echo("No verdicts: add --partial to judge by what is there.", err=True)
-            untold = True
+            incomplete = True
             continue
         path = records.record_path(results, name, records.VALIDATION, plan.profile.name)
-        picture = _picture(output, name, several=len(plans) > 1)
-        for folder in (path.parent, *([picture.parent] if picture else [])):
+        figure = output
+        if output and len(plans) > 1:
+            figure = output.with_name(f"{output.stem}.{name}{output.suffix}")
+        for folder in (path.parent, *([figure.parent] if figure else [])):
             check_writable(folder)
-        extractor = make_extractor(plan, weights, batch_size=batch_size, device=device)
-        record = _run(plan, extractor, team, quiet)
+        extractor = make_extractor(plan, weights, computing, progress=progress)
+        record = carry_out(plan, extractor, workers=workers, progress=progress)
         records.save(record, path)
         own = reporting.cells_of(record)
         cells += own
         failed += [f"{name}: {line}" if len(plans) > 1 else line for line in record["failed"]]
-        untold = untold or not any(c.points for c in own)
-        if picture:
-            from spfem_bench.reporting.validation_figure import save_figure
-
-            save_figure(record, picture)
+        incomplete = incomplete or not any(c.points for c in own)
+        if figure:
+            save_figure(record, figure)
         if not as_json and style != "csv":
             click.echo(reporting.printed(record, style))  # type: ignore[arg-type]
         if not quiet:
             for note in plan.protocol.card.notes:
                 click.echo(f"Note: {note}", err=True)
-            drawn = f"   Figure: {picture}" if picture else ""
+            drawn = f"   Figure: {figure}" if figure else ""
             click.echo(f"Record: {path}{drawn}", err=True)
     if as_json:
         click.echo(json.dumps([asdict(c) for c in cells], indent=1))
@@ -176,44 +169,7 @@ def validate(
         click.echo(reporting.table(cells, "csv"), nl=False)
     for line in failed:
         click.echo(line, err=as_json or style == "csv")
-    if untold:
+    if incomplete:
         sys.exit(2)
     if failed:
         sys.exit(1)
-
-
-def _picture(output: Path | None, protocol: str, *, several: bool) -> Path | None:
-    """Return where a protocol's figure goes: its name is put in when there are several."""
-    if output is None or not several:
-        return output
-    return output.with_name(f"{output.stem}.{protocol}{output.suffix}")
-
-
-def _run(plan: Validation, extractor: Extractor, workers: Workers, quiet: bool) -> dict[str, Any]:
-    """Carry a validation out under bars for clips, frames, crops and levels."""
-    from dataclasses import replace
-
-    from tqdm import tqdm
-
-    from spfem_bench.evaluation.validate import validate as run
-    from spfem_bench.evaluation.validate import wanted
-
-    if not quiet:
-        n_clips = len(wanted(plan, extractor)[0])
-        extractor = replace(extractor, progress=options.progress_bars(n_clips, quiet=False))
-    total = len(plan.metrics) * sum(len(t.plans) for t in plan.trials)
-    levels = tqdm(
-        total=total,
-        desc="levels  ",
-        unit="level",
-        position=3,
-        leave=False,
-        disable=True if quiet else None,
-    )
-    try:
-        return run(plan, extractor, workers=workers, graded=lambda: levels.update(1))
-    except KeyboardInterrupt:
-        options.interrupted()
-    finally:
-        levels.close()
-        extractor.progress.close()

@@ -135,7 +135,7 @@ def evaluate(
         "complete": not plan.unavailable
         and all(s.value is not None and not s.partial for s in scores if s.signature),
         "partial": partial,
-        "scores": [asdict(s) for s in scores],
+        "scores": [s.plain() for s in scores],
         "items": [_item_record(p, per_item.get(p.item.id, {})) for p in plan.items],
         "refused": [asdict(r) for r in refusals],
         "extra": list(plan.extra),

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spfem_bench import hashes, provenance
+from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.computing import Computing
-from spfem_bench.definitions.networks import ProfileCard
-from spfem_bench.evaluation.plan import Plan
+from spfem_bench.definitions.layouts import LayoutCard
+from spfem_bench.definitions.networks import ProfileCard, profile_card
+from spfem_bench.definitions.protocols import Protocol
+from spfem_bench.errors import CardError
+from spfem_bench.evaluation.controls import controls
+from spfem_bench.evaluation.plan import Plan, Videos, make_plan
+from spfem_bench.evaluation.record import RunRecord, parse_record
 from spfem_bench.evaluation.run import evaluate, wanted_features
 from spfem_bench.evaluation.signature import network_of
 from spfem_bench.execution.processes import ThisProcess, kept_networks
@@ -81,11 +89,119 @@ def make_extractor(
     plan: Plan | Validation,
     weights: WeightsStore,
     computing: Computing,
+    *,
+    store: FeatureStore | None = None,
     progress: Progress = SILENT,
 ) -> Extractor:
     """Return an extractor for a plan's clips; see `extractor_for`."""
     faces = plan.protocol.card.faces
-    return extractor_for(plan.profile, weights, computing, faces=faces, progress=progress)
+    return extractor_for(
+        plan.profile, weights, computing, faces=faces, store=store, progress=progress
+    )
+
+
+def videos_by_method(
+    texts: Sequence[str],
+    methods: Sequence[str],
+    frame_rate: float | None = None,
+    layout: LayoutCard | None = None,
+) -> dict[str, Videos]:
+    """Return the user's folders of outputs by method.
+
+    Args:
+        texts: ``NAME=DIR``, or ``DIR`` where there is one method.
+        methods: those that are evaluated.
+        frame_rate: of outputs that are folders of frames, in Hz.
+        layout: how the system that wrote them names outputs.
+
+    Raises:
+        CardError: a folder's method is not clear, is not evaluated, or has two folders.
+    """
+    videos: dict[str, Videos] = {}
+    for text in texts:
+        name, _, folder = text.partition("=")
+        if not folder or Path(text).exists():
+            name, folder = methods[0], text
+            if len(methods) > 1:
+                raise CardError(
+                    f"--videos {text}: whose? With several methods type --videos NAME={text}"
+                )
+        if name not in methods:
+            raise CardError(f"--videos {text}: there is no --method {name}")
+        if name == "controls":
+            raise CardError(f"--videos {text}: controls have none; add --method NAME for it")
+        if name in videos:
+            raise CardError(f"--videos is given twice for {name}")
+        videos[name] = Videos(Path(folder), frame_rate, layout)
+    return videos
+
+
+def make_plans(
+    methods: Sequence[str],
+    protocols: Sequence[Protocol],
+    profile: str | None,
+    *,
+    data: DataFolders,
+    weights: WeightsStore,
+    metrics: Sequence[str] = (),
+    videos: Mapping[str, Videos],
+    workers: Workers,
+    progress: Progress = SILENT,
+) -> list[Plan]:
+    """Return the plans of methods on protocols, protocol by protocol.
+
+    Args:
+        methods: names; ``controls`` stands for all controls that a protocol has.
+        protocols: their items are scored.
+        profile: which networks to use; those that fit the protocol when None.
+        data: where data sets are looked for.
+        weights: where weights are looked for.
+        metrics: names; all that the protocol has when empty.
+        videos: the user's own outputs by method.
+        workers: begin to start while several plans are made.
+        progress: has the phase ``render``.
+
+    Raises:
+        UnknownNameError: no such method, profile or metric.
+    """
+    chosen: list[tuple[Protocol, str]] = []
+    for protocol in protocols:
+        own = [c.name for c in controls(protocol)] if "controls" in methods else []
+        names = [own if method == "controls" else [method] for method in methods]
+        chosen += [(protocol, name) for name in dict.fromkeys(chain.from_iterable(names))]
+    if len(chosen) > 1:
+        workers.begin()
+    return [
+        make_plan(
+            method,
+            protocol,
+            profile_card(profile or protocol.card.profile),
+            data=data,
+            weights=weights,
+            metrics=metrics,
+            videos=replace(videos[method], used=set()) if method in videos else None,
+            progress=progress,
+        )
+        for protocol, method in chosen
+    ]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A plan whose features are in the store, as far as they can be had.
+
+    Attributes:
+        failures: why others cannot.
+        known_hashes: of the plan's files, where another process scores them; else None.
+    """
+
+    plan: Plan
+    extractor: Extractor
+    failures: Failures
+    known_hashes: hashes.Hashes | None
+    partial: bool
+    started: datetime
+    features_s: float
 
 
 def carry_out(
@@ -95,57 +211,9 @@ def carry_out(
     *,
     workers: Workers,
     partial: bool,
+    store: FeatureStore | None = None,
     progress: Progress = SILENT,
-) -> Iterator[dict[str, Any]]:
-    """Carry out plans with the user's feature store and yield their run records, in order.
-
-    Args:
-        plans: from :func:`~spfem_bench.evaluation.plan.make_plan`.
-        weights: where networks are looked for.
-        computing: how networks are run.
-        workers: compute features; change no score.
-        partial: give headline scores even when items are missing, marked so.
-        progress: receives the phases of `Workers.compute`, plan by plan.
-
-    Raises:
-        StorageError: features cannot be stored; a later run goes on from there.
-        ClipError: there is no such hardware decoder here.
-        SpfemBenchError: a worker was killed.
-    """
-
-    def extractor_of(plan: Plan) -> Extractor:
-        return make_extractor(plan, weights, computing, progress)
-
-    return evaluate_all(plans, extractor_of, workers, partial=partial)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A plan whose features are in the store, as far as they can be had.
-
-    Attributes:
-        failures: why others cannot.
-        verified: whether the stored features have been read and verified.
-        known_hashes: of the plan's files, for another process.
-    """
-
-    plan: Plan
-    extractor: Extractor
-    failures: Failures
-    verified: bool
-    known_hashes: hashes.Hashes
-    partial: bool
-    started: datetime
-    features_s: float
-
-
-def evaluate_all(
-    plans: Sequence[Plan],
-    extractor_of: Callable[[Plan], Extractor],
-    workers: Workers,
-    *,
-    partial: bool,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[RunRecord]:
     """Carry out plans and yield their run records, in order.
 
     Where workers spread jobs over processes, one of them verifies and scores a plan's features
@@ -153,12 +221,16 @@ def evaluate_all(
 
     Args:
         plans: from :func:`~spfem_bench.evaluation.plan.make_plan`.
-        extractor_of: gives the extractor of a plan, when its turn comes.
+        weights: where networks are looked for.
+        computing: how networks are run.
         workers: compute features; change no score.
         partial: give headline scores even when items are missing, marked so.
+        store: for features; the user's when None.
+        progress: receives the phases of `Workers.compute`, plan by plan.
 
     Raises:
         StorageError: features cannot be stored; a later run goes on from there.
+        ClipError: there is no such hardware decoder here.
         SpfemBenchError: a worker was killed.
     """
     spread = workers.spreads_jobs and len(plans) > 1
@@ -166,28 +238,25 @@ def evaluate_all(
     def jobs() -> Iterator[_Job]:
         for plan in plans:
             started, clock = datetime.now(timezone.utc), time.perf_counter()
-            extractor = extractor_of(plan)
+            extractor = make_extractor(plan, weights, computing, store=store, progress=progress)
             failures = workers.compute(extractor, wanted_features(plan), whole=not spread)
-            clips = [c for item in plan.items for c in (*item.clips.values(), *item.more_real)]
-            files = {path for clip in clips for path in (clip.path, clip.audio)} if spread else ()
-            yield _Job(
-                plan,
-                replace(extractor, progress=SILENT),
-                failures,
-                not spread,
-                hashes.hashes_known(files),
-                partial,
-                started,
-                time.perf_counter() - clock,
-            )
+            known = None
+            if spread:
+                clips = [c for item in plan.items for c in (*item.clips.values(), *item.more_real)]
+                known = hashes.hashes_known({p for c in clips for p in (c.path, c.audio)})
+            extractor = replace(extractor, progress=SILENT)
+            features_s = time.perf_counter() - clock
+            yield _Job(plan, extractor, failures, known, partial, started, features_s)
 
     return workers.each(_score, jobs()) if spread else map(_score, jobs())
 
 
-def _score(job: _Job) -> dict[str, Any]:
-    """Return a plan's run record; features that turn out to be damaged are computed again."""
-    hashes.trust(job.known_hashes)
-    extractor = job.extractor if job.verified else kept_networks.keep(job.extractor)
-    return evaluate(
+def _score(job: _Job) -> RunRecord:
+    extractor = job.extractor
+    if job.known_hashes is not None:
+        hashes.trust(job.known_hashes)
+        extractor = kept_networks.keep(extractor)
+    record = evaluate(
         job.plan, extractor, workers=ThisProcess(), partial=job.partial, failures=job.failures
     )
+    return parse_record(record)

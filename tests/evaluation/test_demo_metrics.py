@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from spfem_bench.execution.local import Processes
 
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.networks import network_card, profile_card
 from spfem_bench.definitions.protocols import protocol
 from spfem_bench.evaluation.plan import make_plan
 from spfem_bench.evaluation.run import evaluate
+from spfem_bench.execution.processes import ThisProcess
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.networks.weights import WeightsStore, shipped_folder
@@ -58,7 +58,7 @@ def run(demo_cache: Path) -> Run:
                     metrics=metrics,
                 )
                 extractor = Extractor(profile, weights, FeatureStore.locate(), faces="aligned")
-                records[key] = evaluate(plan, extractor, workers=Processes(), partial=False)
+                records[key] = evaluate(plan, extractor, workers=ThisProcess(), partial=False)
         return records[key]
 
     return one

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from spfem_bench.execution.local import Processes
 
-from spfem_bench import hashes, pinned
+from spfem_bench import hashes
 from spfem_bench.errors import SpfemBenchError
+from spfem_bench.execution.processes import Processes
 from tests.conftest import STRIPS, Outcome, World
 
 Run = Callable[..., Outcome]
@@ -72,17 +72,17 @@ def test_several_methods_in_processes_have_the_records_of_one(
     assert spread() == cold, "what was damaged is computed again"
 
 
-def test_what_cannot_be_seen_is_refused_in_processes_too(
+def test_unreadable_clips_are_refused_in_processes_too(
     spfem_bench: Run, own: Path, tmp_path: Path
 ) -> None:
     (own / f"{STRIPS[0]}.mkv").write_bytes((own / f"{STRIPS[0]}.mkv").read_bytes()[:20_000])
     command = (*EVAL, "--partial", "--method", "mine", "--videos", f"mine={own}", "--method", "ned")
-    told = []
+    refused = []
     for variant in ([], ["--workers", "2"], ["--workers", "2"]):
         done = spfem_bench(*command, *variant)
         assert done.code == 0, done.err
-        told.append(records_of(tmp_path)["mine.mini.json"]["refused"])
-    assert told[0] and told[0] == told[1] == told[2]
+        refused.append(records_of(tmp_path)["mine.mini.json"]["refused"])
+    assert refused[0] and refused[0] == refused[1] == refused[2]
 
 
 def test_one_plan_or_stored_features_start_no_process(
@@ -179,15 +179,15 @@ def test_hashes_of_another_process_are_trusted_while_files_stay_so(tmp_path: Pat
     known = hashes.hashes_known({tmp_path})
     assert known == hashes.hashes_known({path}) and list(known) == [path]
     assert hashes.hashes_known({tmp_path / "b"}) == {}
-    hashes.trust({path: (known[path][0], "f" * 64)})  # as told, while nothing has changed
+    hashes.trust({path: (known[path][0], "f" * 64)})  # as refused, while nothing has changed
     assert hashes.known_sha256(path) == "f" * 64
     path.write_bytes(b"two!")
     assert hashes.known_sha256(path) == hashes.sha256_of(path) != one
 
 
 def test_the_oldest_hashes_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pinned, "_hashes", {})
-    monkeypatch.setattr(pinned, "MOST_HASHES", 3)
+    monkeypatch.setattr(hashes, "_hashes", {})
+    monkeypatch.setattr(hashes, "MOST_HASHES", 3)
     paths = [tmp_path / str(n) for n in range(5)]
     for path in paths:
         path.write_bytes(path.name.encode())
@@ -204,9 +204,7 @@ def test_the_oldest_hashes_are_forgotten(tmp_path: Path, monkeypatch: pytest.Mon
         (["--method", "controls", "--videos", "."], "controls have none; add --method NAME"),
     ],
 )
-def test_it_must_be_clear_whose_videos_they_are(
-    spfem_bench: Run, given: list[str], said: str
-) -> None:
+def test_the_method_of_videos_must_be_clear(spfem_bench: Run, given: list[str], said: str) -> None:
     done = spfem_bench(*EVAL, *given)
     assert done.code == 2 and said in done.err
 
@@ -221,7 +219,7 @@ def test_a_folder_may_have_a_sign_of_equality_in_its_name(
     assert done.code != 0 and "nowhere" in done.err
 
 
-def test_an_error_in_a_process_is_said_as_in_this_one() -> None:
+def test_an_error_in_a_process_is_raised_as_in_this_one() -> None:
     team = Processes(2)
     try:
         with pytest.raises(SpfemBenchError, match="not there") as caught:

@@ -14,16 +14,17 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from spfem_bench.execution.local import at_work
 from torch import nn
 
 from spfem_bench.cli.main import main
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.clips import Clip, Edit
+from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.errors import CardError, StcclError
+from spfem_bench.execution.workers import workers_for
 from spfem_bench.faces import crop
 from spfem_bench.features import pair_extract
 from spfem_bench.features.crops import Crops, find_lag, in_step
@@ -339,7 +340,7 @@ def test_batches_workers_and_company_move_nothing(
                 assert np.allclose(ours[name], theirs[name], atol=2e-5, equal_nan=True), name
     spread = scorer("workers")
     by_clip = {clip: frozenset({request}) for clip, request in asked}
-    with at_work(None, 2, "cpu") as team:
+    with workers_for(Computing(workers=2)) as team:
         assert team.compute(spread.extractor, by_clip) == {}
     for want in asked[1:]:
         ours, theirs = first.load(*want), spread.load(*want)

@@ -1,4 +1,4 @@
-"""Work spread over processes."""
+"""Jobs spread over processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _picky(job: int, folder: Path) -> None:
     time.sleep(0.05)
 
 
-def test_results_are_in_order_and_not_far_ahead_of_who_takes_them(tmp_path: Path) -> None:
+def test_results_are_in_order_and_few_jobs_begin_before_they_are_taken(tmp_path: Path) -> None:
     jobs = list(range(12))
     with spread(partial(_slow_at_first, folder=tmp_path), jobs, 2, ahead=4) as found:
         first = next(found)
@@ -36,12 +36,12 @@ def test_results_are_in_order_and_not_far_ahead_of_who_takes_them(tmp_path: Path
         begun = len(list(tmp_path.iterdir()))
         rest = list(found)
     assert [job for job, _ in (first, *rest)] == jobs
-    assert 1 < begun <= 4  # those that were begun before the first was taken
+    assert 1 < begun <= 4  # those that began before the first was taken
     processes = {process for _, process in (first, *rest)}
     assert len(processes) == 2 and os.getpid() not in processes
 
 
-def test_one_process_or_one_job_needs_no_other(tmp_path: Path) -> None:
+def test_one_worker_or_one_job_starts_no_process(tmp_path: Path) -> None:
     for jobs, workers in ([0, 1], 1), ([0], 2):
         with spread(partial(_slow_at_first, folder=tmp_path), jobs, workers) as found:
             assert list(found) == [(job, os.getpid()) for job in jobs]
@@ -56,7 +56,7 @@ def test_an_error_drops_what_is_queued(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) < 20
 
 
-def test_so_does_who_leaves_early(tmp_path: Path) -> None:
+def test_leaving_the_block_early_drops_what_is_queued(tmp_path: Path) -> None:
     with (
         pytest.raises(KeyboardInterrupt),
         spread(partial(_picky, folder=tmp_path), list(range(2, 102)), 2) as found,
@@ -82,4 +82,4 @@ def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
         assert parent.stdout is not None
         assert len({parent.stdout.readline() for _ in range(3)}) == 2
         parent.kill()
-        parent.communicate(timeout=30)  # whoever is left would hold the pipe open
+        parent.communicate(timeout=30)  # a process that is left holds the pipe open

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from spfem_bench.execution.local import Processes
 
 from spfem_bench.cli.main import main
 from spfem_bench.datasets.folders import DataFolders
@@ -22,6 +21,7 @@ from spfem_bench.definitions.protocols import protocol
 from spfem_bench.errors import CardError, ClipError, SpfemBenchError, UnknownNameError, WeightsError
 from spfem_bench.evaluation.check import compare, recompute
 from spfem_bench.evaluation.plan import make_plan
+from spfem_bench.execution.processes import ThisProcess
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media.video import frames as clip_frames
 from spfem_bench.networks.weights import WeightsStore
@@ -505,7 +505,7 @@ def test_the_numbers_of_the_demo_s_models_hold(
         weights=WeightsStore.locate(),
         data=DataFolders.locate(),
         store=FeatureStore.locate(),
-        workers=Processes(),
+        workers=ThisProcess(),
     )
     reference = {key: row for key, row in read_rows(card).items() if key[0] == half}
     found = compare(card.name, card.tolerance, reference, read_settings(card), here)

@@ -1,0 +1,95 @@
+"""What ``spfem-bench eval`` prints beside the scores."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from spfem_bench.datasets.layouts import Placed
+from spfem_bench.errors import ClipError
+from spfem_bench.evaluation.plan import Plan, plan_summary
+from spfem_bench.evaluation.record import RunRecord
+from spfem_bench.reporting.headlines import headline_table, score_lines
+
+
+def preflight_lines(plan: Plan) -> list[str]:
+    """Return the preflight's findings under a heading; empty when there are none."""
+    findings = plan_summary(plan)
+    heading = f"{plan.method.label} on {plan.protocol.name}, before any network runs:"
+    return [heading, *(f"  {line}" for line in findings)] if findings else []
+
+
+def refusal_lines(plan: Plan, record: RunRecord) -> list[str]:
+    """Return the clips that were refused while they were scored, one line each."""
+    known = {(r.item, r.reason) for r in plan.refusals}
+    return [
+        f"refused for {', '.join(r.metrics)}: {r.reason}. {r.remedy}"
+        for r in record.refused
+        if r.kind == "refused" and (r.item, r.reason) not in known
+    ]
+
+
+def run_text(plan: Plan, record: RunRecord) -> str:
+    """Return one run's scores and signatures under a heading."""
+    protocol = plan.protocol
+    heading = f"{plan.method.label} on {protocol.name} ({protocol.card.setting})"
+    lines = [f"\n{heading}, profile {plan.profile.name}", score_lines(record)]
+    return "\n".join([*lines, *_signatures([record])])
+
+
+def runs_text(records: Sequence[RunRecord]) -> str:
+    """Return the scores of one protocol's runs side by side, with their signatures."""
+    heading = f"\n{records[0].protocol.name}, profile {records[0].profile}"
+    return "\n".join([heading, headline_table(records), *_signatures(records)])
+
+
+def _signatures(records: Iterable[RunRecord]) -> list[str]:
+    return [*dict.fromkeys(s.signature for r in records for s in r.scores if s.signature)]
+
+
+def mapping_json(protocol: str, placed: Sequence[Placed], extra: Sequence[str]) -> dict[str, Any]:
+    """Return which file is taken for which item, as plain values.
+
+    Args:
+        protocol: its name.
+        placed: for each item.
+        extra: names in the folder that no item takes.
+    """
+    items = [
+        {"item": p.item, "state": p.state, "places": p.places, "sound": p.sound}
+        | ({"reason": str(p.clip)} if isinstance(p.clip, ClipError) else {})
+        for p in placed
+    ]
+    counts = _counts(placed, extra)
+    return {"protocol": protocol, "counts": counts, "items": items, "extra": extra}
+
+
+def mapping_text(placed: Sequence[Placed], extra: Sequence[str]) -> str:
+    """Return which file is taken for which item, as a table with the counts below it."""
+    rows = []
+    for p in placed:
+        part = ""
+        if not isinstance(p.clip, ClipError) and p.clip.pictures:
+            part = f", frames {p.clip.pictures[0]} to {p.clip.pictures[1] - 1}"
+        rows.append([p.item, p.state, " and ".join(p.places) + part, p.sound])
+    rows += [["", "extra", name, ""] for name in extra]
+    counts = ", ".join(f"{n} {state}" for state, n in _counts(placed, extra).items() if n)
+    table = tabulate(rows, ["Item", "", "Output", "Sound"], disable_numparse=True)
+    return f"{table}\n{counts}"
+
+
+def mapping_problems(placed: Sequence[Placed]) -> list[str]:
+    """Return why outputs are ambiguous or absent, and what to do, each line once."""
+    lines: list[str] = []
+    for state in ("ambiguous", "absent"):
+        errors = [p.clip for p in placed if p.state == state and isinstance(p.clip, ClipError)]
+        lines += [e.problem for e in errors if state == "ambiguous"] + [e.remedy for e in errors]
+    return [*dict.fromkeys(filter(None, lines))]
+
+
+def _counts(placed: Sequence[Placed], extra: Sequence[str]) -> dict[str, int]:
+    states = Counter(p.state for p in placed)
+    return {s: states[s] for s in ("found", "absent", "ambiguous")} | {"extra": len(extra)}
