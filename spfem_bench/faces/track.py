@@ -129,14 +129,6 @@ def follow(
     """Follow one subject through frames with their detections.
 
     At most ``settle + max_gap`` frames are held back.
-
-    Args:
-        frames: pictures with all their detected faces.
-        settings: the rule's numbers.
-        track: filled in as frames pass.
-
-    Yields:
-        each picture with the subject's face, or None.
     """
     last: Face | None = None
     waiting: list[Frame] = []  # frames since the subject was last detected

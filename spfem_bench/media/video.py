@@ -42,13 +42,6 @@ def frames(clip: Clip, hwaccel: str | None = None) -> Iterator[Frame]:
     applied; deeper colour is brought to 8 bits. Memory is bounded: one frame at
     a time.
 
-    Args:
-        clip: without an edit.
-        hwaccel: a hardware decoder (:func:`spfem_bench.media.ffmpeg.check_hardware`).
-
-    Yields:
-        uint8 arrays of shape (height, width, 3).
-
     Raises:
         ClipError: unreadable, damaged, without video, or the crop does not fit.
         ValueError: the clip has an edit, which acts only after faces are found.
@@ -195,11 +188,7 @@ def _read_ppm(pipe: IO[bytes]) -> Frame | None:
 
 
 def _files(clip: Clip) -> list[Path]:
-    """Return a clip's picture files in order, or its video file.
-
-    Raises:
-        ClipError: as :func:`numbered_pictures`, or options of folders are given with a file.
-    """
+    """Return a clip's picture files in order, or its video file."""
     if clip.path.is_dir():
         return numbered_pictures(clip)
     if clip.frame_rate is not None or clip.pictures is not None:
@@ -226,11 +215,7 @@ _State = tuple[tuple[int, ...], ...]
 
 
 def _state(clip: Clip) -> _State:
-    """Return the identities of all files that a clip is read from; none of a file that is absent.
-
-    Raises:
-        ClipError: as :func:`numbered_pictures`.
-    """
+    """Return the identities of all files that a clip is read from."""
     identities: list[tuple[int, ...]] = []
     for path in [*_files(clip), *([clip.audio] if clip.audio is not None else [])]:
         try:

@@ -125,14 +125,7 @@ def remedy(card: NetworkCard) -> str:
 def wrong_weights(
     card: NetworkCard, error: Exception, problem: str = "", advice: str = ""
 ) -> WeightsError:
-    """Return the error for weights that are not what their card says.
-
-    Args:
-        card: the network's.
-        error: the first line of its text is the reason.
-        problem: follows "the weights of X"; that they are of another architecture when empty.
-        advice: what to do; how to get the right ones when empty.
-    """
+    """Return the error for weights that are not what their card says."""
     reason = (str(error) or type(error).__name__).splitlines()[0][:120]
     problem = problem or f"are not a {card.architecture}'s"
     return WeightsError(f"the weights of '{card.name}' {problem}: {reason}", advice or remedy(card))
