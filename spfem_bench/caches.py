@@ -17,11 +17,7 @@ def cache_folder() -> Path:
 
 
 def named_folder(folder: Path | None, variable: str) -> Path | None:
-    """Return *folder*, else the one an environment variable names, else None.
-
-    Raises:
-        StorageError: it does not exist.
-    """
+    """Return *folder*, else the one of a variable, else None; raise StorageError if absent."""
     named, where = os.environ.get(variable), ""
     if folder is None and named:
         folder, where = Path(named), f", named by {variable},"

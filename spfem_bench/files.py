@@ -177,11 +177,7 @@ def temporary_folder(within: Path | None = None) -> Iterator[Path]:
 
 @contextmanager
 def marker(folder: Path) -> Iterator[Path]:
-    """Keep an empty file in a folder, which is made, until the block is left.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
+    """Keep an empty file in a folder, which is made, until the block is left."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale(folder)

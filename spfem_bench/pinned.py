@@ -227,11 +227,7 @@ def _moved(file: PinnedFile, url: str, target: Path, reason: str) -> WeightsErro
 
 
 def _extract(file: PinnedFile, archive: Path, target: Path) -> None:
-    """Extract one file of a zip archive, by its name and no larger than the card states.
-
-    Raises:
-        WeightsError: the archive is damaged, or holds no such file; it is removed.
-    """
+    """Extract one file of a zip archive, by its name and no larger than the card states."""
     try:
         with zipfile.ZipFile(archive) as opened, opened.open(file.member or "") as member:
             content = member.read((file.bytes or 0) + 1)

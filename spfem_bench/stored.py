@@ -137,11 +137,7 @@ def read_checked(path: Path, largest: int) -> tuple[bytes, bool]:
 
 
 def write_checked(path: Path, content: bytes) -> None:
-    """Write bytes behind a line with their checksum, whole or not at all.
-
-    Raises:
-        StorageError: the folder cannot be written, or the disk is full.
-    """
+    """Write bytes behind a line with their checksum, whole or not at all."""
     digest = hashlib.sha256(content).hexdigest().encode()
     write_atomically(path, _HEAD + digest + b"\n" + content)
 

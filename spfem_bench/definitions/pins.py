@@ -20,11 +20,7 @@ def pins_path() -> Path:
 
 
 def read_pins() -> dict[str, str]:
-    """Return all pins by :func:`pin_key`.
-
-    Raises:
-        StorageError: the file of pins is damaged.
-    """
+    """Return all pins by :func:`pin_key`; raise StorageError when their file is damaged."""
     try:
         pins = parse_json(read_bounded(pins_path()))
         if not all(re.fullmatch(r"[0-9a-f]{64}", str(pin)) for pin in pins.values()):

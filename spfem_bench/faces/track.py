@@ -89,11 +89,7 @@ class FaceTrack:
         return self
 
     def check(self, clip: object, settings: FaceSettings) -> None:
-        """Refuse a clip whose subject is absent, rarely detected, or not clearly one.
-
-        Raises:
-            ClipError: names the reason, with counts.
-        """
+        """Raise ClipError when the subject is absent, rarely detected, or not clearly one."""
         n, detected = len(self.faces), sum(self.detected)
         if detected == 0:
             raise ClipError(

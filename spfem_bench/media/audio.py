@@ -141,11 +141,7 @@ def _placed(
 
 
 def sound_file(clip: Clip) -> Path:
-    """Return the file that a clip's sound is read from.
-
-    Raises:
-        ClipError: no sound, or the clip lasts too long.
-    """
+    """Return the file of a clip's sound; raise ClipError when it has none, or is too long."""
     path = clip.audio or (None if clip.path.is_dir() else clip.path)
     if path is None:
         raise ClipError(

@@ -197,11 +197,7 @@ def _files(clip: Clip) -> list[Path]:
 
 
 def content_id(clip: Clip) -> str:
-    """Return a hash of all that a clip is made of: bytes, crop, span, rate, sound and edit.
-
-    Raises:
-        ClipError: a file is absent.
-    """
+    """Return a hash of a clip's bytes, crop, span, rate, sound and edit."""
     parts = [str(clip.crop), str(clip.span), str(clip.frame_rate)]
     parts += [file_sha256(path) for path in _files(clip)]
     if clip.audio is not None:
@@ -238,11 +234,7 @@ class Unchanged:
 
     @classmethod
     def since(cls, clip: Clip) -> Unchanged:
-        """Return the state of a clip's files now, before they are hashed.
-
-        Raises:
-            ClipError: as :func:`numbered_pictures`.
-        """
+        """Return the state of a clip's files now, before they are hashed."""
         return cls(clip, _state(clip))
 
     def check(self) -> None:
@@ -266,11 +258,7 @@ def changed(clip: Clip) -> ClipError:
 
 
 def file_sha256(path: Path) -> str:
-    """Return a file's SHA-256; it is read again only when its size or time stamp changes.
-
-    Raises:
-        ClipError: the file cannot be read.
-    """
+    """Return the SHA-256 of a regular file; raise ClipError when it cannot be read."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe might never end
             raise ClipError(f"{path}: not a file", "Give a video, a sound or picture file")

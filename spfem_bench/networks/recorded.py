@@ -40,11 +40,7 @@ def load_record(path: Path, kind: type[_Record], what: str) -> _Record:
 
 
 def read_weights(path: Path, sha256: str, again: str) -> bytes:
-    """Return the bytes of the weights beside a record.
-
-    Raises:
-        WeightsError: they are absent, or other than recorded.
-    """
+    """Return the bytes of the weights beside a record; raise WeightsError for other bytes."""
     file = path.with_suffix(".safetensors")
     if not file.is_file():
         raise WeightsError(f"{file} is absent", again)

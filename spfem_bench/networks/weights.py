@@ -73,11 +73,7 @@ class WeightsStore:
         return Check("verified", "")
 
     def read(self, card: NetworkCard) -> list[bytes]:
-        """Return the verified bytes of each of a network's files, in the card's order.
-
-        Raises:
-            WeightsError: a file is missing, or is not the pinned one.
-        """
+        """Return the verified bytes of a network's files; raise WeightsError for others."""
         contents = []
         for path, file in zip(self.paths(card), card.files, strict=True):
             if path is None:
@@ -132,11 +128,7 @@ def wrong_weights(
 
 
 def safetensors_state(content: bytes, card: NetworkCard) -> dict[str, object]:
-    """Read a file of named tensors; the format holds nothing that could be executed.
-
-    Raises:
-        WeightsError: the bytes are not of that format.
-    """
+    """Return the tensors of a safetensors file; raise WeightsError for another format."""
     from safetensors.torch import load
 
     try:
