@@ -39,7 +39,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from spfem_bench.definitions.cards import builtin_folder
-from spfem_bench.features.store import CHECKSUM, digest
+from spfem_bench.features.store import CHECKSUM, arrays_digest
 
 SECONDS = 1.2
 """How much of each clip is looked at."""
@@ -88,8 +88,8 @@ class Life:
                 arrays = load_file(path)
             except Exception as error:  # whatever it is, it is what this looks for
                 raise AssertionError(f"{path}: {error}") from error
-            assert checksum == digest(arrays, path.stem), path
-            found[path.name] = digest(arrays)
+            assert checksum == arrays_digest(arrays, path.stem), path
+            found[path.name] = arrays_digest(arrays)
         return found
 
     def record(self) -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ from tabulate import tabulate
 from spfem_bench.analysis import resampling
 from spfem_bench.analysis.resampling import Estimate
 from spfem_bench.statistics import frechet, intervals
-from spfem_bench.statistics.frechet import FrechetComponents, Moments
+from spfem_bench.statistics.frechet import Frechet, FrechetPart, Moments
 
 Clips = Sequence[tuple[str, str]]
 SPEAKERS = 6
@@ -129,7 +129,7 @@ def experiment(
     clips: int,
     frames: int,
     shifts: Sequence[float],
-) -> list[list[FrechetComponents]]:
+) -> list[list[FrechetPart]]:
     """Draw two methods' clips of six speakers, as many of each, beside the same real clips.
 
     Speakers differ most, in few directions more than in others; each method moves faces by a
@@ -146,7 +146,7 @@ def experiment(
     def moments(centre: np.ndarray) -> Moments:
         return Moments.of(centre + some(0.4, frames))
 
-    found: list[list[FrechetComponents]] = [[], []]
+    found: list[list[FrechetPart]] = [[], []]
     for _ in range(SPEAKERS):
         speaker, common, own = some(1.0), some(0.3), some(0.2, 2)
         for _ in range(clips // SPEAKERS):
@@ -154,8 +154,13 @@ def experiment(
             for k, shift in enumerate(shifts):
                 moved = np.sqrt(dimensions) * shift * directions[k]
                 centre = speaker + common + own[k] + source + some(0.2) + moved
-                found[k].append(FrechetComponents(moments(centre), real))
+                found[k].append(FrechetPart(moments(centre), real))
     return found
+
+
+def pooled(parts: Sequence[FrechetPart]) -> float:
+    """Return the Frechet distance of pooled frames."""
+    return Frechet(kind="frechet").score(parts).value
 
 
 def fad(
@@ -172,7 +177,7 @@ def fad(
         each = []
         for parts in methods:
             left = np.array(frechet.without(parts), np.float64)
-            each.append(intervals.pseudo_values(frechet.score(parts), left))
+            each.append(intervals.pseudo_values(pooled(parts), left))
         estimates["FAD"].append(of(names, each[0]))
         estimates["difference"].append(of(names, each[1] - each[0]))
         if exact:
@@ -180,7 +185,7 @@ def fad(
             for _ in range(exact):
                 speakers = generator.integers(0, SPEAKERS, SPEAKERS)
                 chosen = [i for s in speakers for i, (_, n) in enumerate(names) if n == f"s{s}"]
-                again.append([frechet.score([parts[i] for i in chosen]) for parts in methods])
+                again.append([pooled([parts[i] for i in chosen]) for parts in methods])
             table = np.array(again)
             drawn["FAD"].append(table[:, 0])
             drawn["difference"].append(table[:, 1] - table[:, 0])

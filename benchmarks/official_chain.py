@@ -209,8 +209,8 @@ class Ours:
         found = self.x.load(clip, "sync")
         assert found is not None
         visual, sound = found.outputs["visual"], found.outputs["audio"]
-        part = sync.components(visual, sound, found.frames, max_shift=15)
-        return sync.value(part, "distance")
+        part = sync.sync_part(visual, sound, found.frames, max_shift=15)
+        return part.value("distance")
 
 
 def ours(profile: str, folder: Path, roles: frozenset[Any], **how: Any) -> Ours:

@@ -15,7 +15,6 @@ All records must be equal in all but their timings.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import statistics
@@ -36,8 +35,9 @@ from spfem_bench.definitions.cards import builtin_folder
 from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol
+from spfem_bench.evaluation.measure import plan_requests
 from spfem_bench.evaluation.plan import Plan, make_plan
-from spfem_bench.evaluation.run import evaluate, wanted_features
+from spfem_bench.evaluation.session import evaluate
 from spfem_bench.execution.cluster import RayWorkers
 from spfem_bench.execution.processes import ThisProcess
 from spfem_bench.execution.workers import Workers, workers_for
@@ -91,7 +91,7 @@ def measure(plan: Plan, faces: Faces, workers: Workers = HERE, start: float = 0.
     with tempfile.TemporaryDirectory() as folder:
         store = FeatureStore(Path(folder))
         x = Extractor(plan.profile, WeightsStore.locate(), store, faces=faces)
-        record = json.loads(json.dumps(evaluate(plan, x, workers=workers, partial=False)))
+        record = evaluate(plan, x, workers=workers, partial=False).plain()
     features = record.pop("timings")["features_s"]
     return Measured(features, record, start)
 
@@ -149,7 +149,7 @@ def main() -> None:
         )
         if plan.unavailable:
             raise SystemExit(str(plan.unavailable))
-        clips = wanted_features(plan)
+        clips = plan_requests(plan)
         measure(plan, faces)  # networks and files are warm for all
         ways: list[Callable[[], Measured]] = [
             partial(on_one_core, plan, faces),

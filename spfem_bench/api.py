@@ -7,22 +7,24 @@ code carries out ``spfem-bench eval``: equal arguments give equal scores.
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spfem_bench.errors import CardError, ClipError, SpfemBenchError, WeightsError
 from spfem_bench.evaluation import record as records
-from spfem_bench.reporting.tables import Format, Layout, make_table, render, score_lines
+from spfem_bench.reporting.headlines import score_lines
+from spfem_bench.reporting.table_layouts import TableLayout, TableStyle, render_table
+from spfem_bench.reporting.tables import make_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from spfem_bench.analysis.comparing import Comparison
     from spfem_bench.definitions.computing import Precision
     from spfem_bench.evaluation.plan import Plan
-    from spfem_bench.reporting.compare import Comparison
 
 INTEGERS = ("n_items", "n_frames", "n_refused", "n_frames_refused")
 REALS = ("value", "low", "high")
@@ -33,11 +35,11 @@ class Run:
     """One evaluation: a method on a protocol.
 
     Attributes:
-        record: the run record, as ``docs/run_record.md`` describes it; all else is drawn
-            from it.
+        record: the run record, as ``docs/run_record.md`` describes it; all else is made from it.
+            ``record.plain()`` returns it as values for JSON.
     """
 
-    record: Mapping[str, Any]
+    record: records.RunRecord
 
     @property
     def scores(self) -> pd.DataFrame:
@@ -45,14 +47,11 @@ class Run:
 
         Columns as in the run record: value, low and high as float64 (NaN where there is no
         score; ``note`` says why), counts as int64, partial as bool, the rest as strings.
-
-        Raises:
-            CardError: the record is damaged.
         """
         import pandas as pd
 
-        columns = list(records.Score.__dataclass_fields__)
-        frame = pd.DataFrame(records.scores(self.record), columns=columns)
+        columns = list(records.Score.model_fields)
+        frame = pd.DataFrame([s.plain() for s in self.record.scores], columns=columns)
         types: dict[str, str] = dict.fromkeys(columns, "string")
         types |= dict.fromkeys(REALS, "float64") | dict.fromkeys(INTEGERS, "int64")
         return frame.astype(types | {"partial": "bool"})
@@ -69,18 +68,18 @@ class Run:
         """
         import pandas as pd
 
-        from spfem_bench.reporting.compare import speaker_intervals
+        from spfem_bench.analysis.comparing import speaker_intervals
 
         rows = [(*what, *ends) for what, ends in speaker_intervals(self.record).items()]
         return pd.DataFrame(rows, columns=["metric", "emotion", *REALS[1:]])
 
     def table(
         self,
-        style: Format = "text",
+        style: TableStyle = "text",
         *,
-        layout: Layout = "asccl",
+        layout: TableLayout = "asccl",
         intervals: bool = False,
-        published: bool = True,
+        published: bool | None = None,
     ) -> str:
         """Return this run as a table; see :func:`table`."""
         return table([self], style, layout=layout, intervals=intervals, published=published)
@@ -88,9 +87,9 @@ class Run:
     def to_latex(
         self,
         *,
-        layout: Layout = "asccl",
+        layout: TableLayout = "asccl",
         intervals: bool = False,
-        published: bool = True,
+        published: bool | None = None,
         standalone: bool = False,
     ) -> str:
         """Return this run as a LaTeX table (booktabs, graphicx); see :func:`table`."""
@@ -117,15 +116,14 @@ class Run:
         """
         file = Path(path)
         if file.is_dir():
-            file /= f"{self.record['method']['name']}.{self.record['profile']}.json"
+            file /= f"{self.record.method.name}.{self.record.profile}.json"
         records.save(self.record, file)
         return file
 
     def __repr__(self) -> str:
-        head = "{} on {}, profile {}".format(
-            self.record["method"]["label"], self.record["protocol"]["name"], self.record["profile"]
-        )
-        return f"{head}\n{score_lines(self.record)}"
+        record = self.record
+        head = f"{record.method.label} on {record.protocol.name}, profile {record.profile}"
+        return f"{head}\n{score_lines(record)}"
 
     def _repr_html_(self) -> str:
         """Return the table for a notebook; everything in it is escaped."""
@@ -187,34 +185,32 @@ def evaluate(
     from spfem_bench.definitions.layouts import layout_card
     from spfem_bench.definitions.networks import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
-    from spfem_bench.evaluation.plan import Videos, make_plan
+    from spfem_bench.evaluation.outputs import Videos
+    from spfem_bench.evaluation.plan import make_plan
     from spfem_bench.evaluation.session import carry_out
-    from spfem_bench.execution.common import check_device
     from spfem_bench.execution.workers import workers_for
     from spfem_bench.networks.weights import WeightsStore
 
     if videos is None and (layout or frame_rate):
         raise SpfemBenchError("layout and frame_rate are about videos", "Give videos=DIR too")
     _check_list(metrics)
-    computing = Computing(device, precision, batch_size, hwaccel, workers, ray)
-    if computing.ray in (None, "local"):  # a cluster's driver may lack the GPUs of its nodes
-        check_device(device)  # before the preflight
     weights = WeightsStore.locate(None if weights_dir is None else Path(weights_dir))
     listed = read_protocol(protocol)
     own = None
     if videos is not None:
         own = Videos(Path(videos), frame_rate, layout_card(layout) if layout else None)
-    plan = make_plan(
-        method,
-        listed,
-        profile_card(profile or listed.card.profile),
-        data=DataFolders.locate(None if data_dir is None else Path(data_dir)),
-        weights=weights,
-        metrics=metrics,
-        videos=own,
-    )
-    _check(plan, partial=partial)
-    with workers_for(computing) as team:
+    computing = Computing(device, precision, batch_size, hwaccel, workers, ray)
+    with workers_for(computing) as team:  # a wrong device is reported before the preflight
+        plan = make_plan(
+            method,
+            listed,
+            profile_card(profile or listed.card.profile),
+            data=DataFolders.locate(None if data_dir is None else Path(data_dir)),
+            weights=weights,
+            metrics=metrics,
+            videos=own,
+        )
+        _check(plan, partial=partial)
         [record] = carry_out([plan], weights, computing, workers=team, partial=partial)
     return Run(record)
 
@@ -246,18 +242,16 @@ def load(path: str | PathLike[str]) -> Run:
     Raises:
         CardError: no run record, a damaged one, or one of a later version.
     """
-    run = Run(records.load(Path(path)))
-    records.scores(run.record)  # a damaged record is found now
-    return run
+    return Run(records.load(Path(path)))
 
 
 def table(
     runs: Sequence[Run],
-    style: Format = "text",
+    style: TableStyle = "text",
     *,
-    layout: Layout = "asccl",
+    layout: TableLayout = "asccl",
     intervals: bool = False,
-    published: bool = True,
+    published: bool | None = None,
     standalone: bool = False,
 ) -> str:
     """Return runs as one table, in the papers' layout; the same runs give the same text.
@@ -271,14 +265,15 @@ def table(
         layout: ``asccl`` has emotions down, methods and metrics across; ``stccl`` has
             metrics and methods down, emotions across.
         intervals: print 95 % intervals beside the numbers.
-        published: show the papers' rows of the same methods beside them, marked.
+        published: show the papers' rows of the same methods beside them, marked; when None,
+            for all protocols but those on drawn clips.
         standalone: with latex, a document that compiles by itself.
 
     Raises:
         CardError: no runs, none with a number, or one given twice.
     """
     made = make_table([run.record for run in runs], published=published)
-    return render(made, style, layout=layout, intervals=intervals, standalone=standalone)
+    return render_table(made, style, layout=layout, intervals=intervals, standalone=standalone)
 
 
 def compare(
@@ -310,10 +305,11 @@ def compare(
     Raises:
         CardError: fewer than two runs, or runs that were not made alike; says in which field.
     """
-    from spfem_bench.reporting.compare import compare_runs
+    from spfem_bench.analysis.comparing import compare_runs
+    from spfem_bench.reporting.compare import PrintedComparison
 
     _check_list(metrics)
-    return compare_runs(
+    comparison = compare_runs(
         [run.record for run in runs],
         baseline=baseline,
         metrics=metrics,
@@ -322,3 +318,4 @@ def compare(
         allow_versions=allow_versions,
         resamples=resamples,
     )
+    return PrintedComparison(**vars(comparison))

@@ -67,7 +67,7 @@ def check(
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import temporary_folder
     from spfem_bench.networks.weights import WeightsStore
-    from spfem_bench.reporting.check import comparison_json, comparison_text
+    from spfem_bench.reporting.check import check_json, check_text
 
     reason = " ".join((reason or "").split())
     if update and not reason:
@@ -83,7 +83,7 @@ def check(
             checking.check_rewritable(card)
         else:
             references[card.name] = read_rows(card), read_settings(card)
-    found = []
+    checks = []
     options.when_interrupted("Interrupted: nothing was rewritten.")
     workers, progress = options.workers_of(computing), options.progress(quiet)
     for card in cards:
@@ -105,10 +105,12 @@ def check(
         if not quiet:
             for line in provenance.rival_packages(here.settings.get("software", {})):
                 click.echo(line, err=True)
-        found.append(checking.compare(card.name, card.tolerance, *references[card.name], here))
+        checks.append(
+            checking.check_reference(card.name, card.tolerance, *references[card.name], here)
+        )
         if not as_json:
-            click.echo(comparison_text(found[-1]))
+            click.echo(check_text(checks[-1]))
     if as_json:
-        click.echo(json.dumps([comparison_json(c) for c in found], indent=1))
-    if not all(c.holds for c in found):
+        click.echo(json.dumps([check_json(c) for c in checks], indent=1))
+    if not all(c.holds for c in checks):
         sys.exit(1)

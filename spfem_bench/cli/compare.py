@@ -54,8 +54,9 @@ def compare(
       spfem-bench compare results/mead-cross-id --baseline ned --by-emotion
       spfem-bench compare here/ned.light.json there/mine.light.json --allow-versions
     """  # noqa: D301
+    from spfem_bench.analysis.comparing import compare_runs
     from spfem_bench.evaluation.record import load_all
-    from spfem_bench.reporting.compare import compare_runs, render_comparison
+    from spfem_bench.reporting.compare import render_comparison
 
     comparison = compare_runs(
         load_all(runs),

@@ -142,11 +142,12 @@ def correlate(
     from spfem_bench.datasets.pair_lists import TEMPLATE, five_points, listed_pairs
     from spfem_bench.definitions.networks import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
+    from spfem_bench.evaluation.outputs import Videos
     from spfem_bench.evaluation.pairing import Paired, folder_pairs, protocol_pairs
-    from spfem_bench.evaluation.plan import Videos
-    from spfem_bench.evaluation.session import extractor_for
     from spfem_bench.faces.detect import load_detector
+    from spfem_bench.features.extract import Extractor
     from spfem_bench.features.pair_extract import PairExtractor
+    from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import check_writable, write_atomically
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import discovery as reporting
@@ -173,7 +174,8 @@ def correlate(
     backbone, lenses = make_lenses(
         network or networks.identity, metric, form, weights, computing.device
     )
-    extractor = PairExtractor(extractor_for(networks, weights, computing, faces=faces))
+    store, device = FeatureStore.locate(), computing.device
+    extractor = PairExtractor(Extractor(networks, weights, store, faces=faces, device=device))
     if protocol:
         paired = protocol_pairs(
             method,

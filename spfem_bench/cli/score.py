@@ -86,9 +86,10 @@ def score(
     from spfem_bench.definitions.clips import Clip
     from spfem_bench.definitions.networks import profile_card
     from spfem_bench.evaluation.pairing import same_names
-    from spfem_bench.evaluation.session import extractor_for
+    from spfem_bench.features.extract import Extractor
     from spfem_bench.features.pair_extract import PairExtractor, stored_stages
     from spfem_bench.features.requests import PairRequest
+    from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import check_writable, write_atomically
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import heatmaps as reporting
@@ -104,11 +105,14 @@ def score(
     progress = options.progress(quiet)
     progress.begin("clips", len(requests), "clip")
     extractor = PairExtractor(
-        extractor_for(
+        Extractor(
             profile_card(profile or ("compact" if aligned else "light")),
             WeightsStore.locate(weights_dir),
-            computing,
+            FeatureStore.locate(),
             faces="aligned" if aligned else "detect",
+            batch_size=computing.batch_size,
+            device=computing.device,
+            precision=computing.precision,
             progress=progress,
         )
     )

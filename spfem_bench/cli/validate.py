@@ -98,9 +98,8 @@ def validate(
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.errors import UnknownNameError
     from spfem_bench.evaluation import record as records
-    from spfem_bench.evaluation.session import make_extractor, rival_packages
-    from spfem_bench.evaluation.validate import plan_validation
-    from spfem_bench.evaluation.validate import validate as carry_out
+    from spfem_bench.evaluation.session import make_extractor, package_conflicts
+    from spfem_bench.evaluation.validate import plan_validation, run_validation
     from spfem_bench.files import check_writable
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import validation as reporting
@@ -125,12 +124,12 @@ def validate(
             plans.append(plan)
     except UnknownNameError as error:  # exit code 1 means that a claim does not hold
         raise click.UsageError(str(error)) from None
-    for line in [] if quiet else rival_packages(plans):
+    for line in [] if quiet else package_conflicts(plans):
         click.echo(line, err=True)
     cells, failed, incomplete = [], [], False
     for plan in plans:
         name = plan.protocol.name
-        judged = bool(plan.metrics and plan.trials) and (plan.complete or partial)
+        judged = bool(plan.metrics and plan.controls) and (plan.complete or partial)
         findings = plan.summary()
         if findings and (not quiet or not judged):
             click.echo(f"{name}, before any network runs:", err=True)
@@ -148,7 +147,7 @@ def validate(
         for folder in (path.parent, *([figure.parent] if figure else [])):
             check_writable(folder)
         extractor = make_extractor(plan, weights, computing, progress=progress)
-        record = carry_out(plan, extractor, workers=workers, progress=progress)
+        record = run_validation(plan, extractor, workers=workers, progress=progress)
         records.save(record, path)
         own = reporting.cells_of(record)
         cells += own

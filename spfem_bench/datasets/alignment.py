@@ -19,7 +19,7 @@ from spfem_bench.definitions.networks import Audible
 from spfem_bench.errors import CardError, ClipError, unknown_name
 from spfem_bench.extras import extra
 from spfem_bench.files import same_name
-from spfem_bench.media import audio, ffmpeg, video
+from spfem_bench.media import audio, headers, video
 from spfem_bench.media.mfcc import mfcc
 
 Sound = npt.NDArray[np.int16]
@@ -173,7 +173,7 @@ def align_clips(a: Clip, b: Clip, frame_rate: float = 25.0) -> AlignedFrames:
 
 
 def _frame_count(clip: Clip, frame_rate: float) -> int:
-    if not clip.path.is_dir() and ffmpeg.probe(clip.path).size is None:
+    if not clip.path.is_dir() and headers.probe(clip.path).size is None:
         return 2**31  # sound alone
     return int(sum(1 for _ in video.frames(clip)) / video.FRAME_RATE * frame_rate + 1e-6)
 

@@ -26,7 +26,7 @@ from spfem_bench.datasets.pose import (
 from spfem_bench.errors import ClipError
 from spfem_bench.faces.crop import ARCFACE_TEMPLATE
 from spfem_bench.files import inside
-from spfem_bench.media import video
+from spfem_bench.media.pictures import read_picture
 from spfem_bench.media.video import Frame
 
 FindPoints = Callable[[Frame], Landmarks]
@@ -94,7 +94,7 @@ class Pictures:
 
     def frame(self, index: int) -> Frame:
         """Read one frame."""
-        return np.ascontiguousarray(video.read_picture(self.path(index))[:, :, ::-1])
+        return np.ascontiguousarray(read_picture(self.path(index))[:, :, ::-1])
 
     def points(self, index: int, picture: Frame) -> Landmarks | None:
         """Return a face's five points, (5, 2)."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spfem_bench.errors import CardError, ClipError
-from spfem_bench.faces.crop import opencv
+from spfem_bench.faces.crop import opencv, similarity_transform
 from spfem_bench.media.video import Frame
 
 Landmarks = npt.NDArray[np.float64]
@@ -20,8 +20,7 @@ Landmarks = npt.NDArray[np.float64]
 def fit_similarity(points: Landmarks, target: Landmarks) -> Landmarks:
     """Return the similarity transform that moves points closest to their targets.
 
-    Shift, rotation and one scale, no mirror. With points as complex numbers it is the
-    least-squares line ``w = a z + b``.
+    Least squares with a shift, a rotation and one scale, no mirror.
 
     Args:
         points: float (K, 2), at least two that differ.
@@ -41,13 +40,9 @@ def fit_similarity(points: Landmarks, target: Landmarks) -> Landmarks:
         )
     if not (np.isfinite(points).all() and np.isfinite(target).all()):
         raise CardError("a landmark is not a finite number", "Leave out frames without a face")
-    z, w = points[:, 0] + 1j * points[:, 1], target[:, 0] + 1j * target[:, 1]
-    spread = z - z.mean()
-    if not np.abs(spread).any():
+    if not np.ptp(points, axis=0).any():
         raise CardError("all landmarks lie in one point", "Give at least two that differ")
-    a = (spread.conj() @ (w - w.mean())) / (spread.conj() @ spread).real
-    b = w.mean() - a * z.mean()
-    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+    return similarity_transform(points, target)
 
 
 def move_points(points: Landmarks, transform: Landmarks) -> Landmarks:

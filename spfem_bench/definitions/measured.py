@@ -1,8 +1,7 @@
-"""Reference numbers measured here: what was evaluated, how far each may move, and why it did.
+"""Sets of reference numbers measured here: card, numbers and settings.
 
-Three files make one set. The card (``NAME.toml``) is written by hand, except for
-its history, to which every update appends. ``NAME.csv`` holds the numbers and
-``NAME.settings.json`` all that made them; both are written by
+The card (``NAME.toml``) is written by hand, but for its history, to which every update appends.
+``NAME.csv`` holds the numbers and ``NAME.settings.json`` all that made them; both are written by
 ``spfem-bench check NAME --update``.
 """
 
@@ -26,8 +25,8 @@ from spfem_bench.errors import CardError, UnknownNameError, near_names
 from spfem_bench.stored import parse_json, read_bounded
 from spfem_bench.texts import csv_text
 
-Column = Literal["value", "low", "high"]
-COLUMNS: tuple[Column, ...] = ("value", "low", "high")
+NumberName = Literal["value", "low", "high"]
+NUMBERS: tuple[NumberName, ...] = ("value", "low", "high")
 """The numbers of a row that are compared within the tolerance."""
 
 
@@ -98,8 +97,12 @@ class MeasuredCard(Card):
         return self.path.with_suffix(".settings.json")
 
 
+RowKey = tuple[str, str, str, str]
+"""Protocol, method, metric and emotion."""
+
+
 @dataclass(frozen=True)
-class Row:
+class ReferenceRow:
     """One number with its interval and counts; the fields are those of a score."""
 
     protocol: str
@@ -114,14 +117,14 @@ class Row:
     signature: str
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
+    def key(self) -> RowKey:
         """What tells it from all others."""
         return self.protocol, self.method, self.metric, self.emotion
 
 
-Rows = Mapping[tuple[str, str, str, str], Row]
+ReferenceRows = Mapping[RowKey, ReferenceRow]
 
-Settings = dict[str, dict[str, Any]]
+SettingsByPart = dict[str, dict[str, Any]]
 """What made the numbers, by part, such as ``metric fad`` or ``software``."""
 
 
@@ -155,30 +158,30 @@ def measured_card(name: str) -> MeasuredCard:
     return card
 
 
-def read_rows(card: MeasuredCard) -> dict[tuple[str, str, str, str], Row]:
+def read_rows(card: MeasuredCard) -> dict[RowKey, ReferenceRow]:
     """Read the numbers of a set.
 
     Raises:
         CardError: there are none yet, or a row is damaged; names file and line.
     """
-    names = [f.name for f in fields(Row)]
     if not card.values_path.is_file():
         raise CardError(
             f"{card.values_path}: no reference numbers yet",
             f"Type 'spfem-bench check {card.name} --update --reason \"...\"'",
         )
-    rows: dict[tuple[str, str, str, str], Row] = {}
+    names = [f.name for f in fields(ReferenceRow)]
+    rows: dict[RowKey, ReferenceRow] = {}
     for where, cells in read_list(card.values_path):
         if cells.keys() != set(names):
             wrong = sorted(cells.keys() ^ set(names))[0]
             raise CardError(f"{where}: the column '{wrong}'", near_names(wrong, names))
         numbers: dict[str, Any] = {}
-        for name in (*COLUMNS, "n_items", "n_frames"):
+        for name in (*NUMBERS, "n_items", "n_frames"):
             try:
-                numbers[name] = _number(cells[name], whole=name not in COLUMNS)
+                numbers[name] = _number(cells[name], whole=name not in NUMBERS)
             except ValueError:
                 raise CardError(f"{where}: {name} is '{cells[name]}', not a number") from None
-        row = Row(**{**cells, **numbers})
+        row = ReferenceRow(**{**cells, **numbers})
         if row.key in rows:
             raise CardError(f"{where}: the row '{'/'.join(row.key)}' is there twice")
         rows[row.key] = row
@@ -194,18 +197,18 @@ def _number(text: str, *, whole: bool) -> float | int | None:
     return number
 
 
-def rows_text(rows: Iterable[Row]) -> str:
+def rows_text(rows: Iterable[ReferenceRow]) -> str:
     """Return the content of a set's CSV, with eight digits: finer than any tolerance."""
-    lines = [[f.name for f in fields(Row)]]
+    lines = [[f.name for f in fields(ReferenceRow)]]
     for row in rows:
         cells = asdict(row)
-        for column in COLUMNS:
+        for column in NUMBERS:
             cells[column] = "" if cells[column] is None else f"{cells[column]:.8g}"
         lines.append([*cells.values()])
     return csv_text(lines)
 
 
-def read_settings(card: MeasuredCard) -> Settings:
+def read_settings(card: MeasuredCard) -> SettingsByPart:
     """Read what made the numbers of a set.
 
     Raises:
@@ -222,7 +225,7 @@ def read_settings(card: MeasuredCard) -> Settings:
     raise CardError(f"{path}: {problem}", "Take the three files of the set from one commit")
 
 
-def settings_text(settings: Settings) -> str:
+def settings_text(settings: SettingsByPart) -> str:
     """Return the content of a set's settings: one line for each part."""
     lines = [
         f" {json.dumps(part)}: {json.dumps(values, ensure_ascii=False)}"

@@ -1,96 +1,82 @@
-"""Metrics, the networks they look through, and profiles that choose between networks."""
+"""Metric cards, and the registry of metric kinds."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import pydantic
 
-from spfem_bench.definitions.cards import Card, Kind, Strict, load
+from spfem_bench.definitions.cards import Card, Kind, Strict, load, validate
 from spfem_bench.definitions.networks import Role
+from spfem_bench.errors import CardError, UnknownNameError
+from spfem_bench.plugins import Registry
 
 ClipRole = Literal["output", "source", "reference", "real"]
 Number = TypeVar("Number", float, Decimal)
 
 STAGES = "stages"
-"""Output of an identity network that coherence looks at: its feature maps, which are not kept."""
+"""Output of an identity network: the feature maps of its stages, which are not stored."""
 
 
-class FrechetSettings(Strict):
-    """Frechet distance between two sets of frame embeddings.
-
-    Attributes:
-        normalise: scale each embedding to length 1 first.
-    """
-
-    kind: Literal["frechet"]
-    normalise: bool = False
-
-
-class SimilaritySettings(Strict):
-    """Cosine similarity between two clips.
+class Statistic(Strict):
+    """The settings of a metric kind; each kind is a class in ``spfem_bench.statistics``.
 
     Attributes:
-        pooling: ``mean`` compares the clips' mean features; ``frames`` compares
-            frame t with frame t and averages, for clips that run in step.
+        kind: the name under which the class is registered in :data:`METRIC_KINDS`.
     """
 
-    kind: Literal["similarity"]
-    pooling: Literal["mean", "frames"]
+    kind: str
+
+    def check(self, card: MetricCard) -> None:
+        """Refuse a card that the kind cannot compute.
+
+        Raises:
+            ValueError: it cannot; says why.
+        """
+
+    def __reduce__(self) -> tuple[Any, ...]:  # another process may not have imported a plugin
+        return read_statistic, (self.model_dump(),)
 
 
-class SyncSettings(Strict):
-    """SyncNet distances between mouth and sound at a range of shifts.
+METRIC_KINDS: Registry[type[Statistic]] = Registry("spfem_bench.statistics", "metric kind")
 
-    Attributes:
-        report: the smallest mean distance (LSE-D), the median minus the
-            smallest (LSE-C), or the shift of the smallest (offset, frames).
-        max_shift: shifts run from minus to plus this many frames.
-        min_windows: a clip with fewer five-frame windows is refused.
+
+def read_statistic(content: Mapping[str, Any], where: str = "a metric") -> Statistic:
+    """Build the settings of a metric kind from plain values.
+
+    Args:
+        content: ``kind``, and that kind's settings.
+        where: how messages name the card, such as ``metrics/fad.toml``.
+
+    Raises:
+        CardError: no kind, an unknown one, or a wrong, unknown or missing setting.
     """
-
-    kind: Literal["sync"]
-    report: Literal["distance", "confidence", "offset"]
-    max_shift: int = pydantic.Field(gt=0)
-    min_windows: int = pydantic.Field(gt=0)
-
-
-class CoherenceSettings(Strict):
-    """Coherent correlation with the source, in space or in time (ASCCL, STCCL).
-
-    Attributes:
-        space: ``spatial`` compares disparities of adjacent regions in each frame, ``temporal``
-            what changes at each region between adjacent frames.
-        stages: of the network, from 1: those that are averaged.
-        max_lag: frames by which an output may be out of step with its source; the lag of
-            the best correlated motion is taken and recorded.
-        learned: a learnt metric (``metrics/stccl``), whose backbone and heads take the place of
-            the profile's identity network; none when empty.
-    """
-
-    kind: Literal["coherence"]
-    space: Literal["spatial", "temporal"]
-    stages: tuple[Annotated[int, pydantic.Field(ge=1, le=4)], ...] = pydantic.Field(
-        default=(1, 2, 3, 4), min_length=1
-    )
-    max_lag: int = pydantic.Field(default=6, ge=0, le=25)
-    learned: str = ""
+    kind = content.get("kind")
+    if not isinstance(kind, str):
+        allowed = ", ".join(METRIC_KINDS.kinds())
+        raise CardError(f"{where}: 'statistic' must have a kind", f"Allowed: {allowed}")
+    try:
+        settings = METRIC_KINDS.get(kind)
+    except UnknownNameError as error:
+        raise CardError(f"{where}: 'statistic': {error.problem}", error.remedy) from None
+    return validate(settings, content, where)
 
 
-StatisticSettings = Annotated[
-    FrechetSettings | SimilaritySettings | SyncSettings | CoherenceSettings,
-    pydantic.Field(discriminator="kind"),
-]
+def _statistic(value: Any, info: pydantic.ValidationInfo) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return read_statistic(value, str(info.data.get("path", "a card")))
 
 
 class Claims(Strict):
-    """What a metric claims to feel and not to feel; 'spfem-bench validate' puts it to the test.
+    """What a metric claims to measure and to ignore; 'spfem-bench validate' tests it.
 
     Attributes:
         measures: graded controls with which it must get worse, step by step; a metric whose
             best value is zero must read the control's level off.
-        ignores: graded controls that it should hardly feel.
+        ignores: graded controls that should hardly move it.
     """
 
     measures: tuple[str, ...] = ()
@@ -116,7 +102,7 @@ class MetricCard(Card):
         compare: the clips compared, the method's own first.
         resamples: draws of the bootstrap behind the interval.
         hides: what the number cannot show.
-        claims: what it must and must not feel.
+        claims: what it must and must not respond to.
     """
 
     score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
@@ -136,7 +122,7 @@ class MetricCard(Card):
     role: Role
     output: str
     compare: tuple[ClipRole, ...] = pydantic.Field(min_length=1, max_length=2)
-    statistic: StatisticSettings
+    statistic: Annotated[pydantic.SerializeAsAny[Statistic], pydantic.BeforeValidator(_statistic)]
     resamples: int = pydantic.Field(default=1000, ge=100)
     hides: str
     citation: str
@@ -151,13 +137,8 @@ class MetricCard(Card):
         return {"lower": value, "higher": -value, "zero": abs(value)}[self.direction]
 
     @pydantic.model_validator(mode="after")
-    def _compares_what_its_statistic_can(self) -> MetricCard:
-        wanted = 1 if self.statistic.kind == "sync" else 2
-        if len(self.compare) != wanted or self.compare[0] != "output":
-            other = "" if wanted == 1 else " and one other clip"
-            raise ValueError(f"'{self.statistic.kind}' compares the output{other}")
-        if self.statistic.kind == "coherence" and (self.role, self.output) != ("identity", STAGES):
-            raise ValueError(f"'coherence' looks at the output '{STAGES}' of an identity network")
+    def _fits_its_kind(self) -> MetricCard:
+        self.statistic.check(self)
         return self
 
 

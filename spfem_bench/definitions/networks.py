@@ -1,26 +1,30 @@
-"""Networks, what they see, and profiles that choose between networks."""
+"""Cards of networks and their inputs, and of profiles, which choose networks."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
 from spfem_bench.definitions import pins
+from spfem_bench.definitions.architectures import ARCHITECTURES
 from spfem_bench.definitions.cards import Card, Kind, Strict, load, names
 from spfem_bench.definitions.pins import PinnedFile
 from spfem_bench.errors import CardError
 
 Role = Literal["identity", "expression", "sync"]
 
+Positive = Annotated[float, pydantic.Field(gt=0)]
+Pixels = Annotated[int, pydantic.Field(gt=0)]
+
 
 class FrameInput(Strict):
     """The whole frame, resized so that its longer side has ``long_side`` pixels."""
 
     crop: Literal["frame"]
-    long_side: int = pydantic.Field(gt=0)
+    long_side: Pixels
     mean: float
-    std: float = pydantic.Field(gt=0)
+    std: Positive
 
 
 class ArcFaceInput(Strict):
@@ -29,21 +33,18 @@ class ArcFaceInput(Strict):
     crop: Literal["arcface"]
     width: int = pydantic.Field(gt=0, le=112)
     mean: float
-    std: float = pydantic.Field(gt=0)
+    std: Positive
 
 
 class ExpressionInput(Strict):
     """A square around the face box, its side the box's longer one plus a margin on each side."""
 
     crop: Literal["expression"]
-    size: int = pydantic.Field(gt=0)
+    size: Pixels
     margin: float = pydantic.Field(ge=0)
     colour: Literal["rgb", "grey"]
     mean: float
-    std: float = pydantic.Field(gt=0)
-
-
-Positive = Annotated[float, pydantic.Field(gt=0)]
+    std: Positive
 
 
 class FaceBoxInput(Strict):
@@ -56,7 +57,7 @@ class FaceBoxInput(Strict):
     """
 
     crop: Literal["box"]
-    size: int = pydantic.Field(gt=0)
+    size: Pixels
     mean: tuple[float, float, float]
     std: tuple[Positive, Positive, Positive]
 
@@ -68,19 +69,18 @@ def _odd(number: int) -> int:
 
 
 class SyncChain(Strict):
-    """What a clip goes through on its way to SyncNet in the field's scripts, step by step.
+    """Steps between a clip and SyncNet in joonson's syncnet_python.
 
-    Each step is one of joonson's syncnet_python (``run_pipeline.py``, ``SyncNetInstance.py``);
-    the first word allowed is what is done here without a chain.
+    The first value allowed for each step is what is done without a chain. Source:
+    ``run_pipeline.py`` and ``SyncNetInstance.py``.
 
     Attributes:
-        avi: whether the clip is written as an AVI by ffmpeg, with the option ``-r 25`` and an
-            MP3 track: with pictures that lose nothing (FFV1), or as MPEG-4 of quality 2. Without
-            one, 25 frames a second are chosen by their time stamps.
-        frames: whether faces are searched in, and crops cut from, decoded frames, or JPEGs of
-            quality 2 made from them.
-        crops: whether SyncNet sees crops as cut, out of the MPEG-4 video (tag XVID) that OpenCV
-            writes, or out of JPEGs made from that at ffmpeg's own choice of quality.
+        avi: ffmpeg writes the clip as an AVI with ``-r 25`` and an MP3 track: with lossless
+            pictures (FFV1), or as MPEG-4 of quality 2. Without an AVI, 25 frames a second are
+            chosen by their time stamps.
+        frames: faces are detected in, and crops cut from, decoded frames or JPEGs of quality 2.
+        crops: SyncNet's input is the crops as cut, those in the MPEG-4 video (tag XVID) that
+            OpenCV writes, or JPEGs made from that video at ffmpeg's default quality.
         sound: from the clip, or from the AVI.
     """
 
@@ -90,26 +90,25 @@ class SyncChain(Strict):
     sound: Literal["clip", "avi"] = "clip"
 
     @pydantic.model_validator(mode="after")
-    def _has_the_avi_it_hears(self) -> SyncChain:
+    def _sound_has_its_avi(self) -> SyncChain:
         if self.sound == "avi" and self.avi == "none":
             raise ValueError("'sound' comes from the AVI, but 'avi' is 'none'")
         return self
 
     def frame_settings(self) -> dict[str, str]:
-        """Return what decides the frames that faces are searched in; nothing for the clip's own."""
+        """Return what decides the frames that are searched for faces; empty for the clip's own."""
         plain = self.avi == "none" and self.frames == "decoded"
         return {} if plain else {"avi": self.avi, "frames": self.frames}
 
 
 class Audible(Strict):
-    """Which sound is silent (see ``docs/measuring.md``, "Silence").
+    """Limits for silent sound (see ``docs/measuring.md``, "Silence").
 
     Attributes:
         silence: a sound is silent when no 0.2 s of it reach this level, in dB of full scale. At
-            -90 the samples move by one step of 16 bits: what is left of speech is rounding.
+            -90 the samples move by one step of 16 bits.
         cancelled: channels cancel out when their mix is more than this many dB below their
-            mean power. Two channels without anything in common lose 3 dB, two that are
-            correlated by -0.8 lose 10.
+            mean power. Two independent channels lose 3 dB; a correlation of -0.8 loses 10.
     """
 
     silence: float = pydantic.Field(default=-90.0, lt=0)
@@ -130,7 +129,7 @@ class SyncInput(Strict):
 
     later: ClassVar[frozenset[str]] = frozenset({"chain"})
     crop: Literal["syncnet"]
-    size: int = pydantic.Field(gt=0)
+    size: Pixels
     scale: float = pydantic.Field(ge=0)
     smoothing: Annotated[int, pydantic.AfterValidator(_odd)] = pydantic.Field(gt=0)
     padding: int = pydantic.Field(ge=0, le=255)
@@ -159,26 +158,10 @@ class DetectorSettings(Strict):
 class NetworkCard(Card):
     """A pretrained network: architecture, input contract, where its weights come from."""
 
-    score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
-        "source",
-        "licence",
-        "citation",
-    }
+    score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {"source", "licence", "citation"}
 
     role: Literal["detector", "identity", "expression", "sync"]
-    architecture: Literal[
-        "scrfd-ncnn",
-        "scrfd-onnx",
-        "mobilefacenet",
-        "arcface-onnx",
-        "iresnet50",
-        "mini-xception",
-        "hsemotion-onnx",
-        "syncnet",
-        "compact-identity",
-        "compact-expression",
-        "compact-sync",
-    ]
+    architecture: str
     outputs: dict[str, int] = pydantic.Field(default_factory=dict)
     input: NetworkInput
     detector: DetectorSettings | None = None
@@ -186,6 +169,15 @@ class NetworkCard(Card):
     source: str
     licence: str
     citation: str
+
+    @pydantic.model_validator(mode="after")
+    def _architecture_is_registered(self) -> NetworkCard:
+        ARCHITECTURES.check(self.architecture, self.path)
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that can move a score; of a plugin's architecture, also its source's hash."""
+        return {**super().settings(), **ARCHITECTURES.origin(self.architecture)}
 
 
 class FaceSettings(Strict):
@@ -195,7 +187,7 @@ class FaceSettings(Strict):
         settle: frames, from the first with a face, over which the subject is chosen.
         min_overlap: IoU with the last box that a detection must have to continue it.
         max_gap: longest run of frames without the subject that is interpolated.
-        min_coverage: a clip is refused when the subject is seen (not interpolated) in a
+        min_coverage: a clip is refused when the subject is detected (not interpolated) in a
             smaller share of its frames.
         rival: a clip is refused when, in more than half of its frames, another
             face has at least this share of the subject's box area.
@@ -205,15 +197,15 @@ class FaceSettings(Strict):
     min_overlap: float = pydantic.Field(gt=0, lt=1)
     max_gap: int = pydantic.Field(ge=0)
     min_coverage: float = pydantic.Field(gt=0, le=1)
-    rival: float = pydantic.Field(gt=0)
+    rival: Positive
 
 
 class ProfileCard(Card):
     """Which network each role uses, and how faces are followed.
 
     Attributes:
-        detector: what finds faces. Without one, and then without ``faces``, the profile
-            sees only clips that are face crops already.
+        detector: the network that finds faces. A profile without it, and then without ``faces``,
+            takes only clips that are face crops already.
         faces: how one subject is chosen and followed.
     """
 
@@ -224,7 +216,7 @@ class ProfileCard(Card):
     faces: FaceSettings | None = None
 
     @pydantic.model_validator(mode="after")
-    def _finds_and_follows_or_neither(self) -> ProfileCard:
+    def _detector_and_faces_go_together(self) -> ProfileCard:
         if (self.detector is None) != (self.faces is None):
             raise ValueError("'detector' and the table 'faces' go together: give both, or neither")
         return self
@@ -232,28 +224,19 @@ class ProfileCard(Card):
     @property
     def roles(self) -> tuple[Literal["detector"] | Role, ...]:
         """The roles that this profile fills."""
-        every: tuple[Literal["detector"] | Role, ...] = (
-            "detector",
-            "identity",
-            "expression",
-            "sync",
-        )
-        return every if self.detector else every[1:]
+        others: tuple[Role, ...] = ("identity", "expression", "sync")
+        return ("detector", *others) if self.detector else others
 
     def follow(self) -> FaceSettings:
-        """Return how one subject is chosen and followed.
-
-        Raises:
-            CardError: the profile has no detector.
-        """
+        """Return how a subject is chosen and followed; raise CardError without a detector."""
         if self.faces is None:
-            raise self._blind()
+            raise self._no_detector()
         return self.faces
 
-    def _blind(self) -> CardError:
+    def _no_detector(self) -> CardError:
         able = [n for n in names(Kind.PROFILE) if profile_card(n).detector]
         return CardError(
-            f"profile '{self.name}' has no detector: it sees only protocols whose clips are face "
+            f"profile '{self.name}' has no detector: it takes only protocols whose clips are face "
             'crops already (faces = "aligned")',
             f"Name one that has a detector with --profile: {', '.join(able)}",
         )
@@ -267,7 +250,7 @@ class ProfileCard(Card):
         """
         name = getattr(self, role)
         if name is None:
-            raise self._blind()
+            raise self._no_detector()
         card = network_card(name)
         if card.role != role:
             raise CardError(
@@ -282,7 +265,6 @@ def network_card(name: str) -> NetworkCard:
     card = load(NetworkCard, Kind.NETWORK, name)
     if all(file.is_pinned for file in card.files):
         return card
-
     files = tuple(pins.with_pin(name, file) for file in card.files)
     return card.model_copy(update={"files": files})
 

@@ -14,12 +14,13 @@ from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.measured import (
-    COLUMNS,
-    Column,
+    NUMBERS,
     MeasuredCard,
-    Row,
-    Rows,
-    Settings,
+    NumberName,
+    ReferenceRow,
+    ReferenceRows,
+    RowKey,
+    SettingsByPart,
     Tolerance,
     Update,
     rows_text,
@@ -29,10 +30,11 @@ from spfem_bench.definitions.measured import (
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol as read_protocol
 from spfem_bench.errors import CardError, SpfemBenchError, StorageError, UnknownNameError
-from spfem_bench.evaluation import record as records
-from spfem_bench.evaluation.plan import Plan, make_plan, plan_summary
-from spfem_bench.evaluation.run import wanted_features
-from spfem_bench.evaluation.session import carry_out, extractor_for
+from spfem_bench.evaluation.measure import plan_requests
+from spfem_bench.evaluation.plan import Plan, make_plan
+from spfem_bench.evaluation.preflight import plan_summary
+from spfem_bench.evaluation.record import RunRecord
+from spfem_bench.evaluation.session import carry_out, make_extractor
 from spfem_bench.evaluation.signature import flat
 from spfem_bench.execution.workers import Workers
 from spfem_bench.features.extract import Faces
@@ -50,20 +52,20 @@ Verdict = Literal["within", "moved", "counts", "new", "missing"]
 
 
 @dataclass(frozen=True)
-class Measured:
+class Recomputed:
     """What one set of reference numbers comes to, here and now.
 
     Attributes:
         refused: why clips could not be scored, one line each.
     """
 
-    rows: Rows
-    settings: Settings
+    rows: ReferenceRows
+    settings: SettingsByPart
     refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Difference:
+class RowChange:
     """One row beside its reference.
 
     Attributes:
@@ -79,7 +81,7 @@ class Difference:
     method: str
     metric: str
     emotion: str
-    column: Column
+    column: NumberName
     reference: float | None
     here: float | None
     tolerance: float
@@ -95,14 +97,14 @@ class Difference:
 
     @property
     def share(self) -> float:
-        """The difference in units of the tolerance; infinite when a side has no number."""
+        """The difference in units of the tolerance; infinite when one side has no number."""
         if self.by is None:
             return 0.0 if self.reference is None and self.here is None else float("inf")
         return abs(self.by) / self.tolerance
 
 
 @dataclass(frozen=True)
-class Change:
+class SettingChange:
     """One setting that is not what made the reference.
 
     Attributes:
@@ -121,25 +123,26 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ReferenceCheck:
     """A set of reference numbers beside what they come to here.
 
     Attributes:
-        differences: one for each row of either side.
+        rows: one for each row of either side.
+        changes: of settings.
         unversioned: metrics and protocols that changed under their old version.
         refused: why clips could not be scored, one line each.
     """
 
     name: str
-    differences: tuple[Difference, ...]
-    changes: tuple[Change, ...]
+    rows: tuple[RowChange, ...]
+    changes: tuple[SettingChange, ...]
     unversioned: tuple[str, ...]
     refused: tuple[str, ...]
 
     @property
-    def failing(self) -> tuple[Difference, ...]:
+    def failing(self) -> tuple[RowChange, ...]:
         """The rows that are not within their tolerance."""
-        return tuple(d for d in self.differences if d.verdict != "within")
+        return tuple(d for d in self.rows if d.verdict != "within")
 
     @property
     def holds(self) -> bool:
@@ -159,7 +162,7 @@ def recompute(
     workers: Workers,
     computing: Computing,
     progress: Progress = SILENT,
-) -> Measured:
+) -> Recomputed:
     """Evaluate all that a set names, by the path that every evaluation takes.
 
     Args:
@@ -196,75 +199,70 @@ def recompute(
                 )
             plans.append(plan)
     # All methods in one pass: clips that several share are decoded once, workers start once.
-    by_faces: dict[Faces, dict[Clip, frozenset[Request]]] = {}
+    by_faces: dict[Faces, tuple[Plan, dict[Clip, frozenset[Request]]]] = {}
     for plan in plans:
-        wants = by_faces.setdefault(plan.protocol.card.faces, {})
-        for clip, roles in wanted_features(plan).items():
-            wants[clip] = wants.get(clip, frozenset()) | roles
-    for faces, wants in by_faces.items():
-        extractor = extractor_for(
-            profile, weights, computing, faces=faces, store=store, progress=progress
-        )
-        workers.compute(extractor, wants)
-    rows: dict[tuple[str, str, str, str], Row] = {}
-    settings: Settings = {}
+        _, requests = by_faces.setdefault(plan.protocol.card.faces, (plan, {}))
+        for clip, wanted in plan_requests(plan).items():
+            requests[clip] = requests.get(clip, frozenset()) | wanted
+    for plan, requests in by_faces.values():
+        extractor = make_extractor(plan, weights, computing, store=store, progress=progress)
+        workers.compute(extractor, requests)
+    rows: dict[RowKey, ReferenceRow] = {}
+    settings: SettingsByPart = {}
     refused: list[str] = []
     scored = carry_out(plans, weights, computing, workers=workers, partial=False, store=store)
     for plan, record in zip(plans, scored, strict=True):
         settings |= settings_by_part(record)
         rows |= rows_of(record)
         where = f"{plan.protocol.name}/{plan.method.name}"
-        refused += [f"{where}: {r['kind']}: {r['reason']}" for r in record["refused"]]
-    return Measured(rows, settings, tuple(refused))
+        refused += [f"{where}: {r.kind}: {r.reason}" for r in record.refused]
+    return Recomputed(rows, settings, tuple(refused))
 
 
-def rows_of(record: Mapping[str, Any]) -> dict[tuple[str, str, str, str], Row]:
-    """Return a record's numbers; metrics that its protocol cannot have are none.
-
-    Raises:
-        CardError: the record is damaged.
-    """
-    found = [s for s in records.scores(record) if s.signature]
-    rows = [Row(**{f.name: getattr(score, f.name) for f in fields(Row)}) for score in found]
+def rows_of(record: RunRecord) -> dict[RowKey, ReferenceRow]:
+    """Return a record's numbers; metrics that its protocol cannot have are left out."""
+    names = [f.name for f in fields(ReferenceRow)]
+    scores = [score for score in record.scores if score.signature]
+    rows = [ReferenceRow(**{name: getattr(score, name) for name in names}) for score in scores]
     return {row.key: row for row in rows}
 
 
-def settings_by_part(record: Mapping[str, Any]) -> Settings:
+def settings_by_part(record: RunRecord) -> SettingsByPart:
     """Return what made a record's numbers, each part once under a name for readers."""
-    parts: Settings = {}
-    for metric, frozen in record["settings"].items():
-        for key, value in frozen.items():
+    parts: SettingsByPart = {}
+    for metric, settings in record.settings.items():
+        for key, value in settings.plain().items():
             if key in ("metric", "protocol", "network"):
-                parts[f"{key} {value['name']}"] = {k: v for k, v in value.items() if k != "name"}
+                parts[f"{key} {value.pop('name')}"] = value
             elif key == "faces":
-                parts[f"faces in {frozen['protocol']['name']}"] = value
+                parts[f"faces in {settings.protocol.name}"] = value
             elif key in ("data", "heads"):
                 parts[f"{key} of {metric}"] = {"sha256": value}
             elif key == "software":  # of all metrics together: each lists what it uses
                 parts[key] = {**parts.get(key, {}), **value}
             else:
                 parts[key] = value if isinstance(value, dict) else {key: value}
-    control = record["method"].get("control")
-    if control:  # not in the signature, which all methods share; here it makes the numbers
-        used = {k: v for k, v in control.items() if k != "levels"}  # the others to choose from
-        parts[f"control {record['method']['name']}"] = used
-    if model := record["method"].get("model"):
-        parts[f"model {record['method']['name']}"] = model
-    plain: Settings = json.loads(json.dumps(parts))  # tuples as lists, as they are read back
+    method = record.method
+    if method.control:  # not in the signature, which all methods share; here it makes the numbers
+        used = {k: v for k, v in method.control.items() if k != "levels"}  # to choose from
+        parts[f"control {method.name}"] = used
+    if method.model:
+        parts[f"model {method.name}"] = dict(method.model)
+    plain: SettingsByPart = json.loads(json.dumps(parts))  # tuples as lists, as they are read back
     return plain
 
 
 # ---- comparing -----------------------------------------------------------------------------
 
 
-def compare(
+def check_reference(
     name: str,
     tolerances: Mapping[str, Tolerance],
-    reference: Rows,
-    made_by: Settings,
-    here: Measured,
-) -> Comparison:
-    """Lay numbers beside their references.
+    reference: ReferenceRows,
+    made_by: SettingsByPart,
+    here: Recomputed,
+) -> ReferenceCheck:
+    """Compare numbers and settings with their references.
 
     Args:
         name: of the set.
@@ -273,57 +271,57 @@ def compare(
         made_by: the settings that made them.
         here: the same, here and now.
     """
-    differences = []
-    for key in dict.fromkeys([*reference, *here.rows]):
-        old, new = reference.get(key), here.rows.get(key)
-        differences.append(_difference(tolerances, key, old, new))
-    changes = _changes(made_by, here.settings)
+    rows = [
+        _row_change(tolerances, key, reference.get(key), here.rows.get(key))
+        for key in dict.fromkeys([*reference, *here.rows])
+    ]
+    changes = _setting_changes(made_by, here.settings)
     both = [(reference[k], here.rows[k]) for k in reference if k in here.rows]
     signed = next(((a, b) for a, b in both if a.signature != b.signature), None)
     if signed and all(c.part == MACHINE for c in changes) and not here.refused:
         # The way it is written has changed, or the files are of different updates.
         a, b = signed
-        changes.append(Change("signature", a.metric, a.signature, b.signature, False))
+        changes.append(SettingChange("signature", a.metric, a.signature, b.signature, False))
     unversioned = [
         part
         for part in dict.fromkeys(c.part for c in changes if not c.allowed)
         if "version" in here.settings.get(part, {})
         and made_by.get(part, {}).get("version") == here.settings[part]["version"]
     ]
-    return Comparison(name, tuple(differences), tuple(changes), tuple(unversioned), here.refused)
+    return ReferenceCheck(name, tuple(rows), tuple(changes), tuple(unversioned), here.refused)
 
 
-def _difference(
+def _row_change(
     tolerances: Mapping[str, Tolerance],
-    key: tuple[str, str, str, str],
-    old: Row | None,
-    new: Row | None,
-) -> Difference:
+    key: RowKey,
+    old: ReferenceRow | None,
+    new: ReferenceRow | None,
+) -> RowChange:
     tolerance = tolerances.get(key[2])  # none for a metric that only the reference still has
 
-    def beside(column: Column, verdict: Verdict, note: str = "") -> Difference:
+    def change(column: NumberName, verdict: Verdict, note: str = "") -> RowChange:
         before, now = (None if row is None else getattr(row, column) for row in (old, new))
         allowed = tolerance.around(before or 0.0) if tolerance else 0.0
-        return Difference(*key, column, before, now, allowed, verdict, note)
+        return RowChange(*key, column, before, now, allowed, verdict, note)
 
     if old is None or new is None:
-        return beside("value", "missing" if new is None else "new")
-    worst = max((beside(c, "within") for c in COLUMNS), key=lambda d: d.share)
+        return change("value", "missing" if new is None else "new")
+    worst = max((change(column, "within") for column in NUMBERS), key=lambda d: d.share)
     if worst.share > 1:
         return replace(worst, verdict="moved")
     for count in ("n_items", "n_frames"):
         before, now = getattr(old, count), getattr(new, count)
         if before != now:
-            return beside("value", "counts", f"{count} {before} -> {now}")
+            return change("value", "counts", f"{count} {before} -> {now}")
     return worst
 
 
-def _changes(old: Settings, new: Settings) -> list[Change]:
+def _setting_changes(old: SettingsByPart, new: SettingsByPart) -> list[SettingChange]:
     changes = []
     for part in dict.fromkeys([*old, *new]):
         if part not in old or part not in new:
             there, here = ("here", None) if part in old else (None, "here")
-            changes.append(Change(part, "", there, here, False))
+            changes.append(SettingChange(part, "", there, here, False))
             continue
         before, now = dict(flat(old[part])), dict(flat(new[part]))
         for key in dict.fromkeys([*before, *now]):
@@ -331,7 +329,7 @@ def _changes(old: Settings, new: Settings) -> list[Change]:
             if a != b:
                 # Versions of programs differ between machines: that is what tolerances are for.
                 allowed = part in ("software", MACHINE) or (part, key) == ("media", "ffmpeg")
-                changes.append(Change(part, key, a, b, allowed))
+                changes.append(SettingChange(part, key, a, b, allowed))
     return changes
 
 
@@ -354,7 +352,7 @@ def check_rewritable(card: MeasuredCard) -> None:
         ) from None
 
 
-def rewrite(card: MeasuredCard, here: Measured, reason: str) -> None:
+def rewrite(card: MeasuredCard, here: Recomputed, reason: str) -> None:
     """Put new numbers in the place of a set's old ones, with the reason in the card's history.
 
     The reason is written first: an update that is killed leaves old numbers, which a

@@ -1,19 +1,18 @@
-"""Run records: one JSON file per evaluation, from which any table is drawn."""
+"""Run records: one JSON file per evaluation. Its schema is :class:`RunRecord`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-import numpy as np
 import pydantic
 
 from spfem_bench.definitions.cards import Text
 from spfem_bench.errors import CardError
-from spfem_bench.statistics import coherence, intervals, sync
+from spfem_bench.statistics.base import MetricKind, NoPartsError, read_kind
 from spfem_bench.stored import read_json, write_json
 
 SCHEMA = 1
@@ -23,16 +22,93 @@ VALIDATION = "validate"
 record but lies among them (its ``kind`` says so)."""
 
 
-class NoPartsError(CardError):
-    """A record that lacks what the error of a score is told from."""
-
-
 class NoRunError(CardError):
     """The record of something else than an evaluation."""
 
 
-@dataclass(frozen=True)
-class Score:
+# ---- the schema ----------------------------------------------------------------------------
+
+_Member = TypeVar("_Member")
+_Members: TypeAlias = Annotated[tuple[_Member, ...], pydantic.Strict(False)]
+"""A list in JSON."""
+
+
+class _Recorded(pydantic.BaseModel):
+    """A part of a record; keys that this version does not know are kept."""
+
+    model_config = pydantic.ConfigDict(
+        strict=True, frozen=True, extra="allow", populate_by_name=True
+    )
+    _keys: tuple[str, ...] = ()
+
+    @pydantic.model_validator(mode="wrap")
+    @classmethod
+    def _keep_order(cls, content: Any, validate: Callable[[Any], Any]) -> Any:
+        part = validate(content)
+        if isinstance(content, Mapping):
+            part._keys = tuple(content)
+        return part
+
+    def plain(self) -> dict[str, Any]:
+        """Return the keys that were read or given, in their order, as JSON values."""
+        names = {field.alias: name for name, field in type(self).model_fields.items()}
+        return {key: _plain(getattr(self, names.get(key, key))) for key in self._keys}
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and dict(self) == dict(other)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _Recorded):
+        return value.plain()
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+class RecordedMethod(_Recorded):
+    """What was evaluated.
+
+    Attributes:
+        kind: of the method's card, such as ``system`` or ``control``.
+        control: what a control put in the output's place; None for other methods.
+        model: hashes of the weights of a model of the demo; None for other methods.
+    """
+
+    name: Text
+    label: Text
+    kind: Text
+    control: Mapping[Text, Any] | None = None
+    model: Mapping[Text, Any] | None = None
+    paper: Text
+    link: Text
+
+
+class RecordedTable(_Recorded):
+    """Data set and setting of the papers' rows that are printed beside a run."""
+
+    dataset: Text
+    setting: Text
+
+
+class RecordedProtocol(_Recorded):
+    """What it was evaluated on."""
+
+    name: Text
+    version: int
+    setting: Text
+    emotions: _Members[Text]
+    n_items: int
+    list_sha256: Text
+    published: RecordedTable | None
+
+
+_Finite = Annotated[float, pydantic.AllowInfNan(False)]
+
+
+class Score(_Recorded):
     """One number with everything it must carry.
 
     Attributes:
@@ -49,37 +125,210 @@ class Score:
         signature: how the number was made; equal signatures may be compared.
     """
 
-    method: str
-    protocol: str
-    setting: str
-    profile: str
-    metric: str
-    emotion: str
-    value: float | None
-    low: float | None
-    high: float | None
+    method: Text
+    protocol: Text
+    setting: Text
+    profile: Text
+    metric: Text
+    emotion: Text
+    value: _Finite | None
+    low: _Finite | None
+    high: _Finite | None
     n_items: int
     n_frames: int
     n_refused: int
     n_frames_refused: int
     partial: bool
-    kind: str
-    note: str
-    signature: str
+    kind: Text
+    note: Text
+    signature: Text
 
 
-@dataclass(frozen=True)
-class ItemValue:
-    """What one clip brings to a metric: the mean of an emotion's clips is its score.
+class RecordedClip(_Recorded):
+    """One clip of an item.
 
     Attributes:
-        value: a clip's own score; for FAD, which pools frames, its pseudo-value.
+        content: hash of the decoded content; None when the clip was missing.
     """
 
-    item: str
-    speaker: str
-    emotion: str
-    value: float
+    address: Text
+    content: Text | None
+
+
+class RecordedItem(_Recorded):
+    """One item of the protocol.
+
+    Attributes:
+        clips: by role.
+        more_real: addresses of further real clips.
+        metrics: by metric, the sums and counts that the metric's kind keeps of the item.
+    """
+
+    id: Text
+    speaker: Text
+    emotion: Text
+    clips: Mapping[Text, RecordedClip]
+    more_real: _Members[Text] = ()
+    metrics: Mapping[Text, Mapping[Text, Any]]
+
+
+class RecordedRefusal(_Recorded):
+    """One clip that could not be scored, and why."""
+
+    item: Text
+    clip: Text
+    metrics: _Members[Text]
+    kind: Text
+    reason: Text
+    remedy: Text
+
+
+class RecordedFile(_Recorded):
+    """One file of a network."""
+
+    sha256: Text
+
+
+class RecordedNetwork(_Recorded):
+    """A network's settings."""
+
+    name: Text
+    files: list[RecordedFile]
+
+
+def _named_kind(statistic: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(statistic.get("kind"), str):
+        raise ValueError("it names no kind")
+    return statistic
+
+
+class RecordedMetric(_Recorded):
+    """A metric's settings; all of ``statistic`` but its kind is read by that kind alone."""
+
+    name: Text
+    version: int
+    statistic: Annotated[Mapping[Text, Any], pydantic.AfterValidator(_named_kind)]
+
+
+class RecordedClips(_Recorded):
+    """A protocol's settings."""
+
+    name: Text
+    dataset: Text
+
+
+class RecordedFaces(_Recorded):
+    """How faces were found."""
+
+    faces: Literal["detect", "aligned"]
+    detector: RecordedNetwork | None = None
+
+
+class RecordedSettings(_Recorded):
+    """Everything that can move a metric's number; hashed into the signature."""
+
+    metric: RecordedMetric
+    protocol: RecordedClips
+    network: RecordedNetwork
+    faces: RecordedFaces
+    media: Mapping[Text, Any]
+    software: Mapping[Text, Any]
+
+
+class RecordedEnvironment(_Recorded):
+    """The machine, of which nothing is in a signature."""
+
+    device: Text = "cpu"
+
+
+class RecordedTimings(_Recorded):
+    """When the run began (ISO 8601, UTC), and what it took, in seconds."""
+
+    started: Text = ""
+    features_s: float = 0.0
+    scores_s: float = 0.0
+
+
+class RunRecord(_Recorded):
+    """One evaluation; ``docs/run_record.md`` describes its fields.
+
+    Attributes:
+        complete: whether every item was scored in every metric.
+        partial: whether headline scores were asked for even when items are missing.
+        scores: one for each metric and emotion.
+        extra: files among the outputs that no item expects.
+        settings: by metric.
+        unverified: whether it was read without a checksum.
+    """
+
+    schema_version: Literal[1] = pydantic.Field(alias="schema")
+    method: RecordedMethod
+    protocol: RecordedProtocol
+    profile: Text
+    complete: bool
+    partial: bool
+    scores: _Members[Score]
+    items: _Members[RecordedItem]
+    refused: _Members[RecordedRefusal]
+    extra: _Members[Text]
+    settings: Mapping[Text, RecordedSettings]
+    environment: RecordedEnvironment
+    timings: RecordedTimings
+    unverified: bool = False
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the method is a control, whose answer is known."""
+        return self.method.kind == "control"
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that have a number, in the order of the scores."""
+        return list(dict.fromkeys(s.metric for s in self.scores if s.value is not None))
+
+    def settings_of(self, metric: str) -> RecordedSettings:
+        """Return everything that can move a metric's number.
+
+        Raises:
+            CardError: the record is damaged: it has scores of the metric, and no settings.
+        """
+        if metric not in self.settings:
+            raise CardError(
+                f"the run of '{self.method.name}' is damaged: no settings of {metric}",
+                "Run the evaluation again",
+            )
+        return self.settings[metric]
+
+    def kind_of(self, metric: str) -> MetricKind[Any]:
+        """Return a metric's kind, with the settings of this run.
+
+        Raises:
+            CardError: the record is damaged, or the kind's plugin is not installed.
+        """
+        return read_kind(self.settings_of(metric).metric.statistic)
+
+
+def parse_record(content: Mapping[str, Any], where: str = "a run record") -> RunRecord:
+    """Return a record from the values of its JSON.
+
+    Args:
+        content: as :meth:`RunRecord.plain` returns it.
+        where: how messages name the record, such as its path.
+
+    Raises:
+        CardError: a field is missing, or of a wrong kind; names it.
+    """
+    try:
+        return RunRecord.model_validate(content)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise CardError(
+            f"{where} is damaged: '{place}': {first['msg']}", "Run the evaluation again"
+        ) from None
+
+
+# ---- files ---------------------------------------------------------------------------------
 
 
 def record_path(folder: Path, protocol: str, method: str, profile: str) -> Path:
@@ -87,139 +336,56 @@ def record_path(folder: Path, protocol: str, method: str, profile: str) -> Path:
     return folder / protocol / f"{method}.{profile}.json"
 
 
-def save(record: Mapping[str, Any], path: Path) -> None:
-    """Write a record with its checksum, whole or not at all.
+def save(record: RunRecord | Mapping[str, Any], path: Path) -> None:
+    """Write a record, of a run or of a validation, with its checksum, whole or not at all.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
     """
-    write_json(path, record)
+    write_json(path, record.plain() if isinstance(record, RunRecord) else record)
 
 
-def replaced_metrics(path: Path, new: Sequence[Score]) -> list[str]:
+def replaced_metrics(path: Path, new: RunRecord) -> list[str]:
     """Return the metrics that a record has now and a new one in its place would not have."""
     if not path.is_file():
         return []
     try:
-        old = {s.metric for s in scores(load(path)) if s.value is not None}
+        return sorted(set(load(path).metrics) - set(new.metrics))
     except CardError:
         return []
-    return sorted(old - {s.metric for s in new if s.value is not None})
 
 
-class _Part(pydantic.BaseModel):
-    """A part of a record: what its readers rely on, and of what kind the rest is if it is there."""
-
-    model_config = pydantic.ConfigDict(strict=True)
-
-
-class _Method(_Part):
-    name: Text
-    label: Text
-    kind: Text
-    paper: Text = ""
-    link: Text = ""
-
-
-class _Published(_Part):
-    dataset: Text
-    setting: Text
-
-
-class _Protocol(_Part):
-    name: Text
-    version: int = 0
-    setting: Text
-    emotions: list[Text] = []
-    n_items: int = 0
-    published: _Published | None
-
-
-_SCORE: Any = {n: (Text if kind is str else kind, ...) for n, kind in get_type_hints(Score).items()}
-_Score = pydantic.create_model("_Score", __base__=_Part, **_SCORE)
-
-
-class _Item(_Part):
-    id: Text
-    speaker: Text
-    emotion: Text
-    clips: dict[Text, dict[Text, Any]]
-    metrics: dict[Text, dict[Text, Any]]
-
-
-class _Refused(_Part):
-    item: Text
-    clip: Text
-    metrics: list[Text]
-    kind: Text
-    reason: Text
-    remedy: Text
-
-
-class _Record(_Part):
-    """See ``docs/run_record.md``."""
-
-    method: _Method
-    protocol: _Protocol
-    profile: Text
-    complete: bool = False
-    partial: bool = False
-    unverified: bool = False
-    scores: list[_Score]
-    items: list[_Item] = []
-    refused: list[_Refused] = []
-    extra: list[Text] = []
-    settings: dict[Text, dict[Text, Any]] = {}
-    environment: dict[Text, Any] = {}
-    timings: dict[Text, Any] = {}
-
-
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path) -> RunRecord:
     """Read a record; one of an earlier version, without a checksum, gets ``unverified``.
 
     Raises:
         NoRunError: the file is the record of a validation.
         CardError: the file is no run record, of a later schema, damaged, or holds a NaN.
     """
+    remedy = "Give files that 'spfem-bench eval' wrote"
     try:
-        record, verified = read_json(path)
-        schema = record["schema"]
+        content, verified = read_json(path)
     except OSError as error:
-        raise CardError(
-            f"{path}: {error.strerror}", "Give files that 'spfem-bench eval' wrote"
-        ) from None
-    except KeyError:
-        raise CardError(
-            f"{path} is not a run record", "Give files that 'spfem-bench eval' wrote"
-        ) from None
+        raise CardError(f"{path}: {error.strerror}", remedy) from None
     except ValueError as error:
         raise CardError(
             f"{path} is not a run record, or is damaged: {error}",
-            "Give files that 'spfem-bench eval' wrote, or run the evaluation again",
+            f"{remedy}, or run the evaluation again",
         ) from None
-    if record.get("kind") == VALIDATION:
-        raise NoRunError(
-            f"{path} is the record of a validation, no run record",
-            "Give files that 'spfem-bench eval' wrote",
-        )
-    if schema != SCHEMA:
+    if "schema" not in content:
+        raise CardError(f"{path} is not a run record", remedy)
+    if content.get("kind") == VALIDATION:
+        raise NoRunError(f"{path} is the record of a validation, no run record", remedy)
+    if content["schema"] != SCHEMA:
         raise CardError(
-            f"{path} has schema {schema!r}; this version reads {SCHEMA}", "Upgrade spfem-bench"
+            f"{path} has schema {content['schema']!r}; this version reads {SCHEMA}",
+            "Upgrade spfem-bench",
         )
-    try:
-        _Record.model_validate(record)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise CardError(
-            f"{path} is damaged: '{where}': {first['msg']}",
-            "Run the evaluation again",
-        ) from None
-    return record if verified else {**record, "unverified": True}
+    return parse_record(content if verified else {**content, "unverified": True}, str(path))
 
 
-def load_all(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Read records, of folders all that lie in them; a validation's, beside runs, is passed over.
+def load_all(paths: Sequence[Path]) -> list[RunRecord]:
+    """Read records; of folders, all that lie in them, but those of validations.
 
     Raises:
         NoRunError: there is no other record than a validation's.
@@ -240,121 +406,65 @@ def load_all(paths: Sequence[Path]) -> list[dict[str, Any]]:
     return records
 
 
-def unverified(records: Iterable[Mapping[str, Any]]) -> list[str]:
+def unverified(records: Iterable[RunRecord]) -> list[str]:
     """Return a note that names the methods whose records have no checksum; none without one."""
-    names = sorted({str(r["method"]["label"]) for r in records if r.get("unverified")})
+    names = sorted({r.method.label for r in records if r.unverified})
     return [f"unverified, of records without a checksum: {', '.join(names)}"] if names else []
 
 
-def scores(record: Mapping[str, Any]) -> list[Score]:
-    """Return a record's scores.
+# ---- items' values -------------------------------------------------------------------------
 
-    Raises:
-        CardError: the record lacks something that a score must have, or a score is not finite.
+
+@dataclass(frozen=True)
+class ItemValue:
+    """What one clip brings to a metric: the mean of an emotion's clips is its score.
+
+    Attributes:
+        value: a clip's own score; for FAD, which pools frames, its pseudo-value.
     """
-    names = {f.name for f in fields(Score)}
-    try:
-        found = [Score(**{k: v for k, v in s.items() if k in names}) for s in record["scores"]]
-        for s in found:
-            if not all(math.isfinite(v) for v in (s.value, s.low, s.high) if v is not None):
-                raise ValueError(f"{s.metric} of {s.method}, {s.emotion}, is not a finite number")
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise CardError(f"a run record is damaged: {error}", "Run the evaluation again") from None
-    return found
+
+    item: str
+    speaker: str
+    emotion: str
+    value: float
 
 
-def item_values(record: Mapping[str, Any], metric: str) -> list[ItemValue]:
+def item_values(record: RunRecord, metric: str) -> list[ItemValue]:
     """Return what each scored clip brings to a metric, from the record alone.
 
     Raises:
-        NoPartsError: FAD in a record that does not say yet what each clip does to it.
+        NoPartsError: FAD in a record that does not say what each clip does to it.
         CardError: the record is damaged: parts are missing or no numbers, or the scores do not
             follow from them.
     """
     remedy = "Run the evaluation again: features are kept"
-    try:
-        name = record["method"]["name"]
-    except (KeyError, TypeError) as error:
-        raise CardError(f"a run record is damaged: no name of a method ({error})", remedy) from None
-    known = {s.emotion: s.value for s in scores(record) if s.metric == metric}
-    parts: dict[str, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
-    found = []
-    where = ""
-    try:
-        statistic = record["settings"][metric]["metric"]["statistic"]
-        for item in record["items"]:
-            if metric in item["metrics"]:
-                parts.setdefault(item["emotion"], []).append((item, item["metrics"][metric]))
-        for emotion, chosen in parts.items():
-            score = known[emotion]
-            if score is None:  # too few frames, as its note says
-                continue
-            where = f"{metric} of '{emotion}'"
-            values = _values(statistic, score, [part for _, part in chosen])
-            for (item, _), value in zip(chosen, values, strict=True):
-                found.append(ItemValue(item["id"], item["speaker"], emotion, value))
-            mean = math.fsum(values) / len(values)
-            if not math.isclose(mean, score, rel_tol=1e-6, abs_tol=1e-9):
-                raise CardError(
-                    f"the run of '{name}' is damaged: {where} is {score:g}, and {mean:g} by its "
-                    "clips",
-                    remedy,
-                )
-    except NoPartsError as error:
-        raise NoPartsError(
-            f"the run of '{name}' {error.problem.format(metric=metric)}", remedy
-        ) from None
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise CardError(
-            f"the run of '{name}' is damaged: {where or metric}: {what}", remedy
-        ) from None
-    return found
-
-
-def item_value(part: Mapping[str, Any], statistic: Mapping[str, Any]) -> float | None:
-    """Return one clip's value, made of what a record keeps of it; None where only sets have one.
-
-    >>> item_value({"total": 6.0, "count": 8}, {"kind": "similarity"})
-    0.75
-    """
-    if statistic["kind"] == "similarity":
-        return float(part["total"]) / int(part["count"])
-    if statistic["kind"] == "coherence":
-        return coherence.value(
-            coherence.CoherenceComponents(
-                tuple(part["positive"]),
-                tuple(part["elsewhere"]),
-                tuple(part["near"]),
-                part["n_frames"],
-                part["lag"],
-            )
-        )
-    if statistic["kind"] == "sync":
-        return sync.value(sync_components(part), statistic["report"])
-    return None
-
-
-def sync_components(part: Mapping[str, Any]) -> sync.SyncComponents:
-    """Return lip sync's distances of one clip, made of what a record keeps of it."""
-    totals = np.asarray(part["totals"], np.float64)
-    return sync.SyncComponents(totals, int(part["windows"]), int(part["windows_refused"]))
-
-
-def _values(
-    statistic: Mapping[str, Any], score: float, parts: Sequence[Mapping[str, Any]]
-) -> list[float]:
-    """Return the values of an emotion's clips, made of what the record keeps of them."""
-    if statistic["kind"] == "frechet":
-        if not all("without" in part for part in parts):
-            raise NoPartsError(
-                "is of an earlier version: it cannot say what a clip does to {metric}"
-            )
-        without = [part["without"] for part in parts]
-        if len(parts) == 1:
-            return [score]
-        if None in without:
-            raise NoPartsError("cannot say what each clip does to {metric}: too few frames")
-        return [float(v) for v in intervals.pseudo_values(score, without)]
-    values = [item_value(part, statistic) for part in parts]
-    return [v for v in values if v is not None]
+    damaged = f"the run of '{record.method.name}' is damaged"
+    kind = record.kind_of(metric)
+    scores = {s.emotion: s.value for s in record.scores if s.metric == metric}
+    by_emotion: dict[str, list[RecordedItem]] = {}
+    for item in record.items:
+        if metric in item.metrics:
+            by_emotion.setdefault(item.emotion, []).append(item)
+    values = []
+    for emotion, items in by_emotion.items():
+        where = f"{metric} of '{emotion}'"
+        if emotion not in scores:
+            raise CardError(f"{damaged}: {where}: no score", remedy)
+        score = scores[emotion]
+        if score is None:  # too few frames, as its note says
+            continue
+        try:
+            own = kind.values(score, [item.metrics[metric] for item in items])
+        except NoPartsError as error:
+            problem = error.problem.format(metric=metric)
+            raise NoPartsError(f"the run of '{record.method.name}' {problem}", remedy) from None
+        except CardError as error:
+            raise CardError(f"{damaged}: {where}: {error.problem}", remedy) from None
+        mean = math.fsum(own) / len(own) if own else math.nan
+        if len(own) != len(items) or not math.isclose(mean, score, rel_tol=1e-6, abs_tol=1e-9):
+            raise CardError(f"{damaged}: {where} is {score:g}, and {mean:g} by its clips", remedy)
+        values += [
+            ItemValue(item.id, item.speaker, emotion, value)
+            for item, value in zip(items, own, strict=True)
+        ]
+    return values

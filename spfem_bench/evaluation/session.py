@@ -8,24 +8,27 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spfem_bench import hashes, provenance
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.layouts import LayoutCard
-from spfem_bench.definitions.networks import ProfileCard, profile_card
+from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.errors import CardError
 from spfem_bench.evaluation.controls import controls
-from spfem_bench.evaluation.plan import Plan, Videos, make_plan
-from spfem_bench.evaluation.run import evaluate, wanted_features
+from spfem_bench.evaluation.measure import plan_requests
+from spfem_bench.evaluation.outputs import Videos
+from spfem_bench.evaluation.plan import Plan, make_plan
+from spfem_bench.evaluation.record import RunRecord
+from spfem_bench.evaluation.score import score_plan
 from spfem_bench.evaluation.signature import network_of
 from spfem_bench.execution.processes import ThisProcess, kept_networks
 from spfem_bench.execution.workers import Workers
-from spfem_bench.features.extract import Extractor, Faces
-from spfem_bench.features.requests import Failures
-from spfem_bench.features.software import libraries
+from spfem_bench.features.extract import Extractor
+from spfem_bench.features.requests import Failures, without_failed
+from spfem_bench.features.software import feature_libraries
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import ffmpeg
 from spfem_bench.networks.weights import WeightsStore
@@ -35,53 +38,15 @@ if TYPE_CHECKING:
     from spfem_bench.evaluation.validate import Validation
 
 
-def rival_packages(plans: Iterable[Plan | Validation]) -> list[str]:
+def package_conflicts(plans: Iterable[Plan | Validation]) -> list[str]:
     """Return a line for each module that plans use and that two installed packages provide."""
     used: set[str] = set()
     for plan in plans:
         detects = plan.protocol.card.faces == "detect"
         detector = plan.profile.network("detector") if detects and plan.metrics else None
         for metric in plan.metrics:
-            used |= libraries(network_of(metric, plan.profile), detector)
+            used |= feature_libraries(network_of(metric, plan.profile), detector)
     return provenance.rival_packages(used)
-
-
-def extractor_for(
-    profile: ProfileCard,
-    weights: WeightsStore,
-    computing: Computing,
-    *,
-    faces: Faces = "detect",
-    store: FeatureStore | None = None,
-    progress: Progress = SILENT,
-) -> Extractor:
-    """Return an extractor that runs a profile's networks as settings say.
-
-    Args:
-        profile: the networks.
-        weights: where their weights are looked for.
-        computing: device, precision, batch size and decoder.
-        faces: ``aligned`` for clips that are face crops.
-        store: for features; the user's when None.
-        progress: receives the phases of `Extractor`.
-
-    Raises:
-        ClipError: there is no such hardware decoder here.
-        CardError: no such precision, or not on this device.
-    """
-    if computing.hwaccel:
-        ffmpeg.check_hardware(computing.hwaccel)
-    return Extractor(
-        profile,
-        weights,
-        store or FeatureStore.locate(),
-        faces=faces,
-        batch_size=computing.batch_size,
-        device=computing.device,
-        precision=computing.precision,
-        hwaccel=computing.hwaccel,
-        progress=progress,
-    )
 
 
 def make_extractor(
@@ -92,10 +57,31 @@ def make_extractor(
     store: FeatureStore | None = None,
     progress: Progress = SILENT,
 ) -> Extractor:
-    """Return an extractor for a plan's clips; see `extractor_for`."""
-    faces = plan.protocol.card.faces
-    return extractor_for(
-        plan.profile, weights, computing, faces=faces, store=store, progress=progress
+    """Return an extractor for a plan's clips, which runs networks as settings say.
+
+    Args:
+        plan: of an evaluation or of a validation.
+        weights: where networks are looked for.
+        computing: device, precision, batch size and decoder.
+        store: for features; the user's when None.
+        progress: receives the phases of `Extractor`.
+
+    Raises:
+        ClipError: there is no such hardware decoder here.
+        CardError: no such precision, or not on this device.
+    """
+    if computing.hwaccel:
+        ffmpeg.check_hardware(computing.hwaccel)
+    return Extractor(
+        plan.profile,
+        weights,
+        store or FeatureStore.locate(),
+        faces=plan.protocol.card.faces,
+        batch_size=computing.batch_size,
+        device=computing.device,
+        precision=computing.precision,
+        hwaccel=computing.hwaccel,
+        progress=progress,
     )
 
 
@@ -178,7 +164,7 @@ def make_plans(
             data=data,
             weights=weights,
             metrics=metrics,
-            videos=replace(videos[method], used=set()) if method in videos else None,
+            videos=videos.get(method),
             progress=progress,
         )
         for protocol, method in chosen
@@ -212,7 +198,7 @@ def carry_out(
     partial: bool,
     store: FeatureStore | None = None,
     progress: Progress = SILENT,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[RunRecord]:
     """Carry out plans and yield their run records, in order.
 
     Where workers spread jobs over processes, one of them verifies and scores a plan's features
@@ -233,28 +219,52 @@ def carry_out(
         SpfemBenchError: a worker was killed.
     """
     spread = workers.spreads_jobs and len(plans) > 1
-
-    def jobs() -> Iterator[_Job]:
-        for plan in plans:
-            started, clock = datetime.now(timezone.utc), time.perf_counter()
-            extractor = make_extractor(plan, weights, computing, store=store, progress=progress)
-            failures = workers.compute(extractor, wanted_features(plan), whole=not spread)
-            known = None
-            if spread:
-                clips = [c for item in plan.items for c in (*item.clips.values(), *item.more_real)]
-                known = hashes.hashes_known({p for c in clips for p in (c.path, c.audio)})
-            extractor = replace(extractor, progress=SILENT)
-            features_s = time.perf_counter() - clock
-            yield _Job(plan, extractor, failures, known, partial, started, features_s)
-
-    return workers.each(_score, jobs()) if spread else map(_score, jobs())
+    jobs = (
+        _with_features(
+            plan,
+            make_extractor(plan, weights, computing, store=store, progress=progress),
+            workers,
+            partial=partial,
+            spread=spread,
+        )
+        for plan in plans
+    )
+    return workers.each(_score, jobs) if spread else map(_score, jobs)
 
 
-def _score(job: _Job) -> dict[str, Any]:
-    extractor = job.extractor
+def evaluate(plan: Plan, extractor: Extractor, *, workers: Workers, partial: bool) -> RunRecord:
+    """Carry out one plan with an extractor, and return its run record; see `carry_out`."""
+    return _score(_with_features(plan, extractor, workers, partial=partial, spread=False))
+
+
+def _with_features(
+    plan: Plan, extractor: Extractor, workers: Workers, *, partial: bool, spread: bool
+) -> _Job:
+    started, clock = datetime.now(timezone.utc), time.perf_counter()
+    failures = workers.compute(extractor, plan_requests(plan), whole=not spread)
+    known = None
+    if spread:
+        clips = [c for item in plan.items for c in (*item.clips.values(), *item.more_real)]
+        known = hashes.hashes_known({path for clip in clips for path in (clip.path, clip.audio)})
+    extractor = replace(extractor, progress=SILENT)
+    features_s = time.perf_counter() - clock
+    return _Job(plan, extractor, failures, known, partial, started, features_s)
+
+
+def _score(job: _Job) -> RunRecord:
+    """Return a plan's run record; in another process, damaged features are computed again."""
+    clock, extractor, failures = time.perf_counter(), job.extractor, job.failures
     if job.known_hashes is not None:
         hashes.trust(job.known_hashes)
         extractor = kept_networks.keep(extractor)
-    return evaluate(
-        job.plan, extractor, workers=ThisProcess(), partial=job.partial, failures=job.failures
+        requests = without_failed(plan_requests(job.plan), failures)
+        failures = failures | ThisProcess().compute(extractor, requests)
+    features_s = job.features_s + time.perf_counter() - clock
+    return score_plan(
+        job.plan,
+        extractor,
+        failures,
+        partial=job.partial,
+        started=job.started,
+        features_s=features_s,
     )

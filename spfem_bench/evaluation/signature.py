@@ -10,31 +10,34 @@ from typing import Any
 from spfem_bench import provenance
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.datasets import dataset_card, dataset_files
-from spfem_bench.definitions.metrics import CoherenceSettings, MetricCard
-from spfem_bench.definitions.networks import NetworkCard, ProfileCard, network_card
+from spfem_bench.definitions.metrics import MetricCard
+from spfem_bench.definitions.networks import NetworkCard, ProfileCard
 from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.features.extract import Extractor
+from spfem_bench.plugins import origin
 from spfem_bench.statistics import intervals
+from spfem_bench.statistics.base import kind_of
 
 
-def settings(
+def metric_settings(
     metric: MetricCard, protocol: Protocol, extractor: Extractor, clips: Iterable[Clip] = ()
 ) -> dict[str, Any]:
     """Return everything that can move a number, as plain JSON values.
 
     Args:
-        metric: its statistic is computed in numpy, or in its network's runtime.
+        metric: whose numbers.
         protocol: whose items are scored.
         extractor: networks and settings.
         clips: those that the metric compares, whose format may need a library.
     """
-    network = network_of(metric, extractor.profile)
+    kind, network = kind_of(metric), network_of(metric, extractor.profile)
     return {
         "metric": metric.settings(),
         "protocol": {**protocol.card.settings(), "list": protocol.list_sha256},
         "network": network.settings(),
         **extractor.precision_settings(network),
-        **_heads(metric),
+        **kind.weights_settings(),
+        **origin(type(kind)),
         "faces": extractor.face_settings(),
         "media": extractor.media_settings(),
         "seed": intervals.SEED,
@@ -43,17 +46,13 @@ def settings(
 
 
 def network_of(metric: MetricCard, profile: ProfileCard) -> NetworkCard:
-    """Return the network that a metric looks through: its own, else the profile's.
+    """Return the network whose features a metric uses.
 
     Raises:
         UnknownNameError: the metric names a learnt metric that does not exist.
         CardError: a card or record is wrong.
     """
-    if isinstance(metric.statistic, CoherenceSettings) and metric.statistic.learned:
-        from spfem_bench.stccl.metric import read_checkpoint
-
-        return network_card(read_checkpoint(metric.statistic.learned).record.backbone.network)
-    return profile.network(metric.role)
+    return kind_of(metric).network(metric, profile)
 
 
 def _drawn_by(protocol: Protocol) -> dict[str, str]:
@@ -66,25 +65,17 @@ def _drawn_by(protocol: Protocol) -> dict[str, str]:
     return {}
 
 
-def _heads(metric: MetricCard) -> dict[str, str]:
-    if not (isinstance(metric.statistic, CoherenceSettings) and metric.statistic.learned):
-        return {}
-    from spfem_bench.stccl.metric import read_checkpoint
-
-    return {"heads": read_checkpoint(metric.statistic.learned).record.sha256}
-
-
 def signature(frozen: Mapping[str, Any], profile: str, scored: Sequence[str], n_items: int) -> str:
-    """Return the short string printed under a number.
+    """Return the short text that is printed under a number.
+
+    Two numbers may be compared when their signatures are equal: same settings, same networks,
+    same items.
 
     Args:
-        frozen: from :func:`settings`; all of it goes into the last part, a hash.
+        frozen: from :func:`metric_settings`; all of it goes into the last part, a hash.
         profile: the profile's name, for the reader.
         scored: ids of the items the number stands on.
         n_items: items that the protocol has.
-
-    Two numbers may be compared when their signatures are equal: same settings,
-    same networks, same items.
     """
     network, media = frozen["network"], frozen["media"]
     parts = [
@@ -105,7 +96,7 @@ def signature(frozen: Mapping[str, Any], profile: str, scored: Sequence[str], n_
 
 
 def flat(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every plain setting with its place in dotted words."""
+    """Yield every plain setting with the path to it, joined by dots."""
     for key, inner in value.items():
         if isinstance(inner, Mapping):
             yield from flat(inner, f"{path}{key}.")

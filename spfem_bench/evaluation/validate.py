@@ -1,4 +1,4 @@
-"""Graded degradations with a known answer: what each metric feels of them, and what it claims."""
+"""Validation of metrics: graded controls with a known answer, and claims about them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from spfem_bench import provenance
 from spfem_bench.datasets.folders import DataFolders
@@ -21,21 +19,16 @@ from spfem_bench.definitions.methods import MethodCard, method_card
 from spfem_bench.definitions.metrics import MetricCard
 from spfem_bench.definitions.networks import ProfileCard
 from spfem_bench.definitions.protocols import Protocol
-from spfem_bench.errors import CardError, ClipError, UnknownNameError, unknown_name
+from spfem_bench.errors import CardError, UnknownNameError, unknown_name
 from spfem_bench.evaluation import grading
+from spfem_bench.evaluation.claims import ClaimTest, ScoredControl, failure, judge
 from spfem_bench.evaluation.controls import why_not
-from spfem_bench.evaluation.grading import FAILED, Graded, Verdict
-from spfem_bench.evaluation.plan import Plan, Refusal, make_plan, plan_summary
+from spfem_bench.evaluation.item_clips import Refusal
+from spfem_bench.evaluation.measure import MeasuredItem, frozen_settings, measure, plan_requests
+from spfem_bench.evaluation.plan import Plan, make_plan
+from spfem_bench.evaluation.preflight import plan_summary
 from spfem_bench.evaluation.record import VALIDATION
-from spfem_bench.evaluation.run import (
-    ItemResult,
-    Resampled,
-    average,
-    frozen_settings,
-    measure,
-    resample,
-    wanted_features,
-)
+from spfem_bench.evaluation.score import score_groups
 from spfem_bench.evaluation.signature import network_of, signature
 from spfem_bench.execution.workers import Workers
 from spfem_bench.features.extract import Extractor
@@ -43,80 +36,13 @@ from spfem_bench.features.requests import Request, request_key
 from spfem_bench.media.video import content_id
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.progress import SILENT, Progress
+from spfem_bench.statistics.intervals import Resampled
 
 SCHEMA = 1
 
-Claim = Literal["measures", "ignores", "none"]
-
 
 @dataclass(frozen=True)
-class Point:
-    """One level of a control.
-
-    Attributes:
-        value: the mean over emotions; ``low`` and ``high`` are its 95 % interval over clips.
-        change: from the level that changes nothing, with its paired interval.
-        step: from the level before, with its paired interval.
-    """
-
-    level: float
-    value: float
-    low: float | None
-    high: float | None
-    change: float
-    change_low: float | None
-    change_high: float | None
-    step: float
-    step_low: float | None
-    step_high: float | None
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One metric under one control.
-
-    Attributes:
-        label: the metric as printed.
-        network: the one that the metric looks through.
-        claim: what the metric's card says of the control.
-        verdict: see ``spfem_bench.evaluation.grading``; empty without a claim or a value.
-        said: what is behind the verdict, in words.
-        scale: the metric's largest move under a control that it claims to measure.
-        share: for a control to be ignored: its largest move in the metric's largest claimed one.
-        monotonicity: rank correlation of level and harm.
-        points: by level, the one that changes nothing first; empty when there is no value.
-        n_items: clips that all levels stand on.
-        n_frames: frames (for lip sync: windows) of them at the strongest level.
-        n_same: clips left out because no level changes them.
-        n_refused: clips that are missing or were refused at some level.
-        emotions: those that the mean is over.
-        signature: how the values were made, at all levels alike.
-    """
-
-    protocol: str
-    profile: str
-    metric: str
-    label: str
-    direction: str
-    network: str
-    control: str
-    claim: Claim
-    verdict: Verdict
-    said: str
-    scale: float | None
-    share: float | None
-    monotonicity: float | None
-    points: tuple[Point, ...]
-    n_items: int
-    n_frames: int
-    n_same: int
-    n_refused: int
-    emotions: tuple[str, ...]
-    signature: str
-
-
-@dataclass(frozen=True)
-class Trial:
+class ControlPlans:
     """One control at all of its levels, each a plan of its own."""
 
     method: MethodCard
@@ -126,42 +52,46 @@ class Trial:
 
 @dataclass(frozen=True)
 class Validation:
-    """What will be run, found out before any network runs.
+    """A validation, resolved before any network runs.
 
     Attributes:
-        trials: the controls, in the order in which the metrics claim to feel them.
+        controls: in the order in which the metrics claim to measure them.
         left_out: controls that the protocol cannot have, with the reason.
     """
 
     protocol: Protocol
     profile: ProfileCard
-    trials: tuple[Trial, ...]
+    controls: tuple[ControlPlans, ...]
     left_out: Mapping[str, str]
+
+    @property
+    def plans(self) -> list[Plan]:
+        """The plans of all controls and levels."""
+        return [plan for control in self.controls for plan in control.plans]
 
     @property
     def metrics(self) -> tuple[MetricCard, ...]:
         """The metrics that will be computed."""
-        return self.trials[0].plans[0].metrics if self.trials else ()
+        return self.plans[0].metrics if self.controls else ()
 
     @property
     def unavailable(self) -> Mapping[str, str]:
-        """The metrics that cannot be, with the reason."""
-        return self.trials[0].plans[0].unavailable if self.trials else {}
+        """The metrics that cannot be computed, with the reason."""
+        return self.plans[0].unavailable if self.controls else {}
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is missing; what a control cannot be made of is not missing."""
-        plans = [p for t in self.trials for p in t.plans]
-        return not self.unavailable and all(r.kind == "refused" for p in plans for r in p.refusals)
+        """Whether nothing is missing; controls that cannot be made of a clip do not count."""
+        refusals = [refusal for plan in self.plans for refusal in plan.refusals]
+        return not self.unavailable and all(r.kind == "refused" for r in refusals)
 
     def summary(self) -> list[str]:
         """Return the preflight's findings, one line each, each once."""
         lines = [f"left out: {name}: {reason}" for name, reason in self.left_out.items()]
-        plans = [p for trial in self.trials for p in trial.plans]
-        if not plans:
+        if not self.controls:
             return lines
-        refusals = {(r.item, r.reason): r for p in plans for r in p.refusals}
-        return lines + plan_summary(replace(plans[0], refusals=tuple(refusals.values())))
+        refusals = {(r.item, r.reason): r for plan in self.plans for r in plan.refusals}
+        return lines + plan_summary(replace(self.plans[0], refusals=tuple(refusals.values())))
 
 
 # ---- planning ------------------------------------------------------------------------------
@@ -169,8 +99,8 @@ class Validation:
 
 def graded_controls() -> dict[str, GradedControl]:
     """Return all controls that have levels, by name."""
-    found = {name: method_card(name).control for name in names(Kind.METHOD)}
-    return {name: control for name, control in found.items() if isinstance(control, GradedControl)}
+    controls = {name: method_card(name).control for name in names(Kind.METHOD)}
+    return {name: one for name, one in controls.items() if isinstance(one, GradedControl)}
 
 
 def plan_validation(
@@ -208,9 +138,10 @@ def plan_validation(
                 f"no control '{name}' here: {lacking[name]}",
                 "It has: " + ", ".join(n for n, why in lacking.items() if not why),
             )
-    chosen = [n for n in dict.fromkeys(controls or known) if not lacking[n]]
-    trials = []
-    for name in chosen:
+    planned = []
+    for name in dict.fromkeys(controls or known):
+        if lacking[name]:
+            continue
         plans = tuple(
             make_plan(
                 name,
@@ -224,48 +155,49 @@ def plan_validation(
             )
             for level in known[name].levels
         )
-        trials.append(Trial(method_card(name), known[name], plans))
-    felt: list[str] = []  # controls in the order of the metrics that claim to feel them
-    for metric in (m for t in trials[:1] for m in t.plans[0].metrics):
+        planned.append(ControlPlans(method_card(name), known[name], plans))
+    order: list[str] = []
+    for metric in planned[0].plans[0].metrics if planned else ():
         for name in (*metric.claims.measures, *metric.claims.ignores):
             if name not in known:
                 error = unknown_name("graded control", name, known)
                 raise CardError(f"{metric.path}: {error.problem}", error.remedy)
-        felt += metric.claims.measures
-    trials.sort(key=lambda t: felt.index(t.method.name) if t.method.name in felt else len(felt))
-    left_out = {} if controls else {n: why for n, why in lacking.items() if why}
-    return Validation(protocol, profile, tuple(trials), left_out)
+        order += metric.claims.measures
+    planned.sort(key=lambda c: order.index(c.method.name) if c.method.name in order else len(order))
+    left_out = {} if controls else {name: why for name, why in lacking.items() if why}
+    return Validation(protocol, profile, tuple(planned), left_out)
 
 
-def wanted(
+_Wanted = tuple[Clip, Request]
+
+
+def _requests(
     validation: Validation, extractor: Extractor
-) -> tuple[dict[Clip, frozenset[Request]], dict[tuple[Clip, Request], tuple[Clip, Request]]]:
-    """Return what networks have to see for all levels, what is the same to a network once.
+) -> tuple[dict[Clip, frozenset[Request]], dict[_Wanted, _Wanted]]:
+    """Return the features that all levels need, those with equal keys once.
 
     Returns:
-        The clips with the networks' roles, and for each clip and role left out of them the
-        one whose features it shares.
+        The requests by clip; and for every request, the one of them that stands for it.
     """
-    first: dict[str, tuple[Clip, Request]] = {}
-    same: dict[tuple[Clip, Request], tuple[Clip, Request]] = {}
-    wants: dict[Clip, set[Request]] = {}
-    plans = [p for trial in validation.trials for p in trial.plans]
-    for plan in plans:
-        for clip, roles in wanted_features(plan).items():
-            for role in sorted(roles, key=str):
-                if (clip, role) in same:
+    first: dict[str, _Wanted] = {}
+    same: dict[_Wanted, _Wanted] = {}
+    requests: dict[Clip, set[Request]] = {}
+    for plan in validation.plans:
+        for clip, wanted in plan_requests(plan).items():
+            for request in sorted(wanted, key=str):
+                if (clip, request) in same:
                     continue
-                key = json.dumps(request_key(extractor, clip, role), sort_keys=True)
-                same[clip, role] = first.setdefault(key, (clip, role))
-                if same[clip, role] == (clip, role):
-                    wants.setdefault(clip, set()).add(role)
-    return {clip: frozenset(roles) for clip, roles in wants.items()}, same
+                key = json.dumps(request_key(extractor, clip, request), sort_keys=True)
+                same[clip, request] = first.setdefault(key, (clip, request))
+                if same[clip, request] == (clip, request):
+                    requests.setdefault(clip, set()).add(request)
+    return {clip: frozenset(wanted) for clip, wanted in requests.items()}, same
 
 
 # ---- running -------------------------------------------------------------------------------
 
 
-def validate(
+def run_validation(
     validation: Validation,
     extractor: Extractor,
     *,
@@ -277,33 +209,36 @@ def validate(
     Args:
         validation: from :func:`plan_validation`.
         extractor: networks, store and settings.
-        workers: who computes features; changes no value.
+        workers: compute features; change no value.
         progress: has the phase ``levels`` while they are scored.
 
     Raises:
         StorageError: features cannot be stored; a later run goes on from there.
     """
     started, clock = datetime.now(timezone.utc), time.perf_counter()
-    wants, same = wanted(validation, extractor)
-    failures = workers.compute(extractor, wants)
+    requests, same = _requests(validation, extractor)
+    failures = workers.compute(extractor, requests)
     failures = {key: failures[one] for key, one in same.items() if one in failures}
     featured = time.perf_counter()
     frozen = {
-        m.name: frozen_settings(t.plans[0], m, extractor)
-        for t in validation.trials[:1]
-        for m in validation.metrics
+        m.name: frozen_settings(validation.plans[0], m, extractor) for m in validation.metrics
     }
-    known: dict[str, dict[str, Resampled]] = {}  # scores by what they were made of
-    n_levels = len(validation.metrics) * sum(len(t.plans) for t in validation.trials)
-    progress.begin("levels", n_levels, "level")
-    scored = [
-        _score(validation, trial, frozen, extractor, failures, progress, known)
-        for trial in validation.trials
-    ]
+    known: dict[str, dict[str, Resampled]] = {}  # scores by the parts that they are made of
+    progress.begin("levels", len(validation.metrics) * len(validation.plans), "level")
+    scored: list[ScoredControl] = []
+    refusals: list[Refusal] = []
+    for control in validation.controls:
+        for metric in validation.metrics:
+            levels = [measure(plan, metric, extractor, failures) for plan in control.plans]
+            items = [measured for measured, _ in levels]
+            refusals += [one for _, refused in levels for one in refused]
+            scored.append(
+                _score_control(validation, control, metric, items, frozen[metric.name], known)
+            )
+            progress.advance("levels", len(levels))
     progress.end("levels")
-    cells = _judged([cell for cells, _ in scored for cell in cells], validation.metrics)
-    refusals = [r for _, refused in scored for r in refused]
-    refusals += [r for t in validation.trials for p in t.plans for r in p.refusals]
+    tests = judge(scored, validation.metrics)
+    refusals += [refusal for plan in validation.plans for refusal in plan.refusals]
     ended = time.perf_counter()
     return {
         "schema": SCHEMA,
@@ -318,12 +253,12 @@ def validate(
         "profile": validation.profile.name,
         "controls": [
             {
-                "name": trial.method.name,
-                "title": trial.method.title,
-                "levels": list(trial.control.levels),
-                "unit": trial.control.unit,
+                "name": one.method.name,
+                "title": one.method.title,
+                "levels": list(one.control.levels),
+                "unit": one.control.unit,
             }
-            for trial in validation.trials
+            for one in validation.controls
         ],
         "rules": {
             "hardly_below": grading.HARDLY,
@@ -333,8 +268,8 @@ def validate(
             "monotone_from": grading.MONOTONE,
         },
         "complete": validation.complete,
-        "cells": [asdict(cell) for cell in cells],
-        "failed": [failure(cell) for cell in cells if cell.verdict in FAILED],
+        "cells": [asdict(test) for test in tests],
+        "failed": [failure(test) for test in tests if test.verdict in grading.FAILED],
         "left_out": dict(validation.left_out),
         "unavailable": dict(validation.unavailable),
         "refused": [asdict(r) for r in dict.fromkeys(refusals)],
@@ -348,236 +283,75 @@ def validate(
     }
 
 
-@dataclass(frozen=True)
-class _Scored:
-    """A metric over a control's levels, before it is judged."""
-
-    cell: Cell
-    levels: tuple[float, ...]
-    scores: tuple[Resampled, ...]
-
-
-def _score(
+def _score_control(
     validation: Validation,
-    trial: Trial,
-    frozen: Mapping[str, Mapping[str, Any]],
-    extractor: Extractor,
-    failures: Mapping[tuple[Clip, Request], ClipError],
-    progress: Progress,
+    control: ControlPlans,
+    metric: MetricCard,
+    by_level: Sequence[Sequence[MeasuredItem]],
+    frozen: Mapping[str, Any],
     known: dict[str, dict[str, Resampled]],
-) -> tuple[list[_Scored], list[Refusal]]:
-    """Score all metrics at all levels of one control, on the clips that all levels have."""
-    emotions = validation.protocol.card.emotions
-    unchanged = _unchanged(trial)
-    scored: list[_Scored] = []
-    refusals: list[Refusal] = []
-    for metric in validation.metrics:
-        by_level: list[list[ItemResult]] = []
-        for plan in trial.plans:
-            results, refused = measure(plan, metric, extractor, failures)
-            by_level.append(results)
-            refusals += refused
-        common = set.intersection(*({r.item for r in results} for results in by_level))
-        chosen = [[r for r in one if r.item in common - unchanged] for one in by_level]
-        found = []
-        for results in chosen:
-            # The undamaged level is the same for most controls, sound for all face networks.
-            made_of = [(r.item, dict(r.described)) for r in results]
-            key = json.dumps([metric.name, made_of], sort_keys=True)
-            if key not in known:
-                known[key] = resample(metric, results, emotions)
-            found.append(known[key])
-            progress.advance("levels")
-        usable = tuple(
-            e for e in found[0] if all(e in one and math.isfinite(one[e].value) for one in found)
-        )
-        claim: Claim = "none"
-        if trial.method.name in metric.claims.measures:
-            claim = "measures"
-        elif trial.method.name in metric.claims.ignores:
-            claim = "ignores"
-        n_items = len(validation.protocol.items)
-        ids = [r.item for r in chosen[0] if r.emotion in usable]
-        cell = Cell(
-            protocol=validation.protocol.name,
-            profile=validation.profile.name,
-            metric=metric.name,
-            label=metric.label,
-            direction=metric.direction,
-            network=network_of(metric, validation.profile).name,
-            control=trial.method.name,
-            claim=claim,
-            verdict="",
-            said="" if usable else "no clip could be scored at all levels",
-            scale=None,
-            share=None,
-            monotonicity=None,
-            points=(),
-            n_items=len(ids),
-            n_frames=sum(r.n_frames for r in chosen[-1] if r.emotion in usable),
-            n_same=len(common & unchanged),
-            n_refused=n_items - len(common),
-            emotions=usable,
-            signature=signature(frozen[metric.name], validation.profile.name, ids, n_items),
-        )
-        scores = tuple(average([one[e] for e in usable]) for one in found) if usable else ()
-        scored.append(_Scored(cell, trial.control.levels, scores))
-    return scored, refusals
+) -> ScoredControl:
+    """Score a metric at all levels of a control, on the clips that all levels have."""
+    unchanged = _unchanged(control)
+    common = set.intersection(*({one.item for one in items} for items in by_level))
+    chosen = [[one for one in items if one.item in common - unchanged] for items in by_level]
+    groups = []
+    for items in chosen:
+        # The undamaged level is the same for most controls, and sound for all face networks.
+        key = json.dumps([metric.name, [(m.item, dict(m.kept)) for m in items]], sort_keys=True)
+        if key not in known:
+            scores = score_groups(metric, items, validation.protocol.card.emotions)
+            known[key] = {emotion: resampled for emotion, (_, resampled) in scores.items()}
+        groups.append(known[key])
+    usable = tuple(
+        emotion
+        for emotion in groups[0]
+        if all(emotion in one and math.isfinite(one[emotion].value) for one in groups)
+    )
+    name, claims = control.method.name, metric.claims
+    n_items = len(validation.protocol.items)
+    ids = [one.item for one in chosen[0] if one.emotion in usable]
+    test = ClaimTest(
+        protocol=validation.protocol.name,
+        profile=validation.profile.name,
+        metric=metric.name,
+        label=metric.label,
+        direction=metric.direction,
+        network=network_of(metric, validation.profile).name,
+        control=name,
+        claim=(
+            "measures"
+            if name in claims.measures
+            else "ignores"
+            if name in claims.ignores
+            else "none"
+        ),
+        verdict="",
+        said="" if usable else "no clip could be scored at all levels",
+        scale=None,
+        share=None,
+        monotonicity=None,
+        points=(),
+        n_items=len(ids),
+        n_frames=sum(one.n_frames for one in chosen[-1] if one.emotion in usable),
+        n_same=len(common & unchanged),
+        n_refused=n_items - len(common),
+        emotions=usable,
+        signature=signature(frozen, validation.profile.name, ids, n_items),
+    )
+    means = [Resampled.average([one[e] for e in usable]) for one in groups] if usable else []
+    return ScoredControl(test, control.control.levels, tuple(means))
 
 
-def _unchanged(trial: Trial) -> set[str]:
+def _unchanged(control: ControlPlans) -> set[str]:
     """Return the items whose clip is the same, byte for byte, at every level.
 
     A neutral performance has no emotion that could fade: it would only dilute the others.
     """
-    seen: dict[str, set[str]] = {}
-    for plan in trial.plans:
+    contents: dict[str, set[str]] = {}
+    for plan in control.plans:
         for planned in plan.items:
             if "output" in planned.clips:
-                seen.setdefault(planned.item.id, set()).add(content_id(planned.clips["output"]))
-    return {item for item, contents in seen.items() if len(contents) == 1}
-
-
-# ---- judging -------------------------------------------------------------------------------
-
-
-def _judged(scored: Sequence[_Scored], metrics: Sequence[MetricCard]) -> list[Cell]:
-    """Judge every cell: first what is measured, then by that scale what is ignored."""
-    cells: dict[tuple[str, str], Cell] = {}
-    for metric in metrics:
-        own = [s for s in scored if s.cell.metric == metric.name]
-        largest_value = max((abs(x.value) for s in own for x in s.scores), default=0.0)
-        graded = {
-            s.cell.control: Graded(
-                np.array([x.value for x in s.scores]),
-                np.stack([x.draws for x in s.scores]),
-                all(x.varies for x in s.scores),
-                -1 if metric.direction == "higher" else 1,
-                grading.ROUNDING * largest_value,
-            )
-            for s in own
-            if s.scores
-        }
-        scales = {
-            s.cell.control: grading.scale(graded[s.cell.control])
-            for s in own
-            if s.scores and s.cell.claim == "measures"
-        }
-        yardstick = max(scales, key=lambda name: scales[name], default="")
-        for s in own:
-            cell = s.cell
-            if s.scores:
-                values = graded[cell.control]
-                cell = replace(
-                    cell,
-                    points=_points(s, values),
-                    monotonicity=values.monotonicity,
-                    scale=scales.get(yardstick) or None,
-                )
-                if cell.claim == "measures":
-                    cell = _judge_measured(cell, values, s.levels)
-                elif cell.claim == "ignores":
-                    cell = _judge_ignored(cell, values, yardstick, scales.get(yardstick, 0.0))
-            cells[metric.name, cell.control] = cell
-    controls = list(dict.fromkeys(s.cell.control for s in scored))
-    return [cells[m.name, c] for m in metrics for c in controls]
-
-
-def _points(scored: _Scored, graded: Graded) -> tuple[Point, ...]:
-    points = []
-    for i, (level, score) in enumerate(zip(scored.levels, scored.scores, strict=True)):
-        before = max(0, i - 1)
-        points.append(
-            Point(
-                level,
-                score.value,
-                *score.interval,
-                graded.change(i),
-                *graded.change_interval(i),
-                graded.change(i, before),
-                *graded.change_interval(i, before),
-            )
-        )
-    return tuple(points)
-
-
-def _judge_measured(cell: Cell, graded: Graded, levels: Sequence[float]) -> Cell:
-    last = cell.points[-1]
-    moved = f"{number(last.change)}{_within(last.change_low, last.change_high)}"
-    at = f"at level {last.level:g}"
-    if cell.direction == "zero":
-        verdict = grading.reads(graded, levels)
-        worst = grading.misread(graded, levels)
-        if worst is None:
-            said = f"reads every level within {grading.READING:g}"
-        else:
-            said = f"at level {levels[worst]:g} it reads {cell.points[worst].value:.2f}"
-        return replace(cell, verdict=verdict, said=said)
-    verdict = grading.measures(graded)
-    said = {
-        "yes": f"{moved} {at}",
-        "wrong way": f"{moved} {at}, which is better",
-        "no answer": f"{moved} {at}, which may be nothing",
-        "too few": f"{moved} {at}, on one clip per emotion: nothing to judge noise by",
-    }.get(verdict, "")
-    if verdict == "not monotone":
-        rank = graded.monotonicity or 0.0
-        said = f"{moved} {at}, but not step by step: rank correlation {rank:.1f}"
-        if backs := graded.steps_back():
-            before, back = cell.points[backs[0] - 1], cell.points[backs[0]]
-            said = (
-                f"from level {before.level:g} to {back.level:g} it gets better, by "
-                f"{number(back.step)}{_within(back.step_low, back.step_high)}"
-            )
-    return replace(cell, verdict=verdict, said=said)
-
-
-def _judge_ignored(cell: Cell, graded: Graded, yardstick: str, largest: float) -> Cell:
-    verdict, share = grading.ignores(graded, largest)
-    if share is None:
-        said = "it feels nothing of what it claims to measure, so there is no scale"
-        if not yardstick:
-            said = "nothing that it claims to measure was run, so there is no scale"
-    else:
-        level, size = graded.largest_move()
-        point = cell.points[level]
-        said = "no change at any level"
-        if size:
-            said = (
-                f"{number(point.change)}{_within(point.change_low, point.change_high)} at level "
-                f"{point.level:g}, {percent(share)} of what {yardstick} does"
-            )
-    return replace(cell, verdict=verdict, said=said, share=share)
-
-
-def failure(cell: Cell) -> str:
-    """Say in a sentence which claim a metric does not keep, through which network, and why."""
-    does = "measure" if cell.claim == "measures" else "ignore"
-    return f"{cell.label} with {cell.network} does not {does} {cell.control}: {cell.said}"
-
-
-def number(value: float) -> str:
-    """Return a change with its sign.
-
-    >>> number(-0.01234), number(25.546), number(0.0)
-    ('-0.012', '+25.55', '0')
-    """
-    if abs(value) < 5e-4:
-        return "0"
-    return f"{value:+.3f}" if abs(value) < 10 else f"{value:+.2f}"
-
-
-def percent(share: float) -> str:
-    """Return a share in percent, with a decimal where rounding would hide a verdict's bound.
-
-    >>> percent(0.12), percent(0.0992), percent(0.003)
-    ('12 %', '9.9 %', 'under 1 %')
-    """
-    if 0 < share < 0.005:
-        return "under 1 %"
-    near = any(abs(share - bound) < 0.005 for bound in (grading.HARDLY, grading.SOMEWHAT))
-    return f"{100 * share:.{1 if near else 0}f} %"
-
-
-def _within(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f" [{number(low)}, {number(high)}]"
+                content = content_id(planned.clips["output"])
+                contents.setdefault(planned.item.id, set()).add(content)
+    return {item for item, several in contents.items() if len(several) == 1}

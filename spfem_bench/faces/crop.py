@@ -1,4 +1,4 @@
-"""The crops that networks want, all from one detection.
+"""The crops that networks take, all from one detection.
 
 A frame that is an aligned face already is resized by :mod:`spfem_bench.faces.exact`, so that
 no library's version moves the demo's numbers; OpenCV cuts faces out of larger pictures.
@@ -14,7 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.definitions.networks import ArcFaceInput, ExpressionInput, FaceBoxInput, SyncInput
+from spfem_bench.definitions.networks import (
+    ArcFaceInput,
+    ExpressionInput,
+    FaceBoxInput,
+    NetworkInput,
+    SyncInput,
+)
 from spfem_bench.faces import exact
 from spfem_bench.faces.track import Face
 from spfem_bench.media.video import Frame
@@ -36,47 +42,58 @@ ARCFACE_TEMPLATE = np.array(
 
 @cache
 def opencv() -> Any:
-    """Return OpenCV, held to one thread."""
+    """Return OpenCV, held to one thread: pictures are small, and results must not vary."""
     import cv2
 
-    # One thread: the pictures are small, and results must not depend on threads.
     cv2.setNumThreads(1)
     return cv2
 
 
-def arcface_transform(points: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Return the similarity transform from a face's five points to :data:`ARCFACE_TEMPLATE`.
+def similarity_transform(
+    points: npt.NDArray[np.floating], target: npt.NDArray[np.floating]
+) -> npt.NDArray[np.float64]:
+    """Return the shift, rotation and scale that takes points closest to their targets.
 
-    Shift, rotation and one scale, no mirror, by least squares. The arithmetic is in the
-    precision of the points: insightface's crops are reproduced to the last bit with float32.
-    Source: Umeyama (1991), IEEE TPAMI 13 (4), equations 38 to 43; insightface's
-    ``estimate_norm`` calls scikit-image for the same.
+    Least squares, no mirror. The arithmetic is in the precision of the points. Source: Umeyama
+    (1991), IEEE TPAMI 13 (4), equations 38 to 43, as scikit-image's ``SimilarityTransform``,
+    which only tests need.
 
     Args:
-        points: (5, 2), pixels: right eye, left eye, nose, right and left mouth corner.
+        points: (K, 2).
+        target: (K, 2).
 
     Returns:
-        (2, 3), from pixels of the picture to pixels of the crop; NaN when all points are equal.
+        (2, 3): ``target ~ points @ m[:, :2].T + m[:, 2]``; NaN when all points are equal.
     """
-    template = ARCFACE_TEMPLATE.astype(np.float32)
-    source, target = points.mean(axis=0), template.mean(axis=0)
-    spread = points - source
-    u, singular, v = np.linalg.svd((template - target).T @ spread / len(points))
+    target = target.astype(points.dtype)
+    centre, target_centre = points.mean(axis=0), target.mean(axis=0)
+    spread = points - centre
+    u, singular, v = np.linalg.svd((target - target_centre).T @ spread / len(points))
     signs = np.array([1.0, np.sign(np.linalg.det(u) * np.linalg.det(v))])
     rotation = u @ np.diag(signs) @ v
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = 1.0 / spread.var(axis=0).sum() * (singular @ signs)
-        shift = target - scale * (rotation @ source)
+        shift = target_centre - scale * (rotation @ centre)
         return np.column_stack([scale * rotation, shift])
+
+
+def cut(frame: Frame, face: Face | None, settings: NetworkInput) -> Frame:
+    """Return the crop of one frame that a network takes.
+
+    Raises:
+        TypeError: no such crop.
+    """
+    if isinstance(settings, ArcFaceInput):
+        return arcface(frame, face, settings)
+    if isinstance(settings, ExpressionInput):
+        return expression(frame, face, settings)
+    if isinstance(settings, FaceBoxInput):
+        return box(frame, face, settings)
+    raise TypeError(f"{settings.crop}: no crop of one frame")
 
 
 def arcface(frame: Frame, face: Face | None, settings: ArcFaceInput) -> Frame:
     """Align a face by its five points to the ArcFace template (insightface's ``norm_crop``).
-
-    Args:
-        frame: uint8 (height, width, 3).
-        face: the subject, or None when the frame is itself an aligned face.
-        settings: the network's input contract.
 
     Returns:
         uint8 (112, settings.width, 3).
@@ -84,7 +101,9 @@ def arcface(frame: Frame, face: Face | None, settings: ArcFaceInput) -> Frame:
     if face is None:
         aligned = exact.shrink(frame, 112)
     else:
-        aligned = opencv().warpAffine(frame, arcface_transform(face.points), (112, 112))
+        # In float32, which reproduces insightface's crops to the last bit.
+        transform = similarity_transform(face.points, ARCFACE_TEMPLATE)
+        aligned = opencv().warpAffine(frame, transform, (112, 112))
     side = (112 - settings.width) // 2
     return np.ascontiguousarray(aligned[:, side : side + settings.width])
 
@@ -104,16 +123,15 @@ def expression(frame: Frame, face: Face | None, settings: ExpressionInput) -> Fr
         left, top, right, bottom = (float(v) for v in face.box)
         half = max(right - left, bottom - top) / 2 * (1 + 2 * settings.margin)
         x, y = (left + right) / 2, (top + bottom) / 2
-        cut = _cut(frame, round(x - half), round(y - half), round(2 * half))
-        resized = cv2.resize(cut, (settings.size, settings.size), interpolation=cv2.INTER_AREA)
+        square = _square(frame, round(x - half), round(y - half), round(2 * half))
+        resized = cv2.resize(square, (settings.size, settings.size), interpolation=cv2.INTER_AREA)
     return exact.grey(resized)[:, :, None] if settings.colour == "grey" else np.asarray(resized)
 
 
 def box(frame: Frame, face: Face | None, settings: FaceBoxInput) -> Frame:
     """Cut the face box out, off at the picture's edge, and stretch it to a square.
 
-    As in HSEmotion's examples, which cut ``frame[y1:y2, x1:x2]`` at whole pixels and leave
-    the resizing (bilinear) to the recogniser.
+    As HSEmotion's examples: ``frame[y1:y2, x1:x2]`` at whole pixels, resized bilinearly.
 
     Returns:
         uint8 (size, size, 3).
@@ -123,11 +141,11 @@ def box(frame: Frame, face: Face | None, settings: FaceBoxInput) -> Frame:
     height, width = frame.shape[:2]
     left, top, right, bottom = (int(v) for v in face.box)
     left, top = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
-    cut = frame[top : max(bottom, top + 1), left : max(right, left + 1)]
-    return np.asarray(opencv().resize(cut, (settings.size, settings.size)))
+    inner = frame[top : max(bottom, top + 1), left : max(right, left + 1)]
+    return np.asarray(opencv().resize(inner, (settings.size, settings.size)))
 
 
-def _cut(frame: Frame, left: int, top: int, side: int) -> Frame:
+def _square(frame: Frame, left: int, top: int, side: int) -> Frame:
     cv2 = opencv()
     height, width = frame.shape[:2]
     beyond = max(0, -left, -top, left + side - width, top + side - height)
@@ -137,14 +155,19 @@ def _cut(frame: Frame, left: int, top: int, side: int) -> Frame:
     return frame[top : top + side, left : left + side]
 
 
+def box_centre(face: Face) -> tuple[float, float, float]:
+    """Return a face box's centre (x, y) and half its longer side, in pixels."""
+    left, top, right, bottom = (float(v) for v in face.box)
+    return (left + right) / 2, (top + bottom) / 2, max(bottom - top, right - left) / 2
+
+
 class SyncCropper:
     """SyncNet's crops of one clip, frame by frame.
 
-    The official recipe (syncnet_python, ``run_pipeline.py``): box centre and
-    half side go through a median filter that sees zeros beyond the track's
-    ends; the crop reaches ``1 + scale`` half sides to the left and right, one
-    up and ``1 + 2 scale`` down; beyond the picture lies grey. Frames without a
-    face end a track.
+    Source: syncnet_python, ``run_pipeline.py``. Box centre and half side go through a median
+    filter with zeros beyond the track's ends; the crop reaches ``1 + scale`` half sides to the
+    left and right, one up and ``1 + 2 scale`` down; beyond the picture it is grey. Frames
+    without a face end a track.
     """
 
     def __init__(self, settings: SyncInput) -> None:
@@ -162,9 +185,7 @@ class SyncCropper:
         """Take the next frame with a face; yield the crops that are ready, with their indices."""
         if self._frames and index != self._frames[-1][0] + 1:
             yield from self.finish()
-        left, top, right, bottom = (float(v) for v in face.box)
-        half = max(bottom - top, right - left) / 2
-        self._boxes.append(np.array([(left + right) / 2, (top + bottom) / 2, half]))
+        self._boxes.append(np.array(box_centre(face)))
         self._frames.append((index, frame))
         if len(self._frames) > self.reach:
             yield from self._crop()
@@ -207,5 +228,5 @@ def sync_crop(frame: Frame, x: float, y: float, half: float, settings: SyncInput
     x, y = x + pad, y + pad
     top, bottom = int(y - half), int(y + half * (1 + 2 * settings.scale))
     left, right = int(x - half * (1 + settings.scale)), int(x + half * (1 + settings.scale))
-    cut = padded[max(top, 0) : bottom, max(left, 0) : right]
-    return np.asarray(cv2.resize(cut, (settings.size, settings.size)))
+    inner = padded[max(top, 0) : bottom, max(left, 0) : right]
+    return np.asarray(cv2.resize(inner, (settings.size, settings.size)))

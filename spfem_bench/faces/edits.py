@@ -1,9 +1,8 @@
-"""Known degradations of a clip, made while it is read: controls for what metrics notice.
+"""Known degradations of a clip, made while it is read: controls of what metrics respond to.
 
-Edits act on frames whose face is known already, from the clip as it was: the
-stored face track is used again, and what a metric says of an edit is about the
-edit, not about what the detector makes of it. No file is written. Memory is
-bounded: one frame, for ``time-shuffled`` one block of frames.
+Edits act on frames whose face is known already: the stored face track of the unedited clip is
+used again, so that the detector's response to an edit does not count. No file is written.
+Memory is bounded: one frame, for ``time-shuffled`` one block of frames.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from spfem_bench.definitions.clips import Clip, Edit
 from spfem_bench.errors import ClipError
 from spfem_bench.faces import exact
-from spfem_bench.faces.crop import opencv
+from spfem_bench.faces.crop import opencv, similarity_transform
 from spfem_bench.faces.track import Face
 from spfem_bench.media.audio import SAMPLE_RATE, SAMPLES_PER_FRAME
 from spfem_bench.media.video import Frame
@@ -29,22 +28,22 @@ SEED = 0
 CORE = 0.75
 """Part of the mouth's ellipse, from its middle, that is replaced wholly; then it fades out."""
 
-STILL = (1 + 0j, 0j)
-"""The similarity that moves nothing."""
+STILL = np.eye(2, 3)
+"""The transform that moves nothing."""
 
-Pair = tuple[Frame, Face | None]
-Thing = TypeVar("Thing")
+_Pair = tuple[Frame, Face | None]
+_Item = TypeVar("_Item")
 
 
-def frames(
-    pairs: Iterable[Pair], edit: Edit, n_frames: int = 0, *, aligned: bool = False
-) -> Iterator[Pair]:
+def edited_frames(
+    pairs: Iterable[_Pair], edit: Edit, n_frames: int = 0, *, aligned: bool = False
+) -> Iterator[_Pair]:
     """Apply an edit to a clip's frames.
 
     Args:
         pairs: uint8 (height, width, 3) RGB frames, each with the subject's face.
-        edit: what to do; edits of sound leave frames alone.
-        n_frames: how many frames the clip has; asked for by ``frozen-mouth`` only.
+        edit: its kind and level; edits of sound leave frames alone.
+        n_frames: frames of the clip; needed by ``frozen-mouth`` only.
         aligned: the frames are face crops already and come without faces.
 
     Yields:
@@ -56,26 +55,21 @@ def frames(
         for frame, face in pairs:
             yield blurred(frame, edit.level, aligned=aligned), face
     elif edit.kind == "frozen-mouth":
-        count = int(edit.level * n_frames + 0.5)
-        yield from _frozen(pairs, count, aligned=aligned)
+        yield from _frozen(pairs, int(edit.level * n_frames + 0.5), aligned=aligned)
     elif edit.kind == "time-shuffled":
         yield from shuffled(pairs, int(edit.level))
     else:
         yield from pairs
 
 
-def sound(samples: npt.NDArray[np.int16], clip: Clip) -> npt.NDArray[np.int16]:
+def edited_sound(samples: npt.NDArray[np.int16], clip: Clip) -> npt.NDArray[np.int16]:
     """Apply a clip's edit, if it has one, to its sound.
-
-    Args:
-        samples: int16 (samples,) at 16 kHz.
-        clip: for its edit, and for messages.
 
     Returns:
         int16 array of the same length; the same object when nothing is changed.
 
     Raises:
-        ClipError: the sound is shifted by more than there is.
+        ClipError: the sound is shifted by more than its length.
     """
     edit = clip.edit
     if edit is None or edit.kind != "shifted-audio" or edit.changes_nothing:
@@ -93,9 +87,6 @@ def sound(samples: npt.NDArray[np.int16], clip: Clip) -> npt.NDArray[np.int16]:
     return np.concatenate([silence, samples[:early]])
 
 
-# ---- blurred -------------------------------------------------------------------------------
-
-
 def blurred(frame: Frame, percent: float, *, aligned: bool = False) -> Frame:
     """Blur a frame with a Gaussian whose sigma is a part of the picture's height.
 
@@ -107,27 +98,20 @@ def blurred(frame: Frame, percent: float, *, aligned: bool = False) -> Frame:
     return np.asarray(opencv().GaussianBlur(frame, (0, 0), sigma))
 
 
-# ---- time-shuffled -------------------------------------------------------------------------
-
-
-def shuffled(things: Iterable[Thing], block: int) -> Iterator[Thing]:
-    """Yield things in another order within consecutive blocks; the last may be shorter.
-
-    >>> sorted(list(shuffled("abcdefgh", 3))[:3])
-    ['a', 'b', 'c']
-    """
-    held: list[Thing] = []
+def shuffled(items: Iterable[_Item], block: int) -> Iterator[_Item]:
+    """Yield items in another order within consecutive blocks; the last may be shorter."""
+    held: list[_Item] = []
     number = 0
-    for thing in things:
-        held.append(thing)
+    for item in items:
+        held.append(item)
         if len(held) == block:
-            yield from _mixed(held, number)
+            yield from _permuted(held, number)
             held.clear()
             number += 1
-    yield from _mixed(held, number)
+    yield from _permuted(held, number)
 
 
-def _mixed(held: list[Thing], number: int) -> list[Thing]:
+def _permuted(held: list[_Item], number: int) -> list[_Item]:
     order = np.random.default_rng([SEED, number]).permutation(len(held))
     return [held[i] for i in order]
 
@@ -155,55 +139,41 @@ def mouth(frame: Frame, face: Face | None) -> Ellipse:
     if face is None:
         height, width = frame.shape[:2]
         return Ellipse(complex(0.5 * width, 0.76 * height), 1, (0.34 * width, 0.26 * height))
-    points = _complex(face.points)
+    points = face.points.astype(np.float64) @ [1, 1j]
     lips = points[3:].mean()
     down = lips - points[:2].mean()  # as long as it is from the eyes to the mouth
     size = abs(down)
     return Ellipse(lips + 0.28 * down, -1j * down / size, (0.68 * size, 0.68 * size))
 
 
-def similarity(source: Face, target: Face) -> tuple[complex, complex]:
-    """Return (a, b): the turn, scale and shift ``z -> a z + b`` that fits the points best.
-
-    Least squares over the five points; b is 0 and a is 1 from a face to itself.
-    """
-    p, q = _complex(source.points), _complex(target.points)
-    p0, q0 = p.mean(), q.mean()
-    a = ((p - p0).conj() * (q - q0)).sum() / (abs(p - p0) ** 2).sum()
-    return complex(a), complex(q0 - a * p0)
-
-
-def _complex(points: npt.NDArray[np.float32]) -> npt.NDArray[np.complex128]:
-    return points[:, 0].astype(np.float64) + 1j * points[:, 1]
-
-
-def with_mouth(frame: Frame, source: Frame, where: Ellipse, move: tuple[complex, complex]) -> Frame:
+def with_mouth(
+    frame: Frame, source: Frame, where: Ellipse, transform: npt.NDArray[np.float64]
+) -> Frame:
     """Put the mouth of another picture into a frame.
 
     Args:
         frame: uint8 (height, width, 3).
         source: the picture whose mouth is taken, of the same size.
         where: the mouth in *source*.
-        move: the similarity from *source* to *frame*.
+        transform: float64 (2, 3), a similarity transform from *source* to *frame*.
 
     Returns:
         a new frame; pixels outside the moved ellipse are the frame's own.
     """
-    a, b = move
+    a, b = (complex(*transform[:, column]) for column in (0, 2))
     height, width = frame.shape[:2]
     middle, reach = a * where.centre + b, abs(a) * max(where.half_axes)
     left, right = (round(min(max(middle.real + r, 0), width)) for r in (-reach - 1, reach + 2))
     top, bottom = (round(min(max(middle.imag + r, 0), height)) for r in (-reach - 1, reach + 2))
     if left >= right or top >= bottom:  # beyond the picture
         return frame
-    if move == STILL:
+    if np.array_equal(transform, STILL):
         moved = source[top:bottom, left:right]
     else:
         cv2 = opencv()
-        matrix = np.array([[a.real, -a.imag, b.real - left], [a.imag, a.real, b.imag - top]])
-        moved = cv2.warpAffine(
-            source, matrix, (right - left, bottom - top), borderMode=cv2.BORDER_REPLICATE
-        )
+        matrix = transform - [[0, 0, left], [0, 0, top]]
+        size = (right - left, bottom - top)
+        moved = cv2.warpAffine(source, matrix, size, borderMode=cv2.BORDER_REPLICATE)
     z = np.arange(left, right)[None, :] + 1j * np.arange(top, bottom)[:, None]
     z = ((z - b) / a - where.centre) / where.across
     distance = np.hypot(z.real / where.half_axes[0], z.imag / where.half_axes[1])
@@ -214,7 +184,7 @@ def with_mouth(frame: Frame, source: Frame, where: Ellipse, move: tuple[complex,
     return result
 
 
-def _frozen(pairs: Iterable[Pair], count: int, *, aligned: bool) -> Iterator[Pair]:
+def _frozen(pairs: Iterable[_Pair], count: int, *, aligned: bool) -> Iterator[_Pair]:
     """Give the first *count* frames the mouth of the first one that has a face.
 
     Frames without a face stay as they are, unless all pictures are aligned faces.
@@ -227,6 +197,9 @@ def _frozen(pairs: Iterable[Pair], count: int, *, aligned: bool) -> Iterator[Pai
             first = frame, face, mouth(frame, face)
             yield frame, face
         else:
-            source, at, where = first
-            move = similarity(at, face) if at is not None and face is not None else STILL
-            yield with_mouth(frame, source, where, move), face
+            source, first_face, where = first
+            transform = STILL
+            if first_face and face and not np.array_equal(first_face.points, face.points):
+                points = first_face.points.astype(np.float64)
+                transform = similarity_transform(points, face.points)
+            yield with_mouth(frame, source, where, transform), face

@@ -1,17 +1,16 @@
 """One subject followed through a clip, in one pass and with bounded memory.
 
-The rule, in full. *Choice*: over the first ``settle`` frames from the first one
-with a face, detections are linked by overlap; the subject is the linked face
-with the largest sum of box areas. *Following*: in each frame the detection that
-overlaps the subject's last box most, by an IoU of at least ``min_overlap``,
-continues it. *Gaps*: up to ``max_gap`` frames without such a detection are
-interpolated linearly; a longer gap leaves them without a face, and the largest
-face that appears after it is the subject again.
+*Choice*: over the first ``settle`` frames from the first one with a face, detections are linked
+by overlap; the subject is the linked face with the largest sum of box areas. *Following*: in each
+frame the detection that overlaps the subject's last box most, by an IoU of at least
+``min_overlap``, continues it. *Gaps*: up to ``max_gap`` frames without such a detection are
+interpolated linearly; a longer gap leaves them without a face, and the largest face that appears
+after it is the subject again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,7 +21,8 @@ from spfem_bench.definitions.networks import FaceSettings
 from spfem_bench.errors import ClipError
 from spfem_bench.media.video import Frame
 
-Array = npt.NDArray[np.float32]
+_Array = npt.NDArray[np.float32]
+_Detected = tuple[Frame, list["Face"]]
 
 
 class Face(NamedTuple):
@@ -34,8 +34,8 @@ class Face(NamedTuple):
         score: the detector's confidence, 0 to 1.
     """
 
-    box: Array
-    points: Array
+    box: _Array
+    points: _Array
     score: float
 
     @property
@@ -50,7 +50,7 @@ class FaceTrack:
 
     Attributes:
         faces: one entry per frame; None where there is no face.
-        detected: per frame, whether the face was seen (not interpolated).
+        detected: per frame, whether the face was detected (not interpolated).
         rivals: frames in which another face was nearly as large.
     """
 
@@ -75,34 +75,30 @@ class FaceTrack:
             "rivals": np.array([self.rivals], np.int64),
         }
 
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, npt.NDArray[np.generic]]) -> FaceTrack:
-        """Rebuild a track from :meth:`to_arrays`."""
-        boxes = np.asarray(arrays["boxes"], np.float32)
-        points = np.asarray(arrays["points"], np.float32)
-        scores = np.asarray(arrays["scores"], np.float32)
-        faces = [
+    def fill(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> FaceTrack:
+        """Replace the content by that of :meth:`to_arrays`; return the track."""
+        boxes, points, scores = (
+            np.asarray(arrays[name], np.float32) for name in ("boxes", "points", "scores")
+        )
+        self.faces = [
             None if np.isnan(score) else Face(box, point, float(score))
             for box, point, score in zip(boxes, points, scores, strict=True)
         ]
-        detected = [bool(d) for d in np.asarray(arrays["detected"])]
-        return cls(faces, detected, int(np.asarray(arrays["rivals"])[0]))
+        self.detected = [bool(d) for d in np.asarray(arrays["detected"])]
+        self.rivals = int(np.asarray(arrays["rivals"])[0])
+        return self
 
     def check(self, clip: object, settings: FaceSettings) -> None:
-        """Refuse a clip whose subject is absent, rarely seen, or not clearly one.
-
-        Raises:
-            ClipError: says which, with counts.
-        """
-        n, seen = len(self.faces), sum(self.detected)
-        if seen == 0:
+        """Raise ClipError when the subject is absent, rarely detected, or not clearly one."""
+        n, detected = len(self.faces), sum(self.detected)
+        if detected == 0:
             raise ClipError(
                 f"{clip}: no face in any of its {n} frames",
                 "Look with 'spfem-bench faces CLIP'; a face must be upright and not too small",
             )
-        if seen < settings.min_coverage * n:
+        if detected < settings.min_coverage * n:
             raise ClipError(
-                f"{clip}: a face in only {seen} of {n} frames",
+                f"{clip}: a face in only {detected} of {n} frames",
                 f"{settings.min_coverage:.0%} are needed; cut the clip to where the face is",
             )
         if self.rivals > n / 2:
@@ -112,12 +108,8 @@ class FaceTrack:
             )
 
 
-def overlap(a: Array, b: Array) -> float:
-    """Return the intersection over union of two boxes.
-
-    >>> overlap(np.float32([0, 0, 2, 2]), np.float32([1, 0, 3, 2])) * 3
-    1.0
-    """
+def overlap(a: _Array, b: _Array) -> float:
+    """Return the intersection over union of two boxes."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
@@ -128,26 +120,20 @@ def overlap(a: Array, b: Array) -> float:
 
 
 def follow(
-    frames: Iterable[tuple[Frame, list[Face]]], settings: FaceSettings, track: FaceTrack
+    frames: Iterable[_Detected], settings: FaceSettings, track: FaceTrack
 ) -> Iterator[tuple[Frame, Face | None]]:
     """Follow one subject through frames with their detections.
 
     At most ``settle + max_gap`` frames are held back.
-
-    Args:
-        frames: pictures with all their detected faces.
-        settings: the rule's numbers.
-        track: filled in as frames pass.
-
-    Yields:
-        each picture with the subject's face, or None.
     """
     last: Face | None = None
-    waiting: list[Frame] = []  # frames since the subject was last seen
+    waiting: list[Frame] = []  # frames since the subject was last detected
 
-    def give(frame: Frame, face: Face | None, seen: bool) -> tuple[Frame, Face | None]:
+    def passed(
+        frame: Frame, face: Face | None, detected: bool = False
+    ) -> tuple[Frame, Face | None]:
         track.faces.append(face)
-        track.detected.append(seen)
+        track.detected.append(detected)
         return frame, face
 
     for frame, faces in _settled(frames, settings):
@@ -155,32 +141,29 @@ def follow(
         if face is None:
             waiting.append(frame)
             if last is None or len(waiting) > settings.max_gap + 1:
-                # The gap is already too long to interpolate: let go of its frames.
-                yield give(waiting.pop(0), None, seen=False)
+                yield passed(waiting.pop(0), None)  # the gap is too long to interpolate
             continue
         bridged = last is not None and len(waiting) <= settings.max_gap
         for i, held in enumerate(waiting, start=1):
             between = _between(last, face, i / (len(waiting) + 1)) if bridged and last else None
-            yield give(held, between, seen=False)
+            yield passed(held, between)
         waiting.clear()
         if any(f.area >= settings.rival * face.area for f in faces if f is not face):
             track.rivals += 1
         last = face
-        yield give(frame, face, seen=True)
+        yield passed(frame, face, True)
     for held in waiting:
-        yield give(held, None, seen=False)
+        yield passed(held, None)
 
 
-def _settled(
-    frames: Iterable[tuple[Frame, list[Face]]], settings: FaceSettings
-) -> Iterator[tuple[Frame, list[Face]]]:
+def _settled(frames: Iterable[_Detected], settings: FaceSettings) -> Iterator[_Detected]:
     """Put the chosen subject first in the list of the first frame that shows it.
 
     Frames before the first face pass at once; the ``settle`` frames from there
     are held until the choice is made.
     """
     source = iter(frames)
-    held: list[tuple[Frame, list[Face]]] = []
+    held: list[_Detected] = []
     for frame, faces in source:
         if not held and not faces:
             yield frame, faces
@@ -207,7 +190,7 @@ def _settled(
             yield frame, [first, *(f for f in faces if f is not first)]
         else:
             yield frame, faces
-    held.clear()  # the frames have gone their way
+    held.clear()  # releases the frames
     yield from source
 
 
@@ -225,7 +208,7 @@ def _continue(
 
 
 def _between(a: Face, b: Face, part: float) -> Face:
-    def mix(x: Array, y: Array) -> Array:
+    def mix(x: _Array, y: _Array) -> _Array:
         return (x + (y - x) * np.float32(part)).astype(np.float32)
 
     return Face(mix(a.box, b.box), mix(a.points, b.points), a.score + (b.score - a.score) * part)

@@ -1,88 +1,87 @@
-"""Work done ahead of those who wait for it: in threads, and with bounded memory."""
+"""Work done in threads before its result is needed, with bounded memory."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from threading import Condition, Thread
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-Thing = TypeVar("Thing")
+import numpy.typing as npt
+
+_Item = TypeVar("_Item")
 
 ROOM = 1 << 26
 """Bytes that wait for one reader: a second of full HD, or two pictures of 4K and a half."""
 
 
-class Ahead(Iterator[Thing]):
-    """What an iterator yields, made in a thread of its own while its reader is busy.
+def frame_bytes(item: npt.NDArray[Any] | Exception) -> int:
+    """Return the bytes of a picture; 0 of an error in its place."""
+    return 0 if isinstance(item, Exception) else item.nbytes
 
-    What the iterator raises is raised to the reader, after all that came before.
 
-    Args:
-        things: run in the thread from its first step to its last.
-        weigh: bytes of one thing.
-        room: bytes that wait for the reader at most; a single thing may weigh more.
+class Ahead(Iterator[_Item]):
+    """The items of an iterator, made in a thread of its own while its reader is busy.
 
-    >>> list(Ahead(iter("abc")))
-    ['a', 'b', 'c']
+    What the iterator raises is raised to the reader, after all items before it.
     """
 
     def __init__(
         self,
-        things: Iterable[Thing],
-        weigh: Callable[[Thing], int] = lambda thing: 1,
+        items: Iterable[_Item],
+        weigh: Callable[[_Item], int] = lambda item: 1,
         room: int = ROOM,
     ) -> None:
         self._weigh, self._room = weigh, room
-        self._waiting: deque[Thing] = deque()
+        self._waiting: deque[_Item] = deque()
         self._weight = 0
         self._ended = self._closed = False
         self._error: BaseException | None = None
         self._change = Condition()
-        Thread(target=self._run, args=(things,), daemon=True).start()
+        Thread(target=self._run, args=(items,), daemon=True).start()
 
-    def _run(self, things: Iterable[Thing]) -> None:
+    def _run(self, items: Iterable[_Item]) -> None:
         error: BaseException | None = None
         try:
-            for thing in things:
-                if not self._put(thing):
+            for item in items:
+                if not self._put(item):
                     break
-        except BaseException as raised:  # whatever it is, it is the reader's
+        except BaseException as raised:  # raised again in the reader
             error = raised
         finally:
-            if close := getattr(things, "close", None):  # a program that it reads from ends now
+            if close := getattr(items, "close", None):  # ends a process that it reads from
                 close()
         with self._change:
             self._ended, self._error = True, None if self._closed else error
             self._change.notify_all()
 
-    def _put(self, thing: Thing) -> bool:
-        weight = self._weigh(thing)
+    def _put(self, item: _Item) -> bool:
+        weight = self._weigh(item)
         with self._change:
             while self._waiting and self._weight + weight > self._room and not self._closed:
                 self._change.wait()
             if not self._closed:
-                self._waiting.append(thing)
+                self._waiting.append(item)
                 self._weight += weight
                 self._change.notify_all()
             return not self._closed
 
-    def __next__(self) -> Thing:
+    def __next__(self) -> _Item:
         with self._change:
             while not self._waiting and not self._ended:
                 self._change.wait()
             if self._waiting:
-                thing = self._waiting.popleft()
-                self._weight -= self._weigh(thing)
+                item = self._waiting.popleft()
+                self._weight -= self._weigh(item)
                 self._change.notify_all()
-                return thing
+                return item
             error, self._error = self._error, None
         if error is not None:
             raise error
         raise StopIteration
 
     def close(self) -> None:
-        """Want no more: the thread ends with its next thing."""
+        """Drop what waits; the thread ends with its next item."""
         with self._change:
             self._closed = self._ended = True
             self._waiting.clear()
@@ -90,22 +89,19 @@ class Ahead(Iterator[Thing]):
             self._change.notify_all()
 
 
-class Closable(Protocol):
-    """What has something going on that can be ended."""
-
-    def close(self) -> None:
-        """End it."""
+class _Closable(Protocol):
+    def close(self) -> None: ...
 
 
-Work = TypeVar("Work", bound=Closable)
+_Work = TypeVar("_Work", bound=_Closable)
 
 
-def begun(works: Iterable[Work], count: int) -> Generator[Work, None, None]:
-    """Yield works, each when *count* more behind it have been begun.
+def begun(works: Iterable[_Work], count: int) -> Generator[_Work, None, None]:
+    """Yield works, each when *count* more behind it have begun.
 
-    Those that were begun for nothing are closed, when the reader stops early.
+    Works that have begun and are not yielded are closed when the reader stops early.
     """
-    waiting: deque[Work] = deque()
+    waiting: deque[_Work] = deque()
     try:
         for work in works:
             waiting.append(work)

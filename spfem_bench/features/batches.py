@@ -6,17 +6,18 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.networks.load import BatchFunction
+Sample = npt.NDArray[np.generic]
 
-Rows = Mapping[str, npt.NDArray[np.float32]]
-"""A network's outputs by name."""
+BatchOutputs = Mapping[str, Any]
+"""Arrays (or torch's tensors) by name, one row per sample."""
 
-Taker = Callable[[Rows], None]
-"""Is given the outputs of one sample."""
+Taker = Callable[[BatchOutputs], None]
+"""A callback that gets the outputs of one sample."""
 
 FRAMES = 32
 """Frames in a batch on a processor, at most; more make nothing faster there."""
@@ -28,36 +29,36 @@ MOST = 512
 """Frames in a batch on a GPU."""
 
 UNDER_WAY = 2
-"""Batches of one kind that run or wait to be run, while the next is filled."""
+"""Batches of one kind that run or wait to run, while the next is filled."""
 
 
 @dataclass
 class Batcher:
-    """Collects samples of many clips; a network sees them in batches of one fixed size.
+    """Collects samples of many clips; a network computes them in batches of one fixed size.
 
-    Batches run elsewhere, one after the other; takers are called by whoever adds.
+    Batches run in order in another thread; takers are called in the thread that adds samples.
 
     Args:
         function: the network.
-        size: samples in a batch, found by the first sample when None; the last batch is filled
+        size: samples in a batch, chosen for the first sample when None. The last batch is filled
             up, so that a sample's outputs do not depend on its neighbours.
-        runner: where networks run, in the order of their batches.
-        seen: told how many samples have come back.
-        device: where the network is.
-        each: frames in a sample, for the size that is found.
+        runner: runs the batches.
+        report: called with how many samples are done.
+        device: of the network.
+        each: frames in a sample, for the size that is chosen.
     """
 
-    function: BatchFunction
+    function: Callable[[Sample], BatchOutputs]
     size: int | None
     runner: Executor
-    seen: Callable[[int], object]
+    report: Callable[[int], object]
     device: str = "cpu"
     each: int = 1
-    _samples: list[npt.NDArray[np.generic]] = field(default_factory=list)
+    _samples: list[Sample] = field(default_factory=list)
     _takers: list[Taker] = field(default_factory=list)
-    _running: deque[tuple[Future[Rows], list[Taker]]] = field(default_factory=deque)
+    _running: deque[tuple[Future[BatchOutputs], list[Taker]]] = field(default_factory=deque)
 
-    def add(self, sample: npt.NDArray[np.generic], taker: Taker) -> None:
+    def add(self, sample: Sample, taker: Taker) -> None:
         """Add one sample; *taker* gets its outputs some time after its batch has run."""
         if self.size is None:
             self.size = fitting(self.function, sample, self.device, self.each)
@@ -72,7 +73,7 @@ class Batcher:
         while len(self._running) > UNDER_WAY:
             self._take()
 
-    def _run(self, samples: list[npt.NDArray[np.generic]]) -> Rows:
+    def _run(self, samples: list[Sample]) -> BatchOutputs:
         missing = (self.size or 0) - len(samples)
         return self.function(np.stack(samples + samples[-1:] * missing))
 
@@ -81,10 +82,10 @@ class Batcher:
         outputs = future.result()
         for i, taker in enumerate(takers):
             taker({name: rows[i] for name, rows in outputs.items()})
-        self.seen(len(takers))
+        self.report(len(takers))
 
     def flush(self) -> None:
-        """Run what is waiting, and wait for all that runs."""
+        """Run all samples, and wait for all outputs."""
         if self._samples:
             self._send()
         while self._running:
@@ -99,19 +100,13 @@ class Batcher:
 
 
 def fitting(
-    function: BatchFunction, sample: npt.NDArray[np.generic], device: str, each: int = 1
+    function: Callable[[Sample], BatchOutputs], sample: Sample, device: str, each: int = 1
 ) -> int:
     """Return how many samples a batch should have.
 
     On a processor those of :data:`FRAMES`, or of :data:`BYTES` where samples are large. On a GPU
-    they are doubled from there up to :data:`MOST`, as long as the network takes at most half of
-    the memory that is free.
-
-    Args:
-        function: the network.
-        sample: any of its samples.
-        device: where it is.
-        each: frames in a sample.
+    the size is doubled from there up to :data:`MOST`, as long as the network takes at most half
+    of the free memory.
     """
     size, most = max(1, FRAMES // each), max(1, MOST // each)
     if not device.startswith("cuda"):
@@ -135,7 +130,7 @@ def free_memory(device: str) -> int:
 
 
 class Outputs:
-    """Rows that come back from batches, in the order of their frames."""
+    """The outputs of one clip, in the order of their frames."""
 
     def __init__(self) -> None:
         self.frames: list[int] = []
@@ -148,15 +143,14 @@ class Outputs:
         self.waiting += 1
         count = len(frames)
 
-        def take(outputs: Rows) -> None:
+        def take(outputs: BatchOutputs) -> None:
             self.waiting -= 1
             for name, rows in outputs.items():
-                self.rows.setdefault(name, []).append(
-                    rows.reshape(-1, rows.shape[-1])[:count].copy()
-                )
+                kept = rows.reshape(-1, rows.shape[-1])[:count].copy()
+                self.rows.setdefault(name, []).append(kept)
 
         return take
 
     def arrays(self) -> dict[str, npt.NDArray[np.float32]]:
-        """Join the rows, which are given up one output at a time to save memory."""
+        """Return the joined rows by name; they are dropped one by one to save memory."""
         return {name: np.concatenate(self.rows.pop(name)) for name in list(self.rows)}

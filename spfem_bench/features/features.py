@@ -1,4 +1,4 @@
-"""Features: what one network says about one clip."""
+"""Features: one network's outputs for one clip."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from spfem_bench.features.store import Arrays
 
 @dataclass(frozen=True)
 class Features:
-    """What one network says about one clip.
+    """One network's outputs for one clip.
 
     Attributes:
         outputs: arrays by output name, first axis over ``frames``.
         frames: int64 (N,), the frame (or first frame of the window) of each row.
         n_frames: frames of the clip, with or without a face.
-        n_interpolated: frames whose face was not seen but interpolated.
+        n_interpolated: frames whose face was not detected but interpolated.
     """
 
     outputs: Mapping[str, npt.NDArray[np.float32]]
@@ -28,7 +28,7 @@ class Features:
     n_interpolated: int = 0
 
     def to_arrays(self) -> Arrays:
-        """Return the features as named arrays for the store."""
+        """Return named arrays for the store."""
         named: Arrays = {f"output.{k}": v for k, v in self.outputs.items()}
         counts = np.array([self.n_frames, self.n_interpolated], np.int64)
         return {**named, "frames": self.frames, "counts": counts}

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.networks import Role
 from spfem_bench.errors import ClipError
 from spfem_bench.features.extract import Extractor
-from spfem_bench.features.store import Arrays
+from spfem_bench.features.features import Features
 
 if TYPE_CHECKING:
     from spfem_bench.features.pair_extract import PairExtractor
@@ -66,9 +68,35 @@ def request_key(extractor: Extractor, clip: Clip, request: Request) -> RequestKe
     return extractor.key(clip, request)
 
 
-def load(extractor: Extractor, clip: Clip, request: Request) -> Arrays | None:
-    """Return the stored arrays of a request; None when they are absent or damaged."""
-    return extractor.store.get(request_key(extractor, clip, request))
+def load_features(
+    extractor: Extractor, clip: Clip, request: Request, failures: Failures
+) -> Features:
+    """Return the stored features of a request.
+
+    Returns:
+        Of a comparison, its arrays by name in the place of a network's outputs.
+
+    Raises:
+        ClipError: the request has failed, its features are gone, or are not finite.
+    """
+    if (clip, request) in failures:
+        raise failures[clip, request]
+    pair = isinstance(request, PairRequest)
+    arrays = extractor.store.get(request_key(extractor, clip, request))
+    if arrays is None:
+        noun = "its comparison" if pair else "its features"
+        raise ClipError(f"{clip}: {noun} vanished from the store", "Run the command again")
+    if pair:  # a region without other moments is NaN
+        frames, counts = np.asarray(arrays["frames"], np.int64), np.asarray(arrays["counts"])
+        outputs: dict[str, Any] = dict(arrays)
+        return Features(outputs, frames, int(counts[0]), int(counts[1]))
+    features = Features.from_arrays(arrays)
+    if not all(np.isfinite(a).all() for a in features.outputs.values()):
+        raise ClipError(
+            f"{clip}: the {request} network returned numbers that are not finite",
+            "Look at the frames, and at the network's weights",
+        )
+    return features
 
 
 def without_failed(requests: Requests, failures: Failures) -> dict[Clip, frozenset[Request]]:

@@ -1,4 +1,4 @@
-"""The faces of the clips to come, found while networks are busy with those before."""
+"""The faces of the next clips, found while networks are busy with those before."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.errors import ClipError
 from spfem_bench.faces.detect import Detector
 from spfem_bench.faces.track import Face
-from spfem_bench.features.ahead import Ahead, begun
+from spfem_bench.features.ahead import Ahead, begun, frame_bytes
 from spfem_bench.media.video import Frame, Unchanged, changed
 
 SHARE = 4
-"""A detector's batches have a quarter of the frames: it sees them whole, not crops."""
+"""A detector's batches have a quarter of the frames: it takes whole frames, not crops."""
 
 
-class _Found(NamedTuple):
+class _Searched(NamedTuple):
     clip: Clip
     frame: Frame | ClipError
     faces: list[Face]
@@ -28,10 +28,10 @@ class Search:
     """Finds the faces of clips, one clip after the other, in batches of one size.
 
     Where a clip ends within a batch, the next clips fill it up: their first frames wait here
-    with their faces until those clips are asked for.
+    with their faces until those clips are read.
 
     Args:
-        clips: without edits, in the order in which they will be asked for.
+        clips: without edits, in the order in which they will be read.
         read: yields a clip's frames.
         detector: called once there is a clip to search.
         batch_size: frames in a batch of crops.
@@ -45,28 +45,25 @@ class Search:
         batch_size: int,
     ) -> None:
         self._clips = dict.fromkeys(clips)
-        self._begun: dict[Clip, Unchanged] = {}
+        self._states: dict[Clip, Unchanged] = {}
         self._read, self._detector, self._batch_size = read, detector, batch_size
-        self._ahead = Ahead(self._all(list(self._clips)), lambda found: _weight(found.frame))
-        self._found = groupby(self._ahead, key=lambda found: found.clip)
+        self._ahead = Ahead(self._all(list(self._clips)), lambda one: frame_bytes(one.frame))
+        self._groups = groupby(self._ahead, key=lambda one: one.clip)
 
     def of(self, clip: Clip) -> Iterator[tuple[Frame, list[Face]]] | None:
-        """Return a clip's frames with their faces, once.
-
-        Returns:
-            None when the clip was not announced.
+        """Return a clip's frames with their faces, once; None for a clip that is not searched.
 
         Raises:
             ClipError: its files have changed since it was read.
         """
         if clip not in self._clips:
             return None
-        for owner, found in self._found:
+        for owner, searched in self._groups:
             del self._clips[owner]
             if owner == clip:
-                if unchanged := self._begun.get(owner):
+                if unchanged := self._states.get(owner):
                     unchanged.check()
-                return self._frames(found)
+                return self._frames(searched)
         return None  # a clip without a frame
 
     def close(self) -> None:
@@ -74,13 +71,13 @@ class Search:
         self._ahead.close()
 
     @staticmethod
-    def _frames(found: Iterator[_Found]) -> Iterator[tuple[Frame, list[Face]]]:
-        for _, frame, faces in found:
+    def _frames(searched: Iterator[_Searched]) -> Iterator[tuple[Frame, list[Face]]]:
+        for _, frame, faces in searched:
             if isinstance(frame, ClipError):
                 raise frame
             yield frame, faces
 
-    def _all(self, clips: list[Clip]) -> Iterator[_Found]:
+    def _all(self, clips: list[Clip]) -> Iterator[_Searched]:
         if not clips:
             return
         detector = self._detector()
@@ -91,31 +88,27 @@ class Search:
             filled = frames + frames[-1:] * (size - len(frames))
             faces = iter(detector.many(filled) if filled else ())
             for clip, frame in batch:
-                yield _Found(clip, frame, [] if isinstance(frame, ClipError) else next(faces))
+                yield _Searched(clip, frame, [] if isinstance(frame, ClipError) else next(faces))
 
     def _pictures(self, clips: list[Clip]) -> Iterator[tuple[Clip, Frame | ClipError]]:
         """Yield the clips' frames; the next clip is decoded already."""
-        with closing(begun(map(self._begin, clips), 1)) as read:
-            for clip, frames in zip(clips, read, strict=True):
+        with closing(begun(map(self._begin, clips), 1)) as readers:
+            for clip, frames in zip(clips, readers, strict=True):
                 with closing(frames):
                     for frame in frames:
                         yield clip, frame
 
     def _begin(self, clip: Clip) -> Ahead[Frame | ClipError]:
         def frames() -> Iterator[Frame | ClipError]:
-            """What is wrong with a clip comes in the end: it may not be its turn yet."""
+            """Yield a clip's error as its last item, so that it is raised in the clip's turn."""
             try:
-                if clip not in self._begun:
+                if clip not in self._states:
                     Unchanged.since(clip)  # raises what it raised before
                     raise changed(clip)
                 yield from self._read(clip)
             except ClipError as error:
                 yield error
 
-        with suppress(ClipError):  # raised when its turn comes
-            self._begun[clip] = Unchanged.since(clip)
-        return Ahead(frames(), _weight)
-
-
-def _weight(frame: Frame | ClipError) -> int:
-    return 0 if isinstance(frame, ClipError) else frame.nbytes
+        with suppress(ClipError):  # raised in the clip's turn
+            self._states[clip] = Unchanged.since(clip)
+        return Ahead(frames(), frame_bytes)

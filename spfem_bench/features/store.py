@@ -1,9 +1,8 @@
 """The feature store: arrays kept under a hash of all that made them.
 
 Files (safetensors) are written under a temporary name and renamed, so that several processes
-may share a store and a killed one leaves nothing half-written. Each carries, among its
-metadata, a checksum of its key and arrays; one that does not agree counts as absent: a damaged
-file, and also a whole one under another's name.
+may share a store. Each carries a checksum of its key and arrays in its metadata; a file with
+another checksum counts as absent.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ class FeatureStore:
     folder: Path
 
     @classmethod
-    def locate(cls, given: Path | None = None) -> FeatureStore:
-        """Take the folder given, else ``features`` in the cache folder."""
-        return cls(given or caches.cache_folder() / "features")
+    def locate(cls, folder: Path | None = None) -> FeatureStore:
+        """Return the store in a folder, else in ``features`` of the cache folder."""
+        return cls(folder or caches.cache_folder() / "features")
 
     def path(self, made_of: Mapping[str, Any]) -> Path:
         """Return the file for a key: a mapping of plain JSON values."""
@@ -48,14 +47,13 @@ class FeatureStore:
         return self.folder / key[:2] / f"{key}.safetensors"
 
     def has(self, made_of: Mapping[str, Any]) -> bool:
-        """Say whether there are arrays under a key, without looking whether they are whole."""
+        """Return whether there are arrays under a key; they may be damaged."""
         return self.path(made_of).is_file()
 
     def get(self, made_of: Mapping[str, Any]) -> Arrays | None:
         """Return stored arrays; None when absent or damaged (then the file is removed).
 
-        What was read last is kept, as long as its file does not change: six metrics ask for it in
-        turn. So the arrays may not be written to.
+        Arrays read last are kept while their file does not change, so they are read-only.
 
         Raises:
             StorageError: the entry cannot be read, or is a FIFO, a socket or a device.
@@ -64,7 +62,7 @@ class FeatureStore:
         try:
             status = path.stat()
         except OSError:
-            return self._read(path)  # says what is wrong
+            return self._read(path)  # raises the error
         identity = (path, status.st_ino, status.st_size, status.st_mtime_ns)
         arrays = _recent.get(identity)
         if arrays is None:
@@ -80,7 +78,7 @@ class FeatureStore:
             content = read_file(path)
         except FileNotFoundError:
             return None
-        except OSError as error:  # no damage: someone else's file, or too many open ones
+        except OSError as error:  # no damage: another user's file, or too many open ones
             raise StorageError(
                 f"cannot read {path}: {error.strerror}", "Name a cache folder of your own"
             ) from error
@@ -88,11 +86,11 @@ class FeatureStore:
         try:
             arrays = safetensors.numpy.load(content)
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-            whole = header["__metadata__"][CHECKSUM] == digest(arrays, path.stem)
-        except Exception:  # a damaged file raises a dozen kinds
+            whole = header["__metadata__"][CHECKSUM] == arrays_digest(arrays, path.stem)
+        except Exception:  # a damaged file raises many kinds
             whole = False
         if not whole or arrays is None:
-            with suppress(OSError):  # a store that may only be read
+            with suppress(OSError):  # a read-only store
                 path.unlink()
             return None
         for array in arrays.values():
@@ -100,24 +98,16 @@ class FeatureStore:
         return arrays
 
     def check_writable(self) -> None:
-        """Check that arrays can be stored, before hours of work.
-
-        Raises:
-            StorageError: the folder cannot be made or written.
-        """
+        """Raise StorageError now, not after hours, when the folder cannot be made or written."""
         check_writable(self.folder)
 
     def put(self, made_of: Mapping[str, Any], arrays: Arrays) -> None:
-        """Store arrays.
-
-        Raises:
-            StorageError: the folder cannot be written, or the disk is full.
-        """
+        """Store arrays; raise StorageError when they cannot be written."""
         import safetensors.numpy
 
         path = self.path(made_of)
         held = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-        checksum = {CHECKSUM: digest(held, path.stem)}
+        checksum = {CHECKSUM: arrays_digest(held, path.stem)}
         with atomic_file(path, self.folder) as file:
             file.write(safetensors.numpy.save(held, metadata=checksum))
 
@@ -134,7 +124,7 @@ class _Recent:
         with self._lock:
             if identity not in self._kept:
                 return None
-            self._kept[identity] = self._kept.pop(identity)  # the last used
+            self._kept[identity] = self._kept.pop(identity)  # now the last used
             return dict(self._kept[identity])
 
     def put(self, identity: Hashable, arrays: Arrays) -> None:
@@ -152,15 +142,15 @@ def _size(arrays: Arrays) -> int:
 
 
 RECENT = 1 << 28
-"""Bytes of what was read last; 126 clips of three seconds take a third of it."""
+"""Bytes of arrays read last; 126 clips of three seconds take a third of it."""
 
 _recent = _Recent()
 
 CHECKSUM = "checksum"
 
 
-def digest(arrays: Arrays, key: str = "") -> str:
-    """Return a checksum of arrays under a key: names, shapes, types and bytes."""
+def arrays_digest(arrays: Arrays, key: str = "") -> str:
+    """Return the SHA-256 of a key and its arrays: names, shapes, types and bytes."""
     total = hashlib.sha256(key.encode())
     for name in sorted(arrays):
         array = np.asarray(arrays[name], order="C")

@@ -17,6 +17,9 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.networks import Audible
 from spfem_bench.errors import ClipError
 from spfem_bench.media import ffmpeg
+from spfem_bench.media.ffmpeg_process import decoding
+from spfem_bench.media.headers import no_sound, probe, sized
+from spfem_bench.media.packets import picture_zero
 from spfem_bench.media.video import FRAME_RATE, check_length, span_frames
 
 SAMPLE_RATE = 16_000
@@ -31,42 +34,45 @@ LARGEST = ffmpeg.LONGEST * SAMPLE_RATE * 2
 """Bytes of the longest sound."""
 
 JITTER = SAMPLE_RATE // 400
-"""Samples by which time stamps may differ from where the sound before them ends: 2.5 ms, Opus's
-shortest packet. Beyond that, packets are missing, or there are two for one moment."""
+"""Samples by which time stamps may differ from the end of the sound before: 2.5 ms, Opus's
+shortest packet. Beyond that, packets are missing or overlap."""
 
 AROUND = 3
 """Blocks before and after each one: the median of their time stamps decides its place."""
+
+FAR = 1 << 40
+"""Samples: two years."""
 
 
 def samples(clip: Clip) -> npt.NDArray[np.int16]:
     """Return a clip's sound, mixed to one channel, at 16 kHz.
 
-    Sample 0 belongs to the first picture of the file that holds the sound, or, where it holds
-    no picture, to its first sample. All others stand where their time stamps put them: what is
-    missing is silence, and what comes before the first picture is left out.
+    Sample 0 belongs to the first picture of the file that holds the sound; without pictures it
+    is the file's first sample. The others are placed by their time stamps: missing sound is
+    silence, and sound before the first picture is left out.
 
     Returns:
         int16 array of shape (samples,).
 
     Raises:
-        ClipError: no sound, it is damaged, or it is ambiguous which stream is meant.
-        ValueError: the clip has an edit, which is applied to what this returns.
+        ClipError: no sound, it is damaged, or several streams may be meant.
+        ValueError: the clip has an edit, which is applied to the returned sound.
     """
     import ffmpeg as graph
 
     if clip.edit is not None:
         raise ValueError(f"{clip}: sound is read without the edit, which is applied to it")
-    path = source(clip)
-    info = ffmpeg.probe(path)
-    begin = ffmpeg.picture_zero(path) if info.video else None
+    path = sound_file(clip)
+    info = probe(path)
+    begin = picture_zero(path) if info.video else None
     first, last = span_frames(clip.span) if clip.span else (0, None)
-    with ffmpeg.sized(path) as file, tempfile.TemporaryDirectory() as folder:
+    with sized(path) as file, tempfile.TemporaryDirectory() as folder:
         # One thread: with several, ffmpeg 9 loses the first packets of FLAC behind an edit.
         stream = ffmpeg.local_input(file, threads=1)[str(info.chosen("audio"))]
         if last is not None and begin is not None:
-            # Nothing is decoded that comes more than a second after the span.
+            # Decoding ends a second after the span.
             stream = stream.filter("atrim", end=repr(begin + last / FRAME_RATE + 1))
-        # When the channel layout changes, ffmpeg builds its graph again: no filter counts time.
+        # No filter counts time: ffmpeg builds its graph again when the channel layout changes.
         both = (
             stream.filter("aresample")
             .filter("aformat", sample_fmts="s16", sample_rates=SAMPLE_RATE, channel_layouts="mono")
@@ -77,7 +83,7 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
             both[0].output("pipe:", format="s16le"),
             both[1].output(f"file:{stamps}", format="framecrc", acodec="pcm_s16le"),
         )
-        with ffmpeg.decoding(output, path, pixels=0) as pipe:
+        with decoding(output, path, pixels=0) as pipe:
             content = pipe.read(LARGEST + 1)
             if len(content) > LARGEST:
                 raise ffmpeg.too_long(clip)
@@ -85,17 +91,12 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
     sound = np.frombuffer(content, np.int16)
     if (starts + counts > ffmpeg.LONGEST * SAMPLE_RATE).any():
         raise ffmpeg.too_long(clip)
-    return _placed(sound, starts, counts)[
-        first * SAMPLES_PER_FRAME : None if last is None else last * SAMPLES_PER_FRAME
-    ]
+    placed = _placed(sound, starts, counts)[first * SAMPLES_PER_FRAME :]
+    return placed if last is None else placed[: (last - first) * SAMPLES_PER_FRAME]
 
 
 def _blocks(stamps: Path, begin: float | None) -> tuple[npt.NDArray[np.int64], ...]:
     """Return where blocks of sound begin, and how many samples each has.
-
-    Args:
-        stamps: what ffmpeg's framecrc has written, line by line; there may be millions.
-        begin: the time of sample 0 in seconds; that of the first block when None.
 
     Returns:
         two int64 arrays of shape (blocks,).
@@ -108,31 +109,22 @@ def _blocks(stamps: Path, begin: float | None) -> tuple[npt.NDArray[np.int64], .
                 continue
             time = int(row[1]) / SAMPLE_RATE
             begin = time if begin is None else begin
-            # A time stamp may be any number of 64 bits: far beyond what is allowed, it is cut.
+            # A time stamp may be any number of 64 bits: it is clipped far beyond the limit.
             starts.append(max(-FAR, min(FAR, round((time - begin) * SAMPLE_RATE))))
             counts.append(int(row[2]) // 2)  # bytes of 16 bits
     return np.array(starts, np.int64), np.array(counts, np.int64)
 
 
-FAR = 1 << 40
-"""Samples: two years."""
-
-
 def _placed(
     sound: npt.NDArray[np.int16], starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int16]:
-    """Put blocks of sound where they belong.
-
-    Args:
-        sound: int16 (N,): the blocks, one behind the other.
-        starts: where each begins by its time stamp, int64 (blocks,).
-        counts: how many samples each has, int64 (blocks,).
+    """Return sound in which each block stands where its time stamp is.
 
     Returns:
         int16 (M,): from 0 to the last block's end.
     """
     reads = np.concatenate([[0], np.cumsum(counts)])
-    # By how much each would have to be moved, if all followed without a gap.
+    # The distance of each block from its place without gaps.
     moves = starts - reads[:-1]
     pieces: list[npt.NDArray[np.int16]] = []
     end, move = 0, int(moves[0]) if len(moves) else 0
@@ -148,33 +140,28 @@ def _placed(
     return np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
 
 
-def source(clip: Clip) -> Path:
-    """Return the file that a clip's sound is read from.
-
-    Raises:
-        ClipError: no sound, or the clip lasts too long.
-    """
+def sound_file(clip: Clip) -> Path:
+    """Return the file of a clip's sound; raise ClipError when it has none, or is too long."""
     path = clip.audio or (None if clip.path.is_dir() else clip.path)
     if path is None:
         raise ClipError(
             f"{clip.path}: a folder of frames without a sound file",
             "Put sound.wav beside it, named after the folder, or write FOLDER#fps=30&audio=FILE",
         )
-    info = ffmpeg.probe(path)
+    info = probe(path)
     if not info.has_audio:
-        raise ffmpeg.no_sound(path)
+        raise no_sound(path)
     check_length(clip, info.seconds)
     return path
 
 
 def level(samples: npt.NDArray[np.int16]) -> float:
-    """Return how loud the loudest 0.2 s of a sound are, in dB of full scale.
+    """Return the level of the loudest 0.2 s of a sound, in dB of full scale.
 
-    It is the standard deviation, so a constant offset counts as silence: -inf. White noise of
-    one step of 16 bits has -90 dB.
+    It is the standard deviation, so a constant offset counts as silence: -inf.
 
     Args:
-        samples: int16 (N,), 16 kHz. A remainder below 0.2 s is left out, where there is more.
+        samples: int16 (N,), 16 kHz. A remainder below 0.2 s is left out of longer sound.
     """
     if len(samples) == 0:
         return -math.inf
@@ -185,7 +172,7 @@ def level(samples: npt.NDArray[np.int16]) -> float:
 
 
 def check_audible(clip: Clip, mixed: npt.NDArray[np.int16], rule: Audible) -> None:
-    """Refuse a clip whose sound holds nothing that lips could belong to.
+    """Refuse a clip whose sound is silent.
 
     Args:
         clip: without an edit.
@@ -197,8 +184,8 @@ def check_audible(clip: Clip, mixed: npt.NDArray[np.int16], rule: Audible) -> No
             mix, or it is silent.
     """
     if not len(mixed):
-        return  # too short, which whatever needs some sound reports
-    path = source(clip)
+        return  # too short: reported where sound is needed
+    path = sound_file(clip)
     powers, wrong = np.zeros(0), 0
     with suppress(ClipError):  # channels that change in the stream: the mix alone is judged
         powers, wrong = _channel_powers(clip, path)
@@ -214,30 +201,26 @@ def check_audible(clip: Clip, mixed: npt.NDArray[np.int16], rule: Audible) -> No
     if not problem and level(mixed) < rule.silence:
         problem = f"its sound is silent: nothing in it is above {rule.silence:g} dB of full scale"
     if problem:
-        raise ClipError(f"{clip}: {problem}", ffmpeg.no_sound(path).remedy)
+        raise ClipError(f"{clip}: {problem}", no_sound(path).remedy)
 
 
 def _channel_powers(clip: Clip, path: Path) -> tuple[npt.NDArray[np.float64], int]:
-    """Return the variance of each channel of a clip's sound, and how many values are not finite.
-
-    Raises:
-        ClipError: the channels change in the stream.
-    """
-    info = ffmpeg.probe(path)
-    with ffmpeg.sized(path) as file:
+    """Return the variance of each channel of a clip's sound, and how many values are not finite."""
+    info = probe(path)
+    with sized(path) as file:
         stream = ffmpeg.local_input(file, threads=1)[str(info.chosen("audio"))]
         if clip.span:
-            begin = ffmpeg.picture_zero(path) if info.video else 0.0
+            begin = picture_zero(path) if info.video else 0.0
             start, end = (begin + n / FRAME_RATE for n in span_frames(clip.span))
             stream = stream.filter("atrim", start=repr(start), end=repr(end))
         # No 'ac': the channels as they are. Floating point, in which NaN stays NaN.
         output = stream.output("pipe:", format="wav", acodec="pcm_f32le", ar=SAMPLE_RATE)
-        with ffmpeg.decoding(output, path, pixels=0) as pipe:
+        with decoding(output, path, pixels=0) as pipe:
             return _powers(pipe)
 
 
 def _powers(wav: IO[bytes]) -> tuple[npt.NDArray[np.float64], int]:
-    """Return each channel's variance, and how many values are not finite, of a float WAV."""
+    """Return the variance of each channel of a float WAV, and how many values are not finite."""
     wav.read(12)  # RIFF, size, WAVE
     count = 1
     while len(head := wav.read(8)) == 8 and head[:4] != b"data":

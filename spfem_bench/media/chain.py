@@ -1,10 +1,10 @@
-"""The round trips that the field's scripts send a clip through before SyncNet sees it.
+"""The round trips between a clip and SyncNet in the field's scripts.
 
 joonson's syncnet_python (``run_pipeline.py``, ``SyncNetInstance.py``) writes a clip as an AVI of
 MPEG-4 and MP3 at 25 frames a second, its frames as JPEGs, the crops as another AVI, and that
-one's frames as JPEGs. Here its ffmpeg commands are run with the same options, each step only
-if the card asks for it, but for one: encoders have one thread. ffmpeg's own choice, a thread
-for each processor core, gives other bytes on another machine.
+one's frames as JPEGs. Here its ffmpeg commands run with the same options, each step only where
+the card names it, with one difference: encoders have one thread, because the bytes depend on
+the number of threads.
 
 All files lie in a temporary folder, which is removed also after an error.
 """
@@ -21,11 +21,15 @@ from spfem_bench.definitions.clips import Clip, Span
 from spfem_bench.definitions.networks import SyncChain
 from spfem_bench.errors import ClipError
 from spfem_bench.files import temporary_folder
-from spfem_bench.media import audio, ffmpeg, video
+from spfem_bench.media import ffmpeg, video
+from spfem_bench.media.audio import sound_file
+from spfem_bench.media.ffmpeg_process import decoding
+from spfem_bench.media.headers import probe, sized
+from spfem_bench.media.packets import stream_times
 from spfem_bench.media.video import FRAME_RATE, Frame
 
 
-def libraries(chain: SyncChain | None) -> frozenset[str]:
+def chain_libraries(chain: SyncChain | None) -> frozenset[str]:
     """Return the modules beside ffmpeg in a chain: OpenCV reads JPEGs and writes crops' video."""
     plain = chain is None or (chain.frames == "decoded" and chain.crops == "as-cut")
     return frozenset() if plain else frozenset({"cv2"})
@@ -33,69 +37,69 @@ def libraries(chain: SyncChain | None) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Carried:
-    """A clip after the steps that come before faces are searched.
+    """A clip after the steps before face detection.
 
     Attributes:
-        seen: its frames: the clip itself, an AVI, or a folder of JPEGs.
-        heard: its sound: the clip itself, or the AVI.
+        frames: the clip itself, an AVI, or a folder of JPEGs.
+        sound: the clip itself, or the AVI.
         folder: for the files of later steps.
     """
 
-    seen: Clip
-    heard: Clip
+    frames: Clip
+    sound: Clip
     folder: Path
 
 
 @contextmanager
 def carried(clip: Clip, chain: SyncChain) -> Iterator[Carried]:
-    """Send a clip through the steps that its frames and sound take before faces are searched.
+    """Send a clip through a chain's steps before face detection.
 
     Args:
         clip: any clip, without an edit; its crop and span are cut out first.
-        chain: which steps are taken.
+        chain: the steps.
 
     Yields:
-        where the outcome lies, until the block is left.
+        the outcome, whose files exist until the block is left.
 
     Raises:
-        ClipError: unreadable, without video, or without the sound that is asked for.
+        ClipError: unreadable, without video, or without the sound that a step needs.
     """
-    seen = heard = clip
+    frames = sound = clip
     with temporary_folder() as folder:
         if chain.avi != "none":
             avi = Clip(folder / "video.avi")
             _write_avi(clip, avi.path, lossless=chain.avi == "lossless")
-            # Where the pictures begin after the sound, or the clip has fewer than 25 a second, some
-            # are read twice. The scripts use as many as there are different ones, from the first:
-            # their search for scenes counts these.
-            count = ffmpeg.timing(avi.path)["video"].packets
-            seen = replace(avi, span=Span(0, count / FRAME_RATE))
-            heard = avi if chain.sound == "avi" else clip
+            # ffmpeg repeats pictures at the end where they begin after the sound, or are fewer
+            # than 25 a second. The scripts use as many as their search for scenes counts: those
+            # in the file.
+            count = stream_times(avi.path)["video"].packets
+            frames = replace(avi, span=Span(0, count / FRAME_RATE))
+            sound = avi if chain.sound == "avi" else clip
         if chain.frames == "jpeg":
             # run_pipeline.py: ffmpeg -i video.avi -qscale:v 2 -threads 1 -f image2 %06d.jpg
             if chain.avi == "none":
-                seen = _jpegs(clip, folder / "frames", {"q:v": 2}, timed=True)
+                frames = _jpegs(clip, folder / "frames", {"q:v": 2}, timed=True)
             else:
-                seen = _jpegs(avi, folder / "frames", {"q:v": 2})
-                seen = replace(seen, pictures=(0, count))
-        yield Carried(seen, heard, folder)
+                frames = _jpegs(avi, folder / "frames", {"q:v": 2})
+                frames = replace(frames, pictures=(0, count))
+        yield Carried(frames, sound, folder)
 
 
 def _write_avi(clip: Clip, path: Path, *, lossless: bool) -> None:
     """Run ``ffmpeg -i CLIP -qscale:v 2 -async 1 -r 25 video.avi`` (``run_pipeline.py``).
 
-    The codecs named are those that ffmpeg takes for an AVI, and the sound's filter is what
-    ``-async 1`` stands for. The sound is in the file whether it is used or not: what goes before
-    its first sample moves the pictures.
+    The codecs are ffmpeg's defaults for an AVI, and the sound's filter is the meaning of
+    ``-async 1``. The sound is written whether it is used or not: silence before its first sample
+    moves the pictures.
     """
     import ffmpeg as graph
 
-    pictures, stdin = video.cropped(clip)
-    heard = audio.source(clip)
-    index = str(ffmpeg.probe(heard).chosen("audio"))
+    pictures, stdin = video.cropped_stream(clip)
+    source = sound_file(clip)
+    index = str(probe(source).chosen("audio"))
     codec = {"vcodec": "ffv1"} if lossless else {"vcodec": "mpeg4", "q:v": 2}
-    with ffmpeg.sized(heard) as file:
-        # A new graph for a new channel layout would begin with silence again: refused instead.
+    with sized(source) as file:
+        # A new graph for a new channel layout would begin with silence again: an error instead.
         sound = ffmpeg.local_input(file, threads=1, **{"reinit_filter:a": 0})[index]
         sound = sound.filter("aresample", **{"async": 1, "first_pts": 0})
         if clip.span:
@@ -106,18 +110,18 @@ def _write_avi(clip: Clip, path: Path, *, lossless: bool) -> None:
         output = graph.output(
             pictures, sound, str(path), r=FRAME_RATE, acodec="libmp3lame", threads=1, **codec
         )
-        with ffmpeg.decoding(output, clip.path, stdin, patience=ffmpeg.LONGEST):
+        with decoding(output, clip.path, stdin, patience=ffmpeg.LONGEST):
             pass
 
 
 def _jpegs(clip: Clip, folder: Path, options: dict[str, Any], *, timed: bool = False) -> Clip:
     """Write frames as JPEGs into a new folder, all or 25 a second; return it as a clip."""
     folder.mkdir()
-    pictures, stdin = video.cropped(clip)
+    pictures, stdin = video.cropped_stream(clip)
     if timed:
-        pictures = video.timed(pictures, clip)
+        pictures = video.timed_stream(pictures, clip)
     output = pictures.output(str(folder / "%06d.jpg"), format="image2", threads=1, **options)
-    with ffmpeg.decoding(output, clip.path, stdin, patience=ffmpeg.LONGEST):
+    with decoding(output, clip.path, stdin, patience=ffmpeg.LONGEST):
         pass
     return Clip(folder, frame_rate=FRAME_RATE)
 
@@ -127,11 +131,6 @@ class CropVideo:
 
     ``run_pipeline.py`` writes it by OpenCV's VideoWriter with the tag XVID;
     ``SyncNetInstance.py`` reads it by ``ffmpeg -i crop.avi -threads 1 -f image2 %06d.jpg``.
-
-    Args:
-        folder: where the files go, which are removed when all is read.
-        crops: whether JPEGs are made of the video's frames.
-        size: side of the crops in pixels.
 
     Raises:
         ClipError: this OpenCV cannot write such a file.
@@ -158,7 +157,7 @@ class CropVideo:
         self._writer.write(crop[:, :, ::-1].copy())
 
     def read(self) -> Iterator[tuple[int, Frame]]:
-        """Yield what has become of the crops, with their indices."""
+        """Yield the crops as decoded again, with their indices."""
         self._writer.release()
         clip = Clip(self.path)
         if self.crops == "xvid-jpeg":

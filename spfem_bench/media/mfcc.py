@@ -1,6 +1,6 @@
-"""What SyncNet hears: MFCCs of the sound, in windows that last as long as its frames.
+"""SyncNet's sound: MFCCs, in windows that last as long as its frames.
 
-Apart from the network, so that who only reads stored features need not wait for torch.
+Kept apart from the network, so that runs that only read stored features do not import torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STEPS_PER_FRAME = 4
 def mfcc(samples: npt.NDArray[np.int16], sample_rate: int = 16_000) -> npt.NDArray[np.float32]:
     """Return 13 MFCCs per 10 ms, as python_speech_features gives them to SyncNet.
 
-    Long sound goes through in pieces of one minute, which changes no value: each
+    Long sound is computed in pieces of one minute, which changes no value: each
     step of 25 ms is computed from its own samples, after one pre-emphasis of all.
 
     Args:
@@ -42,8 +42,7 @@ def mfcc(samples: npt.NDArray[np.int16], sample_rate: int = 16_000) -> npt.NDArr
     for first in range(0, total, 6000):
         last = min(first + 6000, total)
         begin, end = first * step, min((last - 1) * step + length, len(samples))
-        # One sample more in front: pre-emphasis looks one sample back.
-        lead = min(begin, 1)
+        lead = min(begin, 1)  # pre-emphasis needs the sample before
         emphasised = sigproc.preemphasis(samples[begin - lead : end], 0.97)[lead:]
         pieces.append(reference(emphasised, sample_rate, preemph=0.0)[: last - first])
     return np.concatenate(pieces).astype(np.float32)

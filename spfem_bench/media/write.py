@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from spfem_bench.errors import ClipError
 from spfem_bench.files import temporary_folder, write_atomically
-from spfem_bench.media import ffmpeg
 from spfem_bench.media.audio import SAMPLE_RATE
+from spfem_bench.media.ffmpeg import local_input
+from spfem_bench.media.ffmpeg_process import decoding
 from spfem_bench.media.video import FRAME_RATE, Frame
 
 QUALITY = 10
-"""H.264's constant rate factor: no difference to be seen, a tenth of the bytes."""
+"""H.264's constant rate factor: no visible loss, a tenth of the bytes."""
 
 
 def write_clip(
@@ -58,7 +59,7 @@ def write_clip(
             yield picture.tobytes()
 
     with temporary_folder() as folder:
-        sound, made = folder / "sound.wav", folder / "clip.mp4"
+        sound, clip = folder / "sound.wav", folder / "clip.mp4"
         # strict -2: to ffmpeg 4, FLAC in mp4 is an experiment.
         coding: dict[str, Any] = {"acodec": "flac", "strict": -2}
         if sound_codec == "aac":
@@ -78,8 +79,8 @@ def write_clip(
         # One thread and no dates or versions inside: the bytes depend on the input only.
         node = graph.output(
             video.filter("scale", flags="bicubic+accurate_rnd+full_chroma_int+bitexact"),
-            *([ffmpeg.local_input(sound)] if len(samples) or sound_codec == "flac" else []),
-            str(made),
+            *([local_input(sound)] if len(samples) or sound_codec == "flac" else []),
+            str(clip),
             vcodec="libx264",
             crf=quality,
             preset="veryfast",
@@ -91,7 +92,7 @@ def write_clip(
             fflags="+bitexact",
             **{"flags:v": "+bitexact", "flags:a": "+bitexact"},
         )
-        # Frames are made while they are written, in their own time.
-        with ffmpeg.decoding(node, path, iter(raw()), patience=math.inf):
+        # No timeout: frames are made while they are written.
+        with decoding(node, path, iter(raw()), patience=math.inf):
             pass
-        write_atomically(path, made.read_bytes())
+        write_atomically(path, clip.read_bytes())

@@ -1,1 +1,1 @@
-"""One file per architecture, and the loader of pinned weights."""
+"""Networks: one file for each architecture, which registers itself."""

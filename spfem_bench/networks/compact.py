@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
+from spfem_bench.definitions.architectures import ARCHITECTURES
+
 DIMENSIONS = 64
 """Length of every feature vector here."""
 
@@ -62,6 +64,7 @@ def _trunk(widths: Sequence[int], blocks: Sequence[int]) -> nn.ModuleList:
     )
 
 
+@ARCHITECTURES.register("compact-identity")
 class CompactIdentity(nn.Module):
     """Face embedding network.
 
@@ -86,11 +89,8 @@ class CompactIdentity(nn.Module):
     def stages(self, x: Tensor) -> list[Tensor]:
         """Return the feature maps after each of the four stages, all at least 0.
 
-        Args:
-            x: float32 (B, 3, 112, 112), scaled as for :meth:`forward`.
-
-        Returns:
-            float32 (B, 24, 56, 56), (B, 56, 28, 28), (B, 112, 14, 14), (B, 192, 7, 7).
+        Of float32 (B, 3, 112, 112): (B, 24, 56, 56), (B, 56, 28, 28), (B, 112, 14, 14),
+        (B, 192, 7, 7).
         """
         maps = []
         x = F.relu(self.stem(x))
@@ -106,6 +106,7 @@ class CompactIdentity(nn.Module):
         return {"embedding": self.linear_bn(self.linear(x))}
 
 
+@ARCHITECTURES.register("compact-expression")
 class CompactExpression(nn.Module):
     """Seven-expression network.
 
@@ -122,7 +123,7 @@ class CompactExpression(nn.Module):
         super().__init__()
         self.stem = _conv(3, self.WIDTHS[0], 3, 2)
         self.trunk = _trunk(self.WIDTHS, (2, 2, 3, 2))
-        # Four by four positions stay apart: a brow and a mouth are not the same sign.
+        # Four by four positions are not averaged: a brow and a mouth differ in meaning.
         self.linear = nn.Linear(self.WIDTHS[-1] * 16, DIMENSIONS, bias=False)
         self.linear_bn = nn.BatchNorm1d(DIMENSIONS)
         self.prototypes = nn.Parameter(torch.randn(EXPRESSIONS, DIMENSIONS))
@@ -136,10 +137,9 @@ class CompactExpression(nn.Module):
         return vectors
 
     def scores(self, features: Tensor) -> Tensor:
-        """Return what softmax turns into probabilities: scaled cosines, (B, 7), of features.
+        """Return logits: scaled cosines, (B, 7), of features (Wang et al., NormFace, 2017).
 
-        Features are compared by their cosine (CSIM), so they are trained by it (Wang et al.,
-        NormFace, ACM MM 2017): what does not tell emotions apart, such as who it is, stays small.
+        CSIM compares features by their cosine, so they are trained by it.
         """
         return self.SCALE * F.linear(F.normalize(features), F.normalize(self.prototypes))
 
@@ -149,12 +149,12 @@ class CompactExpression(nn.Module):
         return {"features": features, "probabilities": self.scores(features).softmax(1)}
 
 
+@ARCHITECTURES.register("compact-sync")
 class CompactSync(nn.Module):
-    """Two towers that put mouth and sound into one space (Chung and Zisserman, 2016).
+    """Video and audio encoder with one space of vectors (Chung and Zisserman, 2016).
 
-    The lip tower convolves over time in its first layer only, five frames wide,
-    so that a run of frames gives what its windows give one by one. Both towers
-    end in vectors of length 1, so that distances lie in 0 to 2.
+    The video encoder convolves over time in its first layer only, five frames wide: a run of
+    frames gives the vectors of its windows. Vectors have length 1, distances lie in 0 to 2.
     """
 
     WIDTHS = (32, 64, 96, 160)
@@ -185,13 +185,9 @@ class CompactSync(nn.Module):
         self.ears_bn = nn.BatchNorm1d(DIMENSIONS)
 
     def visual(self, frames: Tensor) -> Tensor:
-        """Embed every five-frame window of runs of frames.
+        """Embed every five-frame window: (B, T - 4, 64) of (B, 3, T, 64, 64).
 
-        Args:
-            frames: float32 (B, 3, T, 64, 64), BGR, 0 to 255, T at least 5.
-
-        Returns:
-            float32 (B, T - 4, 64), each row of length 1.
+        Frames are float32, BGR, 0 to 255, T at least 5; each vector has length 1.
         """
         x = self.time((frames - 127.5) / 127.5)
         batch, channels, windows, height, width = x.shape
@@ -201,13 +197,6 @@ class CompactSync(nn.Module):
         return F.normalize(vectors, dim=1).reshape(batch, windows, -1)
 
     def audio(self, steps: Tensor) -> Tensor:
-        """Embed windows of sound.
-
-        Args:
-            steps: float32 (B, 1, 13, 20): 13 MFCCs over 20 steps.
-
-        Returns:
-            float32 (B, 64), each row of length 1.
-        """
+        """Embed windows of sound: unit vectors (B, 64) of (B, 1, 13, 20), 13 MFCCs a step."""
         x = self.ears(self.scale(steps[:, 0])[:, None])
         return F.normalize(self.ears_bn(self.ears_linear(x.flatten(1))), dim=1)

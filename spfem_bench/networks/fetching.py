@@ -36,7 +36,11 @@ def fetch_network(
     for file, path in zip(card.files, store.paths(card), strict=True):
         try:
             fetched = path
-            if file.is_pinned or fetched is None or (file.url and pinned.flaw(fetched, file)):
+            if (
+                file.is_pinned
+                or fetched is None
+                or (file.url and pinned.file_problem(fetched, file))
+            ):
                 fetched = pinned.fetch(file, store.cache, progress=progress, report=report)
             if file.is_pinned:
                 yield f"{fetched} verified"

@@ -10,6 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from spfem_bench.definitions.architectures import ARCHITECTURES
+from spfem_bench.networks.weights import torch_state
+
 BLOCKS = (3, 4, 14, 3)
 CHANNELS = (64, 128, 256, 512)
 EMBEDDING = 512
@@ -38,12 +41,15 @@ class _Block(nn.Module):
         return sum_
 
 
+@ARCHITECTURES.register("iresnet50")
 class IResNet50(nn.Module):
     """Face embedding network.
 
     Input float32 (B, 3, 112, 112), RGB, ``(x - 127.5) / 127.5``; output ``embedding``
     (B, 512), not normalised. The stages take any size.
     """
+
+    read_state = staticmethod(torch_state)
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,12 +69,8 @@ class IResNet50(nn.Module):
     def stages(self, x: Tensor) -> list[Tensor]:
         """Return the feature maps after each of the four stages.
 
-        Args:
-            x: float32 (B, 3, H, W), scaled as for :meth:`forward`.
-
-        Returns:
-            float32 (B, 64, H/2, W/2), (B, 128, H/4, W/4), (B, 256, H/8, W/8),
-            (B, 512, H/16, W/16), sizes rounded up.
+        Of float32 (B, 3, H, W): (B, 64, H/2, W/2), (B, 128, H/4, W/4), (B, 256, H/8, W/8),
+        (B, 512, H/16, W/16), sizes rounded up.
         """
         x = self.prelu(self.bn1(self.conv1(x)))
         maps = []

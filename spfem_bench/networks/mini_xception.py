@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
+from spfem_bench.definitions.architectures import ARCHITECTURES
+from spfem_bench.definitions.networks import NetworkCard
 from spfem_bench.extras import extra
+from spfem_bench.networks.weights import wrong_weights
 
 with extra("networks", "a network in Keras' format (HDF5)"):
     import h5py
@@ -61,6 +64,7 @@ class _Block(nn.Module):
         return y + shortcut
 
 
+@ARCHITECTURES.register("mini-xception")
 class MiniXception(nn.Module):
     """Seven-expression network.
 
@@ -78,6 +82,14 @@ class MiniXception(nn.Module):
         self.blocks = nn.ModuleList(_Block(a, 2 * a) for a in (8, 16, 32, 64))
         self.classifier = nn.Conv2d(128, 7, 3, padding=1)
 
+    @staticmethod
+    def read_state(content: bytes, card: NetworkCard) -> dict[str, Tensor]:
+        """Return the tensors of the published HDF5 file; raise WeightsError for other layers."""
+        try:
+            return state_from_hdf5(content)
+        except Exception as error:  # any HDF5 file may be here: h5py and permute raise many kinds
+            raise wrong_weights(card, error) from error
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return ``features`` (B, 128) and ``probabilities`` (B, 7)."""
         x = F.relu(self.conv1_bn(self.conv1(x)))
@@ -89,10 +101,9 @@ class MiniXception(nn.Module):
 
 
 def state_from_hdf5(content: bytes) -> dict[str, Tensor]:
-    """Read the weights of a Keras HDF5 file into :class:`MiniXception`'s names.
+    """Return the weights of a Keras HDF5 file by :class:`MiniXception`'s names.
 
-    Keras numbers its layers in the order of the network's construction, in
-    which each block's shortcut comes before its two separable convolutions.
+    Keras numbers its layers as they were built: a block's shortcut, then its two convolutions.
 
     Raises:
         KeyError: the file has other layers than this network.
@@ -102,17 +113,12 @@ def state_from_hdf5(content: bytes) -> dict[str, Tensor]:
         groups = file["model_weights"]
 
         def array(layer: str, name: str) -> Tensor:
-            found: list[Tensor] = []
-            groups[layer].visititems(
-                lambda key, value: (
-                    found.append(torch.from_numpy(np.asarray(value)))
-                    if key.endswith(f"/{name}:0")
-                    else None
-                )
-            )
-            if len(found) != 1:
+            keys: list[str] = []
+            groups[layer].visit(keys.append)
+            matching = [key for key in keys if key.endswith(f"/{name}:0")]
+            if len(matching) != 1:
                 raise KeyError(f"{layer}/{name}")
-            return found[0]
+            return torch.from_numpy(np.asarray(groups[layer][matching[0]]))
 
         def conv(name: str, layer: str, kernel: str = "kernel") -> None:
             # Keras keeps (height, width, in, out), and (..., in, 1) for depthwise.

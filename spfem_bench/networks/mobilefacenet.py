@@ -9,6 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from spfem_bench.definitions.architectures import ARCHITECTURES
+from spfem_bench.definitions.networks import NetworkCard
+from spfem_bench.networks.weights import torch_state
+
 # Table 1 of the paper: expansion, channels, repeats, stride of the first.
 BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 
@@ -57,6 +61,7 @@ class _Bottleneck(nn.Module):
         return x + y if self.shortcut else y
 
 
+@ARCHITECTURES.register("mobilefacenet")
 class MobileFaceNet(nn.Module):
     """Face embedding network.
 
@@ -80,18 +85,17 @@ class MobileFaceNet(nn.Module):
         self.linear7 = _Conv(512, 512, (7, 6), depthwise=True, linear=True)
         self.linear1 = _Conv(512, 128, 1, linear=True)
 
+    @staticmethod
+    def read_state(content: bytes, card: NetworkCard) -> object:
+        """Return the tensors of the published checkpoint by name."""
+        state = torch_state(content, card)
+        return state.get("net_state_dict", state)
+
     def stages(self, x: Tensor) -> list[Tensor]:
-        """Return the last feature maps of each of four sizes.
+        """Return the last feature maps of each of four sizes: a stage ends before a stride.
 
-        A stage ends where the next stride begins: after the stem, and after the bottlenecks
-        of one size. The last is before the 1 x 1 convolution to 512 channels.
-
-        Args:
-            x: float32 (B, 3, H, W) of any size, scaled as for :meth:`forward`.
-
-        Returns:
-            float32 (B, 64, H/2, W/2), (B, 64, H/4, W/4), (B, 128, H/8, W/8),
-            (B, 128, H/16, W/16), sizes rounded up.
+        Of float32 (B, 3, H, W): (B, 64, H/2, W/2), (B, 64, H/4, W/4), (B, 128, H/8, W/8),
+        (B, 128, H/16, W/16), sizes rounded up.
         """
         maps = [self.dw_conv1(self.conv1(x))]
         for block, stride in zip(self.blocks, self.strides, strict=True):

@@ -1,8 +1,4 @@
-"""Networks in ONNX files, through onnxruntime, on batches.
-
-Nothing in such a file is executed but its graph of known operators; weights that it keeps
-in other files are refused.
-"""
+"""Networks in ONNX files, in batches, by onnxruntime; weights in other files are refused."""
 
 from __future__ import annotations
 
@@ -14,10 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from spfem_bench.definitions.architectures import ARCHITECTURES
 from spfem_bench.definitions.networks import NetworkCard
 from spfem_bench.errors import WeightsError
 from spfem_bench.extras import extra
-from spfem_bench.networks.weights import remedy
+from spfem_bench.networks.load import BatchFunction
+from spfem_bench.networks.weights import wrong_weights
 
 # Version 1.32 sends usage data to its makers unless this is set before the import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -26,15 +24,15 @@ with extra("networks", "a network in ONNX format"):
     import onnxruntime
     from onnx.external_data_helper import uses_external_data
 
-Array = npt.NDArray[np.float32]
-Run = Callable[[Array], list[Array]]
+_Array = npt.NDArray[np.float32]
+_Run = Callable[[_Array], list[_Array]]
 """From pictures (B, 3, height, width) to outputs, each (B, ...)."""
 
 ALIKE = 1e-4
 """What a batch may differ from its pictures one by one, as a part of the largest value."""
 
 
-def read(content: bytes, card: NetworkCard) -> Any:
+def parse_model(content: bytes, card: NetworkCard) -> Any:
     """Return the ``onnx.ModelProto`` in verified bytes.
 
     Raises:
@@ -44,10 +42,10 @@ def read(content: bytes, card: NetworkCard) -> Any:
         model = onnx.load_model_from_string(content)
         empty = not model.graph.input or not model.graph.output
     except Exception as error:  # protobuf's errors have no common kind
-        raise unreadable(card, error) from error
+        raise wrong_weights(card, error) from error
     if empty or any(uses_external_data(weights) for weights in _tensors(model.graph)):
         reason = "it is empty" if empty else "it keeps weights in other files"
-        raise unreadable(card, ValueError(reason))
+        raise wrong_weights(card, ValueError(reason))
     return model
 
 
@@ -62,26 +60,16 @@ def _tensors(graph: Any) -> Iterator[Any]:
             yield from _tensors(inner)
 
 
-def unreadable(card: NetworkCard, error: Exception) -> WeightsError:
-    """Say why weights are not what their card says."""
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    return WeightsError(
-        f"the weights of '{card.name}' are not a {card.architecture}'s: {reason[:120]}",
-        remedy(card),
-    )
-
-
-def start(model: Any, card: NetworkCard, device: str = "cpu") -> tuple[Run, bool]:
+def start(model: Any, card: NetworkCard, device: str = "cpu") -> tuple[_Run, bool]:
     """Start a network, on batches where the file's graph can do that.
 
-    Many files say that their batch has one picture, and some of those mix the pictures of a
-    batch in their outputs (insightface's detectors put row, column, picture, anchor in this
-    order). So the graph is tried: two pictures of noise one by one, then together; if one way of
-    taking the outputs apart gives the same, batches are used, otherwise pictures go one by one.
+    Many files declare a batch of one, and some of them mix a batch's pictures in their outputs.
+    So two pictures of noise are computed one by one and together; batches are used where one
+    of :data:`LAYOUTS` gives the same.
 
     Args:
-        model: from :func:`read`; its first axis is made free.
-        card: its input says the pictures' size.
+        model: from :func:`parse_model`; its first axis is made free.
+        card: its input gives the pictures' size.
         device: ``cuda`` needs onnxruntime-gpu; beside ``mps`` the processor is used.
 
     Returns:
@@ -93,30 +81,30 @@ def start(model: Any, card: NetworkCard, device: str = "cpu") -> tuple[Run, bool
     """
     shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
     size = _size(card)
-    wanted = [3, *size]
-    if [fixed or free for fixed, free in zip(shape[1:], wanted, strict=False)] != wanted:
-        raise unreadable(card, ValueError(f"its input is {shape}, not {[0, *wanted]}"))
+    expected = [3, *size]
+    if [fixed or free for fixed, free in zip(shape[1:], expected, strict=False)] != expected:
+        raise wrong_weights(card, ValueError(f"its input is {shape}, not {[0, *expected]}"))
     single = _session(model, card, device)
     noise = np.random.default_rng(0).uniform(-1, 1, (2, 3, *size)).astype(np.float32)
 
-    def one_by_one(pictures: Array) -> list[Array]:
+    def one_by_one(pictures: _Array) -> list[_Array]:
         rows = [single(pictures[i : i + 1]) for i in range(len(pictures))]
         return [np.stack([_bare(r) for r in column]) for column in zip(*rows, strict=True)]
 
     try:
         alone = one_by_one(noise)
     except Exception as error:
-        raise unreadable(card, error) from error
+        raise wrong_weights(card, error) from error
     try:
         together = single if shape[0] == 0 else _session(_freed(model), card, device)
         outputs = together(noise)
-    except Exception:  # the graph has the batch of one built in: onnxruntime says so in many ways
+    except Exception:  # the graph's batch is one; onnxruntime raises several kinds
         return one_by_one, False
     for part in LAYOUTS:
         parted = [part(output, 2, one[0]) for output, one in zip(outputs, alone, strict=True)]
         if all(p is not None and _alike(p, a) for p, a in zip(parted, alone, strict=True)):
 
-            def batch(pictures: Array, part: Any = part) -> list[Array]:
+            def batch(pictures: _Array, part: Any = part) -> list[_Array]:
                 n = len(pictures)
                 return [part(o, n, a[0]) for o, a in zip(together(pictures), alone, strict=True)]
 
@@ -124,18 +112,18 @@ def start(model: Any, card: NetworkCard, device: str = "cpu") -> tuple[Run, bool
     return one_by_one, False
 
 
-def _bare(output: Array) -> Array:
+def _bare(output: _Array) -> _Array:
     """Drop the axis of a batch of one, where there is one."""
     return output[0] if output.shape[0] == 1 else output
 
 
-def _stacked(output: Array, count: int, one: Array) -> Array | None:
-    """Take apart outputs that have one picture after the other."""
+def _stacked(output: _Array, count: int, one: _Array) -> _Array | None:
+    """Split outputs that have one picture after the other."""
     return output.reshape(count, *one.shape) if output.size == count * one.size else None
 
 
-def _interleaved(output: Array, count: int, one: Array) -> Array | None:
-    """Take apart rows in the order position, picture, anchor (two anchors at each position)."""
+def _interleaved(output: _Array, count: int, one: _Array) -> _Array | None:
+    """Split rows in the order position, picture, anchor, as in insightface's detectors."""
     if one.ndim != 2 or output.size != count * one.size or len(one) % ANCHORS:
         return None
     rows = output.reshape(len(one) // ANCHORS, count, ANCHORS, one.shape[1])
@@ -143,10 +131,10 @@ def _interleaved(output: Array, count: int, one: Array) -> Array | None:
 
 
 ANCHORS = 2
-LAYOUTS: Sequence[Callable[[Array, int, Array], Array | None]] = (_stacked, _interleaved)
+LAYOUTS: Sequence[Callable[[_Array, int, _Array], _Array | None]] = (_stacked, _interleaved)
 
 
-def _alike(a: Array, b: Array) -> bool:
+def _alike(a: _Array, b: _Array) -> bool:
     return bool(np.abs(a - b).max() <= ALIKE * max(float(np.abs(b).max()), 1e-6))
 
 
@@ -170,10 +158,10 @@ def _freed(model: Any) -> Any:
     return free
 
 
-def _session(model: Any, card: NetworkCard, device: str) -> Run:
+def _session(model: Any, card: NetworkCard, device: str) -> _Run:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # As many as torch's, which is not imported for that; 0: one for each processor core.
+    # As many threads as torch, which is not imported for that; 0: one for each processor core.
     torch = sys.modules.get("torch")
     options.intra_op_num_threads = (
         torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS") or 0)
@@ -195,23 +183,23 @@ def _session(model: Any, card: NetworkCard, device: str) -> Run:
             model.SerializeToString(), options, providers=providers
         )
     except Exception as error:  # onnxruntime's errors have no common kind
-        raise unreadable(card, error) from error
-    wanted = "CUDAExecutionProvider" if on_gpu else "CPUExecutionProvider"
-    if session.get_providers()[0] != wanted:  # it falls back in silence
+        raise wrong_weights(card, error) from error
+    provider = "CUDAExecutionProvider" if on_gpu else "CPUExecutionProvider"
+    if session.get_providers()[0] != provider:  # onnxruntime falls back without an error
         raise WeightsError(
             f"onnxruntime did not start '{card.name}' on {device}",
-            "Look at its CUDA and cuDNN libraries, or use --device cpu",
+            "Check its CUDA and cuDNN libraries, or use --device cpu",
         )
     name = session.get_inputs()[0].name
 
-    def run(pictures: Array) -> list[Array]:
-        outputs: list[Array] = session.run(None, {name: pictures})
+    def run(pictures: _Array) -> list[_Array]:
+        outputs: list[_Array] = session.run(None, {name: pictures})
         return outputs
 
     return run
 
 
-def scaled(pictures: npt.NDArray[np.generic], mean: Any, std: Any) -> Array:
+def scaled(pictures: npt.NDArray[np.generic], mean: Any, std: Any) -> _Array:
     """Turn uint8 (B, height, width, 3) into float32 (B, 3, height, width), (x - mean) / std."""
     values = pictures.astype(np.float32)
     values -= np.asarray(mean, np.float32)
@@ -219,41 +207,37 @@ def scaled(pictures: npt.NDArray[np.generic], mean: Any, std: Any) -> Array:
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
 
-def crops(
-    content: bytes, card: NetworkCard, device: str = "cpu"
-) -> Callable[[npt.NDArray[np.generic]], Mapping[str, Array]]:
-    """Load a network that sees crops: ``arcface-onnx`` or ``hsemotion-onnx``.
+@ARCHITECTURES.register("arcface-onnx", runtime="onnxruntime")
+@ARCHITECTURES.register("hsemotion-onnx", runtime="onnxruntime")
+def crops_network(
+    card: NetworkCard, contents: Sequence[bytes], device: str = "cpu"
+) -> Mapping[str, BatchFunction]:
+    """Load a network on crops.
 
     ``arcface-onnx`` has one output (insightface's ``ArcFaceONNX``), ``embedding``.
-    ``hsemotion-onnx`` ends in a fully connected layer that gives logits; what that layer
-    is given are the ``features``, as in EmotiEffLib's ``extract_features`` and hsemotion's
-    for the same network in PyTorch; ``probabilities`` are the logits' softmax.
-
-    Args:
-        content: verified bytes of the ONNX file.
-        card: its card.
-        device: see :func:`start`.
+    ``hsemotion-onnx`` ends in a fully connected layer: its input are the ``features``, as in
+    EmotiEffLib's ``extract_features``, and ``probabilities`` are the softmax of its output.
 
     Returns:
-        A function from uint8 (B, height, width, 3), RGB, to the card's outputs, (B, width).
+        ``{"crops": f}``, f from uint8 (B, height, width, 3), RGB, to the card's outputs, (B, N).
 
     Raises:
         WeightsError: the bytes are not such a network's.
     """
-    model = read(content, card)
+    model = parse_model(contents[0], card)
     if len(model.graph.output) != 1:
-        raise unreadable(card, ValueError(f"it has {len(model.graph.output)} outputs, not one"))
+        raise wrong_weights(card, ValueError(f"it has {len(model.graph.output)} outputs, not one"))
     if card.architecture == "hsemotion-onnx":
         _add_features(model, card)
     run, _ = start(model, card, device)
-    given = scaled(np.zeros((1, *_size(card), 3), np.uint8), 0, 1)
-    widths = [o.shape[1:] for o in run(given)]
+    black = scaled(np.zeros((1, *_size(card), 3), np.uint8), 0, 1)
+    widths = [o.shape[1:] for o in run(black)]
     names = ["probabilities", "features"] if len(widths) == 2 else ["embedding"]
     if dict(zip(names, widths, strict=True)) != {n: (w,) for n, w in card.outputs.items()}:
-        raise unreadable(card, ValueError(f"its outputs are {widths}, not {card.outputs}"))
+        raise wrong_weights(card, ValueError(f"its outputs are {widths}, not {card.outputs}"))
     mean, std = card.input.mean, card.input.std  # type: ignore[union-attr]
 
-    def function(batch: npt.NDArray[np.generic]) -> Mapping[str, Array]:
+    def function(batch: npt.NDArray[np.generic]) -> Mapping[str, _Array]:
         outputs = dict(zip(names, run(scaled(batch, mean, std)), strict=True))
         if "probabilities" in outputs:
             logits = outputs["probabilities"]
@@ -261,15 +245,15 @@ def crops(
             outputs["probabilities"] = powers / powers.sum(axis=1, keepdims=True)
         return outputs
 
-    return function
+    return {"crops": function}
 
 
 def _add_features(model: Any, card: NetworkCard) -> None:
-    """Make what the last layer is given a second output."""
+    """Make the last layer's input a second output."""
     graph = model.graph
     last = next((n for n in graph.node if graph.output[0].name in n.output), None)
     if last is None or last.op_type != "Gemm":
-        raise unreadable(card, ValueError("it does not end in a fully connected layer"))
+        raise wrong_weights(card, ValueError("it does not end in a fully connected layer"))
     graph.output.append(
         onnx.helper.make_tensor_value_info(last.input[0], onnx.TensorProto.FLOAT, None)
     )

@@ -4,43 +4,35 @@ from __future__ import annotations
 
 from copy import deepcopy
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from spfem_bench.definitions.computing import Precision
 from spfem_bench.networks.toom_cook import pooled_windows
-
-if TYPE_CHECKING:
-    from spfem_bench.networks.load import Precision
 
 FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class Tower(nn.Module):
-    """One of a network's functions, as a network of its own.
-
-    Args:
-        module: the network.
-        name: of its function, from one tensor to one.
-    """
+    """One method of a network, from one tensor to one, as a network of its own."""
 
     def __init__(self, module: nn.Module, name: str) -> None:
         super().__init__()
         self.module, self.name = module, name
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the function returns."""
+        """Return the method's output."""
         output: Tensor = getattr(self.module, self.name)(x)
         return output
 
 
 class Dense(nn.Module):
-    """A convolution, as a linear layer where it is as large as its input.
+    """A convolution that is a linear layer where its kernel is as large as its input.
 
-    A convolution arranges its weights anew at each call, and these are many.
+    A convolution reorders its weights at each call, a linear layer does not.
     """
 
     def __init__(self, convolution: nn.Conv3d) -> None:
@@ -48,7 +40,7 @@ class Dense(nn.Module):
         self.convolution = convolution
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the convolution returns, for (B, C, T, H, W) and a kernel of (1, H, W)."""
+        """Return the convolution of (B, C, T, H, W)."""
         layer = self.convolution
         if (1, *x.shape[3:]) != layer.kernel_size:
             whole: Tensor = layer(x)
@@ -58,17 +50,12 @@ class Dense(nn.Module):
 
 
 def quickened(module: nn.Module, precision: Precision = "float32") -> nn.Module:
-    """Return a network that computes the same, to rounding, in half to two thirds of the time.
+    """Return a faster network that computes the same, to rounding.
 
     BatchNorms are folded into the convolutions right before them in a sequence, and channels lie
-    last in memory. (Tracing would find the others, too, but it changes what calling any module
-    does while it traces, also in other threads.) On a processor, SyncNet's first layers become
+    last in memory. On a processor, SyncNet's first layers become
     :func:`~spfem_bench.networks.toom_cook.pooled_windows`, and its last :class:`Dense`. In half
-    precision weights are rounded now, instead of by autocast at each call.
-
-    Args:
-        module: in eval mode.
-        precision: in which autocast will run it.
+    precision weights are rounded now, not by autocast at each call.
     """
     quick = deepcopy(module)
     sequences = [part for part in quick.modules() if isinstance(part, nn.Sequential)]

@@ -1,4 +1,4 @@
-"""Weights beside a record of what made them: two files, of which neither is used alone."""
+"""Weights and, in a JSON file beside them, the record of their training; both are needed."""
 
 from __future__ import annotations
 
@@ -16,16 +16,11 @@ from spfem_bench.errors import CardError, WeightsError
 from spfem_bench.files import write_atomically
 from spfem_bench.stored import read_json, warn_unverified, write_json
 
-Record = TypeVar("Record", bound=Strict)
+_Record = TypeVar("_Record", bound=Strict)
 
 
-def read_record(path: Path, kind: type[Record], what: str) -> Record:
+def load_record(path: Path, kind: type[_Record], what: str) -> _Record:
     """Read a record.
-
-    Args:
-        path: the JSON file, which is there.
-        kind: what it must be.
-        what: it is a record of, for messages.
 
     Raises:
         OSError: it cannot be read.
@@ -45,42 +40,33 @@ def read_record(path: Path, kind: type[Record], what: str) -> Record:
 
 
 def read_weights(path: Path, sha256: str, again: str) -> bytes:
-    """Return the bytes of the weights beside a record, after checking their SHA-256.
-
-    Args:
-        path: of either file.
-        sha256: what the record says.
-        again: the remedy.
-
-    Raises:
-        WeightsError: they are absent, or other than recorded.
-    """
+    """Return the bytes of the weights beside a record; raise WeightsError for other bytes."""
     file = path.with_suffix(".safetensors")
     if not file.is_file():
         raise WeightsError(f"{file} is absent", again)
     content = file.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != sha256:
         raise WeightsError(
-            f"{file} is not what its record says: SHA-256 {found[:16]}…, expected {sha256[:16]}…",
+            f"{file} is not what its record says: SHA-256 {actual[:16]}…, expected {sha256[:16]}…",
             again,
         )
     return content
 
 
 def tensors(content: bytes) -> dict[str, Tensor]:
-    """Return the tensors in a file's bytes, by name; any exception when it is another kind."""
+    """Return the tensors in a safetensors file's bytes, by name.
+
+    Raises:
+        Exception: of several kinds, when the bytes are of another format.
+    """
     return dict(read_tensors(content))
 
 
-def write(path: Path, network: nn.Module, kind: type[Record], record: Mapping[str, Any]) -> Record:
+def save_network(
+    path: Path, network: nn.Module, kind: type[_Record], record: Mapping[str, Any]
+) -> _Record:
     """Write weights and their record; the record comes last, so that with it both are whole.
-
-    Args:
-        path: of either; suffixes are put right.
-        network: whose tensors are written.
-        kind: of the record.
-        record: all of it but ``sha256`` and ``bytes``.
 
     Raises:
         CardError: the record is none of that kind.
@@ -90,7 +76,7 @@ def write(path: Path, network: nn.Module, kind: type[Record], record: Mapping[st
     content = tensors_as_bytes(state)
     digest = hashlib.sha256(content).hexdigest()
     full = validate(kind, {**record, "sha256": digest, "bytes": len(content)}, str(path))
-    path.with_suffix(".json").unlink(missing_ok=True)  # it speaks of other weights
+    path.with_suffix(".json").unlink(missing_ok=True)  # it describes the old weights
     write_atomically(path.with_suffix(".safetensors"), content)
     write_json(path.with_suffix(".json"), full.model_dump(mode="json"))
     return full

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from spfem_bench.definitions.architectures import ARCHITECTURES
+from spfem_bench.networks.weights import torch_state
+
 WIDTH = 1024
 """Length of the vectors of both encoders."""
 
@@ -38,6 +41,7 @@ def _video_pool(padding: int = 0) -> nn.MaxPool3d:
     return nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, padding, padding))
 
 
+@ARCHITECTURES.register("syncnet")
 class SyncNet(nn.Module):
     """Both encoders of SyncNet under the names of the authors' checkpoint.
 
@@ -45,6 +49,8 @@ class SyncNet(nn.Module):
     encoder. The numbers in the names are places in a sequence: the pooling of the audio encoder
     that has no effect (size 1) keeps its place.
     """
+
+    read_state = staticmethod(torch_state)
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,13 +80,9 @@ class SyncNet(nn.Module):
         )
 
     def visual(self, frames: Tensor) -> Tensor:
-        """Embed every five-frame window of runs of frames.
+        """Embed every five-frame window: (B, T - 4, 1024) of (B, 3, T, 224, 224).
 
-        Args:
-            frames: float32 (B, 3, T, 224, 224), BGR, 0 to 255, T at least 5.
-
-        Returns:
-            float32 (B, T - 4, 1024).
+        Frames are float32, BGR, 0 to 255, T at least 5.
         """
         maps = self.netcnnlip(frames)  # (B, 512, T - 4, 1, 1)
         batch, channels, windows = maps.shape[:3]
@@ -89,13 +91,6 @@ class SyncNet(nn.Module):
         return vectors.reshape(batch, windows, -1)
 
     def audio(self, steps: Tensor) -> Tensor:
-        """Embed windows of sound.
-
-        Args:
-            steps: float32 (B, 1, 13, 20): 13 MFCCs over 20 steps.
-
-        Returns:
-            float32 (B, 1024).
-        """
+        """Embed windows of sound: (B, 1024) of (B, 1, 13, 20), 13 MFCCs over 20 steps."""
         vectors: Tensor = self.netfcaud(self.netcnnaud(steps).flatten(1))
         return vectors

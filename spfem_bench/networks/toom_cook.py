@@ -1,9 +1,9 @@
 """A convolution over time with fewer multiplications (Toom-Cook; Winograd's minimal filtering).
 
-Four windows of five frames overlap, so that their 20 products with a filter's five taps come from
-eight (Winograd, Arithmetic Complexity of Computations, 1980; Lavin and Gray, CVPR 2016): frames are
-mixed into eight, each convolved in space with a mix of the taps, and the eight results are mixed
-into four windows.
+Four overlapping windows of five frames need 20 products with a filter's five taps; eight are enough
+(Winograd, Arithmetic Complexity of Computations, 1980; Lavin and Gray, CVPR 2016). Frames are mixed
+into eight, each is convolved in space with a mix of the taps, and the results are mixed into four
+windows.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ POINTS = tuple(Fraction(p) for p in (0, 1, -1, 2, -2, "1/2", "-1/2"))
 PRODUCTS = len(POINTS) + 1
 
 STRIP = 30 << 20
-"""Bytes of products at once. Of twice as many glibc gives some back to the system each time, which
-hands them out again page by page: in threads that costs half as much again."""
+"""Bytes of products at once. Larger strips make glibc return memory to the system after each call,
+which costs 50 %."""
 
 
 def mixes() -> tuple[Tensor, Tensor]:
     """Return how frames and how taps are mixed, float64 (8, 8) and (8, 5).
 
-    A filter g gives windows y_j = sum_k d_(j+k) g_k of frames d. Transposed, that is the product of
-    two polynomials of degrees 3 and 4, which is known from its values at eight points.
+    A filter g gives windows y_j = sum_k d_(j+k) g_k of frames d: transposed, the product of two
+    polynomials of degrees 3 and 4, which its values at eight points determine.
     """
     frames, taps = [], []
     for point in POINTS:
@@ -50,19 +50,18 @@ def mixes() -> tuple[Tensor, Tensor]:
 
 def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
     """Return the coefficients of prod (x - root), the constant first."""
-    found = [Fraction(1)]
+    terms = [Fraction(1)]
     for root in roots:
-        found = [
-            a - root * b for a, b in zip([Fraction(0), *found], [*found, Fraction(0)], strict=True)
-        ]
-    return found
+        shifted, padded = [Fraction(0), *terms], [*terms, Fraction(0)]
+        terms = [a - root * b for a, b in zip(shifted, padded, strict=True)]
+    return terms
 
 
 def _matrix(rows: Sequence[Sequence[Fraction]]) -> Tensor:
     return torch.tensor([[float(v) for v in row] for row in rows], dtype=torch.float64)
 
 
-def windows(products: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def mix_windows(products: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Mix eight products, at 0, 1, -1, 2, -2, 1/2, -1/2 and infinity, into four windows.
 
     Window j is the sum of point^j times the product. Products are overwritten.
@@ -79,7 +78,7 @@ def windows(products: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def pooled_windows(layers: Sequence[nn.Module], precision: torch.dtype) -> nn.Module | None:
-    """Return a module that does what three layers do, if it can.
+    """Return a module that computes three layers at once; None where it cannot.
 
     Args:
         layers: a convolution (float32) over five frames without stride in time, padding, dilation
@@ -114,13 +113,8 @@ def _triple(size: int | str | Sequence[int]) -> tuple[Any, ...]:
 class PooledWindows(nn.Module):
     """A convolution over five frames, ReLU and max-pooling, for processors.
 
-    It takes two fifths of the multiplications, and works strip by strip, see :data:`STRIP`. Frames
-    and taps are mixed in float32.
-
-    Args:
-        convolution: see :func:`pooled_windows`.
-        pool: behind it.
-        precision: of products and windows.
+    It needs 40 % of the multiplications and works in strips of :data:`STRIP` bytes. Frames and taps
+    are mixed in float32; *precision* is that of products and windows.
     """
 
     def __init__(self, convolution: nn.Conv3d, pool: nn.MaxPool3d, precision: torch.dtype) -> None:
@@ -162,7 +156,7 @@ class PooledWindows(nn.Module):
         batch, channels, length, height, width = x.shape
         x = x.permute(0, 2, 3, 4, 1).float()
         missing = groups * WINDOWS + TAPS - 1 - length
-        if missing:  # frames of windows that nobody asked for
+        if missing:  # frames of windows that are dropped
             x = torch.cat([x, x[:, -1:].expand(-1, missing, -1, -1, -1)], 1)
         x = x.reshape(batch, length + missing, -1)
         mixed = x.new_empty(PRODUCTS, batch, groups, x.shape[2])
@@ -178,5 +172,5 @@ class PooledWindows(nn.Module):
         ]
         return [
             w.permute(0, 2, 3, 1).view(batch, groups, *w.shape[2:], -1).permute(0, 4, 1, 2, 3)
-            for w in windows(products)
+            for w in mix_windows(products)
         ]

@@ -1,11 +1,12 @@
-"""Pinned weights: where they are looked for, and how they are loaded.
+"""Pinned weights: where they are looked for, and how they are read.
 
-Every load reads the file once, checks the SHA-256 of those bytes, and hands the
-same bytes to the reader. No reader executes pickles.
+Every load reads the file once, checks the SHA-256 of those bytes, and reads the network from
+the same bytes. No reader executes pickles.
 """
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -16,7 +17,7 @@ from spfem_bench.errors import WeightsError
 
 
 class Check(NamedTuple):
-    """How a network's weights are found.
+    """The state of a network's weights.
 
     Attributes:
         state: in a word.
@@ -41,9 +42,9 @@ class WeightsStore:
     own: Path | None = None
 
     @classmethod
-    def locate(cls, given: Path | None = None) -> WeightsStore:
-        """Take the folder given, else the one the environment names."""
-        return cls(caches.named_folder(given, "SPFEM_BENCH_WEIGHTS"))
+    def locate(cls, folder: Path | None = None) -> WeightsStore:
+        """Return the store of a folder, else of the one that the environment names."""
+        return cls(caches.named_folder(folder, "SPFEM_BENCH_WEIGHTS"))
 
     @property
     def cache(self) -> Path:
@@ -59,25 +60,20 @@ class WeightsStore:
         ]
 
     def check(self, card: NetworkCard) -> Check:
-        """Look for a network's files and compare their hashes."""
-        found = list(zip(self.paths(card), card.files, strict=True))
-        absent = [file.name for path, file in found if path is None]
-        if absent:
+        """Return whether a network's files are there and have the right hashes."""
+        pairs = list(zip(self.paths(card), card.files, strict=True))
+        if absent := [file.name for path, file in pairs if path is None]:
             names = ", ".join(absent)
             return Check("missing", f"the weights of '{card.name}' are missing ({names})")
-        for path, file in found:
-            if path and (reason := pinned.flaw(path, file)):
+        for path, file in pairs:
+            if path and (reason := pinned.file_problem(path, file)):
                 return Check("wrong hash", pinned.is_not(path, file, reason))
             if path and not file.is_pinned:
-                return Check("not pinned", unpinned(card, path), pin_it(card))
+                return Check("not pinned", _unpinned(card, path), _pin_remedy(card))
         return Check("verified", "")
 
     def read(self, card: NetworkCard) -> list[bytes]:
-        """Return the verified bytes of each of a network's files, in the card's order.
-
-        Raises:
-            WeightsError: a file is missing, or is not the pinned one.
-        """
+        """Return the verified bytes of a network's files; raise WeightsError for others."""
         contents = []
         for path, file in zip(self.paths(card), card.files, strict=True):
             if path is None:
@@ -85,28 +81,26 @@ class WeightsStore:
                     f"the weights of '{card.name}' are missing ({file.name})", remedy(card)
                 )
             if not file.is_pinned:
-                raise WeightsError(unpinned(card, path), pin_it(card))
+                raise WeightsError(_unpinned(card, path), _pin_remedy(card))
             contents.append(pinned.read_verified(path, file, remedy(card)))
         return contents
 
 
 def shipped_folder(card: NetworkCard) -> Path:
-    """Return where a network's files lie that travel with its card: those without a url."""
+    """Return the folder of a network's files that travel with its card: those without a url."""
     return card.path.parent / "weights"
 
 
 def is_shipped(card: NetworkCard) -> bool:
-    """Say whether all of a network's files travel with its card."""
+    """Return whether all of a network's files travel with its card."""
     return all(file.shipped for file in card.files)
 
 
-def unpinned(card: NetworkCard, path: Path) -> str:
-    """Say that nobody publishes a file's SHA-256 and that it has not been pinned here."""
+def _unpinned(card: NetworkCard, path: Path) -> str:
     return f"the weights of '{card.name}' ({path}) are not pinned yet"
 
 
-def pin_it(card: NetworkCard) -> str:
-    """Say how to pin a network's weights that are here."""
+def _pin_remedy(card: NetworkCard) -> str:
     return (
         f"Type 'spfem-bench networks fetch {card.name}' to pin it (with --weights-dir where it "
         "lies in a folder of yours)"
@@ -114,34 +108,33 @@ def pin_it(card: NetworkCard) -> str:
 
 
 def remedy(card: NetworkCard) -> str:
-    """Say how to get a network's weights."""
+    """Return the sentence on how to get a network's weights."""
+    own = f"{card.files[0].name} with --weights-dir or SPFEM_BENCH_WEIGHTS"
     if is_shipped(card):
         return (
             f"It is shipped in {shipped_folder(card)}: install spfem-bench again, or name a "
-            f"folder that holds {card.files[0].name} with --weights-dir or SPFEM_BENCH_WEIGHTS"
+            f"folder that holds {own}"
         )
-    return (
-        f"Type 'spfem-bench networks fetch {card.name}', or name a folder that holds "
-        f"{card.files[0].name} with --weights-dir or SPFEM_BENCH_WEIGHTS"
-    )
+    return f"Type 'spfem-bench networks fetch {card.name}', or name a folder that holds {own}"
+
+
+def wrong_weights(
+    card: NetworkCard, error: Exception, problem: str = "", advice: str = ""
+) -> WeightsError:
+    """Return the error for weights that are not what their card says."""
+    reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+    problem = problem or f"are not a {card.architecture}'s"
+    return WeightsError(f"the weights of '{card.name}' {problem}: {reason}", advice or remedy(card))
 
 
 def safetensors_state(content: bytes, card: NetworkCard) -> dict[str, object]:
-    """Read a file of named tensors; the format holds nothing that could be executed.
-
-    Raises:
-        WeightsError: the bytes are not of that format.
-    """
+    """Return the tensors of a safetensors file; raise WeightsError for another format."""
     from safetensors.torch import load
 
     try:
         return dict(load(content))
     except Exception as error:  # a file of any bytes may be here: several kinds are raised
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise WeightsError(
-            f"the weights of '{card.name}' cannot be read as safetensors: {reason[:120]}",
-            remedy(card),
-        ) from error
+        raise wrong_weights(card, error, "cannot be read as safetensors") from error
 
 
 def torch_state(content: bytes, card: NetworkCard) -> dict[str, object]:
@@ -150,18 +143,13 @@ def torch_state(content: bytes, card: NetworkCard) -> dict[str, object]:
     Raises:
         WeightsError: it holds anything but tensors and plain values.
     """
-    import io
-
     import torch
 
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a file of any bytes may be here: torch raises a dozen kinds
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise WeightsError(
-            f"the weights of '{card.name}' cannot be read safely: {reason[:120]}",
-            "A checkpoint must hold tensors only",
-        ) from error
+        advice = "A checkpoint must hold tensors only"
+        raise wrong_weights(card, error, "cannot be read safely", advice) from error
     if not isinstance(state, dict):
         raise WeightsError(f"the weights of '{card.name}' hold no dictionary of tensors")
     return state

@@ -1,4 +1,4 @@
-"""What a check of reference numbers found, for readers and for scripts."""
+"""Checks of reference numbers as text and as JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from spfem_bench.evaluation.check import Change, Comparison, Difference
+from spfem_bench.evaluation.check import ReferenceCheck, RowChange, SettingChange
 
 SHOWN = 40
 """Rows printed at most; all of them are in the JSON."""
@@ -20,33 +20,33 @@ VERDICTS = {
 }
 
 
-def comparison_text(comparison: Comparison) -> str:
-    """Return what was found: what does not hold, or the largest deviations when all holds."""
+def check_text(check: ReferenceCheck) -> str:
+    """Return what does not hold, or the largest deviations when all holds."""
     lines = []
-    if comparison.failing:
-        lines += [differences_table(comparison.failing), ""]
-    for protocol in dict.fromkeys(d.protocol for d in comparison.differences):
-        lines.append(summary([d for d in comparison.differences if d.protocol == protocol]))
-    lines += [f"not scored: {reason}" for reason in comparison.refused]
-    lines += _explained(comparison)
+    if check.failing:
+        lines += [rows_table(check.failing), ""]
+    for protocol in dict.fromkeys(d.protocol for d in check.rows):
+        lines.append(summary([d for d in check.rows if d.protocol == protocol]))
+    lines += [f"not scored: {reason}" for reason in check.refused]
+    lines += _explained(check)
     return "\n".join(lines)
 
 
-def comparison_json(comparison: Comparison) -> dict[str, Any]:
-    """Return everything that was found as plain JSON values."""
-    rows = [{**asdict(d), "difference": d.by} for d in comparison.differences]
+def check_json(check: ReferenceCheck) -> dict[str, Any]:
+    """Return a check as plain JSON values."""
+    rows = [{**asdict(d), "difference": d.by} for d in check.rows]
     return {
-        "name": comparison.name,
-        "holds": comparison.holds,
+        "name": check.name,
+        "holds": check.holds,
         "rows": rows,
-        "changes": [asdict(c) for c in comparison.changes],
-        "unversioned": list(comparison.unversioned),
-        "refused": list(comparison.refused),
+        "changes": [asdict(c) for c in check.changes],
+        "unversioned": list(check.unversioned),
+        "refused": list(check.refused),
     }
 
 
-def differences_table(
-    failing: Sequence[Difference],
+def rows_table(
+    failing: Sequence[RowChange],
     sides: tuple[str, str] = ("Reference", "Here"),
     verdicts: Mapping[str, str] = VERDICTS,
 ) -> str:
@@ -80,7 +80,7 @@ def differences_table(
     return shown + (f"\n… and {rest} more, less far out (--json prints all)" if rest else "")
 
 
-def _name(d: Difference) -> str:
+def _name(d: RowChange) -> str:
     column = "" if d.column == "value" else f" ({d.column})"
     return f"{d.protocol}/{d.method}/{d.metric}/{d.emotion}{column}"
 
@@ -89,7 +89,7 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.6g}"
 
 
-def summary(rows: Sequence[Difference]) -> str:
+def summary(rows: Sequence[RowChange]) -> str:
     """Return how many rows of a protocol hold, and which lies farthest out."""
     methods = len({d.method for d in rows})
     within = [d for d in rows if d.verdict == "within"]
@@ -102,32 +102,34 @@ def summary(rows: Sequence[Difference]) -> str:
     return f"{line}; the farthest, {_name(farthest)}, is at {share:g} of its tolerance"
 
 
-def _explained(comparison: Comparison) -> list[str]:
-    """Say which settings differ, and what is to be done."""
+def _explained(check: ReferenceCheck) -> list[str]:
+    """Return which settings differ, and what is to be done."""
     lines = []
-    allowed = [c for c in comparison.changes if c.allowed]
-    changed = [c for c in comparison.changes if not c.allowed]
+    allowed = [c for c in check.changes if c.allowed]
+    changed = [c for c in check.changes if not c.allowed]
     if allowed:
-        what = ", ".join(f"{c.key} {_short(c.here)} (was {_short(c.reference)})" for c in allowed)
-        lines.append(f"other programs than the reference's, which tolerances cover: {what}")
+        programs = ", ".join(
+            f"{c.key} {_short(c.here)} (was {_short(c.reference)})" for c in allowed
+        )
+        lines.append(f"other programs than the reference's, which tolerances cover: {programs}")
     lines += [f"score-changing: {change_text(c)}" for c in changed]
-    for part in comparison.unversioned:
+    for part in check.unversioned:
         lines.append(f"{part} is changed under its old version: raise 'version' in its card")
-    if comparison.refused:
+    if check.refused:
         return lines  # first the clips
-    if comparison.failing and not changed:
-        seen = "programs" if allowed else "code (no setting differs)"
-        lines.append(f"The {seen} moved these numbers, or this kind of machine did.")
-    if not comparison.holds:
+    if check.failing and not changed:
+        cause = "programs" if allowed else "code (no setting differs)"
+        lines.append(f"The {cause} moved these numbers, or this kind of machine did.")
+    if not check.holds:
         lines.append(
             "If that is meant: type 'spfem-bench check "
-            f'{comparison.name} --update --reason "..."\', and note it under Score-changing in '
+            f'{check.name} --update --reason "..."\', and note it under Score-changing in '
             "CHANGELOG.md."
         )
     return lines
 
 
-def change_text(c: Change) -> str:
+def change_text(c: SettingChange) -> str:
     """Return one setting's change in words."""
     if not c.key:
         return f"{c.part} is {'new' if c.reference is None else 'gone'}"

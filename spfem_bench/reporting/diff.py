@@ -1,146 +1,26 @@
-"""Two records of one method on one protocol: which settings and numbers differ, and a verdict."""
+"""Differences between two records as text and as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from spfem_bench.definitions.cards import Kind, names
-from spfem_bench.definitions.measured import Tolerance, measured_card
-from spfem_bench.errors import CardError, unknown_name
-from spfem_bench.evaluation.check import (
-    MACHINE,
-    Comparison,
-    Measured,
-    compare,
-    rows_of,
-    settings_by_part,
-)
-from spfem_bench.reporting.check import (
-    VERDICTS,
-    change_text,
-    comparison_json,
-    differences_table,
-    summary,
-)
-
-Record = Mapping[str, Any]
-
-PRINTED = Tolerance(absolute=5e-4, reason="half of the last decimal that tables print")
-"""Where no reference card has measured how far a number moves between machines."""
+from spfem_bench.analysis.record_diff import RecordDiff
+from spfem_bench.evaluation.check import ReferenceCheck
+from spfem_bench.reporting.check import VERDICTS, change_text, check_json, rows_table, summary
 
 SHOWN = 6
 """Clips that one line names at most."""
 
 
-@dataclass(frozen=True)
-class Diff:
-    """Two records side by side.
-
-    Attributes:
-        comparison: settings and numbers, the first record as the reference.
-        clips: of clips whose bytes differ, the item and the role, such as ``P001_sad_033 output``.
-        tolerances: by metric.
-    """
-
-    comparison: Comparison
-    clips: tuple[str, ...]
-    tolerances: Mapping[str, Tolerance]
-
-
-def diff_records(a: Record, b: Record, tolerances: Mapping[str, float] | None = None) -> Diff:
-    """Lay two records of one method on one protocol side by side.
-
-    Tolerances are those given; else those of the reference card (``reference_results/measured``)
-    for the protocol and profile; else :data:`PRINTED`.
-
-    Args:
-        a: the record that the other is compared with.
-        b: the other.
-        tolerances: absolute ones by metric; of ``""``, for all other metrics.
-
-    Raises:
-        CardError: the records are of two methods or protocols, or damaged.
-        UnknownNameError: a tolerance for a metric that neither record has.
-    """
-    for part in ("method", "protocol"):
-        first, second = a[part]["name"], b[part]["name"]
-        if first != second:
-            raise CardError(
-                f"the records are of two {part}s, '{first}' and '{second}'",
-                "Give two records of one method on one protocol; 'spfem-bench compare' compares "
-                "methods",
-            )
-    rows = rows_of(a), rows_of(b)
-    try:
-        settings = [settings_by_part(r) | {MACHINE: dict(r["environment"])} for r in (a, b)]
-    except (KeyError, TypeError, AttributeError, ValueError):
-        raise CardError(
-            f"a run record of '{a['method']['name']}' is damaged: its settings are incomplete",
-            "Run the evaluation again",
-        ) from None
-    metrics = list(dict.fromkeys(row.metric for side in rows for row in side.values()))
-    allowed = _tolerances(a, metrics, tolerances or {})
-    name = f"{a['method']['name']} on {a['protocol']['name']}"
-    comparison = compare(name, allowed, rows[0], settings[0], Measured(rows[1], settings[1]))
-    return Diff(comparison, _other_clips(a, b), allowed)
-
-
-def _tolerances(
-    record: Record, metrics: Sequence[str], given: Mapping[str, float]
-) -> dict[str, Tolerance]:
-    for metric in given.keys() - {"", *metrics}:
-        raise unknown_name("metric of these records", metric, metrics)
-    measured: dict[str, Tolerance] = {}
-    for card in map(measured_card, names(Kind.MEASURED)):
-        if card.profile == record["profile"] and record["protocol"]["name"] in card.methods:
-            measured = {
-                metric: one.model_copy(update={"reason": f"reference card '{card.name}'"})
-                for metric, one in card.tolerance.items()
-            }
-            break
-    found = {}
-    for metric in metrics:
-        own = given.get(metric, given.get(""))
-        found[metric] = (
-            measured.get(metric, PRINTED)
-            if own is None
-            else Tolerance(absolute=own, reason="as given")
-        )
-    return found
-
-
-def _other_clips(a: Record, b: Record) -> tuple[str, ...]:
-    """Return the clips of both records that have other bytes in the second."""
-    contents = [
-        {
-            (item["id"], role): clip.get("content")
-            for item in record.get("items", ())
-            for role, clip in item["clips"].items()
-        }
-        for record in (a, b)
-    ]
-    first, second = contents
-    return tuple(
-        f"{item} {role}"
-        for (item, role), content in first.items()
-        if (item, role) in second and second[item, role] != content
-    )
-
-
-# ---- printing ------------------------------------------------------------------------------
-
-
-def diff_text(diff: Diff) -> str:
+def diff_text(diff: RecordDiff) -> str:
     """Return what differs, and in the last line the verdict."""
-    found = diff.comparison
+    check = diff.check
     lines = []
-    if found.failing:
+    if check.failing:
         words = {**VERDICTS, "new": "only in B", "missing": "only in A"}
-        lines += [differences_table(found.failing, ("A", "B"), words), ""]
-    if found.differences:
-        lines.append(summary(found.differences))
+        lines += [rows_table(check.failing, ("A", "B"), words), ""]
+    if check.rows:
+        lines.append(summary(check.rows))
     if diff.clips:
         rest = len(diff.clips) - SHOWN
         more = f" and {rest} more" if rest > 0 else ""
@@ -149,39 +29,34 @@ def diff_text(diff: Diff) -> str:
         ("versions and machine, which tolerances cover", True),
         ("settings that differ", False),
     ):
-        changes = [change_text(c) for c in found.changes if c.allowed is allowed]
+        changes = [change_text(c) for c in check.changes if c.allowed is allowed]
         if changes:
             lines.append(f"{title}: {'; '.join(changes)}")
     by_reason: dict[str, list[str]] = {}
     for metric, tolerance in diff.tolerances.items():
         by_reason.setdefault(tolerance.reason, []).append(f"{metric} {tolerance.absolute:g}")
     lines += [f"tolerance ({reason}): {', '.join(of)}" for reason, of in by_reason.items()]
-    return "\n".join([*lines, _verdict(found)])
+    return "\n".join([*lines, _verdict(check)])
 
 
-def _verdict(found: Comparison) -> str:
-    if not found.differences:
+def _verdict(check: ReferenceCheck) -> str:
+    if not check.rows:
         return "Differs: the records have no number to compare."
-    if found.holds:
-        return f"Within tolerance: all {len(found.differences)} numbers of {found.name}."
+    if check.holds:
+        return f"Within tolerance: all {len(check.rows)} numbers of {check.name}."
     reasons = []
-    if found.failing:
-        reasons.append(f"{len(found.failing)} of {len(found.differences)} numbers")
-    if changed := sum(not c.allowed for c in found.changes):
+    if check.failing:
+        reasons.append(f"{len(check.failing)} of {len(check.rows)} numbers")
+    if changed := sum(not c.allowed for c in check.changes):
         reasons.append(f"{changed} setting{'' if changed == 1 else 's'}")
-    return f"Differs: {' and '.join(reasons)} of {found.name}."
+    return f"Differs: {' and '.join(reasons)} of {check.name}."
 
 
-def holds(diff: Diff) -> bool:
-    """Return whether all numbers are within tolerance and no setting differs but versions."""
-    return bool(diff.comparison.differences) and diff.comparison.holds
-
-
-def diff_json(diff: Diff) -> dict[str, Any]:
-    """Return everything that was found as plain JSON values."""
+def diff_json(diff: RecordDiff) -> dict[str, Any]:
+    """Return a difference as plain JSON values."""
     return {
-        **comparison_json(diff.comparison),
-        "holds": holds(diff),
+        **check_json(diff.check),
+        "holds": diff.holds,
         "clips": list(diff.clips),
         "tolerances": {metric: one.settings() for metric, one in diff.tolerances.items()},
     }

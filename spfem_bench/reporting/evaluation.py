@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tabulate import tabulate
 
-from spfem_bench.datasets.layouts import Placed
+from spfem_bench.datasets.layouts import PlacedOutput
 from spfem_bench.errors import ClipError
-from spfem_bench.evaluation.plan import Plan, plan_summary
-from spfem_bench.evaluation.record import scores
-from spfem_bench.reporting.tables import comparison, score_lines
+from spfem_bench.evaluation.plan import Plan
+from spfem_bench.evaluation.preflight import plan_summary
+from spfem_bench.evaluation.record import RunRecord
+from spfem_bench.reporting.headlines import headline_table, score_lines
 
 
 def preflight_lines(plan: Plan) -> list[str]:
@@ -22,17 +23,17 @@ def preflight_lines(plan: Plan) -> list[str]:
     return [heading, *(f"  {line}" for line in findings)] if findings else []
 
 
-def refusal_lines(plan: Plan, record: Mapping[str, Any]) -> list[str]:
+def refusal_lines(plan: Plan, record: RunRecord) -> list[str]:
     """Return the clips that were refused while they were scored, one line each."""
     known = {(r.item, r.reason) for r in plan.refusals}
     return [
-        f"refused for {', '.join(r['metrics'])}: {r['reason']}. {r['remedy']}"
-        for r in record["refused"]
-        if r["kind"] == "refused" and (r["item"], r["reason"]) not in known
+        f"refused for {', '.join(r.metrics)}: {r.reason}. {r.remedy}"
+        for r in record.refused
+        if r.kind == "refused" and (r.item, r.reason) not in known
     ]
 
 
-def run_text(plan: Plan, record: Mapping[str, Any]) -> str:
+def run_text(plan: Plan, record: RunRecord) -> str:
     """Return one run's scores and signatures under a heading."""
     protocol = plan.protocol
     heading = f"{plan.method.label} on {protocol.name} ({protocol.card.setting})"
@@ -40,17 +41,19 @@ def run_text(plan: Plan, record: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *_signatures([record])])
 
 
-def runs_text(records: Sequence[Mapping[str, Any]]) -> str:
+def runs_text(records: Sequence[RunRecord]) -> str:
     """Return the scores of one protocol's runs side by side, with their signatures."""
-    heading = f"\n{records[0]['protocol']['name']}, profile {records[0]['profile']}"
-    return "\n".join([heading, comparison(records), *_signatures(records)])
+    heading = f"\n{records[0].protocol.name}, profile {records[0].profile}"
+    return "\n".join([heading, headline_table(records), *_signatures(records)])
 
 
-def _signatures(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    return [*dict.fromkeys(s.signature for r in records for s in scores(r) if s.signature)]
+def _signatures(records: Iterable[RunRecord]) -> list[str]:
+    return [*dict.fromkeys(s.signature for r in records for s in r.scores if s.signature)]
 
 
-def mapping_json(protocol: str, placed: Sequence[Placed], extra: Sequence[str]) -> dict[str, Any]:
+def mapping_json(
+    protocol: str, placed: Sequence[PlacedOutput], extra: Sequence[str]
+) -> dict[str, Any]:
     """Return which file is taken for which item, as plain values.
 
     Args:
@@ -67,7 +70,7 @@ def mapping_json(protocol: str, placed: Sequence[Placed], extra: Sequence[str]) 
     return {"protocol": protocol, "counts": counts, "items": items, "extra": extra}
 
 
-def mapping_text(placed: Sequence[Placed], extra: Sequence[str]) -> str:
+def mapping_text(placed: Sequence[PlacedOutput], extra: Sequence[str]) -> str:
     """Return which file is taken for which item, as a table with the counts below it."""
     rows = []
     for p in placed:
@@ -81,7 +84,7 @@ def mapping_text(placed: Sequence[Placed], extra: Sequence[str]) -> str:
     return f"{table}\n{counts}"
 
 
-def mapping_problems(placed: Sequence[Placed]) -> list[str]:
+def mapping_problems(placed: Sequence[PlacedOutput]) -> list[str]:
     """Return why outputs are ambiguous or absent, and what to do, each line once."""
     lines: list[str] = []
     for state in ("ambiguous", "absent"):
@@ -90,6 +93,6 @@ def mapping_problems(placed: Sequence[Placed]) -> list[str]:
     return [*dict.fromkeys(filter(None, lines))]
 
 
-def _counts(placed: Sequence[Placed], extra: Sequence[str]) -> dict[str, int]:
+def _counts(placed: Sequence[PlacedOutput], extra: Sequence[str]) -> dict[str, int]:
     states = Counter(p.state for p in placed)
     return {s: states[s] for s in ("found", "absent", "ambiguous")} | {"extra": len(extra)}

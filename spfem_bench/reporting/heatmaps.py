@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spfem_bench.reporting.drawing import INK, save_drawing
-from spfem_bench.statistics.coherence import NAMES, CoherenceComponents, Space, components, value
+from spfem_bench.statistics.coherence import NAMES, CoherencePart, Space, coherence_part
 from spfem_bench.texts import csv_text
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ class Scored:
     arrays: Arrays
     stages: tuple[int, ...]
 
-    def parts(self, space: Space) -> CoherenceComponents | None:
+    def parts(self, space: Space) -> CoherencePart | None:
         """Return the clip's components; None in time when there is a single frame."""
         try:
-            return components(self.arrays, space, self.stages)
+            return coherence_part(self.arrays, space, self.stages)
         except ValueError:
             return None
 
@@ -69,7 +69,7 @@ def clip_rows(scored: Sequence[Scored]) -> Iterator[dict[str, Any]]:
             yield {
                 **common,
                 "stage": "mean",
-                "positive": value(part),
+                "positive": part.value,
                 "elsewhere": float(np.mean(part.elsewhere)),
                 "near": "",
             }
@@ -127,8 +127,8 @@ def table(scored: Sequence[Scored]) -> str:
         line = [one.name]
         for space, part in parts.items():
             if part is not None:
-                every[space].append(value(part))
-            line.append("–" if part is None else f"{value(part):.3f}")
+                every[space].append(part.value)
+            line.append("–" if part is None else f"{part.value:.3f}")
         spatial = parts["spatial"]
         line += [f"{spatial.lag:+d}", str(spatial.n_frames)] if spatial else ["–", "0"]
         lines.append(line)
@@ -247,7 +247,7 @@ def figure(
         axes = drawing.add_subplot(grid[0, column])
         where = "in space" if space == "spatial" else "in time"
         part = scored.parts(space)
-        mean = value(part) if part else float("nan")
+        mean = part.value if part else float("nan")
         _face(axes, generated[row], f"breaks {where}: {LABELS[space]} {mean:.3f}", grey=True)
         heat = np.clip(breaks(scored.arrays, space, scored.stages), 0, 1)
         axes.imshow(

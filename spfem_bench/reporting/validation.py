@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
+from spfem_bench.evaluation.claims import ClaimTest, LevelScore, number, percent
 from spfem_bench.evaluation.grading import FAILED, HARDLY, SOMEWHAT
-from spfem_bench.evaluation.validate import Cell, Point, number, percent
 from spfem_bench.reporting.tables import ARROWS
 from spfem_bench.texts import csv_text
 
@@ -23,13 +23,13 @@ LEGEND = (
 )
 
 
-def cells_of(record: Mapping[str, Any]) -> list[Cell]:
+def cells_of(record: Mapping[str, Any]) -> list[ClaimTest]:
     """Return the cells of a validation's record."""
     return [
-        Cell(
+        ClaimTest(
             **{
                 **c,
-                "points": tuple(Point(**p) for p in c["points"]),
+                "points": tuple(LevelScore(**p) for p in c["points"]),
                 "emotions": tuple(c["emotions"]),
             }
         )
@@ -37,19 +37,19 @@ def cells_of(record: Mapping[str, Any]) -> list[Cell]:
     ]
 
 
-def mark(cell: Cell) -> str:
+def mark(cell: ClaimTest) -> str:
     """Return a cell's verdict as one sign; empty without a claim."""
     if cell.verdict in FAILED:
         return "✗"
     return {"yes": "✓", "hardly": "✓", "somewhat": "~", "": ""}.get(cell.verdict, "?")
 
 
-def verdict_words(cell: Cell) -> str:
+def verdict_words(cell: ClaimTest) -> str:
     """Return a cell's verdict, for a control to be ignored with its share."""
     return cell.verdict if cell.share is None else f"{cell.verdict} {percent(cell.share)}"
 
 
-def change_words(cell: Cell) -> str:
+def change_words(cell: ClaimTest) -> str:
     """Return the change at the strongest level, with an arrow when it is beyond noise."""
     if not cell.points:
         return "–"
@@ -62,7 +62,7 @@ def change_words(cell: Cell) -> str:
     return number(last.change) + arrow
 
 
-def table(cells: Sequence[Cell], style: Format = "text") -> str:
+def table(cells: Sequence[ClaimTest], style: Format = "text") -> str:
     """Lay cells out: rows metrics, columns controls; as CSV one row for each level.
 
     Args:
@@ -108,7 +108,7 @@ def printed(record: Mapping[str, Any], style: Format = "text") -> str:
     return "\n".join([f"{head}{record['profile']}", "", table(cells, style), "", *below])
 
 
-def _counts(cells: Sequence[Cell]) -> list[str]:
+def _counts(cells: Sequence[ClaimTest]) -> list[str]:
     """Say what the changes stand on, once for all controls that stand on the same."""
     said: dict[str, list[str]] = {}
     for control in dict.fromkeys(c.control for c in cells):
@@ -125,7 +125,7 @@ def _counts(cells: Sequence[Cell]) -> list[str]:
     return [f"{', '.join(dict.fromkeys(who))}: {words}." for words, who in said.items()]
 
 
-def _csv(cells: Sequence[Cell]) -> str:
+def _csv(cells: Sequence[ClaimTest]) -> str:
     rows: list[dict[str, Any]] = []
     for cell in cells:
         whole = {k: v for k, v in asdict(cell).items() if k not in ("points", "emotions")}

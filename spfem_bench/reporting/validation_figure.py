@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spfem_bench.evaluation.claims import ClaimTest
 from spfem_bench.evaluation.grading import FAILED, HARDLY
-from spfem_bench.evaluation.validate import Cell
 from spfem_bench.reporting.drawing import FAINT, INK, save_drawing
 from spfem_bench.reporting.tables import ARROWS
 from spfem_bench.reporting.validation import cells_of, change_words, mark, verdict_words
@@ -85,7 +85,7 @@ def _drawable(cells: Any, metric: str) -> bool:
     return any(c.points for c in cells if c.metric == metric)
 
 
-def _reach(cell: Cell) -> tuple[float, float]:
+def _reach(cell: ClaimTest) -> tuple[float, float]:
     """Return the lowest and highest number that a panel shows."""
     base = cell.points[0].value
     shown = [base]
@@ -95,7 +95,7 @@ def _reach(cell: Cell) -> tuple[float, float]:
     return min(shown), max(shown)
 
 
-def _limits(cells: Sequence[Cell]) -> tuple[float, float]:
+def _limits(cells: Sequence[ClaimTest]) -> tuple[float, float]:
     """Return one range for all of a metric's panels, so that moves can be compared."""
     reaches = [_reach(c) for c in cells if c.points]
     low, high = min(r[0] for r in reaches), max(r[1] for r in reaches)
@@ -107,7 +107,7 @@ def _padded(low: float, high: float) -> tuple[float, float]:
     return low - 0.08 * room, high + 0.34 * room  # the verdict stands above the line
 
 
-def _panel(axes: Axes, cell: Cell, limits: tuple[float, float], *, first: bool) -> None:
+def _panel(axes: Axes, cell: ClaimTest, limits: tuple[float, float], *, first: bool) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=6.5, pad=1.5)
     colour = COLOURS[cell.claim]
@@ -180,7 +180,7 @@ def _panel(axes: Axes, cell: Cell, limits: tuple[float, float], *, first: bool) 
     _verdict(axes, cell, failed=failed)
 
 
-def _verdict(axes: Axes, cell: Cell, *, failed: bool) -> None:
+def _verdict(axes: Axes, cell: ClaimTest, *, failed: bool) -> None:
     """Write the verdict and the change at the strongest level above the line."""
     words = f"{mark(cell)} {verdict_words(cell)}".strip()
     if words:
@@ -216,7 +216,7 @@ def _verdict(axes: Axes, cell: Cell, *, failed: bool) -> None:
     )
 
 
-def _row_head(drawing: Figure, where: Any, cell: Cell) -> None:
+def _row_head(drawing: Figure, where: Any, cell: ClaimTest) -> None:
     """Write metric, direction and network to the left of a row."""
     width, height = drawing.get_size_inches()
     x, y = 0.12 / width, (where.y0 + where.y1) / 2

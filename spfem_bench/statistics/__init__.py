@@ -1,7 +1,5 @@
-"""Components of one item and one pure aggregator for each statistic.
+"""Metric kinds, one file each.
 
-A statistic module has two functions. ``components`` turns the features of an
-item's clips into named sums and counts; ``score`` turns any list of components
-(of one emotion, of a bootstrap sample, of a shard) into the value. Nothing else
-is ever averaged.
+A kind turns the features of an item's clips into a part (named sums and counts), and any list of
+parts (of one emotion, of a bootstrap sample) into a score. Its interface is `base.MetricKind`.
 """

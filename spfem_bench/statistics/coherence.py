@@ -1,21 +1,35 @@
-"""Coherent correlation of a clip with its source (SCC, TCC), from what was kept of its maps."""
+"""Coherent correlation of a clip with its source (SCC, TCC), from a stored comparison."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pydantic
+
+from spfem_bench.definitions.metrics import METRIC_KINDS, STAGES, ClipRole, MetricCard
+from spfem_bench.definitions.networks import NetworkCard, ProfileCard, network_card
+from spfem_bench.errors import ClipError
+from spfem_bench.statistics.base import MetricKind, Picture
+
+if TYPE_CHECKING:
+    from typing import ClassVar
+
+    from spfem_bench.definitions.clips import Clip
+    from spfem_bench.features.features import Features
+    from spfem_bench.features.requests import Request
 
 Space = Literal["spatial", "temporal"]
 
 NAMES: dict[Space, str] = {"spatial": "scc", "temporal": "tcc"}
+"""Prefixes of a stored comparison's arrays."""
 
 
 @dataclass(frozen=True)
-class CoherenceComponents:
+class CoherencePart:
     """One item's coherence.
 
     Attributes:
@@ -24,7 +38,7 @@ class CoherenceComponents:
         near: of each stage, mean cosine with the other neighbours of the same region, in time
             with its other moments; None where there are none.
         n_frames: frames of the output that count; in time, pairs of adjacent ones.
-        lag: frames by which the output was found to be out of step.
+        lag: frames by which the output is out of step.
     """
 
     positive: tuple[float, ...]
@@ -33,14 +47,107 @@ class CoherenceComponents:
     n_frames: int
     lag: int
 
+    @property
+    def value(self) -> float:
+        """The mean over stages: equation 7 of ASCCL weighs all layers alike."""
+        return float(np.mean(self.positive))
 
-def components(
+
+@METRIC_KINDS.register("coherence")
+class Coherence(MetricKind[CoherencePart]):
+    """Coherent correlation with the source, in space or in time (ASCCL, STCCL).
+
+    Attributes:
+        space: ``spatial`` compares disparities of adjacent regions in each frame, ``temporal``
+            what changes at each region between adjacent frames.
+        stages: of the network, from 1: those that are averaged.
+        max_lag: frames by which an output may be out of step with its source; the lag of
+            the best correlated motion is taken and recorded.
+        learned: a learnt metric (``metrics/stccl``), whose backbone and heads take the place of
+            the profile's identity network; none when empty.
+    """
+
+    picture: ClassVar[Picture] = "heatmap"
+
+    kind: Literal["coherence"]
+    space: Space
+    stages: tuple[Annotated[int, pydantic.Field(ge=1, le=4)], ...] = pydantic.Field(
+        default=(1, 2, 3, 4), min_length=1
+    )
+    max_lag: int = pydantic.Field(default=6, ge=0, le=25)
+    learned: str = ""
+
+    def check(self, card: MetricCard) -> None:
+        """Refuse other clips, or another output than feature maps."""
+        super().check(card)
+        if (card.role, card.output) != ("identity", STAGES):
+            raise ValueError(f"'{self.kind}' compares the output '{STAGES}' of an identity network")
+
+    def network(self, card: MetricCard, profile: ProfileCard) -> NetworkCard:
+        """Return the learnt metric's backbone, else the profile's network."""
+        if not self.learned:
+            return super().network(card, profile)
+        from spfem_bench.stccl.metric import read_checkpoint
+
+        return network_card(read_checkpoint(self.learned).record.backbone.network)
+
+    def weights_settings(self) -> dict[str, str]:
+        """Return the hash of the learnt metric's heads."""
+        if not self.learned:
+            return {}
+        from spfem_bench.stccl.metric import read_checkpoint
+
+        return {"heads": read_checkpoint(self.learned).record.sha256}
+
+    def requests(
+        self, card: MetricCard, clips: Mapping[ClipRole, Sequence[Clip]]
+    ) -> dict[ClipRole, list[tuple[Clip, Request]]]:
+        """Return the comparison of the output with the other clip."""
+        from spfem_bench.features.requests import PairRequest
+
+        output, other = (clips[role][0] for role in card.compare)
+        return {"output": [(output, PairRequest(other, self.max_lag, self.learned))]}
+
+    def part(
+        self, card: MetricCard, clip: Clip, features: Mapping[ClipRole, Sequence[Features]]
+    ) -> CoherencePart:
+        """Return the means of a comparison.
+
+        Raises:
+            ClipError: in time, no two adjacent frames; or no such stage.
+        """
+        try:
+            return coherence_part(features["output"][0].outputs, self.space, self.stages)
+        except ValueError as error:
+            remedy = "Give a clip of several frames with a face"
+            raise ClipError(f"{clip}: {error}", remedy) from error
+
+    def kept(self, part: CoherencePart) -> dict[str, Any]:
+        """Return everything but the number of frames."""
+        return {
+            "lag": part.lag,
+            "positive": list(part.positive),
+            "elsewhere": list(part.elsewhere),
+            "near": list(part.near),
+        }
+
+    def read(self, kept: Mapping[str, Any]) -> CoherencePart:
+        """Return the part."""
+        positive, elsewhere, near = (tuple(kept[k]) for k in ("positive", "elsewhere", "near"))
+        return CoherencePart(positive, elsewhere, near, kept["n_frames"], kept["lag"])
+
+    def value(self, part: CoherencePart) -> float:
+        """Return one clip's mean over stages."""
+        return part.value
+
+
+def coherence_part(
     arrays: Mapping[str, npt.NDArray[np.generic]], space: Space, stages: Sequence[int]
-) -> CoherenceComponents:
-    """Take one item's components out of a stored comparison.
+) -> CoherencePart:
+    """Return one item's part, from a stored comparison.
 
     Args:
-        arrays: as `spfem_bench.features.comparisons.Comparison.arrays` makes them, with ``lag``.
+        arrays: as `features.pair_extract.PairExtractor.load` returns them.
         space: ``spatial`` or ``temporal``.
         stages: those that count, from 1.
 
@@ -52,34 +159,13 @@ def components(
     if missing:
         raise ValueError(f"the network has no stage {missing[0]}")
     if f"{name}{stages[0]}.frames" not in arrays:
-        raise ValueError("no two adjacent frames with a face: nothing to be seen in time")
+        raise ValueError("no two adjacent frames with a face: nothing to compare in time")
     rows = [np.asarray(arrays[f"{name}{stage}.frames"], np.float64) for stage in stages]
     near = [r[np.isfinite(r[:, 2]), 2] for r in rows]
-    return CoherenceComponents(
+    return CoherencePart(
         positive=tuple(float(r[:, 0].mean()) for r in rows),
         elsewhere=tuple(float(r[:, 1].mean()) for r in rows),
         near=tuple(float(values.mean()) if len(values) else None for values in near),
         n_frames=len(rows[0]),
         lag=int(np.asarray(arrays["lag"])),
     )
-
-
-def value(part: CoherenceComponents) -> float:
-    """Return one item's mean over stages, as equation 7 of ASCCL has all layers alike."""
-    return float(np.mean(part.positive))
-
-
-def score(parts: Sequence[CoherenceComponents]) -> float:
-    """Return the mean over items of each item's mean over stages: items weigh the same.
-
-    >>> one = CoherenceComponents((0.25, 0.75), (0.0, 0.0), (None, None), 3, 0)
-    >>> two = CoherenceComponents((1.0, 1.0), (0.0, 0.0), (0.5, 0.5), 9, 0)
-    >>> score([one, two])
-    0.75
-
-    Raises:
-        ValueError: no items.
-    """
-    if not parts:
-        raise ValueError("a mean of no items")
-    return float(np.mean([value(part) for part in parts]))

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
+from spfem_bench.definitions.metrics import METRIC_KINDS, ClipRole, MetricCard
+from spfem_bench.errors import CardError
+from spfem_bench.statistics.base import GroupScore, MetricKind, NoPartsError
+from spfem_bench.statistics.intervals import pseudo_values
+
+if TYPE_CHECKING:
+    from spfem_bench.definitions.clips import Clip
+    from spfem_bench.features.features import Features
+
+_Float64 = npt.NDArray[np.float64]
+
+BYTES = 1 << 25
+"""Of matrices that a thread works on at once: 16 of 512 dimensions."""
+
+NOTED = 0.01
+"""Bias that a number carries a note for, as a share of the variance of the real frames."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +42,8 @@ class Moments:
     """
 
     count: int
-    total: Float64
-    outer: Float64
+    total: _Float64
+    outer: _Float64
 
     @classmethod
     def of(cls, vectors: npt.NDArray[np.floating]) -> Moments:
@@ -48,11 +65,11 @@ class Moments:
             outer += one.outer
         return cls(count, total, outer)
 
-    def mean(self) -> Float64:
+    def mean(self) -> _Float64:
         """Return the mean, (D,)."""
         return self.total / self.count
 
-    def covariance(self) -> Float64:
+    def covariance(self) -> _Float64:
         """Return the unbiased covariance, (D, D); needs two vectors at least."""
         scatter = np.multiply.outer(self.total, self.total / -self.count)
         scatter += self.outer
@@ -61,7 +78,7 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class FrechetComponents:
+class FrechetPart:
     """One item's part of a Frechet distance: moments of its own and of its real frames."""
 
     output: Moments
@@ -73,9 +90,118 @@ class FrechetComponents:
         return self.output.count
 
 
-def components(
+@METRIC_KINDS.register("frechet")
+class Frechet(MetricKind[FrechetPart]):
+    """Frechet distance between two sets of frame embeddings.
+
+    Attributes:
+        normalise: scale each embedding to length 1 first.
+    """
+
+    pools_frames: ClassVar[bool] = True
+
+    kind: Literal["frechet"]
+    normalise: bool = False
+
+    def part(
+        self, card: MetricCard, clip: Clip, features: Mapping[ClipRole, Sequence[Features]]
+    ) -> FrechetPart:
+        """Sum up an item's embeddings: of the output, and of all its real clips."""
+        own, real = (
+            np.concatenate([f.outputs[card.output] for f in features[role]])
+            for role in card.compare
+        )
+        return frechet_part(own, real, normalise=self.normalise)
+
+    def kept(self, part: FrechetPart) -> dict[str, Any]:
+        """Return the real frames' count, and a hash of the sums, which are too large."""
+        from spfem_bench.features.store import arrays_digest
+
+        sums: dict[str, npt.NDArray[np.generic]] = {}
+        for side, moments in (("output", part.output), ("real", part.real)):
+            sums |= {f"{side}.total": moments.total, f"{side}.outer": moments.outer}
+        return {"n_frames_real": part.real.count, "moments_sha256": arrays_digest(sums)}
+
+    def score(self, parts: Sequence[FrechetPart]) -> GroupScore:
+        """Return the distance between all outputs' frames and all real frames.
+
+        Each item brings its real frames with it: a real clip that several items share counts
+        once for each. The record keeps each clip's ``without``: the distance of all others, from
+        which alone the errors of differences between methods can be computed.
+
+        Raises:
+            ValueError: no items.
+        """
+        left_out = without(parts)
+        try:
+            value = frechet_distance(*_joined(parts))
+        except TooFewFramesError:
+            value = math.nan
+        if len(parts) == 1:
+            of_clips = np.array([value])
+        elif None in left_out:
+            of_clips = np.full(len(parts), math.nan)
+        else:  # clips drawn again would lie too high (docs/statistics.md)
+            of_clips = pseudo_values(value, np.array(left_out, np.float64))
+        return GroupScore(value, of_clips, tuple({"without": one} for one in left_out))
+
+    def values(self, score: float, kept: Sequence[Mapping[str, Any]]) -> list[float]:
+        """Return the clips' pseudo-values.
+
+        Raises:
+            NoPartsError: the record does not say what each clip does to the score.
+            CardError: something is no number.
+        """
+        if not all("without" in one for one in kept):
+            raise NoPartsError(
+                "is of an earlier version: it cannot say what a clip does to {metric}"
+            )
+        left_out = [one["without"] for one in kept]
+        if len(kept) == 1:
+            return [score]
+        if None in left_out:
+            raise NoPartsError("cannot say what each clip does to {metric}: too few frames")
+        try:
+            return [float(v) for v in pseudo_values(score, left_out)]
+        except (TypeError, ValueError) as error:
+            raise CardError(str(error)) from None
+
+    def note(self, groups: Sequence[Sequence[FrechetPart]], *, same_clips: bool) -> str:
+        """Return by how much the mean of the groups' distances is biased upwards.
+
+        Args:
+            groups: of two frames on either side at least.
+            same_clips: whether outputs are the real clips.
+        """
+        if same_clips:
+            return "the output is the real clip itself"
+        dimensions = len(groups[0][0].output.total)
+        few, biases, shares = [], [], []
+        for parts in groups:
+            output, real = _joined(parts)
+            frames = min(output.count, real.count)
+            if frames <= dimensions:
+                few.append(frames)
+                continue
+            shares.append(bias_share(output.count, real.count, dimensions))
+            biases.append(shares[-1] * float(np.trace(real.covariance())))
+        if few and len(groups) == 1:
+            return f"{few[0]} frames for {dimensions} dimensions: biased upwards"
+        if few:
+            where = f"in {len(few)} of {len(groups)} emotions"
+            return f"biased upwards {where}: no more frames than dimensions"
+        if max(shares) < NOTED:
+            return ""
+        return f"biased upwards, by up to {np.mean(biases):.2g} if frames were independent"
+
+
+class TooFewFramesError(ValueError):
+    """Fewer than two vectors, of which there is no covariance."""
+
+
+def frechet_part(
     output: npt.NDArray[np.floating], real: npt.NDArray[np.floating], *, normalise: bool
-) -> FrechetComponents:
+) -> FrechetPart:
     """Sum up an item's embeddings.
 
     Args:
@@ -84,28 +210,16 @@ def components(
         normalise: scale each to length 1 first.
     """
 
-    def prepared(v: npt.NDArray[np.floating]) -> Float64:
-        wide: Float64 = np.asarray(v, np.float64)
+    def prepared(v: npt.NDArray[np.floating]) -> _Float64:
+        wide: _Float64 = np.asarray(v, np.float64)
         if normalise:
             wide = wide / np.linalg.norm(wide, axis=1, keepdims=True)
         return wide
 
-    return FrechetComponents(Moments.of(prepared(output)), Moments.of(prepared(real)))
+    return FrechetPart(Moments.of(prepared(output)), Moments.of(prepared(real)))
 
 
-def score(parts: Sequence[FrechetComponents]) -> float:
-    """Return the Frechet distance between all outputs' frames and all real frames.
-
-    Each item brings its real frames with it: a real clip that several items
-    share counts once for each.
-
-    Raises:
-        ValueError: no items, or fewer than two frames on a side.
-    """
-    return frechet_distance(*_joined(parts))
-
-
-def _joined(parts: Sequence[FrechetComponents]) -> tuple[Moments, Moments]:
+def _joined(parts: Sequence[FrechetPart]) -> tuple[Moments, Moments]:
     if not parts:
         raise ValueError("a Frechet distance of no items")
     return Moments.joined(p.output for p in parts), Moments.joined(p.real for p in parts)
@@ -124,35 +238,35 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     25.0
 
     Raises:
-        ValueError: fewer than two vectors on a side.
+        TooFewFramesError: fewer than two vectors on a side.
     """
     if min(a.count, b.count) < 2:
-        raise ValueError("a covariance needs two frames at least")
+        raise TooFewFramesError("a covariance needs two frames at least")
     return _distances([(a, b)])[0]
 
 
 def _distances(pairs: Iterable[tuple[Moments, Moments]]) -> list[float]:
     """Return the distance of each pair.
 
-    A pair's matrices are taken while they lie in the processor's cache; then the eigenvalues of all
-    in one call, for numpy lets no other thread run during a single small one.
+    Each pair's matrices are made while they lie in the processor's cache. The eigenvalues of all
+    come from one call, since numpy lets no other thread run during a single small one.
     """
     inner, rest = [], []
     for a, b in pairs:
         cov_a, cov_b = a.covariance(), b.covariance()
         root = _root(cov_a)
-        inner.append(root.T @ cov_b @ root)  # of which half is looked at: it is symmetric
+        inner.append(root.T @ cov_b @ root)  # symmetric: half of it is used
         apart = ((a.mean() - b.mean()) ** 2).sum()
         rest.append(apart + (np.trace(cov_a) + np.trace(cov_b)))
     if not inner:
         return []
     values = np.linalg.eigvalsh(np.stack(inner))
     traces = np.sqrt(np.clip(values, 0, None)).sum(axis=1)
-    found: list[float] = np.maximum(0.0, np.array(rest) - 2 * traces).tolist()
-    return found
+    distances: list[float] = np.maximum(0.0, np.array(rest) - 2 * traces).tolist()
+    return distances
 
 
-def _root(covariance: Float64) -> Float64:
+def _root(covariance: _Float64) -> _Float64:
     """Return an ``R`` with ``R R'`` the covariance: by Cholesky, where it has full rank."""
     try:
         return np.asarray(np.linalg.cholesky(covariance), np.float64)
@@ -161,24 +275,24 @@ def _root(covariance: Float64) -> Float64:
         return np.asarray(axes * np.sqrt(np.clip(values, 0, None)))
 
 
-def without(parts: Sequence[FrechetComponents]) -> list[float | None]:
-    """Return the distance with each item left out in turn, from which its error is told.
+def without(parts: Sequence[FrechetPart]) -> list[float | None]:
+    """Return the distance with each item left out in turn.
 
-    Frames are pooled, so that no item has a distance of its own; these numbers say what each does
-    to the whole (:func:`spfem_bench.statistics.intervals.pseudo_values`). None where nothing, or
-    too few frames, would be left.
+    From these numbers come pseudo-values (:func:`~spfem_bench.statistics.intervals.pseudo_values`).
+    None where nothing, or too few frames, would be left.
+
+    Raises:
+        ValueError: no items.
     """
-    if not parts:
-        return []
     output, real = _joined(parts)
 
-    def enough(part: FrechetComponents) -> bool:
+    def enough(part: FrechetPart) -> bool:
         return min(output.count - part.output.count, real.count - part.real.count) >= 2
 
-    def left(some: Sequence[FrechetComponents]) -> list[float | None]:
+    def left(some: Sequence[FrechetPart]) -> list[float | None]:
         pairs = ((output - p.output, real - p.real) for p in some if enough(p))
-        found = iter(_distances(pairs))
-        return [next(found) if enough(p) else None for p in some]
+        distances = iter(_distances(pairs))
+        return [next(distances) if enough(p) else None for p in some]
 
     share = -(-len(parts) // (os.cpu_count() or 1))
     size = max(1, min(share, BYTES // output.outer.nbytes))
@@ -188,16 +302,8 @@ def without(parts: Sequence[FrechetComponents]) -> list[float | None]:
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    """Return threads that stay: new ones take some milliseconds to come to a processor."""
+    """Return threads that stay: starting new ones takes milliseconds."""
     return ThreadPoolExecutor(os.cpu_count())
-
-
-BYTES = 1 << 25
-"""Of matrices that a thread works on at once: 16 of 512 dimensions."""
-
-
-NOTED = 0.01
-"""Bias that a number carries a note for, as a share of the variance of the real frames."""
 
 
 def bias_share(n: int, m: int, dimensions: int) -> float:
@@ -213,29 +319,3 @@ def bias_share(n: int, m: int, dimensions: int) -> float:
     0.133
     """
     return (1 / n + 1 / m) * (1 + (dimensions + 1) / 4)
-
-
-def note(groups: Sequence[Sequence[FrechetComponents]]) -> str | None:
-    """Return by how much the mean of some groups' distances is biased upwards; None for little.
-
-    Args:
-        groups: the items of each emotion, two frames on either side at least.
-    """
-    dimensions = len(groups[0][0].output.total)
-    few, biases, shares = [], [], []
-    for parts in groups:
-        output, real = _joined(parts)
-        frames = min(output.count, real.count)
-        if frames <= dimensions:
-            few.append(frames)
-            continue
-        shares.append(bias_share(output.count, real.count, dimensions))
-        biases.append(shares[-1] * float(np.trace(real.covariance())))
-    if few and len(groups) == 1:
-        return f"{few[0]} frames for {dimensions} dimensions: biased upwards"
-    if few:
-        where = f"in {len(few)} of {len(groups)} emotions"
-        return f"biased upwards {where}: no more frames than dimensions"
-    if max(shares) < NOTED:
-        return None
-    return f"biased upwards, by up to {np.mean(biases):.2g} if frames were independent"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
+_Float64 = npt.NDArray[np.float64]
 
 SEED = 0
 """Seed of every bootstrap: the same clips give the same interval."""
@@ -14,14 +17,13 @@ SEED = 0
 def drawn(items: int, resamples: int, stream: int = 0) -> npt.NDArray[np.int64]:
     """Draw items with replacement, for a bootstrap.
 
-    Items (clips) are drawn whole: frames of one clip are no independent
-    observations.
+    Items (clips) are drawn whole, since frames of one clip are not independent.
 
     Args:
         items: number of items, at least one.
         resamples: number of draws.
-        stream: groups that are averaged need draws independent of each other: a
-            number of its own for each.
+        stream: a number of its own for each group that is averaged, so that draws of groups
+            are independent.
 
     Returns:
         int64 (resamples, items): sorted indices of the items drawn.
@@ -43,13 +45,48 @@ def interval(values: npt.NDArray[np.float64]) -> tuple[float | None, float | Non
     return float(low), float(high)
 
 
-def pseudo_values(whole: float, without: npt.ArrayLike) -> Float64:
-    """Return one number for each clip, whose mean is a score that is no mean of clips.
+@dataclass(frozen=True)
+class Resampled:
+    """A score, and its values when its clips are drawn again.
+
+    Attributes:
+        value: NaN when there are too few frames.
+        draws: float64 (resamples,); all NaN where clips' contributions cannot be computed.
+        varies: whether there is more than one clip to draw from.
+    """
+
+    value: float
+    draws: _Float64
+    varies: bool
+
+    @property
+    def interval(self) -> tuple[float | None, float | None]:
+        """The 95 % interval over clips; None twice for a single clip."""
+        return interval(self.draws) if self.varies else (None, None)
+
+    def __sub__(self, other: Resampled) -> Resampled:
+        """Return the change from another score of the same items, draw by draw."""
+        return Resampled(
+            self.value - other.value, self.draws - other.draws, self.varies and other.varies
+        )
+
+    @classmethod
+    def average(cls, scores: Sequence[Resampled]) -> Resampled:
+        """Return the plain mean; each draw keeps all groups, as clips are drawn within each."""
+        return cls(
+            sum(s.value for s in scores) / len(scores),
+            np.mean([s.draws for s in scores], axis=0),
+            any(s.varies for s in scores),
+        )
+
+
+def pseudo_values(whole: float, without: npt.ArrayLike) -> _Float64:
+    """Return numbers of the clips whose mean is a score that pools frames.
 
     A score ``f`` of ``n`` clips and its values ``f_i`` with clip ``i`` left out give
     ``f + (n - 1) (mean(f_i) - f_i)``: Tukey's pseudo-values, moved so that their mean is ``f``
-    itself (the jackknife's correction of bias is not wanted: tables print ``f``). Of a mean of
-    clips they are the clips' values.
+    (tables print ``f``, without the jackknife's correction of bias). Of a mean of clips they are
+    the clips' values.
 
     Args:
         whole: the score of all clips.
@@ -60,6 +97,6 @@ def pseudo_values(whole: float, without: npt.ArrayLike) -> Float64:
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 11.
     """
-    left: Float64 = np.asarray(without, np.float64)
-    values: Float64 = whole + (len(left) - 1) * (left.mean() - left)
+    left: _Float64 = np.asarray(without, np.float64)
+    values: _Float64 = whole + (len(left) - 1) * (left.mean() - left)
     return values

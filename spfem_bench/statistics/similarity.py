@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.features.features import Features
+from spfem_bench.definitions.metrics import METRIC_KINDS, ClipRole, MetricCard
+from spfem_bench.errors import ClipError
+from spfem_bench.statistics.base import MetricKind
+
+if TYPE_CHECKING:
+    from spfem_bench.definitions.clips import Clip
+    from spfem_bench.features.features import Features
 
 
 @dataclass(frozen=True)
-class SimilarityComponents:
+class SimilarityPart:
     """One item's similarity.
 
     Attributes:
@@ -26,6 +33,61 @@ class SimilarityComponents:
     count: int
     n_frames: int
 
+    @property
+    def value(self) -> float:
+        """The mean cosine."""
+        return self.total / self.count
+
+
+@METRIC_KINDS.register("similarity")
+class Similarity(MetricKind[SimilarityPart]):
+    """Mean cosine similarity.
+
+    Attributes:
+        pooling: ``mean`` compares the clips' mean features; ``frames`` compares
+            frame t with frame t and averages, for clips that run in step.
+    """
+
+    kind: Literal["similarity"]
+    pooling: Literal["mean", "frames"]
+
+    def part(
+        self, card: MetricCard, clip: Clip, features: Mapping[ClipRole, Sequence[Features]]
+    ) -> SimilarityPart:
+        """Compare the output with the other clip.
+
+        Raises:
+            ClipError: no frame in common, or a vector of zeros.
+        """
+        output, other = (features[role][0] for role in card.compare)
+        a, b = output.outputs[card.output], other.outputs[card.output]
+        if self.pooling == "mean":
+            mean = cosine(a.mean(axis=0, dtype=np.float64), b.mean(axis=0, dtype=np.float64))
+            part = SimilarityPart(float(mean), 1, len(a))
+        else:
+            _, in_a, in_b = np.intersect1d(output.frames, other.frames, return_indices=True)
+            if len(in_a) == 0:
+                raise ClipError(f"{clip}: the two clips have no frame with a face in common")
+            total = float(cosine(a[in_a], b[in_b]).sum())
+            part = SimilarityPart(total, len(in_a), len(in_a))
+        if not math.isfinite(part.total):
+            raise ClipError(f"{clip}: a feature vector of zeros has no cosine")
+        return part
+
+    def kept(self, part: SimilarityPart) -> dict[str, Any]:
+        """Return sum and count."""
+        return {"total": part.total, "count": part.count}
+
+    def read(self, kept: Mapping[str, Any]) -> SimilarityPart:
+        """Return the part."""
+        return SimilarityPart(
+            float(kept["total"]), int(kept["count"]), int(kept.get("n_frames", 0))
+        )
+
+    def value(self, part: SimilarityPart) -> float:
+        """Return one clip's mean cosine."""
+        return part.value
+
 
 def cosine(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """Return cosines between vectors along the last axis, in float64.
@@ -36,47 +98,3 @@ def cosine(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDAr
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     lengths = np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)
     return np.asarray((x * y).sum(axis=-1) / lengths)
-
-
-def components(
-    output: Features, other: Features, name: str, *, pooling: Literal["mean", "frames"]
-) -> SimilarityComponents:
-    """Compare two clips.
-
-    Args:
-        output: features of the method's clip.
-        other: features of the clip it is compared with.
-        name: which of the network's outputs.
-        pooling: ``mean`` for the cosine of the clips' mean vectors, ``frames``
-            for the mean cosine of frames that both have, in step.
-
-    Raises:
-        ValueError: with ``frames``, the clips have no frame in common.
-    """
-    a, b = output.outputs[name], other.outputs[name]
-    if pooling == "mean":
-        mean = cosine(a.mean(axis=0, dtype=np.float64), b.mean(axis=0, dtype=np.float64))
-        return SimilarityComponents(float(mean), 1, len(a))
-    _, in_a, in_b = np.intersect1d(output.frames, other.frames, return_indices=True)
-    if len(in_a) == 0:
-        raise ValueError("the two clips have no frame with a face in common")
-    return SimilarityComponents(float(cosine(a[in_a], b[in_b]).sum()), len(in_a), len(in_a))
-
-
-def value(part: SimilarityComponents) -> float:
-    """Return one item's mean cosine."""
-    return part.total / part.count
-
-
-def score(parts: Sequence[SimilarityComponents]) -> float:
-    """Return the mean over items of each item's mean cosine: items weigh the same.
-
-    >>> score([SimilarityComponents(0.5, 1, 9), SimilarityComponents(6.0, 8, 8)])
-    0.625
-
-    Raises:
-        ValueError: no items.
-    """
-    if not parts:
-        raise ValueError("a mean of no items")
-    return float(np.mean([value(p) for p in parts]))

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pydantic
+
+from spfem_bench.definitions.metrics import METRIC_KINDS, ClipRole, MetricCard
+from spfem_bench.errors import ClipError
+from spfem_bench.statistics.base import MetricKind, Picture
+
+if TYPE_CHECKING:
+    from spfem_bench.definitions.clips import Clip
+    from spfem_bench.features.features import Features
+
+_Float32 = npt.NDArray[np.float32]
+_Float64 = npt.NDArray[np.float64]
+_Int64 = npt.NDArray[np.int64]
+
+SyncReport = Literal["distance", "confidence", "offset"]
 
 EPSILON = 1e-6
 """Added to every difference by torch's pairwise_distance, which the field's script uses."""
 
 
 @dataclass(frozen=True)
-class SyncComponents:
+class SyncPart:
     """One item's distances.
 
     Attributes:
@@ -23,7 +38,7 @@ class SyncComponents:
         refused: windows without a face in all of their frames.
     """
 
-    totals: npt.NDArray[np.float64]
+    totals: _Float64
     windows: int
     refused: int
 
@@ -32,14 +47,101 @@ class SyncComponents:
         """Frames that count: one per window."""
         return self.windows
 
+    @property
+    def means(self) -> _Float64:
+        """The mean distance at each shift."""
+        return self.totals / self.windows
 
-def components(
-    visual: npt.NDArray[np.float32],
-    audio: npt.NDArray[np.float32],
-    frames: npt.NDArray[np.int64],
-    *,
-    max_shift: int,
-) -> SyncComponents:
+    def value(self, report: SyncReport) -> float:
+        """Return the smallest mean distance, the confidence, or the offset in frames.
+
+        The offset is positive when the sound comes earlier than the mouth.
+
+        >>> part = SyncPart(np.array([9.0, 8.0, 4.0]), windows=2, refused=0)
+        >>> part.value("distance"), part.value("confidence"), part.value("offset")
+        (2.0, 2.0, -1.0)
+        """
+        if report == "distance":
+            return float(self.means.min())
+        if report == "confidence":
+            return float(np.median(self.means) - self.means.min())
+        return float(len(self.means) // 2 - self.means.argmin())
+
+
+@METRIC_KINDS.register("sync")
+class Sync(MetricKind[SyncPart]):
+    """SyncNet distances between mouth and sound at a range of shifts.
+
+    Attributes:
+        report: the smallest mean distance (LSE-D), the median minus the
+            smallest (LSE-C), or the shift of the smallest (offset, frames).
+        max_shift: shifts run from minus to plus this many frames.
+        min_windows: a clip with fewer five-frame windows is refused.
+    """
+
+    n_clips: ClassVar[int] = 1
+    reports: ClassVar[frozenset[str]] = frozenset({"report"})
+    picture: ClassVar[Picture] = "shifts"
+
+    kind: Literal["sync"]
+    report: SyncReport
+    max_shift: int = pydantic.Field(gt=0)
+    min_windows: int = pydantic.Field(gt=0)
+
+    def part(
+        self, card: MetricCard, clip: Clip, features: Mapping[ClipRole, Sequence[Features]]
+    ) -> SyncPart:
+        """Sum the distances at every shift.
+
+        Raises:
+            ClipError: the clip is too short.
+        """
+        (output,) = features["output"]
+        windows = len(output.frames)
+        if windows < self.min_windows:
+            raise ClipError(
+                f"{clip}: too short for {card.label}: {windows} windows of five frames with a face",
+                f"The metric's card requires {self.min_windows}; give a longer clip",
+            )
+        visual, audio = output.outputs["visual"], output.outputs["audio"]
+        return sync_part(visual, audio, output.frames, max_shift=self.max_shift)
+
+    def kept(self, part: SyncPart) -> dict[str, Any]:
+        """Return sums and counts."""
+        return {
+            "totals": part.totals.tolist(),
+            "windows": part.windows,
+            "windows_refused": part.refused,
+        }
+
+    def read(self, kept: Mapping[str, Any]) -> SyncPart:
+        """Return the part."""
+        totals = np.asarray(kept["totals"], np.float64)
+        return SyncPart(totals, int(kept["windows"]), int(kept["windows_refused"]))
+
+    def value(self, part: SyncPart) -> float:
+        """Return one clip's distance, confidence or offset."""
+        return part.value(self.report)
+
+    def by_shift(self, part: SyncPart) -> _Float64:
+        """Return the mean distance at each shift."""
+        return part.means
+
+    def over_time(self, part: SyncPart, features: Features) -> _Float64:
+        """Return each window's distance at the best shift.
+
+        Raises:
+            ClipError: the part is not made of these features.
+        """
+        best = int(part.totals.argmin())
+        visual, audio = features.outputs["visual"], features.outputs["audio"]
+        apart = distances(visual, audio, features.frames, best - len(part.totals) // 2)
+        if len(apart) != part.windows or not np.isclose(apart.sum(), part.totals[best]):
+            raise ClipError("the stored features are not those of the run")
+        return apart
+
+
+def sync_part(visual: _Float32, audio: _Float32, frames: _Int64, *, max_shift: int) -> SyncPart:
     """Sum distances between mouth and sound at every shift.
 
     As in syncnet_python's ``evaluate``: the sound before the first and after
@@ -56,28 +158,27 @@ def components(
     for begin in range(0, len(frames), 1024):  # bounded memory for long clips
         v, at = visual[begin : begin + 1024], frames[begin : begin + 1024]
         totals += _all_distances(v, audio, at, shifts).sum(axis=0)
-    return SyncComponents(totals, len(frames), len(audio) - len(frames))
+    return SyncPart(totals, len(frames), len(audio) - len(frames))
 
 
 def _all_distances(
-    visual: npt.NDArray[np.float32],
-    audio: npt.NDArray[np.float32],
-    frames: npt.NDArray[np.int64],
-    shifts: npt.NDArray[np.int64],
-) -> npt.NDArray[np.float64]:
-    """Return :func:`distances` at all shifts at once, float64 (V, shifts), in a tenth of the time.
+    visual: _Float32,
+    audio: _Float32,
+    frames: _Int64,
+    shifts: _Int64,
+) -> _Float64:
+    """Return :func:`distances` at all shifts at once, float64 (V, shifts), from one product.
 
-    ``|v - s|^2 = |v|^2 + |s|^2 - 2 v s`` takes the products of all pairs from one matrix product.
-    Where little is left of the difference, so would be of its digits: such pairs are measured
-    one by one.
+    ``|v - s|^2 = |v|^2 + |s|^2 - 2 v s`` loses the digits of small differences: such pairs are
+    computed one by one.
     """
-    heard = frames[:, None] + shifts
-    exists = (heard >= 0) & (heard < len(audio))
-    first, last = max(0, int(heard.min())), min(len(audio), int(heard.max()) + 1)
-    # One row more, of zeros: what is heard before the beginning and after the end.
+    rows = frames[:, None] + shifts
+    exists = (rows >= 0) & (rows < len(audio))
+    first, last = max(0, int(rows.min())), min(len(audio), int(rows.max()) + 1)
+    # One row more, of zeros, for the time before the beginning and after the end.
     sound = np.empty((last - first + 1, audio.shape[1]))
     sound[:-1], sound[-1] = audio[first:last], 0.0
-    at = np.where(exists, heard - first, last - first)
+    at = np.where(exists, rows - first, last - first)
     v = visual.astype(np.float64)
     v += EPSILON
     of_v, of_sound = (np.einsum("ij,ij->i", x, x) for x in (v, sound))
@@ -89,51 +190,21 @@ def _all_distances(
 
 
 def distances(
-    visual: npt.NDArray[np.float32],
-    audio: npt.NDArray[np.float32],
-    frames: npt.NDArray[np.int64],
+    visual: _Float32,
+    audio: _Float32,
+    frames: _Int64,
     shift: int,
-) -> npt.NDArray[np.float64]:
+) -> _Float64:
     """Return each window's distance between mouth and sound at one shift: float64 (V,).
 
     Args:
         visual: (V, D) vectors of windows that begin with ``frames``.
         audio: (A, D) vectors of all windows from frame 0 on; zeros before and after.
         frames: (V,) int, below A.
-        shift: frames by which the sound that is heard lies later.
+        shift: frames by which the sound is taken from later.
     """
-    heard = frames + shift
-    exists = (heard >= 0) & (heard < len(audio))
-    sound = np.where(exists[:, None], audio[np.clip(heard, 0, len(audio) - 1)], 0.0)
+    rows = frames + shift
+    exists = (rows >= 0) & (rows < len(audio))
+    sound = np.where(exists[:, None], audio[np.clip(rows, 0, len(audio) - 1)], 0.0)
     apart = visual.astype(np.float64) - sound + EPSILON
     return np.asarray(np.sqrt((apart**2).sum(axis=1)))
-
-
-def value(part: SyncComponents, report: Literal["distance", "confidence", "offset"]) -> float:
-    """Return one clip's smallest mean distance, its confidence, or its offset in frames.
-
-    The offset is positive when the sound comes earlier than the mouth.
-
-    >>> part = SyncComponents(np.array([9.0, 8.0, 4.0]), windows=2, refused=0)
-    >>> value(part, "distance"), value(part, "confidence"), value(part, "offset")
-    (2.0, 2.0, -1.0)
-    """
-    means = part.totals / part.windows
-    if report == "distance":
-        return float(means.min())
-    if report == "confidence":
-        return float(np.median(means) - means.min())
-    return float(len(means) // 2 - means.argmin())
-
-
-def score(
-    parts: Sequence[SyncComponents], report: Literal["distance", "confidence", "offset"]
-) -> float:
-    """Return the mean over clips of each clip's value: clips weigh the same.
-
-    Raises:
-        ValueError: no items.
-    """
-    if not parts:
-        raise ValueError("a mean of no items")
-    return float(np.mean([value(p, report) for p in parts]))

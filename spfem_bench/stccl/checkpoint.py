@@ -148,7 +148,7 @@ def read_checkpoint(name: str | Path) -> LearntMetric:
         CardError: the record is not valid.
     """
     path = metric_path(name)
-    record = recorded.read_record(path, MetricRecord, "a metric")
+    record = recorded.load_record(path, MetricRecord, "a metric")
     remedy = "Take both files from one training, or train again with 'spfem-bench train'"
     content = recorded.read_weights(path, record.sha256, remedy)
     try:
@@ -178,7 +178,7 @@ def write_checkpoint(
         StorageError: the folder cannot be written, or the disk is full.
     """
     every = nn.ModuleDict(dict(heads.items()))
-    return recorded.write(path, every, MetricRecord, record)
+    return recorded.save_network(path, every, MetricRecord, record)
 
 
 def backbone_record(network: str, *, size: int = 112, colour: str = "rgb") -> BackboneRecord:

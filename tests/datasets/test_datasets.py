@@ -10,12 +10,13 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from spfem_bench.datasets import indexing
+from spfem_bench.datasets import recordings_index
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.datasets import dataset_card, recordings
@@ -23,11 +24,11 @@ from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol
 from spfem_bench.errors import CardError, ClipError
-from spfem_bench.evaluation import run
-from spfem_bench.evaluation.plan import make_plan
+from spfem_bench.evaluation.measure import frozen_settings
+from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
-from spfem_bench.media import audio, ffmpeg, video
+from spfem_bench.media import audio, ffmpeg, packets, video
 from spfem_bench.networks.weights import WeightsStore
 from tests import trees
 from tests.conftest import Outcome
@@ -341,9 +342,9 @@ def test_exchanged_video_and_audio_folders_are_named(bench: Bench, drawn_tree: P
 
 def test_an_index_goes_on_where_it_stopped(bench: Bench, drawn_tree: Path, monkeypatch):
     looked: list[Path] = []
-    timing = ffmpeg.timing
+    timing = packets.stream_times
 
-    def counted(path: Path) -> dict[str, ffmpeg.Stretch]:
+    def counted(path: Path) -> dict[str, packets.Stretch]:
         if len(looked) == 3:
             raise KeyboardInterrupt
         looked.append(path)
@@ -414,9 +415,9 @@ def test_a_damaged_index_is_refused(bench: Bench, tmp_path: Path):
         )
     )
     with pytest.raises(CardError, match="leaves its folder"):
-        DataFolders.locate().index(dataset_card("mead"))
+        DataFolders.locate().provider(dataset_card("mead")).verified("x")
     with pytest.raises(CardError, match="is no index"):
-        indexing.read(tmp_path)
+        recordings_index.read_index(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{", '{"schema": 0}'])
@@ -483,14 +484,17 @@ def test_fad_compares_all_outputs_with_all_real_frames(
     expected = apart @ apart + np.trace(a + b - 2 * sqrtm(a @ b).real)
     assert metric_card("fad").statistic.normalise is False
     assert value == pytest.approx(expected, rel=1e-4)
+
     # The bytes of the recordings are in the signature, as nobody publishes their hashes.
-    parts = run.data(plan, metric_card("fad"))
-    assert parts and parts != run.data(plan, metric_card("csim"))
-    assert run.data(plan, metric_card("lse-d")) == {}
-    pinned = make_plan(
-        "source", protocol("stccl-page-ned"), profile_card("light"), data=data, weights=weights
-    )
-    assert run.data(pinned, metric_card("fad")) == {}
+    def hashed(of: Plan, metric: str, x: Extractor = extractor) -> Any:
+        return frozen_settings(of, metric_card(metric), x).get("data")
+
+    assert hashed(plan, "fad") and hashed(plan, "fad") != hashed(plan, "csim")
+    assert hashed(plan, "lse-d") is None
+    light = profile_card("light")
+    pinned = make_plan("source", protocol("stccl-page-ned"), light, data=data, weights=weights)
+    other = Extractor(light, weights, FeatureStore.locate(), faces="detect")
+    assert hashed(pinned, "fad", other) is None
 
 
 def test_only_real_may_be_several(tmp_path: Path):
@@ -526,10 +530,10 @@ def test_a_video_is_heard_through_the_file_beside_it(drawn_tree: Path):
 
 
 def test_streams_are_timed(drawn_tree: Path):
-    picture = ffmpeg.timing(drawn_tree / "M003/video/front/angry/level_3/001.mp4")
+    picture = packets.stream_times(drawn_tree / "M003/video/front/angry/level_3/001.mp4")
     assert picture.keys() == {"video"}
     assert picture["video"].packets == 63 and picture["video"].seconds == pytest.approx(2.1)
-    sound = ffmpeg.timing(drawn_tree / "M003/audio/angry/level_3/001.m4a")["audio"]
+    sound = packets.stream_times(drawn_tree / "M003/audio/angry/level_3/001.m4a")["audio"]
     assert sound.end == pytest.approx(2.1, abs=0.03)
 
 

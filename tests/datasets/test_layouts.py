@@ -17,7 +17,7 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.layouts import layout_card
 from spfem_bench.definitions.protocols import Item, Protocol, protocol
 from spfem_bench.errors import ClipError, UnknownNameError
-from spfem_bench.media import ffmpeg
+from spfem_bench.media import packets
 from tests import trees
 from tests.conftest import Outcome
 
@@ -123,7 +123,9 @@ def test_sserd_frames_are_parted_by_the_lengths_of_the_sources(
     out = tmp_path / "out"
     lengths = {}
     for item in found.items:
-        lengths[item.id] = ffmpeg.timing(mead_tree / item.clips["source"].path)["video"].packets
+        lengths[item.id] = packets.stream_times(mead_tree / item.clips["source"].path)[
+            "video"
+        ].packets
         folder = out / f"gen_intra/{item.emotion}/{item.speaker}"
         folder.mkdir(parents=True, exist_ok=True)
         start = len(list(folder.iterdir()))

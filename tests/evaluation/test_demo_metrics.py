@@ -17,7 +17,7 @@ from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.networks import network_card, profile_card
 from spfem_bench.definitions.protocols import protocol
 from spfem_bench.evaluation.plan import make_plan
-from spfem_bench.evaluation.run import evaluate
+from spfem_bench.evaluation.session import evaluate
 from spfem_bench.execution.processes import ThisProcess
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
@@ -58,7 +58,9 @@ def run(demo_cache: Path) -> Run:
                     metrics=metrics,
                 )
                 extractor = Extractor(profile, weights, FeatureStore.locate(), faces="aligned")
-                records[key] = evaluate(plan, extractor, workers=ThisProcess(), partial=False)
+                records[key] = evaluate(
+                    plan, extractor, workers=ThisProcess(), partial=False
+                ).plain()
         return records[key]
 
     return one
@@ -138,8 +140,8 @@ def _offsets(record: Record) -> list[int]:
 def test_the_offset_is_read_as_the_statistics_read_it(run: Run) -> None:
     record = run("shifted-audio", 5, metrics=("av-offset",))
     item = record["items"][0]["metrics"]["av-offset"]
-    parts = sync.SyncComponents(np.array(item["totals"]), item["windows"], item["windows_refused"])
-    assert sync.score([parts], "offset") == _offsets(record)[0]
+    parts = sync.SyncPart(np.array(item["totals"]), item["windows"], item["windows_refused"])
+    assert parts.value("offset") == _offsets(record)[0]
 
 
 def test_cross_id_asks_for_another_speaker_s_emotion(run: Run) -> None:

@@ -94,7 +94,7 @@ def test_second_run_computes_no_network_and_is_identical(
         raise AssertionError("a network was loaded")
 
     monkeypatch.setattr("spfem_bench.features.extract.load_network", forbidden)
-    monkeypatch.setattr("spfem_bench.features.extract.load_detector", forbidden)
+    monkeypatch.setattr("spfem_bench.features.tracking.load_detector", forbidden)
     assert spfem_bench(*EVAL, "--method", "ned").code == 0
     assert record_of(tmp_path, "ned") == first
 
@@ -251,11 +251,11 @@ def test_sound_shifted_by_known_frames_is_found_through_the_whole_path(
         assert extractor.ensure({clip: frozenset({"sync"})}) == {}
         found = extractor.load(clip, "sync")
         assert found is not None
-        parts = sync.components(
+        parts = sync.sync_part(
             found.outputs["visual"], found.outputs["audio"], found.frames, max_shift=15
         )
-        assert sync.value(parts, "offset") == early
-        assert sync.value(parts, "confidence") > 1
+        assert parts.value("offset") == early
+        assert parts.value("confidence") > 1
 
 
 # ---- a user's own method -----------------------------------------------------------------

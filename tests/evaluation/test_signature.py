@@ -14,7 +14,7 @@ from spfem_bench.definitions.cards import Strict
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import ProtocolCard, protocol
-from spfem_bench.evaluation.signature import settings, signature
+from spfem_bench.evaluation.signature import metric_settings, signature
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.networks.weights import WeightsStore
@@ -29,7 +29,7 @@ def extractor(**changes: Any) -> Extractor:
 
 
 def frozen(metric: str = "fad") -> dict[str, Any]:
-    return settings(metric_card(metric), protocol("stccl-page-ned"), extractor())
+    return metric_settings(metric_card(metric), protocol("stccl-page-ned"), extractor())
 
 
 def sign(values: dict[str, Any]) -> str:
@@ -119,9 +119,6 @@ NEUTRAL = {
     "url": "the hash pins the bytes",
     "bytes": "the hash pins them",
     "outputs": "which published clips exist; which one is scored is the method",
-    "faded": "which clips a control plays; which one is scored is the method",
-    "generated": "which clips models make; which one is scored is the method",
-    "perfect": "which clips a control plays; which one is scored is the method",
     "profile": "which networks are used when none are asked for; those used are in the signature",
     "output_name": "a file's name",
     "published": "rows shown beside",
@@ -141,23 +138,23 @@ def test_the_neutral_list_has_a_reason_for_each_field() -> None:
 
 def test_batch_size_and_device_are_neutral_and_faces_and_decoder_are_not() -> None:
     card, items = metric_card("fad"), protocol("stccl-page-ned")
-    before = settings(card, items, extractor())
-    assert settings(card, items, extractor(batch_size=5, device="cuda")) == before
+    before = metric_settings(card, items, extractor())
+    assert metric_settings(card, items, extractor(batch_size=5, device="cuda")) == before
     for other in ({"faces": "aligned"}, {"hwaccel": "cuda"}):
-        assert sign(settings(card, items, extractor(**other))) != sign(before)
+        assert sign(metric_settings(card, items, extractor(**other))) != sign(before)
 
 
 def test_half_precision_is_in_the_signature_of_what_it_moves() -> None:
     items = protocol("stccl-page-ned")
     for name in ("fad", "lse-d"):
-        whole = settings(metric_card(name), items, extractor())
-        half = settings(metric_card(name), items, extractor(precision="bfloat16"))
+        whole = metric_settings(metric_card(name), items, extractor())
+        half = metric_settings(metric_card(name), items, extractor(precision="bfloat16"))
         assert "|bfloat16|#" in sign(half) and "float" not in sign(whole)
         assert sign(half).rpartition("#")[2] != sign(whole).rpartition("#")[2]
     # ONNX files run as they are.
     official = replace(extractor(), profile=profile_card("official"))
-    whole = settings(metric_card("fad"), items, official)
-    half = settings(metric_card("fad"), items, replace(official, precision="bfloat16"))
+    whole = metric_settings(metric_card("fad"), items, official)
+    half = metric_settings(metric_card("fad"), items, replace(official, precision="bfloat16"))
     assert half == whole
 
 

@@ -15,10 +15,15 @@ import pytest
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.metrics import Claims, metric_card
 from spfem_bench.evaluation.grading import Graded, ignores, measures, misread, reads, scale
-from spfem_bench.evaluation.run import ItemResult, average, resample
+from spfem_bench.evaluation.measure import MeasuredItem
+from spfem_bench.evaluation.score import score_groups
 from spfem_bench.evaluation.validate import graded_controls
-from spfem_bench.statistics import coherence, frechet, similarity, sync
-from spfem_bench.statistics.similarity import SimilarityComponents
+from spfem_bench.statistics.base import kind_of
+from spfem_bench.statistics.coherence import CoherencePart
+from spfem_bench.statistics.frechet import Frechet, frechet_part
+from spfem_bench.statistics.intervals import Resampled
+from spfem_bench.statistics.similarity import SimilarityPart
+from spfem_bench.statistics.sync import SyncPart
 from tests.conftest import Outcome, World
 
 Run = Callable[..., Outcome]
@@ -108,24 +113,25 @@ def test_changes_are_drawn_in_pairs() -> None:
     clips' own scatter of 0.4, which unpaired would hide them.
     """
 
-    def results(*cosines: float) -> list[ItemResult]:
+    def results(*cosines: float) -> list[MeasuredItem]:
         return [
-            ItemResult(str(i), "sad", SimilarityComponents(c, 1, 10), 10, 0, 0, {})
+            MeasuredItem(str(i), "sad", SimilarityPart(c, 1, 10), 10, 0, 0, {})
             for i, c in enumerate(cosines)
         ]
 
-    card, emotions = metric_card("csim"), ("happy", "sad")
-    before = resample(card, results(0.9, 0.5), emotions)["sad"]
-    after = resample(card, results(0.7, 0.4), emotions)["sad"]
+    def resampled(*cosines: float) -> Resampled:
+        return score_groups(metric_card("csim"), results(*cosines), ("happy", "sad"))["sad"][1]
+
+    before, after = resampled(0.9, 0.5), resampled(0.7, 0.4)
     change = after - before
     assert change.value == pytest.approx(-0.15)
     assert sorted(set(np.round(change.draws, 9))) == [-0.2, -0.15, -0.1]
     assert change.interval == (pytest.approx(-0.2), pytest.approx(-0.1))
     assert before.interval == (pytest.approx(0.5), pytest.approx(0.9))
     # Both emotions together: their draws are independent, their mean keeps both.
-    both = average([change, change])
+    both = Resampled.average([change, change])
     assert both.value == pytest.approx(-0.15) and both.varies
-    lone = resample(card, results(0.9), emotions)["sad"]
+    lone = resampled(0.9)
     assert not lone.varies and lone.interval == (None, None)
 
 
@@ -137,50 +143,47 @@ def test_a_draw_is_the_score_of_the_clips_drawn(name: str, count: int) -> None:
 
     def part() -> Any:
         if name == "csim":
-            return SimilarityComponents(float(generator.normal()), int(generator.integers(1, 9)), 9)
+            return SimilarityPart(float(generator.normal()), int(generator.integers(1, 9)), 9)
         if name == "lse-c":
-            return sync.SyncComponents(generator.uniform(400, 900, 31), 71, 0)
+            return SyncPart(generator.uniform(400, 900, 31), 71, 0)
         positive = tuple(generator.normal(0, 1e3, 4).tolist())
-        return coherence.CoherenceComponents(positive, (0.0,) * 4, (None,) * 4, 9, 0)
-
-    def score(parts: list[Any]) -> float:
-        if name == "lse-c":
-            return sync.score(parts, "confidence")
-        return {"csim": similarity, "scc": coherence}[name].score(parts)  # type: ignore[operator]
+        return CoherencePart(positive, (0.0,) * 4, (None,) * 4, 9, 0)
 
     card, parts = metric_card(name), [part() for _ in range(count)]
-    results = [ItemResult(str(i), "sad", p, 9, 0, 0, {}) for i, p in enumerate(parts)]
-    found = resample(card, results, ("happy", "sad"))["sad"]
+    results = [MeasuredItem(str(i), "sad", p, 9, 0, 0, {}) for i, p in enumerate(parts)]
+    score = kind_of(card).score
+    _, found = score_groups(card, results, ("happy", "sad"))["sad"]
     rng = np.random.default_rng([0, 1])  # the seed, and the emotion's place
     rows = np.sort(rng.integers(0, count, (card.resamples, count)), axis=1)
-    expected = [score([parts[i] for i in row]) for row in rows]
+    expected = [score([parts[i] for i in row]).value for row in rows]
     np.testing.assert_array_equal(found.draws, expected)
-    assert found.value == score(parts)
+    assert found.value == score(parts).value
     assert len(set(expected)) > 5
 
 
 def test_fads_draws_lie_around_its_value() -> None:
     """Clips drawn again are fewer different ones, whose pooled FAD lies too high."""
     generator = np.random.default_rng(0)
-    parts = [
-        frechet.components(*generator.normal(0, 1, (2, 12, 8)), normalise=False) for _ in range(9)
-    ]
-    results = [ItemResult(str(i), "sad", p, 12, 0, 0, {}) for i, p in enumerate(parts)]
-    found = resample(metric_card("fad"), results, ("sad",))["sad"]
-    assert found.value == frechet.score(parts)
-    assert found.without == pytest.approx(
-        [frechet.score(parts[:i] + parts[i + 1 :]) for i in range(9)], rel=1e-9
+    parts = [frechet_part(*generator.normal(0, 1, (2, 12, 8)), normalise=False) for _ in range(9)]
+    results = [MeasuredItem(str(i), "sad", p, 12, 0, 0, {}) for i, p in enumerate(parts)]
+    score, found = score_groups(metric_card("fad"), results, ("sad",))["sad"]
+
+    def pooled(some: list[Any]) -> float:
+        return Frechet(kind="frechet").score(some).value
+
+    without = [kept["without"] for kept in score.kept]
+    assert found.value == pooled(parts)
+    assert without == pytest.approx(
+        [pooled(parts[:i] + parts[i + 1 :]) for i in range(9)], rel=1e-9
     )
     spread = float(np.std(found.draws))
     # Pseudo-values spread (n - 1) times as far as what is left, their mean of n by sqrt(n) less.
-    left = np.array(found.without, float)
+    left = np.array(without, float)
     assert spread == pytest.approx(8 * left.std() / 3, rel=0.1)
     assert float(found.draws.mean()) == pytest.approx(found.value, abs=4 * spread / 1000**0.5)
-    pooled = [
-        frechet.score([parts[i] for i in row]) for row in generator.integers(0, 9, (50, 9)).tolist()
-    ]
-    assert np.mean(pooled) > found.value + spread
-    (lone,) = resample(metric_card("fad"), results[:1], ("sad",)).values()
+    again = [pooled([parts[i] for i in row]) for row in generator.integers(0, 9, (50, 9)).tolist()]
+    assert np.mean(again) > found.value + spread
+    ((_, lone),) = score_groups(metric_card("fad"), results[:1], ("sad",)).values()
     assert (lone.interval, set(lone.draws)) == ((None, None), {lone.value})
 
 
@@ -262,7 +265,7 @@ def test_from_the_command_line_to_record_figure_and_table(
         raise AssertionError("a network was loaded")
 
     monkeypatch.setattr("spfem_bench.features.extract.load_network", forbidden)
-    monkeypatch.setattr("spfem_bench.features.extract.load_detector", forbidden)
+    monkeypatch.setattr("spfem_bench.features.tracking.load_detector", forbidden)
     first = (tmp_path / "drawn/validate.png").read_bytes()
     again = spfem_bench(*VALIDATE, *some, "-o", "drawn/validate.png")
     assert again == done

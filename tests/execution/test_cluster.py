@@ -28,9 +28,11 @@ from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol
 from spfem_bench.errors import SpfemBenchError
+from spfem_bench.evaluation.measure import plan_requests
 from spfem_bench.evaluation.plan import Plan, make_plan
-from spfem_bench.evaluation.run import evaluate, wanted_features
-from spfem_bench.evaluation.validate import plan_validation, validate
+from spfem_bench.evaluation.record import RunRecord
+from spfem_bench.evaluation.session import evaluate
+from spfem_bench.evaluation.validate import plan_validation, run_validation
 from spfem_bench.execution import cluster
 from spfem_bench.execution.processes import ThisProcess
 from spfem_bench.execution.workers import workers_for
@@ -162,9 +164,10 @@ def extractor_of(plan: Plan, store: FeatureStore | None = None) -> Extractor:
     )
 
 
-def timeless(record: dict[str, Any]) -> dict[str, Any]:
-    """A record without its timings, as it comes back from a file."""
-    record = json.loads(json.dumps(record))
+def timeless(content: RunRecord | dict[str, Any]) -> dict[str, Any]:
+    """Return a record without its timings, as it comes back from a file."""
+    plain = content.plain() if isinstance(content, RunRecord) else content
+    record: dict[str, Any] = json.loads(json.dumps(plain))
     record.pop("timings")
     record.pop("checksum", None)  # of the timings, too
     return record
@@ -333,12 +336,14 @@ def test_a_validation_on_ray_is_that_of_one_process(
         FeatureStore.locate(),
         faces=validation.protocol.card.faces,
     )
-    spread = timeless(validate(validation, x, workers=team))
+    spread = timeless(run_validation(validation, x, workers=team))
     monkeypatch.setattr(
-        "spfem_bench.features.extract.load_network",
+        "spfem_bench.features.tracking.load_network",
         lambda *_: pytest.fail("what a worker has stored is computed again"),
     )
-    assert spread["cells"] and spread == timeless(validate(validation, x, workers=ThisProcess()))
+    assert spread["cells"] and spread == timeless(
+        run_validation(validation, x, workers=ThisProcess())
+    )
 
 
 def test_a_node_that_dies_costs_its_unfinished_clips_and_nothing_else(
@@ -417,7 +422,7 @@ def test_a_clip_that_kills_its_workers_is_refused_and_the_others_are_computed(
     fresh("spread")
     plan = planned()
     x = extractor_of(plan)
-    wants = dict(list(wanted_features(plan).items())[:12])
+    wants = dict(list(plan_requests(plan).items())[:12])
     short = replace(next(iter(wants)), span=Span(0.0, 0.2))
     wants[short] = frozenset({"sync"})
     victim = list(wants)[2]
@@ -442,7 +447,7 @@ def test_clips_that_a_node_cannot_read_are_reported_with_its_name(
 ) -> None:
     fresh("spread")
     plan = planned()
-    x, (clip, roles) = extractor_of(plan), next(iter(wanted_features(plan).items()))
+    x, (clip, roles) = extractor_of(plan), next(iter(plan_requests(plan).items()))
     own = replace(clip, path=tmp_path / "own.mp4")
     changes: list[tuple[Callable[[], object], str]] = [
         (lambda: own.path.write_bytes(b"x"), r"own\.mp4.* other content than where"),
@@ -471,13 +476,13 @@ def test_a_node_with_another_ffmpeg_is_refused_with_both_versions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fresh("spread")
-    plan, there = planned(), cluster.versions()
+    plan, there = planned(), cluster.node_versions()
     x = extractor_of(plan)
-    monkeypatch.setattr(cluster, "versions", lambda: {**there, "ffmpeg": "0.1"})
+    monkeypatch.setattr(cluster, "node_versions", lambda: {**there, "ffmpeg": "0.1"})
     team.end()  # workers are asked when they begin
     said = rf"^node {NODE} has ffmpeg {re.escape(there['ffmpeg'])}, this machine 0\.1: features"
     with pytest.raises(SpfemBenchError, match=said):
-        team.compute(x, wanted_features(plan))
+        team.compute(x, plan_requests(plan))
     assert not entries(x.store.folder)
     team.end()
 
@@ -507,7 +512,7 @@ def test_the_wait_for_workers_ends(
         pytest.raises(SpfemBenchError, match="no Ray worker could be started within"),
     ):
         assert isinstance(late, cluster.RayWorkers)
-        late.compute(extractor_of(plan), wanted_features(plan))
+        late.compute(extractor_of(plan), plan_requests(plan))
 
 
 def test_a_program_stays_in_the_cluster_that_it_has_joined(

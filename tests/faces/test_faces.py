@@ -22,6 +22,7 @@ from insightface.model_zoo.scrfd import SCRFD
 from insightface.utils.face_align import estimate_norm, norm_crop
 from onnx import TensorProto, helper, numpy_helper
 from scipy import signal
+from skimage.transform import SimilarityTransform
 
 from spfem_bench.definitions import cards
 from spfem_bench.definitions.clips import Clip
@@ -35,9 +36,10 @@ from spfem_bench.definitions.networks import (
 )
 from spfem_bench.errors import ClipError, WeightsError
 from spfem_bench.faces import crop
-from spfem_bench.faces.detect import load_detector, suppress
+from spfem_bench.faces.detect import load_detector
 from spfem_bench.faces.track import Face, FaceTrack, follow
 from spfem_bench.media import video
+from spfem_bench.networks.scrfd_ncnn import suppress
 from spfem_bench.networks.weights import WeightsStore
 
 # scipy's median filter says so when a track is shorter than the filter: the official recipe's case.
@@ -252,7 +254,7 @@ def test_two_faces_in_half_of_the_frames_are_accepted() -> None:
 
 def test_a_track_survives_the_store() -> None:
     _, track = run([[]] * 2 + [[face(50), face(300)]] * 6 + [[]] * 2 + [[face(51)]] + [[]] * 9)
-    again = FaceTrack.from_arrays(track.to_arrays())
+    again = FaceTrack().fill(track.to_arrays())
     assert again.detected == track.detected
     assert again.rivals == track.rivals == 6
     assert len(again.faces) == len(track.faces)
@@ -379,21 +381,38 @@ def test_arcface_crop_is_insightfaces(x: float) -> None:
     ],
     ids=["template", "large-turned", "small"],
 )
-def test_arcface_transform_is_the_one_written_down(points: Any, expected: Any) -> None:
+def test_transform_to_the_template_is_the_one_written_down(points: Any, expected: Any) -> None:
     """The matrices are those of insightface 2.1's ``estimate_norm``."""
-    found = crop.arcface_transform(np.float32(points))
+    found = crop.similarity_transform(np.float32(points), crop.ARCFACE_TEMPLATE)
     np.testing.assert_allclose(found[:, :2], np.array(expected)[:, :2], atol=1e-6)
     np.testing.assert_allclose(found[:, 2], np.array(expected)[:, 2], atol=1e-4)
 
 
-def test_arcface_transform_is_insightfaces_to_the_last_bit() -> None:
+def test_similarity_transform_is_scikit_images() -> None:
+    rng = np.random.default_rng(3)
+    for count in (2, 5, 25) * 20:
+        points, noise = rng.uniform(0, 100, (count, 2)), rng.normal(0, 2, (count, 2))
+        a = rng.uniform(0.2, 5) * np.exp(1j * rng.uniform(-np.pi, np.pi))
+        target = points @ np.array([[a.real, a.imag], [-a.imag, a.real]]) + [5, -7] + noise
+        if hasattr(SimilarityTransform, "from_estimate"):  # since scikit-image 0.26
+            expected = SimilarityTransform.from_estimate(points, target).params[:2]
+        else:
+            transform = SimilarityTransform()
+            transform.estimate(points, target)
+            expected = transform.params[:2]
+        found = crop.similarity_transform(points, target)
+        assert np.abs(found - expected).max() <= 1e-12 * np.abs(expected).max()
+
+
+def test_transform_to_the_template_is_insightfaces_to_the_last_bit() -> None:
     rng = np.random.default_rng(4)
     for _ in range(300):
         a = rng.uniform(0.2, 5) * np.exp(1j * rng.normal(0, 0.6))
         turn = np.array([[a.real, -a.imag], [a.imag, a.real]])
         points = crop.ARCFACE_TEMPLATE @ turn.T + rng.uniform(0, 900, 2)
         points = np.float32(points + rng.normal(0, 3, (5, 2)))
-        np.testing.assert_array_equal(crop.arcface_transform(points), estimate_norm(points))
+        found = crop.similarity_transform(points, crop.ARCFACE_TEMPLATE)
+        np.testing.assert_array_equal(found, estimate_norm(points))
 
 
 def test_five_points_in_one_give_the_crop_of_insightface() -> None:
@@ -678,10 +697,11 @@ def test_scrfd_finds_nothing_in_a_black_picture(weights_folder: Path) -> None:
 def test_of_overlapping_boxes_only_the_best_is_kept() -> None:
     # Squares of side 40 shifted by 10: IoU 30/50 = 0.6; by 20: 20/60 = 0.333.
     best, worse, apart = face(50, score=0.9), face(60, score=0.8), face(70, score=0.7)
-    kept = suppress([worse, apart, best], 0.45)
-    assert [f.score for f in kept] == [0.9, 0.7]
-    assert len(suppress([worse, apart, best], 0.65)) == 3
-    assert suppress([], 0.45) == []
+    boxes = np.stack([f.box for f in (worse, apart, best)])
+    scores = np.array([0.8, 0.7, 0.9])
+    assert suppress(boxes, scores, 0.45).tolist() == [2, 1]
+    assert suppress(boxes, scores, 0.65).tolist() == [2, 0, 1]
+    assert len(suppress(boxes[:0], scores[:0], 0.45)) == 0
 
 
 # ---- detectors that insightface loads -------------------------------------------------------

@@ -35,11 +35,17 @@ from spfem_bench.features.requests import PairRequest
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
-from spfem_bench.puppets.clips import render
+from spfem_bench.puppets.clips import render_take
+from spfem_bench.puppets.provider import demo_puppets
 from spfem_bench.puppets.world import Take, World
 from spfem_bench.reporting import heatmaps
-from spfem_bench.statistics import coherence
-from spfem_bench.statistics.coherence import CoherenceComponents
+from spfem_bench.statistics.coherence import (
+    NAMES,
+    Coherence,
+    CoherencePart,
+    Space,
+    coherence_part,
+)
 from spfem_bench.stccl import dense
 from spfem_bench.stccl.backbone import backbone
 from spfem_bench.stccl.contrast import ContrastSettings, spatial_terms, temporal_terms
@@ -189,7 +195,7 @@ def test_pictures_that_cannot_be_compared() -> None:
     alone = compared(good[:1], good[:1], network)
     assert "scc4.frames" in alone and "tcc4.frames" not in alone
     with pytest.raises(ValueError, match="no two adjacent frames"):
-        coherence.components({**alone, "lag": np.array(0)}, "temporal", (1, 2, 3, 4))
+        coherence_part({**alone, "lag": np.array(0)}, "temporal", (1, 2, 3, 4))
 
 
 # ---- components and aggregation -------------------------------------------------------------
@@ -204,28 +210,29 @@ def test_components_by_hand() -> None:
         "tcc1.frames": np.array([[0.25, 0.0, nothing]], np.float32),
         "tcc2.frames": np.array([[0.75, 0.5, 0.125]], np.float32),
     }
-    space = coherence.components(arrays, "spatial", (1, 2))
+    space = coherence_part(arrays, "spatial", (1, 2))
     assert space.positive == pytest.approx((0.6, 0.95))
     assert space.elsewhere == pytest.approx((0.1, 0.1))
     assert space.near == pytest.approx((0.2, 0.3))
     assert (space.n_frames, space.lag) == (2, 2)
-    time = coherence.components(arrays, "temporal", (1, 2))
+    time = coherence_part(arrays, "temporal", (1, 2))
     assert (time.positive, time.near, time.n_frames) == ((0.25, 0.75), (None, 0.125), 1)
     # (0.6 + 0.95) / 2 = 0.775 and (0.25 + 0.75) / 2 = 0.5: items weigh the same.
-    assert coherence.score([space, time]) == pytest.approx(0.6375)
-    assert coherence.components(arrays, "spatial", (2,)).positive == pytest.approx((0.95,))
+    kind = Coherence(kind="coherence", space="spatial")
+    assert kind.score([space, time]).value == pytest.approx(0.6375)
+    assert coherence_part(arrays, "spatial", (2,)).positive == pytest.approx((0.95,))
     with pytest.raises(ValueError, match="no stage 3"):
-        coherence.components(arrays, "spatial", (3,))
+        coherence_part(arrays, "spatial", (3,))
     with pytest.raises(ValueError, match="no items"):
-        coherence.score([])
-    assert coherence.value(CoherenceComponents((0.5, 1.0), (0, 0), (None, None), 1, 0)) == 0.75
+        kind.score([])
+    assert CoherencePart((0.5, 1.0), (0, 0), (None, None), 1, 0).value == 0.75
 
 
 def test_cards_of_coherence() -> None:
     for name, space in (("scc", "spatial"), ("tcc", "temporal")):
         card = metric_card(name)
         assert card.compare == ("output", "source")
-        assert (card.statistic.kind, card.statistic.space) == ("coherence", space)  # type: ignore[union-attr]
+        assert isinstance(card.statistic, Coherence) and card.statistic.space == space
     card = metric_card("scc")
     content = {**card.model_dump(), "path": card.path}
     for change in ({"role": "expression"}, {"output": "embedding"}):
@@ -376,10 +383,10 @@ def test_scores_of_known_pairs(clips: list[Clip], scorer: Callable[..., PairExtr
     work = scorer()
     work.ensure([itself, frozen, other])
 
-    def score(want: tuple[Clip, PairRequest], space: coherence.Space) -> float:
+    def score(want: tuple[Clip, PairRequest], space: Space) -> float:
         arrays = work.load(*want)
         assert arrays is not None
-        return coherence.value(coherence.components(arrays, space, (1, 2, 3, 4)))
+        return coherence_part(arrays, space, (1, 2, 3, 4)).value
 
     assert score(itself, "spatial") == pytest.approx(1, abs=1e-5)
     assert score(itself, "temporal") > 0.99  # but for regions that stand still
@@ -430,7 +437,7 @@ def test_half_precision_is_near_and_kept_apart(
     assert a is not None and b is not None
     for space in ("spatial", "temporal"):
         one, two = (
-            coherence.value(coherence.components(v, space, (1, 2, 3, 4)))  # type: ignore[arg-type]
+            coherence_part(v, space, (1, 2, 3, 4)).value  # type: ignore[arg-type]
             for v in (a, b)
         )
         assert one == pytest.approx(two, abs=0.05)
@@ -531,9 +538,10 @@ real = "{speaker}/happy/1.00/029.mp4"
     )
     (cards / "protocols/two.csv").write_text("id,speaker,emotion\na,P007,happy\nb,P009,happy\n")
     monkeypatch.setenv("SPFEM_BENCH_CARDS", str(cards))
-    world, folder = data.rendered(dataset_card("puppets"))
+    provider = demo_puppets(data)
+    world, folder = provider.world, provider.folder
     for name in ("P007", "P009"):  # drawn: of the shipped clips, some regions stand still
-        render(world, folder, f"{name}/neutral/1.00/029.mp4")
+        render_take(world, folder, f"{name}/neutral/1.00/029.mp4")
     command = ["eval", "--protocol", "two", "--method", "source", "-q", "--json"]
     done = CliRunner().invoke(main, [*command, "--metrics", "scc,tcc"])
     assert done.exit_code == 0, done.output
@@ -572,15 +580,15 @@ def test_real_strips_are_put_in_step_and_exceed_another_speaker(
         "other speaker": column("W015_source_sad_028", 0),
     }
     assert work.ensure([(clip, PairRequest(source)) for clip in outputs.values()]) == {}
-    found: dict[tuple[str, str], CoherenceComponents] = {}
+    found: dict[tuple[str, str], CoherencePart] = {}
     for name, clip in outputs.items():
         arrays = work.load(clip, PairRequest(source))
         assert arrays is not None
-        for space in coherence.NAMES:
-            found[name, space] = coherence.components(arrays, space, (1, 2, 3, 4))
+        for space in NAMES:
+            found[name, space] = coherence_part(arrays, space, (1, 2, 3, 4))
             assert max(abs(v) for v in found[name, space].elsewhere) <= 0.03
     # Two frames at the strip's 30 a second are 1.7 at 25.
     assert {found["vd", "spatial"].lag, found["ned", "spatial"].lag} <= {1, 2}
-    for space in coherence.NAMES:
-        vd, ned, other = (coherence.value(found[name, space]) for name in outputs)
+    for space in NAMES:
+        vd, ned, other = (found[name, space].value for name in outputs)
         assert min(vd, ned) > other + (0.2 if space == "spatial" else 0.03)

@@ -33,7 +33,7 @@ from spfem_bench.networks.mini_xception import MiniXception
 from spfem_bench.networks.mobilefacenet import MobileFaceNet
 from spfem_bench.networks.quick import FORMATS, Tower, quickened
 from spfem_bench.networks.syncnet import SyncNet
-from spfem_bench.networks.toom_cook import PooledWindows, mixes, pooled_windows, windows
+from spfem_bench.networks.toom_cook import PooledWindows, mix_windows, mixes, pooled_windows
 from spfem_bench.networks.weights import WeightsStore
 
 
@@ -163,7 +163,7 @@ def test_a_clip_that_changes_after_it_was_read_is_not_taken(tmp_path: Path) -> N
     detector = Detector(lambda frames: [[] for _ in frames])
     search = Search(clips, frames, lambda: detector, batch_size=4)
     assert len(list(search.of(clips[0]) or ())) == 1
-    eventually(lambda: clips[1] in search._begun)
+    eventually(lambda: clips[1] in search._states)
     folder(tmp_path / "b", [21, 31])
     with pytest.raises(ClipError, match="changed while it was read"):
         search.of(clips[1])
@@ -298,7 +298,7 @@ def test_windows_from_eight_products_are_those_of_twenty() -> None:
     run, taps = generator.normal(size=8), generator.normal(size=5)
     mixed_run, mixed_taps = (m.numpy() @ v for m, v in zip(mixes(), (run, taps), strict=True))
     products = [torch.tensor(v) for v in mixed_run * mixed_taps]
-    np.testing.assert_allclose(windows(products), np.correlate(run, taps, "valid"), rtol=1e-12)
+    np.testing.assert_allclose(mix_windows(products), np.correlate(run, taps, "valid"), rtol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol
-from spfem_bench.evaluation.session import rival_packages
-from spfem_bench.evaluation.signature import settings, signature
+from spfem_bench.evaluation.session import package_conflicts
+from spfem_bench.evaluation.signature import metric_settings, signature
 from spfem_bench.features.extract import Extractor, Faces
 from spfem_bench.features.software import EVERY
 from spfem_bench.features.store import FeatureStore
@@ -101,7 +101,9 @@ def extractor(profile: str, faces: str) -> Extractor:
 
 
 def frozen(metric: str, profile: str, faces: str) -> dict[str, Any]:
-    return settings(metric_card(metric), protocol("demo-inter-id"), extractor(profile, faces))
+    return metric_settings(
+        metric_card(metric), protocol("demo-inter-id"), extractor(profile, faces)
+    )
 
 
 def test_every_profile_is_in_the_table() -> None:
@@ -147,8 +149,8 @@ def test_clips_that_are_drawn_here_depend_on_opencv() -> None:
     drawn = {**demo.items[0].clips, "real": Clip.parse("P007/happy/1.00/028.mp4")}
     own = replace(demo, items=(replace(demo.items[0], clips=drawn), *demo.items[1:]))
     x, metric = extractor("compact", "aligned"), metric_card("fad")
-    assert "cv2" not in settings(metric, demo, x)["software"]
-    assert settings(metric, own, x)["software"]["cv2"] == provenance.imported_version("cv2")
+    assert "cv2" not in metric_settings(metric, demo, x)["software"]
+    assert metric_settings(metric, own, x)["software"]["cv2"] == provenance.imported_version("cv2")
 
 
 def test_the_face_track_depends_on_the_detector_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +181,7 @@ def test_a_learnt_metric_depends_on_its_own_backbones_runtime(
         )
         x = extractor("official", "aligned")  # whose identity network runs in onnxruntime
         key = PairExtractor(x).key(a, PairRequest(b, 6, "puppets"))
-        return settings(learnt, protocol("demo-inter-id"), x)["software"], json.dumps(key)
+        return metric_settings(learnt, protocol("demo-inter-id"), x)["software"], json.dumps(key)
 
     (software, key), (_, other) = made("1"), made("2")
     assert software.keys() == {"spfem-bench", "numpy", "torch"}
@@ -205,7 +207,7 @@ def test_jpegs_are_read_by_opencv_and_png_frames_lose_nothing(
         return [
             (
                 json.dumps(x.key(clip, "identity")),
-                json.dumps(settings(card, protocol("demo-inter-id"), x, [clip])),
+                json.dumps(metric_settings(card, protocol("demo-inter-id"), x, [clip])),
             )
             for clip in clips
         ]
@@ -328,7 +330,7 @@ def test_only_modules_that_a_run_uses_are_named(
         profile=profile_card(profile),
         metrics=(metric_card(metric),),
     )
-    lines = rival_packages([plan])
+    lines = package_conflicts([plan])
     assert [re.findall(r"the module (\w+):", line) for line in lines] == [[m] for m in modules]
 
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from spfem_bench.errors import StorageError
-from spfem_bench.features.store import FeatureStore, _Recent, digest
+from spfem_bench.features.store import FeatureStore, _Recent, arrays_digest
 from spfem_bench.files import atomic_file
 
 KEY = {"clip": "a", "network": None}
@@ -119,7 +119,7 @@ def test_any_flipped_byte_counts_as_absent_or_changes_nothing(tmp_path: Path) ->
             path.write_bytes(whole[:at] + bytes([whole[at] ^ value]) + whole[at + 1 :])
             back = store.get(KEY)  # some fields, such as dates, matter to nobody
             if back is not None:
-                assert digest(back) == digest(arrays())
+                assert arrays_digest(back) == arrays_digest(arrays())
 
 
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
 def test_a_checksum_tells_names_shapes_types_and_bytes_apart() -> None:
     x = np.arange(6, dtype=np.float32)
     seen = [{"x": x}, {"y": x}, {"x": x.reshape(2, 3)}, {"x": x.view(np.int32)}, {"x": x + 1}]
-    assert len({digest(a) for a in seen}) == len(seen)
+    assert len({arrays_digest(a) for a in seen}) == len(seen)
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:

@@ -396,18 +396,18 @@ def test_a_page_in_the_place_of_weights_is_neither_kept_nor_pinned(
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_file_that_is_cut_or_of_another_kind_is_not_pinned(name: str) -> None:
     content = WHOLE[name]()
-    assert kinds.flaw(name, content) is None
+    assert kinds.format_problem(name, content) is None
     for size in {1, 7, 20, 51, len(content) // 2, len(content) - 1}:
-        assert kinds.flaw(name, content[:size]), size
+        assert kinds.format_problem(name, content[:size]), size
     kind = Path(name).suffix
     for other, make in WHOLE.items():
         same = {".pth", ".ckpt"} if kind in (".pth", ".ckpt") else {".h5", ".hdf5"}
         if Path(other).suffix not in {kind, *same}:
-            assert kinds.flaw(name, make()), other
+            assert kinds.format_problem(name, make()), other
 
 
 def test_an_old_checkpoint_of_torch_is_of_its_kind() -> None:
-    assert kinds.flaw("a.model", saved(zipped=False)) is None
+    assert kinds.format_problem("a.model", saved(zipped=False)) is None
 
 
 @pytest.mark.parametrize("name", ["scrfd-500m", "mobilefacenet", "mini-xception", "compact-sync"])
@@ -416,7 +416,7 @@ def test_published_weights_are_of_their_kind(weights_folder: Path, name: str) ->
 
     card, store = network_card(name), WeightsStore(weights_folder)
     for known, content in zip(card.files, store.read(card), strict=True):
-        assert kinds.flaw(known.name, content) is None
+        assert kinds.format_problem(known.name, content) is None
 
 
 def test_a_size_that_the_card_states_is_checked_before_a_file_is_pinned(tmp_path: Path) -> None:

@@ -15,15 +15,15 @@ import pytest
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.errors import ClipError
-from spfem_bench.evaluation import plan
+from spfem_bench.evaluation import item_clips
 from spfem_bench.faces.detect import Detector
 from spfem_bench.faces.track import Face
-from spfem_bench.features import extract
-from spfem_bench.features.extract import Extractor
+from spfem_bench.features import tracking
+from spfem_bench.features.extract import Extractor, Faces
 from spfem_bench.features.pair_extract import PairExtractor
 from spfem_bench.features.requests import PairRequest
 from spfem_bench.features.store import FeatureStore
-from spfem_bench.media import audio, ffmpeg, video
+from spfem_bench.media import audio, ffmpeg, headers, video
 from spfem_bench.media.video import Unchanged
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
@@ -55,7 +55,7 @@ def two(tmp_path: Path, run_ffmpeg: Run) -> tuple[Path, Path]:
     return tmp_path / "a.mp4", tmp_path / "b.mp4"
 
 
-def extractor(store: Path, faces: extract.Faces = "aligned") -> Extractor:
+def extractor(store: Path, faces: Faces = "aligned") -> Extractor:
     profile, light = profile_card("compact"), profile_card("light")
     if faces == "detect":  # its detector is another one's
         profile = profile.model_copy(update={"detector": light.detector, "faces": light.faces})
@@ -161,7 +161,7 @@ def test_a_face_track_of_another_clip_is_not_stored(
     )
     face = Face(box, points, 0.9)
     detector = Detector(lambda frames: [[face] for _ in frames])
-    monkeypatch.setattr(extract, "load_detector", lambda *_: detector)
+    monkeypatch.setattr(tracking, "load_detector", lambda *_: detector)
     clip, swap = Clip(two[0]), Swap(*two)
     x = extractor(tmp_path / "store", "detect")
     with monkeypatch.context() as patch:
@@ -227,7 +227,7 @@ def test_a_mark_that_a_file_has_pictures_is_of_the_file_that_was_looked_at(
     monkeypatch.setenv("SPFEM_BENCH_CACHE", str(tmp_path / "cache"))
     sound = tmp_path / "sound.mp4"
     run_ffmpeg("-f", "lavfi", "-i", "sine=d=1", "-c:a", "aac", sound)
-    swap, real = Swap(sound, two[0]), ffmpeg.probe
+    swap, real = Swap(sound, two[0]), headers.probe
 
     def probe(path: Path) -> Any:
         swap.now()
@@ -236,10 +236,10 @@ def test_a_mark_that_a_file_has_pictures_is_of_the_file_that_was_looked_at(
     with monkeypatch.context() as patch:
         patch.setattr(ffmpeg, "probe", probe)
         with pytest.raises(ClipError, match="changed while it was read"):
-            plan._check_readable(Clip(sound))
+            item_clips._check_readable(Clip(sound))
     swap.back()
     with pytest.raises(ClipError, match="no video stream"):
-        plan._check_readable(Clip(sound))
+        item_clips._check_readable(Clip(sound))
 
 
 def test_a_clip_that_is_only_touched_between_runs_keeps_its_features(

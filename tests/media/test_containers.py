@@ -22,13 +22,13 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.networks import SyncChain, profile_card
 from spfem_bench.definitions.protocols import Item
 from spfem_bench.errors import ClipError
+from spfem_bench.evaluation.outputs import Videos
 from spfem_bench.evaluation.pairing import same_names
-from spfem_bench.evaluation.plan import Videos
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
-from spfem_bench.media import audio, chain, ffmpeg, video
+from spfem_bench.media import audio, chain, headers, packets, video
 from spfem_bench.networks.weights import WeightsStore
-from spfem_bench.puppets.clips import render
+from spfem_bench.puppets.clips import render_take
 from spfem_bench.puppets.world import World
 
 Run = Callable[..., None]
@@ -163,7 +163,7 @@ def test_a_rotated_picture_that_changes_its_size_is_refused(
 ) -> None:
     path, turned = joined(tmp_path, run_ffmpeg, (), ("-s", "128x64")), tmp_path / "turned.mkv"
     run_ffmpeg("-display_rotation", 90, "-i", path, "-c", "copy", turned)
-    if not ffmpeg.probe(turned).turned:
+    if not headers.probe(turned).turned:
         pytest.skip("this ffmpeg keeps no rotation in Matroska")
     with pytest.raises(ClipError, match=r"turned\.mkv: the size of a rotated picture changes"):
         list(video.frames(Clip(turned)))
@@ -230,7 +230,7 @@ def test_the_track_marked_default_is_taken_and_without_one_alone_it_is_said(
             faults(Clip(path), "25", 0, 0.001, 0)
         assert "Keep one: ffmpeg -i" in got.value.remedy
         with pytest.raises(ClipError, match="not one alone"):
-            ffmpeg.timing(path)
+            packets.stream_times(path)
 
 
 def test_a_cover_picture_before_the_video_is_passed_over(tmp_path: Path, run_ffmpeg: Run) -> None:
@@ -256,7 +256,7 @@ def test_a_cover_picture_before_the_video_is_passed_over(tmp_path: Path, run_ffm
         path,
     )
     assert faults(Clip(path), "25", 0, 0.001, 0) == ""
-    assert ffmpeg.timing(path)["video"].packets == 60
+    assert packets.stream_times(path)["video"].packets == 60
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_what_is_appended_to_an_mp4_is_no_damage(
     run_ffmpeg("-i", master(tmp_path, run_ffmpeg), "-c:v", "libx264", "-c:a", "aac", path)
     path.write_bytes(path.read_bytes() + tail)
     assert faults(Clip(path), "25", 0, 0.001, 1) == ""
-    ffmpeg.timing(path)
+    packets.stream_times(path)
 
 
 @pytest.mark.parametrize("size", [b"\xff" * 4, bytes(4)])
@@ -296,7 +296,7 @@ def test_a_wav_without_sizes_is_read_to_its_end(tmp_path: Path, size: bytes, sam
     content[4:8] = content[36 + 14 + 4 : 36 + 14 + 8] = size
     path.write_bytes(content)
     np.testing.assert_array_equal(audio.samples(Clip(path)), expected)
-    assert ffmpeg.timing(path)["audio"].end == pytest.approx(samples / 16_000)
+    assert packets.stream_times(path)["audio"].end == pytest.approx(samples / 16_000)
     assert path.read_bytes() == content
 
 
@@ -311,7 +311,7 @@ def test_an_avi_with_b_frames_has_pictures_but_no_sound_in_its_place(
     assert "-bf 0" in got.value.remedy
     wav = tmp_path / "s.wav"
     assert faults(Clip(path, audio=wav), "25", 0, 0.001, 0) == ""
-    assert ffmpeg.timing(path)["video"].end == pytest.approx(2.4, abs=0.081)
+    assert packets.stream_times(path)["video"].end == pytest.approx(2.4, abs=0.081)
 
 
 def test_blocks_of_sound_are_placed_by_what_their_time_stamps_agree_on() -> None:
@@ -369,7 +369,7 @@ def test_lse_of_a_puppet_is_the_same_from_any_file(tmp_path: Path, run_ffmpeg: R
     extractor = Extractor(
         profile_card("compact"), WeightsStore(), FeatureStore(tmp_path / "store"), faces="aligned"
     )
-    clip = render(World(), tmp_path / "drawn", "P003/happy/1.00/028.mp4")
+    clip = render_take(World(), tmp_path / "drawn", "P003/happy/1.00/028.mp4")
     distance, _, offset, _ = lse(extractor, Clip(clip))
     assert offset == 0
     late = (

@@ -23,8 +23,9 @@ import pytest
 
 from spfem_bench.definitions.clips import Clip, Crop
 from spfem_bench.errors import ClipError
-from spfem_bench.media import audio, ffmpeg
-from spfem_bench.media.video import content_id, frames, numbered_pictures
+from spfem_bench.media import audio, ffmpeg, headers, video
+from spfem_bench.media.pictures import numbered_pictures
+from spfem_bench.media.video import content_id, frames
 
 Pictures = npt.NDArray[np.uint8]
 Sound = npt.NDArray[np.int16]
@@ -190,7 +191,7 @@ def test_rotation_metadata_is_applied(make_video, tmp_path, run_ffmpeg, degrees)
     assert len(got) == 3
     assert corners(got[0]) == corners(upright)
     np.testing.assert_array_equal(got[0], upright)
-    assert ffmpeg.probe(path).size == (upright.shape[1], upright.shape[0])
+    assert headers.probe(path).size == (upright.shape[1], upright.shape[0])
 
 
 def test_a_crop_is_taken_from_the_upright_picture(make_video, tmp_path, run_ffmpeg):
@@ -309,7 +310,7 @@ def test_other_rates_become_16_khz(tmp_path, rate):
 def test_a_video_without_sound_is_read_and_says_that_it_has_none(make_video):
     clip = Clip(make_video("silent film.mkv", numbered(5)))
     assert len(list(frames(clip))) == 5
-    assert not ffmpeg.probe(clip.path).has_audio
+    assert not headers.probe(clip.path).has_audio
     with pytest.raises(ClipError, match=r"silent film\.mkv: has no sound") as caught:
         audio.samples(clip)
     assert "ffmpeg -i" in caught.value.remedy
@@ -317,8 +318,8 @@ def test_a_video_without_sound_is_read_and_says_that_it_has_none(make_video):
 
 def test_a_sound_file_is_no_video(tmp_path):
     path = write_wav(tmp_path / "a.wav", tone(0.5, 16_000), 16_000)
-    assert ffmpeg.probe(path).has_audio
-    assert ffmpeg.probe(path).size is None
+    assert headers.probe(path).has_audio
+    assert headers.probe(path).size is None
     with pytest.raises(ClipError, match=r"a\.wav: has no video stream"):
         read(path)
 
@@ -742,7 +743,7 @@ def test_a_title_cannot_pass_for_a_stream(make_video, tmp_path, title):
     path = make_video(
         "a.mkv", numbered(25, 40, 24), codec=(*LOSSLESS, "-metadata", f"title={title}")
     )
-    info = ffmpeg.probe(path)
+    info = headers.probe(path)
     assert (info.size, info.has_audio) == ((40, 24), False)
     assert read(path)[0].shape == (24, 40, 3)
 
@@ -752,7 +753,7 @@ def test_the_header_says_size_and_sound(make_video, tmp_path):
     path = make_video(
         "a.mp4", numbered(50, 64, 48), before=("-i", sound), codec=(*MP4, "-c:a", "aac")
     )
-    info = ffmpeg.probe(path)
+    info = headers.probe(path)
     assert (info.size, info.has_audio) == ((64, 48), True)
 
 
@@ -881,7 +882,7 @@ def test_a_span_of_time_cuts_frames_and_sound(
 def test_a_hardware_decoder_is_asked_for_before_the_file_and_kept_apart(samples: Path) -> None:
     """No such hardware is here: ffmpeg's word for the software decoder takes its place."""
     clip = Clip.parse(f"{samples / 'stccl-page/video_result/M003_source_sad_033.mp4'}#t=0,0.4")
-    node = ffmpeg.pictures(clip.path, "none").output("pipe:")
+    node = video.upright_stream(clip.path, "none").output("pipe:")
     command = node.compile()
     assert command.index("-hwaccel") < command.index("-i")
     plain = list(frames(clip))

@@ -165,7 +165,7 @@ def test_lse_of_a_video_file_is_the_packages(
     chained = x.profile.network("sync").input
     assert isinstance(chained, SyncInput) and chained.chain
     track_key = {**x.key(clip, None), "chain": chained.chain.frame_settings()}
-    track = FaceTrack.from_arrays(x.store.get(track_key) or {})
+    track = FaceTrack().fill(x.store.get(track_key) or {})
     with one_core():
         # The package takes the sound from the clip; joonson's scripts, from the AVI.
         sound = official_sound(clip.path, tmp_path, run_ffmpeg) if which == "joonson" else None
@@ -217,28 +217,28 @@ def test_frames_and_sound_are_those_of_the_commands(
     capture = cv2.VideoCapture(str(tmp_path / "v.avi"))
     while capture.read()[0]:
         scene += 1
-    with chain.carried(clip, SyncChain(**ALL)) as way:
-        seen = [p.read_bytes() for p in video.numbered_pictures(way.seen)]
+    with chain.carried(clip, SyncChain(**ALL)) as outcome:
+        seen = [p.read_bytes() for p in video.numbered_pictures(outcome.frames)]
         assert seen == expected[:scene]
-        np.testing.assert_array_equal(audio.samples(way.heard), wavfile.read(sound)[1])
+        np.testing.assert_array_equal(audio.samples(outcome.sound), wavfile.read(sound)[1])
 
 
 def test_a_column_and_a_span_are_cut_before_the_chain(samples: Path) -> None:
     strip = samples / "stccl-page" / "video_result" / "M003_source_sad_033.mp4"
     clip = Clip(strip, Crop(256, 0, 256, 256), span=Span(0.4, 1.6))
     chosen = SyncChain(frames="jpeg")
-    with chain.carried(clip, chosen) as way:
-        pictures = list(video.frames(way.seen))
-        assert way.heard == clip
+    with chain.carried(clip, chosen) as outcome:
+        pictures = list(video.frames(outcome.frames))
+        assert outcome.sound == clip
     plain = list(video.frames(clip))
     assert len(pictures) == len(plain) == 30
     # The same moments: JPEG moves pixels by little, another frame of this speaker by more.
     apart = [[np.abs(a.astype(int) - b).mean() for b in plain] for a in pictures]
     assert max(np.diag(apart)) < 2
-    with chain.carried(clip, SyncChain(**ALL)) as way:
+    with chain.carried(clip, SyncChain(**ALL)) as outcome:
         # ffmpeg's -r 25 drops a frame only when it comes too early by more than half a frame.
-        assert len(list(video.frames(way.seen))) == pytest.approx(30, abs=2)
-        assert len(audio.samples(way.heard)) == pytest.approx(1.2 * 16_000, abs=1_200)
+        assert len(list(video.frames(outcome.frames))) == pytest.approx(30, abs=2)
+        assert len(audio.samples(outcome.sound)) == pytest.approx(1.2 * 16_000, abs=1_200)
 
 
 @pytest.mark.parametrize("damage", ["no sound", "truncated"])
@@ -277,11 +277,11 @@ def test_a_clip_replaced_before_its_round_trip_leaves_nothing_in_the_store(
     @contextmanager
     def late(*given: Any) -> Iterator[Any]:
         other.replace(clip.path)
-        with chain.carried(*given) as way:
-            yield way
+        with chain.carried(*given) as outcome:
+            yield outcome
 
     x = extractor("joonson")
-    monkeypatch.setattr("spfem_bench.features.extract.carried", late)
+    monkeypatch.setattr("spfem_bench.features.reading.carried", late)
     (failure,) = x.ensure({clip: frozenset({"sync"})}).values()
     assert str(failure).startswith(f"{clip}: changed while it was read")
     assert not list(tmp_path.rglob("*.safetensors"))

@@ -269,7 +269,7 @@ def test_a_graph_that_mixes_a_batch_in_an_unknown_way_runs_picture_by_picture(
     content.graph.node.insert(2, helper.make_node("Mul", ["c", "zero"], ["nothing"]))
     content.graph.node.insert(3, helper.make_node("Add", ["nothing", "m"], ["mixed"]))
     card = bench.pin("arcface-r50", content.SerializeToString())
-    model = onnx_files.read(content.SerializeToString(), card)
+    model = onnx_files.parse_model(content.SerializeToString(), card)
     run, batched = onnx_files.start(model, card)
     assert not batched
     noise = np.random.default_rng(3).uniform(-1, 1, (3, 3, 112, 112)).astype(np.float32)
@@ -282,7 +282,7 @@ def test_a_graph_that_mixes_a_batch_in_an_unknown_way_runs_picture_by_picture(
 def test_beside_apples_gpu_onnx_files_run_on_the_processor(bench: Bench) -> None:
     content = w600k_r50(first="None")
     card = bench.pin("arcface-r50", content)
-    model = onnx_files.read(content, card)
+    model = onnx_files.parse_model(content, card)
     noise = np.random.default_rng(3).uniform(-1, 1, (2, 3, 112, 112)).astype(np.float32)
     (plain,), (beside,) = (onnx_files.start(model, card, d)[0](noise) for d in ("cpu", "mps"))
     np.testing.assert_array_equal(beside, plain)
@@ -435,7 +435,7 @@ def test_clips_in_common_batches_give_what_the_packages_give_of_each_frame(
     theirs = ArcFaceONNX(model_file=str(bench.path("arcface-r50")))
     expression = load_network(x.profile.network("expression"), bench.weights)["crops"]
     for clip in clips:
-        track = FaceTrack.from_arrays(x.store.get(x.key(clip, None)) or {})
+        track = FaceTrack().fill(x.store.get(x.key(clip, None)) or {})
         identity, seen = x.load(clip, "identity"), x.load(clip, "expression")
         assert identity and seen
         assert len(identity.frames) > 5

@@ -20,7 +20,7 @@ import pytest
 
 from spfem_bench.definitions.clips import Clip, Span
 from spfem_bench.errors import ClipError
-from spfem_bench.media import audio, ffmpeg
+from spfem_bench.media import audio, ffmpeg, ffmpeg_process, headers, packets
 from spfem_bench.media.video import content_id, file_sha256, frames, read_picture
 from tests.conftest import ROOT
 
@@ -128,7 +128,7 @@ def test_a_decoder_that_hangs_is_ended_and_reported(
     stand_in.write_text(f'#!/bin/sh\n{hang}exec "{real}" "$@"\n')
     stand_in.chmod(0o755)
     monkeypatch.setattr(ffmpeg, "program", lambda: str(stand_in))
-    monkeypatch.setattr(ffmpeg, "PATIENCE", 0.4)
+    monkeypatch.setattr(ffmpeg_process, "PATIENCE", 0.4)
     began = time.monotonic()
     with pytest.raises(ClipError, match=r"hung: nothing came for 0\.4 s") as caught:
         audio.samples(Clip(clip)) if at == "sound" else list(frames(Clip(clip)))
@@ -142,7 +142,7 @@ def test_a_reader_may_be_slower_than_any_decoder(
     """Only the time in which the reader waits counts: networks may take theirs."""
     path = tmp_path / "a.mkv"
     run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=256x256:r=25:d=0.4", "-c:v", "ffv1", path)
-    monkeypatch.setattr(ffmpeg, "PATIENCE", 2.0)
+    monkeypatch.setattr(ffmpeg_process, "PATIENCE", 2.0)
     count = 0
     for _ in frames(Clip(path)):
         count += 1
@@ -297,7 +297,7 @@ def test_a_late_time_stamp_does_not_make_frames_and_sound_without_end(
     content = path.read_bytes()
     at = content.index(b"duration") + 9
     path.write_bytes(content[:at] + struct.pack(">d", 2.0) + content[at + 8 :])
-    assert (ffmpeg.probe(path).seconds or 0) < 20
+    assert (headers.probe(path).seconds or 0) < 20
     began = time.monotonic()
     assert sum(1 for _ in frames(Clip(path))) <= 60
     assert len(audio.samples(Clip(path))) <= 3 * 16_000
@@ -342,7 +342,7 @@ def test_a_box_of_no_size_does_not_stop_the_search_for_an_mp4s_end(tmp_path: Pat
     path.write_bytes(struct.pack(">I4s", 8, b"ftyp") + bytes([0, 0, 0, 3]) * 5_000_000)
     began = time.monotonic()
     with pytest.raises(ClipError):
-        ffmpeg.probe(path)
+        headers.probe(path)
     assert time.monotonic() - began < 5
 
 
@@ -388,7 +388,7 @@ def test_a_flipped_bit_in_a_frames_duration_does_not_fill_the_memory(
         "-f", "lavfi", "-i", "testsrc2=s=256x256:r=25:d=1", "-c:v", "libx264", "-bf", "0", whole
     )
     with_duration(whole, path, 512 + (1 << 24))
-    assert (ffmpeg.probe(path).seconds or 0) < 2
+    assert (headers.probe(path).seconds or 0) < 2
 
     with pytest.raises(ClipError, match=r"one picture is shown for 1,311 s\. Allowed: 30 s"):
         list(frames(Clip(path)))
@@ -464,7 +464,7 @@ def test_converting_before_a_gap_is_filled_moves_no_pixel(
 def test_ffmpegs_memory_is_limited_by_the_kernel(
     clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ffmpeg, "_memory", lambda pixels: 40_000_000)
+    monkeypatch.setattr(ffmpeg_process, "_memory", lambda pixels: 40_000_000)
     with pytest.raises(ClipError, match=r"want of memory: it may take 0\.0 GB") as caught:
         list(frames(Clip(clip)))
     assert str(clip) in str(caught.value) and len(str(caught.value).splitlines()) == 1
@@ -480,15 +480,15 @@ def test_ffmpegs_processor_time_is_limited_by_the_kernel(
     )
     stand_in.chmod(0o755)
     monkeypatch.setattr(ffmpeg, "program", lambda: str(stand_in))
-    monkeypatch.setattr(ffmpeg, "DECODING", 1)
+    monkeypatch.setattr(ffmpeg_process, "DECODING", 1)
     with pytest.raises(ClipError, match="more than 1 s of processor time"):
         list(frames(Clip(clip)))
 
 
 def test_a_file_of_too_many_packets_is_refused(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ffmpeg, "MOST_PACKETS", 20)
+    monkeypatch.setattr(packets, "MOST_PACKETS", 20)
     with pytest.raises(ClipError, match="more than 20 packets"):
-        ffmpeg.timing(clip)
+        packets.stream_times(clip)
 
 
 def edited(path: Path, target: Path, count: int) -> None:
@@ -514,10 +514,10 @@ def test_packets_are_read_without_holding_them(tmp_path: Path, run_ffmpeg: RunFf
     whole, path = tmp_path / "whole.mp4", tmp_path / "a.mp4"
     run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=32x32:r=25:d=1", "-c:v", "mjpeg", whole)
     edited(whole, path, 60_000)
-    ffmpeg.probe(path)
+    headers.probe(path)
     tracemalloc.start()
     try:
-        assert ffmpeg.timing(path)["video"].packets == 60_000
+        assert packets.stream_times(path)["video"].packets == 60_000
         assert tracemalloc.get_traced_memory()[1] < 8_000_000
     finally:
         tracemalloc.stop()

@@ -238,9 +238,9 @@ def test_a_made_shift_is_the_offset_that_the_metric_reports(offset: int) -> None
     vectors = rng.normal(size=(60, 64)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     v, a = quality.shifted(vectors, vectors, offset)
-    part = sync.components(v, a, np.arange(len(v)), max_shift=15)
+    part = sync.sync_part(v, a, np.arange(len(v)), max_shift=15)
     assert len(v) == len(a) == 60 - abs(offset)
-    assert sync.value(part, "offset") == offset
+    assert part.value("offset") == offset
 
 
 def test_verification_is_perfect_chance_or_between() -> None:

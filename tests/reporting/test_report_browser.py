@@ -14,7 +14,7 @@ import pytest
 from spfem_bench.definitions.cards import builtin_folder
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.evaluation import record as records
-from spfem_bench.media import ffmpeg
+from spfem_bench.media import headers
 from spfem_bench.reporting.report.build import build
 from spfem_bench.reporting.report.charts import Curve, SyncPlot, sync_plot
 from tests import hostile
@@ -89,7 +89,9 @@ class Anywhere:
 
 
 def write(folder: Path, of: list[dict[str, Any]], clips: Any = None) -> Path:
-    for name, content in build(of, items=2, clips=clips).items():
+    for name, content in build(
+        [records.parse_record(one) for one in of], items=2, clips=clips
+    ).items():
         folder.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
     return folder
@@ -223,7 +225,7 @@ def puppets(
         assert _run("eval", "--method", "real", *common).code == 0
         (real,) = (top / "results/few").glob("real.*.json")
         (top / "own").mkdir()
-        for item in records.load(real)["items"]:
+        for item in records.load(real).items:
             shipped = dataset_card("puppets").path.with_suffix("")
             take = shipped / item["clips"]["real"]["address"]
             run_ffmpeg(
@@ -262,7 +264,7 @@ def test_clips_play_in_step(chromium: Any, in_puppets: tuple[Path, Callable[...,
     names = {p.name for p in (top / "report/media").iterdir()}
     assert all(len(n) == 36 for n in names) and len(names) == 5
     for clip in (top / "report/media").glob("*.mp4"):
-        assert ffmpeg.probe(clip).has_audio
+        assert headers.probe(clip).has_audio
     # Once more: nothing is encoded again, and every byte is the same.
     before = {p: p.read_bytes() for p in (top / "report").rglob("*.*")}
     assert bench("report", "results", "--videos", "mine=own", "--items", "1", "-q").code == 0

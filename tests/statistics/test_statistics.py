@@ -11,9 +11,10 @@ import io
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -27,7 +28,9 @@ from syncnet_python.SyncNetInstance import SyncNetInstance, calc_pdist
 from syncnet_python.SyncNetModel import S
 
 from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.metrics import ClipRole, metric_card
 from spfem_bench.definitions.networks import SyncInput, network_card, profile_card
+from spfem_bench.errors import ClipError
 from spfem_bench.faces import crop
 from spfem_bench.faces.track import FaceTrack
 from spfem_bench.features.extract import Extractor
@@ -35,7 +38,10 @@ from spfem_bench.features.features import Features
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import audio
 from spfem_bench.networks.weights import WeightsStore
-from spfem_bench.statistics import frechet, intervals, similarity, sync
+from spfem_bench.statistics import frechet, intervals
+from spfem_bench.statistics.frechet import Frechet, FrechetPart, frechet_part
+from spfem_bench.statistics.similarity import Similarity, SimilarityPart
+from spfem_bench.statistics.sync import Sync, SyncPart, SyncReport, sync_part
 
 # ---- Frechet distance -----------------------------------------------------------------------
 
@@ -61,8 +67,16 @@ def by_singular_values(a: np.ndarray, b: np.ndarray) -> float:
     return float(apart @ apart + (rows_a**2).sum() + (rows_b**2).sum() - 2 * shared)
 
 
+def score(parts: list[FrechetPart]) -> float:
+    return Frechet(kind="frechet").score(parts).value
+
+
+def note(groups: list[list[FrechetPart]]) -> str:
+    return Frechet(kind="frechet").note(groups, same_clips=False)
+
+
 def distance(a: np.ndarray, b: np.ndarray, *, normalise: bool = False) -> float:
-    return frechet.score([frechet.components(a, b, normalise=normalise)])
+    return score([frechet_part(a, b, normalise=normalise)])
 
 
 def embeddings(seed: int, count: int, dimensions: int) -> np.ndarray:
@@ -148,11 +162,11 @@ def test_any_split_into_items_in_any_order_gives_the_same_distance(
     a, b = POOLED
     edges = [0, *sorted(at), 90]
     parts = [
-        frechet.components(a[i:j], b[min(i, 70) : min(j, 70)], normalise=False)
+        frechet_part(a[i:j], b[min(i, 70) : min(j, 70)], normalise=False)
         for i, j in itertools.pairwise(edges)
     ]
     random.shuffle(parts)
-    assert frechet.score(parts) == pytest.approx(by_sqrtm(a, b), rel=1e-9)
+    assert score(parts) == pytest.approx(by_sqrtm(a, b), rel=1e-9)
 
 
 @given(st.permutations(range(12)))
@@ -163,36 +177,35 @@ def test_the_order_of_frames_does_not_matter(order: list[int]) -> None:
 
 def test_a_real_clip_that_two_items_share_counts_twice() -> None:
     a, b, shared = embeddings(1, 40, 4), embeddings(2, 40, 4), embeddings(3, 50, 4)
-    parts = [frechet.components(v, shared, normalise=False) for v in (a, b)]
+    parts = [frechet_part(v, shared, normalise=False) for v in (a, b)]
     both = np.concatenate([shared, shared])
-    assert frechet.score(parts) == pytest.approx(by_sqrtm(np.concatenate([a, b]), both), rel=1e-9)
+    assert score(parts) == pytest.approx(by_sqrtm(np.concatenate([a, b]), both), rel=1e-9)
 
 
 def test_frechet_distance_needs_two_frames_on_either_side() -> None:
     two, one = embeddings(1, 2, 4), embeddings(2, 1, 4)
     for a, b in ((two, one), (one, two)):
-        with pytest.raises(ValueError, match="two frames"):
-            distance(a, b)
+        assert math.isnan(distance(a, b))
     with pytest.raises(ValueError, match="no items"):
-        frechet.score([])
+        score([])
 
 
-def group(n: int, m: int, dimensions: int = 16) -> list[frechet.FrechetComponents]:
+def group(n: int, m: int, dimensions: int = 16) -> list[FrechetPart]:
     """Two items whose frames are independent samples of one Gaussian."""
     half = n // 2
     a, b = embeddings(1, n, dimensions), embeddings(2, m, dimensions)
     return [
-        frechet.components(a[:half], b, normalise=False),
-        frechet.components(a[half:], b[:0], normalise=False),
+        frechet_part(a[:half], b, normalise=False),
+        frechet_part(a[half:], b[:0], normalise=False),
     ]
 
 
 def test_the_note_tells_of_no_more_frames_than_dimensions() -> None:
     # 16 vectors span 15 dimensions around their mean, 17 can span all 16.
-    assert frechet.note([group(16, 100)]) == "16 frames for 16 dimensions: biased upwards"
-    assert frechet.note([group(100, 9)]) == "9 frames for 16 dimensions: biased upwards"
-    assert "by up to" in str(frechet.note([group(17, 17)]))
-    assert frechet.note([group(17, 17), group(16, 17)]) == (
+    assert note([group(16, 100)]) == "16 frames for 16 dimensions: biased upwards"
+    assert note([group(100, 9)]) == "9 frames for 16 dimensions: biased upwards"
+    assert "by up to" in note([group(17, 17)])
+    assert note([group(17, 17), group(16, 17)]) == (
         "biased upwards in 1 of 2 emotions: no more frames than dimensions"
     )
 
@@ -201,11 +214,11 @@ def test_the_note_tells_by_how_much_few_frames_bias_upwards() -> None:
     # (1/500 + 1/500) (1 + 17/4) = 2.1 % of the variance; 1/100,000 of it needs no note.
     for groups in ([group(500, 500)], [group(500, 500), group(500, 500)]):
         variance = float(np.trace(np.cov(embeddings(2, 500, 16).T)))
-        said = frechet.note(groups)
+        said = note(groups)
         assert said == f"biased upwards, by up to {0.021 * variance:.2g} if frames were independent"
-    assert frechet.note([group(100_000, 100_000)]) is None
+    assert note([group(100_000, 100_000)]) == ""
     # The mean of two emotions' distances is biased by the mean of their biases.
-    both = str(frechet.note([group(500, 500), group(100, 100)]))
+    both = note([group(500, 500), group(100, 100)])
     one, other = (0.021 * variance, 0.105 * float(np.trace(np.cov(embeddings(2, 100, 16).T))))
     assert f"up to {(one + other) / 2:.2g} " in both
 
@@ -234,19 +247,34 @@ def test_the_bias_of_independent_frames_is_as_simulated(n: int, m: int) -> None:
 # ---- similarity -----------------------------------------------------------------------------
 
 
+def compared(
+    output: Features, other: Features, pooling: Literal["mean", "frames"]
+) -> SimilarityPart:
+    kind = Similarity(kind="similarity", pooling=pooling)
+    card = metric_card("csim")
+    name: ClipRole = card.compare[1]
+    outputs = {"output": [renamed(output, card.output)], name: [renamed(other, card.output)]}
+    return kind.part(card, Clip(Path("a.mp4")), outputs)  # type: ignore[arg-type]
+
+
+def renamed(features: Features, name: str) -> Features:
+    return replace(features, outputs={name: features.outputs["x"]})
+
+
+def mean_of_parts(parts: list[SimilarityPart]) -> float:
+    return Similarity(kind="similarity", pooling="mean").score(parts).value
+
+
 def features(rows: list[list[float]], frames: list[int]) -> Features:
     return Features({"x": np.array(rows, np.float32)}, np.array(frames, np.int64), 99)
 
 
 def test_similarity_of_mean_features_by_hand() -> None:
     # Means (2, 1) and (1, 3): (2 + 3) / sqrt(5 x 10) = 5 / sqrt 50 = 0.70711.
-    part = similarity.components(
-        features([[4, 0], [0, 2]], [0, 1]),
-        features([[1, 1], [1, 5], [1, 3]], [5, 6, 7]),
-        "x",
-        pooling="mean",
+    part = compared(
+        features([[4, 0], [0, 2]], [0, 1]), features([[1, 1], [1, 5], [1, 3]], [5, 6, 7]), "mean"
     )
-    assert similarity.score([part]) == pytest.approx(0.5**0.5)
+    assert mean_of_parts([part]) == pytest.approx(0.5**0.5)
     assert (part.count, part.n_frames) == (1, 2)
 
 
@@ -255,45 +283,38 @@ def test_similarity_of_frames_joins_them_by_their_index() -> None:
     # Frame 2: (3, 4) and (4, 3) give 24 / 25. Frame 3: (1, 0) and (0, 5) give 0. Mean: 0.48.
     output = features([[9, 9], [3, 4], [1, 0]], [0, 2, 3])
     other = features([[4, 3], [0, 5], [9, 9]], [2, 3, 4])
-    part = similarity.components(output, other, "x", pooling="frames")
-    assert similarity.score([part]) == pytest.approx(0.48)
+    part = compared(output, other, "frames")
+    assert mean_of_parts([part]) == pytest.approx(0.48)
     assert (part.count, part.n_frames) == (2, 2)
     # By row instead of by index it would be another number:
     # cos((9, 9), (4, 3)) = 0.990, cos((3, 4), (0, 5)) = 0.8, cos((1, 0), (9, 9)) = 0.707.
-    assert similarity.score([part]) < 0.7
+    assert mean_of_parts([part]) < 0.7
 
 
 def test_the_two_poolings_differ() -> None:
     # Frame by frame: 1 and -1, mean 0. Means: (1, 1) and (1, -1), at right angles as well;
     # with the first frame twice as long: (2, 1) and (2, -1), 3 / 5.
     output, other = features([[4, 0], [0, 2]], [0, 1]), features([[4, 0], [0, -2]], [0, 1])
-    frames = similarity.components(output, other, "x", pooling="frames")
-    mean = similarity.components(output, other, "x", pooling="mean")
-    assert similarity.score([frames]) == pytest.approx(0)
-    assert similarity.score([mean]) == pytest.approx(0.6)
+    frames = compared(output, other, "frames")
+    mean = compared(output, other, "mean")
+    assert mean_of_parts([frames]) == pytest.approx(0)
+    assert mean_of_parts([mean]) == pytest.approx(0.6)
 
 
 def test_items_weigh_the_same_however_long_they_are() -> None:
-    long = similarity.components(
-        features([[1, 0]] * 9, list(range(9))),
-        features([[1, 0]] * 9, list(range(9))),
-        "x",
-        pooling="frames",
+    long = compared(
+        features([[1, 0]] * 9, list(range(9))), features([[1, 0]] * 9, list(range(9))), "frames"
     )
-    short = similarity.components(
-        features([[1, 0]], [0]), features([[0, 1]], [0]), "x", pooling="frames"
-    )
-    assert similarity.score([long, short]) == pytest.approx(0.5)  # not 0.9
-    assert similarity.score([short, long]) == pytest.approx(0.5)
+    short = compared(features([[1, 0]], [0]), features([[0, 1]], [0]), "frames")
+    assert mean_of_parts([long, short]) == pytest.approx(0.5)  # not 0.9
+    assert mean_of_parts([short, long]) == pytest.approx(0.5)
 
 
 def test_clips_without_a_common_frame_have_no_similarity() -> None:
-    with pytest.raises(ValueError, match="no frame"):
-        similarity.components(
-            features([[1, 0]], [0]), features([[1, 0]], [1]), "x", pooling="frames"
-        )
+    with pytest.raises(ClipError, match="no frame"):
+        compared(features([[1, 0]], [0]), features([[1, 0]], [1]), "frames")
     with pytest.raises(ValueError, match="no items"):
-        similarity.score([])
+        mean_of_parts([])
 
 
 def test_long_sums_of_small_numbers_keep_their_digits() -> None:
@@ -302,8 +323,8 @@ def test_long_sums_of_small_numbers_keep_their_digits() -> None:
     one = Features({"x": rows}, np.arange(200_000), 200_000)
     other = features([[3, 1]], [0])
     # (0.1 x 3 + 0.3 x 1) / (sqrt 0.1 x sqrt 10) = 0.6.
-    part = similarity.components(one, other, "x", pooling="mean")
-    assert similarity.score([part]) == pytest.approx(0.6, rel=1e-6)
+    part = compared(one, other, "mean")
+    assert mean_of_parts([part]) == pytest.approx(0.6, rel=1e-6)
 
 
 # ---- lip sync: components -------------------------------------------------------------------
@@ -315,34 +336,35 @@ def vectors(*numbers: float) -> np.ndarray:
 
 def test_sync_distances_by_hand() -> None:
     # One dimension. Mouth 3, 5; sound 3, 5; zeros on either side.
-    part = sync.components(vectors(3, 5), vectors(3, 5), np.arange(2), max_shift=2)
+    part = sync_part(vectors(3, 5), vectors(3, 5), np.arange(2), max_shift=2)
     # Shift -2: mouth against silence: 3 + 5 = 8. -1: |3 - 0| + |5 - 3| = 5. 0: 0.
     # +1: |3 - 5| + |5 - 0| = 7. +2: 8.
     np.testing.assert_allclose(part.totals, [8, 5, 0, 7, 8], atol=1e-5)
     assert (part.windows, part.refused, part.n_frames) == (2, 0, 2)
     # Means 4, 2.5, 0, 3.5, 4: smallest 0, median 3.5, at the middle.
-    assert sync.value(part, "distance") == pytest.approx(0, abs=1e-5)
-    assert sync.value(part, "confidence") == pytest.approx(3.5, abs=1e-5)
-    assert sync.value(part, "offset") == 0
+    assert part.value("distance") == pytest.approx(0, abs=1e-5)
+    assert part.value("confidence") == pytest.approx(3.5, abs=1e-5)
+    assert part.value("offset") == 0
 
 
 def test_sync_windows_without_a_face_are_left_out_and_counted() -> None:
     # Sound for four windows, a mouth in windows 1 and 2 only: they meet sound 1 and 2.
-    part = sync.components(vectors(5, 7), vectors(3, 5, 7, 9), np.array([1, 2]), max_shift=1)
+    part = sync_part(vectors(5, 7), vectors(3, 5, 7, 9), np.array([1, 2]), max_shift=1)
     # Shift -1: |5 - 3| + |7 - 5| = 4. 0: 0. +1: |5 - 7| + |7 - 9| = 4; no silence anywhere.
     np.testing.assert_allclose(part.totals, [4, 0, 4], atol=1e-5)
     assert (part.windows, part.refused, part.n_frames) == (2, 2, 2)
 
 
 def test_sync_score_is_the_mean_over_clips_of_each_clips_own_value() -> None:
-    first = sync.SyncComponents(np.array([9.0, 6.0, 12.0]), windows=3, refused=0)
-    second = sync.SyncComponents(np.array([80.0, 90.0, 70.0]), windows=10, refused=1)
+    first = SyncPart(np.array([9.0, 6.0, 12.0]), windows=3, refused=0)
+    second = SyncPart(np.array([80.0, 90.0, 70.0]), windows=10, refused=1)
     # Distances 2 and 7; medians 3 and 8, so confidences 1 and 1; offsets 0 and -1.
-    assert sync.score([first, second], "distance") == pytest.approx(4.5)
-    assert sync.score([first, second], "confidence") == pytest.approx(1)
-    assert sync.score([first, second], "offset") == pytest.approx(-0.5)
+    expected: dict[SyncReport, float] = {"distance": 4.5, "confidence": 1, "offset": -0.5}
+    for report, mean in expected.items():
+        kind = Sync(kind="sync", report=report, max_shift=1, min_windows=1)
+        assert kind.score([first, second]).value == pytest.approx(mean)
     with pytest.raises(ValueError, match="no items"):
-        sync.score([], "distance")
+        kind.score([])
 
 
 @pytest.mark.parametrize("k", range(-8, 9))
@@ -351,11 +373,11 @@ def test_a_shift_of_the_sound_is_found_with_the_right_sign(k: int) -> None:
     # (an event that the mouth shows in window v is heard in window v - k).
     moments = np.random.default_rng(0).normal(size=(80, 32)).astype(np.float32)
     visual, sound = moments[10:70], moments[10 + k : 70 + k]
-    part = sync.components(visual, sound, np.arange(60), max_shift=15)
-    assert sync.value(part, "offset") == k
+    part = sync_part(visual, sound, np.arange(60), max_shift=15)
+    assert part.value("offset") == k
     # 60 - |k| windows meet their own sound, at distance 1e-6 x sqrt(32); |k| meet silence.
     silent = np.linalg.norm(visual[:k] if k > 0 else visual[60 + k :], axis=1).sum() if k else 0
-    assert sync.value(part, "distance") == pytest.approx(silent / 60, abs=1e-4)
+    assert part.value("distance") == pytest.approx(silent / 60, abs=1e-4)
 
 
 @pytest.mark.parametrize("count", [1, 20, 40, 1024, 1025, 2500])
@@ -366,11 +388,11 @@ def test_sync_distances_are_the_packages_calc_pdist(count: int) -> None:
     theirs = calc_pdist(
         torch.from_numpy(visual).double(), torch.from_numpy(sound).double(), vshift=15
     )
-    part = sync.components(visual, sound, np.arange(count), max_shift=15)
+    part = sync_part(visual, sound, np.arange(count), max_shift=15)
     np.testing.assert_allclose(part.totals, torch.stack(theirs, 1).sum(1), rtol=1e-9)
     minimum, index = torch.stack(theirs, 1).mean(1).min(0)
-    assert sync.value(part, "distance") == pytest.approx(float(minimum))
-    assert sync.value(part, "offset") == 15 - int(index)
+    assert part.value("distance") == pytest.approx(float(minimum))
+    assert part.value("offset") == 15 - int(index)
 
 
 # ---- lip sync: the whole path against the package ---------------------------------------------
@@ -473,15 +495,13 @@ def test_lse_of_a_real_clip_is_the_packages(
     assert random_sync.ensure({clip: frozenset({"sync"})}) == {}
     found = random_sync.load(clip, "sync")
     assert found is not None
-    part = sync.components(
-        found.outputs["visual"], found.outputs["audio"], found.frames, max_shift=15
-    )
+    part = sync_part(found.outputs["visual"], found.outputs["audio"], found.frames, max_shift=15)
     assert part.refused == 0
     assert 35 <= part.windows == found.n_frames - 5
     least, confidence, offset = evaluate_by_the_package(random_sync, clip, tmp_path / "official")
-    assert sync.value(part, "distance") == pytest.approx(least, abs=1e-3)
-    assert sync.value(part, "confidence") == pytest.approx(confidence, abs=1e-3)
-    assert sync.value(part, "offset") == offset
+    assert part.value("distance") == pytest.approx(least, abs=1e-3)
+    assert part.value("confidence") == pytest.approx(confidence, abs=1e-3)
+    assert part.value("offset") == offset
     # The agreement is not one of numbers that are all alike: shifts differ by far more.
     means = part.totals / part.windows
     assert means.max() - means.min() > 0.1
@@ -587,7 +607,7 @@ def test_distances_without_each_clip_are_the_same_on_any_number_of_cores(
 ) -> None:
     rng = np.random.default_rng(0)
     parts = [
-        frechet.components(
+        frechet_part(
             rng.normal(size=(frames + 3 * i, dimensions)),
             rng.normal(size=(frames, dimensions)),
             normalise=False,

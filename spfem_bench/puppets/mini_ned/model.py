@@ -63,7 +63,7 @@ def write(path: Path, networks: Mapping[str, nn.Module], record: Mapping[str, An
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
     """
-    return recorded.write(path, nn.ModuleDict(networks), ModelRecord, record)
+    return recorded.save_network(path, nn.ModuleDict(networks), ModelRecord, record)
 
 
 def read(path: Path, networks: Mapping[str, nn.Module]) -> ModelRecord:
@@ -96,7 +96,7 @@ def read_record(path: Path) -> ModelRecord:
     """
     path = path.with_suffix(".json")
     try:
-        return recorded.read_record(path, ModelRecord, "a model")
+        return recorded.load_record(path, ModelRecord, "a model")
     except OSError as error:
         raise WeightsError(
             f"{path}: {error.strerror}: weights without their record are not used",

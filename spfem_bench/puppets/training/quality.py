@@ -305,11 +305,11 @@ def lips(
         shift = int(rng.choice([s for s in range(-8, 9) if s]))
         for kind, offset in (("true", 0), ("shifted", shift)):
             v, a = shifted(seen, heard, offset)
-            part = sync.components(v, a, np.arange(len(v)), max_shift=MAX_SHIFT)
-            hits[kind].append(abs(sync.value(part, "offset") - offset) <= 1)
+            part = sync.sync_part(v, a, np.arange(len(v)), max_shift=MAX_SHIFT)
+            hits[kind].append(abs(part.value("offset") - offset) <= 1)
             if kind == "true":
-                distances.append(sync.value(part, "distance"))
-                confidences.append(sync.value(part, "confidence"))
+                distances.append(part.value("distance"))
+                confidences.append(part.value("confidence"))
     return {
         "within_one_frame": {kind: float(np.mean(found)) for kind, found in hits.items()},
         "mean_distance": float(np.mean(distances)),

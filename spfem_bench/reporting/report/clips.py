@@ -1,4 +1,4 @@
-"""Clips of a report: found where they lie, copied so that browsers play them, looked into."""
+"""Clips of a report: found on this machine, copied so that browsers play them, and drawn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.errors import ClipError, MissingClipError, SpfemBenchError
-from spfem_bench.evaluation.record import sync_components
 from spfem_bench.faces import edits
 from spfem_bench.faces.crop import opencv
 from spfem_bench.faces.track import FaceTrack
@@ -26,13 +25,12 @@ from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import inside
 from spfem_bench.hashes import sha256_of
-from spfem_bench.media import audio, ffmpeg, video
+from spfem_bench.media import audio, ffmpeg, headers, video
 from spfem_bench.media.video import FRAME_RATE, Frame, Unchanged, content_id
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.reporting.report.charts import Curve, Floats, SyncPlot, sync_plot
-from spfem_bench.reporting.report.model import Run
-from spfem_bench.statistics import sync
+from spfem_bench.reporting.report.model import ReportRun
 from spfem_bench.version import __version__
 
 if TYPE_CHECKING:
@@ -52,14 +50,14 @@ ENDS = {"video": ".mp4", "picture": ".png"}
 
 @dataclass
 class Clips:
-    """Finds, copies and looks into the clips of run records.
+    """Finds, copies and draws the clips of run records.
 
     Copies are named after a hash of what they are made of, so that no name out of a record
     becomes the name of a file; one that is there already is not made again.
 
     Attributes:
         data: where data sets are looked for.
-        weights: for networks that a look into a clip needs; none is ever fetched.
+        weights: of networks that features are keyed by; none is ever fetched.
         store: with the features of earlier runs.
         videos: folders of users' own outputs, by method.
         kept: a folder that holds copies of an earlier report, if there is one.
@@ -78,23 +76,23 @@ class Clips:
 
     # ---- finding -------------------------------------------------------------------------
 
-    def find(self, run: Run, item: str, role: str) -> Clip:
+    def find(self, run: ReportRun, item: str, role: str) -> Clip:
         """Return an item's clip with its paths on this machine, the same that the run saw.
 
         Raises:
             ClipError: it is not there, or is another one now.
             SpfemBenchError: its data set is unknown here, or its address leaves its folder.
         """
-        told = run.items[item]["clips"].get(role)
-        if told is None:
+        recorded = run.items[item].clips.get(role)
+        if recorded is None:
             raise MissingClipError(f"the record names no {role} clip")
-        if told["content"] is None:
+        if recorded.content is None:
             raise MissingClipError(f"the run had no {role} clip of this item")
-        listed = Clip.parse(str(told["address"]))
+        listed = Clip.parse(recorded.address)
         try:
             clip = self._own(run, listed) if role == "output" else None
             clip = clip or self._listed(run, listed, role)
-            same = content_id(clip) == told["content"]
+            same = content_id(clip) == recorded.content
         except OSError as error:  # such as a name that no file can have
             raise ClipError(f"the {role} clip cannot be read: {error.strerror}") from None
         if not same:
@@ -103,7 +101,7 @@ class Clips:
             )
         return clip
 
-    def _own(self, run: Run, listed: Clip) -> Clip | None:
+    def _own(self, run: ReportRun, listed: Clip) -> Clip | None:
         """Return a clip out of the folder that the user names for the method."""
         folder = self.videos.get(run.name)
         if folder is None:
@@ -117,7 +115,7 @@ class Clips:
             sound = own if own.is_file() else self._verified(run, sound)
         return replace(listed, path=path, audio=sound)
 
-    def _listed(self, run: Run, listed: Clip, role: str) -> Clip:
+    def _listed(self, run: ReportRun, listed: Clip, role: str) -> Clip:
         try:
             path = self._verified(run, listed.path)
             sound = listed.audio and self._verified(run, listed.audio)
@@ -129,13 +127,13 @@ class Clips:
                 ) from error
             raise
 
-    def _verified(self, run: Run, path: Path) -> Path:
-        protocol = next(iter(run.record["settings"].values()))["protocol"]
-        return self.data.verified(dataset_card(str(protocol["dataset"])), path.as_posix())
+    def _verified(self, run: ReportRun, path: Path) -> Path:
+        settings = next(iter(run.record.settings.values()))
+        return self.data.verified(dataset_card(settings.protocol.dataset), path.as_posix())
 
     # ---- copies --------------------------------------------------------------------------
 
-    def copy(self, run: Run, clip: Clip) -> str:
+    def copy(self, run: ReportRun, clip: Clip) -> str:
         """Copy a clip as H.264 and AAC, upright, cropped and edited; return the copy's name.
 
         Raises:
@@ -150,14 +148,14 @@ class Clips:
             write_clip(
                 inside(self.made, name),
                 _fitted(frames),
-                heard(clip),
+                clip_sound(clip),
                 sound_codec="aac",
                 quality=QUALITY,
             )
         return name
 
     def _have(self, name: str) -> bool:
-        """Say whether a copy is there, after taking it over from an earlier report."""
+        """Return whether a copy is there, after taking it over from an earlier report."""
         made, kept = inside(self.made, name), inside(self.kept, name)
         whole = name in self.known and kept.is_file() and sha256_of(kept) == self.known[name]
         if not made.is_file() and whole:
@@ -165,7 +163,7 @@ class Clips:
             shutil.copyfile(kept, made)
         return made.is_file()
 
-    def _frames(self, run: Run, clip: Clip) -> Iterator[Frame]:
+    def _frames(self, run: ReportRun, clip: Clip) -> Iterator[Frame]:
         if clip.edit is None:
             yield from video.frames(clip)
             return
@@ -181,45 +179,37 @@ class Clips:
             return
         count = sum(1 for _ in video.frames(bare)) if clip.edit.kind == "frozen-mouth" else 0
         pairs = ((frame, None) for frame in video.frames(bare))
-        yield from (f for f, _ in edits.frames(pairs, clip.edit, count, aligned=aligned))
+        yield from (f for f, _ in edits.edited_frames(pairs, clip.edit, count, aligned=aligned))
 
-    # ---- looks into ----------------------------------------------------------------------
+    # ---- drawings ------------------------------------------------------------------------
 
-    def _extractor(self, run: Run) -> Extractor:
+    def _extractor(self, run: ReportRun) -> Extractor:
         return Extractor(
-            profile_card(str(run.record["profile"])),
+            profile_card(run.record.profile),
             self.weights,
             self.store,
             faces=run.faces,
-            device=str(run.record["environment"]["device"]),
+            device=run.record.environment.device,
         )
 
-    def curve(self, run: Run, item: str, metric: str) -> Curve:
+    def curve(self, run: ReportRun, item: str, metric: str) -> Curve:
         """Return an output's distance of mouth and sound, window by window, at its best shift.
 
         Raises:
             SpfemBenchError: the stored features are not here, or not those of the run.
         """
-        found = self._extractor(run).load(self.find(run, item, "output"), "sync")
-        if found is None:
+        features = self._extractor(run).load(self.find(run, item, "output"), "sync")
+        if features is None:
             raise ClipError(
                 "the features of this run are not stored here",
                 "Run the evaluation again on this machine, with the same versions",
             )
-        parts = sync_components(run.items[item]["metrics"][metric])
-        best = int(parts.totals.argmin())
-        apart = sync.distances(
-            found.outputs["visual"],
-            found.outputs["audio"],
-            found.frames,
-            best - len(parts.totals) // 2,
-        )
-        if len(apart) != parts.windows or not np.isclose(apart.sum(), parts.totals[best]):
-            raise ClipError("the stored features are not those of the run")
-        return Curve(found.frames, apart)
+        kind = run.record.kind_of(metric)
+        part = kind.read(run.items[item].metrics[metric])
+        return Curve(features.frames, kind.over_time(part, features))
 
-    def sync(self, run: Run, rival: Run | None, item: str, metric: str) -> SyncPlot:
-        """Lay out an output's distances over time, and a rival's, above the output's sound.
+    def sync(self, run: ReportRun, rival: ReportRun | None, item: str, metric: str) -> SyncPlot:
+        """Return the plot of an output's distances over time, and a rival's, above the sound.
 
         Raises:
             SpfemBenchError: the output's clip or features are not here.
@@ -230,11 +220,11 @@ class Clips:
                 curves["rival"] = self.curve(rival, item, metric)
             except SpfemBenchError:  # drawn without it
                 curves.pop("rival", None)
-        sound = heard(self.find(run, item, "output"))
+        sound = clip_sound(self.find(run, item, "output"))
         seconds = len(sound) / audio.SAMPLE_RATE
         return sync_plot(curves, peaks(sound), seconds, FRAME_RATE)
 
-    def heatmap(self, run: Run, item: str, metric: str) -> str:
+    def heatmap(self, run: ReportRun, item: str, metric: str) -> str:
         """Draw where an output's correlation with its source breaks; return the picture's name.
 
         Raises:
@@ -244,10 +234,10 @@ class Clips:
         from spfem_bench.features.requests import PairRequest
         from spfem_bench.reporting.heatmaps import Scored, save_heatmap
 
-        statistic = run.settings(metric)["metric"]["statistic"]
+        statistic = run.record.settings_of(metric).metric.statistic
         clip, source = self.find(run, item, "output"), self.find(run, item, "source")
         beside = PairRequest(source, int(statistic["max_lag"]), str(statistic["learned"]))
-        key = f"{run.record['profile']}/{run.faces}/{run.record['environment']['device']}"
+        key = f"{run.record.profile}/{run.faces}/{run.record.environment.device}"
         scorer = self._scorers.setdefault(key, PairExtractor(self._extractor(run)))
         arrays = scorer.load(clip, beside)
         if arrays is None:
@@ -271,17 +261,17 @@ class Clips:
         return name
 
 
-def heard(clip: Clip) -> npt.NDArray[np.int16]:
-    """Return a clip's sound as the networks hear it, edited; empty when it has none.
+def clip_sound(clip: Clip) -> npt.NDArray[np.int16]:
+    """Return a clip's sound as networks get it, edited; empty when it has none.
 
     Raises:
         ClipError: the sound is damaged.
     """
     bare = replace(clip, edit=None)
     silent = np.zeros(0, np.int16)
-    if bare.audio is None and (bare.path.is_dir() or not ffmpeg.probe(bare.path).has_audio):
+    if bare.audio is None and (bare.path.is_dir() or not headers.probe(bare.path).has_audio):
         return silent
-    return edits.sound(audio.samples(bare), clip)
+    return edits.edited_sound(audio.samples(bare), clip)
 
 
 def peaks(samples: npt.NDArray[np.int16]) -> Floats:

@@ -3,89 +3,115 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from spfem_bench.analysis.comparing import Comparison, compare_runs
 from spfem_bench.definitions.metrics import MetricCard, metric_card
 from spfem_bench.definitions.protocols import in_order
 from spfem_bench.errors import CardError
-from spfem_bench.evaluation.record import Score, item_value, scores
-from spfem_bench.reporting.compare import Comparison, compare_runs
+from spfem_bench.evaluation.record import (
+    RecordedItem,
+    RunRecord,
+    Score,
+    unverified,
+)
 from spfem_bench.reporting.tables import Table, make_table
-
-REQUIRED = {
-    "": ("complete", "partial", "refused", "extra", "settings", "environment", "timings"),
-    "method": ("name", "label", "kind", "control", "paper", "link"),
-    "protocol": ("name", "version", "setting", "list_sha256"),
-}
-"""What a report prints of every run record, beside scores and items."""
+from spfem_bench.statistics.base import MetricKind
 
 
 @dataclass(frozen=True)
-class Run:
+class ReportRun:
     """One run record within its section.
 
     Attributes:
-        record: as `spfem_bench.evaluation.record.load` gives it.
         number: its place in the section, from 0: the colour and mark of its points.
     """
 
-    record: Mapping[str, Any]
+    record: RunRecord
     number: int
 
     @property
     def name(self) -> str:
         """The method's name."""
-        return str(self.record["method"]["name"])
+        return self.record.method.name
 
     @property
     def label(self) -> str:
         """The method's name as printed."""
-        return str(self.record["method"]["label"])
+        return self.record.method.label
 
     @property
     def is_control(self) -> bool:
         """Whether it is a control, with a known answer."""
-        return bool(self.record["method"]["kind"] == "control")
+        return self.record.is_control
 
     @property
     def faces(self) -> Literal["detect", "aligned"]:
         """How faces were found: in all metrics alike."""
-        settings = next(iter(self.record["settings"].values()), {"faces": {"faces": "detect"}})
-        return "aligned" if settings["faces"]["faces"] == "aligned" else "detect"
+        return next((s.faces.faces for s in self.record.settings.values()), "detect")
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether it has a number at all."""
+        return bool(self.record.metrics)
 
     @cached_property
     def scores(self) -> Mapping[tuple[str, str], Score]:
         """Scores by metric and emotion."""
-        return {(s.metric, s.emotion): s for s in scores(self.record)}
+        return {(s.metric, s.emotion): s for s in self.record.scores}
 
     @cached_property
-    def items(self) -> Mapping[str, Mapping[str, Any]]:
+    def items(self) -> Mapping[str, RecordedItem]:
         """Items by id."""
-        return {str(item["id"]): item for item in self.record["items"]}
+        return {item.id: item for item in self.record.items}
 
     @cached_property
     def values(self) -> Mapping[str, Mapping[str, float]]:
-        """By metric, the value of each scored item; none in metrics of whole sets."""
-        found: dict[str, dict[str, float]] = {}
-        for id_, item in self.items.items():
-            for metric, components in item["metrics"].items():
-                value = item_value(components, self.settings(metric)["metric"]["statistic"])
+        """By metric, the value of each scored item; none in metrics of whole sets.
+
+        Raises:
+            CardError: the record is damaged: a value cannot be computed, or is not finite.
+        """
+        values: dict[str, dict[str, float]] = {}
+        kinds: dict[str, MetricKind[Any]] = {}
+        for item in self.record.items:
+            for metric, kept in item.metrics.items():
+                if metric not in kinds:
+                    kinds[metric] = self.record.kind_of(metric)
+                try:
+                    value = kinds[metric].read_value(kept)
+                    problem = "it is no finite number"
+                except CardError as error:
+                    value, problem = math.nan, error.problem
+                if value is not None and not math.isfinite(value):
+                    raise CardError(
+                        f"a run record is damaged: {self.name} on {self.record.protocol.name}: "
+                        f"{metric} of the item '{item.id}': {problem}",
+                        "Run the evaluation again",
+                    )
                 if value is not None:
-                    found.setdefault(metric, {})[id_] = value
-        return found
+                    values.setdefault(metric, {})[item.id] = value
+        return values
 
-    def settings(self, metric: str) -> Mapping[str, Any]:
-        """Return all that can move a metric's number."""
-        return dict(self.record["settings"][metric])
+    def comparable(self, other: ReportRun, metric: str) -> bool:
+        """Return whether items' values may be compared: all that can move them is equal."""
+        settings = self.record.settings.get(metric)
+        return settings is not None and settings == other.record.settings.get(metric)
 
-    def comparable(self, other: Run, metric: str) -> bool:
-        """Whether items' values may be compared: everything that can move them is equal."""
-        both = (self.record["settings"].get(metric), other.record["settings"].get(metric))
-        return both[0] is not None and both[0] == both[1]
+    def command(self) -> str:
+        """Return what to type to make the run again; own clips' folder is left to the reader."""
+        record = self.record
+        words = ["spfem-bench", "eval", "--method", self.name]
+        words += ["--protocol", record.protocol.name, "--profile", record.profile]
+        words += ["--metrics", ",".join(record.settings)] if record.settings else []
+        words += ["--partial"] if record.partial else []
+        device = record.environment.device
+        words += ["--device", device] if device != "cpu" else []
+        return shlex.join(words)
 
 
 @dataclass(frozen=True)
@@ -98,22 +124,22 @@ class Example:
         rival: the comparable method that does best on this item, another than the run.
     """
 
-    run: Run
+    run: ReportRun
     metric: str
     item: str
     value: float
     rank: int
     of: int
-    rival: Run | None
+    rival: ReportRun | None
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """The runs of one protocol through one profile."""
 
     protocol: str
     profile: str
-    runs: tuple[Run, ...]
+    runs: tuple[ReportRun, ...]
 
     @property
     def title(self) -> str:
@@ -132,8 +158,8 @@ class Section:
     @cached_property
     def metrics(self) -> tuple[MetricCard, ...]:
         """The metrics that have a number."""
-        found = (s.metric for r in self.runs for s in r.scores.values() if s.value is not None)
-        return tuple(metric_card(name) for name in dict.fromkeys(found))
+        names = (metric for run in self.runs for metric in run.record.metrics)
+        return tuple(metric_card(name) for name in dict.fromkeys(names))
 
     @cached_property
     def emotions(self) -> tuple[str, ...]:
@@ -141,36 +167,36 @@ class Section:
         return tuple(in_order(e for run in self.runs for _, e in run.scores))
 
     @cached_property
-    def items(self) -> Mapping[str, tuple[str, str]]:
-        """Speaker and emotion of each item, by id, in the order of the lists."""
-        return {
-            id_: (str(item["speaker"]), str(item["emotion"]))
-            for run in self.runs
-            for id_, item in run.items.items()
-        }
+    def items(self) -> Mapping[str, RecordedItem]:
+        """Items by id, in the order of the lists."""
+        return {id_: item for run in self.runs for id_, item in run.items.items()}
 
     @cached_property
     def by_item(self) -> tuple[MetricCard, ...]:
         """The metrics of which single items have values."""
         return tuple(m for m in self.metrics if any(m.name in run.values for run in self.runs))
 
+    @property
+    def unverified(self) -> list[str]:
+        """A note that names the records without a checksum."""
+        return unverified(run.record for run in self.runs)
+
     def speakers(self, metric: str) -> Mapping[str, Mapping[int, tuple[float, int]]]:
         """Return, by speaker and run number, the mean over items and how many they are."""
-        found: dict[str, dict[int, list[float]]] = {}
+        values: dict[str, dict[int, list[float]]] = {}
         for run in self.runs:
             for id_, value in run.values.get(metric, {}).items():
-                of = found.setdefault(self.items[id_][0], {})
-                of.setdefault(run.number, []).append(value)
+                of_speaker = values.setdefault(self.items[id_].speaker, {})
+                of_speaker.setdefault(run.number, []).append(value)
         return {
-            name: {n: (sum(v) / len(v), len(v)) for n, v in found[name].items()}
-            for name in sorted(found)
+            name: {n: (sum(v) / len(v), len(v)) for n, v in values[name].items()}
+            for name in sorted(values)
         }
 
     @property
-    def shown(self) -> tuple[Run, ...]:
+    def shown(self) -> tuple[ReportRun, ...]:
         """The methods whose items are looked at: controls only where there is nothing else."""
-        own = tuple(run for run in self.runs if not run.is_control)
-        return own or self.runs
+        return tuple(run for run in self.runs if not run.is_control) or self.runs
 
     def differences(self, baseline: str) -> tuple[Comparison | None, Mapping[str, str]]:
         """Compare methods clip by clip; with one method alone, it and the controls.
@@ -183,15 +209,16 @@ class Section:
             Differences of those that were made alike on the same clips, None where there are none;
             and why the others cannot be compared, by label.
         """
-        scored = [r for r in self.runs if any(s.value is not None for s in r.scores.values())]
+        scored = [run for run in self.runs if run.is_scored]
         runs = [run for run in scored if run in self.shown]
         runs = runs if len(runs) > 1 else scored
         if not runs:
             return None, {}
         first = next((run for run in scored if run.name == baseline), runs[0])
-        others = [run for run in runs if run is not first]
         kept, refused = [first.record], {}
-        for other in others:
+        for other in runs:
+            if other is first:
+                continue
             try:
                 compare_runs([first.record, other.record], resamples=1)
             except CardError as error:
@@ -200,7 +227,7 @@ class Section:
                 kept.append(other.record)
         return (compare_runs(kept) if len(kept) > 1 else None), refused
 
-    def examples(self, run: Run, metric: MetricCard, count: int) -> tuple[list[Example], ...]:
+    def examples(self, run: ReportRun, metric: MetricCard, count: int) -> tuple[list[Example], ...]:
         """Return a method's worst and its best items, at most *count* of each, none twice."""
         values = run.values.get(metric.name, {})
         order = sorted(values, key=lambda id_: (metric.badness(values[id_]), id_))
@@ -213,7 +240,7 @@ class Section:
 
         return tuple([example(r, i) for r, i in enumerate(ids, 1)] for ids in (worst, best))
 
-    def _rival(self, run: Run, metric: MetricCard, item: str) -> Run | None:
+    def _rival(self, run: ReportRun, metric: MetricCard, item: str) -> ReportRun | None:
         others = [
             other
             for other in self.runs
@@ -221,15 +248,14 @@ class Section:
             and item in other.values.get(metric.name, {})
             and run.comparable(other, metric.name)
         ]
-        systems = [other for other in others if not other.is_control]
         return min(
-            systems or others,
+            [other for other in others if not other.is_control] or others,
             key=lambda other: metric.badness(other.values[metric.name][item]),
             default=None,
         )
 
 
-def sections(records: Sequence[Mapping[str, Any]]) -> tuple[Section, ...]:
+def sections(records: Sequence[RunRecord]) -> tuple[ReportSection, ...]:
     """Sort records into sections, in the order in which protocols and profiles first come.
 
     Raises:
@@ -237,78 +263,13 @@ def sections(records: Sequence[Mapping[str, Any]]) -> tuple[Section, ...]:
     """
     if not records:
         raise CardError("no run record", "Give files that 'spfem-bench eval' wrote")
-    with undamaged():
-        groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-        for record in records:
-            groups.setdefault((record["protocol"]["name"], record["profile"]), []).append(record)
-        found = tuple(
-            Section(*key, tuple(Run(record, n) for n, record in enumerate(of)))
-            for key, of in groups.items()
-        )
-        for section in found:
-            _read(section)
-    return found
-
-
-@contextmanager
-def undamaged() -> Iterator[None]:
-    """Say that a run record is damaged, where something is missing or of another kind.
-
-    Raises:
-        CardError: so it is.
-    """
-    try:
-        yield
-    except (
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-        ValueError,
-        ZeroDivisionError,
-    ) as error:
-        raise CardError(
-            f"a run record is damaged: {error!r}", "Run the evaluation again"
-        ) from error
-
-
-def _read(section: Section) -> None:
-    """Take everything out of a section's records now, so that damage is found before writing."""
-    table, metrics, items = section.table, section.metrics, section.items
-    del table, metrics, items
-    for run in section.runs:
-        for part, names in REQUIRED.items():
-            of = run.record[part] if part else run.record
-            if missing := sorted(set(names) - set(of)):
-                raise KeyError(f"{part}.{missing[0]}".lstrip("."))
-        for score in run.scores.values():
-            numbers = (score.value, score.low, score.high)
-            if not all(n is None or math.isfinite(n) for n in numbers):
-                raise CardError(
-                    f"{run.name} on {section.protocol}: {score.metric} of '{score.emotion}' is no "
-                    "finite number",
-                    "Run the evaluation again",
-                )
-        for metric, values in run.values.items():
-            bad = next((id_ for id_, v in values.items() if not math.isfinite(v)), None)
-            if bad is not None:
-                raise CardError(
-                    f"{run.name} on {section.protocol}: {metric} of the item '{bad}' is no finite "
-                    "number",
-                    "Run the evaluation again",
-                )
-
-
-def commands(run: Run) -> list[str]:
-    """Return what to type to make a run again; own clips' folder is left to the reader."""
-    import shlex
-
-    record = run.record
-    metrics = ",".join(record["settings"])
-    words = ["spfem-bench", "eval", "--method", run.name]
-    words += ["--protocol", str(record["protocol"]["name"]), "--profile", str(record["profile"])]
-    words += ["--metrics", metrics] if metrics else []
-    words += ["--partial"] if record["partial"] else []
-    device = str(record["environment"]["device"])
-    words += ["--device", device] if device != "cpu" else []
-    return [shlex.join(words)]
+    groups: dict[tuple[str, str], list[RunRecord]] = {}
+    for record in records:
+        groups.setdefault((record.protocol.name, record.profile), []).append(record)
+    made = tuple(
+        ReportSection(*key, tuple(ReportRun(record, n) for n, record in enumerate(group)))
+        for key, group in groups.items()
+    )
+    for section in made:  # damage is found before anything is written
+        _ = section.table, section.by_item, [run.values for run in section.runs]
+    return made

@@ -1,0 +1,115 @@
+"""What differs between two records of one method on one protocol: settings and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from spfem_bench.definitions.cards import Kind, names
+from spfem_bench.definitions.measured import Tolerance, measured_card
+from spfem_bench.errors import CardError, unknown_name
+from spfem_bench.evaluation.check import (
+    MACHINE,
+    Recomputed,
+    ReferenceCheck,
+    check_reference,
+    rows_of,
+    settings_by_part,
+)
+from spfem_bench.evaluation.record import RunRecord
+
+PRINTED = Tolerance(absolute=5e-4, reason="half of the last decimal that tables print")
+"""Where no reference card has measured how far a number moves between machines."""
+
+
+@dataclass(frozen=True)
+class RecordDiff:
+    """Two records side by side.
+
+    Attributes:
+        check: settings and numbers, the first record as the reference.
+        clips: of clips whose bytes differ, the item and the role, such as ``P001_sad_033 output``.
+        tolerances: by metric.
+    """
+
+    check: ReferenceCheck
+    clips: tuple[str, ...]
+    tolerances: Mapping[str, Tolerance]
+
+    @property
+    def holds(self) -> bool:
+        """Whether all numbers are within tolerance and no setting differs but versions."""
+        return bool(self.check.rows) and self.check.holds
+
+
+def diff_records(
+    a: RunRecord, b: RunRecord, tolerances: Mapping[str, float] | None = None
+) -> RecordDiff:
+    """Compare two records of one method on one protocol.
+
+    Tolerances are those given; else those of the reference card (``reference_results/measured``)
+    for the protocol and profile; else :data:`PRINTED`.
+
+    Args:
+        a: the record that the other is compared with.
+        b: the other.
+        tolerances: absolute ones by metric; of ``""``, for all other metrics.
+
+    Raises:
+        CardError: the records are of two methods or protocols.
+        UnknownNameError: a tolerance for a metric that neither record has.
+    """
+    for part, first, second in (
+        ("method", a.method.name, b.method.name),
+        ("protocol", a.protocol.name, b.protocol.name),
+    ):
+        if first != second:
+            raise CardError(
+                f"the records are of two {part}s, '{first}' and '{second}'",
+                "Give two records of one method on one protocol; 'spfem-bench compare' compares "
+                "methods",
+            )
+    before, now = (
+        Recomputed(rows_of(r), settings_by_part(r) | {MACHINE: r.environment.plain()})
+        for r in (a, b)
+    )
+    metrics = list(dict.fromkeys(row.metric for row in [*before.rows.values(), *now.rows.values()]))
+    allowed = _tolerances(a, metrics, tolerances or {})
+    name = f"{a.method.name} on {a.protocol.name}"
+    check = check_reference(name, allowed, before.rows, before.settings, now)
+    return RecordDiff(check, _other_clips(a, b), allowed)
+
+
+def _tolerances(
+    record: RunRecord, metrics: Sequence[str], requested: Mapping[str, float]
+) -> dict[str, Tolerance]:
+    for metric in requested.keys() - {"", *metrics}:
+        raise unknown_name("metric of these records", metric, metrics)
+    measured: dict[str, Tolerance] = {}
+    for card in map(measured_card, names(Kind.MEASURED)):
+        if card.profile == record.profile and record.protocol.name in card.methods:
+            reason = {"reason": f"reference card '{card.name}'"}
+            measured = {m: one.model_copy(update=reason) for m, one in card.tolerance.items()}
+            break
+    allowed = {}
+    for metric in metrics:
+        own = requested.get(metric, requested.get(""))
+        allowed[metric] = (
+            measured.get(metric, PRINTED)
+            if own is None
+            else Tolerance(absolute=own, reason="as given")
+        )
+    return allowed
+
+
+def _other_clips(a: RunRecord, b: RunRecord) -> tuple[str, ...]:
+    """Return the clips of both records that have other bytes in the second."""
+    first, second = (
+        {(item.id, role): clip.content for item in r.items for role, clip in item.clips.items()}
+        for r in (a, b)
+    )
+    return tuple(
+        f"{item} {role}"
+        for (item, role), content in first.items()
+        if (item, role) in second and second[item, role] != content
+    )

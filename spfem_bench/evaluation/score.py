@@ -1,0 +1,328 @@
+"""From a plan, its features and its failures to a run record."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any
+
+from spfem_bench import provenance
+from spfem_bench.definitions.metrics import MetricCard
+from spfem_bench.definitions.protocols import AVERAGE
+from spfem_bench.evaluation.item_clips import PlannedItem, Refusal
+from spfem_bench.evaluation.measure import (
+    MeasuredItem,
+    frozen_settings,
+    measure,
+    outputs_are_compared,
+)
+from spfem_bench.evaluation.plan import Plan
+from spfem_bench.evaluation.record import SCHEMA, RunRecord, Score
+from spfem_bench.evaluation.signature import signature
+from spfem_bench.features.extract import Extractor
+from spfem_bench.features.requests import Failures
+from spfem_bench.media.video import content_id
+from spfem_bench.statistics.base import GroupScore, kind_of
+from spfem_bench.statistics.intervals import Resampled, drawn
+
+
+def score_plan(
+    plan: Plan,
+    extractor: Extractor,
+    failures: Failures,
+    *,
+    partial: bool,
+    started: datetime,
+    features_s: float,
+) -> RunRecord:
+    """Score a plan whose features are stored, and return its run record.
+
+    Args:
+        plan: from :func:`~spfem_bench.evaluation.plan.make_plan`.
+        extractor: whose store holds the features of
+            :func:`~spfem_bench.evaluation.measure.plan_requests`; no network is run.
+        failures: why requests have no features.
+        partial: give headline scores even when items are missing, marked so.
+        started: when the evaluation began.
+        features_s: seconds that its features took.
+    """
+    clock = time.perf_counter()
+    refusals = list(plan.refusals)
+    scores: list[Score] = []
+    kept: dict[str, dict[str, Any]] = {}
+    frozen = {}
+    measured: dict[str, list[MeasuredItem]] = {}
+    for metric in plan.metrics:
+        same = kind_of(metric).parts_key(metric)
+        if same in measured:
+            items = measured[same]
+        else:
+            items, refused = measure(plan, metric, extractor, failures)
+            refusals += refused
+            if not refused:  # a refusal names its metric
+                measured[same] = items
+        frozen[metric.name] = frozen_settings(plan, metric, extractor)
+        groups = score_groups(metric, items, plan.protocol.card.emotions)
+        scores += _scores(plan, metric, items, groups, frozen[metric.name], partial=partial)
+        for one in _with_groups(items, groups):
+            kept.setdefault(one.item, {})[metric.name] = {
+                "n_frames": one.n_frames,
+                "n_frames_refused": one.n_frames_refused,
+                "n_frames_interpolated": one.n_frames_interpolated,
+                **one.kept,
+            }
+    scores += _scores_without_value(plan)
+    method, protocol = plan.method, plan.protocol
+    content = {
+        "schema": SCHEMA,
+        "method": {
+            "name": method.name,
+            "label": method.label,
+            "kind": method.kind,
+            "control": method.control and method.control.settings(),
+            "model": dict(plan.model) or None,
+            "paper": method.paper,
+            "link": method.link,
+        },
+        "protocol": {
+            "name": protocol.name,
+            "version": protocol.card.version,
+            "setting": protocol.card.setting,
+            "emotions": list(protocol.card.emotions),
+            "n_items": len(plan.items),
+            "list_sha256": protocol.list_sha256,
+            "published": protocol.card.published and protocol.card.published.settings(),
+        },
+        "profile": plan.profile.name,
+        "complete": not plan.unavailable
+        and all(s.value is not None and not s.partial for s in scores if s.signature),
+        "partial": partial,
+        "scores": scores,
+        "items": [_item(p, kept.get(p.item.id, {})) for p in plan.items],
+        "refused": [asdict(r) for r in _merged(refusals)],
+        "extra": list(plan.extra),
+        "settings": frozen,
+        "environment": provenance.environment(extractor.device),
+        "timings": {
+            "started": started.isoformat(timespec="seconds"),
+            "features_s": round(features_s, 3),
+            "scores_s": round(time.perf_counter() - clock, 3),
+        },
+    }
+    return RunRecord.model_validate(content)
+
+
+# ---- groups of items -----------------------------------------------------------------------
+
+
+def score_groups(
+    metric: MetricCard, items: Sequence[MeasuredItem], emotions: Sequence[str]
+) -> dict[str, tuple[GroupScore, Resampled]]:
+    """Score each emotion that has items, with its bootstrap over clips.
+
+    An emotion's draws depend on its place in the protocol and its number of clips alone: scores
+    of the same items, in the same order, are drawn alike and may be subtracted draw by draw.
+
+    Args:
+        metric: for its kind and number of draws.
+        items: measured in that metric.
+        emotions: all of the protocol's, in its order.
+    """
+    kind = kind_of(metric)
+    groups = {}
+    for stream, emotion in enumerate(emotions):
+        parts = [one.part for one in items if one.emotion == emotion]
+        if parts:
+            score = kind.score(parts)
+            draws = score.of_clips[drawn(len(parts), metric.resamples, stream)].mean(axis=1)
+            groups[emotion] = score, Resampled(score.value, draws, len(parts) > 1)
+    return groups
+
+
+def _with_groups(
+    items: Sequence[MeasuredItem], groups: Mapping[str, tuple[GroupScore, Resampled]]
+) -> list[MeasuredItem]:
+    """Add what a record keeps of each item from its group's score."""
+    left = {emotion: iter(score.kept) for emotion, (score, _) in groups.items() if score.kept}
+    return [
+        replace(one, kept={**one.kept, **next(left[one.emotion])}) if one.emotion in left else one
+        for one in items
+    ]
+
+
+# ---- scores --------------------------------------------------------------------------------
+
+
+def _scores(
+    plan: Plan,
+    metric: MetricCard,
+    items: Sequence[MeasuredItem],
+    groups: Mapping[str, tuple[GroupScore, Resampled]],
+    frozen: Mapping[str, Any],
+    *,
+    partial: bool,
+) -> list[Score]:
+    """Return the score of each emotion and their plain mean."""
+    sign = signature(frozen, plan.profile.name, [one.item for one in items], len(plan.items))
+    emotions = plan.protocol.card.emotions
+
+    def row(
+        emotion: str, chosen: Sequence[MeasuredItem], scored: Resampled | None, note: str
+    ) -> Score:
+        n_expected = sum(emotion in (p.item.emotion, AVERAGE) for p in plan.items)
+        low, high = _possible(metric, scored.interval) if scored else (None, None)
+        return _score(
+            plan,
+            metric.name,
+            emotion,
+            value=scored.value if scored else None,
+            low=low,
+            high=high,
+            n_items=len(chosen),
+            n_frames=sum(one.n_frames for one in chosen),
+            n_refused=n_expected - len(chosen),
+            n_frames_refused=sum(one.n_frames_refused for one in chosen),
+            note=note,
+            signature=sign,
+        )
+
+    rows: list[Score] = []
+    for emotion in emotions:
+        chosen = [one for one in items if one.emotion == emotion]
+        scored = groups[emotion][1] if chosen else None
+        if scored is None:
+            note = f"no clip of '{emotion}' could be scored"
+        elif math.isnan(scored.value):
+            scored, note = None, "too few frames"
+        else:
+            note = _note(plan, metric, chosen)
+        rows.append(row(emotion, chosen, scored, note))
+
+    known = [scored for _, scored in groups.values() if not math.isnan(scored.value)]
+    mean = None
+    note = "incomplete: no headline score without --partial"
+    if not items:
+        note = "no clip could be scored"
+    elif len(known) < len(groups):
+        note = "too few frames in an emotion"
+    elif partial or len(items) == len(plan.items):
+        mean = Resampled.average(known)
+        notes = [_note(plan, metric, items)]
+        if len(known) < len(emotions):
+            notes.append(f"over {len(known)} of {len(emotions)} emotions")
+        if alone := sum(not scored.varies for scored in known):
+            notes.append(
+                f"one clip in {alone} of {len(known)} emotions, which the interval cannot see"
+            )
+        note = "; ".join(filter(None, notes))
+    rows.append(row(AVERAGE, items, mean, note))
+    return rows
+
+
+def _scores_without_value(plan: Plan) -> list[Score]:
+    """Return a headline for each metric that the plan cannot compute, or that does not apply."""
+    card = plan.protocol.card
+    scores = [
+        _score(plan, name, AVERAGE, n_refused=len(plan.items), note=reason)
+        for name, reason in plan.unavailable.items()
+    ]
+    if {m.name for m in plan.metrics} | plan.unavailable.keys() == set(card.metrics):
+        scores += [
+            _score(plan, name, AVERAGE, note=f"not applicable: {reason}")
+            for name, reason in card.not_applicable.items()
+        ]
+    return scores
+
+
+def _score(
+    plan: Plan,
+    metric: str,
+    emotion: str,
+    *,
+    note: str,
+    value: float | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    n_items: int = 0,
+    n_frames: int = 0,
+    n_refused: int = 0,
+    n_frames_refused: int = 0,
+    signature: str = "",
+) -> Score:
+    return Score(
+        method=plan.method.name,
+        protocol=plan.protocol.name,
+        setting=plan.protocol.card.setting,
+        profile=plan.profile.name,
+        metric=metric,
+        emotion=emotion,
+        value=value,
+        low=low,
+        high=high,
+        n_items=n_items,
+        n_frames=n_frames,
+        n_refused=n_refused,
+        n_frames_refused=n_frames_refused,
+        partial=bool(n_refused),
+        kind="control" if plan.method.kind == "control" else "reproduced",
+        note=note,
+        signature=signature,
+    )
+
+
+def _possible(
+    metric: MetricCard, ends: tuple[float | None, float | None]
+) -> tuple[float | None, float | None]:
+    """Cut an interval off at the metric's range: pseudo-values may lie beyond it."""
+    least, most = metric.range
+    low, high = ends
+    if low is not None and least is not None:
+        low = max(low, least)
+    if high is not None and most is not None:
+        high = min(high, most)
+    return low, high
+
+
+def _note(plan: Plan, metric: MetricCard, items: Sequence[MeasuredItem]) -> str:
+    """Return what a reader of the score of some items must know."""
+    by_emotion: dict[str, list[Any]] = {}
+    for one in items:
+        by_emotion.setdefault(one.emotion, []).append(one.part)
+    same = outputs_are_compared(plan, metric, items)
+    return kind_of(metric).note(list(by_emotion.values()), same_clips=same)
+
+
+# ---- items ---------------------------------------------------------------------------------
+
+
+def _merged(refusals: Sequence[Refusal]) -> list[Refusal]:
+    """Join refusals of one item for one reason over its metrics."""
+    joined: dict[tuple[str, str], Refusal] = {}
+    for r in refusals:
+        before = joined.setdefault((r.item, r.reason), r)
+        metrics = tuple(dict.fromkeys(before.metrics + r.metrics))
+        joined[r.item, r.reason] = replace(before, metrics=metrics)
+    return list(joined.values())
+
+
+def _item(planned: PlannedItem, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    item, clips = planned.item, planned.clips
+    content: dict[str, Any] = {
+        "id": item.id,
+        "speaker": item.speaker,
+        "emotion": item.emotion,
+        "clips": {
+            role: {
+                "address": address,
+                "content": content_id(clips[role]) if role in clips else None,
+            }
+            for role, address in planned.addresses.items()
+        },
+        "metrics": dict(metrics),
+    }
+    if item.more_real:
+        content["more_real"] = [str(clip) for clip in item.more_real]
+    return content

@@ -1,0 +1,111 @@
+"""From frames with faces to a network's samples: one crop, or a run of SyncNet's crops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from spfem_bench.definitions.networks import NetworkCard, Role, SyncInput
+from spfem_bench.faces import crop, exact
+from spfem_bench.faces.track import Face
+from spfem_bench.features.batches import Batcher, Outputs
+from spfem_bench.features.tracking import RUN, ClipNetworks
+from spfem_bench.media.chain import CropVideo
+from spfem_bench.media.mfcc import WINDOW
+from spfem_bench.media.video import Frame
+
+
+class Consumer(Protocol):
+    """Takes a clip's frames in order and adds a network's samples to its batches."""
+
+    def push(self, index: int, picture: Frame, face: Face | None) -> None:
+        """Take the next frame that has a face, or is one."""
+
+    def finish(self) -> None:
+        """Add what is held back."""
+
+
+def consumer(x: ClipNetworks, role: Role, outputs: Outputs, folder: Path | None) -> Consumer:
+    """Return the consumer for a network's input."""
+    card = x.profile.network(role)
+    if isinstance(card.input, SyncInput):
+        return _SyncConsumer(x.batcher("sync", "frames"), card.input, outputs, folder)
+    return _FaceConsumer(x.batcher(role, "crops"), card, outputs)
+
+
+class _FaceConsumer:
+    """One crop per frame: identity and expression networks."""
+
+    def __init__(self, batcher: Batcher, card: NetworkCard, outputs: Outputs) -> None:
+        self.batcher, self.card, self.outputs = batcher, card, outputs
+
+    def push(self, index: int, picture: Frame, face: Face | None) -> None:
+        sample = crop.cut(picture, face, self.card.input)
+        self.batcher.add(sample, self.outputs.expect([index]))
+
+    def finish(self) -> None:
+        """Nothing is held back."""
+
+
+class _SyncConsumer:
+    """Runs of consecutive frames for SyncNet's video encoder."""
+
+    def __init__(
+        self, batcher: Batcher, settings: SyncInput, outputs: Outputs, folder: Path | None
+    ) -> None:
+        self.batcher, self.outputs, self.folder = batcher, outputs, folder
+        self.crops = settings.chain.crops if settings.chain else "as-cut"
+        self.cropper = crop.SyncCropper(settings)
+        self.size = settings.size
+        self.video: CropVideo | None = None
+        self.run: list[tuple[int, Frame]] = []
+
+    def push(self, index: int, picture: Frame, face: Face | None) -> None:
+        if face is None:  # aligned input: the frame is the crop
+            self._encode(index, exact.resize(picture, self.size))
+            return
+        for number, cut in self.cropper.push(index, picture, face):
+            self._encode(number, cut)
+
+    def _encode(self, index: int, cut: Frame) -> None:
+        """Send a crop through its video, where the chain has one."""
+        if self.crops == "as-cut" or self.folder is None:
+            self._take(index, cut)
+            return
+        if self.video and index != self.video.indices[-1] + 1:
+            self._decode()
+        if self.video is None:
+            self.video = CropVideo(self.folder, self.crops, index, self.size)
+        self.video.add(index, cut)
+
+    def _decode(self) -> None:
+        if self.video:
+            for number, cut in self.video.read():
+                self._take(number, cut)
+        self.video = None
+
+    def _take(self, index: int, cut: Frame) -> None:
+        if self.run and index != self.run[-1][0] + 1:
+            self._send()
+            self.run.clear()
+        self.run.append((index, cut))
+        if len(self.run) == RUN + WINDOW - 1:
+            self._send()
+            self.run = self.run[RUN:]
+
+    def _send(self) -> None:
+        windows = [index for index, _ in self.run[: 1 - WINDOW]]
+        if windows:
+            cuts = [cut for _, cut in self.run]
+            cuts += cuts[-1:] * (RUN + WINDOW - 1 - len(cuts))
+            self.batcher.add(np.stack(cuts), self.outputs.expect(windows))
+
+    def finish(self) -> None:
+        """End a track: add the crops that the smoothing held back."""
+        for number, cut in self.cropper.finish():
+            self._encode(number, cut)
+        self._decode()
+        self._send()
+        self.run.clear()

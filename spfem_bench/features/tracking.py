@@ -1,0 +1,153 @@
+"""Networks that are loaded when first needed, and frames with the subject's face."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+from spfem_bench.definitions.clips import Clip, Edit
+from spfem_bench.definitions.networks import Role
+from spfem_bench.faces import edits
+from spfem_bench.faces.detect import Detector, load_detector
+from spfem_bench.faces.track import Face, FaceTrack, follow
+from spfem_bench.features.batches import FRAMES, Batcher
+from spfem_bench.features.keys import FeatureKeys
+from spfem_bench.features.search import Search
+from spfem_bench.media import video
+from spfem_bench.media.video import Frame, Unchanged, changed
+from spfem_bench.networks.load import load_network
+
+RUN = 4
+"""Windows of frames per sample of a sync network, in eight frames: at most three of a clip's last
+sample are padding."""
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """A clip, edited or not, with what is known of it."""
+
+    clip: Clip
+    key: Mapping[str, Any]
+    unchanged: Unchanged
+    started: Iterator[Frame] | None = None
+    search: Search | None = None
+
+
+class ClipNetworks(FeatureKeys):
+    """The networks of one profile, and clips' frames with faces."""
+
+    @cached_property
+    def _detector(self) -> Detector:
+        return load_detector(self.profile.network("detector"), self.weights, self.device)
+
+    @cached_property
+    def _batchers(self) -> dict[tuple[Role, str], Batcher]:
+        return {}
+
+    @cached_property
+    def _runner(self) -> Executor:
+        return ThreadPoolExecutor(1, "networks")
+
+    def batcher(self, role: Role, function: str) -> Batcher:
+        """Return the batches of one of a network's functions; the network is loaded first."""
+        if (role, function) not in self._batchers:
+            card = self.profile.network(role)
+            network = load_network(card, self.weights, self.device, self.precision)
+            report = partial(self.progress.advance, "networks")
+            for name, run in network.items():
+                each = RUN if name == "frames" else 1
+                size = max(1, self.batch_size // each) if self.batch_size else None
+                batcher = Batcher(run, size, self._runner, report, self.device, each)
+                self._batchers[role, name] = batcher
+        return self._batchers[role, function]
+
+    def search(self, clips: Iterable[Clip]) -> Search:
+        """Return the search for faces in clips, which begins now."""
+        return Search(clips, self.frames, lambda: self._detector, self.batch_size or FRAMES)
+
+    def frames(self, clip: Clip) -> Iterator[Frame]:
+        """Yield a clip's frames, see :func:`spfem_bench.media.video.frames`."""
+        return video.frames(clip, self.hwaccel)
+
+    def tracked_frames(
+        self,
+        clip: Clip,
+        track: FaceTrack,
+        key: Mapping[str, Any] | None = None,
+        unchanged: Unchanged | None = None,
+        *,
+        started: Iterator[Frame] | None = None,
+        search: Search | None = None,
+    ) -> Iterator[tuple[Frame, Face | None]]:
+        """Yield a clip's frames with the subject's face, and fill *track* on the way.
+
+        A stored track is used again; a new one is stored when the clip ends. An edit
+        acts on frames whose face is known; the track and *key* are the unedited clip's.
+
+        Args:
+            clip: edited or not.
+            track: empty.
+            key: of the track, when it is known.
+            unchanged: the clip's files, noted before the key was made.
+            started: the unedited clip's frames, when they are being read already.
+            search: that finds the unedited clip's faces already.
+
+        Raises:
+            ClipError: unreadable, changed meanwhile, or no face that could be followed.
+        """
+        unchanged = unchanged or Unchanged.since(clip)
+        key = key or self.key(clip, None)
+        one = _Clip(clip, key, unchanged, started, search)
+        if clip.edit is not None:
+            yield from self._edited(one, clip.edit, track)
+        elif self.faces == "aligned":
+            for picture in started or self.frames(clip):
+                track.faces.append(None)
+                yield picture, None
+        elif (stored := self.store.get(key)) is not None:
+            track.fill(stored)
+            track.check(clip, self.profile.follow())  # before any frame is decoded again
+            yield from zip(started or self.frames(clip), track.faces, strict=True)
+        else:
+            yield from self._followed(one, track)
+
+    def _followed(self, one: _Clip, track: FaceTrack) -> Iterator[tuple[Frame, Face | None]]:
+        """Find and follow the subject; store the track."""
+        detected = one.search.of(one.clip) if one.search else None
+        if detected:
+            yield from follow(detected, self.profile.follow(), track)
+        else:
+            with closing(self.search([one.clip])) as search:
+                detected = search.of(one.clip)
+                if not detected:
+                    raise changed(one.clip)
+                yield from follow(detected, self.profile.follow(), track)
+        one.unchanged.check()
+        self.store.put(one.key, track.to_arrays())
+
+    def _edited(
+        self, one: _Clip, edit: Edit, track: FaceTrack
+    ) -> Iterator[tuple[Frame, Face | None]]:
+        bare, n_frames = replace(one, clip=replace(one.clip, edit=None)), 0
+        if edit.kind == "frozen-mouth":  # a share of the frames: they are counted first
+            stored = self.store.get(one.key) if self.faces == "detect" else None
+            if stored is not None:
+                n_frames = len(stored["detected"])
+            else:
+                n_frames = sum(1 for _ in self._tracked(bare, FaceTrack()))
+                bare = replace(bare, started=None)
+        pairs = self._tracked(bare, track)
+        yield from edits.edited_frames(pairs, edit, n_frames, aligned=self.faces == "aligned")
+        if edit.kind == "time-shuffled":
+            block = int(edit.level)
+            track.faces = list(edits.shuffled(track.faces, block))
+            track.detected = list(edits.shuffled(track.detected, block))
+
+    def _tracked(self, one: _Clip, track: FaceTrack) -> Iterator[tuple[Frame, Face | None]]:
+        return self.tracked_frames(
+            one.clip, track, one.key, one.unchanged, started=one.started, search=one.search
+        )

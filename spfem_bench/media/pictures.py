@@ -1,0 +1,173 @@
+"""Picture files: one is read with limits, and a folder of them is a clip's frames."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from spfem_bench.definitions.clips import Clip
+from spfem_bench.errors import ClipError
+from spfem_bench.media import ffmpeg
+from spfem_bench.media.headers import check_size
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
+
+MOST_BYTES = 8 * ffmpeg.LARGEST + (1 << 20)
+"""Bytes of a picture's file: four channels of 16 bits for each pixel, and a header."""
+
+MOST_SCANS = 200
+"""Scans of a JPEG: encoders write ten. Each one may cover the whole picture with few bytes."""
+
+JPEG = b"\xff\xd8"
+"""The marker that every JPEG begins with."""
+
+_AFTER_SCAN = re.compile(rb"\xff(?![\x00\xd0-\xd7\xff])")
+"""A marker that ends coded data: neither a stuffed byte, nor a restart, nor fill."""
+
+_Frame = npt.NDArray[np.uint8]
+
+
+def picture_libraries(clip: Clip) -> frozenset[str]:
+    """Return the modules beside ffmpeg that a clip's pixels depend on.
+
+    OpenCV reads a folder's pictures. The pixels of a JPEG depend on its version; PNG and BMP are
+    lossless, so that any reader gives the same.
+    """
+    folder = clip.path.iterdir() if clip.path.is_dir() else ()
+    lossy = any(_is_jpeg(path) for path in folder if path.suffix.lower() in PICTURES)
+    return frozenset({"cv2"}) if lossy else frozenset()
+
+
+def _is_jpeg(path: Path) -> bool:
+    """Return whether a file's content is a JPEG's, whatever its name."""
+    try:
+        with path.open("rb") as file:
+            return file.read(2) == JPEG
+    except OSError:  # raised when it is decoded
+        return False
+
+
+def read_picture(path: Path) -> _Frame:
+    """Read a picture file.
+
+    Returns:
+        uint8 (height, width, 3), BGR, alpha dropped.
+
+    Raises:
+        ClipError: absent, unreadable, cut short, of another format than PNG, JPEG and BMP, or
+            larger than :data:`~spfem_bench.media.ffmpeg.LARGEST`.
+    """
+    import cv2
+
+    picture = None
+    try:
+        if size := _claimed_size(path):
+            check_size(path, size)
+            if path.stat().st_size > MOST_BYTES:
+                raise ffmpeg.CostError(
+                    f"{path}: more than {MOST_BYTES / 1e6:.0f} MB for one picture", "Write it again"
+                )
+            content = path.read_bytes()
+            # OpenCV fills up a JPEG that was cut.
+            if not content.startswith(JPEG) or _jpeg_is_whole(content):
+                picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except (cv2.error, OSError) as error:  # no permission
+        reason = str(error).strip().splitlines()[0]
+        raise ClipError(f"{path}: not a readable picture: {reason}", "Write it again") from error
+    if picture is None:
+        raise ClipError(f"{path}: not a readable picture, or cut short", "Write the frame again")
+    return np.asarray(picture)
+
+
+def _jpeg_is_whole(content: bytes) -> bool:
+    """Return whether a JPEG has its end-of-image marker; anything may follow it.
+
+    One of more than :data:`MOST_SCANS` counts as cut short. The markers are followed from the
+    first on (ITU-T T.81, B.1.1): a thumbnail in a segment has an end marker of its own.
+    """
+    at, scans = len(JPEG), 0
+    while content[at : at + 1] == b"\xff":
+        kind = content[at + 1 : at + 2]
+        if kind == b"\xff":  # a fill byte
+            at += 1
+        elif kind == b"\xd9":
+            return True
+        else:
+            at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+            if kind == b"\xda":  # start of scan: coded data up to the next marker
+                marker, scans = _AFTER_SCAN.search(content, at), scans + 1
+                if marker is None or scans > MOST_SCANS:
+                    return False
+                at = marker.start()
+    return False
+
+
+def _claimed_size(path: Path) -> tuple[int, int] | None:
+    """Return the size in a picture's header; None when it is not in a known format.
+
+    OpenCV recognises many formats by content, not by name, and allocates the claimed size.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=("PNG", "JPEG", "BMP")) as picture:
+            return picture.size
+    except Image.DecompressionBombError as error:  # far above our limit
+        raise ffmpeg.too_large(path, "more than a hundred million") from error
+    except (OSError, ValueError, SyntaxError, struct.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # no permission
+            raise
+        return None
+
+
+def raw_pictures(paths: list[Path], shape: tuple[int, int]) -> Iterator[bytes]:
+    """Yield the BGR bytes of picture files; raise ClipError for one of another (height, width)."""
+    for path in paths:
+        picture = read_picture(path)
+        if picture.shape[:2] != shape:
+            raise ClipError(
+                f"{path}: {picture.shape[1]} x {picture.shape[0]} pixels, the first frame has "
+                f"{shape[1]} x {shape[0]}",
+                "Write all frames in one size",
+            )
+        yield picture.tobytes()
+
+
+def numbered_pictures(clip: Clip) -> list[Path]:
+    """Return the paths of a clip's pictures in a folder, in order of their numbers.
+
+    Raises:
+        ClipError: no frame rate, no or too few pictures, one without a number, or a gap.
+    """
+    folder = clip.path
+    if clip.frame_rate is None:
+        raise ClipError(
+            f"{folder}: a folder of frames needs its frame rate",
+            "Write for example FOLDER#fps=30, or --frame-rate 30 with --videos",
+        )
+    paths = [p for p in folder.iterdir() if p.suffix.lower() in PICTURES and p.name[0] != "."]
+    if not paths:
+        raise ClipError(f"{folder}: holds no pictures", f"Allowed: {', '.join(PICTURES)}")
+    numbered: dict[int, Path] = {}
+    for path in paths:
+        match = re.search(r"(\d+)$", path.stem)
+        if not match or int(match[1]) in numbered:
+            raise ClipError(
+                f"{path}: not a frame number of its own", "Name frames 000000.png, 000001.png, …"
+            )
+        numbered[int(match[1])] = path
+    order = sorted(numbered)
+    if order[-1] - order[0] + 1 != len(order):
+        gap = next(n for n in range(order[0], order[-1]) if n not in numbered)
+        raise ClipError(f"{folder}: frame {gap} is missing", "Write the frames again, without gaps")
+    first, last = clip.pictures or (0, len(order))
+    if last > len(order):
+        raise ClipError(
+            f"{clip}: the folder holds {len(order)} pictures", "Correct its frames=FROM,UPTO"
+        )
+    return [numbered[n] for n in order[first:last]]

@@ -1,0 +1,123 @@
+"""SCRFD, a face detector (Guo et al., ICLR 2022), in ncnn's format: one picture at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spfem_bench.definitions.architectures import ARCHITECTURES
+from spfem_bench.definitions.networks import DetectorSettings, FrameInput, NetworkCard
+from spfem_bench.errors import CardError, WeightsError
+from spfem_bench.extras import extra
+from spfem_bench.networks.load import Detections, DetectorNetwork
+from spfem_bench.networks.weights import remedy
+from spfem_bench.texts import visible
+
+with extra("networks", "a network in ncnn's format"):
+    import ncnn
+
+_Array = npt.NDArray[np.float32]
+
+
+@ARCHITECTURES.register("scrfd-ncnn", runtime="ncnn")
+def scrfd_ncnn(card: NetworkCard, contents: Sequence[bytes], device: str) -> DetectorNetwork:
+    """Load a detector; it runs on the processor, whatever the device.
+
+    Raises:
+        CardError: the card has other than two files, or no detector's settings.
+        WeightsError: ncnn cannot read them.
+    """
+    import cv2
+
+    frame_input, settings = card.input, card.detector
+    if len(contents) != 2 or settings is None or not isinstance(frame_input, FrameInput):
+        raise CardError(f"{card.path}: ncnn needs two files, .param first, then .bin")
+    net = ncnn_network(card, *contents)
+
+    def detect(frame: npt.NDArray[np.uint8]) -> Detections:
+        height, width = frame.shape[:2]
+        scale = frame_input.long_side / max(height, width)
+        small = cv2.resize(frame, (round(width * scale), round(height * scale)))
+        # Strides reach 32: pad below and to the right up to a multiple.
+        sides = [math.ceil(side / 32) * 32 for side in small.shape[:2]]
+        padded = np.zeros((*sides, 3), np.uint8)
+        padded[: small.shape[0], : small.shape[1]] = small
+        picture = (padded.astype(np.float32) - frame_input.mean) / frame_input.std
+        planes = np.ascontiguousarray(picture.transpose(2, 0, 1))  # ncnn.Mat copies nothing
+        extractor = net.create_extractor()
+        extractor.input("input.1", ncnn.Mat(planes))
+        parts = []
+        for stride in (8, 16, 32):
+            scores, boxes, points = (
+                np.array(extractor.extract(f"{name}_{stride}")[1], np.float32)
+                for name in ("score", "bbox", "kps")
+            )
+            parts += _decode(scores, boxes, points, stride, settings.threshold, scale)
+        return _best(parts, settings)
+
+    return DetectorNetwork(lambda frames: [detect(frame) for frame in frames])
+
+
+def ncnn_network(card: NetworkCard, param: bytes, binary: bytes) -> Any:
+    """Return an ``ncnn.Net`` of the content of its two files; raise WeightsError for others."""
+    net = ncnn.Net()
+    net.opt.num_threads = 1  # more would compete with torch's threads for the same processors
+    # float32 throughout: the same boxes on every processor
+    for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
+        setattr(net.opt, f"use_{option}", False)
+    try:
+        text = param.decode().replace("\r\n", "\n")
+    except ValueError:  # not in UTF-8
+        text = ""
+    # ncnn prints names that it does not know as they are.
+    if visible(text) != text or net.load_param_mem(text) != 0:
+        raise WeightsError(f"ncnn cannot read the network of '{card.name}'", remedy(card))
+    net.load_model_mem(binary)
+    return net
+
+
+def _decode(
+    scores: _Array, boxes: _Array, points: _Array, stride: int, threshold: float, scale: float
+) -> list[tuple[_Array, _Array, float]]:
+    """Return one stride's faces; outputs are distances from anchor centres, in strides."""
+    faces = []
+    for anchor, row, column in zip(*np.nonzero(scores >= threshold), strict=True):
+        centre = np.array([column, row], np.float32) * stride
+        left_top = centre - boxes[4 * anchor : 4 * anchor + 2, row, column] * stride
+        right_bottom = centre + boxes[4 * anchor + 2 : 4 * anchor + 4, row, column] * stride
+        five = points[10 * anchor : 10 * anchor + 10, row, column].reshape(5, 2) * stride + centre
+        box = np.concatenate([left_top, right_bottom])
+        score = float(scores[anchor, row, column])
+        faces.append(((box / scale).astype(np.float32), (five / scale).astype(np.float32), score))
+    return faces
+
+
+def _best(faces: list[tuple[_Array, _Array, float]], settings: DetectorSettings) -> Detections:
+    if not faces:
+        return Detections(*(np.empty(shape, np.float32) for shape in ((0, 4), (0, 5, 2), (0,))))
+    boxes, points, scores = (np.array(part) for part in zip(*faces, strict=True))
+    order = suppress(boxes, scores, settings.overlap)
+    return Detections(boxes[order], points[order], scores[order])
+
+
+def suppress(
+    boxes: _Array, scores: npt.NDArray[np.floating], overlap: float
+) -> npt.NDArray[np.int64]:
+    """Return which boxes are kept of those that overlap, best score first.
+
+    Args:
+        boxes: float32 (N, 4): left, top, right, bottom.
+        scores: (N,).
+        overlap: the largest intersection over union of two boxes that are kept.
+    """
+    import cv2
+
+    if not len(boxes):
+        return np.empty(0, np.int64)
+    corners = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    kept = np.ravel(cv2.dnn.NMSBoxes(corners.tolist(), scores.tolist(), 0.0, overlap)).astype(int)
+    return kept[np.argsort(-scores[kept], kind="stable")]

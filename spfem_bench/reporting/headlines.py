@@ -1,0 +1,84 @@
+"""Headline scores as text: of one evaluation, and of several beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from spfem_bench.definitions.metrics import metric_card
+from spfem_bench.definitions.protocols import AVERAGE
+from spfem_bench.evaluation.record import RunRecord, Score
+from spfem_bench.reporting.published import published_rows
+from spfem_bench.reporting.tables import (
+    LEGEND,
+    MARKS,
+    TableBlock,
+    TableColumn,
+    heading,
+    published_cells,
+)
+
+
+def score_lines(record: RunRecord) -> str:
+    """Return one evaluation as text: each metric's headline with interval and counts."""
+    from tabulate import tabulate
+
+    lines: list[list[object]] = []
+    notes: set[str] = set()
+    for s in record.scores:
+        if s.emotion != AVERAGE:
+            continue
+        note = "as above" if s.value is None and s.note in notes else s.note
+        notes.add(s.note)
+        interval = "" if s.low is None or s.high is None else f"[{s.low:.3f}, {s.high:.3f}]"
+        head = heading(metric_card(s.metric))
+        lines.append([head, _value(s), interval, _clips(s), s.n_frames, note])
+    return tabulate(
+        lines,
+        ["Metric", "Avg.", "95 % interval", "Clips", "Frames", "Note"],
+        disable_numparse=True,
+        colalign=("left", "right", "left", "right", "right"),
+        maxcolwidths=[None, None, None, None, None, 70],
+    )
+
+
+def headline_table(records: Sequence[RunRecord]) -> str:
+    """Return several evaluations on one protocol as text: methods down, headlines across.
+
+    What papers print of the same methods follows, marked, with a line that says what it is.
+    """
+    from tabulate import tabulate
+
+    metrics = list(dict.fromkeys(s.metric for r in records for s in r.scores if s.signature))
+    lines: list[list[str]] = []
+    printed: dict[TableColumn, dict[str, str]] = {}
+    papers = cache(published_rows)
+    for record in records:
+        averages = {s.metric: s for s in record.scores if s.emotion == AVERAGE}
+        scores = [averages.get(m) for m in metrics]
+        counts = " ".join(sorted({_clips(s) for s in scores if s}))
+        label = record.method.label + (MARKS["control"] if record.is_control else "")
+        lines.append([label, *map(_value, scores), counts])
+        block = TableBlock(record.protocol.setting, record.protocol.name, "")
+        for (_, emotion, column, metric), cell in published_cells(record, block, metrics, papers):
+            if emotion == AVERAGE:
+                printed.setdefault(column, {})[metric] = cell.printed + cell.mark
+    for column, numbers in printed.items():
+        lines.append([column.label, *(numbers.get(m, "–") for m in metrics), ""])
+    table = tabulate(
+        lines,
+        ["Method", *(heading(metric_card(m)) for m in metrics), "Clips"],
+        disable_numparse=True,
+        colalign=("left", *("right" for _ in metrics), "right"),
+    )
+    return "\n".join([table, *(LEGEND[kind] for kind in dict.fromkeys(c.kind for c in printed))])
+
+
+def _value(score: Score | None) -> str:
+    if score is None or score.value is None:
+        return "–"
+    return f"{score.value:.3f}{'*' if score.partial else ''}"
+
+
+def _clips(score: Score) -> str:
+    return f"{score.n_items}/{score.n_items + score.n_refused}"

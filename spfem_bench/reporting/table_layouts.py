@@ -1,0 +1,192 @@
+"""Tables arranged for a printer: in the papers' two layouts, or one number a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Literal
+
+from spfem_bench.definitions.protocols import in_order
+from spfem_bench.errors import CardError
+from spfem_bench.reporting.grids import Entry, Grid, Label, emotion_label, print_grid
+from spfem_bench.reporting.tables import (
+    COUNTS,
+    OWN,
+    CellKey,
+    Table,
+    TableBlock,
+    TableCell,
+    TableColumn,
+    metric_heading,
+)
+from spfem_bench.texts import csv_text
+
+TableLayout = Literal["asccl", "stccl"]
+TableStyle = Literal["text", "markdown", "csv", "csv-wide", "latex", "html"]
+
+
+def render_table(
+    table: Table,
+    style: TableStyle,
+    *,
+    layout: TableLayout = "asccl",
+    intervals: bool = False,
+    standalone: bool = False,
+) -> str:
+    """Return a table as text in one of the styles, with notes and signatures below it.
+
+    Args:
+        table: from ``make_table`` or ``make_printed_table``.
+        style: ``csv`` is tidy, one number a line; ``csv-wide`` has the layout's rows.
+        layout: ``asccl`` has emotions down, methods and metrics across; ``stccl`` has
+            metrics and methods down, emotions across.
+        intervals: print the 95 % interval beside each number that has one.
+        standalone: with LaTeX, a document that compiles by itself.
+
+    Raises:
+        CardError: there is no number to print.
+    """
+    if table.lacking:
+        raise CardError(
+            f"no number to print: {table.lacking}",
+            "Run the evaluation again, with what is missing or with --partial",
+        )
+    if style == "csv":
+        return tidy_csv(table)
+    arrange = {"asccl": _emotions_down, "stccl": _emotions_across}[layout]
+    return print_grid(
+        arrange(table, intervals), "csv" if style == "csv-wide" else style, standalone=standalone
+    )
+
+
+def tidy_csv(table: Table) -> str:
+    """Return one number a line, at full precision, in the columns of ``docs/tables.md``."""
+    numbers = ("value", "low", "high", "doubt", "signature", *COUNTS)
+    rows = [["setting", "emotion", "method", "kind", "source", "metric", *numbers]]
+    for (block, emotion, column, metric), cell in table.cells.items():
+        content = asdict(cell) | {"doubt": cell.mark, "value": cell.printed or cell.value}
+        source = f"{block.origin}, {column.source}" if column.kind in OWN else column.source
+        names = [block.setting, emotion, column.method, column.kind, source, metric]
+        rows.append([*names, *(content[name] for name in numbers)])
+    return csv_text(rows)
+
+
+def _metric_label(name: str, marks: str = "") -> Label:
+    return Label(metric_heading(name), name, marks)
+
+
+def _method_label(table: Table, column: TableColumn, marks: str = "") -> Label:
+    alone = [c.method for c in table.columns].count(column.method) == 1
+    name = column.method if alone else f"{column.method} ({column.source})"
+    return Label(column.label, name, marks)
+
+
+def _block_label(table: Table, block: TableBlock) -> Label:
+    blocks = {block for block, _ in table.rows}
+    settings_differ = len({block.setting for block in blocks}) == len(blocks)
+    return Label(block.label, block.setting if settings_differ else block.origin)
+
+
+def _entry(table: Table, key: CellKey, intervals: bool) -> Entry:
+    cell = table.cell(*key)
+    if cell is None:
+        return Entry()
+    block, emotion, column, metric = key
+    interval, bounds = "", ("", "")
+    if intervals and cell.low is not None and cell.high is not None:
+        interval = f"[{cell.low:.3f}, {cell.high:.3f}]"
+        bounds = (repr(cell.low), repr(cell.high))
+    return Entry(
+        cell.printed or f"{cell.value:.3f}",
+        cell.printed or repr(cell.value),
+        table.ranks(block, emotion, metric).get(column, 0),
+        interval,
+        bounds,
+        cell.mark,
+        cell.signature,
+    )
+
+
+def _letters(table: Table) -> dict[str, str]:
+    """Return a letter for each signature, empty where a signature's metric tells which it is."""
+    signatures: dict[str, set[str]] = {}
+    for (_, _, _, metric), cell in table.cells.items():
+        if cell.signature and cell.value is not None:
+            signatures.setdefault(metric, set()).add(cell.signature)
+    if all(len(own) == 1 for own in signatures.values()):
+        return dict.fromkeys(table.signatures, "")
+    return {sign: _letter(i) for i, sign in enumerate(table.signatures)}
+
+
+def _letter(number: int) -> str:
+    """Return a, b, ..., z, aa, ab, ...
+
+    >>> [_letter(n) for n in (0, 25, 26)]
+    ['a', 'z', 'aa']
+    """
+    return (_letter(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
+
+
+def _marks(letters: Mapping[str, str], cells: Iterable[TableCell | None]) -> str:
+    signs = dict.fromkeys(c.signature for c in cells if c is not None and c.signature)
+    return ",".join(filter(None, (letters[s] for s in signs)))
+
+
+def _emotions_down(table: Table, intervals: bool) -> Grid:
+    """Arrange as ASCCL does: settings and emotions down, methods and metrics across."""
+    letters = _letters(table)
+    heads, keys = [], []
+    for column in table.columns:
+        for metric in table.metrics:
+            cells = [table.cell(b, e, column, metric) for b, e in table.rows]
+            if any(cells):
+                marks = _marks(letters, cells)
+                heads.append((_method_label(table, column), _metric_label(metric, marks)))
+                keys.append((column, metric))
+    rows = tuple(
+        (
+            (_block_label(table, block), Label(emotion_label(emotion), emotion)),
+            tuple(_entry(table, (block, emotion, *key), intervals) for key in keys),
+        )
+        for block, emotion in table.rows
+    )
+    stubs = (Label("Setting", "setting"), Label("Emotion", "emotion"))
+    return _grid(table, stubs, tuple(heads), rows, letters)
+
+
+def _emotions_across(table: Table, intervals: bool) -> Grid:
+    """Arrange as STCCL does: settings, metrics and methods down, emotions across."""
+    letters = _letters(table)
+    emotions = in_order(e for _, e in table.rows)
+    rows = []
+    for block in dict.fromkeys(block for block, _ in table.rows):
+        for metric in table.metrics:
+            marks = {
+                column: _marks(letters, cells)
+                for column in table.columns
+                if any(cells := [table.cell(block, e, column, metric) for e in emotions])
+            }
+            shared = set(filter(None, marks.values()))
+            common = next(iter(shared)) if len(shared) == 1 else ""
+            for column, own in marks.items():
+                labels = (
+                    _block_label(table, block),
+                    _metric_label(metric, common),
+                    _method_label(table, column, "" if common else own),
+                )
+                entries = (_entry(table, (block, e, column, metric), intervals) for e in emotions)
+                rows.append((labels, tuple(entries)))
+    stubs = (Label("Setting", "setting"), Label("Metric", "metric"), Label("Method", "method"))
+    heads = tuple((Label(emotion_label(e), e),) for e in emotions)
+    return _grid(table, stubs, heads, tuple(rows), letters)
+
+
+def _grid(
+    table: Table,
+    stubs: tuple[Label, ...],
+    heads: tuple[tuple[Label, ...], ...],
+    rows: tuple[tuple[tuple[Label, ...], tuple[Entry, ...]], ...],
+    letters: Mapping[str, str],
+) -> Grid:
+    signatures = tuple((letter, sign) for sign, letter in letters.items())
+    return Grid(stubs, heads, rows, table.notes, signatures, table.title)
