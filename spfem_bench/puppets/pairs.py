@@ -32,7 +32,7 @@ STEADY = tuple(
 )
 """Landmarks for the pose: neither speech nor expression moves them much."""
 
-Part = Literal["train", "held-out", "validation"]
+WorldPart = Literal["train", "held-out", "validation"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def drawn_pairs(data: PuppetData) -> tuple[list[EmotionPair], list[EmotionPair],
 
 def puppet_pairs(
     world: World,
-    part: Part = "train",
+    part: WorldPart = "train",
     *,
     speakers: int | None = None,
     second: Second = "recording",
@@ -101,8 +101,8 @@ def puppet_pairs(
     Raises:
         CardError: no such part, or not that many speakers.
     """
-    if part not in get_args(Part):
-        raise unknown_name("part of the pairs", part, get_args(Part))
+    if part not in get_args(WorldPart):
+        raise unknown_name("part of the pairs", part, get_args(WorldPart))
     recorded = list(world.recordings("validation" if part == "validation" else "train"))
     everyone = list(dict.fromkeys(speaker for speaker, _, _ in recorded))
     if part != "validation":

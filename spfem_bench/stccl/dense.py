@@ -29,7 +29,7 @@ PIECE = 300_000
 WINDOW = 5
 
 
-class Coherence(NamedTuple):
+class StageCoherence(NamedTuple):
     """The similarity of one stage of two clips.
 
     Attributes:
@@ -51,7 +51,7 @@ class Coherence(NamedTuple):
     near: Tensor
 
 
-def spatial(source: Tensor, generated: Tensor, head: Head | None = None) -> Coherence:
+def spatial(source: Tensor, generated: Tensor, head: Head | None = None) -> StageCoherence:
     """Compare the visual disparities of two clips, frame by frame (equations 1 and 3).
 
     Args:
@@ -74,10 +74,10 @@ def spatial(source: Tensor, generated: Tensor, head: Head | None = None) -> Cohe
             return _mapped_spatial(x, y, head)
         step = max(1, PIECE // x[0].numel())
         parts = [_plain_spatial(x[i : i + step], y[i : i + step]) for i in range(0, len(x), step)]
-    return Coherence(*(torch.cat(each) for each in zip(*parts, strict=True)))
+    return StageCoherence(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
-def temporal(source: Tensor, generated: Tensor, head: Head | None = None) -> Coherence:
+def temporal(source: Tensor, generated: Tensor, head: Head | None = None) -> StageCoherence:
     """Compare the changes of each region between adjacent frames.
 
     Other moments (``near``) are those in the same block of `WINDOW` frames: blocks begin with
@@ -109,7 +109,7 @@ def temporal(source: Tensor, generated: Tensor, head: Head | None = None) -> Coh
                 others = _others(ux[block].sum(0), uy[block].sum(0), same[block].sum(0), count)
                 near[block] = others.mean()
     layout = x.shape[-2:]
-    return Coherence(
+    return StageCoherence(
         torch.unflatten(same, 1, layout), torch.unflatten(size, 1, layout), elsewhere, near
     )
 
@@ -119,7 +119,7 @@ def centred(maps: Tensor) -> Tensor:
     return maps - maps.mean(1, keepdim=True)
 
 
-def _plain_spatial(x: Tensor, y: Tensor) -> Coherence:
+def _plain_spatial(x: Tensor, y: Tensor) -> StageCoherence:
     height, width = x.shape[-2:]
     same = x.new_zeros(len(x), height, width)
     size = torch.zeros_like(same)
@@ -143,7 +143,7 @@ def _plain_spatial(x: Tensor, y: Tensor) -> Coherence:
     return _spatial(same, size, (sx * sy).sum(1), sx.sum((2, 3)), sy.sum((2, 3)))
 
 
-def _mapped_spatial(x: Tensor, y: Tensor, head: Head) -> Coherence:
+def _mapped_spatial(x: Tensor, y: Tensor, head: Head) -> StageCoherence:
     layout = x.shape[-2] - 2, x.shape[-1] - 2
     parts = []
     for i in range(len(x)):  # all neighbours of one frame at a time: they are nine maps
@@ -158,10 +158,10 @@ def _mapped_spatial(x: Tensor, y: Tensor, head: Head) -> Coherence:
     return _spatial(same, size, around, sx, sy)
 
 
-def _spatial(same: Tensor, size: Tensor, around: Tensor, sx: Tensor, sy: Tensor) -> Coherence:
+def _spatial(same: Tensor, size: Tensor, around: Tensor, sx: Tensor, sy: Tensor) -> StageCoherence:
     """Join sums over neighbours: of cosines, of summed directions, of all directions."""
     count = 8 * same[0].numel()
-    return Coherence(
+    return StageCoherence(
         positive=same / 8,
         size=size,
         elsewhere=_others(sx, sy, same.sum((1, 2)), count),

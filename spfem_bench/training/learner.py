@@ -12,7 +12,7 @@ from spfem_bench.stccl import contrast
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.metric import Centres, FormSettings, Heads, choose_centres
 from spfem_bench.training.kit import seeded_generator
-from spfem_bench.training.windows import Chosen, Sample, Windows
+from spfem_bench.training.windows import Chosen, StepRegions, Windows
 
 TERMS, SIGNS = ("scc", "tcc"), ("positive", "negative")
 
@@ -25,7 +25,7 @@ class Learner(nn.Module):
         self.forms = {form: settings.learning() for form, settings in forms.items()}
         self.heads = nn.ModuleDict({form: Heads(channels) for form in forms})
 
-    def forward(self, samples: dict[str, Sample]) -> dict[str, dict[str, Tensor]]:
+    def forward(self, samples: dict[str, StepRegions]) -> dict[str, dict[str, Tensor]]:
         """Return the parts of each form's loss, as `contrast.parts`."""
         return {
             form: sample_parts(sample, self.forms[form], cast("Heads", self.heads[form]))
@@ -34,7 +34,7 @@ class Learner(nn.Module):
 
 
 def sample_parts(
-    sample: Sample, settings: FormSettings, heads: Heads | None = None
+    sample: StepRegions, settings: FormSettings, heads: Heads | None = None
 ) -> dict[str, Tensor]:
     """Compare source and generated of one step, as `contrast.parts`."""
     how = settings.contrast

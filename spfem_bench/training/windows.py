@@ -49,7 +49,7 @@ class Regions(NamedTuple):
     centres: Tensor | None
 
 
-class Sample(NamedTuple):
+class StepRegions(NamedTuple):
     """The regions of each stage in one step, in space and in time."""
 
     spatial: list[Regions]
@@ -183,7 +183,7 @@ class Windows:
 
     def sample(
         self, chosen: Tensor, forms: Mapping[Any, FormSettings], centres: Mapping[str, Chosen]
-    ) -> dict[str, Sample]:
+    ) -> dict[str, StepRegions]:
         """Return the regions of some windows, for each form.
 
         Args:
@@ -216,7 +216,7 @@ class Windows:
         samples = {}
         for form, settings in forms.items():
             regions = zip(centres[form], needs_neighbours(settings.contrast), strict=True)
-            samples[form] = Sample(
+            samples[form] = StepRegions(
                 *(
                     [cut(stage, where, patches) for stage, where in enumerate(stages)]
                     for stages, patches in regions
