@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.computing import Computing
     from spfem_bench.definitions.protocols import Protocol
-    from spfem_bench.evaluation.plan import Videos
+    from spfem_bench.evaluation.outputs import Videos
 
 
 @click.command("eval")
@@ -112,7 +112,7 @@ def evaluate(
     from spfem_bench.evaluation.session import (
         carry_out,
         make_plans,
-        rival_packages,
+        package_conflicts,
         videos_by_method,
     )
     from spfem_bench.files import check_writable
@@ -144,6 +144,8 @@ def evaluate(
         workers=workers,
         progress=progress,
     )
+    for note in dict.fromkeys(plan.note for plan in plans if plan.note and not quiet):
+        click.echo(note, err=True)
     several = len(methods) > 1 or methods == ("controls",)
     half = "" if computing.precision == "float32" else f".{computing.precision}"
     ready, paths = [], []
@@ -160,7 +162,7 @@ def evaluate(
             ready.append(plan)
             paths.append(path)
     incomplete = len(ready) < len(plans)
-    for line in [] if quiet else rival_packages(ready):
+    for line in [] if quiet else package_conflicts(ready):
         click.echo(line, err=True)
     runs: dict[str, list[records.RunRecord]] = {}  # by protocol
     carried = carry_out(
@@ -182,11 +184,11 @@ def evaluate(
                 click.echo(f"Note: {note}", err=True)
             click.echo(f"Record: {path}   Full table: spfem-bench table {path}", err=True)
     if as_json:
-        scores = [score for found in runs.values() for r in found for score in r.scores]
+        scores = [score for of_protocol in runs.values() for r in of_protocol for score in r.scores]
         click.echo(json.dumps([score.plain() for score in scores], indent=1))
     elif several:
-        for name, found in runs.items():
-            click.echo(reporting.runs_text(found))
+        for name, of_protocol in runs.items():
+            click.echo(reporting.runs_text(of_protocol))
             if not quiet:
                 click.echo(f"With intervals: spfem-bench table {results / name}", err=True)
     if incomplete:
@@ -202,15 +204,16 @@ def _print_mappings(
 ) -> None:
     """Print which output is taken for which item; exit code 2 when some are not found."""
     import json
-    from dataclasses import replace
 
-    from spfem_bench.evaluation.plan import place_outputs
+    from spfem_bench.definitions.datasets import dataset_card
+    from spfem_bench.evaluation.outputs import place_outputs
     from spfem_bench.reporting import evaluation as reporting
 
     complete = True
     for protocol in protocols:
+        provider = data.provider(dataset_card(protocol.card.dataset))
         for own in videos.values():
-            placed, extra = place_outputs(replace(own, used=set()), protocol, data)
+            placed, extra = place_outputs(own, protocol, provider)
             complete = complete and all(p.state == "found" for p in placed)
             if as_json:
                 content = reporting.mapping_json(protocol.name, placed, extra)

@@ -228,11 +228,7 @@ class ProfileCard(Card):
         return ("detector", *others) if self.detector else others
 
     def follow(self) -> FaceSettings:
-        """Return how one subject is chosen and followed.
-
-        Raises:
-            CardError: the profile has no detector.
-        """
+        """Return how a subject is chosen and followed; raise CardError without a detector."""
         if self.faces is None:
             raise self._no_detector()
         return self.faces

@@ -34,7 +34,7 @@ from spfem_bench.execution.cluster_worker import (
     WorkerNode,
     WorkerResult,
     WorkerTask,
-    versions,
+    node_versions,
 )
 from spfem_bench.execution.common import feature_phases, portions
 from spfem_bench.extras import extra
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from spfem_bench.features.extract import Extractor
     from spfem_bench.features.store import FeatureStore
 
-Job = TypeVar("Job")
-Outcome = TypeVar("Outcome")
+_Job = TypeVar("_Job")
+_Outcome = TypeVar("_Outcome")
 
 MAX_DEATHS = 3
 """Workers that may die while they compute one clip; then it is refused."""
@@ -224,7 +224,7 @@ class RayWorkers:
 
     # ---- work ---------------------------------------------------------------------------
 
-    def each(self, work: Callable[[Job], Outcome], jobs: Iterable[Job]) -> Iterator[Outcome]:
+    def each(self, work: Callable[[_Job], _Outcome], jobs: Iterable[_Job]) -> Iterator[_Outcome]:
         """Yield the results of all jobs, which are done in this process."""
         return map(work, jobs)
 
@@ -333,7 +333,7 @@ class RayWorkers:
 def _check_node(node: WorkerNode) -> None:
     if node.problem is not None:
         raise _with_node(node.name, node.problem)
-    for name, here in versions().items():
+    for name, here in node_versions().items():
         there = node.versions.get(name, "absent")
         if here != there:
             raise SpfemBenchError(

@@ -80,11 +80,6 @@ def similarity_transform(
 def cut(frame: Frame, face: Face | None, settings: NetworkInput) -> Frame:
     """Return the crop of one frame that a network takes.
 
-    Args:
-        frame: uint8 (height, width, 3), RGB.
-        face: the subject, or None when the frame is itself an aligned face.
-        settings: the network's input; not :class:`SyncInput`, whose crops are smoothed over time.
-
     Raises:
         TypeError: no such crop.
     """

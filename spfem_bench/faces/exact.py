@@ -28,10 +28,6 @@ REACH = 3.0
 def shrink(frame: Frame, size: int) -> Frame:
     """Resize a picture to a square by averaging the area that each new pixel covers.
 
-    Args:
-        frame: uint8 (height, width) or (height, width, channels).
-        size: side of the square in pixels.
-
     Returns:
         uint8 (size, size) or (size, size, channels), halves rounded up.
     """
@@ -44,10 +40,6 @@ def resize(frame: Frame, size: int) -> Frame:
     As OpenCV's ``INTER_LINEAR``: centres lie at halves, edges are repeated, and nothing is
     averaged beforehand.
 
-    Args:
-        frame: uint8 (height, width) or (height, width, channels).
-        size: side of the square in pixels.
-
     Returns:
         uint8 (size, size) or (size, size, channels), halves rounded up.
     """
@@ -56,10 +48,6 @@ def resize(frame: Frame, size: int) -> Frame:
 
 def blur(frame: Frame, sigma: float) -> Frame:
     """Blur a picture with a Gaussian; beyond its edges it is mirrored.
-
-    Args:
-        frame: uint8 (height, width) or (height, width, channels).
-        sigma: standard deviation in pixels, above 0.
 
     Returns:
         uint8 of the same shape, halves rounded up.

@@ -107,12 +107,6 @@ def fitting(
     On a processor those of :data:`FRAMES`, or of :data:`BYTES` where samples are large. On a GPU
     the size is doubled from there up to :data:`MOST`, as long as the network takes at most half
     of the free memory.
-
-    Args:
-        function: the network.
-        sample: any of its samples.
-        device: of the network.
-        each: frames in a sample.
     """
     size, most = max(1, FRAMES // each), max(1, MOST // each)
     if not device.startswith("cuda"):

@@ -28,14 +28,7 @@ class Consumer(Protocol):
 
 
 def consumer(x: ClipNetworks, role: Role, outputs: Outputs, folder: Path | None) -> Consumer:
-    """Return the consumer for a network's input.
-
-    Args:
-        x: the networks.
-        role: of the network.
-        outputs: receive its rows.
-        folder: for the crops' video, where the card has a chain.
-    """
+    """Return the consumer for a network's input."""
     card = x.profile.network(role)
     if isinstance(card.input, SyncInput):
         return _SyncConsumer(x.batcher("sync", "frames"), card.input, outputs, folder)

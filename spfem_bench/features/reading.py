@@ -37,13 +37,6 @@ class ClipReader:
 
     Reading begins at once in threads: sound, and frames whose faces need no search.
 
-    Args:
-        networks: they get the clip's crops and sound.
-        clip: the clip.
-        roles: of the networks.
-        search: finds its faces.
-        failures: receives errors.
-
     Raises:
         ClipError: a file is absent.
     """
@@ -96,16 +89,7 @@ class ClipReader:
         pictures: Iterator[Frame] | None,
         folder: Path | None = None,
     ) -> None:
-        """Send frames and sound through networks that take them from the same files.
-
-        Args:
-            roles: of the networks.
-            frames: the clip, or the video that a chain made of it.
-            track_key: of the face track of *frames*.
-            samples: yields the sound once.
-            pictures: the frames, when they are being read already.
-            folder: for files of a chain.
-        """
+        """Send frames and sound through networks that take them from the same files."""
         x, track, sound = self.networks, FaceTrack(), None
         if samples is not None:
             try:

@@ -28,15 +28,7 @@ sample are padding."""
 
 @dataclass(frozen=True)
 class _Clip:
-    """A clip, edited or not, with what is known of it.
-
-    Attributes:
-        clip: the clip.
-        key: of its face track, which is the unedited clip's.
-        unchanged: its files, noted before the key was made.
-        started: the unedited clip's frames, when they are being read already.
-        search: that finds the unedited clip's faces already.
-    """
+    """A clip, edited or not, with what is known of it."""
 
     clip: Clip
     key: Mapping[str, Any]

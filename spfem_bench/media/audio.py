@@ -98,10 +98,6 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
 def _blocks(stamps: Path, begin: float | None) -> tuple[npt.NDArray[np.int64], ...]:
     """Return where blocks of sound begin, and how many samples each has.
 
-    Args:
-        stamps: output of ffmpeg's framecrc; there may be millions of lines.
-        begin: the time of sample 0 in seconds; that of the first block when None.
-
     Returns:
         two int64 arrays of shape (blocks,).
     """
@@ -124,11 +120,6 @@ def _placed(
 ) -> npt.NDArray[np.int16]:
     """Return sound in which each block stands where its time stamp is.
 
-    Args:
-        sound: int16 (N,): the blocks, one behind the other.
-        starts: where each begins by its time stamp, int64 (blocks,).
-        counts: how many samples each has, int64 (blocks,).
-
     Returns:
         int16 (M,): from 0 to the last block's end.
     """
@@ -150,11 +141,7 @@ def _placed(
 
 
 def sound_file(clip: Clip) -> Path:
-    """Return the file that a clip's sound is read from.
-
-    Raises:
-        ClipError: no sound, or the clip lasts too long.
-    """
+    """Return the file of a clip's sound; raise ClipError when it has none, or is too long."""
     path = clip.audio or (None if clip.path.is_dir() else clip.path)
     if path is None:
         raise ClipError(
@@ -218,11 +205,7 @@ def check_audible(clip: Clip, mixed: npt.NDArray[np.int16], rule: Audible) -> No
 
 
 def _channel_powers(clip: Clip, path: Path) -> tuple[npt.NDArray[np.float64], int]:
-    """Return the variance of each channel of a clip's sound, and how many values are not finite.
-
-    Raises:
-        ClipError: the channels change in the stream.
-    """
+    """Return the variance of each channel of a clip's sound, and how many values are not finite."""
     info = probe(path)
     with sized(path) as file:
         stream = ffmpeg.local_input(file, threads=1)[str(info.chosen("audio"))]

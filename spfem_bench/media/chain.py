@@ -132,12 +132,6 @@ class CropVideo:
     ``run_pipeline.py`` writes it by OpenCV's VideoWriter with the tag XVID;
     ``SyncNetInstance.py`` reads it by ``ffmpeg -i crop.avi -threads 1 -f image2 %06d.jpg``.
 
-    Args:
-        folder: for its files.
-        crops: whether JPEGs are made of the video's frames.
-        first: index of the first frame.
-        size: side of the crops in pixels.
-
     Raises:
         ClipError: this OpenCV cannot write such a file.
     """

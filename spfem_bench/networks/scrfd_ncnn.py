@@ -63,11 +63,7 @@ def scrfd_ncnn(card: NetworkCard, contents: Sequence[bytes], device: str) -> Det
 
 
 def ncnn_network(card: NetworkCard, param: bytes, binary: bytes) -> Any:
-    """Return an ``ncnn.Net`` made of the content of its two files.
-
-    Raises:
-        WeightsError: ncnn cannot read the first, a text.
-    """
+    """Return an ``ncnn.Net`` of the content of its two files; raise WeightsError for others."""
     net = ncnn.Net()
     net.opt.num_threads = 1  # more would compete with torch's threads for the same processors
     # float32 throughout: the same boxes on every processor

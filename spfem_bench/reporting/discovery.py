@@ -7,7 +7,7 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spfem_bench.analysis.discovery import SPACES, Kind, Measure, Row
+from spfem_bench.analysis.discovery import SPACES, DiscoveryKind, DiscoveryRow, Measure
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.reporting.drawing import (
     GREY,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours for any kind of colour vision, and hatches for prints in grey.
-BARS: dict[Kind, tuple[str, str, str]] = {
+BARS: dict[DiscoveryKind, tuple[str, str, str]] = {
     "positive": ("corresponding", "#0072B2", ""),
     "wrong time": ("control: same speaker, wrong time", "#56B4E9", "///"),
     "other speaker": ("control: another speaker", "#E69F00", "\\\\\\"),
@@ -35,25 +35,25 @@ BARS: dict[Kind, tuple[str, str, str]] = {
 
 TITLES = {"spatial": "in space (SCC)", "temporal": "in time (TCC)"}
 
-_NUMBERS: dict[Kind, str] = {
+_NUMBERS: dict[DiscoveryKind, str] = {
     "positive": "Positive",
     "elsewhere": "Negative",
     "near": "Near",
     "other speaker": "Other speaker",
     "wrong time": "Wrong time",
 }
-_INTERVALS: dict[Kind, str] = {
+_INTERVALS: dict[DiscoveryKind, str] = {
     "above other speaker": "Above other speaker",
     "above wrong time": "Above wrong time",
 }
 
 
-def to_csv(rows: Sequence[Row]) -> str:
+def to_csv(rows: Sequence[DiscoveryRow]) -> str:
     """Return all rows as CSV, with a header; numbers as they are, None as an empty cell."""
-    return csv_text([[f.name for f in fields(Row)], *map(astuple, rows)])
+    return csv_text([[f.name for f in fields(DiscoveryRow)], *map(astuple, rows)])
 
 
-def table(rows: Sequence[Row], measure: Measure = "cosine", style: str = "simple") -> str:
+def table(rows: Sequence[DiscoveryRow], measure: Measure = "cosine", style: str = "simple") -> str:
     """Return means over emotions: a line for each network, space and stage.
 
     Args:
@@ -61,7 +61,7 @@ def table(rows: Sequence[Row], measure: Measure = "cosine", style: str = "simple
         measure: ``cosine`` or ``pearson``.
         style: of the package tabulate, such as ``simple`` or ``github``.
     """
-    cells: dict[tuple[str, str, int], dict[str, Row]] = {}
+    cells: dict[tuple[str, str, int], dict[str, DiscoveryRow]] = {}
     for row in rows:
         if row.measure == measure and row.emotion == AVERAGE:
             cells.setdefault((row.network, row.space, row.stage), {})[row.kind] = row
@@ -80,12 +80,14 @@ def table(rows: Sequence[Row], measure: Measure = "cosine", style: str = "simple
     return _printed(lines, heads, style)
 
 
-def by_emotion(rows: Sequence[Row], measure: Measure = "cosine", style: str = "simple") -> str:
+def by_emotion(
+    rows: Sequence[DiscoveryRow], measure: Measure = "cosine", style: str = "simple"
+) -> str:
     """Return positive / negative of the last stage for each emotion, as in the papers' figure."""
     last = max(row.stage for row in rows)
     own = [r for r in rows if r.measure == measure and r.stage == last]
     emotions = list(dict.fromkeys(r.emotion for r in own))
-    cells: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
+    cells: dict[tuple[str, str], dict[tuple[str, str], DiscoveryRow]] = {}
     for row in own:
         cells.setdefault((row.network, row.space), {})[row.emotion, row.kind] = row
     lines = [
@@ -107,19 +109,19 @@ def _printed(lines: Sequence[Sequence[str]], heads: Sequence[str], style: str) -
     return tabulate(lines, heads, tablefmt=style, disable_numparse=True, stralign="right")
 
 
-def _number(row: Row | None) -> str:
+def _number(row: DiscoveryRow | None) -> str:
     # Rounded values just below zero are printed without their sign.
     return "–" if row is None else f"{row.value + 0.0:.3f}".replace("-0.000", "0.000")
 
 
-def _interval(row: Row | None) -> str:
+def _interval(row: DiscoveryRow | None) -> str:
     if row is None or row.low is None or row.high is None:
         return "–" if row is None else f"{row.value:+.3f}"
     return f"{row.value:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
 
 
 def save_figure(
-    rows: Sequence[Row], path: Path, *, measure: Measure = "cosine", caption: str = ""
+    rows: Sequence[DiscoveryRow], path: Path, *, measure: Measure = "cosine", caption: str = ""
 ) -> None:
     """Draw the figure into a PNG, PDF or SVG, by the path's suffix.
 
@@ -129,7 +131,7 @@ def save_figure(
     save_drawing(lambda: figure(rows, measure, caption), path)
 
 
-def figure(rows: Sequence[Row], measure: Measure = "cosine", caption: str = "") -> Figure:
+def figure(rows: Sequence[DiscoveryRow], measure: Measure = "cosine", caption: str = "") -> Figure:
     """Draw bars for each emotion: stages across; space and time, untrained and trained, down."""
     from matplotlib.patches import Patch
 
@@ -181,7 +183,7 @@ def figure(rows: Sequence[Row], measure: Measure = "cosine", caption: str = "") 
     return drawing
 
 
-def _limits(rows: Sequence[Row]) -> tuple[float, float]:
+def _limits(rows: Sequence[DiscoveryRow]) -> tuple[float, float]:
     low = min([0.0, *(r.value if r.low is None else r.low for r in rows)])
     high = max([0.05, *(r.value if r.high is None else r.high for r in rows)])
     room = 0.06 * (high - low)
@@ -190,9 +192,9 @@ def _limits(rows: Sequence[Row]) -> tuple[float, float]:
 
 def _panel(
     axes: Axes,
-    bars: Mapping[tuple[Kind, str], Row],
+    bars: Mapping[tuple[DiscoveryKind, str], DiscoveryRow],
     emotions: Sequence[str],
-    shown: Sequence[Kind],
+    shown: Sequence[DiscoveryKind],
 ) -> None:
     """Draw one stage: a group of bars for each emotion, and one for their mean."""
     wide = 0.84 / len(shown)

@@ -6,6 +6,7 @@ import html
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from spfem_bench.definitions.cards import Kind, names
@@ -20,7 +21,7 @@ from spfem_bench.definitions.published import (
     published_cards,
     read_tidy,
 )
-from spfem_bench.evaluation.controls import controls
+from spfem_bench.evaluation.controls import methods_with_clips
 from spfem_bench.networks.weights import is_shipped
 from spfem_bench.reporting.templating import fill_template
 
@@ -67,13 +68,14 @@ def protocol_page(listed: Protocol) -> str:
 def _methods() -> str:
     protocols_of: dict[str, list[str]] = {}
     for listed in map(protocol, names(Kind.PROTOCOL)):
-        for method in (*listed.card.outputs, *(control.name for control in controls(listed))):
+        for method in methods_with_clips(listed):
             protocols_of.setdefault(method, []).append(listed.name)
     return _page(
         "methods",
         methods=[method_card(name) for name in names(Kind.METHOD)],
         published={number.method for card in published_cards() for number in _numbers(card)},
         protocols_of=protocols_of,
+        page=lambda card: Path(card.link).stem,
     )
 
 
