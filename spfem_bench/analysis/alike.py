@@ -55,13 +55,8 @@ def name_runs(records: Sequence[RunRecord], baseline: str) -> Runs:
 
 def _is_same_run(a: RunRecord, b: RunRecord) -> bool:
     """Return whether method, clips, networks and scores are the same."""
-    return (a.method, a.protocol, a.profile, a.items, a.scores) == (
-        b.method,
-        b.protocol,
-        b.profile,
-        b.items,
-        b.scores,
-    )
+    names = ("method", "protocol", "profile", "items", "scores")
+    return all(getattr(a, name) == getattr(b, name) for name in names)
 
 
 def shared_metrics(runs: Runs, requested: Sequence[str]) -> tuple[list[str], list[str]]:

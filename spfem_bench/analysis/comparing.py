@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -35,24 +35,20 @@ class Difference:
 
     Attributes:
         emotion: an emotion, or ``avg`` for the mean over emotions.
-        a: the baseline.
-        b: the other method.
-        a_value: its score over the clips that are compared, with its own 95 % interval from
-            ``a_low`` to ``a_high``; ``b_value`` and the others likewise.
+        a: the baseline; its score over the clips that are compared is ``a_value``, with its own
+            95 % interval from ``a_low`` to ``a_high``. ``b`` is the other method.
         difference: B less A; of a metric that is best at 0, of the distances from 0.
-        low: lower end of the difference's 95 % interval, ``high`` the upper; None when there is no
-            telling, and ``verdict`` says why.
-        p: two-sided p-value of no difference, alone.
-        p_holm: the same, corrected for all that the comparison shows.
+        low: lower end of the difference's 95 % interval, ``high`` the upper; None where there is
+            none, and ``verdict`` says why.
+        p: two-sided p-value of no difference, alone; ``p_holm`` corrected for all rows.
         effect: the difference divided by the standard deviation of the speakers' differences
-            (``error * sqrt(clusters)``); None when there is none.
+            (``error * sqrt(clusters)``).
         drawn: whether speakers are drawn, or clips where all are of one speaker.
         clusters: how many of them there are.
         clips: clips that both stand on.
         needed: clips that would tell the methods apart in 80 of 100 repetitions; None for never.
-        verdict: what that says, in words.
-        a_signature: how the baseline's number was made; ``b_signature`` differs from it at most in
-            the clips, when those of both are compared, and in versions, when these are allowed.
+        verdict: the result in words.
+        a_signature: how A's number was made; B's differs at most in clips and versions.
     """
 
     metric: str
@@ -304,31 +300,23 @@ class _Pair:
         size = max(map(abs, values))
         by = 0.0 if abs(by) <= TINY * size else by
         drawn, clusters = _clusters(ours)
-        row = Difference(
-            metric=self.metric,
-            emotion=emotion,
-            a=self.a,
-            b=self.b,
-            a_value=values[0],
-            a_low=None,
-            a_high=None,
-            b_value=values[1],
-            b_low=None,
-            b_high=None,
-            difference=by,
-            low=None,
-            high=None,
-            p=None,
-            p_holm=None,
-            effect=None,
-            drawn=drawn,
-            clusters=len(set(clusters)),
-            clips=len(ours),
-            needed=None,
-            verdict="",
-            a_signature=_signature(self.first, self.metric),
-            b_signature=_signature(self.second, self.metric),
-        )
+        unknown: dict[str, Any] = dict.fromkeys(f.name for f in fields(Difference))
+        known: dict[str, Any] = {
+            "metric": self.metric,
+            "emotion": emotion,
+            "a": self.a,
+            "b": self.b,
+            "a_value": values[0],
+            "b_value": values[1],
+            "difference": by,
+            "drawn": drawn,
+            "clusters": len(set(clusters)),
+            "clips": len(ours),
+            "verdict": "",
+            "a_signature": _signature(self.first, self.metric),
+            "b_signature": _signature(self.second, self.metric),
+        }
+        row = Difference(**unknown | known)
         # A, B and their difference: three columns on the same draws.
         columns = np.array([[1.0, 0.0, -signs[0]], [0.0, 1.0, signs[1]]])
         table = np.array([[a.value, b.value] for a, b in pairs]) @ columns

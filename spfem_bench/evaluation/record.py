@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,12 +115,10 @@ class Score(_Recorded):
     Attributes:
         emotion: an emotion, or ``avg`` for the plain mean over emotions (the headline).
         value: None when there is no score; ``note`` says why.
-        low: lower end of the 95 % bootstrap interval over items.
-        high: upper end.
-        n_items: clips the number stands on.
-        n_frames: frames (for lip sync: windows) of the method's clips it stands on.
-        n_refused: clips that are missing or were refused.
-        n_frames_refused: frames of the scored clips that do not count.
+        low: lower end of the 95 % bootstrap interval over items; ``high`` is the upper.
+        n_items: clips the number stands on; ``n_refused`` are missing or were refused.
+        n_frames: frames (for lip sync: windows) of the method's clips it stands on;
+            ``n_frames_refused`` others of the scored clips do not count.
         partial: whether clips are missing or refused.
         kind: ``reproduced`` or ``control``.
         signature: how the number was made; equal signatures may be compared.
@@ -210,7 +209,7 @@ class RecordedMetric(_Recorded):
     statistic: Annotated[Mapping[Text, Any], pydantic.AfterValidator(_named_kind)]
 
 
-class RecordedClips(_Recorded):
+class RecordedProtocolSettings(_Recorded):
     """A protocol's settings."""
 
     name: Text
@@ -228,7 +227,7 @@ class RecordedSettings(_Recorded):
     """Everything that can move a metric's number; hashed into the signature."""
 
     metric: RecordedMetric
-    protocol: RecordedClips
+    protocol: RecordedProtocolSettings
     network: RecordedNetwork
     faces: RecordedFaces
     media: Mapping[Text, Any]
@@ -328,6 +327,12 @@ def parse_record(content: Mapping[str, Any], where: str = "a run record") -> Run
         ) from None
 
 
+def schema_text() -> str:
+    """Return the content of ``docs/run_record.schema.json``, a JSON Schema."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps(schema | RunRecord.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
 # ---- files ---------------------------------------------------------------------------------
 
 
@@ -350,12 +355,12 @@ def replaced_metrics(path: Path, new: RunRecord) -> list[str]:
     if not path.is_file():
         return []
     try:
-        return sorted(set(load(path).metrics) - set(new.metrics))
+        return sorted(set(load_record(path).metrics) - set(new.metrics))
     except CardError:
         return []
 
 
-def load(path: Path) -> RunRecord:
+def load_record(path: Path) -> RunRecord:
     """Read a record; one of an earlier version, without a checksum, gets ``unverified``.
 
     Raises:
@@ -398,7 +403,7 @@ def load_all(paths: Sequence[Path]) -> list[RunRecord]:
             raise CardError(f"no run record in {path}", "Give files that 'spfem-bench eval' wrote")
         for file in files:
             try:
-                records.append(load(file))
+                records.append(load_record(file))
             except NoRunError as error:
                 others.append(error)
     if others and not records:

@@ -225,9 +225,9 @@ def puppets(
         assert _run("eval", "--method", "real", *common).code == 0
         (real,) = (top / "results/few").glob("real.*.json")
         (top / "own").mkdir()
-        for item in records.load(real).items:
+        for item in records.load_record(real).items:
             shipped = dataset_card("puppets").path.with_suffix("")
-            take = shipped / item["clips"]["real"]["address"]
+            take = shipped / item.clips["real"].address
             run_ffmpeg(
                 "-i",
                 take,
@@ -241,7 +241,7 @@ def puppets(
                 "copy",
                 "-strict",
                 "-2",
-                top / f"own/{item['id']}.mp4",
+                top / f"own/{item.id}.mp4",
             )
         assert _run("eval", "--method", "mine", "--videos", "own", *common).code == 0
     yield top, _run
