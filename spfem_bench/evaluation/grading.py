@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from spfem_bench.statistics.intervals import interval
 
-Float64 = npt.NDArray[np.float64]
+_Float64 = npt.NDArray[np.float64]
 
 HARDLY = 0.10
 """Moved by less than this share of its largest claimed move, a metric ignores a control. With
@@ -68,8 +68,8 @@ class Graded:
         floor: changes not above it are rounding.
     """
 
-    values: Float64
-    draws: Float64
+    values: _Float64
+    draws: _Float64
     varies: bool
     sign: int
     floor: float = 0.0

@@ -34,6 +34,7 @@ class Steadiness:
 
 @METRIC_KINDS.register("steadiness")
 class SteadinessKind(MetricKind[Steadiness]):
+    part_type: ClassVar[type] = Steadiness
     n_clips: ClassVar[int] = 1
 
     kind: Literal["steadiness"]
@@ -46,12 +47,6 @@ class SteadinessKind(MetricKind[Steadiness]):
         cosines = cosine(vectors[: -self.step], vectors[self.step :])
         return Steadiness(float(cosines.sum()), len(cosines))
 
-    def kept(self, part):
-        return {"total": part.total}
-
-    def read(self, kept):
-        return Steadiness(float(kept["total"]), int(kept["n_frames"]))
-
     def value(self, part):
         return part.total / part.n_frames
 
@@ -61,12 +56,14 @@ class SteadinessKind(MetricKind[Steadiness]):
 
 @dataclass(frozen=True)
 class Lag:
-    frames: int
+    lag: int
     n_frames: int
 
 
 @METRIC_KINDS.register("lag")
 class LagKind(MetricKind[Lag]):
+    part_type: ClassVar[type] = Lag
+
     kind: Literal["lag"]
 
     def requests(self, card, clips):
@@ -76,14 +73,8 @@ class LagKind(MetricKind[Lag]):
         arrays = features["output"][0].outputs
         return Lag(int(arrays["lag"]), len(arrays["rows"]))
 
-    def kept(self, part):
-        return {"lag": part.frames}
-
-    def read(self, kept):
-        return Lag(int(kept["lag"]), int(kept["n_frames"]))
-
     def value(self, part):
-        return float(part.frames)
+        return float(part.lag)
 '''
 
 CARD = """
