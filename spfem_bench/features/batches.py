@@ -37,15 +37,15 @@ class Batcher:
     """Collects samples of many clips; a network computes them in batches of one fixed size.
 
     Batches run in order in another thread; takers are called in the thread that adds samples.
+    The last batch is filled up, so that a sample's outputs do not depend on its neighbours.
 
     Args:
         function: the network.
-        size: samples in a batch, chosen for the first sample when None. The last batch is filled
-            up, so that a sample's outputs do not depend on its neighbours.
+        size: samples in a batch, see :func:`fitting` when None.
         runner: runs the batches.
         report: called with how many samples are done.
         device: of the network.
-        each: frames in a sample, for the size that is chosen.
+        each: frames in a sample.
     """
 
     function: Callable[[_Sample], BatchOutputs]

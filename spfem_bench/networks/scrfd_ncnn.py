@@ -25,12 +25,7 @@ _Array = npt.NDArray[np.float32]
 
 @ARCHITECTURES.register("scrfd-ncnn", runtime="ncnn")
 def scrfd_ncnn(card: NetworkCard, contents: Sequence[bytes], device: str) -> DetectorNetwork:
-    """Load a detector; it runs on the processor, whatever the device.
-
-    Raises:
-        CardError: the card has other than two files, or no detector's settings.
-        WeightsError: ncnn cannot read them.
-    """
+    """Load a detector from two files; it runs on the processor, whatever the device."""
     import cv2
 
     frame_input, settings = card.input, card.detector
@@ -52,11 +47,11 @@ def scrfd_ncnn(card: NetworkCard, contents: Sequence[bytes], device: str) -> Det
         extractor.input("input.1", ncnn.Mat(planes))
         parts = []
         for stride in (8, 16, 32):
-            outputs = (
+            score, box, five = (
                 np.array(extractor.extract(f"{name}_{stride}")[1], np.float32)
                 for name in ("score", "bbox", "kps")
             )
-            parts.append(_decode(*outputs, stride, settings.threshold))
+            parts.append(_decode(score, box, five, stride, settings.threshold))
         boxes, points, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
         boxes, points = ((part / scale).astype(np.float32) for part in (boxes, points))
         order = suppress(boxes, scores, settings.overlap)
@@ -101,12 +96,9 @@ def _decode(
 def suppress(
     boxes: _Array, scores: npt.NDArray[np.floating], overlap: float
 ) -> npt.NDArray[np.int64]:
-    """Return which boxes are kept of those that overlap, best score first.
+    """Return which boxes (N, 4) are kept, best score first.
 
-    Args:
-        boxes: float32 (N, 4): left, top, right, bottom.
-        scores: (N,).
-        overlap: the largest intersection over union of two boxes that are kept.
+    Of boxes whose intersection over union is above *overlap*, only the best is.
     """
     import cv2
 
