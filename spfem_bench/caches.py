@@ -1,4 +1,4 @@
-"""Folders of the user: the cache, and those that variables of the environment name."""
+"""The user's folders: the cache, and those that environment variables name."""
 
 from __future__ import annotations
 
@@ -16,15 +16,11 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(platformdirs.user_cache_dir("spfem-bench"))
 
 
-def named_folder(given: Path | None, variable: str) -> Path | None:
-    """Return the folder given, else the one an environment variable names, else None.
-
-    Raises:
-        StorageError: the folder does not exist.
-    """
-    named = os.environ.get(variable)
-    folder = given or (Path(named) if named else None)
+def named_folder(folder: Path | None, variable: str) -> Path | None:
+    """Return *folder*, else the one of a variable, else None; raise StorageError if absent."""
+    named, where = os.environ.get(variable), ""
+    if folder is None and named:
+        folder, where = Path(named), f", named by {variable},"
     if folder is not None and not folder.is_dir():
-        where = "" if given else f", named by {variable},"
         raise StorageError(f"{folder}{where} is no folder", "Check its name")
     return folder

@@ -31,21 +31,27 @@ RATE = 10_000
 
 REDIRECTS = 5
 
-Head = tuple[int, str]
+PRIVATE = re.compile("local(host|domain)?|internal|intranet|lan|home|corp|arpa|test|onion")
+"""Last labels of names that are not public."""
+
+_Head = tuple[int, str]
 """Status and Content-Length of an answer."""
+
+_Item = _Head | bytes | Exception | None
+"""The head, a block, the error that ended an answer, or its end."""
 
 
 class DownloadError(Exception):
-    """Why a download ended: one reason for all that a server or a network can do wrong."""
+    """The reason why a download failed, for all errors of servers and networks."""
 
 
 def receive(url: str, part: Path, size: int | None, *, progress: bool) -> None:
-    """Download a file, going on from the bytes that are there; what came is kept after an error.
+    """Download a file; it continues after the bytes that are there, and keeps them after an error.
 
     Args:
         url: https.
         part: the file, whole or not; only one process may write to it.
-        size: bytes of the whole, where known; no more than one block beyond it is written.
+        size: bytes of the whole, where known; at most one block beyond it is written.
         progress: show a bar on standard error.
 
     Raises:
@@ -54,20 +60,20 @@ def receive(url: str, part: Path, size: int | None, *, progress: bool) -> None:
         OSError: the file cannot be written.
     """
     have = part.stat().st_size if part.exists() else 0
-    items: Queue[Head | bytes | Exception | None] = Queue(16)
+    items: Queue[_Item] = Queue(16)
     left = Event()
     # In a thread: no timeout of a socket ends a server that sends one byte every 29 s.
-    Thread(target=_read, args=(url, have, items, left), daemon=True).start()
+    Thread(target=_receive, args=(url, have, items, left), daemon=True).start()
     try:
-        _write(part, have, size, _timely(items), progress=progress)
+        _append(part, have, size, _timely(items), progress=progress)
     finally:
         left.set()
 
 
-def _read(url: str, first: int, items: Queue[Head | bytes | Exception | None], left: Event) -> None:
+def _receive(url: str, first: int, items: Queue[_Item], left: Event) -> None:
     """Put an answer's head, its blocks and None into a queue, or the error that ended it."""
 
-    def put(item: Head | bytes | Exception | None) -> None:
+    def put(item: _Item) -> None:
         while not left.is_set():
             try:
                 items.put(item, timeout=1)
@@ -83,18 +89,12 @@ def _read(url: str, first: int, items: Queue[Head | bytes | Exception | None], l
                 if left.is_set():
                     return
         put(None)
-    # requests, urllib3, http.client, idna, ssl and socket raise twenty kinds, some of them plain
-    # ValueErrors; none of them is about our own files.
-    except Exception as error:
+    except Exception as error:  # requests, urllib3, idna, ssl and socket raise twenty kinds
         put(error)
 
 
 def _answer(url: str, first: int) -> requests.Response:
-    """Return the answer to a request for a file from its byte *first* on, redirects followed.
-
-    Raises:
-        DownloadError: too many redirects, or one to an address that is not public.
-    """
+    """Return the answer to a request for a file from its byte *first* on; follow redirects."""
     import requests
 
     # identity: bytes counted here are bytes of the file.
@@ -117,13 +117,7 @@ def _answer(url: str, first: int) -> requests.Response:
 
 
 def is_public(url: str) -> bool:
-    """Return whether an address is https, and its host a public name or number.
-
-    >>> is_public("https://objects.example.org/a.bin")
-    True
-    >>> [is_public(f"https://{host}/") for host in ("127.0.0.1", "[::1]", "router", "0x7f.1")]
-    [False, False, False, False]
-    """
+    """Return whether an address is https, and its host a public name or number."""
     try:
         parts = urlsplit(url)
         host, _ = (parts.hostname or "").rstrip("."), parts.port
@@ -137,37 +131,20 @@ def is_public(url: str) -> bool:
     except ValueError:
         pass
     labels = host.split(".")
-    private = (
-        "local",
-        "localhost",
-        "localdomain",
-        "internal",
-        "intranet",
-        "lan",
-        "home",
-        "corp",
-        "arpa",
-        "test",
-        "onion",
-    )
-    # A last label that begins with a digit makes a number of a name, such as 127.1 or 0x7f.1.
+    # A name whose last label begins with a digit is a number, such as 127.1 or 0x7f.1.
     return (
         len(labels) > 1
         and all(re.fullmatch(r"[^\W_]([\w-]{0,61}[^\W_])?", label) for label in labels)
         and not labels[-1][0].isdigit()
-        and labels[-1] not in private
+        and not PRIVATE.fullmatch(labels[-1])
     )
 
 
-def _timely(items: Queue[Head | bytes | Exception | None]) -> Iterator[Head | bytes]:
-    """Yield what a queue gives until None.
-
-    Raises:
-        DownloadError: the error that came instead, or fewer bytes than :data:`RATE` asks for.
-    """
+def _timely(items: Queue[_Item]) -> Iterator[_Head | bytes]:
+    """Yield a queue's items until None; raise DownloadError for an error or a low rate."""
     ends, count = time.monotonic() + WINDOW, 0
     while True:
-        item: Head | bytes | Exception | None = b""
+        item: _Item = b""
         with suppress(Empty):
             item = items.get(timeout=max(0.0, ends - time.monotonic()))
         if item is None:
@@ -189,14 +166,15 @@ def _timely(items: Queue[Head | bytes | Exception | None]) -> Iterator[Head | by
 
 
 def _reason(error: Exception) -> str:
-    said = re.sub(r"\s+", " ", str(error))
-    inner = re.findall(r"\[Errno -?\d+\] ([^'\"()]+)", said)
-    return f"{type(error).__name__}: {(inner[-1] if inner else said)[:150]}".rstrip(": ")
+    text = re.sub(r"\s+", " ", str(error))
+    inner = re.findall(r"\[Errno -?\d+\] ([^'\"()]+)", text)
+    return f"{type(error).__name__}: {(inner[-1] if inner else text)[:150]}".rstrip(": ")
 
 
-def _write(
-    part: Path, have: int, size: int | None, items: Iterator[Head | bytes], *, progress: bool
+def _append(
+    part: Path, have: int, size: int | None, items: Iterator[_Head | bytes], *, progress: bool
 ) -> None:
+    """Write an answer's blocks behind the bytes that are there."""
     from tqdm import tqdm
 
     head = next(items, None)

@@ -1,4 +1,4 @@
-"""What goes wrong, said in one line: what was given, what is allowed, what to type next."""
+"""Errors in one line: what is wrong, what is allowed, what to type next."""
 
 from __future__ import annotations
 
@@ -27,15 +27,11 @@ class SpfemBenchError(Exception):
 
 
 LONGEST = 2000
-"""Characters of a sentence; what was given may be a file in the place of a word."""
+"""Characters of a sentence; a value in it may be a whole file."""
 
 
 def printable(text: str) -> str:
-    r"""Return text as one line: names from files may hold line feeds, or drive a terminal.
-
-    >>> printable("a" + chr(10) + "b")
-    'a\\nb'
-    """
+    """Return text as one line: names from files may hold line feeds, or drive a terminal."""
     if len(text) > LONGEST:
         text = f"{text[: LONGEST - 200]} … {text[-200:]}"
     return visible(text).replace("\n", "\\n").replace("\t", "\\t")
@@ -46,11 +42,11 @@ class UnknownNameError(SpfemBenchError):
 
 
 class CardError(SpfemBenchError):
-    """A card or list that does not say what it must."""
+    """A card or list with a wrong, unknown or missing value."""
 
 
 class ClipError(SpfemBenchError):
-    """A clip that cannot be read, or not be used for what was asked of it."""
+    """A clip that cannot be read or used."""
 
 
 class MissingClipError(ClipError):
@@ -74,11 +70,7 @@ class StcclError(SpfemBenchError):
 
 
 def near_names(given: str, allowed: Iterable[str]) -> str:
-    """Say what *given* may have meant, and what is allowed.
-
-    >>> near_names("stcl-ned", ["ned", "stccl-ned"])
-    "Did you mean 'stccl-ned'? Allowed: ned, stccl-ned"
-    """
+    """Return a sentence with the allowed name closest to *given*, and all that are allowed."""
     names = sorted(allowed)
     lower = {name.lower(): name for name in names}
     close = get_close_matches(given.lower(), lower, n=1)

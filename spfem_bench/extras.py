@@ -16,18 +16,11 @@ def extra(name: Extra, feature: str) -> Iterator[None]:
     """Turn a missing package into an error with the pip command that installs it.
 
     Args:
-        name: the extra in ``pyproject.toml`` that lists the packages imported in the block.
-        feature: what needs them, for the error: an option, or a noun phrase.
+        name: the extra in ``pyproject.toml`` with the packages imported in the block.
+        feature: an option or a noun phrase: the subject of "needs" in the error.
 
     Raises:
         SpfemBenchError: a package is not installed.
-
-    >>> with extra("networks", "the profile light"):
-    ...     import no_such_package
-    Traceback (most recent call last):
-    ...
-    spfem_bench.errors.SpfemBenchError: the profile light needs no_such_package, which is not \
-installed. Type: pip install "spfem-bench[networks]"
     """
     try:
         yield

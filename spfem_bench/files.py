@@ -1,8 +1,9 @@
 """Files that appear under their name whole or not at all, and names as file systems have them.
 
-A temporary file or folder is locked by the process that writes it. The system releases the lock
-when that process ends, however it ends; what is not locked is removed by the next process that
-writes to the same folder.
+A process locks the temporary files and folders that it writes. The system releases the lock when
+the process ends; the next process that writes to the same folder removes those without a lock.
+
+What writes raises StorageError when the folder cannot be written, or the disk is full.
 """
 
 from __future__ import annotations
@@ -51,20 +52,14 @@ def _lock(file: IO[bytes]) -> bool | None:
 
 
 def _is_removed(file: IO[bytes]) -> bool:
-    """Return whether an open file has no name any more."""
     return os.fstat(file.fileno()).st_nlink == 0
 
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[], object] | None = None) -> Iterator[None]:
-    """Let one process at a time into the block, by a lock file beside a file.
+    """Let one process at a time into the block, by a lock file beside the file that it writes.
 
-    Args:
-        path: the file that the block writes; its folder is made.
-        waiting: called once when another process is in its block.
-
-    Raises:
-        StorageError: the folder cannot be written, or its file system has no locks.
+    *waiting* is called once when another process is in its block.
     """
     lock = path.with_name(f"{NEW}{path.name}.lock")
     try:
@@ -115,11 +110,7 @@ _cleaned: set[Path] = set()
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove the temporary and lock files of dead processes from a folder, once for each process.
-
-    Args:
-        folder: it may be absent.
-    """
+    """Remove the temporary and lock files of dead processes from a folder, once a process."""
     if folder in _cleaned:
         return
     _cleaned.add(folder)
@@ -152,12 +143,7 @@ def _remove_if_stale(owner: Path, path: Path) -> None:
 
 
 def _create(name: Callable[[], Path]) -> tuple[Path, IO[bytes]]:
-    """Create a file that :func:`remove_stale` leaves alone until it is closed.
-
-    Args:
-        name: returns a new path; called again when another process has removed the file before
-            it was locked.
-    """
+    """Create a file, by a new name, that :func:`remove_stale` keeps until it is closed."""
     while True:
         path = name()
         file = path.open("xb")
@@ -170,11 +156,7 @@ def _create(name: Callable[[], Path]) -> tuple[Path, IO[bytes]]:
 def temporary_folder(within: Path | None = None) -> Iterator[Path]:
     """Make a folder that is removed with the block, or by a later process if this one is killed.
 
-    Args:
-        within: the folder that holds it; the system's folder for temporary files when None.
-
-    Raises:
-        StorageError: it cannot be made.
+    It lies in *within*, or in the system's folder for temporary files when None.
     """
     within = within or Path(tempfile.gettempdir())
     remove_stale(within)
@@ -191,11 +173,7 @@ def temporary_folder(within: Path | None = None) -> Iterator[Path]:
 
 @contextmanager
 def marker(folder: Path) -> Iterator[Path]:
-    """Leave an empty file in a folder, which is made, for the time of the block.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
+    """Keep an empty file in a folder, which is made, until the block is left."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale(folder)
@@ -210,14 +188,9 @@ def marker(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(path: Path, within: Path | None = None) -> Iterator[IO[bytes]]:
-    """Open a file that appears under its name whole or not at all.
+    """Open a file that appears under its name whole or not at all; its folder is made.
 
-    Args:
-        path: the file; its folder is made.
-        within: a folder on the same disk for the temporary file; the file's own when None.
-
-    Raises:
-        StorageError: says whether the folder cannot be written or the disk is full.
+    *within* is a folder on the same disk for the temporary file; the file's own when None.
     """
     folder, temporary = within or path.parent, None
     try:
@@ -227,8 +200,7 @@ def atomic_file(path: Path, within: Path | None = None) -> Iterator[IO[bytes]]:
         temporary, file = _create(lambda: folder / f"{NEW}{uuid.uuid4().hex}")
         with file:
             yield file
-            # Or the name may outlive the bytes where the machine itself dies.
-            file.flush()
+            file.flush()  # or the name may outlive the bytes where the machine itself dies
             os.fsync(file.fileno())
             if sys.platform == "win32":  # an open file cannot be renamed there
                 file.close()
@@ -253,16 +225,9 @@ def _not_written(path: Path, error: OSError) -> StorageError:
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a small file so that it is there whole or not at all.
+    """Write a small file whole or not at all.
 
-    Args:
-        path: the file.
-        content: bytes, or text, which is written as UTF-8. What UTF-8 cannot hold (bytes of a
-            file's name that are none) is written as a backslash escape, which a JSON reader
-            turns back.
-
-    Raises:
-        StorageError: the folder cannot be written, or the disk is full.
+    Text is written as UTF-8; halves of characters become backslash escapes, as in JSON.
     """
     if isinstance(content, str):
         content = content.encode(errors="backslashreplace")
@@ -274,7 +239,7 @@ def read_file(path: Path) -> bytes:
     """Return a file's bytes.
 
     Raises:
-        StorageError: it is a FIFO, a socket or a device, which may never end.
+        StorageError: it is a FIFO, a socket or a device.
         OSError: it cannot be read.
     """
     check_ends(path)
@@ -282,12 +247,7 @@ def read_file(path: Path) -> bytes:
 
 
 def check_ends(path: Path) -> None:
-    """Refuse what may never end.
-
-    Raises:
-        StorageError: it is a FIFO, a socket or a device.
-        OSError: it does not exist, or its folder cannot be read.
-    """
+    """Raise StorageError for a FIFO, a socket or a device, which may never end."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise StorageError(
@@ -296,74 +256,48 @@ def check_ends(path: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Find out now, not after an hour's work, whether files can be written to a folder.
-
-    Raises:
-        StorageError: the folder cannot be made or written.
-    """
+    """Raise StorageError when a folder cannot be made or written."""
     with marker(folder):
         pass
 
 
 def same_name(name: str) -> str:
-    """Return a file's name in the form by which names are compared.
+    """Return a file's name in the form in which names are compared.
 
-    Unicode's NFC, and the suffix of a picture, sound or video in small letters: some systems
-    write ``é`` as two characters, cameras write ``.MP4``.
+    That is Unicode's NFC, with the suffix of a picture, sound or video in small letters.
 
     >>> same_name("cafe\u0301.MP4") == "caf\u00e9.mp4"
     True
     """
     name = unicodedata.normalize("NFC", name)
-    return re.sub(rf"(?i)\.({'|'.join(_MEDIA)})$", lambda suffix: suffix[0].lower(), name)
+    return _MEDIA.sub(lambda suffix: suffix[0].lower(), name)
 
 
-_MEDIA = (
-    "mp4",
-    "avi",
-    "mov",
-    "mkv",
-    "webm",
-    "png",
-    "jpe?g",
-    "bmp",
-    "wav",
-    "m4a",
-    "mp3",
-    "flac",
-    "ogg",
-    "aac",
-)
+_MEDIA = re.compile(r"(?i)\.(mp4|avi|mov|mkv|webm|png|jpe?g|bmp|wav|m4a|mp3|flac|ogg|aac)$")
 
 
 class Listing:
-    """The names below a folder, each of its folders read once.
-
-    Args:
-        folder: that is listed; it may be absent.
-    """
+    """The names below a folder, each of its folders read once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._names: dict[str, dict[str, list[str]]] = {}
 
     def find(self, pattern: str) -> list[str]:
-        """Return what matches a pattern, relative to the folder, sorted.
-
-        Names match as :func:`same_name` has them.
+        """Return the sorted paths that match a pattern, relative to the folder.
 
         Args:
-            pattern: a relative path whose parts, separated by ``/``, are in the syntax of
-                :mod:`fnmatch`; :func:`glob.escape` makes one of a plain name.
+            pattern: a relative path; each part is in the syntax of :mod:`fnmatch` and matches the
+                :func:`same_name` of names.
         """
-        found = [""]
+        paths = [""]
         for part in map(same_name, pattern.split("/")):
-            found = [
+            paths = [
                 f"{parent}/{name}" if parent else name
-                for parent in found
+                for parent in paths
                 for name in self._matching(parent, part)
             ]
-        return sorted(found)
+        return sorted(paths)
 
     def _matching(self, parent: str, part: str) -> list[str]:
         names = self._in(parent)
@@ -387,8 +321,8 @@ def check_name(name: str) -> None:
     """Refuse a path that no file system has.
 
     Raises:
-        CardError: it has a NUL or what the system's encoding cannot hold, a part of more than 255
-            bytes, or is longer than 4096.
+        CardError: it has a NUL or characters outside the system's encoding, a part of more than
+            255 bytes, or is longer than 4096.
     """
     try:
         encoded = os.fsencode(name)
@@ -403,13 +337,7 @@ def check_name(name: str) -> None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return ``folder/name``, and refuse any name that leaves the folder.
-
-    Only names are judged. A link that lies in the folder is followed: whoever
-    owns the folder put it there, and pinned files are checked by hash anyway.
-
-    >>> inside(Path("data"), "a/b.mp4").as_posix()
-    'data/a/b.mp4'
+    """Return ``folder/name``, and refuse any name that leaves the folder; links are followed.
 
     Raises:
         CardError: the name is empty, absolute, or has a ``..``, a backslash, a

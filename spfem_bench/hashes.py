@@ -7,6 +7,7 @@ from collections.abc import Container
 from pathlib import Path
 
 BLOCK = 1 << 20
+MOST_HASHES = 100_000
 
 
 def sha256_of(path: Path) -> str:
@@ -19,10 +20,7 @@ def sha256_of(path: Path) -> str:
 
 
 def known_sha256(path: Path) -> str:
-    """Return a file's SHA-256; it is read again when its size, its number or a time change.
-
-    The time of the last change (ctime) is the one that a program cannot set.
-    """
+    """Return a file's SHA-256; it is read again when its size, its number or a time changes."""
     status = path.stat()
     identity = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     known = _hashes.get(path)
@@ -39,15 +37,12 @@ _hashes: Hashes = {}
 
 
 def hashes_known(of: Container[Path | None]) -> Hashes:
-    """Return what is known of files, and of files in folders, for another process to trust."""
+    """Return the known hashes of files, or of files in folders, for another process to trust."""
     return {p: known for p, known in list(_hashes.items()) if p in of or p.parent in of}
 
 
 def trust(hashes: Hashes) -> None:
-    """Take the hashes of files that another process has read, for as long as these stay so."""
+    """Take over the hashes of files that another process has read, while these stay unchanged."""
     _hashes.update(hashes)
     while len(_hashes) > MOST_HASHES:
         _hashes.pop(next(iter(_hashes)), None)
-
-
-MOST_HASHES = 100_000

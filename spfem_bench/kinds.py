@@ -1,7 +1,7 @@
-"""What a file of weights must look like: a first check where nobody publishes its hash.
+"""The formats of weights: a first check of files whose hash nobody publishes.
 
-An error page of a server, a pointer of Git LFS and a truncated file are told from weights by the
-beginning of the file and by the lengths that its format states. Nothing is decoded.
+The beginning of a file, and the lengths that its format states, tell weights from a server's error
+page, a pointer of Git LFS and a truncated file. Nothing is decoded.
 """
 
 from __future__ import annotations
@@ -18,12 +18,7 @@ LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 def format_problem(name: str, content: bytes) -> str | None:
-    """Return why bytes are no file of the kind that a name's suffix states; None when they are.
-
-    Args:
-        name: the file's name.
-        content: all of its bytes.
-    """
+    """Return why bytes are no file of the kind that a name's suffix states; None when they are."""
     if not content:
         return "it is empty (0 bytes)"
     suffix = PurePath(name).suffix.lower()

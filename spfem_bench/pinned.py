@@ -1,4 +1,4 @@
-"""Files known by their hash: found in a folder, fetched, verified. Weights and clips alike."""
+"""Files known by their hash, weights and clips: found in folders, fetched, verified."""
 
 from __future__ import annotations
 
@@ -24,30 +24,25 @@ def _git_blob(content: bytes) -> str:
 
 
 def file_problem(path: Path, file: PinnedFile, content: bytes | None = None) -> str | None:
-    """Return why a file is not the one of a card; None when it may be.
+    """Return why a file (with *content*, where it is read) is not a card's; None when it may be.
 
-    Without a published hash its size, where the card states one, and its kind are looked at.
-
-    Args:
-        path: the file.
-        file: what the card says of it.
-        content: its bytes, where they have been read.
+    Without a published hash its size, where the card states one, and its format are checked.
     """
     size = path.stat().st_size if content is None else len(content)
     if file.bytes not in (None, size):
         return f"it has {size} bytes, expected {file.bytes}"
     if file.is_pinned:
-        found = known_sha256(path) if content is None else hashlib.sha256(content).hexdigest()
-        return None if found == file.sha256 else _two("SHA-256", found, file.sha256)
+        actual = known_sha256(path) if content is None else hashlib.sha256(content).hexdigest()
+        return None if actual == file.sha256 else _two("SHA-256", actual, file.sha256)
     content = read_file(path) if content is None else content
     if file.git_blob is not None:
-        found = _git_blob(content)
-        return None if found == file.git_blob else _two("git blob", found, file.git_blob)
+        actual = _git_blob(content)
+        return None if actual == file.git_blob else _two("git blob", actual, file.git_blob)
     return kinds.format_problem(file.name, content)
 
 
-def _two(kind: str, found: str, expected: str) -> str:
-    return f"{kind} {found[:16]}…, expected {expected[:16]}…"
+def _two(kind: str, actual: str, expected: str) -> str:
+    return f"{kind} {actual[:16]}…, expected {expected[:16]}…"
 
 
 def is_not(path: Path, file: PinnedFile, reason: str) -> str:
@@ -58,11 +53,10 @@ def is_not(path: Path, file: PinnedFile, reason: str) -> str:
 def find(file: PinnedFile, by_name: Iterable[Path], by_hash: Iterable[Path] = ()) -> Path | None:
     """Return where a pinned file lies.
 
-    A file of the right name is returned even when its bytes are wrong, so that
-    the caller can say so; a right one elsewhere goes before it.
+    One of the right name and wrong bytes is returned only when there is no right one.
 
     Args:
-        file: what is looked for.
+        file: of a card.
         by_name: folders in which it has its own name.
         by_hash: folders searched before those, whatever their files are called.
     """
@@ -82,11 +76,8 @@ def find(file: PinnedFile, by_name: Iterable[Path], by_hash: Iterable[Path] = ()
 
 def _is(file: PinnedFile, path: Path) -> bool:
     if not file.is_pinned and file.git_blob is None and path.name != Path(file.name).name:
-        return False  # its name is all that is known of it
+        return False  # only its name is known
     return file_problem(path, file) is None
-
-
-# ---- hashes that nobody publishes: what came first is what counts --------------------------
 
 
 def pin(owner: str, file: PinnedFile, path: Path) -> str:
@@ -97,7 +88,7 @@ def pin(owner: str, file: PinnedFile, path: Path) -> str:
             bytes than those pinned by another process meanwhile.
         StorageError: the file of pins cannot be written.
     """
-    content = read_file(path)  # once: what was checked is what is pinned
+    content = read_file(path)  # once: the checked bytes are the pinned ones
     if problem := file_problem(path, file, content):
         raise WeightsError(is_not(path, file, problem), "Remove it and fetch it again")
     digest = hashlib.sha256(content).hexdigest()
@@ -112,20 +103,17 @@ def pin(owner: str, file: PinnedFile, path: Path) -> str:
     return digest
 
 
-# ---- checking and fetching -----------------------------------------------------------------
-
-
 def read_verified(path: Path, file: PinnedFile, remedy: str) -> bytes:
-    """Return a file's bytes after checking them; what was hashed is what is used.
+    """Return a file's bytes after checking them.
 
     Raises:
         WeightsError: the bytes are not those of the card.
         StorageError: it is a FIFO, a socket or a device.
     """
     content = read_file(path)
-    found = hashlib.sha256(content).hexdigest()
-    if found != file.sha256:
-        raise WeightsError(is_not(path, file, _two("SHA-256", found, file.sha256)), remedy)
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != file.sha256:
+        raise WeightsError(is_not(path, file, _two("SHA-256", actual, file.sha256)), remedy)
     return content
 
 
@@ -136,21 +124,20 @@ def fetch(
     progress: bool,
     report: Callable[[str], object] = lambda message: None,
 ) -> Path:
-    """Download a pinned file into *folder* and verify it; nothing is kept under its name if wrong.
+    """Download a pinned file into *folder* and verify it; wrong bytes never get its name.
 
-    One process at a time downloads a file; others wait for it. What was downloaded before a
-    connection broke is kept beside it (``.part``) and continued. An archive stays in ``archives``
-    for its other members (:func:`discard_archives`).
+    One process at a time downloads a file. The part before a broken connection is kept (``.part``)
+    and continued. An archive stays in ``archives`` for its other members
+    (:func:`discard_archives`).
 
     Args:
-        file: what is fetched.
-        folder: where it goes, under its name.
+        file: of a card.
+        folder: for the file, under its name.
         progress: show a bar on standard error.
         report: called with a line when another process is downloading the file.
 
     Raises:
-        WeightsError: no connection, no address to fetch it from, or what came is not
-            what the card says.
+        WeightsError: no connection, no address, or other bytes than the card's.
         StorageError: the folder cannot be written.
     """
     target = inside(folder, file.name)
@@ -181,7 +168,7 @@ def fetch(
 
 
 def by_hand(file: PinnedFile, target: Path) -> str:
-    """Say what a person without a connection here downloads, from where, and where it goes."""
+    """Return the sentence on how to download a file elsewhere and copy it to *target*."""
     address = file.url or file.page
     member = f", take {file.member} out of it" if file.member else ""
     if address is None:
@@ -203,14 +190,15 @@ def discard_archives(folder: Path) -> None:
 
 
 PART = ".part"
+ZIP_ERRORS = (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError, zlib.error)
 
 
 def _download(file: PinnedFile | None, url: str, target: Path, *, progress: bool) -> None:
-    """Download to *target*, going on from what is there; checked against *file* when given.
+    """Download to *target*, continued after its part; check it against *file*.
 
     Raises:
-        DownloadError: no connection, or the server refuses; what came is kept.
-        WeightsError: other bytes than *file* says came, also on a second try from the start.
+        DownloadError: no connection, or the server refuses; the part is kept.
+        WeightsError: other bytes than *file* states, also on a second try from the start.
         OSError: the folder cannot be written.
     """
     part = target.with_name(target.name + PART)
@@ -227,7 +215,7 @@ def _download(file: PinnedFile | None, url: str, target: Path, *, progress: bool
         os.replace(part, target)  # noqa: PTH105  (atomic on every system)
         return
     part.unlink()
-    if continued:  # perhaps the address gave other bytes then: once more, from the start
+    if continued:  # the part may be of another version: once more, from the start
         _download(file, url, target, progress=progress)
         return
     raise _moved(file, url, target, reason)
@@ -239,22 +227,11 @@ def _moved(file: PinnedFile, url: str, target: Path, reason: str) -> WeightsErro
 
 
 def _extract(file: PinnedFile, archive: Path, target: Path) -> None:
-    """Take one file out of a zip archive, by its name and no larger than the card says.
-
-    Raises:
-        WeightsError: the archive is damaged, or holds no such file; it is removed.
-    """
+    """Extract one file of a zip archive, by its name and no larger than the card states."""
     try:
-        with zipfile.ZipFile(archive) as found, found.open(file.member or "") as member:
+        with zipfile.ZipFile(archive) as opened, opened.open(file.member or "") as member:
             content = member.read((file.bytes or 0) + 1)
-    except (
-        zipfile.BadZipFile,
-        KeyError,
-        NotImplementedError,
-        RuntimeError,
-        EOFError,
-        zlib.error,
-    ) as error:
+    except ZIP_ERRORS as error:
         archive.unlink()
         raise WeightsError(
             f"{file.url} is no archive that holds {file.member}", by_hand(file, target)

@@ -1,4 +1,4 @@
-"""What made a file or a number: versions, commit, code, device. For records and signatures."""
+"""Versions, commit, code and device, for records and signatures."""
 
 from __future__ import annotations
 
@@ -21,22 +21,11 @@ from spfem_bench.version import __version__
 
 PACKAGE = Path(__file__).resolve().parent
 
+_OPENCV = ("", "-headless")
+_ONNXRUNTIME = ("", "-gpu", "-directml", "-openvino", "-qnn", "-rocm", "-training")
 PROVIDERS = {
-    "cv2": (
-        "opencv-python",
-        "opencv-python-headless",
-        "opencv-contrib-python",
-        "opencv-contrib-python-headless",
-    ),
-    "onnxruntime": (
-        "onnxruntime",
-        "onnxruntime-gpu",
-        "onnxruntime-directml",
-        "onnxruntime-openvino",
-        "onnxruntime-qnn",
-        "onnxruntime-rocm",
-        "onnxruntime-training",
-    ),
+    "cv2": [f"opencv{kind}-python{end}" for kind in ("", "-contrib") for end in _OPENCV],
+    "onnxruntime": [f"onnxruntime{end}" for end in _ONNXRUNTIME],
 }
 """Modules that several packages install into the same folder, where the last one wins."""
 
@@ -45,31 +34,26 @@ _LITERAL = re.compile(r"""(?m)^(?:__version__|version)\b[^=\n]*=\s*["']([^"'\n]+
 
 def _installed(packages: Iterable[str]) -> dict[str, str]:
     """Return the versions of those packages that are installed, from their metadata."""
-    found = {}
+    known = {}
     for name in packages:
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            known[name] = version(name)
+    return known
 
 
 @cache
 def imported_version(module: str) -> str:
-    """Return the version of what ``import module`` gives; a package's metadata is not read.
+    """Return a module's version; a package's metadata may be older than the module's files.
 
-    Another package may have overwritten the module's files since its metadata was written. Of a
-    module that is not imported yet, the text of ``version.py`` or ``__init__.py`` is read, so
-    that torch need not be imported; only a compiled module without such a text is.
+    The text of ``version.py`` or ``__init__.py`` is read where the module is not imported yet,
+    so that torch need not be; only a compiled module without such a text is imported.
 
     Returns:
         ``absent`` when the module cannot be imported. A package of Python files without a
         version (``python_speech_features``) gets ``#`` and a hash of these files.
-
-    >>> import numpy
-    >>> imported_version("numpy") == numpy.__version__
-    True
     """
-    if found := getattr(sys.modules.get(module), "__version__", None):
-        return str(found)
+    if known := getattr(sys.modules.get(module), "__version__", None):
+        return str(known)
     spec = find_spec(module)
     if spec is None or spec.origin is None:
         return "absent"
@@ -88,11 +72,8 @@ def imported_version(module: str) -> str:
 def rival_packages(modules: Collection[str]) -> list[str]:
     """Return one line for each module that two installed packages provide, with the remedy.
 
-    Nothing is refused: the signature carries the version that is imported, and other packages'
-    requirements bring a second OpenCV into environments that cannot do without them.
-
-    Args:
-        modules: names as imported; those not in :data:`PROVIDERS` are passed over.
+    Other packages may require a second OpenCV, and signatures have the version that is imported:
+    so this is no error.
     """
     own = [re.split(r"[^A-Za-z0-9._-]", line)[0] for line in requires("spfem-bench") or ()]
     lines = []
@@ -116,7 +97,7 @@ def versions(modules: Iterable[str]) -> dict[str, str]:
 
 
 def environment(device: str) -> dict[str, str | int | None]:
-    """Return where an evaluation ran, in general words."""
+    """Return the system that an evaluation ran on, without a machine's name."""
     return {
         "python": sys.version.split()[0],
         "platform": sys.platform,
@@ -137,18 +118,12 @@ def device_name(device: str) -> str:
 def commit() -> str | None:
     """Return the commit of the checkout that this code runs from, or None outside of one.
 
-    ``, changed`` is added when files of the package differ from it: the commit alone
-    then does not say what ran (see :func:`code_digest`).
+    ``, changed`` is added when files of the package differ from it (see :func:`code_digest`).
     """
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(PACKAGE), *arguments],  # noqa: S607  (wherever git is)
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        command = ["git", "-C", str(PACKAGE), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
         return done.stdout.strip()
 
     try:

@@ -1,4 +1,4 @@
-"""Files that this package writes for itself: with a checksum inside, read within limits."""
+"""This package's own files: with a checksum inside, read within limits."""
 
 from __future__ import annotations
 
@@ -27,11 +27,7 @@ class UnverifiedWarning(Warning):
 
 
 def read_bounded(path: Path, largest: int = LARGEST) -> bytes:
-    """Return the bytes of a regular file.
-
-    Args:
-        path: the file.
-        largest: allowed, in bytes; no more is read.
+    """Return the bytes of a regular file, *largest* at most.
 
     Raises:
         StorageError: it is a FIFO, a socket or a device.
@@ -46,11 +42,9 @@ def read_bounded(path: Path, largest: int = LARGEST) -> bytes:
 
 
 def check_numbers(value: Any, *, wholes_only: bool = False) -> None:
-    """Refuse numbers that no arithmetic here is made for, anywhere in plain values.
+    """Refuse numbers beyond the arithmetic here, anywhere in dictionaries, lists and scalars.
 
-    Args:
-        value: of dictionaries, lists and scalars.
-        wholes_only: whether others may be of any size, and infinite.
+    With *wholes_only*, floating point numbers are not checked.
 
     Raises:
         ValueError: a whole number beyond 64 bits, or another that is beyond 1e100 or a NaN.
@@ -76,20 +70,17 @@ def parse_json(content: bytes) -> dict[str, Any]:
             :func:`check_numbers` refuses.
     """
     try:
-        found = json.loads(content.decode())
+        value = json.loads(content.decode())
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    check_numbers(found)
-    if not isinstance(found, dict):
+    check_numbers(value)
+    if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
-    return found
+    return value
 
 
 def read_json(path: Path) -> tuple[dict[str, Any], bool]:
-    """Read an object that :func:`write_json` wrote.
-
-    Returns:
-        The object without its checksum, and whether it had one: earlier versions wrote none.
+    """Return an object that :func:`write_json` wrote, and whether it had a checksum.
 
     Raises:
         OSError: see :func:`read_bounded`.
@@ -103,12 +94,7 @@ def read_json(path: Path) -> tuple[dict[str, Any], bool]:
 
 
 def write_json(path: Path, content: Mapping[str, Any], *, indent: int = 1) -> None:
-    """Write an object as JSON with a checksum inside, whole or not at all.
-
-    Raises:
-        ValueError: it holds a NaN.
-        StorageError: the folder cannot be written, or the disk is full.
-    """
+    """Write an object as JSON with a checksum inside, whole or not at all; no NaN: ValueError."""
     plain = json.loads(json.dumps(content, allow_nan=False))  # as it will be read
     plain[CHECKSUM] = _checksum({k: v for k, v in plain.items() if k != CHECKSUM})
     write_atomically(path, json.dumps(plain, indent=indent, ensure_ascii=False) + "\n")
@@ -123,10 +109,7 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 
 def read_checked(path: Path, largest: int) -> tuple[bytes, bool]:
-    """Read what :func:`write_checked` wrote.
-
-    Returns:
-        The bytes, and whether a checksum stood before them: earlier versions wrote none.
+    """Return the bytes that :func:`write_checked` wrote, and whether they had a checksum.
 
     Raises:
         OSError: see :func:`read_bounded`.
@@ -143,17 +126,13 @@ def read_checked(path: Path, largest: int) -> tuple[bytes, bool]:
 
 
 def write_checked(path: Path, content: bytes) -> None:
-    """Write bytes behind a line with their checksum, whole or not at all.
-
-    Raises:
-        StorageError: the folder cannot be written, or the disk is full.
-    """
+    """Write bytes behind a line with their checksum, whole or not at all."""
     digest = hashlib.sha256(content).hexdigest().encode()
     write_atomically(path, _HEAD + digest + b"\n" + content)
 
 
 def warn_unverified(path: Path, remedy: str) -> None:
-    """Warn that a file without a checksum is used; the command line prints it as one line."""
+    """Warn that a file without a checksum is used."""
     warnings.warn(
         f"{path} is unverified: it is of an earlier version and has no checksum. {remedy}",
         UnverifiedWarning,

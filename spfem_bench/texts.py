@@ -1,4 +1,4 @@
-"""Text that leaves the package: lines on a terminal, and cells that a spreadsheet opens."""
+"""Text for terminals and spreadsheets, in which nothing is a command."""
 
 from __future__ import annotations
 
@@ -18,13 +18,9 @@ _RUN = re.compile(r"[=+\-@\t\r＝＋－＠]")
 
 
 def visible(text: str) -> str:
-    r"""Return text in which whatever could drive a terminal is an escape; lines stay lines.
+    r"""Return text with escapes such as ``\u001b`` for characters that could drive a terminal.
 
-    Control and format characters, halves of characters and code points without a character are
-    written as ``\u001b``, which a JSON reader turns back.
-
-    >>> visible("a" + chr(27) + "[2J")
-    'a\\u001b[2J'
+    These are control and format characters, halves of characters and unassigned code points.
     """
     if all(line.isprintable() for line in text.split("\n")):
         return text
@@ -39,13 +35,9 @@ def _escape(character: str) -> str:
 
 
 class VisibleStream:
-    """A text stream that writes every text as :func:`visible` returns it.
+    """A text stream that writes every text through :func:`visible`.
 
-    tqdm's bars need two exceptions: a carriage return at the beginning of a text, and a text that
-    only moves the cursor up.
-
-    Args:
-        stream: what is written to.
+    Exceptions for tqdm's bars: a carriage return at the beginning, and moves of the cursor up.
     """
 
     buffer = None  # or click writes to the stream's bytes, where these are ASCII
@@ -72,10 +64,7 @@ class VisibleStream:
 
 
 def make_visible() -> None:
-    """Replace standard output and error by :class:`VisibleStream`, since names come from files.
-
-    Warnings are printed as one line each, without the line of code that they come from.
-    """
+    """Replace standard output and error by :class:`VisibleStream`; print warnings as one line."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
@@ -103,12 +92,8 @@ def _show_warning(
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
     """Return rows as CSV without cells that a spreadsheet runs, or that drive a terminal.
 
-    Numbers stay numbers. Another cell that begins like a formula gets an apostrophe before it
-    (OWASP, "CSV Injection"), which :func:`cell_text` takes away; control characters are written
-    as :func:`visible` has them.
-
-    Args:
-        rows: the head first; None is an empty cell.
+    A cell that begins like a formula and is no number gets an apostrophe before it (OWASP, "CSV
+    Injection"), which :func:`cell_text` removes. None is an empty cell.
     """
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([_cell(c) for c in row] for row in rows)
@@ -124,9 +109,5 @@ def _cell(value: object) -> object:
 
 
 def cell_text(cell: str) -> str:
-    r"""Return what a cell of :func:`csv_text` was made of, but for control characters.
-
-    >>> cell_text("'=A1"), cell_text("'tis")
-    ('=A1', "'tis")
-    """
+    """Return the text that a cell of :func:`csv_text` was made of, but for control characters."""
     return cell[1:] if cell[:1] == "'" and _RUN.match(cell, 1) else cell

@@ -59,11 +59,7 @@ class Architectures(plugins.Registry[Builder]):
         return super().register(kind)
 
     def check(self, kind: str, where: object) -> None:
-        """Refuse an unknown architecture.
-
-        Raises:
-            CardError: names *where*, and near names.
-        """
+        """Raise CardError for an unknown architecture, with *where* and near names."""
         if kind not in self._built_in and kind not in self.kinds():
             raise CardError(
                 f"{where}: unknown {self.noun} '{kind}'", near_names(kind, self.kinds())

@@ -69,10 +69,7 @@ def _odd(number: int) -> int:
 
 
 class SyncChain(Strict):
-    """Steps between a clip and SyncNet in joonson's syncnet_python.
-
-    The first value allowed for each step is what is done without a chain. Source:
-    ``run_pipeline.py`` and ``SyncNetInstance.py``.
+    """Steps between a clip and SyncNet in joonson's syncnet_python; the defaults are no steps.
 
     Attributes:
         avi: ffmpeg writes the clip as an AVI with ``-r 25`` and an MP3 track: with lossless
@@ -228,11 +225,7 @@ class ProfileCard(Card):
         return ("detector", *others) if self.detector else others
 
     def follow(self) -> FaceSettings:
-        """Return how one subject is chosen and followed.
-
-        Raises:
-            CardError: the profile has no detector.
-        """
+        """Return how a subject is chosen and followed; raise CardError without a detector."""
         if self.faces is None:
             raise self._no_detector()
         return self.faces

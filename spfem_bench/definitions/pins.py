@@ -1,4 +1,4 @@
-"""Files that are known by their hash, and the hashes pinned at their first download."""
+"""Files known by their hash, and hashes pinned at the first download."""
 
 from __future__ import annotations
 
@@ -20,16 +20,12 @@ def pins_path() -> Path:
 
 
 def read_pins() -> dict[str, str]:
-    """Return all pins by :func:`pin_key`.
-
-    Raises:
-        StorageError: the file of pins is damaged.
-    """
+    """Return all pins by :func:`pin_key`; raise StorageError when their file is damaged."""
     try:
-        found = parse_json(read_bounded(pins_path()))
-        if not all(re.fullmatch(r"[0-9a-f]{64}", str(pin)) for pin in found.values()):
+        pins = parse_json(read_bounded(pins_path()))
+        if not all(re.fullmatch(r"[0-9a-f]{64}", str(pin)) for pin in pins.values()):
             raise ValueError("a pin that is no SHA-256")
-        return found
+        return pins
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -39,17 +35,12 @@ def read_pins() -> dict[str, str]:
 
 
 def pin_key(owner: str, file: PinnedFile) -> str:
-    """Return what a pin is kept under: a card that names another file needs another pin."""
+    """Return the key of a pin: a card that names another file needs another pin."""
     return f"{owner}/{file.name} of {file.git_blob or file.url or file.page}"
 
 
 def with_pin(owner: str, file: PinnedFile) -> PinnedFile:
-    """Return a file with the hash it was pinned to; unchanged when it has one or has no pin.
-
-    Args:
-        owner: the name of the network's card.
-        file: one of its files.
-    """
+    """Return a file with the hash it was pinned to; unchanged when it has one or has no pin."""
     known = None if file.is_pinned else read_pins().get(pin_key(owner, file))
     return file.model_copy(update={"sha256": known}) if known else file
 
@@ -63,9 +54,8 @@ class PinnedFile(Strict):
 
     Attributes:
         name: the file's name, relative to where its kind is kept.
-        sha256: hash of its bytes, 64 hexadecimal digits; for a network's file whose hash nobody
-            publishes, the word ``unpublished``: then it is pinned when it is first fetched
-            (:func:`spfem_bench.pinned.pin`), and that pin takes the word's place.
+        sha256: hash of its bytes, 64 hexadecimal digits. For a network's file whose hash nobody
+            publishes, the word ``unpublished``: :func:`spfem_bench.pinned.pin` replaces it.
         git_blob: hash under which a git repository publishes the file, 40 hexadecimal digits.
         bytes: its size.
         url: where it is fetched from (https, a fixed commit). A network's file without
@@ -86,7 +76,7 @@ class PinnedFile(Strict):
     page: str | None = pydantic.Field(default=None, pattern=r"^https://")
 
     @pydantic.model_validator(mode="after")
-    def _can_be_had_and_checked(self) -> PinnedFile:
+    def _can_be_checked(self) -> PinnedFile:
         if self.member and not (self.url and self.bytes and self.is_pinned):
             raise ValueError("'member' needs the archive's 'url', its own 'bytes' and 'sha256'")
         if self.shipped and not self.is_pinned:

@@ -39,11 +39,6 @@ def detector_libraries(card: NetworkCard) -> frozenset[str]:
 def load_detector(card: NetworkCard, weights: WeightsStore, device: str = "cpu") -> Detector:
     """Load the detector that a card describes.
 
-    Args:
-        card: a detector's, such as one of architecture ``scrfd-ncnn``.
-        weights: where its files are looked for.
-        device: where ``scrfd-onnx`` runs; ncnn uses the processor.
-
     Raises:
         CardError: the card is no detector's.
         WeightsError: weights missing, not the pinned ones, or not a detector's.

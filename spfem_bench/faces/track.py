@@ -89,11 +89,7 @@ class FaceTrack:
         return self
 
     def check(self, clip: object, settings: FaceSettings) -> None:
-        """Refuse a clip whose subject is absent, rarely detected, or not clearly one.
-
-        Raises:
-            ClipError: names the reason, with counts.
-        """
+        """Raise ClipError when the subject is absent, rarely detected, or not clearly one."""
         n, detected = len(self.faces), sum(self.detected)
         if detected == 0:
             raise ClipError(
@@ -129,14 +125,6 @@ def follow(
     """Follow one subject through frames with their detections.
 
     At most ``settle + max_gap`` frames are held back.
-
-    Args:
-        frames: pictures with all their detected faces.
-        settings: the rule's numbers.
-        track: filled in as frames pass.
-
-    Yields:
-        each picture with the subject's face, or None.
     """
     last: Face | None = None
     waiting: list[Frame] = []  # frames since the subject was last detected

@@ -24,11 +24,6 @@ class Ahead(Iterator[_Item]):
     """The items of an iterator, made in a thread of its own while its reader is busy.
 
     What the iterator raises is raised to the reader, after all items before it.
-
-    Args:
-        items: run in the thread from its first step to its last.
-        weigh: returns the bytes of one item.
-        room: bytes that wait for the reader at most; a single item may have more.
     """
 
     def __init__(

@@ -31,9 +31,6 @@ class Extractor(ClipNetworks):
 
         While networks compute one clip, the next ones are decoded and searched for faces.
 
-        Args:
-            requests: roles of networks by clip.
-
         Returns:
             The reason for each clip and role that cannot be had.
 

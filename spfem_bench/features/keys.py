@@ -85,12 +85,7 @@ class FeatureKeys:
         }
 
     def software(self, network: NetworkCard | None, clips: Iterable[Clip] = ()) -> dict[str, str]:
-        """Return the versions of what a network's features are computed with, beside ffmpeg.
-
-        Args:
-            network: None for the face track alone.
-            clips: those whose own format may need a library.
-        """
+        """Return the versions of what a network's features are computed with, beside ffmpeg."""
         detector = self.profile.network("detector") if self.faces == "detect" else None
         modules = feature_libraries(network, detector)
         return provenance.versions(modules.union(*map(picture_libraries, clips)))

@@ -20,7 +20,7 @@ from spfem_bench.features.batches import Outputs
 from spfem_bench.features.consumers import consumer
 from spfem_bench.features.features import Features
 from spfem_bench.features.search import Search
-from spfem_bench.features.tracking import ClipNetworks
+from spfem_bench.features.tracking import ClipNetworks, Reading
 from spfem_bench.media import audio
 from spfem_bench.media.chain import carried
 from spfem_bench.media.mfcc import WINDOW, mfcc, sound_windows
@@ -36,13 +36,6 @@ class ClipReader:
     """Reads one clip's frames and sound, and stores its features.
 
     Reading begins at once in threads: sound, and frames whose faces need no search.
-
-    Args:
-        networks: they get the clip's crops and sound.
-        clip: the clip.
-        roles: of the networks.
-        search: finds its faces.
-        failures: receives errors.
 
     Raises:
         ClipError: a file is absent.
@@ -96,16 +89,7 @@ class ClipReader:
         pictures: Iterator[Frame] | None,
         folder: Path | None = None,
     ) -> None:
-        """Send frames and sound through networks that take them from the same files.
-
-        Args:
-            roles: of the networks.
-            frames: the clip, or the video that a chain made of it.
-            track_key: of the face track of *frames*.
-            samples: yields the sound once.
-            pictures: the frames, when they are being read already.
-            folder: for files of a chain.
-        """
+        """Send frames and sound through networks that take them from the same files."""
         x, track, sound = self.networks, FaceTrack(), None
         if samples is not None:
             try:
@@ -121,10 +105,8 @@ class ClipReader:
             for role in sorted(roles):
                 outputs = self.outputs.setdefault(role, Outputs())
                 consumers.append(consumer(x, role, outputs, folder))
-            pairs = x.tracked_frames(
-                frames, track, track_key, self.unchanged, started=pictures, search=self.search
-            )
-            for index, (picture, face) in enumerate(pairs):
+            reading = Reading(track_key, self.unchanged, pictures, self.search)
+            for index, (picture, face) in enumerate(x.tracked_frames(frames, track, reading)):
                 if face is not None or x.faces == "aligned":
                     for one in consumers:
                         one.push(index, picture, face)

@@ -18,12 +18,7 @@ EVERY = frozenset({"numpy", "torch", "onnxruntime", "ncnn"}) | crop.LIBRARIES | 
 
 
 def feature_libraries(network: NetworkCard | None, detector: NetworkCard | None) -> frozenset[str]:
-    """Return the modules that a network's features are computed with, beside ffmpeg.
-
-    Args:
-        network: None for the face track alone.
-        detector: None when frames are aligned faces.
-    """
+    """Return the modules that a network's features are computed with, beside ffmpeg."""
     modules = frozenset({"numpy"})
     if detector is not None:
         modules |= detector_libraries(detector)

@@ -102,11 +102,7 @@ class FeatureStore:
         check_writable(self.folder)
 
     def put(self, made_of: Mapping[str, Any], arrays: Arrays) -> None:
-        """Store arrays.
-
-        Raises:
-            StorageError: the folder cannot be written, or the disk is full.
-        """
+        """Store arrays; raise StorageError when they cannot be written."""
         import safetensors.numpy
 
         path = self.path(made_of)

@@ -45,14 +45,11 @@ FAR = 1 << 40
 
 
 def samples(clip: Clip) -> npt.NDArray[np.int16]:
-    """Return a clip's sound, mixed to one channel, at 16 kHz.
+    """Return a clip's sound, mixed to one channel, at 16 kHz: int16 (samples,).
 
     Sample 0 belongs to the first picture of the file that holds the sound; without pictures it
     is the file's first sample. The others are placed by their time stamps: missing sound is
     silence, and sound before the first picture is left out.
-
-    Returns:
-        int16 array of shape (samples,).
 
     Raises:
         ClipError: no sound, it is damaged, or several streams may be meant.
@@ -98,10 +95,6 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
 def _blocks(stamps: Path, begin: float | None) -> tuple[npt.NDArray[np.int64], ...]:
     """Return where blocks of sound begin, and how many samples each has.
 
-    Args:
-        stamps: output of ffmpeg's framecrc; there may be millions of lines.
-        begin: the time of sample 0 in seconds; that of the first block when None.
-
     Returns:
         two int64 arrays of shape (blocks,).
     """
@@ -124,11 +117,6 @@ def _placed(
 ) -> npt.NDArray[np.int16]:
     """Return sound in which each block stands where its time stamp is.
 
-    Args:
-        sound: int16 (N,): the blocks, one behind the other.
-        starts: where each begins by its time stamp, int64 (blocks,).
-        counts: how many samples each has, int64 (blocks,).
-
     Returns:
         int16 (M,): from 0 to the last block's end.
     """
@@ -150,11 +138,7 @@ def _placed(
 
 
 def sound_file(clip: Clip) -> Path:
-    """Return the file that a clip's sound is read from.
-
-    Raises:
-        ClipError: no sound, or the clip lasts too long.
-    """
+    """Return the file of a clip's sound; raise ClipError when it has none, or is too long."""
     path = clip.audio or (None if clip.path.is_dir() else clip.path)
     if path is None:
         raise ClipError(
@@ -169,12 +153,10 @@ def sound_file(clip: Clip) -> Path:
 
 
 def level(samples: npt.NDArray[np.int16]) -> float:
-    """Return the level of the loudest 0.2 s of a sound, in dB of full scale.
+    """Return the level of the loudest 0.2 s of int16 samples (N,), in dB of full scale.
 
-    It is the standard deviation, so a constant offset counts as silence: -inf.
-
-    Args:
-        samples: int16 (N,), 16 kHz. A remainder below 0.2 s is left out of longer sound.
+    It is the standard deviation, so a constant offset counts as silence: -inf. A remainder below
+    0.2 s is left out of longer sound.
     """
     if len(samples) == 0:
         return -math.inf
@@ -185,12 +167,7 @@ def level(samples: npt.NDArray[np.int16]) -> float:
 
 
 def check_audible(clip: Clip, mixed: npt.NDArray[np.int16], rule: Audible) -> None:
-    """Refuse a clip whose sound is silent.
-
-    Args:
-        clip: without an edit.
-        mixed: its :func:`samples`.
-        rule: which sound is silent.
+    """Refuse a clip without an edit whose sound, *mixed*, is silent.
 
     Raises:
         ClipError: the sound holds numbers that are not finite, its channels cancel out in the
@@ -218,11 +195,7 @@ def check_audible(clip: Clip, mixed: npt.NDArray[np.int16], rule: Audible) -> No
 
 
 def _channel_powers(clip: Clip, path: Path) -> tuple[npt.NDArray[np.float64], int]:
-    """Return the variance of each channel of a clip's sound, and how many values are not finite.
-
-    Raises:
-        ClipError: the channels change in the stream.
-    """
+    """Return the variance of each channel of a clip's sound, and how many values are not finite."""
     info = probe(path)
     with sized(path) as file:
         stream = ffmpeg.local_input(file, threads=1)[str(info.chosen("audio"))]

@@ -52,14 +52,9 @@ class Carried:
 
 @contextmanager
 def carried(clip: Clip, chain: SyncChain) -> Iterator[Carried]:
-    """Send a clip through a chain's steps before face detection.
+    """Send a clip without an edit through a chain's steps before face detection.
 
-    Args:
-        clip: any clip, without an edit; its crop and span are cut out first.
-        chain: the steps.
-
-    Yields:
-        the outcome, whose files exist until the block is left.
+    The outcome's files exist until the block is left.
 
     Raises:
         ClipError: unreadable, without video, or without the sound that a step needs.
@@ -131,12 +126,6 @@ class CropVideo:
 
     ``run_pipeline.py`` writes it by OpenCV's VideoWriter with the tag XVID;
     ``SyncNetInstance.py`` reads it by ``ffmpeg -i crop.avi -threads 1 -f image2 %06d.jpg``.
-
-    Args:
-        folder: for its files.
-        crops: whether JPEGs are made of the video's frames.
-        first: index of the first frame.
-        size: side of the crops in pixels.
 
     Raises:
         ClipError: this OpenCV cannot write such a file.

@@ -50,11 +50,7 @@ def version() -> str:
 
 
 def check_hardware(name: str) -> None:
-    """Refuse a hardware decoder that ffmpeg does not have, or cannot start here.
-
-    Raises:
-        ClipError: with ffmpeg's reason.
-    """
+    """Raise ClipError for a hardware decoder that ffmpeg does not have, or cannot start here."""
     command = [program(), "-hide_banner", "-v", "error"]
     listed = subprocess.run([*command, "-hwaccels"], capture_output=True, text=True, check=True)
     known = [line for line in listed.stdout.split("\n")[1:] if line]

@@ -79,11 +79,7 @@ def _memory(pixels: int) -> int:
 
 
 def header_text(path: Path) -> str:
-    """Return what ffmpeg prints about a file.
-
-    Raises:
-        CostError: it took too much time or memory.
-    """
+    """Return what ffmpeg prints about a file; raise CostError at a limit of time or memory."""
     limits = Limits.reading(path)
     with tempfile.TemporaryFile() as errors:
         with _started(reading(path), limits, errors) as process:

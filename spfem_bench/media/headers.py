@@ -56,11 +56,7 @@ class MediaInfo:
         return bool(self.audio)
 
     def chosen(self, kind: Literal["video", "audio"]) -> int:
-        """Return the index of the stream to decode.
-
-        Raises:
-            ClipError: there is none, or there are several and not exactly one is marked default.
-        """
+        """Return the index of the stream to decode; raise ClipError unless there is exactly one."""
         streams = self.video if kind == "video" else self.audio
         if len(streams) == 1:
             return streams[0]
@@ -164,11 +160,7 @@ def check_size(path: Path, size: tuple[int, int]) -> None:
 
 
 def pixels(path: Path) -> int:
-    """Return how many pixels a file's pictures have; the most that are allowed for a folder.
-
-    Raises:
-        ClipError: as :func:`probe`.
-    """
+    """Return how many pixels a file's pictures have; for a folder, the most that are allowed."""
     if path.is_dir():
         return ffmpeg.LARGEST
     size = probe(path).size

@@ -96,18 +96,7 @@ class _Packet:
 def _packets(
     file: Path, streams: Sequence[int], path: Path, *, edits: bool = True
 ) -> Generator[_Packet, None, None]:
-    """Yield the packets of a file's streams in the file's order.
-
-    Args:
-        file: that is read.
-        streams: indices of streams.
-        path: the clip, for messages.
-        edits: whether an mp4's edit list is followed in full; else, it only moves the start.
-
-    Raises:
-        ClipError: the file breaks off.
-        CostError: it has more than :data:`MOST_PACKETS`, or takes too long.
-    """
+    """Yield the packets of a file's streams in the file's order."""
     options = [] if edits else ["-advanced_editlist", "0"]
     command = reading(file, "-v", "error", "-xerror", "-copyts", *options)
     for stream in streams:
@@ -151,12 +140,7 @@ class _Pictures:
 
 @lru_cache(maxsize=2000)  # pictures and sound both need it
 def _pictures(path: Path, *identity: int) -> _Pictures:
-    """Read the packets of a file's video stream, up to where it is damaged.
-
-    Raises:
-        ClipError: several video streams may be meant.
-        CostError: as :func:`_packets`.
-    """
+    """Read the packets of a file's video stream, up to where it is damaged."""
     del identity  # a part of the cache's key
     starts, first, longest = array("d"), None, 0.0
     packets = _packets(path, [probe(path).chosen("video")], path)
@@ -178,10 +162,6 @@ def _pictures(path: Path, *identity: int) -> _Pictures:
 
 def check_pictures(path: Path, *, whole: bool) -> float:
     """Return for how many seconds a file shows one picture at most, by its time stamps.
-
-    Args:
-        path: a video.
-        whole: whether all of it is decoded.
 
     Raises:
         ClipError: as :func:`~spfem_bench.media.headers.probe`, or several streams may be meant.
@@ -259,11 +239,7 @@ def _picture_zero(path: Path, *identity: int) -> float:
 
 
 def _first_times(path: Path, count: int) -> list[float]:
-    """Return when a file's first pictures are shown, in seconds from the file's start.
-
-    Raises:
-        ClipError: the file is damaged, or holds no picture.
-    """
+    """Return when a file's first pictures are shown, in seconds from the file's start."""
     stream = probe(path).chosen("video")
     command = [*reading(path, "-v", "error", "-xerror"), "-map", f"0:{stream}"]
     # ffmpeg would cut off negative times of pictures, and round them to whole frames.

@@ -126,11 +126,7 @@ def _claimed_size(path: Path) -> tuple[int, int] | None:
 
 
 def raw_pictures(paths: list[Path], shape: tuple[int, int]) -> Iterator[bytes]:
-    """Yield the BGR bytes of picture files.
-
-    Raises:
-        ClipError: unreadable, or not of *shape* (height, width).
-    """
+    """Yield the BGR bytes of picture files; raise ClipError for one of another (height, width)."""
     for path in paths:
         picture = read_picture(path)
         if picture.shape[:2] != shape:
@@ -143,11 +139,10 @@ def raw_pictures(paths: list[Path], shape: tuple[int, int]) -> Iterator[bytes]:
 
 
 def numbered_pictures(clip: Clip) -> list[Path]:
-    """Return a folder's pictures in order of their numbers, those that the clip uses.
+    """Return the paths of a clip's pictures in a folder, in order of their numbers.
 
     Raises:
-        ClipError: no frame rate, no pictures, one without a number, a gap, or fewer pictures
-            than the clip names.
+        ClipError: no frame rate, no or too few pictures, one without a number, or a gap.
     """
     folder = clip.path
     if clip.frame_rate is None:

@@ -35,19 +35,10 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
 def frames(clip: Clip, hwaccel: str | None = None) -> Iterator[Frame]:
-    """Yield a clip's frames as RGB pictures at 25 frames a second.
+    """Yield a clip's frames, uint8 (height, width, 3), RGB, at 25 frames a second.
 
-    Frames are chosen by their time stamps (ffmpeg's ``fps`` filter, rounding to
-    the nearest), so a variable frame rate is handled; rotation metadata is
-    applied; deeper colour is brought to 8 bits. Memory is bounded: one frame at
-    a time.
-
-    Args:
-        clip: without an edit.
-        hwaccel: a hardware decoder (:func:`spfem_bench.media.ffmpeg.check_hardware`).
-
-    Yields:
-        uint8 arrays of shape (height, width, 3).
+    Frames are chosen by their time stamps (ffmpeg's ``fps`` filter, rounding to the nearest), for
+    any frame rate; rotation metadata is applied; deeper colour is brought to 8 bits.
 
     Raises:
         ClipError: unreadable, damaged, without video, or the crop does not fit.
@@ -76,8 +67,7 @@ def frames(clip: Clip, hwaccel: str | None = None) -> Iterator[Frame]:
 def cropped_stream(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterator[bytes] | None]:
     """Return an ffmpeg-python stream of a clip's pictures, cropped, at the rate they have.
 
-    Returns:
-        the stream, and the blocks to feed to it if it reads ``pipe:0``.
+    With it come the blocks to feed to its ``pipe:0``, if it reads that.
 
     Raises:
         ClipError: unreadable, without video, or the crop does not fit.
@@ -117,11 +107,7 @@ def cropped_stream(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterato
 
 
 def upright_stream(path: Path, hwaccel: str | None = None) -> Any:
-    """Return an ffmpeg-python stream of a file's upright pictures, all of the first one's size.
-
-    Raises:
-        ClipError: unreadable, or several video streams may be meant.
-    """
+    """Return an ffmpeg-python stream of a file's upright pictures, all of the first one's size."""
     info = probe(path)
     options: dict[str, Any] = {"hwaccel": hwaccel} if hwaccel else {}
     if info.turned:
@@ -195,11 +181,7 @@ def _read_ppm(pipe: IO[bytes]) -> Frame | None:
 
 
 def _files(clip: Clip) -> list[Path]:
-    """Return a clip's picture files in order, or its video file.
-
-    Raises:
-        ClipError: as :func:`numbered_pictures`, or options of folders are given with a file.
-    """
+    """Return a clip's picture files in order, or its video file."""
     if clip.path.is_dir():
         return numbered_pictures(clip)
     if clip.frame_rate is not None or clip.pictures is not None:
@@ -208,11 +190,7 @@ def _files(clip: Clip) -> list[Path]:
 
 
 def content_id(clip: Clip) -> str:
-    """Return a hash of all that a clip is made of: bytes, crop, span, rate, sound and edit.
-
-    Raises:
-        ClipError: a file is absent.
-    """
+    """Return a hash of a clip's bytes, crop, span, rate, sound and edit."""
     parts = [str(clip.crop), str(clip.span), str(clip.frame_rate)]
     parts += [file_sha256(path) for path in _files(clip)]
     if clip.audio is not None:
@@ -226,11 +204,7 @@ _State = tuple[tuple[int, ...], ...]
 
 
 def _state(clip: Clip) -> _State:
-    """Return the identities of all files that a clip is read from; none of a file that is absent.
-
-    Raises:
-        ClipError: as :func:`numbered_pictures`.
-    """
+    """Return the identities of all files that a clip is read from."""
     identities: list[tuple[int, ...]] = []
     for path in [*_files(clip), *([clip.audio] if clip.audio is not None else [])]:
         try:
@@ -253,11 +227,7 @@ class Unchanged:
 
     @classmethod
     def since(cls, clip: Clip) -> Unchanged:
-        """Return the state of a clip's files now, before they are hashed.
-
-        Raises:
-            ClipError: as :func:`numbered_pictures`.
-        """
+        """Return the state of a clip's files now, before they are hashed."""
         return cls(clip, _state(clip))
 
     def check(self) -> None:
@@ -281,11 +251,7 @@ def changed(clip: Clip) -> ClipError:
 
 
 def file_sha256(path: Path) -> str:
-    """Return a file's SHA-256; it is read again only when its size or time stamp changes.
-
-    Raises:
-        ClipError: the file cannot be read.
-    """
+    """Return the SHA-256 of a regular file; raise ClipError when it cannot be read."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe might never end
             raise ClipError(f"{path}: not a file", "Give a video, a sound or picture file")

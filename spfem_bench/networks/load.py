@@ -84,12 +84,6 @@ def load_network(
 ) -> Mapping[str, BatchFunction]:
     """Load a network, in eval mode, as functions on batches.
 
-    Args:
-        card: its card; weights are verified now.
-        weights: where its files are looked for.
-        device: a torch device.
-        precision: see :func:`precision_of`; outputs are float32 in any.
-
     Returns:
         For image networks ``{"crops": f}``, f on uint8 (B, height, width, channels).
         For lip sync ``{"frames": f, "sound": g}``: f on uint8 (B, T, size, size, 3) RGB

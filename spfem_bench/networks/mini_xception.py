@@ -84,11 +84,7 @@ class MiniXception(nn.Module):
 
     @staticmethod
     def read_state(content: bytes, card: NetworkCard) -> dict[str, Tensor]:
-        """Return the tensors of the published HDF5 file.
-
-        Raises:
-            WeightsError: the file has other layers.
-        """
+        """Return the tensors of the published HDF5 file; raise WeightsError for other layers."""
         try:
             return state_from_hdf5(content)
         except Exception as error:  # any HDF5 file may be here: h5py and permute raise many kinds

@@ -56,10 +56,6 @@ def quickened(module: nn.Module, precision: Precision = "float32") -> nn.Module:
     last in memory. On a processor, SyncNet's first layers become
     :func:`~spfem_bench.networks.toom_cook.pooled_windows`, and its last :class:`Dense`. In half
     precision weights are rounded now, not by autocast at each call.
-
-    Args:
-        module: in eval mode.
-        precision: in which autocast will run it.
     """
     quick = deepcopy(module)
     sequences = [part for part in quick.modules() if isinstance(part, nn.Sequential)]

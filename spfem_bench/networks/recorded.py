@@ -22,11 +22,6 @@ _Record = TypeVar("_Record", bound=Strict)
 def load_record(path: Path, kind: type[_Record], what: str) -> _Record:
     """Read a record.
 
-    Args:
-        path: the JSON file, which is there.
-        kind: what it must be.
-        what: it is a record of, for messages.
-
     Raises:
         OSError: it cannot be read.
         CardError: it is not valid JSON, or lacks or misspells a key.
@@ -45,16 +40,7 @@ def load_record(path: Path, kind: type[_Record], what: str) -> _Record:
 
 
 def read_weights(path: Path, sha256: str, again: str) -> bytes:
-    """Return the bytes of the weights beside a record.
-
-    Args:
-        path: of either file.
-        sha256: as recorded.
-        again: the remedy.
-
-    Raises:
-        WeightsError: they are absent, or other than recorded.
-    """
+    """Return the bytes of the weights beside a record; raise WeightsError for other bytes."""
     file = path.with_suffix(".safetensors")
     if not file.is_file():
         raise WeightsError(f"{file} is absent", again)
@@ -81,12 +67,6 @@ def save_network(
     path: Path, network: nn.Module, kind: type[_Record], record: Mapping[str, Any]
 ) -> _Record:
     """Write weights and their record; the record comes last, so that with it both are whole.
-
-    Args:
-        path: of either; suffixes are put right.
-        network: whose tensors are written.
-        kind: of the record.
-        record: all of it but ``sha256`` and ``bytes``.
 
     Raises:
         CardError: the record is none of that kind.

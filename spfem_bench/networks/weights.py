@@ -73,11 +73,7 @@ class WeightsStore:
         return Check("verified", "")
 
     def read(self, card: NetworkCard) -> list[bytes]:
-        """Return the verified bytes of each of a network's files, in the card's order.
-
-        Raises:
-            WeightsError: a file is missing, or is not the pinned one.
-        """
+        """Return the verified bytes of a network's files; raise WeightsError for others."""
         contents = []
         for path, file in zip(self.paths(card), card.files, strict=True):
             if path is None:
@@ -125,25 +121,14 @@ def remedy(card: NetworkCard) -> str:
 def wrong_weights(
     card: NetworkCard, error: Exception, problem: str = "", advice: str = ""
 ) -> WeightsError:
-    """Return the error for weights that are not what their card says.
-
-    Args:
-        card: the network's.
-        error: the first line of its text is the reason.
-        problem: follows "the weights of X"; that they are of another architecture when empty.
-        advice: what to do; how to get the right ones when empty.
-    """
+    """Return the error for weights that are not what their card says."""
     reason = (str(error) or type(error).__name__).splitlines()[0][:120]
     problem = problem or f"are not a {card.architecture}'s"
     return WeightsError(f"the weights of '{card.name}' {problem}: {reason}", advice or remedy(card))
 
 
 def safetensors_state(content: bytes, card: NetworkCard) -> dict[str, object]:
-    """Read a file of named tensors; the format holds nothing that could be executed.
-
-    Raises:
-        WeightsError: the bytes are not of that format.
-    """
+    """Return the tensors of a safetensors file; raise WeightsError for another format."""
     from safetensors.torch import load
 
     try:

@@ -163,7 +163,7 @@ def test_a_clip_that_changes_after_it_was_read_is_not_taken(tmp_path: Path) -> N
     detector = Detector(lambda frames: [[] for _ in frames])
     search = Search(clips, frames, lambda: detector, batch_size=4)
     assert len(list(search.of(clips[0]) or ())) == 1
-    eventually(lambda: clips[1] in search._begun)
+    eventually(lambda: clips[1] in search._states)
     folder(tmp_path / "b", [21, 31])
     with pytest.raises(ClipError, match="changed while it was read"):
         search.of(clips[1])
