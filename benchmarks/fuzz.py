@@ -275,9 +275,11 @@ def cards(kind: Kind) -> list[bytes]:
 def kinds(made: Path) -> dict[str, FileKind]:
     """Return all kinds by name; media files are made in a folder."""
     from spfem_bench import pinned
+    from spfem_bench.analysis.comparing import compare_runs
     from spfem_bench.datasets import indexing
     from spfem_bench.definitions import clips, layouts, measured, metrics, protocols, recordings
     from spfem_bench.evaluation import record as records
+    from spfem_bench.evaluation.record import item_values
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import Listing
     from spfem_bench.media import packets, video
@@ -285,9 +287,10 @@ def kinds(made: Path) -> dict[str, FileKind]:
     from spfem_bench.networks.scrfd_ncnn import ncnn_network
     from spfem_bench.puppets.mini_ned import model as ned
     from spfem_bench.reporting import published, tables
-    from spfem_bench.reporting.compare import compare_runs, render_comparison
+    from spfem_bench.reporting.compare import render_comparison
     from spfem_bench.reporting.report.build import build
     from spfem_bench.reporting.report.folder import listed
+    from spfem_bench.reporting.table_layouts import render_table
     from spfem_bench.stccl import metric as metric_files
     from spfem_bench.stored import write_json
     from spfem_bench.texts import csv_text, visible
@@ -304,14 +307,13 @@ def kinds(made: Path) -> dict[str, FileKind]:
 
     def run_record(path: Path) -> None:
         found = records.load(path)
-        records.scores(found)
-        for metric in ("csim", "lse-d"):
-            records.item_values(found, metric)
+        for metric in found.metrics:
+            item_values(found, metric)
 
     def drawn(path: Path) -> None:
         found = tables.make_table([records.load(path)])
         for style in ("text", "latex", "html", "csv"):
-            tables.render(found, style, layout="asccl")  # type: ignore[arg-type]
+            render_table(found, style, layout="asccl")  # type: ignore[arg-type]
 
     def tensors(path: Path) -> None:
         weights.safetensors_state(path.read_bytes(), metrics.network_card("compact-identity"))
@@ -363,8 +365,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
 
     def kept_record(path: Path) -> None:
         found = records.load(path)
-        given = found.pop("unverified", False)
-        assert given or found == run, "a damaged record was used"
+        assert found.unverified or found.plain() == run, "a damaged record was used"
 
     def index(path: Path) -> None:
         found = indexing.read(path)
@@ -443,7 +444,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
         row = {"speaker": "M003", "emotion": "angry", "level": "3", "clip": "001"}
         recordings.candidates(card.recordings, row, given)
 
-    other = record("other", metrics=("fad", "csim", "lse-d"), seed=1)
+    other = records.parse_record(record("other", metrics=("fad", "csim", "lse-d"), seed=1))
     run = record(metrics=("fad", "csim", "lse-d", "scc"))
     write_json(made / "run.json", run)
     run = json.loads(json.dumps(run))

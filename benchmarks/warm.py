@@ -218,15 +218,16 @@ class Parts:
 
 def watched() -> list[tuple[Any, str, str]]:
     """Return the functions that are measured: where they are, and what they do."""
-    from spfem_bench.evaluation import plan, record, run
+    from spfem_bench.evaluation import plan, record, score
+    from spfem_bench.statistics.frechet import Frechet
 
     return [
         (plan.ffmpeg, "probe", "preflight: headers of videos"),
         (Extractor, "ensure", "store: read and verify"),
-        (run, "measure", "components"),
-        (run, "resample", "scores and bootstraps"),
-        (run, "_pooled", "of them, FAD"),
-        (run, "settings", "settings and signatures"),
+        (score, "measure", "components"),
+        (score, "score_groups", "scores and bootstraps"),
+        (Frechet, "score", "of them, FAD"),
+        (score, "frozen_settings", "settings and signatures"),
         (record, "save", "records: write"),
     ]
 
@@ -238,7 +239,8 @@ def rescore(
     from spfem_bench.evaluation import record as records
     from spfem_bench.evaluation.session import carry_out
     from spfem_bench.execution.workers import workers_for
-    from spfem_bench.reporting.tables import make_table, render
+    from spfem_bench.reporting.table_layouts import render_table
+    from spfem_bench.reporting.tables import make_table
 
     parts = Parts()
     with ExitStack() as stack:
@@ -268,7 +270,7 @@ def rescore(
                 found.append(path)
         text = parts.timed(
             "records: read; the table",
-            lambda: render(
+            lambda: render_table(
                 make_table(records.load_all(found)), "text", layout="asccl", intervals=True
             ),
         )()

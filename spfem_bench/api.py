@@ -187,32 +187,29 @@ def evaluate(
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.evaluation.plan import Videos, make_plan
     from spfem_bench.evaluation.session import carry_out
-    from spfem_bench.execution.common import check_device
     from spfem_bench.execution.workers import workers_for
     from spfem_bench.networks.weights import WeightsStore
 
     if videos is None and (layout or frame_rate):
         raise SpfemBenchError("layout and frame_rate are about videos", "Give videos=DIR too")
     _check_list(metrics)
-    computing = Computing(device, precision, batch_size, hwaccel, workers, ray)
-    if computing.ray in (None, "local"):  # a cluster's driver may lack the GPUs of its nodes
-        check_device(device)  # before the preflight
     weights = WeightsStore.locate(None if weights_dir is None else Path(weights_dir))
     listed = read_protocol(protocol)
     own = None
     if videos is not None:
         own = Videos(Path(videos), frame_rate, layout_card(layout) if layout else None)
-    plan = make_plan(
-        method,
-        listed,
-        profile_card(profile or listed.card.profile),
-        data=DataFolders.locate(None if data_dir is None else Path(data_dir)),
-        weights=weights,
-        metrics=metrics,
-        videos=own,
-    )
-    _check(plan, partial=partial)
-    with workers_for(computing) as team:
+    computing = Computing(device, precision, batch_size, hwaccel, workers, ray)
+    with workers_for(computing) as team:  # a wrong device is reported before the preflight
+        plan = make_plan(
+            method,
+            listed,
+            profile_card(profile or listed.card.profile),
+            data=DataFolders.locate(None if data_dir is None else Path(data_dir)),
+            weights=weights,
+            metrics=metrics,
+            videos=own,
+        )
+        _check(plan, partial=partial)
         [record] = carry_out([plan], weights, computing, workers=team, partial=partial)
     return Run(record)
 

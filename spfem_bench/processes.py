@@ -19,18 +19,18 @@ from spfem_bench.texts import make_visible
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-Job = TypeVar("Job")
-Outcome = TypeVar("Outcome")
+_Job = TypeVar("_Job")
+_Outcome = TypeVar("_Outcome")
 
 
 @contextmanager
 def spread(
-    work: Callable[[Job], Outcome],
-    jobs: Sequence[Job],
+    work: Callable[[_Job], _Outcome],
+    jobs: Sequence[_Job],
     workers: int,
     *,
     ahead: int | None = None,
-) -> Iterator[Iterator[Outcome]]:
+) -> Iterator[Iterator[_Outcome]]:
     """Give the results of all jobs, in the jobs' order, one by one.
 
     When the block is left early, by Ctrl-C or an error, running jobs are ended and queued ones
@@ -83,8 +83,8 @@ class Pool:
             self._submit(abs, 0)
 
     def in_order(
-        self, work: Callable[[Job], Outcome], jobs: Iterable[Job], ahead: int
-    ) -> Iterator[Outcome]:
+        self, work: Callable[[_Job], _Outcome], jobs: Iterable[_Job], ahead: int
+    ) -> Iterator[_Outcome]:
         """Yield the results of all jobs, in the jobs' order.
 
         Args:
@@ -95,7 +95,7 @@ class Pool:
         Raises:
             SpfemBenchError: one of the processes was killed.
         """
-        running: deque[Future[Outcome]] = deque()
+        running: deque[Future[_Outcome]] = deque()
         try:
             for job in jobs:
                 while running and (len(running) == ahead or running[0].done()):
@@ -109,7 +109,7 @@ class Pool:
                 "Type the command again, with fewer --workers: it goes on from what is stored",
             ) from None
 
-    def _submit(self, work: Callable[[Job], Outcome], job: Job) -> Future[Outcome]:
+    def _submit(self, work: Callable[[_Job], _Outcome], job: _Job) -> Future[_Outcome]:
         with _signals_blocked():  # a process may start here; it inherits blocked signals
             return self._pool.submit(work, job)
 

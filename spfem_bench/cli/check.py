@@ -83,7 +83,7 @@ def check(
             checking.check_rewritable(card)
         else:
             references[card.name] = read_rows(card), read_settings(card)
-    found = []
+    checks = []
     options.when_interrupted("Interrupted: nothing was rewritten.")
     workers, progress = options.workers_of(computing), options.progress(quiet)
     for card in cards:
@@ -105,12 +105,12 @@ def check(
         if not quiet:
             for line in provenance.rival_packages(here.settings.get("software", {})):
                 click.echo(line, err=True)
-        found.append(
+        checks.append(
             checking.check_reference(card.name, card.tolerance, *references[card.name], here)
         )
         if not as_json:
-            click.echo(check_text(found[-1]))
+            click.echo(check_text(checks[-1]))
     if as_json:
-        click.echo(json.dumps([check_json(c) for c in found], indent=1))
-    if not all(c.holds for c in found):
+        click.echo(json.dumps([check_json(c) for c in checks], indent=1))
+    if not all(c.holds for c in checks):
         sys.exit(1)

@@ -9,17 +9,17 @@ from pathlib import Path
 import click
 
 
-def _tolerances(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for text in given:
+def _tolerances(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[str, float]:
+    tolerances: dict[str, float] = {}
+    for text in texts:
         metric, _mark, number = text.rpartition("=")
         try:
-            found[metric] = float(number)
+            tolerances[metric] = float(number)
         except ValueError:
-            found[metric] = math.nan
-        if not 0 < found[metric] < math.inf:
+            tolerances[metric] = math.nan
+        if not 0 < tolerances[metric] < math.inf:
             raise click.BadParameter(f"'{text}': write a number above 0, or METRIC=NUMBER")
-    return found
+    return tolerances
 
 
 @click.command()
@@ -60,10 +60,10 @@ def diff(a: Path, b: Path, tolerances: dict[str, float], as_json: bool) -> None:
     from spfem_bench.reporting.diff import diff_json, diff_text
 
     try:
-        found = diff_records(load(a), load(b), tolerances)
+        difference = diff_records(load(a), load(b), tolerances)
     except SpfemBenchError as error:  # 1 is for records that differ
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
-    click.echo(json.dumps(diff_json(found), indent=1) if as_json else diff_text(found))
-    if not found.holds:
+    click.echo(json.dumps(diff_json(difference), indent=1) if as_json else diff_text(difference))
+    if not difference.holds:
         sys.exit(1)

@@ -112,7 +112,7 @@ def evaluate(
     from spfem_bench.evaluation.session import (
         carry_out,
         make_plans,
-        rival_packages,
+        package_conflicts,
         videos_by_method,
     )
     from spfem_bench.files import check_writable
@@ -160,7 +160,7 @@ def evaluate(
             ready.append(plan)
             paths.append(path)
     incomplete = len(ready) < len(plans)
-    for line in [] if quiet else rival_packages(ready):
+    for line in [] if quiet else package_conflicts(ready):
         click.echo(line, err=True)
     runs: dict[str, list[records.RunRecord]] = {}  # by protocol
     carried = carry_out(
@@ -182,11 +182,11 @@ def evaluate(
                 click.echo(f"Note: {note}", err=True)
             click.echo(f"Record: {path}   Full table: spfem-bench table {path}", err=True)
     if as_json:
-        scores = [score for found in runs.values() for r in found for score in r.scores]
+        scores = [score for of_protocol in runs.values() for r in of_protocol for score in r.scores]
         click.echo(json.dumps([score.plain() for score in scores], indent=1))
     elif several:
-        for name, found in runs.items():
-            click.echo(reporting.runs_text(found))
+        for name, of_protocol in runs.items():
+            click.echo(reporting.runs_text(of_protocol))
             if not quiet:
                 click.echo(f"With intervals: spfem-bench table {results / name}", err=True)
     if incomplete:

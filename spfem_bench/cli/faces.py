@@ -30,15 +30,15 @@ def faces(clip: str, output: Path, profile: str, count: int, weights_dir: Path |
     or a folder of frames (frames#fps=30).
     """
     from spfem_bench.definitions.clips import Clip
-    from spfem_bench.definitions.computing import Computing
     from spfem_bench.definitions.networks import profile_card
-    from spfem_bench.evaluation.session import extractor_for
+    from spfem_bench.features.extract import Extractor
+    from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import write_atomically
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting.face_sheet import face_sheet
 
     weights = WeightsStore.locate(weights_dir)
-    extractor = extractor_for(profile_card(profile), weights, Computing())
+    extractor = Extractor(profile_card(profile), weights, FeatureStore.locate())
     png, line = face_sheet(extractor, Clip.parse(clip), count)
     write_atomically(output, png)
     click.echo(line)

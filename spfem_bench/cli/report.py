@@ -9,14 +9,14 @@ import click
 from spfem_bench.cli import options
 
 
-def _folders(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for text in given:
+def _folders(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[str, Path]:
+    folders: dict[str, Path] = {}
+    for text in texts:
         method, _mark, folder = text.partition("=")
         if not method or not folder:
             raise click.BadParameter(f"'{text}': write METHOD=DIR, the folder of its outputs")
-        found[method] = Path(folder)
-    return found
+        folders[method] = Path(folder)
+    return folders
 
 
 @click.command()

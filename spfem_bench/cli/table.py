@@ -62,26 +62,26 @@ def table(
     if standalone and style != "latex":
         raise click.UsageError("--standalone belongs to --format latex")
     files, printed = [], []
-    for given in runs:
-        path = Path(given)
+    for name in runs:
+        path = Path(name)
         if path.suffix.lower() == ".json" or path.is_dir():
             files.append(path)
         else:
-            printed.append(printed_table(given))
+            printed.append(printed_table(name))
     if printed and files:
         raise CardError(
             f"run records and the printed table '{printed[0].name}' do not go into one table",
             "Give either; papers' rows of the same methods stand beside records by themselves",
         )
     records = load_all(files)
-    papers = {row.paper.lower() for found in printed for row in found.rows}
-    averages = bool(printed) and all(r.emotion == "avg" for found in printed for r in found.rows)
-    made = make_printed_table(printed) if printed else make_table(records, published=published)
-    chosen = layout or ("stccl" if papers == {"stccl"} or averages else "asccl")
+    rows = [row for table_ in printed for row in table_.rows]
+    averages = bool(rows) and all(row.emotion == "avg" for row in rows)
+    as_stccl = averages or {row.paper.lower() for row in rows} == {"stccl"}
+    content = make_printed_table(printed) if printed else make_table(records, published=published)
     text = render_table(
-        made,
+        content,
         style,  # type: ignore[arg-type]
-        layout=chosen,  # type: ignore[arg-type]
+        layout=layout or ("stccl" if as_stccl else "asccl"),  # type: ignore[arg-type]
         intervals=intervals,
         standalone=standalone,
     )

@@ -98,7 +98,7 @@ def validate(
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.errors import UnknownNameError
     from spfem_bench.evaluation import record as records
-    from spfem_bench.evaluation.session import make_extractor, rival_packages
+    from spfem_bench.evaluation.session import make_extractor, package_conflicts
     from spfem_bench.evaluation.validate import plan_validation, run_validation
     from spfem_bench.files import check_writable
     from spfem_bench.networks.weights import WeightsStore
@@ -124,7 +124,7 @@ def validate(
             plans.append(plan)
     except UnknownNameError as error:  # exit code 1 means that a claim does not hold
         raise click.UsageError(str(error)) from None
-    for line in [] if quiet else rival_packages(plans):
+    for line in [] if quiet else package_conflicts(plans):
         click.echo(line, err=True)
     cells, failed, incomplete = [], [], False
     for plan in plans:

@@ -33,7 +33,7 @@ from spfem_bench.errors import CardError, SpfemBenchError, StorageError, Unknown
 from spfem_bench.evaluation.measure import plan_requests
 from spfem_bench.evaluation.plan import Plan, make_plan, plan_summary
 from spfem_bench.evaluation.record import RunRecord
-from spfem_bench.evaluation.session import carry_out, extractor_for
+from spfem_bench.evaluation.session import carry_out, make_extractor
 from spfem_bench.evaluation.signature import flat
 from spfem_bench.execution.workers import Workers
 from spfem_bench.features.extract import Faces
@@ -198,16 +198,14 @@ def recompute(
                 )
             plans.append(plan)
     # All methods in one pass: clips that several share are decoded once, workers start once.
-    by_faces: dict[Faces, dict[Clip, frozenset[Request]]] = {}
+    by_faces: dict[Faces, tuple[Plan, dict[Clip, frozenset[Request]]]] = {}
     for plan in plans:
-        wants = by_faces.setdefault(plan.protocol.card.faces, {})
-        for clip, roles in plan_requests(plan).items():
-            wants[clip] = wants.get(clip, frozenset()) | roles
-    for faces, wants in by_faces.items():
-        extractor = extractor_for(
-            profile, weights, computing, faces=faces, store=store, progress=progress
-        )
-        workers.compute(extractor, wants)
+        _, requests = by_faces.setdefault(plan.protocol.card.faces, (plan, {}))
+        for clip, wanted in plan_requests(plan).items():
+            requests[clip] = requests.get(clip, frozenset()) | wanted
+    for plan, requests in by_faces.values():
+        extractor = make_extractor(plan, weights, computing, store=store, progress=progress)
+        workers.compute(extractor, requests)
     rows: dict[RowKey, ReferenceRow] = {}
     settings: SettingsByPart = {}
     refused: list[str] = []

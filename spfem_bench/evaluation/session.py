@@ -14,7 +14,7 @@ from spfem_bench import hashes, provenance
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.layouts import LayoutCard
-from spfem_bench.definitions.networks import ProfileCard, profile_card
+from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.errors import CardError
 from spfem_bench.evaluation.controls import controls
@@ -25,7 +25,7 @@ from spfem_bench.evaluation.score import score_plan
 from spfem_bench.evaluation.signature import network_of
 from spfem_bench.execution.processes import ThisProcess, kept_networks
 from spfem_bench.execution.workers import Workers
-from spfem_bench.features.extract import Extractor, Faces
+from spfem_bench.features.extract import Extractor
 from spfem_bench.features.requests import Failures, without_failed
 from spfem_bench.features.software import feature_libraries
 from spfem_bench.features.store import FeatureStore
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from spfem_bench.evaluation.validate import Validation
 
 
-def rival_packages(plans: Iterable[Plan | Validation]) -> list[str]:
+def package_conflicts(plans: Iterable[Plan | Validation]) -> list[str]:
     """Return a line for each module that plans use and that two installed packages provide."""
     used: set[str] = set()
     for plan in plans:
@@ -48,22 +48,20 @@ def rival_packages(plans: Iterable[Plan | Validation]) -> list[str]:
     return provenance.rival_packages(used)
 
 
-def extractor_for(
-    profile: ProfileCard,
+def make_extractor(
+    plan: Plan | Validation,
     weights: WeightsStore,
     computing: Computing,
     *,
-    faces: Faces = "detect",
     store: FeatureStore | None = None,
     progress: Progress = SILENT,
 ) -> Extractor:
-    """Return an extractor that runs a profile's networks as settings say.
+    """Return an extractor for a plan's clips, which runs networks as settings say.
 
     Args:
-        profile: the networks.
-        weights: where their weights are looked for.
+        plan: of an evaluation or of a validation.
+        weights: where networks are looked for.
         computing: device, precision, batch size and decoder.
-        faces: ``aligned`` for clips that are face crops.
         store: for features; the user's when None.
         progress: receives the phases of `Extractor`.
 
@@ -74,30 +72,15 @@ def extractor_for(
     if computing.hwaccel:
         ffmpeg.check_hardware(computing.hwaccel)
     return Extractor(
-        profile,
+        plan.profile,
         weights,
         store or FeatureStore.locate(),
-        faces=faces,
+        faces=plan.protocol.card.faces,
         batch_size=computing.batch_size,
         device=computing.device,
         precision=computing.precision,
         hwaccel=computing.hwaccel,
         progress=progress,
-    )
-
-
-def make_extractor(
-    plan: Plan | Validation,
-    weights: WeightsStore,
-    computing: Computing,
-    *,
-    store: FeatureStore | None = None,
-    progress: Progress = SILENT,
-) -> Extractor:
-    """Return an extractor for a plan's clips; see `extractor_for`."""
-    faces = plan.protocol.card.faces
-    return extractor_for(
-        plan.profile, weights, computing, faces=faces, store=store, progress=progress
     )
 
 

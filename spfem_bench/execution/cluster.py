@@ -34,7 +34,7 @@ from spfem_bench.execution.cluster_worker import (
     WorkerNode,
     WorkerResult,
     WorkerTask,
-    versions,
+    node_versions,
 )
 from spfem_bench.execution.common import feature_phases, portions
 from spfem_bench.extras import extra
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from spfem_bench.features.extract import Extractor
     from spfem_bench.features.store import FeatureStore
 
-Job = TypeVar("Job")
-Outcome = TypeVar("Outcome")
+_Job = TypeVar("_Job")
+_Outcome = TypeVar("_Outcome")
 
 MAX_DEATHS = 3
 """Workers that may die while they compute one clip; then it is refused."""
@@ -75,8 +75,6 @@ def processor_shares(
     Returns:
         None when they do not fit.
 
-    >>> processor_shares([(8, 0), (8, 0), (4, 0)], None, gpu=False)
-    (20, 1)
     >>> processor_shares([(32, 4), (32, 0)], None, gpu=True)
     (4, 8)
     """
@@ -224,7 +222,7 @@ class RayWorkers:
 
     # ---- work ---------------------------------------------------------------------------
 
-    def each(self, work: Callable[[Job], Outcome], jobs: Iterable[Job]) -> Iterator[Outcome]:
+    def each(self, work: Callable[[_Job], _Outcome], jobs: Iterable[_Job]) -> Iterator[_Outcome]:
         """Yield the results of all jobs, which are done in this process."""
         return map(work, jobs)
 
@@ -333,7 +331,7 @@ class RayWorkers:
 def _check_node(node: WorkerNode) -> None:
     if node.problem is not None:
         raise _with_node(node.name, node.problem)
-    for name, here in versions().items():
+    for name, here in node_versions().items():
         there = node.versions.get(name, "absent")
         if here != there:
             raise SpfemBenchError(

@@ -30,7 +30,7 @@ class WorkerNode:
 
     Attributes:
         name: of the machine.
-        versions: from `versions`.
+        versions: from `node_versions`.
         problem: why it cannot work there.
     """
 
@@ -73,7 +73,7 @@ class WorkerResult:
     problem: SpfemBenchError | None = None
 
 
-def versions() -> dict[str, str]:
+def node_versions() -> dict[str, str]:
     """Return what must be equal on all nodes, or features would differ or not be found."""
     from spfem_bench import provenance
     from spfem_bench.features.software import EVERY
@@ -124,7 +124,7 @@ class RayWorker:
             check_device(device)
         except SpfemBenchError as error:
             problem = error
-        return WorkerNode(socket.gethostname(), versions(), problem)
+        return WorkerNode(socket.gethostname(), node_versions(), problem)
 
     def compute(self, task: WorkerTask, keys: RequestKeys) -> WorkerResult:
         """Compute requested features into the driver's store, or this node's."""

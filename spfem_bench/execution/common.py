@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 LARGEST_PORTION = 8
 """Clips that a worker gets at once, at most: they share batches, and are done again if it dies."""
 
-Requested = TypeVar("Requested")
+_Requested = TypeVar("_Requested")
 
 
-def portions(requests: Mapping[Clip, Requested], workers: int) -> list[dict[Clip, Requested]]:
+def portions(requests: Mapping[Clip, _Requested], workers: int) -> list[dict[Clip, _Requested]]:
     """Cut requests into portions for workers, in order; at least two a worker where there are."""
     clips = list(requests)
     size = max(1, min(LARGEST_PORTION, len(clips) // (2 * workers)))

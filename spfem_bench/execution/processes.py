@@ -15,8 +15,8 @@ from spfem_bench.features.requests import Failures, Requests, ensure, missing
 from spfem_bench.processes import Pool
 from spfem_bench.progress import SILENT
 
-Job = TypeVar("Job")
-Outcome = TypeVar("Outcome")
+_Job = TypeVar("_Job")
+_Outcome = TypeVar("_Outcome")
 
 
 class ThisProcess:
@@ -30,7 +30,7 @@ class ThisProcess:
     def end(self) -> None:
         """Return at once: this process goes on."""
 
-    def each(self, work: Callable[[Job], Outcome], jobs: Iterable[Job]) -> Iterator[Outcome]:
+    def each(self, work: Callable[[_Job], _Outcome], jobs: Iterable[_Job]) -> Iterator[_Outcome]:
         """Yield the results of all jobs."""
         return map(work, jobs)
 
@@ -74,7 +74,7 @@ class Processes:
             self._pool = Pool(self.count, partial(_share_processors, self.count))
         return self._pool
 
-    def each(self, work: Callable[[Job], Outcome], jobs: Iterable[Job]) -> Iterator[Outcome]:
+    def each(self, work: Callable[[_Job], _Outcome], jobs: Iterable[_Job]) -> Iterator[_Outcome]:
         """Yield the results of all jobs in order; each process works on one at a time."""
         return self._started().in_order(work, jobs, ahead=2 * self.count)
 

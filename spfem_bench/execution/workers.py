@@ -11,8 +11,8 @@ from spfem_bench.execution.common import check_device
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.requests import Failures, Requests
 
-Job = TypeVar("Job")
-Outcome = TypeVar("Outcome")
+_Job = TypeVar("_Job")
+_Outcome = TypeVar("_Outcome")
 
 
 class Workers(Protocol):
@@ -49,7 +49,7 @@ class Workers(Protocol):
             SpfemBenchError: a worker was killed, or cannot work.
         """
 
-    def each(self, work: Callable[[Job], Outcome], jobs: Iterable[Job]) -> Iterator[Outcome]:
+    def each(self, work: Callable[[_Job], _Outcome], jobs: Iterable[_Job]) -> Iterator[_Outcome]:
         """Yield the results of all jobs, in the jobs' order.
 
         Several processes share them, with pickled jobs; this process does them one by one, also

@@ -209,12 +209,13 @@ def test_percentages_that_do_not_make_100_are_found(tmp_path: Path) -> None:
 
 
 def test_tables_of_this_project_are_audited_too(tmp_path: Path) -> None:
-    from spfem_bench.reporting.tables import make_table, render
+    from spfem_bench.reporting.table_layouts import render_table
+    from spfem_bench.reporting.tables import make_table
     from tests.reporting.test_tables import record
 
     values = {("fad", "sad"): 1 / 3, ("fad", "fear"): 2 / 7, ("fad", "avg"): (1 / 3 + 2 / 7) / 2}
     path = tmp_path / "own.csv"
-    path.write_text(render(make_table([record("ned", "NED", values, published=True)]), "csv"))
+    path.write_text(render_table(make_table([record("ned", "NED", values, published=True)]), "csv"))
     found = audit([printed_table(str(path))])
     assert found.n_averages == 2 and found.averages == ()
 

@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 import scipy.stats
 
+from spfem_bench.analysis.comparing import Comparison, compare_runs, speaker_intervals
 from spfem_bench.errors import CardError
-from spfem_bench.evaluation.record import SCHEMA, item_values
-from spfem_bench.reporting.compare import compare_runs, render_comparison, speaker_intervals
+from spfem_bench.evaluation.record import SCHEMA, item_values, parse_record
+from spfem_bench.reporting.compare import render_comparison
 from tests.conftest import Outcome
 
 Record = dict[str, Any]
@@ -104,7 +105,14 @@ def run(
             )
     return {
         "schema": SCHEMA,
-        "method": {"name": method, "label": method, "kind": "method", "control": None},
+        "method": {
+            "name": method,
+            "label": method,
+            "kind": "method",
+            "control": None,
+            "paper": "",
+            "link": "",
+        },
         "protocol": {
             "name": "mini",
             "version": 1,
@@ -112,20 +120,33 @@ def run(
             "published": None,
             "emotions": emotions,
             "n_items": len(clips),
+            "list_sha256": "",
         },
         "profile": "light",
+        "complete": True,
+        "partial": False,
         "scores": scores,
         "items": items,
         "refused": [],
+        "extra": [],
+        "environment": {},
+        "timings": {},
         "settings": {
             m: {
                 "metric": {"name": m, "version": 1, "statistic": STATISTICS[m]},
+                "protocol": {"name": "mini", "dataset": "puppets"},
                 "network": {"name": "net", "files": [{"sha256": "a" * 64}]},
+                "faces": {"faces": "aligned"},
                 "media": {"frame_rate": 25, "ffmpeg": "7.1"},
+                "software": {},
             }
             for m in values
         },
     }
+
+
+def compare(records: Sequence[Record], **options: Any) -> Comparison:
+    return compare_runs([parse_record(record) for record in records], **options)
 
 
 RANDOM = np.random.default_rng(1).normal(0.7, 0.05, size=12)
@@ -136,7 +157,7 @@ BETTER = RANDOM + 0.1 + np.random.default_rng(2).normal(0, 0.01, size=12)
 
 
 def test_a_difference_is_the_t_test_of_speakers() -> None:
-    done = compare_runs([run("a", {"csim": RANDOM}), run("b", {"csim": BETTER})])
+    done = compare([run("a", {"csim": RANDOM}), run("b", {"csim": BETTER})])
     (row,) = done.rows
     speakers = (BETTER - RANDOM).reshape(2, 6).mean(axis=0)
     reference = scipy.stats.ttest_1samp(speakers, 0)
@@ -150,7 +171,7 @@ def test_a_difference_is_the_t_test_of_speakers() -> None:
 
 @pytest.mark.parametrize(("metric", "better"), [("csim", "b"), ("scc", "b"), ("lse-d", "a")])
 def test_which_is_better_depends_on_the_direction(metric: str, better: str) -> None:
-    done = compare_runs([run("a", {metric: RANDOM}), run("b", {metric: BETTER})])
+    done = compare([run("a", {metric: RANDOM}), run("b", {metric: BETTER})])
     assert done.rows[0].verdict == f"{better} better"
     assert done.rows[0].a_value == pytest.approx(RANDOM.mean(), rel=1e-9)
 
@@ -158,7 +179,7 @@ def test_which_is_better_depends_on_the_direction(metric: str, better: str) -> N
 def test_offsets_are_compared_by_their_distance_from_zero() -> None:
     a = [-1, -1, -2, -1, -1, -2, -1, -1, -2, -1, -1, -2]
     b = [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-    done = compare_runs([run("a", {"av-offset": a}), run("b", {"av-offset": b})])
+    done = compare([run("a", {"av-offset": a}), run("b", {"av-offset": b})])
     (row,) = done.rows
     assert (row.a_value, row.b_value) == pytest.approx((-4 / 3, 1 / 12))
     assert row.difference == pytest.approx(1 / 12 - 4 / 3)
@@ -170,22 +191,22 @@ def test_fad_is_compared_by_what_each_clip_does_to_it() -> None:
     without = np.random.default_rng(3).normal(5, 0.02, size=12)
     first = run("a", {"fad": without}, sad=5.0, happy=6.0)
     second = run("b", {"fad": without[::-1]}, sad=4.0, happy=5.0)
-    (row,) = compare_runs([first, second]).rows
+    (row,) = compare([first, second]).rows
     assert (row.a_value, row.b_value) == pytest.approx((5.5, 4.5))
-    values = {i.item: i.value for i in item_values(first, "fad")}
+    values = {i.item: i.value for i in item_values(parse_record(first), "fad")}
     assert values["S0_sad_000"] == pytest.approx(5.0 + 5 * (without[:6].mean() - without[0]))
     assert row.verdict == "b better"
 
 
 def test_the_same_outputs_under_two_names_have_no_difference() -> None:
-    (row,) = compare_runs([run("a", {"csim": RANDOM}), run("b", {"csim": RANDOM})]).rows
+    (row,) = compare([run("a", {"csim": RANDOM}), run("b", {"csim": RANDOM})]).rows
     assert (row.difference, row.low, row.high, row.p, row.needed) == (0, 0, 0, 1, None)
     assert row.verdict == "no difference"
 
 
 def test_too_few_clips_say_how_many_it_would_take() -> None:
     noisy = RANDOM + np.random.default_rng(4).normal(0.02, 0.1, size=12)
-    done = compare_runs([run("a", {"csim": RANDOM}), run("b", {"csim": noisy})])
+    done = compare([run("a", {"csim": RANDOM}), run("b", {"csim": noisy})])
     (row,) = done.rows
     assert row.p is not None and row.p > 0.05
     assert row.needed is not None and row.needed > 12 and row.needed % 2 == 0  # two clips each
@@ -197,12 +218,12 @@ def test_all_that_is_shown_is_corrected_for() -> None:
     for k in range(3):
         other = RANDOM + np.random.default_rng(10 + k).normal(0.012 * k, 0.02, size=12)
         records.append(run(f"b{k}", {"csim": other, "lse-d": other}))
-    done = compare_runs(records, by_emotion=True)
+    done = compare(records, by_emotion=True)
     assert done.others == ("b0", "b1", "b2")
     assert len(done.rows) == 3 * 2 * 3
     assert [r.p_holm for r in done.rows] == pytest.approx(holm_by_steps([r.p for r in done.rows]))
     assert "18 comparisons" in " ".join(done.notes)
-    alone = compare_runs(records, by_emotion=False)
+    alone = compare(records, by_emotion=False)
     assert [r.p for r in alone.rows] == [r.p for r in done.rows if r.emotion == "avg"]
 
 
@@ -211,11 +232,11 @@ def test_too_few_draws_for_so_many_comparisons_are_said() -> None:
         run("a", {"csim": RANDOM, "lse-d": RANDOM}),
         run("b", {"csim": BETTER, "lse-d": BETTER}),
     ]
-    few = compare_runs(records, resamples=39)  # p is 2 / 40 at least
+    few = compare(records, resamples=39)  # p is 2 / 40 at least
     assert not any(row.told_apart for row in few.rows)
     (said,) = (note for note in few.notes if "so many" in note)
     assert "39 draws tell nothing apart: p is 0.05 at least. Take more (--resamples 100)" in said
-    more = compare_runs(records, resamples=1000)
+    more = compare(records, resamples=1000)
     assert all(row.told_apart for row in more.rows)
     assert not any("so many" in note for note in more.notes)
 
@@ -230,15 +251,15 @@ def holm_by_steps(p: Sequence[float | None]) -> list[float]:
 
 def test_the_baseline_may_be_named() -> None:
     records = [run("a", {"csim": RANDOM}), run("b", {"csim": BETTER})]
-    done = compare_runs(records, baseline="b")
+    done = compare(records, baseline="b")
     assert (done.baseline, done.others) == ("b", ("a",))
     assert done.rows[0].difference < 0 and done.rows[0].verdict == "b better"
     with pytest.raises(CardError, match=r"no run of 'aa' among those given.*Did you mean 'a'"):
-        compare_runs(records, baseline="aa")
+        compare(records, baseline="aa")
 
 
 def test_two_runs_of_one_method_are_told_apart() -> None:
-    done = compare_runs([run("a", {"csim": RANDOM}), run("a", {"csim": BETTER})])
+    done = compare([run("a", {"csim": RANDOM}), run("a", {"csim": BETTER})])
     assert (done.baseline, done.others) == ("a", ("a (2)",))
     assert done.rows[0].verdict == "a (2) better"
 
@@ -249,9 +270,7 @@ def test_two_runs_of_one_method_are_told_apart() -> None:
 def test_an_emotion_of_one_clip_hides_nothing() -> None:
     clips = [*TWELVE, ("fear", "S0")]
     a, b = [*RANDOM, 0.5], [*BETTER, 0.9]
-    done = compare_runs(
-        [run("a", {"csim": a}, clips), run("b", {"csim": b}, clips)], by_emotion=True
-    )
+    done = compare([run("a", {"csim": a}, clips), run("b", {"csim": b}, clips)], by_emotion=True)
     rows = {row.emotion: row for row in done.rows}
     assert rows["fear"].verdict == "cannot tell: it stands on one clip"
     assert rows["avg"].verdict == "cannot tell: fear stands on clips of one speaker"
@@ -265,23 +284,23 @@ def test_an_emotion_of_one_clip_hides_nothing() -> None:
 
 def test_clips_of_a_single_speaker_are_drawn_one_by_one() -> None:
     clips = [(e, "S0") for e, _ in TWELVE]
-    done = compare_runs([run("a", {"csim": RANDOM}, clips), run("b", {"csim": BETTER}, clips)])
+    done = compare([run("a", {"csim": RANDOM}, clips), run("b", {"csim": BETTER}, clips)])
     assert (done.rows[0].drawn, done.rows[0].clusters) == ("clips", 12)
     assert "or of clips where all are of one" in done.notes[0]
 
 
 def test_few_speakers_are_said() -> None:
     clips = [(e, f"S{i % 3}") for i, (e, _) in enumerate(TWELVE)]
-    done = compare_runs([run("a", {"csim": RANDOM}, clips), run("b", {"csim": BETTER}, clips)])
+    done = compare([run("a", {"csim": RANDOM}, clips), run("b", {"csim": BETTER}, clips)])
     assert any(note.startswith("As few as 3") for note in done.notes)
 
 
 def test_a_metric_of_one_run_alone_is_said() -> None:
-    done = compare_runs([run("a", {"csim": RANDOM, "scc": RANDOM}), run("b", {"csim": BETTER})])
+    done = compare([run("a", {"csim": RANDOM, "scc": RANDOM}), run("b", {"csim": BETTER})])
     assert {row.metric for row in done.rows} == {"csim"}
     assert "No SCC: only 'a' has it" in done.notes
     with pytest.raises(CardError, match="no scc in the run of 'b'"):
-        compare_runs(
+        compare(
             [run("a", {"csim": RANDOM, "scc": RANDOM}), run("b", {"csim": BETTER})],
             metrics=["scc"],
         )
@@ -291,11 +310,11 @@ def test_fad_of_an_earlier_version_is_left_out_and_said() -> None:
     records = [run(m, {"csim": v, "fad": v}) for m, v in (("a", RANDOM), ("b", BETTER))]
     for item in records[1]["items"]:
         del item["metrics"]["fad"]["without"]
-    done = compare_runs(records)
+    done = compare(records)
     assert {row.metric for row in done.rows} == {"csim"}
     assert any("'b' is of an earlier version" in note for note in done.notes)
     with pytest.raises(CardError, match=r"'b' is of an earlier version.*Run the evaluation again"):
-        compare_runs(records, metrics=["fad"])
+        compare(records, metrics=["fad"])
 
 
 def missing(values: np.ndarray, *at: int) -> np.ndarray:
@@ -310,12 +329,12 @@ def test_runs_on_different_clips_are_compared_only_when_asked() -> None:
         run("b", {"csim": missing(BETTER, 0, 3), "fad": missing(BETTER, 0, 3)}),
     ]
     with pytest.raises(CardError) as refused:
-        compare_runs(records)
+        compare(records)
     assert str(refused.value) == (
         "CSIM stands on different clips: only 'a' has S0_sad_000, S3_sad_003. "
         "Complete them, or compare on the 10 clips of both: --common"
     )
-    done = compare_runs(records, common=True, by_emotion=True)
+    done = compare(records, common=True, by_emotion=True)
     rows = {(row.metric, row.emotion): row for row in done.rows}
     kept = [1, 2, 4, 5]
     assert rows["csim", "sad"].a_value == pytest.approx(RANDOM[kept].mean())
@@ -331,10 +350,10 @@ def test_clips_that_both_lack_leave_no_mean_unless_asked() -> None:
         run("a", {"csim": missing(RANDOM, 0)}),
         run("b", {"csim": missing(BETTER, 0)}),
     ]
-    done = compare_runs(records, by_emotion=True)
+    done = compare(records, by_emotion=True)
     assert {row.emotion for row in done.rows} == {"sad", "happy"}
     assert any("clips are missing (--common" in note for note in done.notes)
-    assert "avg" in {row.emotion for row in compare_runs(records, common=True).rows}
+    assert "avg" in {row.emotion for row in compare(records, common=True).rows}
 
 
 # ---- what is refused ------------------------------------------------------------------------
@@ -364,7 +383,7 @@ def test_runs_made_in_different_ways_are_refused_by_field(
     other = run("b", {"csim": BETTER})
     change(other)
     with pytest.raises(CardError) as refused:
-        compare_runs([run("a", {"csim": RANDOM}), other])
+        compare([run("a", {"csim": RANDOM}), other])
     assert str(refused.value) == (
         f"'a' and 'b' were not made alike: {said}. Evaluate 'b' again as 'a' was: "
         "spfem-bench eval --method b --protocol mini --profile light"
@@ -380,8 +399,8 @@ def test_what_was_made_alike_is_offered() -> None:
         match=r"media.frame_rate 25 against 30 \(lse-d\).*"
         r"--metrics csim$",
     ):
-        compare_runs(records)
-    assert {row.metric for row in compare_runs(records, metrics=["csim"]).rows} == {"csim"}
+        compare(records)
+    assert {row.metric for row in compare(records, metrics=["csim"]).rows} == {"csim"}
 
 
 def with_software(of: Record, **versions: Mapping[str, str]) -> Record:
@@ -400,20 +419,20 @@ def test_a_version_that_a_metric_does_not_use_hinders_no_comparison() -> None:
         )
         for name, values, torch in (("a", RANDOM, "2.9"), ("b", BETTER, "2.13"))
     )
-    assert compare_runs([here, there], metrics=["csim"]).rows
+    assert compare([here, there], metrics=["csim"]).rows
     with pytest.raises(
         CardError,
         match=r"software.torch 2.9 against 2.13 \(scc\).*"
         r"--metrics csim; or .*: --allow-versions$",
     ):
-        compare_runs([here, there])
+        compare([here, there])
 
 
 def test_other_versions_are_compared_when_asked_and_marked() -> None:
     here = with_software(run("a", {"csim": RANDOM}), csim={"cv2": "5.0.0"})
     there = with_software(run("b", {"csim": BETTER}), csim={"cv2": "5.1.0"})
     there["settings"]["csim"]["media"]["ffmpeg"] = "8.0"
-    found = compare_runs([here, there], allow_versions=True)
+    found = compare([here, there], allow_versions=True)
     note = (
         "Not made alike: versions of 'a' and 'b' differ: media.ffmpeg 7.1 against 8.0; "
         "software.cv2 5.0.0 against 5.1.0."
@@ -423,7 +442,7 @@ def test_other_versions_are_compared_when_asked_and_marked() -> None:
     there["settings"]["csim"]["media"]["frame_rate"] = 30  # no version
     for allowed in (False, True):
         with pytest.raises(CardError, match=r"media\.frame_rate 25 against 30") as refused:
-            compare_runs([here, there], allow_versions=allowed)
+            compare([here, there], allow_versions=allowed)
         assert "--allow-versions" not in str(refused.value)
 
 
@@ -433,8 +452,8 @@ def test_records_that_list_every_library_are_compared_when_asked() -> None:
     here = with_software(run("a", {"csim": RANDOM}), csim=earlier)
     there = with_software(run("b", {"csim": BETTER}), csim={"numpy": "2", "cv2": "5.1.0"})
     with pytest.raises(CardError, match="--allow-versions"):
-        compare_runs([here, there])
-    (note, *_) = compare_runs([here, there], allow_versions=True).notes
+        compare([here, there])
+    (note, *_) = compare([here, there], allow_versions=True).notes
     assert "software.insightface 2.1 against absent" in note
 
 
@@ -442,7 +461,7 @@ def test_runs_on_different_protocols_are_refused() -> None:
     other = run("b", {"csim": BETTER})
     other["protocol"]["name"] = "demo-cross-id"
     with pytest.raises(CardError) as refused:
-        compare_runs([run("a", {"csim": RANDOM}), other])
+        compare([run("a", {"csim": RANDOM}), other])
     assert str(refused.value) == (
         "'a' was evaluated on mini, 'b' on demo-cross-id. Compare runs on one protocol: "
         "spfem-bench eval --method b --protocol mini"
@@ -486,14 +505,14 @@ def damaged(change: Callable[[Record], None]) -> list[Record]:
             damaged(lambda r: r["items"][0]["metrics"]["lse-d"].update(totals="x")),
             "the run of 'b' is damaged: lse-d of 'sad': could not convert",
         ),
-        (damaged(lambda r: r.pop("items")), "the run of 'b' is damaged: csim: no 'items'"),
-        (damaged(lambda r: r.pop("settings")), "is damaged: its settings are incomplete"),
-        (damaged(lambda r: r.pop("method")), "a run record is damaged: it names no method"),
+        (damaged(lambda r: r.pop("items")), "a run record is damaged: 'items': Field required"),
+        (damaged(lambda r: r["settings"].pop("csim")), "'b' is damaged: no settings of csim"),
+        (damaged(lambda r: r.pop("method")), "a run record is damaged: 'method': Field required"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(records: list[Record], said: str) -> None:
     with pytest.raises(CardError, match=f"{said}.*\\. \\w") as refused:
-        compare_runs(copy.deepcopy(records))
+        compare(copy.deepcopy(records))
     assert "\n" not in str(refused.value)
 
 
@@ -504,15 +523,15 @@ def test_the_views_are_pure_functions_of_the_records() -> None:
     records = [run("a", {"csim": RANDOM, "fad": RANDOM}), run("b", {"csim": BETTER, "fad": BETTER})]
     before = copy.deepcopy(records)
     for style in ("text", "markdown", "csv"):
-        one = render_comparison(compare_runs(records), style)  # type: ignore[arg-type]
-        again = render_comparison(compare_runs(json.loads(json.dumps(records))), style)  # type: ignore[arg-type]
+        one = render_comparison(compare(records), style)  # type: ignore[arg-type]
+        again = render_comparison(compare(json.loads(json.dumps(records))), style)  # type: ignore[arg-type]
         assert one == again
     assert records == before
 
 
 def test_hostile_names_stay_in_their_lines() -> None:
     name = "b|`c`*\n\x1b[31m<b>"
-    done = compare_runs([run("a", {"csim": RANDOM}), run(name, {"csim": BETTER})])
+    done = compare([run("a", {"csim": RANDOM}), run(name, {"csim": BETTER})])
     assert name in done.rows[0].verdict
     for style in ("text", "markdown"):
         text = render_comparison(done, style)  # type: ignore[arg-type]
@@ -523,7 +542,7 @@ def test_hostile_names_stay_in_their_lines() -> None:
 
 
 def test_the_csv_can_be_read_back() -> None:
-    done = compare_runs([run("a", {"csim": RANDOM}), run("b", {"csim": BETTER})], by_emotion=True)
+    done = compare([run("a", {"csim": RANDOM}), run("b", {"csim": BETTER})], by_emotion=True)
     frame = pd.read_csv(io.StringIO(render_comparison(done, "csv")))
     assert list(frame["emotion"]) == ["happy", "sad", "avg"]
     assert frame["difference"].to_numpy() == pytest.approx([r.difference for r in done.rows])
@@ -532,7 +551,7 @@ def test_the_csv_can_be_read_back() -> None:
 
 def test_a_scores_interval_over_speakers() -> None:
     record = run("a", {"csim": RANDOM})
-    found = speaker_intervals(record)
+    found = speaker_intervals(parse_record(record))
     speakers = RANDOM.reshape(2, 6).mean(axis=0)
     ends = scipy.stats.ttest_1samp(speakers, 0).confidence_interval()
     assert found["csim", "avg"] == pytest.approx((ends.low, ends.high), rel=0.01)

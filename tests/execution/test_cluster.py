@@ -338,7 +338,7 @@ def test_a_validation_on_ray_is_that_of_one_process(
     )
     spread = timeless(run_validation(validation, x, workers=team))
     monkeypatch.setattr(
-        "spfem_bench.features.extract.load_network",
+        "spfem_bench.features.tracking.load_network",
         lambda *_: pytest.fail("what a worker has stored is computed again"),
     )
     assert spread["cells"] and spread == timeless(
@@ -476,9 +476,9 @@ def test_a_node_with_another_ffmpeg_is_refused_with_both_versions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fresh("spread")
-    plan, there = planned(), cluster.versions()
+    plan, there = planned(), cluster.node_versions()
     x = extractor_of(plan)
-    monkeypatch.setattr(cluster, "versions", lambda: {**there, "ffmpeg": "0.1"})
+    monkeypatch.setattr(cluster, "node_versions", lambda: {**there, "ffmpeg": "0.1"})
     team.end()  # workers are asked when they begin
     said = rf"^node {NODE} has ffmpeg {re.escape(there['ffmpeg'])}, this machine 0\.1: features"
     with pytest.raises(SpfemBenchError, match=said):

@@ -26,7 +26,7 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol
-from spfem_bench.evaluation.session import rival_packages
+from spfem_bench.evaluation.session import package_conflicts
 from spfem_bench.evaluation.signature import metric_settings, signature
 from spfem_bench.features.extract import Extractor, Faces
 from spfem_bench.features.software import EVERY
@@ -330,7 +330,7 @@ def test_only_modules_that_a_run_uses_are_named(
         profile=profile_card(profile),
         metrics=(metric_card(metric),),
     )
-    lines = rival_packages([plan])
+    lines = package_conflicts([plan])
     assert [re.findall(r"the module (\w+):", line) for line in lines] == [[m] for m in modules]
 
 

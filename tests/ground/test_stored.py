@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from spfem_bench.analysis.comparing import compare_runs
 from spfem_bench.cli.main import main
 from spfem_bench.datasets import indexing
 from spfem_bench.definitions import protocols
@@ -21,11 +22,11 @@ from spfem_bench.definitions.metrics import MetricCard
 from spfem_bench.definitions.networks import network_card
 from spfem_bench.definitions.recordings import fill
 from spfem_bench.errors import CardError, StorageError, WeightsError
-from spfem_bench.evaluation.record import load, save, scores
+from spfem_bench.evaluation.record import load, parse_record, save
 from spfem_bench.networks.scrfd_ncnn import ncnn_network
-from spfem_bench.reporting.compare import compare_runs
 from spfem_bench.reporting.report.build import build
-from spfem_bench.reporting.tables import make_table, render
+from spfem_bench.reporting.table_layouts import render_table
+from spfem_bench.reporting.tables import make_table
 from spfem_bench.stccl.metric import read_checkpoint
 from spfem_bench.stored import UnverifiedWarning
 from tests.synthetic import items, record
@@ -63,9 +64,8 @@ def test_no_flipped_bit_of_a_record_shows_another_number(tmp_path: Path) -> None
             refused += 1
             continue
         # A flip in the checksum's own key leaves a record without one, which is marked.
-        marked = found.pop("unverified", False)
-        assert found == whole or (marked and scores(found) == scores(whole)), bit
-        assert found["items"] == whole["items"]
+        assert found == whole or (found.unverified and found.scores == whole.scores), bit
+        assert found.items == whole.items
     assert refused > 0.99 * 8 * len(content)
 
 
@@ -86,25 +86,25 @@ def test_the_layout_of_a_record_may_change(tmp_path: Path) -> None:
     save(small(), path)
     whole = load(path)
     path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))
-    assert load(path) == whole and "unverified" not in whole
+    assert load(path) == whole and not whole.unverified
 
 
 def test_a_record_of_an_earlier_version_loads_and_is_marked(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     path.write_text(json.dumps(small()))
     old = load(path)
-    new = record("other", of=items(1), metrics=("csim",))
+    new = parse_record(record("other", of=items(1), metrics=("csim",)))
     words = "unverified, of records without a checksum: model"
     for style in ("text", "markdown", "latex", "html", "csv-wide"):
-        assert (words in render(make_table([old, new]), style)) == (style != "csv-wide")
+        assert (words in render_table(make_table([old, new]), style)) == (style != "csv-wide")
     assert words in compare_runs([old, new], resamples=10).notes
     assert words.encode() in build([old, new], items=0, clips=None)["index.html"]
     result = CliRunner().invoke(main, ["table", "--format", "csv", str(path)])
     assert result.exit_code == 0 and f"Note: {words}" in result.stderr
     # Saved again, with a checksum, it stays marked.
     save(old, path)
-    assert load(path) == old and old["unverified"] is True
-    assert "unverified" not in render(make_table([new]), "text")
+    assert load(path) == old and old.unverified
+    assert "unverified" not in render_table(make_table([new]), "text")
 
 
 @pytest.mark.parametrize("value", ["1" + "0" * 300, "9" * 5000, "1e400", "-1e200", "NaN"])
@@ -129,7 +129,7 @@ def test_numbers_beyond_arithmetic_are_one_line(tmp_path: Path, part: str, value
 def test_names_that_are_no_utf8_are_printed_as_escapes(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     save(record("vid\udce9o", of=items(1), metrics=("csim",)), path)
-    assert load(path)["method"]["name"] == "vid\udce9o"
+    assert load(path).method.name == "vid\udce9o"
     for style in ("csv", "csv-wide", "markdown", "text", "html"):
         result = CliRunner().invoke(main, ["table", "--format", style, str(path)])
         assert result.exit_code == 0, style

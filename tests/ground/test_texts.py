@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from spfem_bench.analysis.comparing import compare_runs
 from spfem_bench.cli import main as cli
-from spfem_bench.evaluation.record import load, save
+from spfem_bench.evaluation.record import load, parse_record, save
 from spfem_bench.reporting import heatmaps
-from spfem_bench.reporting.compare import compare_runs, render_comparison
+from spfem_bench.reporting.compare import render_comparison
 from spfem_bench.reporting.published import printed_table
-from spfem_bench.reporting.tables import make_table, render
+from spfem_bench.reporting.table_layouts import render_table
+from spfem_bench.reporting.tables import make_table
 from spfem_bench.texts import VisibleStream, cell_text, csv_text, visible
 from tests.conftest import ROOT
 from tests.synthetic import items, record
@@ -42,14 +44,15 @@ def is_run(cell: str) -> bool:
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_no_cell_of_any_csv_is_run(name: str) -> None:
-    runs = [
+    contents = [
         record(name, of=items(14), metrics=("csim",)),
         record("b", of=items(14), metrics=("csim",), seed=1),
     ]
-    runs[0]["items"][0]["emotion"] = runs[0]["scores"][0]["emotion"]
+    contents[0]["items"][0]["emotion"] = contents[0]["scores"][0]["emotion"]
+    runs = [parse_record(content) for content in contents]
     for text in (
-        render(make_table(runs), "csv"),
-        render(make_table(runs), "csv-wide"),
+        render_table(make_table(runs), "csv"),
+        render_table(make_table(runs), "csv-wide"),
         render_comparison(compare_runs(runs, resamples=10), "csv"),
         heatmaps.to_csv(iter([{"clip": name, "value": -0.5}])),
     ):
@@ -75,7 +78,7 @@ def test_numbers_stay_numbers_and_names_are_read_back(tmp_path: Path) -> None:
 def test_no_table_drives_a_terminal(tmp_path: Path, style: str) -> None:
     path = tmp_path / "run.json"
     save(record(ESCAPE, label=ESCAPE, of=items(1), metrics=("csim",)), path)
-    assert load(path)["method"]["name"] == ESCAPE
+    assert load(path).method.name == ESCAPE
     printed = CliRunner().invoke(cli.main, ["table", "--format", style, str(path)], color=True)
     assert printed.exit_code == 0
     assert printed.output.replace("\n", "").isprintable()

@@ -19,7 +19,7 @@ from spfem_bench.definitions.measured import measured_card, read_rows, read_sett
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol
 from spfem_bench.errors import CardError, ClipError, SpfemBenchError, UnknownNameError, WeightsError
-from spfem_bench.evaluation.check import compare, recompute
+from spfem_bench.evaluation.check import check_reference, recompute
 from spfem_bench.evaluation.plan import make_plan
 from spfem_bench.execution.processes import ThisProcess
 from spfem_bench.features.store import FeatureStore
@@ -508,6 +508,6 @@ def test_the_numbers_of_the_demo_s_models_hold(
         workers=ThisProcess(),
     )
     reference = {key: row for key, row in read_rows(card).items() if key[0] == half}
-    found = compare(card.name, card.tolerance, reference, read_settings(card), here)
-    assert len(found.differences) == len(reference) == 144
+    found = check_reference(card.name, card.tolerance, reference, read_settings(card), here)
+    assert len(found.rows) == len(reference) == 144
     assert not found.failing and not here.refused

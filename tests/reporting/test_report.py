@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from importlib.resources import files
 from itertools import pairwise
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from spfem_bench.analysis.comparing import compare_runs
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.errors import CardError
@@ -24,12 +25,11 @@ from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import headers
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
-from spfem_bench.reporting.compare import compare_runs
 from spfem_bench.reporting.report.build import build
 from spfem_bench.reporting.report.charts import strips
 from spfem_bench.reporting.report.clips import Clips, _fitted
 from spfem_bench.reporting.report.folder import listed, replace
-from spfem_bench.reporting.report.model import Section, sections
+from spfem_bench.reporting.report.model import ReportSection, sections
 from spfem_bench.statistics import sync
 from tests import hostile
 from tests.conftest import Outcome
@@ -68,12 +68,18 @@ class Page(HTMLParser):
         return " ".join(self.text.split())
 
 
+def built(of: Sequence[dict[str, Any]], **options: Any) -> bytes:
+    """Return the page of records given by their content."""
+    options = {"items": 2, "clips": None} | options
+    return build([records.parse_record(one) for one in of], **options)["index.html"]
+
+
 def page(*of: dict[str, Any], count: int = 2) -> Page:
-    return Page(build(of, items=count, clips=None)["index.html"])
+    return Page(built(of, items=count))
 
 
-def section(*of: dict[str, Any]) -> Section:
-    (found,) = sections(of)
+def section(*of: dict[str, Any]) -> ReportSection:
+    (found,) = sections([records.parse_record(one) for one in of])
     return found
 
 
@@ -178,7 +184,7 @@ def test_the_overview_marks_controls_and_compares_equal_signatures_only() -> Non
 def test_differences_are_those_of_the_command() -> None:
     runs = [record(name, seed=seed) for name, seed in (("a", 0), ("b", 4), ("c", 1))]
     control = record("real", kind="control", seed=9)
-    found = compare_runs(runs)
+    found = compare_runs([records.parse_record(one) for one in runs])
     words = page(*runs, control).words()
     part = words[words.index("Differences Each method less") : words.index("By emotion Each")]
     assert "less a , clip by clip" in part and "real" not in part
@@ -190,7 +196,7 @@ def test_differences_are_those_of_the_command() -> None:
         assert row.verdict in part
     assert all(note in part for note in found.notes)
     # Another baseline turns them round; a lonely method is held against the controls.
-    turned = Page(build(runs, items=0, clips=None, baseline="b")["index.html"])
+    turned = Page(built(runs, items=0, baseline="b"))
     assert "less b , clip by clip" in turned.words() and "--baseline b" in turned.words()
     assert "less a , clip by clip" in page(runs[0], control).words()
     runs[0]["scores"] = []  # nothing can be held against a run without numbers
@@ -207,7 +213,10 @@ def test_runs_that_are_not_alike_are_not_compared_and_it_is_said() -> None:
     assert said in words
     words = page(one, other, third).words()
     assert said in words and "less a , clip by clip" in words
-    assert all(row.verdict in words for row in compare_runs([one, third]).rows)
+    assert all(
+        row.verdict in words
+        for row in compare_runs([records.parse_record(of) for of in (one, third)]).rows
+    )
 
 
 def test_every_part_is_there_and_says_how_to_make_it_again() -> None:
@@ -249,7 +258,7 @@ def test_protocols_have_sections_of_their_own() -> None:
 def test_the_same_records_give_the_same_bytes() -> None:
     of = [record("a", seed=1), record("b", seed=2)]
     again = json.loads(json.dumps(of))
-    assert build(of, items=2, clips=None) == build(again, items=2, clips=None)
+    assert built(of) == built(again)
 
 
 def test_plots_have_words_and_tables_beside_them() -> None:
@@ -309,7 +318,7 @@ def test_hostile_addresses_lead_nowhere(tmp_path: Path) -> None:
         known={},
         made=tmp_path / "made",
     )
-    found = Page(build(of, items=2, clips=clips)["index.html"])
+    found = Page(built(of, clips=clips))
     assert "leaves its folder" in found.words() and "not available" in found.words()
     assert not (tmp_path / "made").exists()
 
@@ -319,18 +328,18 @@ def test_hostile_addresses_lead_nowhere(tmp_path: Path) -> None:
 
 def test_no_records_and_damaged_ones_are_told() -> None:
     with pytest.raises(CardError, match="no run record"):
-        build([], items=2, clips=None)
+        built([])
     with pytest.raises(CardError, match="two records of 'model'"):
-        build([record(), record()], items=2, clips=None)
+        built([record(), record()])
     for lost in ("items", "scores", "method", "settings", "timings", "refused"):
         run = record()
         del run[lost]
         with pytest.raises(CardError, match=f"damaged: .*{lost}"):
-            build([run], items=2, clips=None)
+            built([run])
     run = record()
     run["items"][3]["metrics"]["csim"]["total"] = float("nan")
     with pytest.raises(CardError, match=r"model on demo-inter-id: csim of the item 'S003_.*finite"):
-        build([run], items=2, clips=None)
+        built([run])
 
 
 def test_a_run_without_numbers_makes_a_page_that_says_so() -> None:

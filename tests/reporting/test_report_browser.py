@@ -89,7 +89,9 @@ class Anywhere:
 
 
 def write(folder: Path, of: list[dict[str, Any]], clips: Any = None) -> Path:
-    for name, content in build(of, items=2, clips=clips).items():
+    for name, content in build(
+        [records.parse_record(one) for one in of], items=2, clips=clips
+    ).items():
         folder.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
     return folder
@@ -223,7 +225,7 @@ def puppets(
         assert _run("eval", "--method", "real", *common).code == 0
         (real,) = (top / "results/few").glob("real.*.json")
         (top / "own").mkdir()
-        for item in records.load(real)["items"]:
+        for item in records.load(real).items:
             shipped = dataset_card("puppets").path.with_suffix("")
             take = shipped / item["clips"]["real"]["address"]
             run_ffmpeg(

@@ -18,11 +18,13 @@ from click.testing import CliRunner
 
 from spfem_bench.cli.main import main
 from spfem_bench.errors import CardError, UnknownNameError
+from spfem_bench.evaluation.record import RunRecord
 from spfem_bench.reporting.grids import latex_escape
 from spfem_bench.reporting.published import printed_table
-from spfem_bench.reporting.tables import Format, Layout, make_printed_table, make_table, render
+from spfem_bench.reporting.table_layouts import TableLayout, TableStyle, render_table
+from spfem_bench.reporting.tables import make_printed_table, make_table
 from tests.conftest import ROOT
-from tests.reporting.test_tables import NED, VD, record
+from tests.reporting.test_tables import NED, VD, content, record
 
 GOLDEN = Path(__file__).parent / "golden"
 PUBLISHED = ROOT / "reference_results/published"
@@ -30,7 +32,7 @@ HOSTILE = "a_b%$#&~^\\{}*[x](y)|`<script>alert(1)</script>\n\u202e\u4e2d"
 CM = {("fad", "sad"): 4.25, ("fad", "avg"): 5.0, ("csim", "sad"): 0.8, ("csim", "avg"): 0.75}
 
 
-def small() -> list[dict[str, Any]]:
+def small() -> list[RunRecord]:
     """Three methods and a control, two protocols, one method partial on the second."""
     inter: Mapping[str, Any] = {"protocol": "q", "setting": "inter-id", "sign": "t"}
     return [
@@ -55,10 +57,10 @@ def small() -> list[dict[str, Any]]:
         ("html", "html"),
     ],
 )
-def test_tables_are_as_read_by_eye(style: Format, ending: str, layout: Layout) -> None:
+def test_tables_are_as_read_by_eye(style: TableStyle, ending: str, layout: TableLayout) -> None:
     intervals = layout == "stccl"
-    text = render(make_table(small()), style, layout=layout, intervals=intervals)
-    assert text == render(make_table(small()), style, layout=layout, intervals=intervals)
+    text = render_table(make_table(small()), style, layout=layout, intervals=intervals)
+    assert text == render_table(make_table(small()), style, layout=layout, intervals=intervals)
     assert text == (GOLDEN / f"{layout}.{ending}").read_text(encoding="utf-8")
 
 
@@ -80,7 +82,7 @@ def test_the_best_is_bold_and_the_second_best_of_three_underlined() -> None:
 def test_one_signature_more_and_nothing_is_marked() -> None:
     other = record("cm", "CM", CM, sign="another network")
     table = make_table([record("ned", "NED", NED), record("vd", "VD", VD), other])
-    text = render(table, "latex")
+    text = render_table(table, "latex")
     assert "textbf" not in text and "underline" not in text
     assert r"FAD$\downarrow$\textsuperscript{a}" in text  # which signature a column has
     assert r"FAD$\downarrow$\textsuperscript{c}" in text
@@ -92,9 +94,11 @@ def test_one_signature_more_and_nothing_is_marked() -> None:
 @pytest.mark.parametrize("paper", ["asccl", "stccl"])
 @pytest.mark.parametrize("dataset", ["mead", "ravdess"])
 @pytest.mark.parametrize("layout", ["asccl", "stccl"])
-def test_published_tables_come_out_digit_by_digit(paper: str, dataset: str, layout: Layout) -> None:
+def test_published_tables_come_out_digit_by_digit(
+    paper: str, dataset: str, layout: TableLayout
+) -> None:
     table = make_printed_table([printed_table(f"{paper}-{dataset}")])
-    text = render(table, "csv-wide", layout=layout)
+    text = render_table(table, "csv-wide", layout=layout)
     found = set()
     for line in csv.DictReader(io.StringIO(text)):
         for head, value in line.items():
@@ -139,7 +143,7 @@ def tables_to_compile() -> Iterator[tuple[str, str]]:
             table = make_table(records)
             yield (
                 f"{name}-{layout}",
-                render(
+                render_table(
                     table,
                     "latex",
                     layout=layout,
@@ -150,7 +154,7 @@ def tables_to_compile() -> Iterator[tuple[str, str]]:
     for name in ("asccl-ravdess", "stccl-mead", "asccl-ablations"):
         yield (
             name,
-            render(
+            render_table(
                 make_printed_table([printed_table(name)]), "latex", layout="stccl", standalone=True
             ),
         )
@@ -246,7 +250,7 @@ class Tags(HTMLParser):
 def test_no_name_becomes_markup() -> None:
     table = make_table([record("ned", HOSTILE, NED, sign="<b>`|"), record("vd", "VD", VD)])
     parser = Tags()
-    parser.feed(render(table, "html"))
+    parser.feed(render_table(table, "html"))
     assert parser.seen <= {
         "table",
         "caption",
@@ -263,12 +267,12 @@ def test_no_name_becomes_markup() -> None:
         "code",
     }
     assert parser.attributes <= {"scope", "rowspan", "colspan"}
-    text = render(table, "markdown")
+    text = render_table(table, "markdown")
     assert "<script" not in text.replace(r"\<", "") and r"](" not in text.replace(r"\](", "")
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
-    assert "\x1b" not in render(make_table([record("x", "\x1b[31m", NED)]), "text")
-    rows = list(csv.reader(io.StringIO(render(table, "csv-wide"))))
+    assert "\x1b" not in render_table(make_table([record("x", "\x1b[31m", NED)]), "text")
+    rows = list(csv.reader(io.StringIO(render_table(table, "csv-wide"))))
     assert len({len(row) for row in rows}) == 1
 
 
@@ -285,13 +289,13 @@ def test_bad_records_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(CardError, match="no run record to print"):
         make_table([])
     with pytest.raises(CardError, match=r"no number to print: 'ned' on p: no clips"):
-        render(make_table([record("ned", "NED", {("fad", "avg"): None})]), "text")
+        render_table(make_table([record("ned", "NED", {("fad", "avg"): None})]), "text")
     with pytest.raises(CardError, match="no number to print: 'ned' on p: it has no scores"):
-        render(make_table([record("ned", "NED", {})]), "text")
+        render_table(make_table([record("ned", "NED", {})]), "text")
     for value in (float("nan"), float("inf")):
-        with pytest.raises(CardError, match="fad of ned, avg, is not a finite number"):
+        with pytest.raises(CardError, match=r"'scores\.0\.value': Input should be a finite number"):
             make_table([record("ned", "NED", {("fad", "avg"): value})])
-    whole = json.dumps(record("ned", "NED", NED))
+    whole = json.dumps(content("ned", "NED", NED))
     path = tmp_path / "ned.json"
     path.write_text(whole)
     newer = tmp_path / "newer.json"

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from spfem_bench.errors import CardError
-from spfem_bench.evaluation.record import load, save, scores
+from spfem_bench.evaluation.record import RunRecord, load, parse_record, save
+from spfem_bench.reporting.headlines import headline_table, score_lines
 from spfem_bench.reporting.published import published_rows
-from spfem_bench.reporting.tables import comparison, make_table, render, score_lines
+from spfem_bench.reporting.table_layouts import render_table
+from spfem_bench.reporting.tables import make_table
 
 
-def record(
+def content(
     method: str,
     label: str,
     values: Mapping[tuple[str, str], float | None],
@@ -30,18 +32,28 @@ def record(
     setting: str = "cross-id",
     profile: str = "light",
 ) -> dict[str, Any]:
-    """A run record as docs/run_record.md describes it, with only what tables need."""
+    """A run record's content without items and settings, which tables do not need."""
     return {
         "schema": 1,
-        "method": {"name": method, "label": label, "kind": kind},
+        "method": {"name": method, "label": label, "kind": kind, "paper": "", "link": ""},
         "protocol": {
             "name": protocol,
+            "version": 1,
             "setting": setting,
+            "emotions": ["sad"],
+            "n_items": 0,
+            "list_sha256": "",
             "published": {"dataset": "mead", "setting": "cross-id"} if published else None,
         },
         "profile": profile,
+        "complete": False,
+        "partial": partial,
         "items": [],
+        "refused": [],
+        "extra": [],
         "settings": {},
+        "environment": {},
+        "timings": {},
         "scores": [
             {
                 "method": method,
@@ -67,13 +79,17 @@ def record(
     }
 
 
+def record(*arguments: Any, **options: Any) -> RunRecord:
+    return parse_record(content(*arguments, **options))
+
+
 NED = {("fad", "sad"): 4.0, ("fad", "avg"): 5.0, ("csim", "sad"): 0.7, ("csim", "avg"): 0.72}
 VD = {("fad", "sad"): 4.5, ("fad", "avg"): 3.0, ("csim", "sad"): 0.8, ("csim", "avg"): 0.81}
 
 
 def test_markdown_is_as_written_by_hand() -> None:
     table = make_table([record("ned", "NED", NED), record("vd", "VD", VD)])
-    assert render(table, "markdown") == (
+    assert render_table(table, "markdown") == (
         "| Setting   | Emotion   |   NED FAD↓ |   NED CSIM↑ |   VD FAD↓ |   VD CSIM↑ |\n"
         "|-----------|-----------|------------|-------------|-----------|------------|\n"
         "| Cross-ID  | Sad       |  **4.000** |       0.700 |     4.500 |  **0.800** |\n"
@@ -90,13 +106,13 @@ def test_markdown_is_as_written_by_hand() -> None:
 
 def test_only_equal_signatures_are_compared() -> None:
     other = record("vd", "NED + VD", VD, sign="another network")
-    assert "**" not in render(make_table([record("ned", "NED", NED), other]), "markdown")
+    assert "**" not in render_table(make_table([record("ned", "NED", NED), other]), "markdown")
 
 
 def test_controls_are_marked_and_never_best() -> None:
     control = record("source", "source", {("fad", "avg"): 0.0}, kind="control")
     systems = [record("ned", "NED", NED), record("vd", "NED + VD", VD)]
-    text = render(make_table([*systems, control]), "markdown")
+    text = render_table(make_table([*systems, control]), "markdown")
     assert "source‡ FAD↓" in text and "**0.000**" not in text
     assert "**3.000**" in text
     assert "‡ control" in text
@@ -104,26 +120,26 @@ def test_controls_are_marked_and_never_best() -> None:
 
 def test_partial_and_absent_numbers_say_so() -> None:
     values = {**NED, ("lse-d", "avg"): None}
-    text = render(make_table([record("ned", "NED", values, partial=True)]), "markdown")
+    text = render_table(make_table([record("ned", "NED", values, partial=True)]), "markdown")
     assert r"NED\* FAD↓" in text and r"\* partial" in text
     assert "- No LSE-D: no clips" in text
 
 
 def test_published_rows_stand_beside_marked_and_are_not_compared() -> None:
     table = make_table([record("ned", "NED", NED, published=True)])
-    text = render(table, "markdown")
+    text = render_table(table, "markdown")
     assert "NED† (ASCCL, MEAD) FAD↓" in text
     assert "4.448" in text  # NED's cross-ID average in table 1 of both papers
     assert "† published, not computed here" in text
     assert "**" not in text
-    assert "4.448" not in render(
+    assert "4.448" not in render_table(
         make_table([record("ned", "NED", NED, published=True)], published=False), "markdown"
     )
 
 
 def test_csv_keeps_full_precision_and_signatures() -> None:
     table = make_table([record("ned", "NED", {("fad", "avg"): 1 / 3})])
-    rows = list(csv.DictReader(io.StringIO(render(table, "csv"))))
+    rows = list(csv.DictReader(io.StringIO(render_table(table, "csv"))))
     assert float(rows[0]["value"]) == 1 / 3
     assert rows[0]["signature"] == "fad|s"
     assert rows[0]["kind"] == "reproduced"
@@ -150,9 +166,9 @@ def test_published_rows_keep_the_doubts() -> None:
 def test_records_survive_the_disk_and_others_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "ned.json"
     save(record("ned", "NED", NED), path)
-    assert scores(load(path)) == scores(record("ned", "NED", NED))
-    for content, expected in (("[]", "not a run record"), ("{", "not a run record")):
-        path.write_text(content)
+    assert load(path) == record("ned", "NED", NED)
+    for text, expected in (("[]", "not a run record"), ("{", "not a run record")):
+        path.write_text(text)
         with pytest.raises(CardError, match=expected):
             load(path)
     path.write_text(json.dumps({"schema": 99}))
@@ -166,17 +182,17 @@ def test_a_method_given_twice_is_refused() -> None:
 
 
 def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
-    broken = record("ned", "NED", NED)
+    broken = content("ned", "NED", NED)
     del broken["scores"][0]["n_items"]
-    with pytest.raises(CardError, match="damaged"):
-        scores(broken)
+    with pytest.raises(CardError, match=r"damaged: 'scores\.0\.n_items': Field required"):
+        parse_record(broken)
 
 
 def test_a_comparison_has_the_papers_rows_below_marked() -> None:
     source = record("source", "source", {("fad", "avg"): 0.5}, kind="control")
-    lines = comparison([record("ned", "NED", NED, published=True), source]).splitlines()
+    lines = headline_table([record("ned", "NED", NED, published=True), source]).splitlines()
     names = [line.split("  ")[0] for line in lines[2:5]]
     assert names == ["NED", "source‡", "NED† (ASCCL, MEAD)"]
     assert "4.448" in lines[4]  # MEAD, cross-ID, FAD of NED on average: both papers print it
     assert lines[-1].startswith("† published, not computed here")
-    assert "†" not in comparison([record("vd", "VD", VD), source])
+    assert "†" not in headline_table([record("vd", "VD", VD), source])

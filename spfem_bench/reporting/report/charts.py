@@ -1,4 +1,4 @@
-"""Where things lie in the report's plots: numbers only; templates draw them as SVG."""
+"""Positions in the report's plots: numbers only; templates draw them as SVG."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ WIDTH = 560
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 26
 MARKS = ("circle", "square", "up", "diamond", "down")
 
+ROW = 26
+"""Height of one run's strip."""
+
 
 @dataclass(frozen=True)
 class Tick:
@@ -26,15 +29,43 @@ class Tick:
     text: str
 
 
+class _Axis:
+    """Where values lie between two ends of a plot.
+
+    Args:
+        low: the least value.
+        high: the largest.
+        begin: position of the first tick.
+        end: position of the last tick.
+        count: ticks, about.
+    """
+
+    def __init__(self, low: float, high: float, begin: float, end: float, count: int = 5) -> None:
+        self.values = nice_ticks(low, high, count)
+        self.begin = begin
+        self.factor = (end - begin) / (self.values[-1] - self.values[0])
+
+    def __call__(self, value: float) -> float:
+        return self.begin + (value - self.values[0]) * self.factor
+
+    @property
+    def ticks(self) -> tuple[Tick, ...]:
+        return tuple(Tick(_round(self(v)), tick_text(v, self.values)) for v in self.values)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number of one run in one group, with its interval, and in words."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    text: str = ""
+
+
 @dataclass(frozen=True)
 class Dot:
-    """A number of one run.
-
-    Attributes:
-        low: where its interval ends below; None without one.
-        high: where it ends above.
-        text: the number in words, for a pointer that rests on it.
-    """
+    """The position of a number of one run, and of its interval's ends."""
 
     run: int
     x: float
@@ -55,44 +86,37 @@ class Dots:
     dots: tuple[Dot, ...]
 
 
-@dataclass(frozen=True)
-class Value:
-    """A number of one run in one group."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    text: str = ""
-
-
 def dots(groups: Mapping[str, Mapping[int, Value]], runs: int) -> Dots:
-    """Lay numbers out: groups across, in each a place for every run.
+    """Arrange numbers: groups across, in each a place for every run.
 
     Args:
         groups: by label, the numbers by run.
         runs: how many runs there are.
     """
     height = 230
-    every = [v for of in groups.values() for v in of.values()]
-    ends = [n for v in every for n in (v.value, v.low, v.high) if n is not None]
-    ticks = nice_ticks(min(ends, default=0.0), max(ends, default=1.0))
-    y = _Scale(ticks, height - BOTTOM, TOP)
+    values = [v for of in groups.values() for v in of.values()]
+    ends = [n for v in values for n in (v.value, v.low, v.high) if n is not None]
+    y = _Axis(min(ends, default=0.0), max(ends, default=1.0), height - BOTTOM, TOP)
     wide = (WIDTH - LEFT - RIGHT) / max(1, len(groups))
     step = wide * 0.8 / max(1, runs)
-    placed = []
-    for i, of in enumerate(groups.values()):
-        middle = LEFT + (i + 0.5) * wide
-        for run, v in of.items():
-            x = middle + (run - (runs - 1) / 2) * step
-            low = None if v.low is None else _round(y(v.low))
-            high = None if v.high is None else _round(y(v.high))
-            placed.append(Dot(run, _round(x), _round(y(v.value)), low, high, v.text))
+    middles = [LEFT + (i + 0.5) * wide for i in range(len(groups))]
     return Dots(
         height,
-        tuple(Tick(_round(y(t)), tick_text(t, ticks)) for t in ticks),
-        tuple(Tick(_round(LEFT + (i + 0.5) * wide), name) for i, name in enumerate(groups)),
+        y.ticks,
+        tuple(Tick(_round(x), name) for x, name in zip(middles, groups, strict=True)),
         tuple(_round(LEFT + i * wide) for i in range(1, len(groups))),
-        tuple(placed),
+        tuple(
+            Dot(
+                run,
+                _round(middle + (run - (runs - 1) / 2) * step),
+                _round(y(v.value)),
+                None if v.low is None else _round(y(v.low)),
+                None if v.high is None else _round(y(v.high)),
+                v.text,
+            )
+            for middle, of in zip(middles, groups.values(), strict=True)
+            for run, v in of.items()
+        ),
     )
 
 
@@ -102,7 +126,7 @@ class Strip:
 
     Attributes:
         path: SVG path data; every point is a line of no length, drawn with round ends.
-        quartiles: where the first, the second and the third lie.
+        quartiles: positions of the first, the second and the third.
     """
 
     run: int
@@ -129,21 +153,15 @@ class Strips:
     strips: tuple[Strip, ...]
 
 
-ROW = 26
-"""Height of one run's strip."""
-
-
 def strips(values: Mapping[int, Sequence[float]]) -> Strips:
-    """Lay out the distribution of items' values, by run number."""
+    """Arrange the distribution of items' values, by run number."""
     every = [v for of in values.values() for v in of]
-    ticks = nice_ticks(min(every), max(every), 6)
     left, right = 112.0, float(WIDTH - RIGHT - 6)
-    x = _Scale(ticks, left, right)
+    x = _Axis(min(every), max(every), left, right, 6)
     rows = []
     for row, (run, of) in enumerate(values.items()):
         middle = TOP + (row + 0.5) * ROW
-        # Spread up and down so that equal values do not hide each other: bits of the place
-        # among all, reversed, as in van der Corput's sequence.
+        # Spread up and down so that equal values do not hide each other.
         path = "".join(
             f"M{x(v):.1f} {middle + (_reversed_bits(i) - 0.5) * 0.62 * ROW:.1f}h0"
             for i, v in enumerate(of)
@@ -151,15 +169,15 @@ def strips(values: Mapping[int, Sequence[float]]) -> Strips:
         first, second, third = (_round(x(float(q))) for q in np.percentile(of, [25, 50, 75]))
         rows.append(Strip(run, middle, path, (first, second, third)))
     height = TOP + ROW * len(values) + BOTTOM
-    return Strips(
-        height,
-        left,
-        right,
-        ticks[0],
-        ticks[-1],
-        tuple(Tick(_round(x(t)), tick_text(t, ticks)) for t in ticks),
-        tuple(rows),
-    )
+    return Strips(height, left, right, x.values[0], x.values[-1], x.ticks, tuple(rows))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Distances of one clip: the first frame of each window, and its distance."""
+
+    frames: npt.NDArray[np.int64]
+    distances: Floats
 
 
 @dataclass(frozen=True)
@@ -198,32 +216,23 @@ class SyncPlot:
     wave_middle: float
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Distances of one clip: where its windows begin (frames), and how far apart they are."""
-
-    frames: npt.NDArray[np.int64]
-    distances: Floats
-
-
 def sync_plot(
-    curves: Mapping[str, Curve], peaks: Floats, heard: float, frame_rate: int
+    curves: Mapping[str, Curve], peaks: Floats, sound_seconds: float, frame_rate: int
 ) -> SyncPlot:
-    """Lay out distances over time, above the waveform of the sound.
+    """Arrange distances over time, above the waveform of the sound.
 
     Args:
         curves: by kind, ``own`` and perhaps ``rival``.
         peaks: float64 (N,), 0 to 1: the loudest of each of N equal parts of the sound.
-        heard: length of the sound in seconds.
+        sound_seconds: length of the sound.
         frame_rate: frames a second.
     """
     height, floor, wave_at, tall = 178, 108, 134, 20
     ends = [float(n) for c in curves.values() for n in (c.distances.min(), c.distances.max())]
-    ticks = nice_ticks(min(ends), max(ends), 4)
-    y = _Scale(ticks, floor, TOP)
+    y = _Axis(min(ends), max(ends), floor, TOP, 4)
     # A rival may be longer than the output; windows have five frames.
     last = max(int(c.frames[-1]) + 5 for c in curves.values())
-    seconds = max(heard, last / frame_rate)
+    seconds = max(sound_seconds, last / frame_rate)
     per_second = (WIDTH - LEFT - RIGHT) / seconds
     lines = []
     for kind, curve in curves.items():
@@ -234,7 +243,7 @@ def sync_plot(
             path += f"{'L' if before == frame - 1 else 'M'}{x:.1f} {y(distance):.1f}"
             before = frame
         lines.append(Line(kind, path, _round(y(float(curve.distances.mean())))))
-    step = heard * per_second / max(1, len(peaks))
+    step = sound_seconds * per_second / max(1, len(peaks))
     wave = "".join(
         f"M{LEFT + (i + 0.5) * step:.1f} {wave_at - tall * p:.1f}v{2 * tall * p:.1f}"
         for i, p in enumerate(peaks.tolist())
@@ -246,7 +255,7 @@ def sync_plot(
         LEFT,
         WIDTH - RIGHT,
         _round(per_second),
-        tuple(Tick(_round(y(t)), tick_text(t, ticks)) for t in ticks),
+        y.ticks,
         tuple(Tick(_round(LEFT + s * per_second), f"{s:g}") for s in marks),
         tuple(lines),
         wave,
@@ -267,26 +276,22 @@ class ShiftPlot:
 
 
 def shift_plot(means: Floats) -> ShiftPlot:
-    """Lay out the mean distance at each shift, from the most negative on; 0 in the middle."""
+    """Arrange the mean distance at each shift, from the most negative on; 0 in the middle."""
     height, width, left = 178, 210, 38
     most = len(means) // 2
-    ticks = nice_ticks(float(means.min()), float(means.max()), 4)
-    y = _Scale(ticks, height - BOTTOM, TOP)
+    y = _Axis(float(means.min()), float(means.max()), height - BOTTOM, TOP, 4)
 
     def x(i: float) -> float:
         return left + i * (width - left - RIGHT) / max(1, len(means) - 1)
 
     points = [f"{x(i):.1f} {y(m):.1f}" for i, m in enumerate(means.tolist())]
     best = int(means.argmin())
+    shifts = ((0, f"−{most}"), (most, "0"), (2 * most, f"+{most}"))
     return ShiftPlot(
         height,
         width,
-        tuple(Tick(_round(y(t)), tick_text(t, ticks)) for t in ticks),
-        (
-            Tick(_round(x(0)), f"−{most}"),
-            Tick(_round(x(most)), "0"),
-            Tick(_round(x(2 * most)), f"+{most}"),
-        ),
+        y.ticks,
+        tuple(Tick(_round(x(i)), text) for i, text in shifts),
         "M" + "L".join(points),
         (_round(x(best)), _round(y(float(means[best])))),
     )
@@ -319,23 +324,12 @@ def tick_text(value: float, ticks: Sequence[float]) -> str:
     return f"{value + 0.0:.{digits}f}".replace("-", "−")
 
 
-class _Scale:
-    """Where a value lies between two ends."""
-
-    def __init__(self, ticks: Sequence[float], begin: float, end: float) -> None:
-        self.low, self.begin = ticks[0], begin
-        self.factor = (end - begin) / (ticks[-1] - ticks[0])
-
-    def __call__(self, value: float) -> float:
-        return self.begin + (value - self.low) * self.factor
-
-
 def _round(value: float) -> float:
     return round(value, 1) + 0.0
 
 
 def _reversed_bits(number: int) -> float:
-    """Return the number's binary digits mirrored at the point.
+    """Return the number's binary digits mirrored at the point (van der Corput's sequence).
 
     >>> [_reversed_bits(i) for i in range(4)]
     [0.0, 0.5, 0.25, 0.75]

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from spfem_bench.analysis.comparing import Comparison, compare_runs
 from spfem_bench.definitions.metrics import MetricCard, metric_card
@@ -20,6 +20,7 @@ from spfem_bench.evaluation.record import (
     unverified,
 )
 from spfem_bench.reporting.tables import Table, make_table
+from spfem_bench.statistics.base import MetricKind
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,13 @@ class ReportRun:
             CardError: the record is damaged: a value cannot be computed, or is not finite.
         """
         values: dict[str, dict[str, float]] = {}
+        kinds: dict[str, MetricKind[Any]] = {}
         for item in self.record.items:
             for metric, kept in item.metrics.items():
-                kind = self.record.kind_of(metric)
+                if metric not in kinds:
+                    kinds[metric] = self.record.kind_of(metric)
                 try:
-                    value = kind.read_value(kept)
+                    value = kinds[metric].read_value(kept)
                     problem = "it is no finite number"
                 except CardError as error:
                     value, problem = math.nan, error.problem
