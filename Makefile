@@ -12,7 +12,7 @@ INSTALL := -m pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS))
 # each other; the extra 'test' has what these packages import.
 ORIGINALS := emotiefflib hsemotion-onnx insightface syncnet-python
 
-.PHONY: eval test latest lowest docs lint audit sbom constraints clean
+.PHONY: eval test latest lowest docs lint schema audit sbom constraints clean
 
 eval: $(VENV)/.installed
 	$(BIN)/spfem-bench eval --method stccl-ned --method ned --method controls
@@ -46,6 +46,11 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The schema of run records, from the model.
+schema: $(VENV)/.installed
+	$(BIN)/python -c "from spfem_bench.evaluation.record import schema_text as s; print(s(), end='')" \
+		> docs/run_record.schema.json
 
 # Asks a vulnerability service: not a part of 'make test', which needs no network.
 audit: $(VENV)/.installed $(TOOLS)/.installed

@@ -241,7 +241,7 @@ def load(path: str | PathLike[str]) -> Run:
     Raises:
         CardError: no run record, a damaged one, or one of a later version.
     """
-    return Run(records.load(Path(path)))
+    return Run(records.load_record(Path(path)))
 
 
 def table(

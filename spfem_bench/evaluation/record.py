@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -328,6 +329,12 @@ def parse_record(content: Mapping[str, Any], where: str = "a run record") -> Run
         ) from None
 
 
+def schema_text() -> str:
+    """Return the content of ``docs/run_record.schema.json``, a JSON Schema."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps(schema | RunRecord.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
 # ---- files ---------------------------------------------------------------------------------
 
 
@@ -350,12 +357,12 @@ def replaced_metrics(path: Path, new: RunRecord) -> list[str]:
     if not path.is_file():
         return []
     try:
-        return sorted(set(load(path).metrics) - set(new.metrics))
+        return sorted(set(load_record(path).metrics) - set(new.metrics))
     except CardError:
         return []
 
 
-def load(path: Path) -> RunRecord:
+def load_record(path: Path) -> RunRecord:
     """Read a record; one of an earlier version, without a checksum, gets ``unverified``.
 
     Raises:
@@ -398,7 +405,7 @@ def load_all(paths: Sequence[Path]) -> list[RunRecord]:
             raise CardError(f"no run record in {path}", "Give files that 'spfem-bench eval' wrote")
         for file in files:
             try:
-                records.append(load(file))
+                records.append(load_record(file))
             except NoRunError as error:
                 others.append(error)
     if others and not records:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+_Float64 = npt.NDArray[np.float64]
 
 WIDTH = 560
 """Of all plots, in SVG's units, which are pixels on a wide screen."""
@@ -177,7 +177,7 @@ class Curve:
     """Distances of one clip: the first frame of each window, and its distance."""
 
     frames: npt.NDArray[np.int64]
-    distances: Floats
+    distances: _Float64
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class SyncPlot:
 
 
 def sync_plot(
-    curves: Mapping[str, Curve], peaks: Floats, sound_seconds: float, frame_rate: int
+    curves: Mapping[str, Curve], peaks: _Float64, sound_seconds: float, frame_rate: int
 ) -> SyncPlot:
     """Arrange distances over time, above the waveform of the sound.
 
@@ -275,7 +275,7 @@ class ShiftPlot:
     best: tuple[float, float]
 
 
-def shift_plot(means: Floats) -> ShiftPlot:
+def shift_plot(means: _Float64) -> ShiftPlot:
     """Arrange the mean distance at each shift, from the most negative on; 0 in the middle."""
     height, width, left = 178, 210, 38
     most = len(means) // 2

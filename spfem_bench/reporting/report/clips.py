@@ -31,7 +31,7 @@ from spfem_bench.media import audio, ffmpeg, headers, video
 from spfem_bench.media.video import FRAME_RATE, Frame, Unchanged, content_id
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
-from spfem_bench.reporting.report.charts import Curve, Floats, SyncPlot, sync_plot
+from spfem_bench.reporting.report.charts import Curve, SyncPlot, sync_plot
 from spfem_bench.reporting.report.model import ReportRun
 from spfem_bench.version import __version__
 
@@ -284,7 +284,7 @@ def clip_sound(clip: Clip) -> npt.NDArray[np.int16]:
     return edits.edited_sound(audio.samples(bare), clip)
 
 
-def peaks(samples: npt.NDArray[np.int16]) -> Floats:
+def peaks(samples: npt.NDArray[np.int16]) -> npt.NDArray[np.float64]:
     """Return the loudest of each part of the sound, 0 to 1 of the loudest of all.
 
     >>> peaks(np.zeros(0, np.int16)).tolist()

@@ -15,7 +15,7 @@ from spfem_bench.reporting.report.words import (
     count_text,
     interval_text,
     number_text,
-    settings_text,
+    settings_lines,
 )
 from spfem_bench.reporting.tables import LEGEND, MARKS, TableColumn
 
@@ -225,7 +225,7 @@ def provenance(run: ReportRun) -> dict[str, Any]:
     return {
         "facts": [
             ("Method", f"{run.name}, {record.method.kind}"),
-            *([("Control", _pairs(dict(settings_text(control))))] if control else []),
+            *([("Control", _pairs(dict(settings_lines(control))))] if control else []),
             ("Protocol", f"{record.protocol.name}, version {record.protocol.version}"),
             ("List, SHA-256", record.protocol.list_sha256),
             ("Complete", "yes" if record.complete else "no"),
@@ -235,7 +235,7 @@ def provenance(run: ReportRun) -> dict[str, Any]:
         ],
         "weights": [(name, ", ".join(m), hashes) for (name, hashes), m in weights.items()],
         "settings": [
-            (metric_card(metric).label, settings_text(settings.plain()))
+            (metric_card(metric).label, settings_lines(settings.plain()))
             for metric, settings in record.settings.items()
         ],
     }

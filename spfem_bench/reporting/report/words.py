@@ -34,7 +34,7 @@ def count_text(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def settings_text(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+def settings_lines(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return nested settings as dotted keys with their values as text."""
 
     def text(value: Any) -> str:
