@@ -167,27 +167,6 @@ def _scores(
     """Return the score of each emotion and their plain mean."""
     sign = signature(frozen, plan.profile.name, [one.item for one in items], len(plan.items))
     emotions = plan.protocol.card.emotions
-
-    def row(
-        emotion: str, chosen: Sequence[MeasuredItem], scored: Resampled | None, note: str
-    ) -> Score:
-        n_expected = sum(emotion in (p.item.emotion, AVERAGE) for p in plan.items)
-        low, high = _possible(metric, scored.interval) if scored else (None, None)
-        return _score(
-            plan,
-            metric.name,
-            emotion,
-            value=scored.value if scored else None,
-            low=low,
-            high=high,
-            n_items=len(chosen),
-            n_frames=sum(one.n_frames for one in chosen),
-            n_refused=n_expected - len(chosen),
-            n_frames_refused=sum(one.n_frames_refused for one in chosen),
-            note=note,
-            signature=sign,
-        )
-
     rows: list[Score] = []
     for emotion in emotions:
         chosen = [one for one in items if one.emotion == emotion]
@@ -198,7 +177,7 @@ def _scores(
             scored, note = None, "too few frames"
         else:
             note = _note(plan, metric, chosen)
-        rows.append(row(emotion, chosen, scored, note))
+        rows.append(_score(plan, metric, emotion, note, chosen, scored, sign))
 
     known = [scored for _, scored in groups.values() if not math.isnan(scored.value)]
     mean = None
@@ -217,59 +196,63 @@ def _scores(
                 f"one clip in {alone} of {len(known)} emotions, which the interval cannot see"
             )
         note = "; ".join(filter(None, notes))
-    rows.append(row(AVERAGE, items, mean, note))
-    return rows
-
-
-def _scores_without_value(plan: Plan) -> list[Score]:
-    """Return a headline for each metric that the plan cannot compute, or that does not apply."""
-    card = plan.protocol.card
-    scores = [
-        _score(plan, name, AVERAGE, n_refused=len(plan.items), note=reason)
-        for name, reason in plan.unavailable.items()
-    ]
-    if {m.name for m in plan.metrics} | plan.unavailable.keys() == set(card.metrics):
-        scores += [
-            _score(plan, name, AVERAGE, note=f"not applicable: {reason}")
-            for name, reason in card.not_applicable.items()
-        ]
-    return scores
+    return [*rows, _score(plan, metric, AVERAGE, note, items, mean, sign)]
 
 
 def _score(
     plan: Plan,
-    metric: str,
+    metric: MetricCard,
     emotion: str,
-    *,
     note: str,
-    value: float | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    n_items: int = 0,
-    n_frames: int = 0,
-    n_refused: int = 0,
-    n_frames_refused: int = 0,
-    signature: str = "",
+    items: Sequence[MeasuredItem],
+    scored: Resampled | None,
+    sign: str,
 ) -> Score:
-    return Score(
-        method=plan.method.name,
-        protocol=plan.protocol.name,
-        setting=plan.protocol.card.setting,
-        profile=plan.profile.name,
-        metric=metric,
+    expected = sum(emotion in (planned.item.emotion, AVERAGE) for planned in plan.items)
+    low, high = _possible(metric, scored.interval) if scored else (None, None)
+    return _plain_score(
+        plan,
+        metric.name,
         emotion=emotion,
-        value=value,
+        value=scored.value if scored else None,
         low=low,
         high=high,
-        n_items=n_items,
-        n_frames=n_frames,
-        n_refused=n_refused,
-        n_frames_refused=n_frames_refused,
-        partial=bool(n_refused),
-        kind="control" if plan.method.kind == "control" else "reproduced",
+        n_items=len(items),
+        n_frames=sum(one.n_frames for one in items),
+        n_refused=expected - len(items),
+        n_frames_refused=sum(one.n_frames_refused for one in items),
         note=note,
-        signature=signature,
+        signature=sign,
     )
+
+
+def _scores_without_value(plan: Plan) -> list[Score]:
+    """Return a headline for each metric that the plan cannot compute, or that does not apply."""
+    card, n_items = plan.protocol.card, len(plan.items)
+    reasons = [(name, reason, n_items) for name, reason in plan.unavailable.items()]
+    if {m.name for m in plan.metrics} | plan.unavailable.keys() == set(card.metrics):
+        reasons += [(n, f"not applicable: {why}", 0) for n, why in card.not_applicable.items()]
+    return [
+        _plain_score(plan, name, n_refused=n_refused, note=reason)
+        for name, reason, n_refused in reasons
+    ]
+
+
+def _plain_score(plan: Plan, metric: str, **values: Any) -> Score:
+    content: dict[str, Any] = {
+        "method": plan.method.name,
+        "protocol": plan.protocol.name,
+        "setting": plan.protocol.card.setting,
+        "profile": plan.profile.name,
+        "metric": metric,
+        "emotion": AVERAGE,
+        "kind": "control" if plan.method.kind == "control" else "reproduced",
+        "signature": "",
+        "partial": bool(values["n_refused"]),
+        **dict.fromkeys(("value", "low", "high")),
+        **dict.fromkeys(("n_items", "n_frames", "n_frames_refused"), 0),
+    }
+    return Score(**content | values)
 
 
 def _possible(

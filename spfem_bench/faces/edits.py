@@ -63,10 +63,7 @@ def edited_frames(
 
 
 def edited_sound(samples: npt.NDArray[np.int16], clip: Clip) -> npt.NDArray[np.int16]:
-    """Apply a clip's edit, if it has one, to its sound.
-
-    Returns:
-        int16 array of the same length; the same object when nothing is changed.
+    """Apply a clip's edit to its int16 samples (N,); return the same object when it has none.
 
     Raises:
         ClipError: the sound is shifted by more than its length.

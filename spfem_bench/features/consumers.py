@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -17,31 +16,28 @@ from spfem_bench.media.mfcc import WINDOW
 from spfem_bench.media.video import Frame
 
 
-class Consumer(Protocol):
-    """Takes a clip's frames in order and adds a network's samples to its batches."""
+def consumer(
+    x: ClipNetworks, role: Role, outputs: Outputs, folder: Path | None
+) -> FaceConsumer | SyncConsumer:
+    """Return the consumer for a network's input.
 
-    def push(self, index: int, picture: Frame, face: Face | None) -> None:
-        """Take the next frame that has a face, or is one."""
-
-    def finish(self) -> None:
-        """Add what is held back."""
-
-
-def consumer(x: ClipNetworks, role: Role, outputs: Outputs, folder: Path | None) -> Consumer:
-    """Return the consumer for a network's input."""
+    It takes a clip's frames in order and adds the network's samples to its batches; *outputs*
+    receive the rows. *folder* is for the crops' video, where the card has a chain.
+    """
     card = x.profile.network(role)
     if isinstance(card.input, SyncInput):
-        return _SyncConsumer(x.batcher("sync", "frames"), card.input, outputs, folder)
-    return _FaceConsumer(x.batcher(role, "crops"), card, outputs)
+        return SyncConsumer(x.batcher("sync", "frames"), card.input, outputs, folder)
+    return FaceConsumer(x.batcher(role, "crops"), card, outputs)
 
 
-class _FaceConsumer:
+class FaceConsumer:
     """One crop per frame: identity and expression networks."""
 
     def __init__(self, batcher: Batcher, card: NetworkCard, outputs: Outputs) -> None:
         self.batcher, self.card, self.outputs = batcher, card, outputs
 
     def push(self, index: int, picture: Frame, face: Face | None) -> None:
+        """Take the next frame that has a face, or is one."""
         sample = crop.cut(picture, face, self.card.input)
         self.batcher.add(sample, self.outputs.expect([index]))
 
@@ -49,7 +45,7 @@ class _FaceConsumer:
         """Nothing is held back."""
 
 
-class _SyncConsumer:
+class SyncConsumer:
     """Runs of consecutive frames for SyncNet's video encoder."""
 
     def __init__(
@@ -63,6 +59,7 @@ class _SyncConsumer:
         self.run: list[tuple[int, Frame]] = []
 
     def push(self, index: int, picture: Frame, face: Face | None) -> None:
+        """Take the next frame that has a face, or is one."""
         if face is None:  # aligned input: the frame is the crop
             self._encode(index, exact.resize(picture, self.size))
             return

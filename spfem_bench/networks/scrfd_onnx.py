@@ -23,12 +23,7 @@ _Frame = npt.NDArray[np.uint8]
 
 @ARCHITECTURES.register("scrfd-onnx", runtime="onnxruntime")
 def scrfd_onnx(card: NetworkCard, contents: Sequence[bytes], device: str) -> DetectorNetwork:
-    """Load a detector (insightface's ``model_zoo/scrfd.py``).
-
-    Raises:
-        CardError: the card has no detector's settings.
-        WeightsError: the file holds another network.
-    """
+    """Load a detector (insightface's ``model_zoo/scrfd.py``)."""
     frame_input, settings = card.input, card.detector
     if settings is None or not isinstance(frame_input, FrameInput):
         raise CardError(f"{card.path}: a detector's card needs [detector] and crop = 'frame'")
@@ -88,13 +83,10 @@ def _detections(
 
 
 def suppress_inclusive(boxes: _Array, overlap: float) -> list[int]:
-    """Return which boxes are kept of those that overlap, as insightface measures overlap.
+    """Return which boxes (N, 4), best score first, are kept.
 
-    A box from pixel a to pixel b is taken to be b - a + 1 wide.
-
-    Args:
-        boxes: float32 (N, 4), best score first.
-        overlap: the largest intersection over union of two boxes that are kept.
+    The limit is the intersection over union as insightface computes it: a box from pixel a to
+    pixel b is b - a + 1 wide.
     """
     low, high = boxes[:, :2], boxes[:, 2:]
     areas = (high - low + 1).prod(axis=1)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spfem_bench.reporting.drawing import INK, save_drawing
-from spfem_bench.statistics.coherence import NAMES, CoherencePart, Space, coherence_part
+from spfem_bench.statistics.coherence import NAMES, CoherencePart, CoherenceSpace, coherence_part
 from spfem_bench.texts import csv_text
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ Floats = npt.NDArray[np.float64]
 SIZE = 112
 """Side in pixels of the crops."""
 
-LABELS: dict[Space, str] = {"spatial": "SCC", "temporal": "TCC"}
-COLOURS: dict[Space, str] = {"spatial": "#0072B2", "temporal": "#D55E00"}
+LABELS: dict[CoherenceSpace, str] = {"spatial": "SCC", "temporal": "TCC"}
+COLOURS: dict[CoherenceSpace, str] = {"spatial": "#0072B2", "temporal": "#D55E00"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Scored:
     arrays: Arrays
     stages: tuple[int, ...]
 
-    def parts(self, space: Space) -> CoherencePart | None:
+    def parts(self, space: CoherenceSpace) -> CoherencePart | None:
         """Return the clip's components; None in time when there is a single frame."""
         try:
             return coherence_part(self.arrays, space, self.stages)
@@ -121,7 +121,7 @@ def table(scored: Sequence[Scored]) -> str:
     from tabulate import tabulate
 
     lines: list[list[str]] = []
-    every: dict[Space, list[float]] = {space: [] for space in NAMES}
+    every: dict[CoherenceSpace, list[float]] = {space: [] for space in NAMES}
     for one in scored:
         parts = {space: one.parts(space) for space in NAMES}
         line = [one.name]
@@ -146,7 +146,7 @@ def table(scored: Sequence[Scored]) -> str:
 # ---- heat-maps ----------------------------------------------------------------------------
 
 
-def breaks(arrays: Arrays, space: Space, stages: Sequence[int]) -> Floats:
+def breaks(arrays: Arrays, space: CoherenceSpace, stages: Sequence[int]) -> Floats:
     """Return where the correlation breaks, over the crop: float64 (112, 112), 0 to 2.
 
     ``1 - cosine`` for each region, times how much there is to be correlated: the length of
@@ -166,7 +166,7 @@ def breaks(arrays: Arrays, space: Space, stages: Sequence[int]) -> Floats:
     return total / len(stages)
 
 
-def _layout(space: Space, positive: npt.NDArray[Any]) -> tuple[int, int, int]:
+def _layout(space: CoherenceSpace, positive: npt.NDArray[Any]) -> tuple[int, int, int]:
     """Return the border without values, and the whole map's height and width."""
     border = 1 if space == "spatial" else 0
     return border, positive.shape[0] + 2 * border, positive.shape[1] + 2 * border

@@ -91,7 +91,7 @@ class FrechetPart:
 
 
 @METRIC_KINDS.register("frechet")
-class Frechet(MetricKind[FrechetPart]):
+class FrechetKind(MetricKind[FrechetPart]):
     """Frechet distance between two sets of frame embeddings.
 
     Attributes:

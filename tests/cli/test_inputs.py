@@ -339,7 +339,7 @@ def test_what_a_lossy_codec_leaves_of_opposite_channels_is_refused(
 def test_a_clip_of_0_9_s_has_windows_but_too_few(puppet: Path, extractor: Extractor) -> None:
     found = sync_of(extractor, Clip.parse(f"{puppet}#t=0,0.88"))  # 22 frames
     card = metric_card("lse-d").statistic
-    assert isinstance(card, sync.Sync)
+    assert isinstance(card, sync.SyncKind)
     assert len(found.frames) == 17 < card.min_windows
 
 
