@@ -261,7 +261,7 @@ def test_from_the_command_line_to_record_figure_and_table(
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("a network was loaded")
 
-    monkeypatch.setattr("spfem_bench.features.extract.load_network", forbidden)
+    monkeypatch.setattr("spfem_bench.features.tracking.load_network", forbidden)
     monkeypatch.setattr("spfem_bench.features.tracking.load_detector", forbidden)
     first = (tmp_path / "drawn/validate.png").read_bytes()
     again = spfem_bench(*VALIDATE, *some, "-o", "drawn/validate.png")

@@ -335,7 +335,7 @@ def test_a_validation_on_ray_is_that_of_one_process(
     )
     spread = timeless(validate(validation, x, workers=team))
     monkeypatch.setattr(
-        "spfem_bench.features.extract.load_network",
+        "spfem_bench.features.tracking.load_network",
         lambda *_: pytest.fail("what a worker has stored is computed again"),
     )
     assert spread["cells"] and spread == timeless(validate(validation, x, workers=ThisProcess()))
