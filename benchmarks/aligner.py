@@ -15,8 +15,8 @@ import argparse
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.datasets.alignment import Sound, warp
-from spfem_bench.datasets.pairs import Puppet, puppet_pairs
+from spfem_bench.datasets.alignment import Sound, warp_times
+from spfem_bench.puppets.pairs import Puppet, puppet_pairs
 from spfem_bench.puppets.speech import correspondence
 from spfem_bench.puppets.world import FRAME_RATE, World
 
@@ -62,7 +62,7 @@ def main() -> None:
                 with_noise(s, ratio, rng) for s in sounds["aligned"]
             )
         for name, both in sounds.items():
-            found, distance = warp(*both, times)
+            found, distance = warp_times(*both, times)
             by_sound.setdefault(name, []).append(found - truth)
             if name == "aligned":
                 distances.append(distance)

@@ -239,11 +239,12 @@ def puppets(folder: Path, count: int, seconds: float, size: int = 256) -> list[C
     The detectors do not know puppets: these are for aligned faces, or random detectors.
     """
     from spfem_bench.datasets.folders import DataFolders
-    from spfem_bench.definitions.datasets import dataset_card
     from spfem_bench.definitions.protocols import protocol
     from spfem_bench.puppets.clips import render_all
+    from spfem_bench.puppets.provider import demo_puppets
 
-    world, home = DataFolders(renders=folder).rendered(dataset_card("puppets"))
+    provider = demo_puppets(DataFolders(renders=folder))
+    world, home = provider.world, provider.folder
     names = list(
         dict.fromkeys(i.clips["real"].path.as_posix() for i in protocol("demo-inter-id").items)
     )

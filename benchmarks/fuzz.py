@@ -276,7 +276,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
     """Return all kinds by name; media files are made in a folder."""
     from spfem_bench import pinned
     from spfem_bench.analysis.comparing import compare_runs
-    from spfem_bench.datasets import indexing
+    from spfem_bench.datasets import index_report, recordings_index
     from spfem_bench.definitions import clips, layouts, measured, metrics, protocols, recordings
     from spfem_bench.evaluation import record as records
     from spfem_bench.evaluation.record import item_values
@@ -368,9 +368,9 @@ def kinds(made: Path) -> dict[str, FileKind]:
         assert found.unverified or found.plain() == run, "a damaged record was used"
 
     def index(path: Path) -> None:
-        found = indexing.read(path)
+        found = recordings_index.read_index(path)
         assert not found.verified or found == an_index, "a damaged index was used"
-        indexing.report(protocols.dataset_card("ravdess"), found)
+        index_report.index_report(protocols.dataset_card("ravdess"), found)
 
     def training(path: Path) -> None:
         learner.path = path
@@ -448,14 +448,14 @@ def kinds(made: Path) -> dict[str, FileKind]:
     run = record(metrics=("fad", "csim", "lse-d", "scc"))
     write_json(made / "run.json", run)
     run = json.loads(json.dumps(run))
-    an_index = indexing.Index(
+    an_index = recordings_index.RecordingsIndex(
         made,
         {
-            r.video: indexing.Entry(r.video, 7, 2**60, {"video": (0.0, 3.2, 80)}, "")
+            r.video: recordings_index.IndexedFile(r.video, 7, 2**60, {"video": (0.0, 3.2, 80)}, "")
             for r in protocols.recordings(protocols.dataset_card("ravdess"))[:4]
         },
     )
-    indexing.save(made / "index.json", protocols.dataset_card("ravdess"), an_index)
+    recordings_index.save_index(made / "index.json", protocols.dataset_card("ravdess"), an_index)
     kept_index = (made / "index.json").read_bytes()
     learner = small_training(made)
     heads = (builtin_folder() / "metrics/stccl/puppets.safetensors").read_bytes()
@@ -496,7 +496,11 @@ def kinds(made: Path) -> dict[str, FileKind]:
             cards(Kind.MEASURED), ".toml", spoilt_text, card(measured.MeasuredCard), 0.5
         ),
         "stccl-config": FileKind(
-            [stccl.default_config().read_bytes()], ".toml", spoilt_text, stccl.read_config, 0.5
+            [stccl.default_config().read_bytes()],
+            ".toml",
+            spoilt_text,
+            stccl.read_train_config,
+            0.5,
         ),
         "item-list": FileKind([whole_lists["demo-inter-id.csv"]], ".csv", spoilt_text, demo_list),
         "printed-table": FileKind(
@@ -620,11 +624,12 @@ def small_training(made: Path) -> Any:
 
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.stccl import metric
-    from spfem_bench.training import config, train
+    from spfem_bench.training import config, kit, train
 
     settings = config.read_config(config.default_config())
     backbone = metric.load_backbone(metric.backbone_record("compact-identity"), WeightsStore())
-    run = train._Run(settings, backbone, Accelerator(cpu=True), '{"a": 1}', made)
+    checkpoint = kit.Checkpoint(made / train.CHECKPOINT, {"a": 1})
+    run = train._Training(settings, backbone, Accelerator(cpu=True), checkpoint)
     run.save()
     return run
 

@@ -97,7 +97,8 @@ def methods(how: dict[str, Any], size: int, folder: Path) -> common.Spent:
     from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.computing import Computing
     from spfem_bench.definitions.protocols import protocol
-    from spfem_bench.evaluation.plan import Videos, make_plan
+    from spfem_bench.evaluation.outputs import Videos
+    from spfem_bench.evaluation.plan import make_plan
     from spfem_bench.evaluation.session import carry_out
     from spfem_bench.execution.processes import ThisProcess
 

@@ -36,13 +36,16 @@ from torch import Tensor, nn
 
 from spfem_bench.features.pair_maps import CHUNK, PairMaps
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.puppets.pairs import drawn_pairs
 from spfem_bench.stccl import dense
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone, backbone
 from spfem_bench.stccl.contrast import ContrastSettings
 from spfem_bench.stccl.metric import STCCL, Heads
-from spfem_bench.training.config import TrainConfig, default_config, read_config
-from spfem_bench.training.train import Learner, batch_of, centres_of, chance, find_data, standardise
+from spfem_bench.training.config import TrainConfig, default_config, read_train_config
+from spfem_bench.training.kit import batch_of, seeded_generator
+from spfem_bench.training.learner import Learner, form_centres, standardise
+from spfem_bench.training.train import find_data
 from spfem_bench.training.windows import Windows, choose_windows
 
 ROWS = {
@@ -101,16 +104,16 @@ def plain(windows: Windows, learner: Learner, batch: Tensor, centres: dict) -> T
     maps: list[list[list[Tensor]]] = [[[] for _ in range(4)] for _ in batch]  # [b][stage][t]
     for b, number in enumerate(batch):
         for t in range(windows.frames):
-            if windows.whole is None:
+            if windows.pictures is None:
                 found = [rows[number, :, t].float() for rows in windows.rows]
             else:
-                device = next(windows.eyes.parameters()).device
-                pair = windows.whole[number, :, t].to(device).float() / 127.5 - 1
+                device = next(windows.backbone.parameters()).device
+                pair = windows.pictures[number, :, t].to(device).float() / 127.5 - 1
                 with torch.no_grad():
-                    found = [rep.region_rows(m) for m in windows.eyes.stages(pair)]
+                    found = [rep.feature_rows(m) for m in windows.backbone.stages(pair)]
             for stage, rows in enumerate(found):
                 height, width = windows.sizes[stage]
-                device = next(windows.eyes.parameters()).device
+                device = next(windows.backbone.parameters()).device
                 maps[b][stage].append(rows.to(device).reshape(2, height, width, -1))
     for form, settings in learner.forms.items():
         how, heads = settings.contrast, learner.heads[form]
@@ -147,7 +150,7 @@ def plain(windows: Windows, learner: Learner, batch: Tensor, centres: dict) -> T
 def prepared(config: TrainConfig, cache: str, device: str) -> tuple[Backbone, Windows, Learner]:
     """Draw one speaker's windows and make the first heads."""
     eyes = backbone(config.backbone.network, WeightsStore(), device=device)
-    found = find_data(config, Path(), WeightsStore()).train
+    found = find_data(config, Path(), WeightsStore(), drawn_pairs).train
     windows = Windows(
         found, choose_windows(found, config.frames, 1), config.frames, eyes, cache=cache
     )
@@ -159,7 +162,7 @@ def prepared(config: TrainConfig, cache: str, device: str) -> tuple[Backbone, Wi
 
 def measure(row: str, steps: int, device: str) -> dict[str, float]:
     """Train in this process; return steps per second, peak memory in MB, and the first loss."""
-    config = read_config(default_config())
+    config = read_train_config(default_config())
     config = config.model_copy(
         update={"data": config.data.model_copy(update={"speakers": 1, "held_out": 1, "checked": 1})}
     )
@@ -172,8 +175,8 @@ def measure(row: str, steps: int, device: str) -> dict[str, float]:
     for step in range(steps + 2):
         if step == 2:  # two to warm up
             began, in_loss = now(device), 0.0
-        centres = centres_of(
-            windows.sizes, config.forms, "sampled", chance(config.seed, "centres", step)
+        centres = form_centres(
+            windows.sizes, config.forms, "sampled", seeded_generator(config.seed, "centres", step)
         )
         batch = batch_of(step, config.batch, len(windows), config.seed)
         optimiser.zero_grad()

@@ -33,7 +33,7 @@ from unittest import mock
 import numpy as np
 
 from benchmarks import common
-from spfem_bench.datasets import indexing
+from spfem_bench.datasets import recordings_index
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.cards import builtin_folder
 from spfem_bench.definitions.computing import Computing
@@ -41,7 +41,8 @@ from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import EMOTIONS, Protocol, protocol
 from spfem_bench.evaluation.measure import plan_requests
-from spfem_bench.evaluation.plan import Plan, Videos, make_plan
+from spfem_bench.evaluation.outputs import Videos
+from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.evaluation.session import make_extractor
 from spfem_bench.faces.track import Face
 from spfem_bench.features.extract import Extractor
@@ -118,10 +119,11 @@ def write_videos(folder: Path, methods: int, listed: list[Protocol]) -> None:
             for name in filter(None, (clip.path, clip.audio)):
                 if name.as_posix() not in files:
                     write(folder / "mead" / name, RECORDING)
-                    files[name.as_posix()] = indexing.Entry(name.as_posix(), 0, 0, {}, "")
-    index = indexing.Index(folder / "mead", files)
+                    path = name.as_posix()
+                    files[path] = recordings_index.IndexedFile(path, 0, 0, {}, "")
+    index = recordings_index.RecordingsIndex(folder / "mead", files)
     (folder / "data" / "mead").mkdir(parents=True)
-    indexing.save(DataFolders(folder / "data").index_file(card, new=True), card, index)
+    recordings_index.save_index(folder / "data" / card.name / "index.json", card, index)
     for number in range(methods):
         for listing in listed:
             for item in listing.items:
@@ -218,11 +220,11 @@ class Parts:
 
 def watched() -> list[tuple[Any, str, str]]:
     """Return the functions that are measured: where they are, and what they do."""
-    from spfem_bench.evaluation import plan, record, score
+    from spfem_bench.evaluation import item_clips, record, score
     from spfem_bench.statistics.frechet import Frechet
 
     return [
-        (plan.ffmpeg, "probe", "preflight: headers of videos"),
+        (item_clips.headers, "probe", "preflight: headers of videos"),
         (Extractor, "ensure", "store: read and verify"),
         (score, "measure", "components"),
         (score, "score_groups", "scores and bootstraps"),

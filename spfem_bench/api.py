@@ -79,7 +79,7 @@ class Run:
         *,
         layout: TableLayout = "asccl",
         intervals: bool = False,
-        published: bool = True,
+        published: bool | None = None,
     ) -> str:
         """Return this run as a table; see :func:`table`."""
         return table([self], style, layout=layout, intervals=intervals, published=published)
@@ -89,7 +89,7 @@ class Run:
         *,
         layout: TableLayout = "asccl",
         intervals: bool = False,
-        published: bool = True,
+        published: bool | None = None,
         standalone: bool = False,
     ) -> str:
         """Return this run as a LaTeX table (booktabs, graphicx); see :func:`table`."""
@@ -185,7 +185,8 @@ def evaluate(
     from spfem_bench.definitions.layouts import layout_card
     from spfem_bench.definitions.networks import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
-    from spfem_bench.evaluation.plan import Videos, make_plan
+    from spfem_bench.evaluation.outputs import Videos
+    from spfem_bench.evaluation.plan import make_plan
     from spfem_bench.evaluation.session import carry_out
     from spfem_bench.execution.workers import workers_for
     from spfem_bench.networks.weights import WeightsStore
@@ -250,7 +251,7 @@ def table(
     *,
     layout: TableLayout = "asccl",
     intervals: bool = False,
-    published: bool = True,
+    published: bool | None = None,
     standalone: bool = False,
 ) -> str:
     """Return runs as one table, in the papers' layout; the same runs give the same text.
@@ -264,7 +265,8 @@ def table(
         layout: ``asccl`` has emotions down, methods and metrics across; ``stccl`` has
             metrics and methods down, emotions across.
         intervals: print 95 % intervals beside the numbers.
-        published: show the papers' rows of the same methods beside them, marked.
+        published: show the papers' rows of the same methods beside them, marked; when None,
+            for all protocols but those on drawn clips.
         standalone: with latex, a document that compiles by itself.
 
     Raises:

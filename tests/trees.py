@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from spfem_bench.datasets.folders import DataFolders
-from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.protocols import protocol
 from spfem_bench.puppets.clips import render_all
+from spfem_bench.puppets.provider import demo_puppets
 
 MEAD = {"M003": "P001", "M009": "P002"}
 RAVDESS = {"Actor_01": "P001", "Actor_02": "P002"}
@@ -23,7 +23,8 @@ Acted = Callable[[str, str, int], Path]
 
 def puppets(cache: Path, speakers: Iterable[str], emotions: Iterable[str]) -> Acted:
     """Render puppets once for the session; returns where one's clip lies."""
-    world, folder = DataFolders(renders=cache / "data").rendered(dataset_card("puppets"))
+    provider = demo_puppets(DataFolders(renders=cache / "data"))
+    world, folder = provider.world, provider.folder
     names = [f"{p}/{e}/1.00/{s}.mp4" for p in speakers for e in emotions for s in SENTENCES]
     render_all(world, folder, names, workers=1)
     return lambda speaker, emotion, k: folder / f"{speaker}/{emotion}/1.00/{SENTENCES[k % 3]}.mp4"

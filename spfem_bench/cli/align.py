@@ -68,7 +68,12 @@ def align(
     for other pairs means that the two do not say the same.
     """  # noqa: D301  (click's mark for text that is not to be wrapped)
     from spfem_bench.datasets.alignment import align_clips, matched_names
-    from spfem_bench.datasets.pairs import Listed, join_key, read_list, write_list
+    from spfem_bench.datasets.pair_lists import (
+        ListedPair,
+        join_key,
+        read_pair_list,
+        write_pair_list,
+    )
     from spfem_bench.definitions.clips import Clip
 
     if Path(neutral).is_dir() and Path(emotional).is_dir():
@@ -80,13 +85,13 @@ def align(
         work, left = [(Clip.parse(neutral), Clip.parse(emotional))], 0
     names = [(a.path.stem, b.path.stem) for a, b in work]
     keys = [join_key(pair) for pair in names]  # before any work
-    kept = read_list(output) if merge and output.exists() else []
+    kept = read_pair_list(output) if merge and output.exists() else []
     found = []
     for key, pair, (a, b) in zip(keys, names, work, strict=True):
         made = align_clips(a, b, frame_rate)
-        found.append(Listed(speaker, emotion, pair, made.numbers))
+        found.append(ListedPair(speaker, emotion, pair, made.numbers))
         if not quiet:
             click.echo(f"{key}: {len(made.numbers)} frames, {made.distance:.2f} apart")
-    write_list(output, [*kept, *found])
+    write_pair_list(output, [*kept, *found])
     more = f"; {left} recordings are left over" if left else ""
     click.echo(f"{output}: {len(found)} pairs{f' beside {len(kept)}' if kept else ''}{more}")

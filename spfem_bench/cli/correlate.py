@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from spfem_bench.cli import options
 
 if TYPE_CHECKING:
-    from spfem_bench.evaluation.pairing import Paired
-    from spfem_bench.features.pair_extract import PairExtractor
+    from spfem_bench.analysis.disparities import Definition, Measure
+    from spfem_bench.definitions.computing import Computing
+    from spfem_bench.evaluation.pairing import Timing
+    from spfem_bench.stccl.settings import Form
+
+
+_default = partial(click.option, show_default=True)
+_FORMS, _MEASURES = click.Choice(["vd", "cm"]), click.Choice(["cosine", "pearson"])
 
 
 @click.command()
-@click.option(
-    "--protocol",
-    "protocol_name",
-    default="demo-inter-id",
-    show_default=True,
-    help="Whose clips to compare.",
-)
-@click.option(
+@_default("--protocol", "protocol_name", default="demo-inter-id", help="Whose clips to compare.")
+@_default(
     "--method",
     default="real",
-    show_default=True,
     help="What each source is compared with: the real clip, a method's output, a control.",
 )
 @click.option(
@@ -35,14 +35,13 @@ if TYPE_CHECKING:
     "--source", type=options.FOLDER, help="In the place of a protocol: a folder of clips."
 )
 @click.option("--target", type=options.FOLDER, help="Clips of the same names in another emotion.")
-@click.option(
+@_default(
     "--timing",
     type=click.Choice(["motion", "sound"]),
     default="motion",
-    show_default=True,
-    help="With --source: how frames find each other, in step or by what is said.",
+    help="With --source: how frames are matched, by motion or by speech.",
 )
-@click.option("--emotion", default="all", show_default=True, help="With --source: of --target.")
+@_default("--emotion", default="all", help="With --source: of --target.")
 @click.option(
     "--pairs",
     "pair_list",
@@ -52,8 +51,7 @@ if TYPE_CHECKING:
 @click.option("--frames", type=options.FOLDER, help="With --pairs: the folder of its frames.")
 @click.option(
     "--template",
-    help="With --pairs: a frame's name in it, with {speaker}, {emotion}, {clip}, "
-    "{level} and {frame}.",
+    help="With --pairs: a frame's name, with {speaker}, {emotion}, {clip}, {level}, {frame}.",
 )
 @click.option("--first", type=int, default=0, help="With --pairs: number of the first frame.")
 @click.option(
@@ -61,58 +59,26 @@ if TYPE_CHECKING:
 )
 @click.option("--profile", help="Which networks to use; those that fit when not given.")
 @click.option(
-    "--network", help="Whose four stages; the metric's own, else the profile's identity network."
+    "--network", help="The backbone; the metric's own, else the profile's identity network."
 )
-@click.option("--metric", help="Also through the heads of a learnt metric, by name or path.")
-@click.option(
-    "--form",
-    type=click.Choice(["vd", "cm"]),
-    default="vd",
-    show_default=True,
-    help="Visual disparities, or correlation matrices.",
-)
-@click.option(
+@click.option("--metric", help="Also with the heads of a learnt metric, by name or path.")
+@_default("--form", type=_FORMS, default="vd", help="Visual disparities, or correlation matrices.")
+@_default(
     "--definition",
     type=click.Choice(["paper", "released-code"]),
     default="paper",
-    show_default=True,
     help="Of similarity and of what does not correspond.",
 )
-@click.option(
-    "--windows",
-    type=click.IntRange(1),
-    default=3,
-    show_default=True,
-    help="Windows of five frames for each pair.",
+@_default("--windows", type=click.IntRange(1), default=3, help="Of five frames, for each pair.")
+@_default(
+    "--measure", type=_MEASURES, default="cosine", help="In table and figure; the CSV has both."
 )
-@click.option(
-    "--measure",
-    type=click.Choice(["cosine", "pearson"]),
-    default="cosine",
-    show_default=True,
-    help="What the table and the figure show; the CSV has both.",
+@_default(
+    "-o", "--output", type=options.File(), default=Path("discovery.csv"), help="CSV of all numbers."
 )
-@click.option(
-    "-o",
-    "--output",
-    type=options.File(),
-    default=Path("discovery.csv"),
-    show_default=True,
-    help="CSV of all numbers.",
-)
-@click.option(
-    "--figure",
-    type=options.FIGURE,
-    help="Draw the papers' figure: .png, .pdf or .svg.",
-)
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["simple", "github"]),
-    default="simple",
-    show_default=True,
-)
-@options.device
+@click.option("--figure", type=options.FIGURE, help="Draw the papers' figure: .png, .pdf or .svg.")
+@_default("--format", "style", type=click.Choice(["simple", "github"]), default="simple")
+@options.computing("device")
 @options.weights_dir
 @options.data_dir
 @options.quiet
@@ -122,7 +88,7 @@ def correlate(
     videos: Path | None,
     source: Path | None,
     target: Path | None,
-    timing: str,
+    timing: Timing,
     emotion: str,
     pair_list: Path | None,
     frames: Path | None,
@@ -132,14 +98,14 @@ def correlate(
     profile: str | None,
     network: str | None,
     metric: str | None,
-    form: str,
-    definition: str,
+    form: Form,
+    definition: Definition,
     windows: int,
-    measure: str,
+    measure: Measure,
     output: Path,
     figure: Path | None,
     style: str,
-    device: str,
+    computing: Computing,
     weights_dir: Path | None,
     data_dir: Path | None,
     quiet: bool,
@@ -170,11 +136,15 @@ def correlate(
       spfem-bench correlate --source neutral/ --target angry/ --timing sound
       spfem-bench correlate --pairs aligned_path36.json --frames frames/
     """  # noqa: D301
-    from tqdm import tqdm
-
-    from spfem_bench.analysis.discovery import Lens, discover
+    from spfem_bench.analysis.discovery import discover
+    from spfem_bench.analysis.disparities import make_lenses
+    from spfem_bench.datasets.folders import DataFolders
+    from spfem_bench.datasets.pair_lists import TEMPLATE, five_points, listed_pairs
     from spfem_bench.definitions.networks import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
+    from spfem_bench.evaluation.outputs import Videos
+    from spfem_bench.evaluation.pairing import Paired, folder_pairs, protocol_pairs
+    from spfem_bench.faces.detect import load_detector
     from spfem_bench.features.extract import Extractor
     from spfem_bench.features.pair_extract import PairExtractor
     from spfem_bench.features.store import FeatureStore
@@ -182,155 +152,83 @@ def correlate(
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import discovery as reporting
 
-    options.check_device(device)
-    _check(source, target, pair_list, frames)
-    own = source is not None or pair_list is not None
-    weights = WeightsStore.locate(weights_dir)
-    listed = None if own else read_protocol(protocol_name)
-    fits = listed.card.profile if listed else ("compact" if aligned else "light")
-    faces = listed.card.faces if listed else ("aligned" if aligned else "detect")
-    extractor = Extractor(
-        profile_card(profile or fits),
-        weights,
-        FeatureStore.locate(),
-        faces=faces,
-        device=device,
-    )
-    for path in (output, figure):
-        if path is not None:
-            check_writable(path.parent)
-    eyes, lenses = _lenses(network, metric, form, extractor.profile.identity, weights, device)
-    scorer = PairExtractor(extractor)
-    bar: Any = tqdm(desc="pairs", unit="pair", leave=False, disable=True if quiet else None)
-    try:
-        found = _pairs(
-            scorer,
-            listed,
-            method,
-            videos,
-            source,
-            target,
-            timing,
-            emotion,
-            pair_list,
-            frames,
-            template,
-            first,
-            data_dir,
-            quiet,
-        )
-        bar.reset(total=len(found.pairs))
-        rows, refused = discover(
-            found.pairs,
-            eyes,
-            [Lens(*lens) for lens in lenses],
-            windows=windows,
-            definition=definition,  # type: ignore[arg-type]
-            device=device,
-            done=lambda: bar.update(1),
-        )
-    except KeyboardInterrupt:
-        options.interrupted("Interrupted.")
-    finally:
-        bar.close()
-    write_atomically(output, reporting.to_csv(rows))
-    shown: Any = "pearson" if form == "cm" else measure
-    click.echo(reporting.table(rows, shown, style))
-    click.echo()
-    click.echo(reporting.by_emotion(rows, shown, style))
-    if figure is not None:
-        what = listed.name if listed else str(source or pair_list)
-        against = method if listed else str(target or "the list's")
-        caption = (
-            f"{what}: source against {against}, aligned by {found.timing}; "
-            f"{len(found.pairs)} pairs, definition: {definition}."
-        )
-        reporting.save_figure(rows, figure, measure=shown, caption=caption)
-    if not quiet:
-        for lag in sorted(set(found.lags)):
-            click.echo(
-                f"{found.lags.count(lag)} of {len(found.lags)} pairs: frame t goes with frame "
-                f"t {'+' if lag >= 0 else '-'} {abs(lag)} of the source",
-                err=True,
-            )
-        for reason in found.left_out:
-            click.echo(f"left out: {reason}", err=True)
-        for name, reason in refused:
-            click.echo(f"left out: {name}: {reason}", err=True)
-        drawn = f"   Figure: {figure}" if figure else ""
-        click.echo(f"All numbers: {output}{drawn}", err=True)
-
-
-def _check(
-    source: Path | None, target: Path | None, pair_list: Path | None, frames: Path | None
-) -> None:
+    options.check_device(computing.device)
     if (source is None) != (target is None):
         raise click.UsageError("--source and --target go together")
     if (pair_list is None) != (frames is None):
         raise click.UsageError("--pairs and --frames go together")
     if source is not None and pair_list is not None:
         raise click.UsageError("give --source or --pairs, not both")
-
-
-def _lenses(
-    network: str | None, metric: str | None, form: Any, identity: str, weights: Any, device: str
-) -> tuple[Any, list[tuple[Any, ...]]]:
-    """Return the backbone, and what is looked through: nothing, and a metric's heads."""
-    from spfem_bench.stccl.backbone import backbone
-    from spfem_bench.stccl.metric import STCCL
-
-    if metric is None:
-        return backbone(network or identity, weights, device=device), [
-            ("untrained", None, form, None)
-        ]
-    if network is not None:
-        raise click.UsageError("a metric looks through its own network: leave --network out")
-    learnt = STCCL.load(metric, form=form, weights=weights, device=device)
-    contrast = learnt.settings.contrast
-    return learnt.backbone, [
-        ("untrained", None, form, contrast),
-        (Path(metric).stem, learnt.heads, form, contrast),
-    ]
-
-
-def _pairs(
-    scorer: PairExtractor,
-    listed: Any,
-    method: str,
-    videos: Path | None,
-    source: Path | None,
-    target: Path | None,
-    timing: Any,
-    emotion: str,
-    pair_list: Path | None,
-    frames: Path | None,
-    template: str | None,
-    first: int,
-    data_dir: Path | None,
-    quiet: bool,
-) -> Paired:
-    from spfem_bench.datasets.folders import DataFolders
-    from spfem_bench.datasets.pairs import TEMPLATE, five_points, listed_pairs
-    from spfem_bench.evaluation.pairing import Paired, folder_pairs, protocol_pairs
-    from spfem_bench.evaluation.plan import Videos
-    from spfem_bench.faces.detect import load_detector
-
-    x = scorer.extractor
-    if pair_list is not None and frames is not None:
+    if metric is not None and network is not None:
+        raise click.UsageError("a metric has its own network: leave --network out")
+    for path in (output, figure):
+        if path is not None:
+            check_writable(path.parent)
+    weights, progress = WeightsStore.locate(weights_dir), options.progress(quiet)
+    protocol = None if source or pair_list else read_protocol(protocol_name)
+    if protocol:
+        default, faces = protocol.card.profile, protocol.card.faces
+    else:
+        default, faces = ("compact", "aligned") if aligned else ("light", "detect")
+    networks = profile_card(profile or default)
+    backbone, lenses = make_lenses(
+        network or networks.identity, metric, form, weights, computing.device
+    )
+    store, device = FeatureStore.locate(), computing.device
+    extractor = PairExtractor(Extractor(networks, weights, store, faces=faces, device=device))
+    if protocol:
+        paired = protocol_pairs(
+            method,
+            protocol,
+            extractor,
+            DataFolders.locate(data_dir),
+            videos=Videos(videos) if videos else None,
+            progress=progress,
+        )
+    elif source and target:
+        paired = folder_pairs(source, target, extractor, emotion=emotion, timing=timing)
+    elif pair_list and frames:
         find = None
-        if x.faces == "detect":
-            find = five_points(load_detector(x.profile.network("detector"), x.weights))
+        if not aligned:
+            find = five_points(load_detector(networks.network("detector"), weights))
         pairs = listed_pairs(
             pair_list, frames, template=template or TEMPLATE, first=first, find=find, forbidden=()
         )
-        return Paired(tuple(pairs), "sound")
-    if source is not None and target is not None:
-        return folder_pairs(source, target, scorer, emotion=emotion, timing=timing)
-    return protocol_pairs(
-        method,
-        listed,
-        scorer,
-        DataFolders.locate(data_dir),
-        videos=Videos(videos) if videos else None,
-        progress=options.progress(quiet),
+        paired = Paired(tuple(pairs), "sound")
+    else:
+        raise click.UsageError("name clips by --protocol, --source and --target, or --pairs")
+    rows, refused = discover(
+        paired.pairs,
+        backbone,
+        lenses,
+        windows=windows,
+        definition=definition,
+        device=computing.device,
+        progress=progress,
     )
+    write_atomically(output, reporting.to_csv(rows))
+    shown: Measure = "pearson" if form == "cm" else measure
+    click.echo(reporting.table(rows, shown, style))
+    click.echo()
+    click.echo(reporting.by_emotion(rows, shown, style))
+    if figure is not None:
+        names = (
+            (protocol.name, method) if protocol else (source or pair_list, target or "the list's")
+        )
+        caption = (
+            f"{names[0]}: source against {names[1]}, aligned by {paired.timing}; "
+            f"{len(paired.pairs)} pairs, definition: {definition}."
+        )
+        reporting.save_figure(rows, figure, measure=shown, caption=caption)
+    if quiet:
+        return
+    for lag in sorted(set(paired.lags)):
+        click.echo(
+            f"{paired.lags.count(lag)} of {len(paired.lags)} pairs: frame t goes with frame "
+            f"t {'+' if lag >= 0 else '-'} {abs(lag)} of the source",
+            err=True,
+        )
+    for reason in (*paired.left_out, *(f"{name}: {reason}" for name, reason in refused)):
+        click.echo(f"left out: {reason}", err=True)
+    drawn = f"   Figure: {figure}" if figure else ""
+    click.echo(f"All numbers: {output}{drawn}", err=True)

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from spfem_bench.cli import options
-
-if TYPE_CHECKING:
-    from spfem_bench.datasets.folders import DataFolders
-    from spfem_bench.definitions.datasets import DatasetCard
-    from spfem_bench.definitions.pins import PinnedFile
 
 
 @click.group()
@@ -29,24 +23,12 @@ def list_(data_dir: Path | None) -> None:
 
     from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.cards import Kind, names
-    from spfem_bench.definitions.datasets import dataset_card, dataset_files, recordings
+    from spfem_bench.definitions.datasets import dataset_card
 
     folders, rows = DataFolders.locate(data_dir), []
-    for name in names(Kind.DATASET):
-        card = dataset_card(name)
-        if card.recordings:
-            index, total = folders.index(card), len(recordings(card))
-            here = sum(r.video in index.files for r in recordings(card)) if index else 0
-            state = f"{here}/{total}" if index else f"0/{total}, not indexed"
-            state += ", unverified: index it again" if index and not index.verified else ""
-            size = sum(e.bytes for e in index.files.values()) / 1e6 if index else 0.0
-            rows.append([name, state, f"{size:.1f} MB", card.title, card.recordings.get])
-            continue
-        files = dataset_files(card)
-        here = sum(folders.find(card, f) is not None for f in files.values())
-        size = sum(f.bytes or 0 for f in files.values()) / 1e6
-        where = card.repository or ("shipped" if files else "drawn when needed")
-        rows.append([name, f"{here}/{len(files)}", f"{size:.1f} MB", card.title, where])
+    for card in map(dataset_card, names(Kind.DATASET)):
+        here = folders.provider(card).holdings()
+        rows.append([card.name, here.state, f"{here.bytes / 1e6:.1f} MB", card.title, here.origin])
     heads = ["Data set", "Here", "Size", "Title", "From"]
     click.echo(tabulate(rows, heads, disable_numparse=True))
 
@@ -61,32 +43,19 @@ def fetch(names: tuple[str, ...], data_dir: Path | None, quiet: bool) -> None:
     What is there and right is not fetched again, so an interrupted fetch goes
     on where it stopped.
     """
-    from tqdm import tqdm
-
-    from spfem_bench import pinned
     from spfem_bench.datasets.folders import DataFolders
-    from spfem_bench.definitions.datasets import dataset_card, dataset_files
+    from spfem_bench.datasets.providers.pinned_files import PinnedFiles
+    from spfem_bench.definitions.datasets import dataset_card
 
     folders = DataFolders.locate(data_dir)
     for name in names:
-        card = dataset_card(name)
-        if card.world:
-            click.echo(f"{name}: nothing to fetch, its clips are shipped or drawn")
+        provider = folders.provider(dataset_card(name))
+        if not isinstance(provider, PinnedFiles):
+            click.echo(f"{name}: {provider.how_to_get()}")
             continue
-        if card.recordings:
-            click.echo(
-                f"{name}: you get it from its authors, {card.recordings.get} (licence: "
-                f"{card.licence}); then type 'spfem-bench data index {name} ROOT'"
-            )
-            continue
-        click.echo(f"{name}: licence: {card.licence}")
-        files = list(dataset_files(card).values())
-        for file in tqdm(files, desc=name, unit="file", disable=quiet):
-            if _state(folders, card, file) != "verified":
-                pinned.fetch(
-                    file, folders.cache / card.name, progress=False, report=options.remarks(quiet)
-                )
-        click.echo(f"{name}: {len(files)} files verified")
+        click.echo(f"{name}: licence: {provider.card.licence}")
+        count = provider.fetch(options.progress(quiet), options.remarks(quiet))
+        click.echo(f"{name}: {count} files verified")
 
 
 @data.command()
@@ -99,11 +68,11 @@ def verify(names: tuple[str, ...], data_dir: Path | None) -> None:
 
     folders, failed = DataFolders.locate(data_dir), False
     for name in names:
-        card = dataset_card(name)
-        if card.recordings:
-            click.echo(f"{name}: nobody publishes hashes; 'data index {name} ROOT' looks at it")
-        for path, file in dataset_files(card).items():
-            state = _state(folders, card, file)
+        provider = folders.provider(dataset_card(name))
+        if provider.card.recordings:
+            click.echo(f"{name}: nobody publishes hashes; 'data index {name} ROOT' reads it")
+        for path, file in dataset_files(provider.card).items():
+            state = provider.file_state(file)
             failed = failed or state != "verified"
             click.echo(f"{name}/{path}: {state}")
     if failed:
@@ -140,21 +109,17 @@ def index(
     """
     import json
 
-    from spfem_bench.datasets import indexing
     from spfem_bench.datasets.folders import DataFolders
+    from spfem_bench.datasets.index_report import index_report
+    from spfem_bench.datasets.providers.recordings import indexed_recordings
     from spfem_bench.definitions.datasets import dataset_card
     from spfem_bench.definitions.recordings import read_mapping
 
-    card, folders = dataset_card(name), DataFolders.locate(data_dir)
-    path = folders.index_file(card, new=True)
-    found = indexing.build(
-        card,
-        root,
-        read_mapping(mapping) if mapping else None,
-        path,
-        progress=options.progress(quiet),
+    provider = indexed_recordings(DataFolders.locate(data_dir).provider(dataset_card(name)))
+    found, path = provider.build_index(
+        root, read_mapping(mapping) if mapping else None, options.progress(quiet)
     )
-    report = indexing.report(card, found)
+    report = index_report(provider.card, found)
     if as_json:
         click.echo(json.dumps(report.plain() | {"index": str(path)}, indent=1, ensure_ascii=False))
         return
@@ -163,12 +128,3 @@ def index(
     click.echo("\n".join(report_lines(report)))
     if not quiet:
         click.echo(f"Index: {path}", err=True)
-
-
-def _state(folders: DataFolders, card: DatasetCard, file: PinnedFile) -> str:
-    from spfem_bench.hashes import sha256_of
-
-    path = folders.find(card, file)
-    if path is None:
-        return "missing"
-    return "verified" if sha256_of(path) == file.sha256 else "wrong hash"

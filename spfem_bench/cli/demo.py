@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,7 @@ def render(
         raise click.UsageError("give takes, for example P001/happy/1.00/028.mp4, or --split test")
     progress = options.progress(quiet)
     progress.begin("render", len(names), "clip")
-    render_all(world, output, names, workers=workers, done=partial(progress.advance, "render"))
+    render_all(world, output, names, workers=workers, progress=progress)
     if truth:
         for name in names:
             write_truth(world, output, name)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.computing import Computing
     from spfem_bench.definitions.protocols import Protocol
-    from spfem_bench.evaluation.plan import Videos
+    from spfem_bench.evaluation.outputs import Videos
 
 
 @click.command("eval")
@@ -144,6 +144,8 @@ def evaluate(
         workers=workers,
         progress=progress,
     )
+    for note in dict.fromkeys(plan.note for plan in plans if plan.note and not quiet):
+        click.echo(note, err=True)
     several = len(methods) > 1 or methods == ("controls",)
     half = "" if computing.precision == "float32" else f".{computing.precision}"
     ready, paths = [], []
@@ -202,15 +204,16 @@ def _print_mappings(
 ) -> None:
     """Print which output is taken for which item; exit code 2 when some are not found."""
     import json
-    from dataclasses import replace
 
-    from spfem_bench.evaluation.plan import place_outputs
+    from spfem_bench.definitions.datasets import dataset_card
+    from spfem_bench.evaluation.outputs import place_outputs
     from spfem_bench.reporting import evaluation as reporting
 
     complete = True
     for protocol in protocols:
+        provider = data.provider(dataset_card(protocol.card.dataset))
         for own in videos.values():
-            placed, extra = place_outputs(replace(own, used=set()), protocol, data)
+            placed, extra = place_outputs(own, protocol, provider)
             complete = complete and all(p.state == "found" for p in placed)
             if as_json:
                 content = reporting.mapping_json(protocol.name, placed, extra)

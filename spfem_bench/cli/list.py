@@ -29,32 +29,26 @@ def _methods() -> tuple[list[str], list[list[str]]]:
     from spfem_bench.definitions.cards import Kind, names
     from spfem_bench.definitions.methods import method_card
     from spfem_bench.definitions.protocols import protocol
-    from spfem_bench.evaluation.controls import controls
+    from spfem_bench.evaluation.controls import methods_with_clips
     from spfem_bench.reporting.published import published_counts
 
-    where: dict[str, list[str]] = {}
-    protocols = names(Kind.PROTOCOL)
-    for name in protocols:
-        one = protocol(name)
-        for method in (*one.card.outputs, *(c.name for c in controls(one))):
-            where.setdefault(method, []).append(name)
+    protocols = [protocol(name) for name in names(Kind.PROTOCOL)]
+    with_clips = {one.name: methods_with_clips(one) for one in protocols}
     published = published_counts()
     rows = []
-    for name in names(Kind.METHOD):
-        card = method_card(name)
-        found = where.get(name, [])
-        if found == protocols:
-            found = ["every protocol"]
-        printed = str(published[name]) if published[name] else ""
+    for card in map(method_card, names(Kind.METHOD)):
+        where = [name for name, methods in with_clips.items() if card.name in methods]
+        if len(where) == len(protocols):
+            where = ["every protocol"]
         rows.append(
             [
-                name,
+                card.name,
                 ", ".join(card.aliases),
                 card.kind,
                 card.paper,
                 card.link,
-                printed,
-                "\n".join(found) or "–",
+                str(published[card.name] or ""),
+                "\n".join(where) or "–",
             ]
         )
     return ["Method", "Also", "Kind", "Paper", "Code or paper", "Numbers", "Clips in"], rows
@@ -65,21 +59,12 @@ def _protocols() -> tuple[list[str], list[list[str]]]:
     from spfem_bench.definitions.protocols import protocol
 
     rows = []
-    for name in names(Kind.PROTOCOL):
-        found = protocol(name)
-        card = found.card
+    for one in map(protocol, names(Kind.PROTOCOL)):
+        card = one.card
         metrics = [*card.metrics, *(f"({name})" for name in card.on_request)]
-        rows.append(
-            [
-                name,
-                str(card.version),
-                card.setting,
-                str(len(found.items)),
-                str(len(card.emotions)),
-                ", ".join(metrics),
-                ", ".join(card.outputs),
-            ]
-        )
+        counts = [str(n) for n in (len(one.items), len(card.emotions))]
+        texts = [", ".join(metrics), ", ".join(card.outputs)]
+        rows.append([one.name, str(card.version), card.setting, *counts, *texts])
     return ["Protocol", "Version", "Setting", "Clips", "Emotions", "Metrics", "Methods"], rows
 
 
@@ -89,19 +74,10 @@ def _metrics() -> tuple[list[str], list[list[str]]]:
 
     better = {"lower": "lower", "higher": "higher", "zero": "nearer 0"}
     rows = []
-    for name in names(Kind.METRIC):
-        card = metric_card(name)
-        rows.append(
-            [
-                name,
-                card.label,
-                better[card.direction],
-                card.unit,
-                card.role,
-                " to ".join(card.compare),
-                card.title,
-            ]
-        )
+    for card in map(metric_card, names(Kind.METRIC)):
+        compared = " to ".join(card.compare)
+        facts = [card.name, card.label, better[card.direction], card.unit, card.role]
+        rows.append([*facts, compared, card.title])
     return ["Metric", "Printed as", "Better", "Unit", "Network", "Compares", "Title"], rows
 
 

@@ -9,54 +9,8 @@ import click
 
 from spfem_bench.cli import options
 
-_CARD = """\
-# A protocol: what a method must produce, what it is compared with, how scores are averaged.
-title = "My list"
-version = 1                      # raise it whenever a score can move
-setting = "inter-id"             # or "cross-id"
-dataset = "{name}-clips"         # the card in datasets/
-items = "{name}.csv"             # id, speaker, emotion and any columns you like
-emotions = ["neutral", "happy"]  # those of the list; averages are their plain mean
-metrics = ["fad", "csim", "lse-d", "lse-c", "av-offset", "id-sim"]
-on_request = ["scc", "tcc"]      # computed only when --metrics names them
-faces = "detect"                 # or "aligned", when the clips are face crops already
-profile = "light"                # the networks used unless --profile asks for others
-# output_name = "{{id}}.mp4"       # what a method's output is called
-
-# {{column}} stands for that column of the list; paths are below the root of the data set.
-[clips]
-source = "{{speaker}}/{{source}}.mp4"
-reference = "{{speaker}}/{{reference}}.mp4"
-# One address, or several of which FAD pools the frames: ["…", "…"].
-real = "{{speaker}}/{{real}}.mp4"
-# Sound in a file of its own: "{{speaker}}/{{source}}.mp4#audio={{speaker}}/{{source}}.wav".
-"""
-_ITEMS = """\
-id,speaker,emotion,source,reference,real
-anna_neutral_1,anna,neutral,neutral_1,neutral_2,neutral_1
-anna_happy_1,anna,happy,neutral_1,happy_2,happy_1
-"""
-_DATASET = """\
-# The clips: yours, found where they lie by 'spfem-bench data index {name}-clips ROOT'.
-title = "My clips"
-licence = "say whose they are and who may use them"
-citation = "say where they come from"
-
-[recordings]
-items = "{name}-clips.csv"
-video = ["{{speaker}}/{{clip}}.mp4"]          # further templates are looked for in turn
-# sound = ["{{speaker}}/{{clip}}.wav"]        # when the sound is a file of its own
-get = "say where they are to be had"
-seconds = [1.0, 60.0]                       # shorter or longer ones are reported
-apart = 0.3                                 # so are those whose sound ends this much apart
-"""
-_CLIPS = """\
-speaker,emotion,clip
-anna,neutral,neutral_1
-anna,neutral,neutral_2
-anna,happy,happy_1
-anna,happy,happy_2
-"""
+_TEMPLATES = Path(__file__).with_name("new_protocol")
+"""What ``new`` writes; ``{name}`` is filled in."""
 
 
 @click.group()
@@ -83,7 +37,7 @@ def show(name: str, data_dir: Path | None) -> None:
     from spfem_bench.definitions.protocols import protocol as read
     from spfem_bench.errors import ClipError
 
-    found, folders = read(name), DataFolders.locate(data_dir)
+    found = read(name)
     card = found.card
     dataset = dataset_card(card.dataset)
     click.echo(f"{card.name}, version {card.version}: {card.title}")
@@ -106,12 +60,10 @@ def show(name: str, data_dir: Path | None) -> None:
     rows = [[s, *(counts[s, e] for e in heads)] for s in (*speakers, "all")]
     click.echo(tabulate(rows, ["Items", *heads]))
     click.echo(f"\nClips: data set '{dataset.name}', {dataset.title} (licence: {dataset.licence})")
-    if dataset.world:
-        click.echo(
-            "Those that its items name are shipped."
-            if dataset.files
-            else "They are drawn when they are needed."
-        )
+    provider = DataFolders.locate(data_dir).provider(dataset)
+    if provider.makes_clips:
+        shipped = "Those that its items name are shipped."
+        click.echo(shipped if dataset.files else "They are drawn when they are needed.")
         return
     clips = dict.fromkeys(c for i in found.items for c in (*i.clips.values(), *i.more_real))
     files = dict.fromkeys(p.as_posix() for c in clips for p in (c.path, c.audio) if p is not None)
@@ -119,7 +71,7 @@ def show(name: str, data_dir: Path | None) -> None:
     remedy = ""
     for file in files:
         try:
-            folders.verified(dataset, file)
+            provider.verified(file)
         except ClipError as error:
             missing.append(file)
             remedy = error.remedy
@@ -158,15 +110,17 @@ def new(folder: Path, name: str) -> None:
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
         raise click.BadParameter("use small letters, digits, '.', '_' and '-'", param_hint="--name")
-    here = folder / "protocols"
-    _write(
-        {
-            here / f"{name}.toml": _CARD.format(name=name),
-            here / f"{name}.csv": _ITEMS,
-            here / f"datasets/{name}-clips.toml": _DATASET.format(name=name),
-            here / f"datasets/{name}-clips.csv": _CLIPS,
-        }
-    )
+    files = {
+        f"{name}.toml": "protocol.toml",
+        f"{name}.csv": "items.csv",
+        f"datasets/{name}-clips.toml": "dataset.toml",
+        f"datasets/{name}-clips.csv": "clips.csv",
+    }
+    texts = {
+        folder / "protocols" / target: (_TEMPLATES / source).read_text(encoding="utf-8")
+        for target, source in files.items()
+    }
+    _write({path: text.format(name=name) for path, text in texts.items()})
     click.echo(
         f"export SPFEM_BENCH_CARDS={folder}\n"
         f"spfem-bench data index {name}-clips ROOT\n"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from spfem_bench.cli import options
+
+if TYPE_CHECKING:
+    from spfem_bench.definitions.computing import Computing
 
 
 @click.command()
@@ -29,9 +32,7 @@ from spfem_bench.cli import options
     show_default=True,
     help="Frames by which an output may be out of step with its source.",
 )
-@options.precision("float32 on a processor, bfloat16 on a GPU")
-@options.batch_size
-@options.device
+@options.computing("batch_size", "device", "precision", half_on_gpu=True)
 @click.option(
     "-o",
     "--output",
@@ -57,9 +58,7 @@ def score(
     aligned: bool,
     profile: str | None,
     max_lag: int,
-    precision: str | None,
-    batch_size: int | None,
-    device: str,
+    computing: Computing,
     output: Path | None,
     regions: Path | None,
     heatmaps: Path | None,
@@ -95,56 +94,51 @@ def score(
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import heatmaps as reporting
 
-    options.check_device(device)
-    chosen: Any = precision or ("float32" if device == "cpu" else "bfloat16")
-    names = same_names(source, generated)
-    store = FeatureStore.locate()
+    options.check_device(computing.device)
     for folder in (*(p.parent for p in (output, regions) if p), heatmaps):
         if folder is not None:
             check_writable(folder)
-    wants = [(Clip(b), PairRequest(Clip(a), max_lag, metric)) for a, b in names]
+    options.when_interrupted(options.RESUMABLE)
+    requests = [
+        (Clip(b), PairRequest(Clip(a), max_lag, metric)) for a, b in same_names(source, generated)
+    ]
     progress = options.progress(quiet)
-    progress.begin("clips", len(wants), "clip")
-    scorer = PairExtractor(
+    progress.begin("clips", len(requests), "clip")
+    extractor = PairExtractor(
         Extractor(
             profile_card(profile or ("compact" if aligned else "light")),
             WeightsStore.locate(weights_dir),
-            store,
+            FeatureStore.locate(),
             faces="aligned" if aligned else "detect",
-            batch_size=batch_size,
-            device=device,
-            precision=chosen,
+            batch_size=computing.batch_size,
+            device=computing.device,
+            precision=computing.precision,
             progress=progress,
         )
     )
-    try:
-        failures = scorer.ensure(wants, same_length=True)
-    except KeyboardInterrupt:
-        options.interrupted()
-    finally:
-        progress.end()
+    failures = extractor.ensure(requests, same_length=True)
+    progress.end()
     scored = []
-    for clip, beside in wants:
-        if (clip, beside) in failures:
+    for clip, request in requests:
+        if (clip, request) in failures:
             continue
-        arrays = scorer.load(clip, beside)
-        if arrays is None:  # someone else emptied the store
+        arrays = extractor.load(clip, request)
+        if arrays is None:  # another process emptied the store
             raise click.ClickException(f"{clip}: its comparison vanished; run the command again")
         one = reporting.Scored(clip.path.stem, arrays, stored_stages(arrays))
         scored.append(one)
         if heatmaps is not None:
             rows = arrays["rows"]
-            x, y = scorer.crops(beside.other), scorer.crops(clip)
+            x, y = extractor.crops(request.other), extractor.crops(clip)
             reporting.save_heatmap(
                 one, x.pictures[rows[:, 1]], y.pictures[rows[:, 0]], heatmaps / f"{one.name}.png"
             )
     for path, make in ((output, reporting.clip_rows), (regions, reporting.region_rows)):
-        if path is None:
-            continue
-        text = reporting.to_csv(make(scored))
-        if path.suffix.lower() == ".json":
-            text = json.dumps(list(make(scored)), indent=1) + "\n"
-        write_atomically(path, text)
+        if path is not None:
+            text = reporting.to_csv(make(scored))
+            if path.suffix.lower() == ".json":
+                text = json.dumps(list(make(scored)), indent=1) + "\n"
+            write_atomically(path, text)
     click.echo(reporting.table(scored))
     for error in failures.values():
         click.echo(f"refused: {error}", err=True)

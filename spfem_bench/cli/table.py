@@ -27,9 +27,9 @@ import click
 @click.option("--standalone", is_flag=True, help="With latex: a document that compiles by itself.")
 @click.option(
     "--published/--no-published",
-    default=True,
-    show_default=True,
-    help="Show the papers' rows of the same methods beside them, marked.",
+    default=None,
+    help="Show the papers' rows of the same methods beside them, marked; by default for all "
+    "protocols but those on drawn clips.",
 )
 def table(
     runs: tuple[str, ...],
@@ -37,7 +37,7 @@ def table(
     layout: str | None,
     intervals: bool,
     standalone: bool,
-    published: bool,
+    published: bool | None,
 ) -> None:
     """Print run records, or tables of the papers, in the papers' layouts.
 

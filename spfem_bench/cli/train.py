@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from spfem_bench.cli import options
 
 if TYPE_CHECKING:
-    from spfem_bench.training.train import Precision
+    from spfem_bench.training.train import MixedPrecision
 
 
 @click.command()
@@ -43,7 +42,7 @@ def train(
     name: str,
     steps: int | None,
     device: str | None,
-    precision: str,
+    precision: MixedPrecision,
     workers: int,
     tensorboard: bool,
     fresh: bool,
@@ -64,10 +63,10 @@ def train(
       accelerate launch --num_processes 2 -m spfem_bench train --output DIR
     """  # noqa: D301  (click's mark for text that is not to be wrapped)
     from spfem_bench.networks.weights import WeightsStore
+    from spfem_bench.puppets.pairs import drawn_pairs
     from spfem_bench.reporting.training import save_figure
-    from spfem_bench.training.config import default_config, read_config
-    from spfem_bench.training.train import Told
-    from spfem_bench.training.train import train as run
+    from spfem_bench.training.config import default_config, read_train_config
+    from spfem_bench.training.train import train_metric
 
     if device is not None:
         options.check_device(device)
@@ -77,58 +76,46 @@ def train(
                 param_hint="--device",
             )
     path = config or default_config()
-    chosen = read_config(path)
+    settings = read_train_config(path)
     if steps is not None:
-        chosen = chosen.model_copy(update={"steps": steps})
-    bars = options.Phases()
-    told = Told() if quiet else Told(bars.begin, bars.part, partial(click.echo, err=True))
-    try:
-        trained = run(
-            chosen,
-            output,
-            name=name,
-            folder=path.parent,
-            weights=WeightsStore.locate(weights_dir),
-            device=device,
-            precision=cast("Precision", precision),
-            workers=workers,
-            tensorboard=tensorboard,
-            fresh=fresh,
-            told=told,
-        )
-    except KeyboardInterrupt:
-        options.interrupted(
-            f"Interrupted. Type the same command again to go on from the last checkpoint in "
-            f"{output}"
-        )
-    # Of several processes, one speaks.
+        settings = settings.model_copy(update={"steps": steps})
+    options.when_interrupted(
+        f"Interrupted. Type the same command again to go on from the last checkpoint in {output}"
+    )
+    trained = train_metric(
+        settings,
+        output,
+        name=name,
+        folder=path.parent,
+        drawn=drawn_pairs,
+        weights=WeightsStore.locate(weights_dir),
+        device=device,
+        precision=precision,
+        workers=workers,
+        tensorboard=tensorboard,
+        fresh=fresh,
+        progress=options.progress(quiet),
+    )
+    # One of several processes prints.
     if int(os.environ.get("RANK", "0")) == 0:
         click.echo(f"{trained.weights}: {trained.record['bytes'] / 1e6:.2f} MB")
         click.echo(_table(trained.record["held_out"]))
         curves = trained.weights.with_suffix(".png")
         save_figure(trained.record, curves)
-        click.echo(f"{curves}: how it was learnt, step by step")
+        click.echo(f"{curves}: the curves of the training")
 
 
 def _table(quality: dict[str, Any]) -> str:
-    """Return the final numbers as a table: similarity of corresponding and of other regions."""
+    """Return the similarity of corresponding and of other regions as a table."""
     from tabulate import tabulate
 
     rows = []
     for form in quality["trained"]:
         for term in ("scc", "tcc"):
             for state in ("untrained", "trained"):
-                found = quality[state][form][term]
-                stages = found["stages"]
-                rows.append(
-                    [
-                        f"{term}-{form}",
-                        state,
-                        found["positive"],
-                        found["negative"],
-                        stages["positive"][-1],
-                        stages["negative"][-1],
-                    ]
-                )
+                part = quality[state][form][term]
+                means = [part[sign] for sign in ("positive", "negative")]
+                last = [part["stages"][sign][-1] for sign in ("positive", "negative")]
+                rows.append([f"{term}-{form}", state, *means, *last])
     headers = ("", "", "positive", "negative", "positive, last stage", "negative, last stage")
     return tabulate(rows, headers, floatfmt=".3f")

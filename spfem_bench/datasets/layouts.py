@@ -21,25 +21,22 @@ from spfem_bench.media import headers, packets
 from spfem_bench.media.pictures import numbered_pictures
 from spfem_bench.media.video import VIDEO_SUFFIXES
 
-State = Literal["found", "absent", "ambiguous"]
-SOUNDS = ("{folder}.wav", "{folder}/audio.wav")
-"""Where the sound of a folder of frames may lie."""
-
+OutputState = Literal["found", "absent", "ambiguous"]
 SourceOf = Callable[[Item, bool], Clip]
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedOutput:
     """Where an item's output lies.
 
     Attributes:
         places: where it was found, below the folder; where it was looked for when absent.
         clip: to be read; why there is none when it was not found.
-        sound: whose is heard with it: ``own``, ``source`` or ``none``.
+        sound: which sound is used with it: ``own``, ``source`` or ``none``.
     """
 
     item: str
-    state: State
+    state: OutputState
     places: tuple[str, ...]
     clip: Clip | ClipError
     sound: str = "none"
@@ -51,15 +48,15 @@ def place(
     protocol: Protocol,
     source_of: SourceOf,
     frame_rate: float | None = None,
-) -> tuple[list[Placed], tuple[str, ...]]:
+) -> tuple[list[PlacedOutput], tuple[str, ...]]:
     """Find every item's output below a folder; nothing is written.
 
     Args:
         layout: how the system names what it writes.
         folder: what it wrote.
         protocol: whose items.
-        source_of: gives an item's source clip on this machine, with its sound when that is
-            to be heard, or raises a ClipError.
+        source_of: returns an item's source clip on this machine, with its sound when the flag
+            is set, or raises a ClipError.
         frame_rate: of folders of frames, in the place of the layout's.
 
     Returns:
@@ -69,52 +66,63 @@ def place(
         CardError: no template of the layout fits the protocol's list.
     """
     listing = Listing(folder)
-    found: dict[str, list[str]] = {}
-    looked: dict[str, list[str]] = {}
+    patterns = {item.id: _patterns(layout, item, protocol) for item in protocol.items}
+    names: dict[str, list[str]] = {}
     takers: dict[str, list[Item]] = defaultdict(list)
     for item in protocol.items:
-        looked[item.id] = _patterns(layout, item, protocol)
-        matches = (m for pattern in looked[item.id] for m in listing.find(pattern))
-        found[item.id] = list(dict.fromkeys(matches))
-        for name in found[item.id]:
+        matches = (match for pattern in patterns[item.id] for match in listing.find(pattern))
+        names[item.id] = list(dict.fromkeys(matches))
+        for name in names[item.id]:
             takers[name].append(item)
-    rate = frame_rate or layout.frame_rate
     parts: dict[str, Mapping[str, tuple[int, int]] | ClipError] = {}
+
+    def find(item: Item) -> tuple[Clip, str]:
+        first, *others = names[item.id]
+        if others:
+            raise ClipError(f"{folder}: {' and '.join(names[item.id])} for one item", "Keep one")
+        clip = Clip(inside(folder, first))
+        if clip.path.is_dir():
+            clip = replace(clip, frame_rate=frame_rate or layout.frame_rate)
+        own_name = any(first in listing.find(p) for p in _named(layout, item, protocol))
+        if len(takers[first]) > 1 or (layout.joined and not own_name):
+            if first not in parts:
+                parts[first] = _parts(layout, clip, takers[first], source_of)
+            part = parts[first]
+            if isinstance(part, ClipError):
+                raise part
+            clip = replace(clip, pictures=part[item.id])
+        return _with_sound(layout, listing, clip, item, source_of)
+
     placed = []
     for item in protocol.items:
-        names = tuple(found[item.id])
-        if not names:
-            error: ClipError = MissingClipError(
-                f"{folder / looked[item.id][0]}: missing",
-                layout.must or f"Look into protocols/layouts/{layout.name}.toml",
-            )
-            placed.append(Placed(item.id, "absent", tuple(looked[item.id][:1]), error))
+        if not names[item.id]:
+            missing = patterns[item.id][0]
+            remedy = layout.must or f"Look into protocols/layouts/{layout.name}.toml"
+            error = MissingClipError(f"{folder / missing}: missing", remedy)
+            placed.append(PlacedOutput(item.id, "absent", (missing,), error))
             continue
+        places = tuple(names[item.id])
         try:
-            if len(names) > 1:
-                raise ClipError(f"{folder}: {' and '.join(names)} for one item", "Keep one")
-            clip = Clip(inside(folder, names[0]))
-            if clip.path.is_dir():
-                clip = replace(clip, frame_rate=rate)
-            sharing = takers[names[0]]
-            if len(sharing) > 1 or (
-                layout.joined
-                and not any(names[0] in listing.find(p) for p in _named(layout, item, protocol))
-            ):
-                if names[0] not in parts:
-                    parts[names[0]] = _parts(layout, clip, sharing, source_of)
-                part = parts[names[0]]
-                if isinstance(part, ClipError):
-                    raise part
-                clip = replace(clip, pictures=part[item.id])
-            clip, sound = _with_sound(layout, listing, clip, item, source_of)
-            placed.append(Placed(item.id, "found", names, clip, sound))
+            placed.append(PlacedOutput(item.id, "found", places, *find(item)))
         except CardError as odd:  # a name that no clip can have, such as one with a backslash
             renamed = ClipError(odd.problem, "Rename it")
-            placed.append(Placed(item.id, "ambiguous", names, renamed))
+            placed.append(PlacedOutput(item.id, "ambiguous", places, renamed))
         except ClipError as unclear:
-            placed.append(Placed(item.id, "ambiguous", names, unclear))
+            placed.append(PlacedOutput(item.id, "ambiguous", places, unclear))
     return placed, _extra(layout, listing, protocol, set(takers))
+
+
+def folder_sound(listing: Listing, name: str) -> str | None:
+    """Return the sound file of a folder of frames: ``NAME.wav`` or ``NAME/audio.wav``.
+
+    Raises:
+        ClipError: there are both.
+    """
+    name = glob.escape(name)
+    sounds = [n for pattern in (f"{name}.wav", f"{name}/audio.wav") for n in listing.find(pattern)]
+    if len(sounds) > 1:
+        raise ClipError(f"{listing.folder}: {' and '.join(sounds)} for one item", "Keep one")
+    return sounds[0] if sounds else None
 
 
 def _named(layout: LayoutCard, item: Item, protocol: Protocol) -> list[str]:
@@ -156,10 +164,7 @@ def _setting(protocol: Protocol) -> str:
 
 
 def _parts(
-    layout: LayoutCard,
-    clip: Clip,
-    sharing: Sequence[Item],
-    source_of: SourceOf,
+    layout: LayoutCard, clip: Clip, sharing: Sequence[Item], source_of: SourceOf
 ) -> Mapping[str, tuple[int, int]] | ClipError:
     """Return which frames of a folder are which item's, source after source.
 
@@ -178,9 +183,9 @@ def _parts(
     except ClipError as error:
         return error
     if sum(lengths) != pictures:
-        said = " + ".join(map(str, lengths))
+        summed = " + ".join(map(str, lengths))
         return ClipError(
-            f"{clip.path} holds {pictures} frames, its {len(order)} sources have {said}",
+            f"{clip.path} holds {pictures} frames, its {len(order)} sources have {summed}",
             f"Where one ends cannot be told: give each item a folder of its own. {layout.must}",
         )
     ends = list(accumulate(lengths))
@@ -204,13 +209,11 @@ def _with_sound(
                 return clip, "own"
         except ClipError:  # unreadable: the preflight says so
             return clip, "none"
-    elif clip.pictures is None:  # a sound beside joined frames begins with the first output's
-        name = glob.escape(clip.path.relative_to(listing.folder).as_posix())
-        own = [n for sound in SOUNDS for n in listing.find(sound.format(folder=name))]
-        if len(own) > 1:
-            raise ClipError(f"{listing.folder}: {' and '.join(own)} for one item", "Keep one")
-        if own:
-            return replace(clip, audio=listing.folder / own[0]), "own"
+    # A sound beside joined frames begins with the first output's.
+    elif clip.pictures is None and (
+        own := folder_sound(listing, clip.path.relative_to(listing.folder).as_posix())
+    ):
+        return replace(clip, audio=listing.folder / own), "own"
     if layout.silent and "source" in item.clips:
         try:
             source = source_of(item, True)

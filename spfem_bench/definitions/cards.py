@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, ClassVar, TypeVar
 
 import pydantic
 
-from spfem_bench.errors import CardError, near_names, unknown_name
+from spfem_bench.errors import CardError, UnknownNameError, near_names, unknown_name
 from spfem_bench.stored import check_numbers, read_bounded
 
 try:
@@ -56,17 +57,18 @@ class Kind(str, Enum):
 
 
 class Strict(pydantic.BaseModel):
-    """A frozen record that refuses keys it does not know.
+    """A frozen record that refuses unknown keys.
 
-    ``score_neutral`` lists the fields that cannot move a score; every other
-    field is part of the signature of any number it helped to make. ``later``
-    lists fields that came later: absent (None), they are left out, so that
-    signatures and keys from before stay.
+    ``score_neutral`` lists the fields that cannot change a score; every other field is part of
+    signatures. ``later`` lists fields that are left out of signatures while they are None, so
+    that signatures from before these fields existed stay. ``removed`` lists keys of earlier
+    versions, each with what to do about it.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
     score_neutral: ClassVar[frozenset[str]] = frozenset()
     later: ClassVar[frozenset[str]] = frozenset()
+    removed: ClassVar[Mapping[str, str]] = {}
 
     def settings(self) -> dict[str, Any]:
         """Return all that can move a score, as plain JSON values."""
@@ -198,6 +200,15 @@ def _read(model: type[Card], path: Path) -> Any:
     return validate(model, {**content, "name": path.stem, "path": path}, str(path))
 
 
+@contextmanager
+def located(place: object) -> Iterator[None]:
+    """Raise errors of cards and names with the place, such as a file and line, in front."""
+    try:
+        yield
+    except (CardError, UnknownNameError) as error:
+        raise CardError(f"{place}: {error.problem}", error.remedy) from None
+
+
 ModelType = TypeVar("ModelType", bound=pydantic.BaseModel)
 
 
@@ -236,6 +247,9 @@ def validate(model: type[ModelType], content: Mapping[str, Any], where: str) -> 
         first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
+            removed: Mapping[str, str] = getattr(model, "removed", {})
+            if key in removed:
+                raise CardError(f"{where}: no longer a key: '{key}'", removed[key]) from None
             allowed = _keys_beside(model, first["loc"])
             remedy = near_names(str(first["loc"][-1]), allowed)
             raise CardError(f"{where}: unknown key '{key}'", remedy) from None
@@ -254,7 +268,8 @@ def _keys_beside(model: type[pydantic.BaseModel], location: tuple[int | str, ...
             here = tagged
         elif fields:
             here = _models_in(fields[0].annotation) or here
-    return [k for k in here[0].model_fields if k not in ("name", "path")]
+    fields = here[0].model_fields.items()
+    return [field.alias or key for key, field in fields if key not in ("name", "path")]
 
 
 def _models_in(annotation: Any) -> list[Any]:

@@ -1,27 +1,28 @@
-"""Data sets: pinned files, a drawn world, or recordings of the user."""
+"""Data sets: pinned files, a drawn world, the user's recordings, or a provider of the user's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pydantic
 
-from spfem_bench.definitions.cards import Card, Kind, Strict, load, validate
+from spfem_bench.definitions.cards import Card, Kind, Strict, load, located, validate
 from spfem_bench.definitions.lists import read_list
 from spfem_bench.definitions.pins import PinnedFile
 from spfem_bench.definitions.recordings import Recording, RecordingsSettings, candidates, fill
-from spfem_bench.errors import CardError, UnknownNameError, unknown_name
+from spfem_bench.errors import CardError, unknown_name
 from spfem_bench.files import inside
 
 
 class WorldSettings(Strict):
-    """A world of puppets: clips that are not shipped are drawn when they are needed.
+    """A procedural world: clips that are not shipped are drawn when they are needed.
 
     Attributes:
-        version: of the rules by which puppets are drawn and speak.
-        seed: of everything random.
+        version: version of the rules by which puppets are drawn and speak.
+        seed: seed of everything random.
         size: side of a frame in pixels.
     """
 
@@ -31,14 +32,16 @@ class WorldSettings(Strict):
 
 
 class DatasetCard(Card):
-    """The clips that protocols stand on: pinned files, a world, or a user's recordings.
+    """The clips that protocols refer to, and where they come from.
 
     Attributes:
-        files: for pinned files: a CSV of path, sha256, bytes. A world's files are shipped in a
-            folder beside the card that has the card's name.
+        files: a CSV of path, sha256, bytes: all files of a pinned data set, or those that are
+            shipped in a folder beside the card that has the card's name.
         url: where a file is fetched from; ``{commit}`` and ``{path}`` are filled in.
-        world: for drawn clips: which world (see ``spfem_bench.puppets``).
+        world: for drawn clips: which world.
         recordings: for recordings that users get themselves and index where they lie.
+        provider: for clips that a plugin provides: the name under which it is registered.
+        provider_settings: the card's table ``[settings]``, which that plugin validates.
     """
 
     repository: str = ""
@@ -47,20 +50,37 @@ class DatasetCard(Card):
     files: str = ""
     world: WorldSettings | None = None
     recordings: RecordingsSettings | None = None
+    provider: str = ""
+    provider_settings: dict[str, Any] = pydantic.Field(default_factory=dict, alias="settings")
     licence: str
     citation: str
 
     @pydantic.model_validator(mode="after")
-    def _files_or_world(self) -> DatasetCard:
+    def _has_one_origin(self) -> DatasetCard:
         fetched = (self.repository, self.commit, self.url)
-        kinds = [self.world, self.recordings, next(filter(None, fetched), None)]
-        complete = self.files and all(fetched) if kinds[2] else not (self.files and kinds[1])
-        if kinds.count(None) != 2 or not complete:
+        origins = [any(fetched), self.world, self.recordings, self.provider]
+        complete = not any(fetched) or (self.files and all(fetched))
+        misplaced = (self.files and self.recordings) or (
+            self.provider_settings and not self.provider
+        )
+        if sum(map(bool, origins)) != 1 or not complete or misplaced:
             raise ValueError(
                 "give 'repository', 'commit', 'url' and 'files', or 'world' with or without "
-                "'files', or 'recordings' alone"
+                "'files', or 'recordings' alone, or 'provider' with its table 'settings'"
             )
         return self
+
+    @property
+    def provider_kind(self) -> str:
+        """The name under which the provider of its clips is registered."""
+        if self.world:
+            return "puppets"
+        return self.provider or ("recordings" if self.recordings else "pinned-files")
+
+    @property
+    def pinned(self) -> bool:
+        """Whether its list says what the clips hold; else signatures hash their bytes."""
+        return bool(self.files or self.world)
 
 
 def dataset_card(name: str) -> DatasetCard:
@@ -79,11 +99,9 @@ def dataset_files(card: DatasetCard) -> Mapping[str, PinnedFile]:
             if column not in row:
                 raise CardError(f"{where}: the list lacks the column '{column}'")
         name = row["path"]
-        try:
+        with located(where):
             inside(Path(), name)
             url = fill(card.url, {"commit": card.commit, "path": name})
-        except (CardError, UnknownNameError) as error:
-            raise CardError(f"{where}: {error.problem}", error.remedy) from None
         if name in files:
             raise CardError(f"{where}: the path '{name}' is there twice")
         pin = {"name": name, "sha256": row["sha256"], "bytes": row["bytes"], "url": url or None}
@@ -105,13 +123,11 @@ def recordings(card: DatasetCard) -> tuple[Recording, ...]:
         return ()
     found: dict[str, Recording] = {}
     for where, row in read_list(inside(card.path.parent, settings.items)):
-        try:
+        with located(where):
             for column in ("speaker", "emotion"):
                 if column not in row:
                     raise unknown_name("list column", column, row)
             videos, sounds = candidates(settings, row, None)
-        except (CardError, UnknownNameError) as error:
-            raise CardError(f"{where}: {error.problem}", error.remedy) from None
         if videos[0] in found:
             raise CardError(f"{where}: the recording '{videos[0]}' is there twice")
         found[videos[0]] = Recording(row, videos[0], sounds[0] if sounds else "")

@@ -8,7 +8,7 @@ import pydantic
 
 from spfem_bench.definitions.cards import Card, Kind, load
 
-Cells = dict[str, dict[str, str]]
+_Cells = dict[str, dict[str, str]]
 
 
 class LayoutCard(Card):
@@ -30,7 +30,7 @@ class LayoutCard(Card):
     """
 
     places: Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
-    names: Cells = pydantic.Field(default_factory=dict)
+    names: _Cells = pydantic.Field(default_factory=dict)
     frame_rate: float = pydantic.Field(default=25.0, gt=0)
     joined: bool = False
     silent: bool = False

@@ -15,11 +15,14 @@ class MethodCard(Card):
     Attributes:
         aliases: other names that mean this method.
         control: for a control with a known answer: what it puts in the output's place.
+        stands_for: for a toy model: the system that it is a small copy of. That system's name
+            selects the toy where a data set has only the toy.
     """
 
     label: str
     aliases: tuple[str, ...] = ()
     control: Control | None = None
+    stands_for: str = ""
     paper: str = ""
     link: str = ""
 

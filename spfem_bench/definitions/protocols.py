@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
-from spfem_bench.definitions.cards import Card, Kind, Strict, load, names, read_card
+from spfem_bench.definitions.cards import Card, Kind, Strict, load, located, names, read_card
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.datasets import DatasetCard, dataset_card, dataset_files
 from spfem_bench.definitions.lists import read_list
@@ -52,11 +52,6 @@ class Item:
         more_real: further real clips, whose frames FAD adds to those of the first.
         outputs: the clips that the methods' authors published, by method.
         output_name: the file name expected from a user's own method.
-        faded: address of the real performance, its ``{intensity}`` still to be filled in;
-            empty when there are no such clips.
-        generated: address of what a model makes of it, its ``{model}`` still to be filled in;
-            empty when none does.
-        perfect: what a perfect manipulation would make of it; None when that is not known.
     """
 
     id: str
@@ -65,19 +60,8 @@ class Item:
     clips: Mapping[ClipRole, Clip] = field(hash=False)
     outputs: Mapping[str, Clip] = field(hash=False)
     output_name: str = ""
-    faded: str = ""
     row: Mapping[str, str] = field(default_factory=dict, hash=False)
     more_real: tuple[Clip, ...] = ()
-    generated: str = ""
-    perfect: Clip | None = None
-
-    def made_by(self, model: str) -> Clip:
-        """Return what a model of the demo makes of the item."""
-        return Clip.parse(self.generated.replace("{model}", model))
-
-    def at_intensity(self, level: float) -> Clip:
-        """Return the real performance with less emotion, at an intensity from 0 to 1."""
-        return Clip.parse(self.faded.replace("{intensity}", f"{level:.2f}"))
 
 
 class PublishedRows(Strict):
@@ -108,11 +92,6 @@ class ProtocolCard(Card):
         on_request: metrics that are computed only when they are named.
         not_applicable: metrics this protocol cannot have, each with the reason.
         published: the published rows to show beside the protocol's own.
-        faded: for clips that exist in graded intensities: a clip address in which
-            ``{intensity}`` stands for ``0.00`` to ``1.00``.
-        generated: for worlds, of which models make clips on the spot: a clip address in which
-            ``{model}`` stands for one.
-        perfect: for worlds: the address of the source's performance with the target's emotion.
         shows: what may be concluded from scores on it.
         hides: what may not.
     """
@@ -125,14 +104,15 @@ class ProtocolCard(Card):
         "metrics",
         "items",
         "citation",
-        "faded",
-        "generated",
-        "perfect",
         "profile",
         "on_request",
         "shows",
         "hides",
     }
+    removed: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("faded", "generated", "perfect"),
+        "Delete the line: the provider of the data set makes these clips, see docs/protocols.md",
+    )
     version: int = pydantic.Field(gt=0)
     setting: Literal["inter-id", "cross-id"]
     dataset: str
@@ -147,9 +127,6 @@ class ProtocolCard(Card):
     outputs: dict[str, str] = pydantic.Field(default_factory=dict)
     output_name: str = "{id}.mp4"
     published: PublishedRows | None = None
-    faded: str = ""
-    generated: str = ""
-    perfect: str = ""
     shows: str = ""
     hides: str = ""
     citation: str = ""
@@ -163,17 +140,6 @@ class ProtocolCard(Card):
             if role != "real" and not isinstance(address, str):
                 raise ValueError(f"only 'real' may be several clips, '{role}' is one")
         return clips
-
-    @pydantic.field_validator("generated", "faded")
-    @classmethod
-    def _has_what_is_filled_in(cls, template: str, info: pydantic.ValidationInfo) -> str:
-        sign, words = {
-            "generated": ("{model}", "with a model's name"),
-            "faded": ("{intensity}", "as 0.00 to 1.00"),
-        }[str(info.field_name)]
-        if template and sign not in template:
-            raise ValueError(f"must hold {sign}, which is filled in {words}")
-        return template
 
 
 @dataclass(frozen=True)
@@ -199,10 +165,8 @@ def protocol(name: str) -> Protocol:
     """
     card = _card_file(Path(name)) if name.endswith(".toml") else load_protocol(name)
     for metric in (*card.metrics, *card.on_request, *card.not_applicable):
-        try:
+        with located(card.path):
             lacking = set(metric_card(metric).compare) - {"output", *card.clips}
-        except UnknownNameError as error:
-            raise CardError(f"{card.path}: {error.problem}", error.remedy) from None
         if lacking and metric not in card.not_applicable:
             raise CardError(
                 f"{card.path}: '{metric}' compares with '{min(lacking)}', of which the protocol "
@@ -244,10 +208,8 @@ def _read_items(card: ProtocolCard) -> Protocol:
             )
         if row["id"] in items:
             raise CardError(f"{where}: the id '{row['id']}' is there twice")
-        try:
+        with located(where):
             items[row["id"]] = _item(card, row)
-        except (CardError, UnknownNameError) as error:
-            raise CardError(f"{where}: {error.problem}", error.remedy) from None
     if not items:
         raise CardError(f"{path}: the list is empty")
     outputs = Counter(same_name(i.output_name) for i in items.values())
@@ -259,10 +221,8 @@ def _read_items(card: ProtocolCard) -> Protocol:
     absent = set(card.emotions) - {i.emotion for i in items.values()}
     if absent:
         raise CardError(f"{card.path}: no item has the emotion '{sorted(absent)[0]}'")
-    try:
+    with located(card.path):
         dataset = dataset_card(card.dataset)
-    except UnknownNameError as error:
-        raise CardError(f"{card.path}: {error.problem}", error.remedy) from None
     return Protocol(card, tuple(items.values()), _digest(items, dataset))
 
 
@@ -277,12 +237,6 @@ def _item(card: ProtocolCard, row: Mapping[str, str]) -> Item:
     output_name = fill(card.output_name, row)
     inside(Path(), output_name)
     real = card.clips.get("real", "")
-    faded = fill(card.faded, {**row, "intensity": "{intensity}"})
-    if faded:
-        Clip.parse(faded.replace("{intensity}", "0.00")).within(Path())
-    generated = fill(card.generated, {**row, "model": "{model}"})
-    if generated:
-        Clip.parse(generated.replace("{model}", "model")).within(Path())
     return Item(
         id=row["id"],
         speaker=row["speaker"],
@@ -290,18 +244,15 @@ def _item(card: ProtocolCard, row: Mapping[str, str]) -> Item:
         clips={role: clip(template) for role, template in card.clips.items()},
         outputs={method: clip(template) for method, template in card.outputs.items()},
         output_name=output_name,
-        faded=faded,
         row=row,
         more_real=() if isinstance(real, str) else tuple(map(clip, real[1:])),
-        generated=generated,
-        perfect=clip(card.perfect) if card.perfect else None,
     )
 
 
 def _digest(items: Mapping[str, Item], dataset: DatasetCard) -> str:
-    """Hash what the items ask for: addresses, and the pinned bytes or the world behind them.
+    """Return the SHA-256 of addresses, pinned bytes and the provider's settings.
 
-    Who published outputs for them cannot move a score.
+    Published outputs are left out: they cannot move a score.
     """
     files = dataset_files(dataset)
 
@@ -317,6 +268,9 @@ def _digest(items: Mapping[str, Item], dataset: DatasetCard) -> str:
     ]
     if dataset.world:
         rows.append(dataset.world.settings())
+    if dataset.provider:
+        rows.append([dataset.provider, dataset.provider_settings])
+    if dataset.world or dataset.provider:
         # All of its clips: controls take others than those of the items' roles.
         rows.append(sorted([name, file.sha256] for name, file in files.items()))
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(rows, default=str).encode()).hexdigest()

@@ -17,7 +17,7 @@ from spfem_bench.files import inside
 Templates = Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
 
 
-class Beside(Strict):
+class UnusedFiles(Strict):
     """Files that may lie among the recordings and that no protocol uses.
 
     Attributes:
@@ -47,7 +47,7 @@ class RecordingsSettings(Strict):
     video: Templates
     sound: tuple[str, ...] = ()
     get: str
-    beside: tuple[Beside, ...] = ()
+    beside: tuple[UnusedFiles, ...] = ()
     seconds: tuple[float, float]
     apart: float = pydantic.Field(gt=0)
 

@@ -31,7 +31,8 @@ from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol as read_protocol
 from spfem_bench.errors import CardError, SpfemBenchError, StorageError, UnknownNameError
 from spfem_bench.evaluation.measure import plan_requests
-from spfem_bench.evaluation.plan import Plan, make_plan, plan_summary
+from spfem_bench.evaluation.plan import Plan, make_plan
+from spfem_bench.evaluation.preflight import plan_summary
 from spfem_bench.evaluation.record import RunRecord
 from spfem_bench.evaluation.session import carry_out, make_extractor
 from spfem_bench.evaluation.signature import flat

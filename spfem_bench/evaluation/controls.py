@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from spfem_bench.datasets.folders import DataFolders
+from spfem_bench.datasets.provider import Provider
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.clips import Clip, Edit
 from spfem_bench.definitions.controls import (
     ClipControl,
     EditControl,
+    FadedControl,
     GradedControl,
     OtherSpeakerControl,
     PerfectControl,
 )
+from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.methods import MethodCard, method_card
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.protocols import Item, Protocol
@@ -27,33 +31,39 @@ def controls(protocol: Protocol) -> list[MethodCard]:
     return sorted(found, key=lambda card: isinstance(card.control, GradedControl))
 
 
+def methods_with_clips(protocol: Protocol) -> list[str]:
+    """Return the methods and controls that can be scored on a protocol without own videos."""
+    made = _provider(protocol).methods(protocol.items[0])
+    return [*protocol.card.outputs, *made, *(control.name for control in controls(protocol))]
+
+
 def why_not(method: MethodCard, protocol: Protocol) -> str:
-    """Say why a protocol cannot have a control; empty when it can."""
+    """Return why a protocol cannot have a control; empty when it can."""
     control = method.control
     if control is None:
         return f"'{method.name}' is no control"
     if isinstance(control, PerfectControl):
-        if protocol.card.perfect:
+        if _provider(protocol).control_clip(control, protocol.items[0]):
             return ""
-        return (
-            f"what a perfect output in the protocol '{protocol.name}' looks like is not known (its "
-            "card has no 'perfect')"
-        )
+        return f"what a perfect output in the protocol '{protocol.name}' looks like is not known"
     wanted = control.clip if isinstance(control, ClipControl) else "real"
     if wanted not in protocol.card.clips:
         return f"the protocol '{protocol.name}' has no {wanted} clips"
     if isinstance(control, EditControl):
-        if control.edit == "shifted-audio" and not _hears(protocol):
+        if control.edit == "shifted-audio" and not _has_sync_metric(protocol):
             return f"no metric of the protocol '{protocol.name}' hears the sound"
     elif isinstance(control, OtherSpeakerControl):
         if all(len(speakers) < 2 for speakers in _by_speaker(protocol).values()):
             return f"in the protocol '{protocol.name}' no two speakers have an emotion in common"
-    elif control.kind == "faded" and not protocol.card.faded:
-        return (
-            f"the protocol '{protocol.name}' has no clips in graded intensities (its card has no "
-            "'faded')"
-        )
+    elif isinstance(control, FadedControl) and not _provider(protocol).control_clip(
+        control, protocol.items[0]
+    ):
+        return f"the protocol '{protocol.name}' has no clips in graded intensities"
     return ""
+
+
+def _provider(protocol: Protocol) -> Provider:
+    return DataFolders.locate().provider(dataset_card(protocol.card.dataset))
 
 
 def at_level(method: MethodCard, level: float) -> MethodCard:
@@ -85,14 +95,15 @@ def control_outputs(method: MethodCard, protocol: Protocol) -> Mapping[str, Clip
         raise ValueError(f"'{method.name}' is no control")
     if isinstance(control, ClipControl):
         return {i.id: i.clips[control.clip] for i in items}
-    if isinstance(control, PerfectControl):
-        return {i.id: i.perfect for i in items if i.perfect}
     if isinstance(control, EditControl):
         edit = Edit(control.edit, control.level)
         return {i.id: _edited(i.clips["real"], edit) for i in items}
     if isinstance(control, OtherSpeakerControl):
         return _other_speakers(protocol, control.level)
-    return {i.id: i.at_intensity(control.level) for i in items}
+    provider = _provider(protocol)
+    clips = {i.id: provider.control_clip(control, i) for i in items}
+    lacking = UnsuitedClipError(f"'{protocol.card.dataset}' has no clip for '{method.name}'")
+    return {item: clip or lacking for item, clip in clips.items()}
 
 
 def _edited(clip: Clip, edit: Edit) -> Clip | ClipError:
@@ -102,7 +113,7 @@ def _edited(clip: Clip, edit: Edit) -> Clip | ClipError:
     return clip if edit.changes_nothing else replace(clip, edit=edit)
 
 
-def _hears(protocol: Protocol) -> bool:
+def _has_sync_metric(protocol: Protocol) -> bool:
     return any(metric_card(m).role == "sync" for m in protocol.card.metrics)
 
 

@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from spfem_bench.datasets.alignment import align_clips
 from spfem_bench.datasets.folders import DataFolders
-from spfem_bench.datasets.pairs import Held, Pair, Puppet, true_frames
+from spfem_bench.datasets.pairs import EmotionPair, Held
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.errors import CardError, ClipError
-from spfem_bench.evaluation.plan import Videos, make_plan
-from spfem_bench.features.crops import Crops, find_lag
+from spfem_bench.evaluation.outputs import Videos
+from spfem_bench.evaluation.plan import make_plan
+from spfem_bench.features.crops import find_lag
 from spfem_bench.features.pair_extract import PairExtractor
 from spfem_bench.files import same_name
 from spfem_bench.media.video import VIDEO_SUFFIXES, content_id
 from spfem_bench.progress import SILENT, Progress
-from spfem_bench.puppets.clips import take_of
 
 Timing = Literal["truth", "sound", "motion"]
 """How corresponding frames are found: exactly, by what is said, or by a constant lag."""
@@ -38,7 +39,7 @@ class Paired:
         left_out: clips that cannot be paired, with the reason.
     """
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[EmotionPair, ...]
     timing: Timing
     lags: tuple[int, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -74,25 +75,19 @@ def protocol_pairs(
         UnknownNameError: no such method in this protocol.
         CardError: nothing can be paired.
     """
-    x = scorer.extractor
-    dataset = dataset_card(protocol.card.dataset)
-    if dataset.world and method == "real" and videos is None:
-        world, _ = data.rendered(dataset)
-        pairs = []
+    provider = data.provider(dataset_card(protocol.card.dataset))
+    if provider.has_exact_pairs and method == "real" and videos is None:
+        exact = []
         for item in protocol.items:
-            a, b = (take_of(world, item.clips[r].path.as_posix()) for r in ("source", "real"))
-            if a.emotion != b.emotion:
-                pairs.append(
-                    Pair(item.speaker, item.emotion, Puppet(a), Puppet(b), true_frames(a, b))
-                )
+            exact.append(provider.exact_pair(item))
             progress.advance("pairs")
-        return _found(pairs, "truth")
+        return _paired([pair for pair in exact if pair], "truth")
     plan = make_plan(
         method,
         protocol,
-        x.profile,
+        scorer.extractor.profile,
         data=data,
-        weights=x.weights,
+        weights=scorer.extractor.weights,
         metrics=("scc",),
         videos=videos,
         progress=progress,
@@ -100,32 +95,16 @@ def protocol_pairs(
     if plan.unavailable:
         raise CardError(next(iter(plan.unavailable.values())))
     left = list(dict.fromkeys(r.reason for r in plan.refusals))
-    timing: Timing = "sound" if method == "real" else "motion"
-    pairs, lags = [], []
+    jobs = []
     for planned in plan.items:
-        progress.advance("pairs")
-        if not {"source", "output"} <= planned.clips.keys():
-            continue
-        source, output = planned.clips["source"], planned.clips["output"]
-        if content_id(source) == content_id(output):
-            left.append(f"{planned.item.id}: source and {method} are one clip")
-            continue
-        try:
-            pair, lag = _paired(
-                scorer,
-                source,
-                output,
-                planned.item.speaker,
-                planned.item.emotion,
-                timing,
-                max_lag,
-            )
-        except ClipError as error:
-            left.append(error.problem)
-            continue
-        pairs.append(pair)
-        lags.append(lag)
-    return _found(pairs, timing, lags, left)
+        if {"source", "output"} <= planned.clips.keys():
+            source, output = planned.clips["source"], planned.clips["output"]
+            if content_id(source) == content_id(output):
+                left.append(f"{planned.item.id}: source and {method} are one clip")
+            else:
+                jobs.append((source, output, planned.item.speaker, planned.item.emotion))
+    timing: Timing = "sound" if method == "real" else "motion"
+    return _pair_all(jobs, scorer, timing, max_lag, progress, left)
 
 
 def folder_pairs(
@@ -155,19 +134,10 @@ def folder_pairs(
         ClipError: no folder, two clips of one name, or no name in both.
         CardError: nothing can be paired.
     """
-    pairs, lags, left = [], [], []
-    for a, b in same_names(source, target):
-        try:
-            speaker = a.stem.partition("_")[0]
-            pair, lag = _paired(scorer, Clip(a), Clip(b), speaker, emotion, timing, max_lag)
-        except ClipError as error:
-            left.append(error.problem)
-            continue
-        finally:
-            progress.advance("pairs")
-        pairs.append(pair)
-        lags.append(lag)
-    return _found(pairs, timing, lags, left)
+    jobs = [
+        (Clip(a), Clip(b), a.stem.partition("_")[0], emotion) for a, b in same_names(source, target)
+    ]
+    return _pair_all(jobs, scorer, timing, max_lag, progress, [])
 
 
 def same_names(source: Path, generated: Path) -> list[tuple[Path, Path]]:
@@ -176,23 +146,8 @@ def same_names(source: Path, generated: Path) -> list[tuple[Path, Path]]:
     Raises:
         ClipError: no folder, two videos of one name in one, or names that only one has.
     """
-    found: list[dict[str, Path]] = []
-    for folder in (source, generated):
-        if not folder.is_dir():
-            raise ClipError(f"{folder} is no folder", "Give two folders of videos")
-        here: dict[str, Path] = {}
-        for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != ".":
-                name = same_name(path.stem)
-                if name in here:
-                    raise ClipError(
-                        f"{folder} holds {here[name].name} and {path.name}", "Keep one of them"
-                    )
-                here[name] = path
-        found.append(here)
-    a, b = found
-    alone = [f"{source / p.name}" for s, p in a.items() if s not in b]
-    alone += [f"{generated / p.name}" for s, p in b.items() if s not in a]
+    a, b = _videos(source), _videos(generated)
+    alone = [str(path) for videos, others in ((a, b), (b, a)) for path in _only(videos, others)]
     if alone:
         few = ", ".join(alone[:3]) + (", …" if len(alone) > 3 else "")
         raise ClipError(
@@ -203,18 +158,56 @@ def same_names(source: Path, generated: Path) -> list[tuple[Path, Path]]:
         raise ClipError(
             f"{source} and {generated} hold no videos", f"Allowed: {', '.join(VIDEO_SUFFIXES)}"
         )
-    return [(a[stem], b[stem]) for stem in a]
+    return [(path, b[stem]) for stem, path in a.items()]
 
 
-def _paired(
+def _videos(folder: Path) -> dict[str, Path]:
+    """Return a folder's videos by their stems, in the form in which names are compared."""
+    if not folder.is_dir():
+        raise ClipError(f"{folder} is no folder", "Give two folders of videos")
+    videos: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != ".":
+            name = same_name(path.stem)
+            if name in videos:
+                raise ClipError(
+                    f"{folder} holds {videos[name].name} and {path.name}", "Keep one of them"
+                )
+            videos[name] = path
+    return videos
+
+
+def _only(videos: dict[str, Path], others: dict[str, Path]) -> list[Path]:
+    return [path for stem, path in videos.items() if stem not in others]
+
+
+def _pair_all(
+    jobs: Sequence[tuple[Clip, Clip, str, str]],
     scorer: PairExtractor,
-    source: Clip,
-    target: Clip,
-    speaker: str,
-    emotion: str,
     timing: Timing,
     max_lag: int,
-) -> tuple[Pair, int]:
+    progress: Progress,
+    left: list[str],
+) -> Paired:
+    """Pair two clips of a speaker and emotion each; add to *left* why others cannot be paired."""
+    pairs, lags = [], []
+    progress.begin("pairs", len(jobs), "pair")
+    for source, target, speaker, emotion in jobs:
+        try:
+            frames, held, lag = _align(scorer, source, target, timing, max_lag)
+            pairs.append(EmotionPair(speaker, emotion, *held, frames))
+            lags.append(lag)
+        except ClipError as error:
+            left.append(error.problem)
+        progress.advance("pairs")
+    progress.end("pairs")
+    return _paired(pairs, timing, lags, left)
+
+
+def _align(
+    scorer: PairExtractor, source: Clip, target: Clip, timing: Timing, max_lag: int
+) -> tuple[npt.NDArray[np.int64], tuple[Held, Held], int]:
+    """Return corresponding frames (N, 2), both clips' crops, and the lag in frames."""
     x, y = scorer.crops(source), scorer.crops(target)
     lag = 0
     if timing == "sound":
@@ -222,21 +215,18 @@ def _paired(
     else:
         lag = find_lag(x, y, max_lag).lag
         numbers = np.stack([y.frames + lag, y.frames], axis=1)
-    seen = np.isin(numbers[:, 0], x.frames) & np.isin(numbers[:, 1], y.frames)
-    if not seen.any():
+    with_face = np.isin(numbers[:, 0], x.frames) & np.isin(numbers[:, 1], y.frames)
+    if not with_face.any():
         raise ClipError(f"{source} and {target} have no frame with a face in common")
-    pair = Pair(
-        speaker, emotion, _held(source, x), _held(target, y), np.asarray(numbers[seen], np.int64)
+    held = (
+        Held(source.path.name, x.pictures, x.frames),
+        Held(target.path.name, y.pictures, y.frames),
     )
-    return pair, lag
+    return np.asarray(numbers[with_face], np.int64), held, lag
 
 
-def _held(clip: Clip, crops: Crops) -> Held:
-    return Held(str(clip.path.name), crops.pictures, crops.frames)
-
-
-def _found(
-    pairs: Sequence[Pair], timing: Timing, lags: Sequence[int] = (), left: Sequence[str] = ()
+def _paired(
+    pairs: Sequence[EmotionPair], timing: Timing, lags: Sequence[int] = (), left: Sequence[str] = ()
 ) -> Paired:
     if not pairs:
         reason = f": {left[0]}" if left else ""

@@ -2,88 +2,31 @@
 
 from __future__ import annotations
 
-import glob
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
-from functools import cache, cached_property, partial
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from spfem_bench.datasets.folders import DataFolders
-from spfem_bench.datasets.layouts import SOUNDS, Placed, State, place
+from spfem_bench.datasets.provider import Provider
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.datasets import dataset_card
-from spfem_bench.definitions.layouts import LayoutCard
 from spfem_bench.definitions.methods import MethodCard, method_card
-from spfem_bench.definitions.metrics import STAGES, ClipRole, MetricCard, metric_card
+from spfem_bench.definitions.metrics import STAGES, MetricCard, metric_card
 from spfem_bench.definitions.networks import NetworkCard, ProfileCard
-from spfem_bench.definitions.protocols import Item, Protocol
-from spfem_bench.definitions.protocols import protocol as read
-from spfem_bench.errors import (
-    CardError,
-    ClipError,
-    MissingClipError,
-    SpfemBenchError,
-    StorageError,
-    UnknownNameError,
-    UnsuitedClipError,
-    near_names,
-    unknown_name,
-)
+from spfem_bench.definitions.protocols import Protocol
+from spfem_bench.definitions.protocols import protocol as read_protocol
+from spfem_bench.errors import CardError, ClipError, UnknownNameError, near_names, unknown_name
 from spfem_bench.evaluation.controls import at_level, control_outputs, controls, why_not
+from spfem_bench.evaluation.item_clips import PlannedItem, Refusal, find_clips
+from spfem_bench.evaluation.outputs import Videos, find_outputs
 from spfem_bench.evaluation.record import VALIDATION
 from spfem_bench.evaluation.signature import network_of
-from spfem_bench.features.store import FeatureStore
-from spfem_bench.files import Listing, inside
-from spfem_bench.media import ffmpeg, headers
-from spfem_bench.media.pictures import numbered_pictures
-from spfem_bench.media.video import VIDEO_SUFFIXES, Unchanged, file_sha256
 from spfem_bench.networks.weights import WeightsStore, remedy
 from spfem_bench.progress import SILENT, Progress
-
-LISTED = 50
-"""Missing files that the preflight names one by one."""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why an item has no score in some metrics.
-
-    Attributes:
-        clip: the address of the clip at fault.
-        kind: ``missing`` or ``unreadable`` (found before any network ran), or ``refused``.
-    """
-
-    item: str
-    clip: str
-    metrics: tuple[str, ...]
-    kind: str
-    reason: str
-    remedy: str
-
-
-@dataclass(frozen=True)
-class PlannedItem:
-    """An item with its clips found on this machine.
-
-    Attributes:
-        clips: by role, with paths on this machine.
-        addresses: by role, as recorded: relative to the data set or the videos' folder.
-        more_real: the item's further real clips, where it has several.
-    """
-
-    item: Item
-    clips: Mapping[ClipRole, Clip]
-    addresses: Mapping[ClipRole, str]
-    more_real: tuple[Clip, ...] = ()
-
-    def seen_as(self, role: ClipRole) -> tuple[Clip, ...]:
-        """Return the clips of one role: one, or several real ones."""
-        return (self.clips[role], *(self.more_real if role == "real" else ()))
 
 
 @dataclass(frozen=True)
@@ -96,6 +39,7 @@ class Plan:
         refusals: what the preflight found missing or unreadable.
         extra: files in the user's folder that no item expects.
         model: what decided clips that a model made on the spot; empty for other methods.
+        note: one line for the user where a toy took the place of the system that was named.
     """
 
     method: MethodCard
@@ -107,6 +51,7 @@ class Plan:
     refusals: tuple[Refusal, ...]
     extra: tuple[str, ...] = ()
     model: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
     def scorable(self, item: PlannedItem, metric: MetricCard) -> bool:
         """Whether the preflight has found all that a metric needs of an item."""
@@ -117,103 +62,6 @@ class Plan:
     def complete(self) -> bool:
         """Whether nothing is missing so far."""
         return not self.refusals and not self.unavailable
-
-
-@dataclass(frozen=True)
-class Videos:
-    """A user's folder of outputs.
-
-    Attributes:
-        frame_rate: for outputs that are folders of frames.
-        layout: how the system that wrote them names outputs; as the protocol expects when None.
-    """
-
-    folder: Path
-    frame_rate: float | None = None
-    layout: LayoutCard | None = None
-    used: set[str] = field(default_factory=set)
-
-    @cached_property
-    def _listing(self) -> Listing:
-        return Listing(self.folder)
-
-    def clip(self, item: Item) -> Clip:
-        """Return the output of an item: its expected name, or that stem as another kind.
-
-        Raises:
-            ClipError: it is not there, or there twice; says the exact name expected.
-        """
-        stem = PurePosixPath(item.output_name).with_suffix("").as_posix()
-        inside(self.folder, item.output_name)
-        names = dict.fromkeys([item.output_name, *(stem + s for s in VIDEO_SUFFIXES)])
-        found = [n for name in names for n in self._find(name) if (self.folder / n).is_file()]
-        found += [n for n in self._find(stem) if (self.folder / n).is_dir()]
-        if not found:
-            raise MissingClipError(
-                f"{self.folder / item.output_name}: missing",
-                "Names must be exactly these; .avi, .mov, .mkv, .webm, or a folder of frames will "
-                "do in the place of .mp4",
-            )
-        if len(found) > 1:
-            raise ClipError(f"{self.folder}: {' and '.join(found)} for one item", "Keep one")
-        self.used.add(found[0])
-        clip = Clip(self.folder / found[0])
-        if not clip.path.is_dir():
-            return clip
-        sounds = [n for name in SOUNDS for n in self._find(name.format(folder=found[0]))]
-        if len(sounds) > 1:
-            raise ClipError(f"{self.folder}: {' and '.join(sounds)} for one item", "Keep one")
-        self.used.update(sounds)
-        audio = self.folder / sounds[0] if sounds else None
-        return replace(clip, frame_rate=self.frame_rate, audio=audio)
-
-    def _find(self, name: str) -> list[str]:
-        return self._listing.find(glob.escape(name))
-
-    def extra(self) -> tuple[str, ...]:
-        """Return the names in the folder that no item took."""
-        top = {Path(n).parts[0] for n in self.used}
-        names = (p.name for p in self.folder.iterdir() if p.name[0] != ".")
-        return tuple(sorted(n for n in names if n not in top))
-
-
-def place_outputs(
-    videos: Videos, protocol: Protocol, data: DataFolders
-) -> tuple[list[Placed], tuple[str, ...]]:
-    """Find every item's output in a user's folder, and what is no item's; nothing is written.
-
-    Raises:
-        CardError: the layout does not fit the protocol.
-        ClipError: the folder does not exist.
-    """
-    if not videos.folder.is_dir():
-        raise ClipError(f"{videos.folder}: no such folder", "Give the folder of your outputs")
-    if videos.layout:
-        dataset = dataset_card(protocol.card.dataset)
-        if dataset.world:
-            raise CardError(
-                f"layouts are for recordings; the items of '{protocol.name}' are drawn",
-                "Name outputs after the items, ID.mp4, and leave out --layout",
-            )
-
-        def source_of(item: Item, heard: bool) -> Clip:
-            clip = replace(item.clips["source"], audio=None)
-            if heard and (sound := item.clips["source"].audio):
-                clip = replace(clip, audio=data.verified(dataset, sound.as_posix()))
-            return replace(clip, path=data.verified(dataset, clip.path.as_posix()))
-
-        return place(videos.layout, videos.folder, protocol, source_of, videos.frame_rate)
-    placed = []
-    for item in protocol.items:
-        try:
-            clip = videos.clip(item)
-            name = clip.path.relative_to(videos.folder).as_posix()
-            heard = clip.audio or (not clip.path.is_dir() and headers.probe(clip.path).has_audio)
-            placed.append(Placed(item.id, "found", (name,), clip, "own" if heard else "none"))
-        except ClipError as error:
-            state: State = "absent" if isinstance(error, MissingClipError) else "ambiguous"
-            placed.append(Placed(item.id, state, (item.output_name,), error))
-    return placed, videos.extra()
 
 
 def make_plan(
@@ -239,46 +87,47 @@ def make_plan(
         metrics: those wanted; all of the protocol's when empty.
         videos: the user's own outputs.
         level: how much a graded control does, in the place of its card's own level.
-        progress: has the phase ``render`` when clips of a world are rendered first.
+        progress: has the phase ``render`` when clips are made first.
 
     Raises:
         UnknownNameError: no such method in this protocol, or no such metric.
         CardError: a level that the method does not have.
     """
-    card = _method(method, protocol, videos)
+    provider = data.provider(dataset_card(protocol.card.dataset))
+    if videos:
+        videos.check()
+        card = _own_method(method, protocol, provider)
+    else:
+        card = _listed_method(method, protocol, provider)
     if level is not None:
         card = at_level(card, level)
-    outputs: Mapping[str, Clip | ClipError | Videos | Placed]
-    extra: tuple[str, ...] = ()
-    model: Mapping[str, Any] = {}
-    if videos and videos.layout:
-        placed, extra = place_outputs(videos, protocol, data)
-        outputs = {p.item: p for p in placed}
-    elif card.control:
-        outputs = control_outputs(card, protocol)
-    elif videos is None and card.name in made_here(protocol):
-        from spfem_bench.puppets.mini_ned.model import identity, model_path
-
-        outputs = {i.id: i.made_by(card.name) for i in protocol.items}
-        model = identity(model_path(card.name))
-    else:
-        outputs = {i.id: videos or i.outputs[card.name] for i in protocol.items}
+    note = ""
+    if card.stands_for and method not in (card.name, *card.aliases):
+        note = (
+            f"'{method}' on '{provider.card.name}' is {card.label} ({card.name}), a small copy "
+            f"for drawn clips: see {card.link}"
+        )
+    outputs, extra, model = _outputs(card, protocol, provider, videos)
     wanted = _metrics(metrics, protocol)
-    unavailable = dict(_missing_weights(wanted, protocol, profile, weights))
+    unavailable = _missing_weights(wanted, protocol, profile, weights)
     usable = tuple(m for m in wanted if m.name not in unavailable)
-    dataset = dataset_card(protocol.card.dataset)
-    if not usable and dataset.world:  # drawn for nobody to look at
-        return Plan(card, protocol, profile, (), unavailable, (), (), extra)
-    _render(protocol, usable, outputs, data, progress)
     items: list[PlannedItem] = []
     refusals: list[Refusal] = []
-    # Each of a data set's files is looked at once for this plan, however many items it is in.
-    find = cache(partial(data.verified, dataset))
-    check = None if dataset.world else cache(_check_readable)
-    for item in protocol.items:
-        planned, refused = _find_clips(item, outputs[item.id], wanted, find, check, videos)
-        items.append(planned)
-        refusals += refused
+    if usable or not provider.makes_clips:  # no clips are made that no metric compares
+        _make_clips(protocol, usable, {} if videos else outputs, provider, progress)
+        # Each file is checked once for this plan, however many items use it.
+        verified = cache(provider.verified)
+        for item in protocol.items:
+            planned, refused = find_clips(
+                item,
+                outputs[item.id],
+                wanted,
+                verified,
+                check_readable=not provider.makes_clips,
+                videos=videos.folder if videos else None,
+            )
+            items.append(planned)
+            refusals += refused
     return Plan(
         card,
         protocol,
@@ -287,64 +136,107 @@ def make_plan(
         unavailable,
         tuple(items),
         tuple(refusals),
-        videos.extra() if videos and not videos.layout else extra,
+        extra,
         model,
+        note,
     )
 
 
-def made_here(protocol: Protocol) -> list[str]:
-    """Return the models that make a protocol's clips on the spot."""
-    if not protocol.card.generated:
-        return []
-    from spfem_bench.puppets.mini_ned.config import models
-
-    return [name for name in models() if name not in protocol.card.outputs]
+# ---- the method ----------------------------------------------------------------------------
 
 
-def _method(name: str, protocol: Protocol, videos: Videos | None) -> MethodCard:
-    if videos is not None:
-        if not videos.folder.is_dir():
-            raise ClipError(f"{videos.folder}: no such folder", "Give the folder of your outputs")
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-            raise UnknownNameError(
-                f"'{name}' is no name for a method",
-                "Use letters, digits, '.', '_' and '-': the run record is named after it",
-            )
-        if name == VALIDATION:
-            raise UnknownNameError(
-                f"'{name}' is what a validation's record is named after", "Give yours another name"
-            )
-        try:
-            card = method_card(name)
-        except UnknownNameError:
-            return MethodCard(name=name, title=name, label=name, path=Path(name))
-        if card.kind == "control" or card.name in (*protocol.card.outputs, *made_here(protocol)):
-            raise UnknownNameError(
-                f"'{name}' already has clips in '{protocol.name}', which yours would be taken for",
-                f"Give yours another name, for example --method my-{card.name}",
-            )
-        return card
-    made = made_here(protocol)
-    here = ", ".join([*protocol.card.outputs, *made, *(c.name for c in controls(protocol))])
+def _own_method(name: str, protocol: Protocol, provider: Provider) -> MethodCard:
+    """Return the card of a user's method, which must not be taken for one that has clips."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise UnknownNameError(
+            f"'{name}' is no name for a method",
+            "Use letters, digits, '.', '_' and '-': the run record is named after it",
+        )
+    if name == VALIDATION:
+        raise UnknownNameError(
+            f"'{name}' is what a validation's record is named after", "Give yours another name"
+        )
+    made = provider.methods(protocol.items[0])
+    taken = {*protocol.card.outputs, *made, *(card.stands_for for card in made.values())}
     try:
         card = method_card(name)
-    except UnknownNameError as error:
-        if name in made:
-            return MethodCard(name=name, title=name, label=name, path=Path(name))
+    except UnknownNameError:
+        card = MethodCard(name=name, title=name, label=name, path=Path(name))
+    if card.kind == "control" or card.name in taken:
         raise UnknownNameError(
-            error.problem,
-            f"{error.remedy}. To score your own clips, add --videos DIR",
-        ) from None
-    if card.control is None and card.name not in (*protocol.card.outputs, *made):
-        elsewhere = [n for n in names(Kind.PROTOCOL) if card.name in read(n).card.outputs]
-        clips = f"The authors' are in --protocol {elsewhere[0]}. " if elsewhere else ""
-        raise UnknownNameError(
-            f"the protocol '{protocol.name}' has no clips of '{card.name}'",
-            f"It has: {here}. {clips}To score your own, add --videos DIR",
+            f"'{name}' already has clips in '{protocol.name}', which yours would be taken for",
+            f"Give yours another name, for example --method my-{card.name}",
         )
-    if card.control is not None and (reason := why_not(card, protocol)):
-        raise UnknownNameError(f"no control '{card.name}' here: {reason}", f"It has: {here}")
     return card
+
+
+def _listed_method(name: str, protocol: Protocol, provider: Provider) -> MethodCard:
+    """Return the card of a method or control that the protocol has clips of."""
+    made = provider.methods(protocol.items[0])
+    available = [*dict.fromkeys([*protocol.card.outputs, *made])]
+    here = ", ".join([*available, *(control.name for control in controls(protocol))])
+    try:
+        card = made[name] if name in made else method_card(name)
+    except UnknownNameError as error:
+        raise UnknownNameError(
+            error.problem, f"{error.remedy}. To score your own clips, add --videos DIR"
+        ) from None
+    if card.control is not None:
+        if reason := why_not(card, protocol):
+            raise UnknownNameError(f"no control '{card.name}' here: {reason}", f"It has: {here}")
+        return card
+    if card.name in available:
+        return card
+    for toy in made.values():
+        if toy.stands_for == card.name:
+            return toy
+    elsewhere = [n for n in names(Kind.PROTOCOL) if card.name in read_protocol(n).card.outputs]
+    clips = f"The authors' are in --protocol {elsewhere[0]}. " if elsewhere else ""
+    raise UnknownNameError(
+        f"the protocol '{protocol.name}' has no clips of '{card.name}'",
+        f"It has: {here}. {clips}To score your own, add --videos DIR",
+    )
+
+
+# ---- clips ---------------------------------------------------------------------------------
+
+
+def _outputs(
+    card: MethodCard, protocol: Protocol, provider: Provider, videos: Videos | None
+) -> tuple[Mapping[str, Clip | ClipError], tuple[str, ...], Mapping[str, Any]]:
+    """Return each item's output or why there is none, extra files, and what a model is."""
+    if videos:
+        placed, extra = find_outputs(videos, protocol, provider)
+        return {one.item: one.clip for one in placed}, extra, {}
+    if card.control:
+        return control_outputs(card, protocol), (), {}
+    if card.name in protocol.card.outputs:
+        return {item.id: item.outputs[card.name] for item in protocol.items}, (), {}
+    made = {item.id: provider.output(card.name, item) for item in protocol.items}
+    return made, (), provider.identity(card.name)
+
+
+def _make_clips(
+    protocol: Protocol,
+    metrics: Sequence[MetricCard],
+    outputs: Mapping[str, Clip | ClipError],
+    provider: Provider,
+    progress: Progress,
+) -> None:
+    """Make the clips that the metrics compare and the provider lacks."""
+    roles = {role for metric in metrics for role in metric.compare}
+    clips = [
+        outputs.get(item.id) if role == "output" else item.clips[role]
+        for item in protocol.items
+        for role in roles
+    ]
+    clips += [clip for item in protocol.items if "real" in roles for clip in item.more_real]
+    paths = [clip.path.as_posix() for clip in clips if isinstance(clip, Clip)]
+    if lacking := provider.lacking(paths):
+        provider.make(lacking, progress)
+
+
+# ---- metrics and weights -------------------------------------------------------------------
 
 
 def _metrics(names: Sequence[str], protocol: Protocol) -> list[MetricCard]:
@@ -367,15 +259,15 @@ def _missing_weights(
     protocol: Protocol,
     profile: ProfileCard,
     weights: WeightsStore,
-) -> Mapping[str, str]:
-    problems: dict[str, str] = {}
+) -> dict[str, str]:
+    """Return the metrics whose networks have no weights here, with reason and remedy."""
 
+    @cache
     def lacking(card: NetworkCard) -> str:
-        if card.name not in problems:
-            problems[card.name] = weights.check(card).problem
-        return f"{problems[card.name]}. {remedy(card)}" if problems[card.name] else ""
+        problem = weights.check(card).problem
+        return f"{problem}. {remedy(card)}" if problem else ""
 
-    found = {}
+    unavailable = {}
     for metric in metrics:
         cards = [network_of(metric, profile)]
         if metric.output == STAGES:
@@ -389,173 +281,6 @@ def _missing_weights(
             )
         if protocol.card.faces == "detect":
             cards.append(profile.network("detector"))
-        reason = next(filter(None, map(lacking, cards)), "")
-        if reason:
-            found[metric.name] = reason
-    return found
-
-
-def _render(
-    protocol: Protocol,
-    metrics: Sequence[MetricCard],
-    outputs: Mapping[str, Clip | ClipError | Videos | Placed],
-    data: DataFolders,
-    progress: Progress,
-) -> None:
-    """Render the clips that the metrics compare, where the data set is a world."""
-    dataset = dataset_card(protocol.card.dataset)
-    roles = {role for metric in metrics for role in metric.compare}
-    clips = [outputs[i.id] if r == "output" else i.clips[r] for i in protocol.items for r in roles]
-    clips += [clip for i in protocol.items if "real" in roles for clip in i.more_real]
-    paths = [clip.path.as_posix() for clip in clips if isinstance(clip, Clip)]
-    if lacking := data.lacking(dataset, paths):
-        progress.begin("render", len(lacking), "clip")
-        data.render(dataset, lacking, partial(progress.advance, "render"))
-        progress.end("render")
-
-
-def _find_clips(
-    item: Item,
-    output: Clip | ClipError | Videos | Placed,
-    metrics: Sequence[MetricCard],
-    find: Callable[[str], Path],
-    check: Callable[[Clip], None] | None,
-    videos: Videos | None,
-) -> tuple[PlannedItem, list[Refusal]]:
-    """Find an item's clips; what is missing or unreadable is refused for the metrics it hits.
-
-    Args:
-        item: one of the protocol's.
-        output: the listed clip, why there is none, the user's folder, or what lies in it.
-        metrics: those wanted.
-        find: gives a data set's file on this machine, or raises.
-        check: looks whether a data set's clip can be read; None for one that was drawn here.
-        videos: the user's own outputs.
-    """
-    addresses: dict[ClipRole, str] = {role: str(clip) for role, clip in item.clips.items()}
-    clips: dict[ClipRole, Clip] = {}
-    more_real: list[Clip] = []
-    refusals = []
-
-    def refuse(role: ClipRole, error: ClipError, hit: tuple[str, ...]) -> None:
-        kind = "missing" if isinstance(error, MissingClipError) else "unreadable"
-        if isinstance(error, UnsuitedClipError):
-            kind = "refused"
-        addresses.setdefault(role, item.output_name)
-        refusals.append(Refusal(item.id, addresses[role], hit, kind, error.problem, error.remedy))
-
-    def local(role: ClipRole, listed: Clip) -> Clip:
-        """Return a data set's clip with its paths on this machine."""
-        clip = replace(listed, path=find(listed.path.as_posix()))
-        if clip.audio is not None:
-            try:
-                clip = replace(clip, audio=find(clip.audio.as_posix()))
-            except ClipError as error:
-                deaf = (m.name for m in metrics if role in m.compare and m.role == "sync")
-                if hit := tuple(deaf):
-                    refuse(role, error, hit)
-                clip = replace(clip, audio=None)  # the other metrics look at the pictures
-        if check:
-            check(clip)
-        return clip
-
-    needed: list[ClipRole] = list(dict.fromkeys(r for m in metrics for r in m.compare))
-    for role in needed:
-        try:
-            listed = output if role == "output" else item.clips[role]
-            if isinstance(listed, ClipError):
-                raise listed
-            if isinstance(listed, (Videos, Placed)) and videos:
-                clip = _output(listed, item)
-                addresses[role] = _told(clip, videos.folder, item)
-                _check_readable(clip)
-            elif isinstance(listed, Clip):
-                addresses[role] = str(listed)
-                clip = local(role, listed)
-            if role == "real":
-                more_real += [local(role, more) for more in item.more_real]
-            clips[role] = clip
-        except ClipError as error:
-            refuse(role, error, tuple(m.name for m in metrics if role in m.compare))
-    return PlannedItem(item, clips, addresses, tuple(more_real)), refusals
-
-
-def _output(listed: Videos | Placed, item: Item) -> Clip:
-    """Return an item's output in the user's folder.
-
-    Raises:
-        ClipError: why there is none.
-    """
-    found = listed.clip if isinstance(listed, Placed) else listed.clip(item)
-    if isinstance(found, ClipError):
-        raise found
-    return found
-
-
-def _told(clip: Clip, folder: Path, item: Item) -> str:
-    """Return an output's address: below the user's folder, its sound perhaps the data set's."""
-    sound = clip.audio
-    if sound is not None:
-        source = item.clips.get("source")
-        own = sound.is_relative_to(folder)
-        sound = sound.relative_to(folder) if own or source is None else source.audio or source.path
-    return str(replace(clip, path=clip.path.relative_to(folder), audio=sound))
-
-
-def _check_readable(clip: Clip) -> None:
-    if clip.path.is_dir():
-        numbered_pictures(clip)
-        return
-    unchanged = Unchanged.since(Clip(clip.path))
-    if not _has_pictures(file_sha256(clip.path), unchanged):
-        raise ClipError(f"{clip.path}: has no video stream", "Give a video, not a sound file")
-
-
-@cache
-def _has_pictures(sha256: str, unchanged: Unchanged) -> bool:
-    """Look into a file once, however often it is planned: what was found is stored."""
-    store, header = FeatureStore.locate(), {"pictures": sha256, "ffmpeg": ffmpeg.version()}
-    if store.has(header):
-        return True
-    if headers.probe(unchanged.clip.path).size is None:
-        return False
-    unchanged.check()
-    with suppress(StorageError):  # said when features are to be stored
-        store.put(header, {})
-    return True
-
-
-def plan_summary(plan: Plan) -> list[str]:
-    """Return the preflight's findings, one line each."""
-    lines = [f"{name}: {reason}" for name, reason in _grouped(plan.unavailable).items()]
-    absent: dict[str, dict[str, set[str]]] = {}  # by remedy: what is missing, for which items
-    for r in plan.refusals:
-        if r.kind == "missing":
-            name = r.reason.removesuffix(": missing")
-            absent.setdefault(r.remedy, {}).setdefault(name, set()).add(r.item)
-    for remedy_, files in absent.items():
-        n_items = len(set().union(*files.values()))
-        lines.append(f"missing, for {n_items} of {len(plan.items)} items:")
-        lines += [f"  {name}" for name in list(files)[:LISTED]]
-        if len(files) > LISTED:
-            lines.append(f"  and {len(files) - LISTED} more")
-        lines.append(f"  {remedy_}")
-    lines += dict.fromkeys(
-        str(SpfemBenchError(f"{r.kind}: {r.reason}", r.remedy))
-        for r in plan.refusals
-        if r.kind != "missing"
-    )
-    expected = {Path(p.item.output_name).stem.lower(): p.item.output_name for p in plan.items}
-    for name in plan.extra:
-        close = get_close_matches(Path(name).stem.lower(), expected, n=1)
-        hint = f"; meant for {expected[close[0]]}?" if close else ""
-        lines.append(f"extra, expected by no item: {name}{hint}")
-    return lines
-
-
-def _grouped(unavailable: Mapping[str, str]) -> dict[str, str]:
-    """Join the metrics that lack the same thing."""
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in unavailable.items():
-        by_reason.setdefault(reason, []).append(name)
-    return {", ".join(names): f"not available: {reason}" for reason, names in by_reason.items()}
+        if reason := next(filter(None, map(lacking, cards)), ""):
+            unavailable[metric.name] = reason
+    return unavailable

@@ -12,13 +12,14 @@ from typing import Any
 from spfem_bench import provenance
 from spfem_bench.definitions.metrics import MetricCard
 from spfem_bench.definitions.protocols import AVERAGE
+from spfem_bench.evaluation.item_clips import PlannedItem, Refusal
 from spfem_bench.evaluation.measure import (
     MeasuredItem,
     frozen_settings,
     measure,
     outputs_are_compared,
 )
-from spfem_bench.evaluation.plan import Plan, PlannedItem, Refusal
+from spfem_bench.evaluation.plan import Plan
 from spfem_bench.evaluation.record import SCHEMA, RunRecord, Score
 from spfem_bench.evaluation.signature import signature
 from spfem_bench.features.extract import Extractor

@@ -19,7 +19,8 @@ from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.errors import CardError
 from spfem_bench.evaluation.controls import controls
 from spfem_bench.evaluation.measure import plan_requests
-from spfem_bench.evaluation.plan import Plan, Videos, make_plan
+from spfem_bench.evaluation.outputs import Videos
+from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.evaluation.record import RunRecord
 from spfem_bench.evaluation.score import score_plan
 from spfem_bench.evaluation.signature import network_of
@@ -163,7 +164,7 @@ def make_plans(
             data=data,
             weights=weights,
             metrics=metrics,
-            videos=replace(videos[method], used=set()) if method in videos else None,
+            videos=videos.get(method),
             progress=progress,
         )
         for protocol, method in chosen

@@ -23,8 +23,10 @@ from spfem_bench.errors import CardError, UnknownNameError, unknown_name
 from spfem_bench.evaluation import grading
 from spfem_bench.evaluation.claims import ClaimTest, ScoredControl, failure, judge
 from spfem_bench.evaluation.controls import why_not
+from spfem_bench.evaluation.item_clips import Refusal
 from spfem_bench.evaluation.measure import MeasuredItem, frozen_settings, measure, plan_requests
-from spfem_bench.evaluation.plan import Plan, Refusal, make_plan, plan_summary
+from spfem_bench.evaluation.plan import Plan, make_plan
+from spfem_bench.evaluation.preflight import plan_summary
 from spfem_bench.evaluation.record import VALIDATION
 from spfem_bench.evaluation.score import score_groups
 from spfem_bench.evaluation.signature import network_of, signature

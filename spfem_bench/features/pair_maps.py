@@ -26,7 +26,7 @@ class _Sums:
     size: Any = 0.0
     rows: list[Tensor] = field(default_factory=list)
 
-    def add(self, coherence: dense.Coherence) -> None:
+    def add(self, coherence: dense.StageCoherence) -> None:
         self.positive = self.positive + coherence.positive.double().sum(0)
         self.size = self.size + coherence.size.double().sum(0)
         self.rows.append(
@@ -85,7 +85,7 @@ class PairMaps:
         """Return the means by name.
 
         For each stage S from 1 and each of ``scc`` and ``tcc``: ``sccS.positive`` and
-        ``sccS.size``, float32 (h, w), means over time (see `dense.Coherence`);
+        ``sccS.size``, float32 (h, w), means over time (see `dense.StageCoherence`);
         ``sccS.frames``, float32 (N, 3), for each frame (``tcc``: for each two adjacent
         frames) the mean over regions of positive, elsewhere and near.
         """

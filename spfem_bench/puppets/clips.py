@@ -5,9 +5,9 @@ intensity and sentence; ``P001/neutral/1.00/028/as/angry/1.00.mp4`` is one with 
 the face.
 
 The takes that the demo's protocols compare are data: they are shipped, each known by its hash,
-so that no library's version moves the demo's numbers. Other takes are drawn. Beside a drawn file
-lie its SHA-256, its world and what drew it, written last: a file without them, or with others,
-counts as absent and is rendered again.
+so that no library's version changes the demo's numbers. Other takes are drawn. A mark beside a
+drawn file holds its SHA-256, its world and the libraries that drew it. It is written last: a file
+without its mark, or with another, counts as absent and is rendered again.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from spfem_bench.media import ffmpeg
 from spfem_bench.media.video import FRAME_RATE, file_sha256
 from spfem_bench.media.write import write_clip
 from spfem_bench.processes import spread
+from spfem_bench.progress import SILENT, Progress
 from spfem_bench.puppets.face import LANDMARKS
 from spfem_bench.puppets.speech import VISEMES
 from spfem_bench.puppets.world import Take, World
@@ -97,14 +98,10 @@ def present(world: World, folder: Path, name: str) -> Path | None:
 def rendered(world: World, folder: Path, name: str) -> Path | None:
     """Return a take's rendered file when it is there, whole, and of this world; else None."""
     path = inside(folder, name)
-    try:
-        whole = read_file(_mark(path)).decode() == _marked(world, path)
-    except (OSError, ValueError, ClipError):
-        return None
-    return path if whole else None
+    return path if is_current(path, lambda: _made_by(world)) else None
 
 
-def render(world: World, folder: Path, name: str) -> Path:
+def render_take(world: World, folder: Path, name: str) -> Path:
     """Render one take into its file, unless it is there; a shipped one is copied.
 
     Raises:
@@ -119,7 +116,7 @@ def render(world: World, folder: Path, name: str) -> Path:
         write_atomically(path, source.read_bytes())
     else:
         write_clip(path, take.frames(), take.sound())
-    write_atomically(_mark(path), _marked(world, path))
+    write_mark(path, _made_by(world))
     return path
 
 
@@ -157,33 +154,57 @@ def render_all(
     names: Sequence[str],
     *,
     workers: int | None = None,
-    done: Callable[[], None] = lambda: None,
+    progress: Progress = SILENT,
 ) -> None:
     """Render takes in several processes; those that are there are left alone.
 
     Args:
-        world: whose takes.
+        world: the world that the takes belong to.
         folder: where their files go.
         names: the files' names (see :func:`clip_name`).
         workers: processes; as many as there are processors when None.
-        done: called after each take.
+        progress: advanced in its phase ``render`` after each take.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
         SpfemBenchError: a name asks for no take.
     """
     for name in names:
-        take_of(world, name)  # a wrong name is known before any work
+        take_of(world, name)  # a wrong name is refused before any work
     workers = workers or os.cpu_count() or 1
-    with spread(partial(render, world, folder), names, workers) as files:
+    with spread(partial(render_take, world, folder), names, workers) as files:
         for _ in files:
-            done()
+            progress.advance("render")
 
 
-def _mark(path: Path) -> Path:
+def _made_by(world: World) -> str:
+    drawn_by = f"opencv {opencv().__version__}, numpy {np.__version__}, ffmpeg {ffmpeg.version()}"
+    return f"{world.name} {drawn_by}"
+
+
+# ---- marks: what a file that was made here holds, and what it was made of ---------------------
+
+
+def write_mark(path: Path, made_of: str) -> None:
+    """Write the mark beside a file, which makes it valid.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    write_atomically(_mark_path(path), _mark(path, made_of))
+
+
+def is_current(path: Path, made_of: Callable[[], str]) -> bool:
+    """Whether a file's mark fits its bytes and what it would be made of now."""
+    try:
+        return read_file(_mark_path(path)).decode() == _mark(path, made_of())
+    except (OSError, ValueError, ClipError):
+        return False
+
+
+def _mark_path(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _marked(world: World, path: Path) -> str:
-    drawn_by = f"opencv {opencv().__version__}, numpy {np.__version__}, ffmpeg {ffmpeg.version()}"
-    return f"{file_sha256(path)}  {world.name} {drawn_by}\n"
+def _mark(path: Path, made_of: str) -> str:
+    return f"{file_sha256(path)}  {made_of}\n"

@@ -7,7 +7,9 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spfem_bench.analysis.discovery import SPACES, Kind, Measure, Row
+from spfem_bench.analysis.discovery import SPACES, Measure
+from spfem_bench.analysis.discovery import DiscoveryKind as Kind
+from spfem_bench.analysis.discovery import DiscoveryRow as Row
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.reporting.drawing import INK, save_drawing
 from spfem_bench.texts import csv_text

@@ -8,9 +8,10 @@ from typing import Any
 
 from tabulate import tabulate
 
-from spfem_bench.datasets.layouts import Placed
+from spfem_bench.datasets.layouts import PlacedOutput
 from spfem_bench.errors import ClipError
-from spfem_bench.evaluation.plan import Plan, plan_summary
+from spfem_bench.evaluation.plan import Plan
+from spfem_bench.evaluation.preflight import plan_summary
 from spfem_bench.evaluation.record import RunRecord
 from spfem_bench.reporting.headlines import headline_table, score_lines
 
@@ -50,7 +51,9 @@ def _signatures(records: Iterable[RunRecord]) -> list[str]:
     return [*dict.fromkeys(s.signature for r in records for s in r.scores if s.signature)]
 
 
-def mapping_json(protocol: str, placed: Sequence[Placed], extra: Sequence[str]) -> dict[str, Any]:
+def mapping_json(
+    protocol: str, placed: Sequence[PlacedOutput], extra: Sequence[str]
+) -> dict[str, Any]:
     """Return which file is taken for which item, as plain values.
 
     Args:
@@ -67,7 +70,7 @@ def mapping_json(protocol: str, placed: Sequence[Placed], extra: Sequence[str]) 
     return {"protocol": protocol, "counts": counts, "items": items, "extra": extra}
 
 
-def mapping_text(placed: Sequence[Placed], extra: Sequence[str]) -> str:
+def mapping_text(placed: Sequence[PlacedOutput], extra: Sequence[str]) -> str:
     """Return which file is taken for which item, as a table with the counts below it."""
     rows = []
     for p in placed:
@@ -81,7 +84,7 @@ def mapping_text(placed: Sequence[Placed], extra: Sequence[str]) -> str:
     return f"{table}\n{counts}"
 
 
-def mapping_problems(placed: Sequence[Placed]) -> list[str]:
+def mapping_problems(placed: Sequence[PlacedOutput]) -> list[str]:
     """Return why outputs are ambiguous or absent, and what to do, each line once."""
     lines: list[str] = []
     for state in ("ambiguous", "absent"):
@@ -90,6 +93,6 @@ def mapping_problems(placed: Sequence[Placed]) -> list[str]:
     return [*dict.fromkeys(filter(None, lines))]
 
 
-def _counts(placed: Sequence[Placed], extra: Sequence[str]) -> dict[str, int]:
+def _counts(placed: Sequence[PlacedOutput], extra: Sequence[str]) -> dict[str, int]:
     states = Counter(p.state for p in placed)
     return {s: states[s] for s in ("found", "absent", "ambiguous")} | {"extra": len(extra)}

@@ -6,6 +6,7 @@ import html
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -15,7 +16,7 @@ from spfem_bench.definitions.layouts import layout_card
 from spfem_bench.definitions.methods import MethodCard, method_card
 from spfem_bench.definitions.networks import NetworkCard, network_card, profile_card
 from spfem_bench.definitions.protocols import Protocol, ProtocolCard, protocol
-from spfem_bench.evaluation.controls import controls
+from spfem_bench.evaluation.controls import methods_with_clips
 from spfem_bench.files import inside
 from spfem_bench.networks.weights import is_shipped
 from spfem_bench.reporting.published import PublishedCard
@@ -145,7 +146,7 @@ def _methods() -> str:
     published = set(pd.concat(tables)["method"])
     here: dict[str, list[str]] = {}
     for found in map(protocol, names(Kind.PROTOCOL)):
-        for method in (*found.card.outputs, *(control.name for control in controls(found))):
+        for method in methods_with_clips(found):
             here.setdefault(method, []).append(found.name)
     cards = [method_card(name) for name in names(Kind.METHOD)]
     parts = [
@@ -159,6 +160,9 @@ def _methods() -> str:
             "Code": f"<{card.link}>" if card.link else "none published",
             "Published rows": "yes" if {card.name, *card.aliases} & published else "none here",
         }
+        if card.stands_for:
+            page = f"[{Path(card.link).stem}](../{Path(card.link).name})"
+            facts = {"Small copy of": f"`{card.stands_for}`", "Explained in": page}
         parts += _method(card, facts, here)
     parts.append("## Controls")
     for card in (c for c in cards if c.control):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
-from spfem_bench.datasets.indexing import Finding, Report
+from spfem_bench.datasets.index_report import IndexFinding, IndexReport
 
 
-def report_lines(report: Report) -> list[str]:
+def report_lines(report: IndexReport) -> list[str]:
     """Return a report line by line: a table by speaker and emotion, findings, protocols."""
     emotions = list(dict.fromkeys(e for cells in report.cells.values() for e in cells))
     rows = [
@@ -37,7 +37,7 @@ def _cell(counts: tuple[int, int, int]) -> str:
     return said if sounding >= found else f"{said} -{found - sounding}"
 
 
-def _finding(finding: Finding) -> str:
+def _finding(finding: IndexFinding) -> str:
     examples = ", ".join(finding.examples)
     more = ", …" if finding.count > len(finding.examples) else ""
     return f"{finding.kind}: {finding.says} ({finding.count}): {examples}{more}"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.methods import method_card
 from spfem_bench.definitions.metrics import MetricCard, metric_card
-from spfem_bench.definitions.protocols import AVERAGE, in_order
+from spfem_bench.definitions.protocols import AVERAGE, in_order, load_protocol
 from spfem_bench.errors import CardError, UnknownNameError
 from spfem_bench.evaluation.record import RunRecord, Score, unverified
 from spfem_bench.reporting.grids import emotion_label
@@ -159,12 +161,13 @@ class Table:
 # ---- of run records ------------------------------------------------------------------------
 
 
-def make_table(records: Sequence[RunRecord], *, published: bool = True) -> Table:
+def make_table(records: Sequence[RunRecord], *, published: bool | None = None) -> Table:
     """Arrange run records as the papers do: a block of rows for each protocol.
 
     Args:
         records: run records of any protocols and methods.
-        published: show the papers' rows of the same methods beside them.
+        published: show the papers' rows of the same methods beside them; when None, for all
+            protocols but those on drawn clips.
 
     Raises:
         CardError: no records, or one given twice.
@@ -201,7 +204,7 @@ def make_table(records: Sequence[RunRecord], *, published: bool = True) -> Table
         seen.add((block, column))
         column_of.append(column)
         own = {(block, s.emotion, column, s.metric): _own_cell(s) for s in record.scores}
-        beside = dict(published_cells(record, block, metrics, papers)) if published else {}
+        beside = dict(published_cells(record, block, metrics, papers, published))
         cells |= own | beside
         columns |= dict.fromkeys([column, *(key[2] for key in beside)])
     rows = _rows(blocks.values(), {key[:2] for key in cells if key[2].kind in OWN})
@@ -305,6 +308,7 @@ def published_cells(
     block: TableBlock,
     metrics: Iterable[str],
     papers: Callable[[str, str], pd.DataFrame],
+    published: bool | None = None,
 ) -> Iterator[tuple[CellKey, TableCell]]:
     """Yield what papers print of a record's method.
 
@@ -313,19 +317,33 @@ def published_cells(
         block: its block.
         metrics: those of the table.
         papers: returns all that papers print on a data set in a setting.
+        published: whether to; when None, unless the protocol's clips are drawn.
     """
     beside = record.protocol.published
-    if not beside or record.is_control:
+    if not beside or record.is_control or published is False:
         return
+    if published is None and _is_drawn(record.protocol.name):
+        return
+    name, label_of_method = record.method.name, record.method.label
+    with suppress(UnknownNameError):
+        if real := method_card(name).stands_for:  # papers print rows of the real system
+            name, label_of_method = real, method_card(real).label
     rows = papers(beside.dataset, beside.setting)
-    for row in rows[rows["method"] == record.method.name].to_dict("records"):
+    for row in rows[rows["method"] == name].to_dict("records"):
         if row["metric"] in metrics:
             source = f"{row['paper']}, {beside.dataset.upper()}"
-            label = f"{record.method.label}{MARKS[row['kind']]} ({source})"
+            label = f"{label_of_method}{MARKS[row['kind']]} ({source})"
             column = TableColumn(row["method"], label, row["kind"], source)
             doubt = "?" if row["doubt"] else ""
             cell = TableCell(float(row["value"]), mark=doubt, printed=row["printed"])
             yield (block, row["emotion"], column, row["metric"]), cell
+
+
+def _is_drawn(protocol: str) -> bool:
+    """Whether a protocol's clips are drawings; False for one that is not registered here."""
+    with suppress(UnknownNameError):
+        return dataset_card(load_protocol(protocol).dataset).world is not None
+    return False
 
 
 # ---- of printed tables ---------------------------------------------------------------------

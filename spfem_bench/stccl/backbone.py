@@ -26,22 +26,18 @@ COLOURS = ("rgb", "bgr")
 
 
 class Backbone(nn.Module):
-    """A frozen network and how it wants its pictures.
+    """A frozen network with its input contract.
 
-    It stays in eval mode and has no gradients of its own, whatever module it is part of;
-    gradients pass through it to the pictures.
+    It stays in eval mode and has no gradients of its own; gradients pass through it to the
+    pictures.
 
     Args:
         network: has a method ``stages`` from (B, 3, H, W) to four maps.
         channels: of the four stages.
-        size: side in pixels of the square that the network is given.
+        size: side in pixels of the network's square input.
         mean: subtracted from pixels of 0 to 255.
-        std: divides what is left.
-        colour: the order of channels that the network is given, ``rgb`` or ``bgr``.
-
-    Attributes:
-        channels: of the four stages.
-        size: side in pixels of the square that the network is given.
+        std: divisor after that.
+        colour: the order of the network's input channels, ``rgb`` or ``bgr``.
     """
 
     def __init__(
@@ -67,8 +63,7 @@ class Backbone(nn.Module):
         self.mean, self.std = mean, std
 
     def train(self, mode: bool = True) -> Backbone:
-        """Stay in eval mode: BatchNorm's statistics are part of what is frozen."""
-        del mode
+        """Stay in eval mode: the statistics of BatchNorm are frozen too."""
         return super().train(False)
 
     def stages(self, pictures: Tensor) -> list[Tensor]:
@@ -79,17 +74,17 @@ class Backbone(nn.Module):
     def forward(self, pictures: Tensor) -> list[Tensor]:
         """Return one feature map for each stage, from fine to coarse.
 
-        Pictures of another size are resized by bilinear interpolation with antialiasing,
-        whose filter widens when it makes smaller; every step is differentiable.
+        Pictures of another size are resized by bilinear interpolation with antialiasing; every
+        step is differentiable.
 
         Args:
             pictures: floating point (B, 3, H, W), RGB, -1 to 1, of any size.
 
         Returns:
-            Four maps (B, C_s, H_s, W_s), ``C_s`` from :attr:`channels`.
+            Four maps (B, C_s, H_s, W_s).
 
         Raises:
-            CardError: another shape, or whole numbers instead of -1 to 1.
+            CardError: another shape, or whole numbers.
         """
         if pictures.ndim != 4 or pictures.shape[1] != 3 or not pictures.numel():
             raise CardError(
@@ -121,19 +116,16 @@ def backbone(
     colour: str = "rgb",
     device: str | torch.device = "cpu",
 ) -> Backbone:
-    """Load the four stages of an identity network.
+    """Load the four stages of an identity network, frozen.
 
     Args:
         name: a network card's name, such as ``compact-identity``.
-        weights: where its files are looked for; they are verified now.
-        size: side in pixels of the square that the network is given. 112 is what ArcFace
-            networks are trained with; STCCL's released code gives 224.
-        colour: the order of channels that the network is given. The cards' networks are
-            trained on RGB; STCCL's released code gives BGR.
+        weights: the store with its files, which are verified.
+        size: side in pixels of its square input. ArcFace networks are trained with 112; STCCL's
+            released code gives 224.
+        colour: the order of its input's channels. The cards' networks are trained on RGB; STCCL's
+            released code gives BGR.
         device: a torch device.
-
-    Returns:
-        The frozen network, on that device.
 
     Raises:
         UnknownNameError: no such card.
@@ -141,13 +133,13 @@ def backbone(
         WeightsError: missing, not the pinned ones, or of another architecture.
     """
     card = network_card(name)
-    given = check_stages(card)
+    contract = check_stages(card)
     return Backbone(
         load_module(card, weights, str(device)),
         STAGES[card.architecture],
         size=size,
-        mean=given.mean,
-        std=given.std,
+        mean=contract.mean,
+        std=contract.std,
         colour=colour,
     )
 

@@ -1,12 +1,11 @@
-"""Coherent correlation at every position of a map, without sampling: deterministic and lean.
+"""Coherent correlation at every position of a map: deterministic, without sampling.
 
-What `contrast` does for a loss, with all negatives at once: the mean cosine of N vectors with N
-others needs no N x N similarities, since it is the product of their summed directions. And an
-unmapped disparity of two regions is the reverse of the other way round, so each pair of
-neighbours is looked at once.
+The mean cosine of N vectors with N others needs no N x N similarities: it is the product of their
+summed directions. An unmapped disparity of two regions is the reverse of the opposite one, so
+each pair of neighbours is computed once.
 
-A cosine of disparities turns into Pearson's correlation when the channels of each map have
-their mean taken away first: a disparity of centred features is a centred disparity.
+A cosine of disparities is Pearson's correlation when the mean over channels is removed from the
+maps first.
 """
 
 from __future__ import annotations
@@ -20,31 +19,30 @@ from spfem_bench.errors import StcclError
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.contrast import Head
 
-#: Steps to half of the neighbours: the others are these reversed.
+#: Steps to half of the neighbours; the others are the reverse.
 HALF = ((0, 1), (1, -1), (1, 0), (1, 1))
 
-#: Numbers of a map that are worked on at once: more would leave the processor's cache.
+#: Numbers of a map that are processed at once, for the processor's cache.
 PIECE = 300_000
 
-#: Frames within which other moments of a region are sought.
+#: Frames among which the other moments of a region are.
 WINDOW = 5
 
 
-class Coherence(NamedTuple):
-    """How alike one stage of two clips is.
+class StageCoherence(NamedTuple):
+    """The similarity of one stage of two clips.
 
     Attributes:
         positive: cosine of corresponding disparities, float32 in [-1, 1]: spatial
             ``(T, H - 2, W - 2)``, the mean over a region's eight neighbours; temporal
             ``(T - 1, H, W)``.
         size: length of the source's disparities (root mean square over channels), of the
-            same shape: how much there is to be coherent with.
-        elsewhere: ``(T,)`` or ``(T - 1,)``, mean cosine with the disparities of all other
-            pairs of regions in the frame (spatial), of all other regions between the same two
-            frames (temporal).
+            same shape.
+        elsewhere: ``(T,)`` or ``(T - 1,)``, mean cosine with the disparities of all other pairs of
+            regions in the frame, or of all other regions between the same two frames.
         near: of the same shape, mean cosine with the other neighbours of the same region
-            (spatial; equations 1 and 4 of ASCCL word for word), with the same region's other
-            moments within the window (temporal). NaN where there is no other moment.
+            (equations 1 and 4 of ASCCL), or with its other moments within the window; NaN where
+            there are none.
     """
 
     positive: Tensor
@@ -53,7 +51,7 @@ class Coherence(NamedTuple):
     near: Tensor
 
 
-def spatial(source: Tensor, generated: Tensor, head: Head | None = None) -> Coherence:
+def spatial(source: Tensor, generated: Tensor, head: Head | None = None) -> StageCoherence:
     """Compare the visual disparities of two clips, frame by frame (equations 1 and 3).
 
     Args:
@@ -76,14 +74,14 @@ def spatial(source: Tensor, generated: Tensor, head: Head | None = None) -> Cohe
             return _mapped_spatial(x, y, head)
         step = max(1, PIECE // x[0].numel())
         parts = [_plain_spatial(x[i : i + step], y[i : i + step]) for i in range(0, len(x), step)]
-    return Coherence(*(torch.cat(each) for each in zip(*parts, strict=True)))
+    return StageCoherence(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
-def temporal(source: Tensor, generated: Tensor, head: Head | None = None) -> Coherence:
-    """Compare what changes at each region between adjacent frames.
+def temporal(source: Tensor, generated: Tensor, head: Head | None = None) -> StageCoherence:
+    """Compare the changes of each region between adjacent frames.
 
-    Other moments (``near``) are those among the same block of `WINDOW` frames: blocks begin
-    with frames 0, 4, 8, ..., each with the frame that ends the one before.
+    Other moments (``near``) are those in the same block of `WINDOW` frames: blocks begin with
+    frames 0, 4, 8, ...
 
     Args:
         source: feature maps of consecutive frames ``(T, C, H, W)``, T at least 2.
@@ -94,7 +92,7 @@ def temporal(source: Tensor, generated: Tensor, head: Head | None = None) -> Coh
         StcclError: shapes differ, a value is not finite, or there are fewer than two frames.
     """
     x, y = _checked(source, generated)
-    rep.windows(len(x))
+    rep.frame_windows(len(x))
     with torch.autocast(x.device.type, enabled=False):
         dx, dy = ((maps[:-1] - maps[1:]).flatten(2).transpose(1, 2) for maps in (x, y))
         size = dx.square().mean(-1).sqrt()
@@ -111,21 +109,17 @@ def temporal(source: Tensor, generated: Tensor, head: Head | None = None) -> Coh
                 others = _others(ux[block].sum(0), uy[block].sum(0), same[block].sum(0), count)
                 near[block] = others.mean()
     layout = x.shape[-2:]
-    return Coherence(
+    return StageCoherence(
         torch.unflatten(same, 1, layout), torch.unflatten(size, 1, layout), elsewhere, near
     )
 
 
 def centred(maps: Tensor) -> Tensor:
-    """Take the mean over channels away: cosines become Pearson's correlations.
-
-    Args:
-        maps: ``(T, C, H, W)``.
-    """
+    """Return maps ``(T, C, H, W)`` less their mean over channels, for Pearson's correlations."""
     return maps - maps.mean(1, keepdim=True)
 
 
-def _plain_spatial(x: Tensor, y: Tensor) -> Coherence:
+def _plain_spatial(x: Tensor, y: Tensor) -> StageCoherence:
     height, width = x.shape[-2:]
     same = x.new_zeros(len(x), height, width)
     size = torch.zeros_like(same)
@@ -149,7 +143,7 @@ def _plain_spatial(x: Tensor, y: Tensor) -> Coherence:
     return _spatial(same, size, (sx * sy).sum(1), sx.sum((2, 3)), sy.sum((2, 3)))
 
 
-def _mapped_spatial(x: Tensor, y: Tensor, head: Head) -> Coherence:
+def _mapped_spatial(x: Tensor, y: Tensor, head: Head) -> StageCoherence:
     layout = x.shape[-2] - 2, x.shape[-1] - 2
     parts = []
     for i in range(len(x)):  # all neighbours of one frame at a time: they are nine maps
@@ -164,10 +158,10 @@ def _mapped_spatial(x: Tensor, y: Tensor, head: Head) -> Coherence:
     return _spatial(same, size, around, sx, sy)
 
 
-def _spatial(same: Tensor, size: Tensor, around: Tensor, sx: Tensor, sy: Tensor) -> Coherence:
+def _spatial(same: Tensor, size: Tensor, around: Tensor, sx: Tensor, sy: Tensor) -> StageCoherence:
     """Join sums over neighbours: of cosines, of summed directions, of all directions."""
     count = 8 * same[0].numel()
-    return Coherence(
+    return StageCoherence(
         positive=same / 8,
         size=size,
         elsewhere=_others(sx, sy, same.sum((1, 2)), count),
@@ -193,9 +187,5 @@ def _others(sx: Tensor, sy: Tensor, same: Tensor, count: int) -> Tensor:
 
 
 def _checked(source: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
-    if source.shape != generated.shape:
-        raise StcclError(
-            f"source {tuple(source.shape)} and generated {tuple(generated.shape)} differ in shape",
-            "Give the same frames of both, at one size",
-        )
+    rep.check_same_shape(source, generated)
     return rep.checked_maps(source.detach()), rep.checked_maps(generated.detach())

@@ -1,18 +1,17 @@
-"""How local regions relate to each other, in space and in time: pure functions on feature maps.
+"""Relations of local regions, in space and in time: pure functions on feature maps.
 
-A *region* is one position of a feature map: by the locality of convolutions it stands for
-a patch of the image (ASCCL, section 4.1). Two forms of relation are in use:
+A *region* is one position of a feature map: it stands for a patch of the image (ASCCL, section
+4.1). There are two forms of relation:
 
 * **visual disparity** (VD): the difference of the features of two regions, ``x_i - x_j``
   (equation 3, before the mapping ``f``);
-* **correlation matrices** (CM; STCCL, figure of the algorithm, right half): the features
-  of the regions of one image (or of one region over the frames), scaled to unit length,
-  multiplied by their own transpose.
+* **correlation matrices** (CM; STCCL, figure of the algorithm, right half): the features of the
+  regions of one image (or of one region over the frames), scaled to unit length, multiplied by
+  their own transpose.
 
-Everywhere: maps are ``(B, C, H, W)``, sequences ``(B, T, C, H, W)``, of any floating type.
-Half precision is widened to float32 before anything is computed, float64 stays, and
-``torch.autocast`` is switched off inside, so results are float32 or float64. Regions are
-numbered row by row. Nothing is random except `sample_centres`.
+Maps are ``(B, C, H, W)``, sequences ``(B, T, C, H, W)``, of any floating type. Half precision is
+widened to float32, float64 stays, and ``torch.autocast`` is off inside. Regions are numbered row
+by row. Only `sample_centres` is random.
 """
 
 from __future__ import annotations
@@ -36,23 +35,23 @@ STEPS: dict[int, tuple[tuple[int, int], ...]] = {
 CENTRES_PER_STAGE = (32, 16, 8, 4)
 
 
+# ---- disparities and matrices --------------------------------------------------------------
+
+
 def spatial_disparity(
     maps: Tensor, centres: Tensor | None = None, *, neighbours: int = 8
 ) -> Tensor:
-    """Return what distinguishes each region from its neighbours, ``x_i - x_j`` (equation 3).
+    """Return the disparities of regions and their neighbours, ``x_i - x_j`` (equation 3).
 
-    Only *interior* positions, which have all eight neighbours inside the map, are centres:
-    a map is neither padded nor wrapped, so its outermost rows and columns occur as
-    neighbours only.
+    Only positions with all eight neighbours inside the map are centres: maps are not padded.
 
     Args:
         maps: feature maps ``(B, C, H, W)``, H and W at least 3.
-        centres: rows and columns ``(N, 2)`` of the centres, from `sample_centres`; without
-            it every interior position is one (dense), row by row.
+        centres: rows and columns ``(N, 2)``; without it every interior position, row by row.
         neighbours: 8, or 4 for those that share an edge; their order is `STEPS`.
 
     Returns:
-        ``(B, R, neighbours, C)``, any real number. R is N, or (H - 2)(W - 2) when dense.
+        ``(B, R, neighbours, C)``. R is N, or (H - 2)(W - 2).
 
     Raises:
         StcclError: the maps or the centres are not as above, or a value is not finite.
@@ -85,214 +84,28 @@ def spatial_disparity(
 def temporal_disparity(
     maps: Tensor, pairs: Pairs = "adjacent", *, window: int | None = None
 ) -> Tensor:
-    """Return how each region changes between two frames, ``x_t - x_s`` with t before s.
+    """Return the change of each region between two frames, ``x_t - x_s`` with t before s.
 
-    Equation 3 with frames in the place of regions (STCCL: "visual correlations of specific
-    regions across adjacent image frames"). Every position is a region: a border is no
-    hindrance in time.
+    Equation 3 with frames in the place of regions (STCCL). Every position is a region.
 
     Args:
         maps: sequences ``(B, T, C, H, W)``, T at least 2.
-        pairs: ``adjacent`` for (0, 1), (1, 2), ...; ``window`` for all pairs of frames
-            inside one of the `windows`. `frame_pairs` lists them in order.
+        pairs: of frames, in the order of `frame_pairs`.
         window: frames per window; without it the whole sequence is one.
 
     Returns:
-        ``(B, P, H * W, C)``, any real number. P is T - 1 for ``adjacent`` and
-        T (T - 1) / 2 for ``window`` over the whole sequence.
+        ``(B, P, H * W, C)``.
 
     Raises:
         StcclError: the sequences are not as above, or a value is not finite.
     """
     maps = checked_sequence(maps)
     chosen = frame_pairs(maps.shape[1], pairs, window=window).to(maps.device)
-    return disparity_of_frames(region_rows(maps), chosen)
+    return disparity_of_frames(feature_rows(maps), chosen)
 
 
-def spatial_matrix(maps: Tensor, centres: Tensor | None = None) -> Tensor:
-    """Return the correlation matrix of the regions of each image (STCCL, CM).
-
-    ``G = X X^T``, where row i of X is the feature of region i scaled to unit length. A
-    matrix needs no neighbours, so every position is a region, borders too.
-
-    Args:
-        maps: feature maps ``(B, C, H, W)``.
-        centres: rows and columns ``(N, 2)``; without it all positions, row by row. A dense
-            matrix has (H W)^2 entries: `grid_centres` thins large maps evenly.
-
-    Returns:
-        ``(B, R, R)``, symmetric, in [-1, 1], with 1 on the diagonal (0 in the rows and
-        columns of a region whose feature is zero). R is N, or H W.
-
-    Raises:
-        StcclError: the maps or the centres are not as above, or a value is not finite.
-    """
-    return gram(region_rows(checked_maps(maps), centres))
-
-
-def temporal_matrix(maps: Tensor, centres: Tensor | None = None) -> Tensor:
-    """Return the correlation matrix of the frames, for each region (STCCL, CM).
-
-    ``G_r = X_r X_r^T``, where row t of X_r is the feature of region r in frame t scaled to
-    unit length.
-
-    Args:
-        maps: sequences ``(B, T, C, H, W)``, T at least 2.
-        centres: rows and columns ``(N, 2)``; without it all positions, row by row.
-
-    Returns:
-        ``(B, R, T, T)``, symmetric, in [-1, 1], with 1 on the diagonal (0 where a feature
-        is zero). R is N, or H W.
-
-    Raises:
-        StcclError: the sequences or the centres are not as above, or a value is not finite.
-    """
-    return gram(region_rows(checked_sequence(maps), centres).transpose(1, 2))
-
-
-def sample_centres(
-    height: int, width: int, count: int, generator: torch.Generator | None = None
-) -> Tensor:
-    """Draw distinct centres from the middle 95 percent of a map, as the released code does.
-
-    A position may be drawn if its cell lies inside the middle 95 percent of the height and
-    of the width and it has eight neighbours. All such positions are equally likely and none
-    is drawn twice (our choice: the papers do not say).
-
-    Args:
-        height: rows of the map.
-        width: columns of the map.
-        count: how many; `CENTRES_PER_STAGE` has the authors' numbers.
-        generator: source of chance on the CPU; without it torch's own.
-
-    Returns:
-        int64 ``(count, 2)``, row and column of each.
-
-    Raises:
-        StcclError: the map has fewer such positions than *count*, or *count* is below 1.
-    """
-    rows, columns = _middle(height), _middle(width)
-    available = len(rows) * len(columns)
-    if not 1 <= count <= available:
-        raise StcclError(
-            f"{count} centres were asked of a map of {height} x {width}, which has {available}",
-            "Ask for at least 1 and at most as many as there are, or give larger images",
-        )
-    drawn = torch.randperm(available, generator=generator)[:count]
-    return torch.stack(
-        [torch.tensor(rows)[drawn // len(columns)], torch.tensor(columns)[drawn % len(columns)]],
-        dim=1,
-    )
-
-
-def grid_centres(height: int, width: int, step: int = 1, *, border: int = 1) -> Tensor:
-    """Return every *step*-th position as centres: dense scoring at less cost, without chance.
-
-    Args:
-        height: rows of the map.
-        width: columns of the map.
-        step: distance between centres.
-        border: outermost rows and columns left out: 1 where neighbours are needed, else 0.
-
-    Returns:
-        int64 ``(N, 2)``, row and column of each, row by row.
-
-    Raises:
-        StcclError: no position is left, or *step* is below 1.
-    """
-    if step < 1 or min(height, width) <= 2 * border:
-        raise StcclError(
-            f"a grid of step {step} inside a border of {border} on a map of {height} x {width}",
-            "Allowed: a step of 1 or more, and a map larger than its borders",
-        )
-    rows = torch.arange(border, height - border, step)
-    columns = torch.arange(border, width - border, step)
-    return torch.cartesian_prod(rows, columns)
-
-
-def windows(frames: int, window: int | None = None) -> Tensor:
-    """Return the frames of each window of a sequence.
-
-    Each window begins with the last frame of the one before, so that every adjacent pair is
-    in one; where the sequence does not end with a window, one more ends with it.
-
-    >>> windows(9, 5).tolist()
-    [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8]]
-    >>> windows(6, 5).tolist()
-    [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]]
-
-    Args:
-        frames: length T of the sequence.
-        window: frames per window, at least 2; without it the whole sequence is one.
-
-    Returns:
-        int64 ``(n, window)``.
-
-    Raises:
-        StcclError: fewer than two frames, or a window longer than the sequence.
-    """
-    if frames < 2:
-        raise StcclError(
-            f"a sequence of {frames} frame(s) has no change in time",
-            "Give at least 2 frames, or use the spatial terms alone",
-        )
-    window = frames if window is None else window
-    if not 2 <= window <= frames:
-        raise StcclError(
-            f"a window of {window} frames on a sequence of {frames}",
-            f"Allowed: 2 to {frames}; give more frames or set a smaller window",
-        )
-    starts = list(range(0, frames - window + 1, window - 1))
-    if starts[-1] + window < frames:
-        starts.append(frames - window)
-    return torch.tensor(starts)[:, None] + torch.arange(window)
-
-
-def frame_pairs(frames: int, pairs: Pairs = "adjacent", *, window: int | None = None) -> Tensor:
-    """List the pairs of frames whose disparity is taken, sorted, none twice.
-
-    >>> frame_pairs(3, "window").tolist()
-    [[0, 1], [0, 2], [1, 2]]
-
-    Args:
-        frames: length T of the sequence.
-        pairs: ``adjacent``, or ``window`` for all pairs inside one of the `windows`.
-        window: frames per window; without it the whole sequence is one.
-
-    Returns:
-        int64 ``(P, 2)``, the earlier frame first.
-
-    Raises:
-        StcclError: fewer than two frames, a window longer than the sequence, or another
-            word for *pairs*.
-    """
-    return grouped_pairs(frames, pairs, window)[0]
-
-
-def grouped_pairs(frames: int, pairs: Pairs, window: int | None) -> tuple[Tensor, Tensor]:
-    """Return `frame_pairs`, and which of them lie in each window.
-
-    Returns:
-        int64 ``(P, 2)`` and int64 ``(n, K)``, numbers of the K pairs of each window.
-    """
-    if pairs not in ("adjacent", "window"):
-        raise StcclError(f"pairs of frames '{pairs}'", "Allowed: adjacent, window")
-    groups = windows(frames, window)
-    within = torch.combinations(torch.arange(groups.shape[1]))
-    if pairs == "adjacent":
-        within = within[within[:, 1] - within[:, 0] == 1]
-    every = groups[:, within]
-    chosen, number = torch.unique(every.flatten(0, 1), dim=0, return_inverse=True)
-    return chosen, number.view(every.shape[:2])
-
-
-def region_rows(maps: Tensor, centres: Tensor | None = None) -> Tensor:
-    """Return regions as rows: ``(..., C, H, W)`` to ``(..., R, C)``.
-
-    Args:
-        maps: checked maps or sequences.
-        centres: ``(N, 2)``, any position of the map; without it all, row by row.
-    """
+def feature_rows(maps: Tensor, centres: Tensor | None = None) -> Tensor:
+    """Return all regions, or those at centres ``(N, 2)``, as rows: ``(..., R, C)``."""
     height, width = maps.shape[-2:]
     rows = maps.flatten(-2).transpose(-2, -1)
     if centres is None:
@@ -318,10 +131,9 @@ def cosine_grid(x: Tensor, y: Tensor) -> Tensor:
 
 
 def unit(rows: Tensor, flat: float = 1e-6) -> Tensor:
-    """Scale the last axis to length 1, and to 0 (with gradient 0) where it is all but 0.
+    """Scale the last axis to length 1, or to 0 (with gradient 0) where it is shorter than *flat*.
 
-    A vector shorter than *flat* has no direction that float32 can tell: dividing by its
-    length would give the gradient of noise, or an infinite one at a frozen frame.
+    Such a vector has no direction in float32: its gradient would be noise, or infinite.
     """
     square = rows.square().sum(-1, keepdim=True)
     solid = square > flat * flat
@@ -329,27 +141,147 @@ def unit(rows: Tensor, flat: float = 1e-6) -> Tensor:
 
 
 def widened(values: Tensor) -> Tensor:
-    """Return half precision as float32, other floating types as they are."""
+    """Return half precision as float32, other floating types unchanged."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+# ---- which regions and frames --------------------------------------------------------------
+
+
+def sample_centres(
+    height: int, width: int, count: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw distinct centres from the middle 95 percent of a map, as the released code does.
+
+    All positions whose cell lies in the middle 95 percent of height and width, and which have
+    eight neighbours, are equally likely (our choice: the papers do not say).
+
+    Args:
+        height: rows of the map.
+        width: columns of the map.
+        count: how many; `CENTRES_PER_STAGE` has the authors' numbers.
+        generator: on the CPU; without it torch's own.
+
+    Returns:
+        int64 ``(count, 2)``, row and column of each.
+
+    Raises:
+        StcclError: the map has fewer such positions than *count*, or *count* is below 1.
+    """
+    rows, columns = _middle(height), _middle(width)
+    available = len(rows) * len(columns)
+    if not 1 <= count <= available:
+        raise StcclError(
+            f"{count} centres were asked of a map of {height} x {width}, which has {available}",
+            "Ask for at least 1 and at most as many as there are, or give larger images",
+        )
+    drawn = torch.randperm(available, generator=generator)[:count]
+    return torch.stack([rows[drawn // len(columns)], columns[drawn % len(columns)]], dim=1)
+
+
+def grid_centres(height: int, width: int, step: int = 1, *, border: int = 1) -> Tensor:
+    """Return every *step*-th position as centres, row by row: int64 ``(N, 2)``, row and column.
+
+    Args:
+        height: rows of the map.
+        width: columns of the map.
+        step: distance between centres.
+        border: outermost rows and columns left out: 1 where neighbours are needed, else 0.
+
+    Raises:
+        StcclError: no position is left, or *step* is below 1.
+    """
+    if step < 1 or min(height, width) <= 2 * border:
+        raise StcclError(
+            f"a grid of step {step} inside a border of {border} on a map of {height} x {width}",
+            "Allowed: a step of 1 or more, and a map larger than its borders",
+        )
+    rows = torch.arange(border, height - border, step)
+    columns = torch.arange(border, width - border, step)
+    return torch.cartesian_prod(rows, columns)
+
+
+def frame_windows(frames: int, window: int | None = None) -> Tensor:
+    """Return the frames of each window of a sequence: int64 ``(n, window)``.
+
+    Each window begins with the last frame of the one before, so that every adjacent pair is in
+    one. One more window ends with the sequence where that is needed.
+
+    >>> frame_windows(9, 5).tolist()
+    [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8]]
+    >>> frame_windows(6, 5).tolist()
+    [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]]
+
+    Args:
+        frames: length T of the sequence.
+        window: frames per window, at least 2; without it the whole sequence is one.
+
+    Raises:
+        StcclError: fewer than two frames, or a window longer than the sequence.
+    """
+    if frames < 2:
+        raise StcclError(
+            f"a sequence of {frames} frame(s) has no change in time",
+            "Give at least 2 frames, or use the spatial terms alone",
+        )
+    window = frames if window is None else window
+    if not 2 <= window <= frames:
+        raise StcclError(
+            f"a window of {window} frames on a sequence of {frames}",
+            f"Allowed: 2 to {frames}; give more frames or set a smaller window",
+        )
+    starts = list(range(0, frames - window + 1, window - 1))
+    if starts[-1] + window < frames:
+        starts.append(frames - window)
+    return torch.tensor(starts)[:, None] + torch.arange(window)
+
+
+def frame_pairs(frames: int, pairs: Pairs = "adjacent", *, window: int | None = None) -> Tensor:
+    """Return the pairs of frames whose disparity is taken: int64 ``(P, 2)``, sorted, none twice.
+
+    >>> frame_pairs(3, "window").tolist()
+    [[0, 1], [0, 2], [1, 2]]
+
+    Args:
+        frames: length T of the sequence.
+        pairs: ``adjacent``, or ``window`` for all pairs inside one of the `frame_windows`.
+        window: frames per window; without it the whole sequence is one.
+
+    Raises:
+        StcclError: as `frame_windows`, or another word for *pairs*.
+    """
+    return grouped_pairs(frames, pairs, window)[0]
+
+
+def grouped_pairs(frames: int, pairs: Pairs, window: int | None) -> tuple[Tensor, Tensor]:
+    """Return `frame_pairs`, and the numbers ``(n, K)`` of the K pairs in each window."""
+    if pairs not in ("adjacent", "window"):
+        raise StcclError(f"pairs of frames '{pairs}'", "Allowed: adjacent, window")
+    groups = frame_windows(frames, window)
+    within = torch.combinations(torch.arange(groups.shape[1]))
+    if pairs == "adjacent":
+        within = within[within[:, 1] - within[:, 0] == 1]
+    every = groups[:, within]
+    chosen, number = torch.unique(every.flatten(0, 1), dim=0, return_inverse=True)
+    return chosen, number.view(every.shape[:2])
+
+
+# ---- checks --------------------------------------------------------------------------------
 
 
 def checked_maps(maps: Tensor) -> Tensor:
     """Return feature maps ``(B, C, H, W)`` in float32 or float64.
 
     Raises:
-        StcclError: another number of axes, an empty one, no floating type, NaN or infinity.
+        StcclError: another shape or type, an empty axis, NaN or infinity.
     """
     return _checked(maps, "feature maps", "(B, C, H, W)", 4)
 
 
 def checked_sequence(maps: Tensor) -> Tensor:
-    """Return sequences ``(B, T, C, H, W)``, T at least 2, in float32 or float64.
-
-    Raises:
-        StcclError: as `checked_maps`, or fewer than two frames.
-    """
+    """Return sequences ``(B, T, C, H, W)``, T at least 2; see `checked_maps`."""
     maps = _checked(maps, "sequences of feature maps", "(B, T, C, H, W)", 5)
-    windows(maps.shape[1])
+    frame_windows(maps.shape[1])
     return maps
 
 
@@ -377,6 +309,15 @@ def checked_centres(centres: Tensor, height: int, width: int, *, border: int) ->
     return centres
 
 
+def check_same_shape(source: Tensor, generated: Tensor) -> None:
+    """Raise StcclError when the shapes of two maps differ."""
+    if source.shape != generated.shape:
+        raise StcclError(
+            f"source {tuple(source.shape)} and generated {tuple(generated.shape)} differ in shape",
+            "Give the same frames of both, at one size",
+        )
+
+
 def _checked(maps: Tensor, what: str, axes: str, ndim: int) -> Tensor:
     if not maps.is_floating_point():
         raise StcclError(f"{what} of type {maps.dtype}", "Convert them to a floating type first")
@@ -392,11 +333,11 @@ def _checked(maps: Tensor, what: str, axes: str, ndim: int) -> Tensor:
     return widened(maps)
 
 
-def _middle(length: int) -> list[int]:
+def _middle(length: int) -> Tensor:
     # Cell p covers p to p + 1; whole numbers, so that no rounding moves a limit.
     first = max(1, -(-25 * length // 1000))
     last = min(length - 2, 975 * length // 1000 - 1)
-    return list(range(first, last + 1))
+    return torch.arange(first, max(first, last + 1))
 
 
 def _flat_index(positions: Tensor, width: int) -> Tensor:

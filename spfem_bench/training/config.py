@@ -1,4 +1,4 @@
-"""What a training of the metric is told, as a TOML file: every value is in the metric's record.
+"""The configuration of a training of the metric: a TOML file, which the metric's record repeats.
 
 ``metrics/stccl/puppets.toml`` makes the metric that is shipped, and is a model for others.
 """
@@ -10,15 +10,20 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from spfem_bench.datasets.pairs import HELD_OUT, TEMPLATE, Second
+from spfem_bench.datasets.pair_lists import TEMPLATE
 from spfem_bench.definitions.cards import Strict, builtin_folder, read_toml
 from spfem_bench.stccl.metric import FOLDER, Form, FormSettings
 
-Count = Annotated[int, pydantic.Field(ge=1)]
+_Count = Annotated[int, pydantic.Field(ge=1)]
+
+Second = Literal["recording", "face"]
+
+HELD_OUT = 6
+"""The last so many training speakers of a drawn world can be held out."""
 
 
 class PuppetData(Strict):
-    """Pairs of the drawn world (see :func:`spfem_bench.datasets.pairs.puppet_pairs`).
+    """Pairs of the drawn world (see ``spfem_bench.puppets.pairs.puppet_pairs``).
 
     Attributes:
         version: of the world.
@@ -36,22 +41,22 @@ class PuppetData(Strict):
     version: int = 1
     seed: int = 8
     size: int = 128
-    speakers: Count = 24
-    held_out: Count = pydantic.Field(default=1, le=HELD_OUT)
-    checked: Count = 6
-    windows: Count = 3
+    speakers: _Count = 24
+    held_out: _Count = pydantic.Field(default=1, le=HELD_OUT)
+    checked: _Count = 6
+    windows: _Count = 3
     second: Second = "recording"
 
 
 class ListData(Strict):
-    """Pairs of a list over frames in a folder (:func:`spfem_bench.datasets.pairs.listed_pairs`).
+    """Pairs of a list over frames (:func:`spfem_bench.datasets.pair_lists.listed_pairs`).
 
     Attributes:
         list: the JSON file; like ``frames``, relative to the configuration's folder.
         frames: the folder of the frames.
         template: a frame's name in it.
         first: number in the name of the file of frame 0.
-        detector: card of what finds faces; without it frames are square face crops already.
+        detector: card of the face detector; without it frames are square face crops.
         held_out: speakers held out for early validation.
         checked: speakers held out for the final numbers; those of early validation when empty.
         windows: of each pair, evenly over it.
@@ -65,16 +70,16 @@ class ListData(Strict):
     detector: str | None = None
     held_out: tuple[str, ...] = pydantic.Field(min_length=1)
     checked: tuple[str, ...] = ()
-    windows: Count = 3
+    windows: _Count = 3
 
 
 class BackboneSettings(Strict):
-    """Through which network the metric looks.
+    """The network below the heads.
 
     Attributes:
         network: a card's name.
-        size: side in pixels of the square that it is given.
-        colour: order of channels that it is given.
+        size: side in pixels of its input.
+        colour: order of its input's channels.
     """
 
     network: str = "compact-identity"
@@ -91,34 +96,34 @@ class TrainConfig(Strict):
         batch: windows in a step, over all processes together.
         frames: consecutive entries of a pair in a window.
         rate: Adam's learning rate.
-        schedule: ``cosine`` lets the rate fall to a hundredth; ``constant`` keeps it, as the
+        schedule: ``cosine`` lowers the rate to a hundredth; ``constant`` keeps it, as the
             authors do.
-        validate_every: steps between looks at the held-out speakers; the heads that do best
-            there are kept.
+        validate_every: steps between validations on the held-out speakers; the heads that do
+            best there are kept.
         save_every: steps between checkpoints.
-        cache: ``maps`` keeps feature maps of all windows in memory, in half precision, and
-            the backbone runs once; ``pictures`` keeps pictures, a sixth to a tenth of that,
-            and runs it at each step.
-        backbone: through which network.
-        data: which pairs.
-        forms: what is learnt, each form by itself.
+        cache: ``maps`` keeps feature maps of all windows in memory, in half precision;
+            ``pictures`` keeps pictures, a sixth to a tenth of that, and runs the backbone at
+            each step.
+        backbone: the network below the heads.
+        data: the pairs.
+        forms: the forms to train, each by itself.
     """
 
     seed: int = pydantic.Field(default=8, ge=0, lt=2**32)
-    steps: Count = 2000
-    batch: Count = 8
+    steps: _Count = 2000
+    batch: _Count = 8
     frames: int = pydantic.Field(default=5, ge=2)
     rate: float = pydantic.Field(default=1e-3, gt=0, lt=1)
     schedule: Literal["cosine", "constant"] = "cosine"
-    validate_every: Count = 200
-    save_every: Count = 200
+    validate_every: _Count = 200
+    save_every: _Count = 200
     cache: Literal["maps", "pictures"] = "maps"
     backbone: BackboneSettings = BackboneSettings()
     data: Annotated[PuppetData | ListData, pydantic.Field(discriminator="kind")]
     forms: dict[Form, FormSettings] = pydantic.Field(min_length=1)
 
     @pydantic.model_validator(mode="after")
-    def _goes_together(self) -> TrainConfig:
+    def _consistent(self) -> TrainConfig:
         for form, settings in self.forms.items():
             if settings.contrast.form != form:
                 raise ValueError(f"forms.{form} has the form '{settings.contrast.form}'")
@@ -135,7 +140,7 @@ def default_config() -> Path:
     return builtin_folder() / FOLDER / "puppets.toml"
 
 
-def read_config(path: Path) -> TrainConfig:
+def read_train_config(path: Path) -> TrainConfig:
     """Read a training's configuration.
 
     Raises:

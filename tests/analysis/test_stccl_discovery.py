@@ -15,18 +15,11 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from spfem_bench.analysis import discovery
-from spfem_bench.analysis.discovery import (
-    Lens,
-    Row,
-    discover,
-    released,
-    stand_in,
-    starts,
-    wrong_times,
-)
+from spfem_bench.analysis import discovery, disparities
+from spfem_bench.analysis.discovery import DiscoveryRow, Lens, discover
+from spfem_bench.analysis.disparities import released, stand_in, starts, wrong_times
 from spfem_bench.cli.main import main
-from spfem_bench.datasets.pairs import Held, Pair, Puppet, true_frames
+from spfem_bench.datasets.pairs import EmotionPair, Held
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.networks import profile_card
@@ -37,11 +30,13 @@ from spfem_bench.features.pair_extract import PairExtractor
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.puppets.pairs import Puppet, true_frames
 from spfem_bench.puppets.world import World
 from spfem_bench.reporting import discovery as reporting
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import STAGES, backbone
-from spfem_bench.stccl.contrast import ContrastSettings, released_terms
+from spfem_bench.stccl.contrast import ContrastSettings
+from spfem_bench.stccl.losses import released_terms
 from spfem_bench.stccl.metric import FormSettings, Heads, backbone_record, write_checkpoint
 
 
@@ -60,13 +55,15 @@ def held(name: str, count: int = 40, seed: int = 0) -> Held:
     return Held(name, pictures, np.arange(count))
 
 
-def pair(speaker: str, emotion: str, count: int = 40, seed: int = 0, noise: bool = False) -> Pair:
+def pair(
+    speaker: str, emotion: str, count: int = 40, seed: int = 0, noise: bool = False
+) -> EmotionPair:
     a = held(f"{speaker}/neutral", count, seed)
     b = held(f"{speaker}/{emotion}", count, seed + 100) if noise else replace(a, name="b")
-    return Pair(speaker, emotion, a, b, np.stack([np.arange(count)] * 2, 1))
+    return EmotionPair(speaker, emotion, a, b, np.stack([np.arange(count)] * 2, 1))
 
 
-def by_kind(rows: list[Row], **of: Any) -> dict[str, Row]:
+def by_kind(rows: list[DiscoveryRow], **of: Any) -> dict[str, DiscoveryRow]:
     return {r.kind: r for r in rows if all(getattr(r, k) == v for k, v in of.items())}
 
 
@@ -110,7 +107,7 @@ def test_another_speaker_is_another() -> None:
 
 def test_a_subject_holds_the_frames_that_it_says() -> None:
     pairs = [pair("A", "happy", seed=0, noise=True), pair("B", "happy", seed=1, noise=True)]
-    shown = discovery.subject(pairs, 0, 3)
+    shown = disparities.draw_subject(pairs, 0, 3)
     assert shown is not None
     assert shown.other_speaker is not None and shown.wrong_time is not None
     a, b = pairs[0].neutral, pairs[0].emotional
@@ -158,7 +155,7 @@ def test_pearson_by_slow_loops() -> None:
                         (m[0, t, :, i, j] - m[0, t, :, i + down, j + right]).numpy() for m in (x, y)
                     )
                     wanted.append(np.corrcoef(dx, dy)[0, 1])
-    found = discovery._dense(x, y, "spatial", None, "pearson")
+    found = disparities._dense(x, y, "spatial", None, "pearson")
     assert found.positive == pytest.approx(np.mean(wanted), abs=1e-6)
     wanted = [
         np.corrcoef(*((m[0, t + 1, :, i, j] - m[0, t, :, i, j]).numpy() for m in (x, y)))[0, 1]
@@ -166,11 +163,11 @@ def test_pearson_by_slow_loops() -> None:
         for i in range(4)
         for j in range(5)
     ]
-    found = discovery._dense(x, y, "temporal", None, "pearson")
+    found = disparities._dense(x, y, "temporal", None, "pearson")
     assert found.positive == pytest.approx(np.mean(wanted), abs=1e-6)
     head = nn.Linear(7, 3)
     with torch.no_grad():
-        found = discovery._dense(x, y, "temporal", head, "pearson")
+        found = disparities._dense(x, y, "temporal", head, "pearson")
         one = (head(m[0, 1, :, 0, 0] - m[0, 2, :, 0, 0]).numpy() for m in (x, y))
         assert -1 <= found.positive <= 1 and np.isfinite(np.corrcoef(*one)).all()
 
@@ -241,8 +238,12 @@ def _heads() -> Any:
 def test_averages_counts_and_intervals() -> None:
     values = {"happy": [0.2, 0.4, 0.9], "sad": [0.5]}
     key = ("untrained", "spatial", 1, "cosine", "positive")
-    found: Any = [(e, 3, {key: v}) for e, own in values.items() for v in own]
-    rows = list(discovery._rows(key, ("happy", "sad"), found, each=10.0))  # type: ignore[arg-type]
+    compared = [
+        discovery._Compared(e, 3, {key: v})  # type: ignore[dict-item]
+        for e, own in values.items()
+        for v in own
+    ]
+    rows = list(discovery._rows(key, compared, each=10.0))  # type: ignore[arg-type]
     happy, sad, mean = rows
     assert happy.value == pytest.approx(0.5) and sad.value == 0.5
     assert mean.value == pytest.approx(0.5)  # of the two emotions, not of the four pairs
@@ -296,9 +297,9 @@ def test_puppets_show_what_the_papers_say(world: World) -> None:
     pairs = []
     for speaker, emotion in (("P001", "happy"), ("P003", "happy")):
         a, b = (world.take(speaker, e, "029") for e in ("neutral", emotion))
-        pairs.append(Pair(speaker, emotion, Puppet(a), Puppet(b), true_frames(a, b)))
-    eyes = backbone("compact-identity", WeightsStore.locate())
-    rows, refused = discover(pairs, eyes, windows=2)
+        pairs.append(EmotionPair(speaker, emotion, Puppet(a), Puppet(b), true_frames(a, b)))
+    network = backbone("compact-identity", WeightsStore.locate())
+    rows, refused = discover(pairs, network, windows=2)
     assert not refused
     for stage in (1, 2, 3, 4):
         found = by_kind(rows, space="spatial", stage=stage, measure="cosine", emotion="avg")
@@ -463,7 +464,9 @@ def test_folders_that_cannot_be_paired(folders: tuple[Path, Path], tmp_path: Pat
 
 
 def test_tables_have_no_minus_zero() -> None:
-    row = Row("untrained", "spatial", 4, "cosine", "positive", "avg", 0.5, 0.4, 0.6, 2, 9, 9)
+    row = DiscoveryRow(
+        "untrained", "spatial", 4, "cosine", "positive", "avg", 0.5, 0.4, 0.6, 2, 9, 9
+    )
     rows = [row, replace(row, kind="elsewhere", value=-1e-9), replace(row, kind="above wrong time")]
     text = reporting.table(rows)
     assert "-0.000" not in text and "+0.500 [+0.400, +0.600]" in text and "–" in text

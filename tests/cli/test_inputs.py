@@ -19,13 +19,12 @@ from spfem_bench.datasets.alignment import align_clips
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.datasets.layouts import place
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.layouts import layout_card
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.networks import Audible, profile_card
 from spfem_bench.definitions.protocols import protocol as read_protocol
 from spfem_bench.errors import ClipError
-from spfem_bench.evaluation.plan import Videos
+from spfem_bench.evaluation.outputs import Videos
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.features import Features
 from spfem_bench.features.store import FeatureStore
@@ -33,6 +32,7 @@ from spfem_bench.files import Listing, same_name
 from spfem_bench.media import audio, video
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.puppets.clips import render_all
+from spfem_bench.puppets.provider import demo_puppets
 from spfem_bench.reporting.drawing import save_drawing
 from spfem_bench.statistics import sync
 from tests.conftest import Outcome
@@ -47,7 +47,8 @@ NFC, NFD = unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "
 @pytest.fixture(scope="module")
 def puppet(demo_cache: Path) -> Path:
     """A clip of 58 frames with the sound that belongs to them."""
-    world, folder = DataFolders(renders=demo_cache / "data").rendered(dataset_card("puppets"))
+    provider = demo_puppets(DataFolders(renders=demo_cache / "data"))
+    world, folder = provider.world, provider.folder
     name = "P003/happy/1.00/028.mp4"
     render_all(world, folder, [name], workers=1)
     return folder / name

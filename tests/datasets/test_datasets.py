@@ -10,12 +10,13 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from spfem_bench.datasets import indexing
+from spfem_bench.datasets import recordings_index
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.datasets import dataset_card, recordings
@@ -23,8 +24,8 @@ from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol
 from spfem_bench.errors import CardError, ClipError
-from spfem_bench.evaluation import run
-from spfem_bench.evaluation.plan import make_plan
+from spfem_bench.evaluation.measure import frozen_settings
+from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import audio, packets, video
@@ -414,9 +415,9 @@ def test_a_damaged_index_is_refused(bench: Bench, tmp_path: Path):
         )
     )
     with pytest.raises(CardError, match="leaves its folder"):
-        DataFolders.locate().index(dataset_card("mead"))
+        DataFolders.locate().provider(dataset_card("mead")).verified("x")
     with pytest.raises(CardError, match="is no index"):
-        indexing.read(tmp_path)
+        recordings_index.read_index(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{", '{"schema": 0}'])
@@ -483,14 +484,17 @@ def test_fad_compares_all_outputs_with_all_real_frames(
     expected = apart @ apart + np.trace(a + b - 2 * sqrtm(a @ b).real)
     assert metric_card("fad").statistic.normalise is False
     assert value == pytest.approx(expected, rel=1e-4)
+
     # The bytes of the recordings are in the signature, as nobody publishes their hashes.
-    parts = run.data(plan, metric_card("fad"))
-    assert parts and parts != run.data(plan, metric_card("csim"))
-    assert run.data(plan, metric_card("lse-d")) == {}
-    pinned = make_plan(
-        "source", protocol("stccl-page-ned"), profile_card("light"), data=data, weights=weights
-    )
-    assert run.data(pinned, metric_card("fad")) == {}
+    def hashed(of: Plan, metric: str, x: Extractor = extractor) -> Any:
+        return frozen_settings(of, metric_card(metric), x).get("data")
+
+    assert hashed(plan, "fad") and hashed(plan, "fad") != hashed(plan, "csim")
+    assert hashed(plan, "lse-d") is None
+    light = profile_card("light")
+    pinned = make_plan("source", protocol("stccl-page-ned"), light, data=data, weights=weights)
+    other = Extractor(light, weights, FeatureStore.locate(), faces="detect")
+    assert hashed(pinned, "fad", other) is None
 
 
 def test_only_real_may_be_several(tmp_path: Path):

@@ -21,7 +21,9 @@ from skimage.transform import SimilarityTransform
 
 from spfem_bench.cli.main import main
 from spfem_bench.datasets import alignment as aligner
-from spfem_bench.datasets import pairs as made
+from spfem_bench.datasets import pair_lists as lists
+from spfem_bench.datasets import pose
+from spfem_bench.datasets.pairs import EmotionPair, pairs_digest
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.networks import network_card
 from spfem_bench.errors import CardError, ClipError, UnknownNameError, WeightsError
@@ -31,6 +33,8 @@ from spfem_bench.networks.iresnet import IResNet50
 from spfem_bench.networks.load import load_module, load_network
 from spfem_bench.networks.mobilefacenet import MobileFaceNet
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.puppets import pairs as puppets
+from spfem_bench.puppets.pairs import Puppet, puppet_pairs, true_frames
 from spfem_bench.puppets.speech import correspondence
 from spfem_bench.puppets.world import FRAME_RATE, World
 from spfem_bench.stccl.backbone import STAGES, Backbone, backbone
@@ -326,7 +330,7 @@ def test_similarity_by_hand() -> None:
     square = np.array([[0, 0], [1, 0], [1, 1], [0, 1.0]])
     target = np.array([[3, 0], [3, 2], [1, 2], [1, 0.0]])
     expected = [[0, -2, 3], [2, 0, 0]]
-    np.testing.assert_allclose(made.similarity(square, target), expected, atol=1e-12)
+    np.testing.assert_allclose(pose.fit_similarity(square, target), expected, atol=1e-12)
 
 
 def test_similarity_is_scikit_images_and_opencvs() -> None:
@@ -335,7 +339,7 @@ def test_similarity_is_scikit_images_and_opencvs() -> None:
         points, noise = rng.uniform(0, 100, (count, 2)), rng.normal(0, 2, (count, 2))
         turn = np.array([[0.8, -0.3], [0.3, 0.8]])
         target = points @ turn.T + [5, -7] + noise
-        found = made.similarity(points, target)
+        found = pose.fit_similarity(points, target)
         # scikit-image renamed it in 0.26.
         if hasattr(SimilarityTransform, "from_estimate"):
             independent = SimilarityTransform.from_estimate(points, target)
@@ -345,7 +349,7 @@ def test_similarity_is_scikit_images_and_opencvs() -> None:
         np.testing.assert_allclose(found, independent.params[:2], atol=1e-8)
     exact = points @ turn.T + [5, -7]
     theirs, _ = cv2.estimateAffinePartial2D(points, exact)
-    np.testing.assert_allclose(made.similarity(points, exact), theirs, atol=1e-3)
+    np.testing.assert_allclose(pose.fit_similarity(points, exact), theirs, atol=1e-3)
 
 
 def test_bad_landmarks_are_refused() -> None:
@@ -357,19 +361,21 @@ def test_bad_landmarks_are_refused() -> None:
         (np.full((5, 2), np.nan), good, "not a finite number"),
     ):
         with pytest.raises(CardError, match=said):
-            made.similarity(points, target)
+            pose.fit_similarity(points, target)
 
 
 def test_a_moved_face_is_moved_back() -> None:
     """Turned by 9 degrees, 0.85 times as large and shifted, then aligned again."""
-    recording = made.Puppet(PUPPETS.take("P020", "neutral", "001"))
+    recording = Puppet(PUPPETS.take("P020", "neutral", "001"))
     picture = recording.frame(30)
     points = recording.points(30, picture)
     assert points is not None
     a = 0.85 * np.exp(1j * np.deg2rad(9))
     away = np.array([[a.real, -a.imag, 20.0], [a.imag, a.real, -3.0]])
-    turned = made.warp(picture, away, 128)
-    again = made.align_pose(turned, made.moved(points, away), points, 128)
+    turned = pose.warp_picture(picture, away, 128)
+    again = pose.warp_picture(
+        turned, pose.fit_similarity(pose.move_points(points, away), points), 128
+    )
     inner = (slice(30, 100), slice(30, 100))  # what never left the picture
     off = np.abs(again[inner].astype(float) - picture[inner]).mean()
     before = np.abs(turned[inner].astype(float) - picture[inner]).mean()
@@ -382,7 +388,9 @@ def test_resizing_keeps_points_where_they_are() -> None:
     cv2.circle(picture, (30, 50), 6, (255, 255, 255), -1)
     for size in (64, 112, 224):
         f = size / 128
-        small = made.warp(picture, made._scaling(picture, size, "it"), size)[..., 0].astype(float)
+        small = pose.warp_picture(picture, pose.fit_square(picture, size, "it"), size)[
+            ..., 0
+        ].astype(float)
         assert small.shape == (size, size)
         rows, columns = np.mgrid[:size, :size]
         centre = [(small * grid).sum() / small.sum() for grid in (columns, rows)]
@@ -393,11 +401,11 @@ def test_resizing_keeps_points_where_they_are() -> None:
 
 
 @pytest.fixture(scope="module")
-def parts() -> dict[str, list[made.Pair]]:
-    return {part: made.puppet_pairs(PUPPETS, part) for part in ("train", "held-out", "validation")}  # type: ignore[arg-type]
+def parts() -> dict[str, list[EmotionPair]]:
+    return {part: puppet_pairs(PUPPETS, part) for part in ("train", "held-out", "validation")}  # type: ignore[arg-type]
 
 
-def test_parts_share_no_speaker_and_tests_are_in_none(parts: dict[str, list[made.Pair]]) -> None:
+def test_parts_share_no_speaker_and_tests_are_in_none(parts: dict[str, list[EmotionPair]]) -> None:
     who = {part: {pair.speaker for pair in pairs} for part, pairs in parts.items()}
     said = {
         part: {pair.neutral.take.sentence.name for pair in pairs}  # type: ignore[union-attr]
@@ -424,7 +432,7 @@ def test_parts_share_no_speaker_and_tests_are_in_none(parts: dict[str, list[made
 
 
 def test_puppets_pair_one_speaker_and_sentence_neutral_first(
-    parts: dict[str, list[made.Pair]],
+    parts: dict[str, list[EmotionPair]],
 ) -> None:
     for pair in parts["held-out"]:
         a, b = pair.neutral.take, pair.emotional.take  # type: ignore[union-attr]
@@ -438,13 +446,13 @@ def test_puppets_pair_one_speaker_and_sentence_neutral_first(
 
 def test_paired_frames_are_the_nearest_to_the_true_moment() -> None:
     a, b = (PUPPETS.take("P100", emotion, "002") for emotion in ("neutral", "sad"))
-    for i, j in made.true_frames(a, b):
+    for i, j in true_frames(a, b):
         moment = float(correspondence(a.phones, b.phones, (i + 0.5) / FRAME_RATE))
         shown = (np.arange(b.n_frames) + 0.5) / FRAME_RATE
         assert abs(shown[j] - moment) == pytest.approx(np.abs(shown - moment).min(), abs=1e-9)
 
 
-def test_pictures_of_a_pair_are_in_one_pose(parts: dict[str, list[made.Pair]]) -> None:
+def test_pictures_of_a_pair_are_in_one_pose(parts: dict[str, list[EmotionPair]]) -> None:
     """After alignment, the steady landmarks are closer than in the frames as they are."""
     for pair in parts["held-out"][2::36]:
         before, after = [], []
@@ -455,17 +463,17 @@ def test_pictures_of_a_pair_are_in_one_pose(parts: dict[str, list[made.Pair]]) -
             assert x.shape == y.shape == (size, size, 3) and x.dtype == y.dtype == np.uint8
             points = pair.neutral.points(i, x), pair.emotional.points(j, y)
             assert points[0] is not None and points[1] is not None
-            move = made.similarity(points[1], points[0])
+            move = pose.fit_similarity(points[1], points[0])
             before.append(np.abs(points[1] - points[0]).mean())
-            after.append(np.abs(made.moved(points[1], move) - points[0]).mean())
+            after.append(np.abs(pose.move_points(points[1], move) - points[0]).mean())
         assert np.mean(after) < 0.5 * np.mean(before)
         assert np.mean(after) < 1.0  # pixels of 128
 
 
 def test_the_emotional_face_lies_on_the_neutral_one() -> None:
     """Eyes of two moments of one take, between which the head moves, lie on each other."""
-    recording = made.Puppet(PUPPETS.take("P020", "neutral", "001"))
-    pair = made.Pair("P020", "neutral", recording, recording, np.array([[10, 50], [50, 10]]))
+    recording = Puppet(PUPPETS.take("P020", "neutral", "001"))
+    pair = EmotionPair("P020", "neutral", recording, recording, np.array([[10, 50], [50, 10]]))
     for k in range(2):
         x, y = pair.pictures(k, 128)
         eyes = (slice(45, 62), slice(35, 93))
@@ -477,9 +485,9 @@ def test_the_emotional_face_lies_on_the_neutral_one() -> None:
 
 
 def test_windows_by_hand() -> None:
-    puppet = made.Puppet(PUPPETS.take("P020", "neutral", "001"))
+    puppet = Puppet(PUPPETS.take("P020", "neutral", "001"))
     numbers = np.array([[0, 0], [1, 1], [2, 1], [3, 2], [4, 4], [5, 5]])
-    pair = made.Pair("P020", "sad", puppet, puppet, numbers)
+    pair = EmotionPair("P020", "sad", puppet, puppet, numbers)
     assert pair.windows(3).tolist() == [0, 1, 2, 3]
     # Between entries 1 and 2 the second recording stands still.
     assert pair.windows(3, moving=True).tolist() == [2, 3]
@@ -488,39 +496,37 @@ def test_windows_by_hand() -> None:
     assert pair.windows(1, moving=True).tolist() == list(range(6))
 
 
-def test_the_digest_says_what_is_paired(parts: dict[str, list[made.Pair]]) -> None:
+def test_the_digest_says_what_is_paired(parts: dict[str, list[EmotionPair]]) -> None:
     held = parts["held-out"]
-    assert made.digest(held) == made.digest(made.puppet_pairs(PUPPETS, "held-out"))
-    others = [held[1:], held[::-1], made.puppet_pairs(World(seed=9), "held-out")]
-    assert len({made.digest(pairs) for pairs in [held, *others]}) == 4
+    assert pairs_digest(held) == pairs_digest(puppet_pairs(PUPPETS, "held-out"))
+    others = [held[1:], held[::-1], puppet_pairs(World(seed=9), "held-out")]
+    assert len({pairs_digest(pairs) for pairs in [held, *others]}) == 4
 
 
 def test_a_second_face_shares_everything_but_the_emotion() -> None:
-    (pair,) = made.puppet_pairs(PUPPETS, "held-out", speakers=1, second="face")[5:6]
-    assert isinstance(pair.neutral, made.Puppet) and isinstance(pair.emotional, made.Puppet)
+    (pair,) = puppet_pairs(PUPPETS, "held-out", speakers=1, second="face")[5:6]
+    assert isinstance(pair.neutral, Puppet) and isinstance(pair.emotional, Puppet)
     a, b = pair.neutral.take, pair.emotional.take
     assert pair.numbers.tolist() == [[t, t] for t in range(a.n_frames)]
     assert (a.mouth == b.mouth).all() and (a.eyes == b.eyes).all()
     assert (a.emotion, b.emotion) == ("neutral", "surprised")
     recorded = PUPPETS.take(a.speaker.name, "surprised", a.sentence.name)
-    steady = list(made.STEADY)
+    steady = list(puppets.STEADY)
     own, other = (
         np.abs(t.landmarks[:9] - a.landmarks[:9])[:, steady].mean() for t in (b, recorded)
     )
     assert own < 1e-9 and other > 1  # pixels of a frame 128 wide
-    assert made.digest([pair]) != made.digest(
-        made.puppet_pairs(PUPPETS, "held-out", speakers=1)[5:6]
-    )
+    assert pairs_digest([pair]) != pairs_digest(puppet_pairs(PUPPETS, "held-out", speakers=1)[5:6])
 
 
 def test_fewer_speakers_and_parts_that_are_not() -> None:
-    few = made.puppet_pairs(PUPPETS, "train", speakers=2)
+    few = puppet_pairs(PUPPETS, "train", speakers=2)
     assert [pair.speaker for pair in few[::18]] == ["P013", "P014"] and len(few) == 36
     for count in (0, 7):
         with pytest.raises(CardError, match="from 1 to 6"):
-            made.puppet_pairs(PUPPETS, "held-out", speakers=count)
+            puppet_pairs(PUPPETS, "held-out", speakers=count)
     with pytest.raises(UnknownNameError, match="Allowed: held-out, train, validation"):
-        made.puppet_pairs(PUPPETS, "test")  # type: ignore[arg-type]
+        puppet_pairs(PUPPETS, "test")  # type: ignore[arg-type]
 
 
 # ---- lists ---------------------------------------------------------------------------------
@@ -528,11 +534,11 @@ def test_fewer_speakers_and_parts_that_are_not() -> None:
 
 @pytest.mark.skipif(not THE_LIST.is_file(), reason="needs the authors' aligned_path36.json")
 def test_the_authors_list_is_read_whole(tmp_path: Path) -> None:
-    listed = made.read_list(THE_LIST)
+    listed = lists.read_pair_list(THE_LIST)
     assert len({entry.speaker for entry in listed}) == 36
     assert len(listed) == 648
     assert sum(len(entry.numbers) for entry in listed) == 70_303
-    assert not {entry.speaker for entry in listed} & set(made.TEST_SPEAKERS)
+    assert not {entry.speaker for entry in listed} & set(lists.TEST_SPEAKERS)
     assert {entry.emotion for entry in listed} == {
         "angry",
         "disgusted",
@@ -541,14 +547,14 @@ def test_the_authors_list_is_read_whole(tmp_path: Path) -> None:
         "sad",
         "surprised",
     }
-    made.write_list(tmp_path / "again.json", listed)
+    lists.write_pair_list(tmp_path / "again.json", listed)
     assert json.loads((tmp_path / "again.json").read_bytes()) == json.loads(THE_LIST.read_bytes())
 
 
 @pytest.mark.skipif(not THE_LIST.is_file(), reason="needs the authors' aligned_path36.json")
 def test_the_authors_list_without_frames_is_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(CardError, match=r"of \d+ frames are absent: M035/neutral/001/000000\.png"):
-        made.listed_pairs(THE_LIST, tmp_path)
+        lists.listed_pairs(THE_LIST, tmp_path)
 
 
 def a_list(folder: Path, content: Any) -> Path:
@@ -580,7 +586,7 @@ def test_frames_are_looked_up_in_a_folder(tmp_path: Path) -> None:
         )
     ]
     frames_of(tmp_path, *names)
-    (pair,) = made.listed_pairs(
+    (pair,) = lists.listed_pairs(
         a_list(tmp_path, GOOD),
         tmp_path,
         template="{speaker}/{emotion}-{level}-{clip}-{frame}.png",
@@ -613,7 +619,7 @@ def test_faces_of_real_frames_are_put_on_the_template(tmp_path: Path) -> None:
         speck = Face(box / 10, points.astype(np.float32) / 10, 0.99)
         return [speck, Face(box, points.astype(np.float32), 0.8)]
 
-    (pair,) = made.listed_pairs(a_list(tmp_path, GOOD), tmp_path, find=made.five_points(detect))
+    (pair,) = lists.listed_pairs(a_list(tmp_path, GOOD), tmp_path, find=lists.five_points(detect))
     for picture in pair.pictures(1, 224):
         for x, y in (ARCFACE_TEMPLATE + 0.5) * 2 - 0.5:
             assert picture[round(y), round(x), 0] > 150
@@ -624,8 +630,8 @@ def test_a_frame_without_a_face_is_named(tmp_path: Path) -> None:
     frames_of(
         tmp_path, *(f"M005/{c}/{n:06d}.png" for c in ("neutral/001", "sad/030") for n in range(3))
     )
-    (pair,) = made.listed_pairs(
-        a_list(tmp_path, GOOD), tmp_path, find=made.five_points(lambda picture: [])
+    (pair,) = lists.listed_pairs(
+        a_list(tmp_path, GOOD), tmp_path, find=lists.five_points(lambda picture: [])
     )
     with pytest.raises(ClipError, match=r"000001\.png: no face in this frame"):
         pair.pictures(1, 112)
@@ -637,7 +643,7 @@ def test_frames_that_are_no_squares_need_faces(tmp_path: Path) -> None:
         *(f"M005/{c}/{n:06d}.png" for c in ("neutral/001", "sad/030") for n in range(3)),
         size=(40, 60),
     )
-    (pair,) = made.listed_pairs(a_list(tmp_path, GOOD), tmp_path)
+    (pair,) = lists.listed_pairs(a_list(tmp_path, GOOD), tmp_path)
     with pytest.raises(ClipError, match="M005/neutral/001: 60 x 40 pixels, which is no square"):
         pair.pictures(0, 112)
 
@@ -645,18 +651,18 @@ def test_frames_that_are_no_squares_need_faces(tmp_path: Path) -> None:
 def test_absent_frames_are_named_and_counted(tmp_path: Path) -> None:
     frames_of(tmp_path, "M005/neutral/001/000000.png")
     with pytest.raises(CardError) as caught:
-        made.listed_pairs(a_list(tmp_path, GOOD), tmp_path)
+        lists.listed_pairs(a_list(tmp_path, GOOD), tmp_path)
     said = str(caught.value)
     assert "4 of 5 frames are absent: M005/neutral/001/000001.png, " in said
     assert said.count(".png") == 3 and "…" in said and "number of the first frame" in said
     with pytest.raises(CardError, match="is no folder"):
-        made.listed_pairs(a_list(tmp_path, GOOD), tmp_path / "nowhere")
+        lists.listed_pairs(a_list(tmp_path, GOOD), tmp_path / "nowhere")
 
 
 def test_test_speakers_are_not_learnt_from(tmp_path: Path) -> None:
     path = a_list(tmp_path, {**GOOD, "W029": GOOD["M005"]})
     with pytest.raises(CardError, match="W029, on whom methods are tested"):
-        made.listed_pairs(path, tmp_path)
+        lists.listed_pairs(path, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -676,7 +682,7 @@ def test_test_speakers_are_not_learnt_from(tmp_path: Path) -> None:
 def test_pairs_that_cannot_be_used_are_named(tmp_path: Path, columns: Any, said: str) -> None:
     content = {"M005": {"sad": {"001_001": [[0, 1], [0, 1]], "002_002": columns}}}
     with pytest.raises(CardError) as caught:
-        made.read_list(a_list(tmp_path, content))
+        lists.read_pair_list(a_list(tmp_path, content))
     assert "1 pairs cannot be used: M005/sad/002_002: " in str(caught.value)
     assert said in str(caught.value)
 
@@ -684,7 +690,7 @@ def test_pairs_that_cannot_be_used_are_named(tmp_path: Path, columns: Any, said:
 def test_many_wrong_pairs_are_counted(tmp_path: Path) -> None:
     clips = {f"{n:03d}_{n:03d}": [[0, 1, 2], [0, 1]] for n in range(9)}
     with pytest.raises(CardError, match="9 pairs cannot be used") as caught:
-        made.read_list(a_list(tmp_path, {"M005": {"sad": clips}}))
+        lists.read_pair_list(a_list(tmp_path, {"M005": {"sad": clips}}))
     assert str(caught.value).count("neutral frames but") == 3
 
 
@@ -702,9 +708,9 @@ def test_many_wrong_pairs_are_counted(tmp_path: Path) -> None:
 )
 def test_files_that_are_no_lists_are_refused(tmp_path: Path, content: Any, said: str) -> None:
     with pytest.raises(CardError, match=said):
-        made.read_list(a_list(tmp_path, content))
+        lists.read_pair_list(a_list(tmp_path, content))
     with pytest.raises(CardError, match="No such file"):
-        made.read_list(tmp_path / "none.json")
+        lists.read_pair_list(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize(
@@ -720,40 +726,40 @@ def test_files_that_are_no_lists_are_refused(tmp_path: Path, content: Any, said:
 )
 def test_bad_templates_are_refused(tmp_path: Path, template: str, said: str) -> None:
     with pytest.raises((CardError, UnknownNameError), match=said):
-        made.listed_pairs(a_list(tmp_path, GOOD), tmp_path, template=template)
+        lists.listed_pairs(a_list(tmp_path, GOOD), tmp_path, template=template)
 
 
 def test_names_in_a_list_do_not_leave_the_folder(tmp_path: Path) -> None:
     with pytest.raises(CardError, match="leaves its folder"):
-        made.listed_pairs(a_list(tmp_path, {"../..": GOOD["M005"]}), tmp_path)
+        lists.listed_pairs(a_list(tmp_path, {"../..": GOOD["M005"]}), tmp_path)
     odd = {"{frame}": {"sad": {"001_001": [[0, 1], [0, 1]]}}}
     with pytest.raises(CardError, match=r"absent: \{frame\}/neutral/001/000000\.png"):
-        made.listed_pairs(a_list(tmp_path, odd), tmp_path)
+        lists.listed_pairs(a_list(tmp_path, odd), tmp_path)
 
 
-def test_speakers_are_held_out(parts: dict[str, list[made.Pair]]) -> None:
+def test_speakers_are_held_out(parts: dict[str, list[EmotionPair]]) -> None:
     pairs = parts["held-out"]
-    learn, held = made.hold_out(pairs, ["P250", "P252"])
+    learn, held = lists.hold_out(pairs, ["P250", "P252"])
     assert {pair.speaker for pair in held} == {"P250", "P252"}
     assert {pair.speaker for pair in learn} == {"P247", "P248", "P249", "P251"}
     assert len(learn) + len(held) == len(pairs)
     with pytest.raises(UnknownNameError, match="speaker to hold out 'W021'"):
-        made.hold_out(pairs, ["W021"])
+        lists.hold_out(pairs, ["W021"])
     with pytest.raises(CardError, match="all speakers are held out"):
-        made.hold_out(pairs, {pair.speaker for pair in pairs})
+        lists.hold_out(pairs, {pair.speaker for pair in pairs})
 
 
 # ---- the aligner ---------------------------------------------------------------------------
 
 
-def test_sound_finds_what_a_linear_stretch_cannot(parts: dict[str, list[made.Pair]]) -> None:
+def test_sound_finds_what_a_linear_stretch_cannot(parts: dict[str, list[EmotionPair]]) -> None:
     """Six emotions, speakers and sentences that nothing was chosen with."""
     off, stretched = [], []
     for pair in parts["validation"][::19]:
         a, b = pair.neutral.take, pair.emotional.take  # type: ignore[union-attr]
         times = (np.arange(a.n_frames) + 0.5) / FRAME_RATE
         truth = correspondence(a.phones, b.phones, times)
-        found, distance = aligner.warp(a.sound(), b.sound(), times)
+        found, distance = aligner.warp_times(a.sound(), b.sound(), times)
         assert (np.diff(found) >= 0).all()
         assert 0.3 < distance < 0.8
         off.append(np.abs(found - truth))
@@ -766,7 +772,7 @@ def test_sound_finds_what_a_linear_stretch_cannot(parts: dict[str, list[made.Pai
     assert control.mean() > 3 * errors.mean() and (control <= 40).mean() < 0.7
 
 
-def test_frames_are_nearly_the_true_ones(parts: dict[str, list[made.Pair]]) -> None:
+def test_frames_are_nearly_the_true_ones(parts: dict[str, list[EmotionPair]]) -> None:
     pair = parts["validation"][4]
     a, b = pair.neutral.take, pair.emotional.take  # type: ignore[union-attr]
     found = aligner.align(a.sound(), b.sound())
@@ -875,9 +881,9 @@ def test_two_recordings_become_a_list(tmp_path: Path, run: Callable[..., Any]) -
     result = run(a, b, "-o", "out/pairs.json", *WHO)
     assert result.exit_code == 0, result.output
     assert "001_031: " in result.output and " apart" in result.output
-    (entry,) = made.read_list(tmp_path / "out/pairs.json")
+    (entry,) = lists.read_pair_list(tmp_path / "out/pairs.json")
     assert (entry.speaker, entry.emotion, entry.clips) == ("P100", "sad", ("001", "031"))
-    truth = made.true_frames(*(PUPPETS.take("P100", e, "001") for e in ("neutral", "sad")))
+    truth = true_frames(*(PUPPETS.take("P100", e, "001") for e in ("neutral", "sad")))
     assert (np.abs(entry.numbers - truth) <= 1).mean() > 0.97
 
 
@@ -894,7 +900,7 @@ def test_folders_are_paired_by_name_and_lists_merged(
     assert "pairs.json: 1 pairs; 3 recordings are left over" in result.output
     result = run("neutral", "sad", "--speaker", "P100", "--emotion", "fear", "--merge", "-q")
     assert result.exit_code == 0 and "2 pairs beside 1" in result.output
-    listed = made.read_list(tmp_path / "pairs.json")
+    listed = lists.read_pair_list(tmp_path / "pairs.json")
     assert [(e.emotion, e.clips[0]) for e in listed] == [
         ("sad", "002"),
         ("fear", "001"),
@@ -903,7 +909,7 @@ def test_folders_are_paired_by_name_and_lists_merged(
     (tmp_path / "sad/001.wav").rename(tmp_path / "sad/028.wav")
     result = run("neutral", "sad", *WHO, "--clip", "001=028")
     assert "001_028: " in result.output
-    assert len(made.read_list(tmp_path / "pairs.json")) == 1  # without --merge: written anew
+    assert len(lists.read_pair_list(tmp_path / "pairs.json")) == 1  # without --merge: written anew
 
 
 def test_frames_that_the_picture_lacks_are_not_named(
@@ -944,4 +950,4 @@ def test_what_cannot_be_aligned_is_said_in_one_line(
 
 def test_keys_are_read_as_they_are_written() -> None:
     for clips in (("001", "030"), ("my_clip", "my_clip"), ("a", "a")):
-        assert made.split_key(made.join_key(clips)) == clips
+        assert lists.split_key(lists.join_key(clips)) == clips

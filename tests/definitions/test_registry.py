@@ -97,6 +97,8 @@ def words(card: Card) -> dict[str, str]:
                 "limits": card.hides,
                 "meaning": card.description,
             }
+        case MethodCard() if card.stands_for:
+            return {"meaning": card.description, "link": card.link}
         case MethodCard() if card.kind == "system":
             return {"citation": card.paper, "link": card.link}
         case PublishedCard():

@@ -35,7 +35,8 @@ from spfem_bench.features.requests import PairRequest
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
-from spfem_bench.puppets.clips import render
+from spfem_bench.puppets.clips import render_take
+from spfem_bench.puppets.provider import demo_puppets
 from spfem_bench.puppets.world import Take, World
 from spfem_bench.reporting import heatmaps
 from spfem_bench.statistics.coherence import (
@@ -537,9 +538,10 @@ real = "{speaker}/happy/1.00/029.mp4"
     )
     (cards / "protocols/two.csv").write_text("id,speaker,emotion\na,P007,happy\nb,P009,happy\n")
     monkeypatch.setenv("SPFEM_BENCH_CARDS", str(cards))
-    world, folder = data.rendered(dataset_card("puppets"))
+    provider = demo_puppets(data)
+    world, folder = provider.world, provider.folder
     for name in ("P007", "P009"):  # drawn: of the shipped clips, some regions stand still
-        render(world, folder, f"{name}/neutral/1.00/029.mp4")
+        render_take(world, folder, f"{name}/neutral/1.00/029.mp4")
     command = ["eval", "--protocol", "two", "--method", "source", "-q", "--json"]
     done = CliRunner().invoke(main, [*command, "--metrics", "scc,tcc"])
     assert done.exit_code == 0, done.output

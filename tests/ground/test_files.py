@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from spfem_bench import files, pinned
-from spfem_bench.datasets import indexing
+from spfem_bench.datasets import recordings_index
 from spfem_bench.definitions import pins
 from spfem_bench.definitions.cards import read_card, read_toml
 from spfem_bench.definitions.lists import read_list
@@ -286,7 +286,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "settings": lambda path: read_toml(MetricCard, path, "Give another"),
     "list": read_list,
     "record": record.load_record,
-    "index": indexing.read,
+    "index": recordings_index.read_index,
     "weights": lambda path: pinned.read_verified(
         path, pinned.PinnedFile(name="a", sha256="0" * 64), "Fetch it again"
     ),

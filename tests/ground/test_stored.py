@@ -13,10 +13,10 @@ from click.testing import CliRunner
 
 from spfem_bench.analysis.comparing import compare_runs
 from spfem_bench.cli.main import main
-from spfem_bench.datasets import indexing
+from spfem_bench.datasets import recordings_index
 from spfem_bench.definitions import protocols
 from spfem_bench.definitions.cards import builtin_folder, read_card
-from spfem_bench.definitions.datasets import DatasetCard, dataset_card, dataset_files
+from spfem_bench.definitions.datasets import DatasetCard, dataset_card, dataset_files, recordings
 from spfem_bench.definitions.lists import read_list
 from spfem_bench.definitions.metrics import MetricCard
 from spfem_bench.definitions.networks import network_card
@@ -139,12 +139,13 @@ def test_names_that_are_no_utf8_are_printed_as_escapes(tmp_path: Path) -> None:
 # ---- other files of ours ---------------------------------------------------------------------
 
 
-def ravdess(folder: Path) -> tuple[Path, indexing.Index]:
+def ravdess(folder: Path) -> tuple[Path, recordings_index.RecordingsIndex]:
     path = folder / "data/ravdess/index.json"
-    names = [r.video for r in indexing.recordings(dataset_card("ravdess"))[:2]]
-    files = {n: indexing.Entry(n, 7, 1, {"video": (0.0, 3.2, 80)}, "") for n in names}
-    found = indexing.Index(folder, files)
-    indexing.save(path, dataset_card("ravdess"), found)
+    names = [r.video for r in recordings(dataset_card("ravdess"))[:2]]
+    streams = {"video": (0.0, 3.2, 80)}
+    files = {n: recordings_index.IndexedFile(n, 7, 1, streams, "") for n in names}
+    found = recordings_index.RecordingsIndex(folder, files)
+    recordings_index.save_index(path, dataset_card("ravdess"), found)
     return path, found
 
 
@@ -180,12 +181,12 @@ def test_an_index_with_wrong_types_is_one_line_and_its_remedy_works(
     result = CliRunner().invoke(main, ["data", "list"])
     assert result.exit_code == 1 and result.output.count("\n") == 1, result.output
     assert "Type 'spfem-bench data index ravdess ROOT'" in result.output
-    first = indexing.recordings(dataset_card("ravdess"))[0].video
+    first = recordings(dataset_card("ravdess"))[0].video
     (tmp_path / "copy" / first).parent.mkdir(parents=True)
     (tmp_path / "copy" / first).write_bytes(b"no video")
     again = CliRunner().invoke(main, ["data", "index", "ravdess", str(tmp_path / "copy"), "-q"])
     assert again.exit_code == 0, again.output
-    assert indexing.read(path).verified
+    assert recordings_index.read_index(path).verified
 
 
 def test_no_flipped_bit_of_an_index_goes_unnoticed(tmp_path: Path) -> None:
@@ -194,9 +195,9 @@ def test_no_flipped_bit_of_an_index_goes_unnoticed(tmp_path: Path) -> None:
     for bit in range(0, 8 * len(content), 3):
         path.write_bytes(flipped(content, bit))
         with pytest.raises(CardError, match="is no index"):
-            indexing.read(path)
+            recordings_index.read_index(path)
     path.write_bytes(content)
-    assert indexing.read(path) == whole
+    assert recordings_index.read_index(path) == whole
 
 
 def test_an_index_of_an_earlier_version_loads_and_is_marked(
@@ -205,7 +206,7 @@ def test_an_index_of_an_earlier_version_loads_and_is_marked(
     path, whole = ravdess(tmp_path)
     content = {k: v for k, v in json.loads(path.read_text()).items() if k != "checksum"}
     path.write_text(json.dumps(content))
-    found = indexing.read(path)
+    found = recordings_index.read_index(path)
     assert found.files == whole.files and not found.verified
     monkeypatch.setenv("SPFEM_BENCH_DATA", str(tmp_path / "data"))
     assert "unverified: index it again" in CliRunner().invoke(main, ["data", "list"]).output

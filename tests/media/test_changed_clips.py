@@ -15,7 +15,7 @@ import pytest
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.errors import ClipError
-from spfem_bench.evaluation import plan
+from spfem_bench.evaluation import item_clips
 from spfem_bench.faces.detect import Detector
 from spfem_bench.faces.track import Face
 from spfem_bench.features import tracking
@@ -236,10 +236,10 @@ def test_a_mark_that_a_file_has_pictures_is_of_the_file_that_was_looked_at(
     with monkeypatch.context() as patch:
         patch.setattr(headers, "probe", probe)
         with pytest.raises(ClipError, match="changed while it was read"):
-            plan._check_readable(Clip(sound))
+            item_clips._check_readable(Clip(sound))
     swap.back()
     with pytest.raises(ClipError, match="no video stream"):
-        plan._check_readable(Clip(sound))
+        item_clips._check_readable(Clip(sound))
 
 
 def test_a_clip_that_is_only_touched_between_runs_keeps_its_features(

@@ -22,13 +22,13 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.networks import SyncChain, profile_card
 from spfem_bench.definitions.protocols import Item
 from spfem_bench.errors import ClipError
+from spfem_bench.evaluation.outputs import Videos
 from spfem_bench.evaluation.pairing import same_names
-from spfem_bench.evaluation.plan import Videos
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import audio, chain, headers, packets, video
 from spfem_bench.networks.weights import WeightsStore
-from spfem_bench.puppets.clips import render
+from spfem_bench.puppets.clips import render_take
 from spfem_bench.puppets.world import World
 
 Run = Callable[..., None]
@@ -369,7 +369,7 @@ def test_lse_of_a_puppet_is_the_same_from_any_file(tmp_path: Path, run_ffmpeg: R
     extractor = Extractor(
         profile_card("compact"), WeightsStore(), FeatureStore(tmp_path / "store"), faces="aligned"
     )
-    clip = render(World(), tmp_path / "drawn", "P003/happy/1.00/028.mp4")
+    clip = render_take(World(), tmp_path / "drawn", "P003/happy/1.00/028.mp4")
     distance, _, offset, _ = lse(extractor, Clip(clip))
     assert offset == 0
     late = (

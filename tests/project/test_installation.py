@@ -179,8 +179,8 @@ def run(environment: Path, *arguments: str, **options: Any) -> subprocess.Comple
         (
             "train",
             "dtaidistance",
-            "from spfem_bench.datasets.alignment import warp; import numpy as np;"
-            "sound = np.arange(8000, dtype=np.int16); warp(sound, sound, [0.1])",
+            "from spfem_bench.datasets.alignment import warp_times; import numpy as np;"
+            "sound = np.arange(8000, dtype=np.int16); warp_times(sound, sound, [0.1])",
         ),
     ],
 )

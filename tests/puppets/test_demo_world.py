@@ -23,8 +23,9 @@ from spfem_bench.definitions.protocols import EMOTIONS, protocol
 from spfem_bench.errors import CardError, ClipError, UnknownNameError
 from spfem_bench.media import audio, video
 from spfem_bench.media.write import write_clip
-from spfem_bench.puppets.clips import clip_name, render, render_all, rendered, shipped, take_of
+from spfem_bench.puppets.clips import clip_name, render_all, render_take, rendered, shipped, take_of
 from spfem_bench.puppets.face import LANDMARKS
+from spfem_bench.puppets.provider import demo_puppets
 from spfem_bench.puppets.sheet import sheet
 from spfem_bench.puppets.world import World, cross_id, items
 
@@ -279,7 +280,7 @@ print(failures, sum(extractor.load(c, r) is not None for c in wants for r in wan
 
 def test_nothing_is_drawn_for_the_demo(tmp_path: Path) -> None:
     files = dataset_files(dataset_card("puppets"))
-    assert DataFolders(renders=tmp_path).lacking(dataset_card("puppets"), files) == []
+    assert demo_puppets(DataFolders(renders=tmp_path)).lacking(files) == []
     assert not list(tmp_path.iterdir())
 
 
@@ -309,7 +310,7 @@ def test_a_damaged_shipped_clip_is_refused(
 
 def test_rendering_a_shipped_take_copies_it(puppets: World, tmp_path: Path) -> None:
     name = "P001/neutral/1.00/028.mp4"
-    path = render(puppets, tmp_path, name)
+    path = render_take(puppets, tmp_path, name)
     source = shipped(puppets, name)
     assert source and path.read_bytes() == source.read_bytes()
     assert rendered(puppets, tmp_path, name) == path
@@ -320,7 +321,7 @@ def test_rendering_a_shipped_take_copies_it(puppets: World, tmp_path: Path) -> N
 
 def test_a_rendered_clip_is_read_back_in_step(tmp_path: Path) -> None:
     small = World(size=64)
-    path = render(small, tmp_path, "P001/happy/1.00/028.mp4")
+    path = render_take(small, tmp_path, "P001/happy/1.00/028.mp4")
     take = small.take("P001", "happy", "028")
     read = list(video.frames(Clip(path)))
     assert len(read) == take.n_frames
@@ -346,23 +347,23 @@ def test_names_and_takes_belong_together(puppets: World) -> None:
 
 def test_a_rendering_that_was_cut_is_not_taken_for_finished(tmp_path: Path) -> None:
     small, name = World(size=64), "P001/neutral/1.00/028.mp4"
-    path = render(small, tmp_path, name)
+    path = render_take(small, tmp_path, name)
     whole = path.read_bytes()
     assert rendered(World(size=64), tmp_path, name) == path
     path.write_bytes(whole[:-1])  # a file cut short
     assert rendered(World(size=64), tmp_path, name) is None
-    assert render(small, tmp_path, name).read_bytes() == whole
+    assert render_take(small, tmp_path, name).read_bytes() == whole
     assert rendered(World(size=128), tmp_path, name) is None  # another world's clip
     path.with_suffix(".sha256").unlink()  # killed between the clip and its mark
     assert rendered(World(size=64), tmp_path, name) is None
-    assert render(small, tmp_path, name).read_bytes() == whole
+    assert render_take(small, tmp_path, name).read_bytes() == whole
 
 
 def test_a_clip_is_read_once_however_often_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small, name = World(size=64), "P001/neutral/1.00/028.mp4"
-    path = render(small, tmp_path, name)
+    path = render_take(small, tmp_path, name)
     read: list[Path] = []
     monkeypatch.setattr("spfem_bench.hashes.sha256_of", lambda file: read.append(file) or "")
     assert rendered(small, tmp_path, name) == path and not read  # read when it was marked

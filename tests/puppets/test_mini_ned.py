@@ -14,17 +14,18 @@ from spfem_bench.cli.main import main
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.cards import builtin_folder
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.measured import measured_card, read_rows, read_settings
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol
 from spfem_bench.errors import CardError, ClipError, SpfemBenchError, UnknownNameError, WeightsError
 from spfem_bench.evaluation.check import check_reference, recompute
-from spfem_bench.evaluation.plan import make_plan
+from spfem_bench.evaluation.outputs import Videos
+from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.execution.processes import ThisProcess
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media.video import frames as clip_frames
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.progress import Progress
 from spfem_bench.puppets.draw import OVERSAMPLING
 from spfem_bench.puppets.face import EXPRESSIONS
 from spfem_bench.puppets.mini_ned import clips, learn
@@ -42,10 +43,14 @@ from spfem_bench.puppets.mini_ned.morphable import (
 )
 from spfem_bench.puppets.mini_ned.networks import Manipulator
 from spfem_bench.puppets.mini_ned.train import train
+from spfem_bench.puppets.provider import Puppets, demo_puppets
 from spfem_bench.puppets.training.takes import Shot
 from spfem_bench.puppets.world import World
+from spfem_bench.reporting.tables import make_table
 from spfem_bench.stccl.contrast import ContrastSettings
 from spfem_bench.stccl.metric import FormSettings, Heads, backbone_record, write_checkpoint
+from tests.conftest import ROOT
+from tests.reporting.test_tables import NED, record
 
 WORLD = World()
 STORE = WeightsStore.locate(None)
@@ -322,35 +327,43 @@ def test_it_makes_as_many_frames_and_leaves_all_but_the_face(models: Path) -> No
         model.manipulate(source[:, ::2, ::2], reference)
 
 
+class Counted(Progress):
+    """Counts the parts of all phases."""
+
+    parts = 0
+
+    def advance(self, phase: str, parts: int = 1, **figures: float) -> None:
+        self.parts += parts
+
+
 def test_clips_are_made_on_the_spot_and_damaged_ones_again(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPFEM_BENCH_CARDS", str(models.parent.parent))
     name = "plain/P007/neutral/1.00/030/like/P008/happy/1.00/030.mp4"  # takes that are not shipped
-    card, data = dataset_card("puppets"), DataFolders(renders=tmp_path)
-    done: list[int] = []
-    todo = data.lacking(card, [name])
+    provider, progress = demo_puppets(DataFolders(renders=tmp_path)), Counted()
+    todo = provider.lacking([name])
     assert todo == ["P007/neutral/1.00/030.mp4", "P008/happy/1.00/030.mp4", name]
-    data.render(card, todo, lambda: done.append(1))
-    assert len(done) == 3 and data.lacking(card, [name]) == []
-    path = data.verified(card, name)
+    provider.make(todo, progress)
+    assert progress.parts == 3 and provider.lacking([name]) == []
+    path = provider.verified(name)
     first = path.read_bytes()
-    source = data.verified(card, todo[0])
+    source = provider.verified(todo[0])
     assert len(list(clip_frames(Clip(path)))) == len(list(clip_frames(Clip(source))))
 
     path.write_bytes(first[:-100])
     with pytest.raises(ClipError, match="not rendered"):
-        data.verified(card, name)
-    assert data.lacking(card, [name]) == [name]
-    data.render(card, [name], lambda: None)
-    assert data.verified(card, name).read_bytes() == first
+        provider.verified(name)
+    assert provider.lacking([name]) == [name]
+    provider.make([name])
+    assert provider.verified(name).read_bytes() == first
 
     # Another source, another clip.
     whole = source.read_bytes()
     source.write_bytes(whole[:-1])
-    assert data.lacking(card, [name]) == [todo[0], name]
+    assert provider.lacking([name]) == [todo[0], name]
     source.write_bytes(whole)
-    assert data.lacking(card, [name]) == []
+    assert provider.lacking([name]) == []
 
     # Other weights, other clips.
     record = models / "plain.json"
@@ -358,7 +371,7 @@ def test_clips_are_made_on_the_spot_and_damaged_ones_again(
     try:
         for suffix in ("json", "safetensors"):
             (models / f"plain.{suffix}").write_bytes((models / f"supervised.{suffix}").read_bytes())
-        assert data.lacking(card, [name]) == [name]
+        assert provider.lacking([name]) == [name]
     finally:
         record.write_bytes(kept)
         (models / "plain.safetensors").write_bytes(weights)
@@ -437,7 +450,7 @@ def test_a_trained_model_is_a_method_of_the_demo(
         planned("plain")
     monkeypatch.setenv("SPFEM_BENCH_CARDS", str(models.parent.parent))
     rendered: list[str] = []
-    monkeypatch.setattr(DataFolders, "render", lambda *given: rendered.extend(given[2]))
+    monkeypatch.setattr(Puppets, "make", lambda self, names, progress: rendered.extend(names))
     plan = planned("plain")
     names = [n for n in rendered if n.startswith("plain/")]
     assert len(names) == len(plan.items) == 42
@@ -447,6 +460,50 @@ def test_a_trained_model_is_a_method_of_the_demo(
     assert rendered == names  # the takes that they are made of are shipped
     with pytest.raises(UnknownNameError, match=r"It has: .*, plain, supervised, perfect, real"):
         planned("icface")
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "label"),
+    [
+        ("ned", "mini-ned", "mini-NED"),
+        ("stccl-ned", "mini-ned-stccl-vd", "mini-NED + STCCL-VD"),
+        ("stccl-vd-ned", "mini-ned-stccl-vd", "mini-NED + STCCL-VD"),
+        ("stccl-cm-ned", "mini-ned-stccl-cm", "mini-NED + STCCL-CM"),
+    ],
+)
+def test_the_name_of_a_real_system_selects_its_small_copy_under_a_name_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, name: str, label: str
+) -> None:
+    def planned(method: str, videos: Videos | None = None) -> Plan:
+        return make_plan(
+            method,
+            protocol("demo-inter-id"),
+            profile_card("compact"),
+            data=DataFolders(renders=tmp_path),
+            weights=STORE,
+            metrics=["csim"],
+            videos=videos,
+        )
+
+    monkeypatch.setattr(Puppets, "make", lambda self, names, progress: None)
+    plan = planned(given)
+    assert (plan.method.name, plan.method.label, plan.method.paper) == (name, label, "")
+    assert plan.note.startswith(f"'{given}' on 'puppets' is {label}")
+    assert "docs/plug_and_play.md" in plan.note and (ROOT / plan.method.link).is_file()
+    assert plan.model["sha256"] and not planned(name).note
+    with pytest.raises(UnknownNameError, match="already has clips"):
+        planned(given, Videos(tmp_path))
+
+
+def test_papers_rows_stand_beside_drawn_clips_on_request_only() -> None:
+    run = record("mini-ned", "mini-NED", NED, published=True, protocol="demo-cross-id")
+    labels = [column.label for column in make_table([run]).columns]
+    assert labels == ["mini-NED"]
+    asked = [column.label for column in make_table([run], published=True).columns]
+    assert asked == ["mini-NED", "NED† (ASCCL, MEAD)", "NED† (STCCL, MEAD)"]
+    elsewhere = record("ned", "NED", NED, published=True, protocol="mead-cross-id")
+    assert len(make_table([elsewhere]).columns) == 3
+    assert len(make_table([elsewhere], published=False).columns) == 1
 
 
 # ---- what is shipped -------------------------------------------------------------------------

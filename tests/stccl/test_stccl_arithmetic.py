@@ -1,5 +1,7 @@
 """STCCL's representations, weights and losses: worked by hand, and against slow loops."""
 
+from __future__ import annotations
+
 import math
 from itertools import combinations
 
@@ -12,16 +14,18 @@ from spfem_bench.errors import CardError, StcclError
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.contrast import (
     ContrastSettings,
+    parts,
+    spatial_terms,
+    temporal_terms,
+)
+from spfem_bench.stccl.losses import (
     Terms,
-    contrast,
+    contrast_terms,
     info_nce,
     matrix_rows,
     matrix_weights,
-    parts,
     region_weights,
     released_terms,
-    spatial_terms,
-    temporal_terms,
 )
 
 NEAR = {"rtol": 0.0, "atol": 1e-6}
@@ -30,6 +34,16 @@ PLAIN = ContrastSettings(adaptive=False)
 
 def doubles(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def spatial_matrix(maps: Tensor, centres: Tensor | None = None) -> Tensor:
+    """Return the correlation matrix of the regions of each image, (B, R, R)."""
+    return rep.gram(rep.feature_rows(rep.checked_maps(maps), centres))
+
+
+def temporal_matrix(maps: Tensor, centres: Tensor | None = None) -> Tensor:
+    """Return the correlation matrix of the frames, for each region, (B, R, T, T)."""
+    return rep.gram(rep.feature_rows(rep.checked_sequence(maps), centres).transpose(1, 2))
 
 
 def sigmoid(x: float) -> float:
@@ -87,13 +101,13 @@ def test_spatial_matrix_by_hand() -> None:
     # One channel: unit features are signs, so G_ij is the product of two signs.
     maps = torch.tensor([[[[1.0, -2.0, 3.0], [0.0, 5.0, -6.0], [7.0, -8.0, 9.0]]]])
     signs = torch.tensor([1.0, -1.0, 1.0, 0.0, 1.0, -1.0, 1.0, -1.0, 1.0])
-    torch.testing.assert_close(rep.spatial_matrix(maps)[0], torch.outer(signs, signs))
+    torch.testing.assert_close(spatial_matrix(maps)[0], torch.outer(signs, signs))
     # Two channels, three regions (1, 0), (3, 4), (0, 2): unit (1, 0), (0.6, 0.8), (0, 1).
     # Products: 0.6, 0 and 0.8.
     maps = torch.zeros(1, 2, 3, 3)
     maps[0, :, 0, 0], maps[0, :, 1, 1] = torch.tensor([1.0, 0.0]), torch.tensor([3.0, 4.0])
     maps[0, :, 2, 1] = torch.tensor([0.0, 2.0])
-    found = rep.spatial_matrix(maps, torch.tensor([[0, 0], [1, 1], [2, 1]]))
+    found = spatial_matrix(maps, torch.tensor([[0, 0], [1, 1], [2, 1]]))
     expected = torch.tensor([[[1.0, 0.6, 0.0], [0.6, 1.0, 0.8], [0.0, 0.8, 1.0]]])
     torch.testing.assert_close(found, expected)
 
@@ -103,7 +117,7 @@ def test_temporal_matrix_by_hand() -> None:
     # the scale falls out, and each matrix is that of the regions above.
     path = torch.tensor([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]])
     maps = path.view(1, 3, 2, 1, 1) * torch.arange(1.0, 10.0).view(3, 3)
-    found = rep.temporal_matrix(maps)
+    found = temporal_matrix(maps)
     expected = torch.tensor([[1.0, 0.6, 0.0], [0.6, 1.0, 0.8], [0.0, 0.8, 1.0]])
     assert found.shape == (1, 9, 3, 3)
     torch.testing.assert_close(found, expected.expand(1, 9, 3, 3))
@@ -452,7 +466,7 @@ def test_matrix_terms_equal_slow_loops() -> None:
     flat = [([*a.flatten(1).T], [*b.flatten(1).T]) for a, b in zip(x, y, strict=True)]
     agree(spatial_terms(x, y, settings), slow_matrix_terms(flat))
     torch.testing.assert_close(
-        rep.spatial_matrix(x)[1],
+        spatial_matrix(x)[1],
         torch.tensor(slow_matrix(flat[1][0]), dtype=torch.float64),
         **NEAR,
     )
@@ -468,7 +482,7 @@ def test_matrix_terms_equal_slow_loops() -> None:
     agree(found, slow_matrix_terms(pairs))  # type: ignore[arg-type]
     assert found.per_region.shape == (1, 6, 3, 2)
     torch.testing.assert_close(
-        rep.temporal_matrix(x)[0, 5],
+        temporal_matrix(x)[0, 5],
         torch.tensor(slow_matrix([m[:, 2, 1] for m in x[0]]), dtype=torch.float64),
         **NEAR,
     )
@@ -672,7 +686,7 @@ def test_weights_act_inside_the_average() -> None:
     torch.testing.assert_close(found, (weights * each).mean())
     assert abs(found - weights.mean() * each.mean()) > 1e-3
     torch.testing.assert_close(spatial_terms(x, y, PLAIN).loss, each.mean())
-    torch.testing.assert_close(contrast(*disparity, weights).loss, found)
+    torch.testing.assert_close(contrast_terms(*disparity, weights).loss, found)
 
 
 # ---- Precision ------------------------------------------------------------------------------
@@ -786,10 +800,10 @@ BROKEN[0, 0, 0, 0] = torch.nan
         (lambda: spatial_terms(MAPS, MAPS.double()), "one device and floating type"),
         (lambda: spatial_terms(MAPS, BROKEN), "not finite"),
         (lambda: spatial_terms(BROKEN, MAPS, EVERY[1]), "not finite"),
-        (lambda: rep.temporal_matrix(BROKEN.expand(1, 3, 2, 4, 4)), "not finite"),
+        (lambda: temporal_matrix(BROKEN.expand(1, 3, 2, 4, 4)), "not finite"),
         (lambda: spatial_terms(MAPS.int(), MAPS.int()), "floating type"),
         (lambda: rep.temporal_disparity(FRAMES.long()), "floating type"),
-        (lambda: rep.spatial_matrix(MAPS[0]), r"Allowed: \(B, C, H, W\)"),
+        (lambda: spatial_matrix(MAPS[0]), r"Allowed: \(B, C, H, W\)"),
         (lambda: temporal_terms(MAPS, MAPS), r"Allowed: \(B, T, C, H, W\)"),
         (lambda: rep.spatial_disparity(MAPS[:0]), "no axis of length 0"),
         (lambda: temporal_terms(FRAMES[:, :1], FRAMES[:, :1]), "no change in time"),
@@ -798,9 +812,9 @@ BROKEN[0, 0, 0, 0] = torch.nan
         (lambda: rep.spatial_disparity(MAPS, neighbours=6), "Allowed: 4, 8"),
         (lambda: temporal_terms(FRAMES[..., :2], FRAMES[..., :2], EVERY[5]), "larger than the map"),
         (lambda: spatial_terms(MAPS, MAPS, None, torch.tensor([[0, 1]])), "rows 1 to 2"),
-        (lambda: rep.spatial_matrix(MAPS, torch.tensor([[0, 4]])), "columns 0 to 3"),
-        (lambda: rep.spatial_matrix(MAPS, torch.tensor([[0.5, 1.0]])), "int64"),
-        (lambda: rep.spatial_matrix(MAPS, torch.zeros(0, 2, dtype=torch.int64)), "no centres"),
+        (lambda: spatial_matrix(MAPS, torch.tensor([[0, 4]])), "columns 0 to 3"),
+        (lambda: spatial_matrix(MAPS, torch.tensor([[0.5, 1.0]])), "int64"),
+        (lambda: spatial_matrix(MAPS, torch.zeros(0, 2, dtype=torch.int64)), "no centres"),
         (lambda: spatial_terms(MAPS, MAPS, EVERY[1], torch.tensor([[1, 1]])), "at least 3 regions"),
         (lambda: rep.temporal_disparity(FRAMES, "all"), "adjacent, window"),  # type: ignore[arg-type]
         (lambda: rep.sample_centres(4, 4, 0), "at least 1"),

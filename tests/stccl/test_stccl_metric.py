@@ -11,15 +11,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spfem_bench.datasets.pairs import puppet_pairs
 from spfem_bench.errors import CardError, StcclError, UnknownNameError, WeightsError
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.puppets.pairs import puppet_pairs
 from spfem_bench.puppets.world import World
-from spfem_bench.stccl import metric as made
+from spfem_bench.stccl import checkpoint
 from spfem_bench.stccl.contrast import ContrastSettings
-from spfem_bench.stccl.metric import STCCL, FormSettings, Heads, backbone_record, load_backbone
+from spfem_bench.stccl.metric import (
+    STCCL,
+    Form,
+    FormSettings,
+    Heads,
+    backbone_record,
+    load_backbone,
+    read_checkpoint,
+    write_checkpoint,
+)
 from spfem_bench.stored import write_json
-from spfem_bench.training.train import evaluate
+from spfem_bench.training.learner import measure_heads
 from spfem_bench.training.windows import Windows, choose_windows
 
 CHANNELS = (24, 56, 112, 192)
@@ -46,9 +55,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one metric, of heads as they begin."""
     torch.manual_seed(3)
     folder = tmp_path_factory.mktemp("metric")
-    made.write_checkpoint(
+    write_checkpoint(
         folder / "own",
-        {form: Heads(CHANNELS) for form in made.FORMS},
+        {form: Heads(CHANNELS) for form in FORMS},
         {
             "backbone": backbone_record("compact-identity").model_dump(),
             "forms": {form: settings.model_dump() for form, settings in FORMS.items()},
@@ -76,7 +85,7 @@ def pictures(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("form", ["vd", "cm"])
 @pytest.mark.parametrize("in_time", [False, True])
-def test_gradient_is_that_of_finite_differences(kept: Path, form: made.Form, in_time: bool) -> None:
+def test_gradient_is_that_of_finite_differences(kept: Path, form: Form, in_time: bool) -> None:
     loss = STCCL.load(kept, form=form, value_range=(0, 1), centres="grid").double()
     shape = (1, 5, 3, 40, 36) if in_time else (2, 3, 40, 36)
     x, y = pictures(*shape).double(), (0.1 + 0.8 * pictures(*shape, seed=1)).double()
@@ -112,13 +121,13 @@ def test_the_two_ranges_agree(kept: Path) -> None:
     one = loss(x, y, value_range=(0, 1))
     other = loss(x * 2 - 1, y * 2 - 1, value_range=(-1, 1))
     assert one.item() == pytest.approx(other.item(), rel=1e-5)
-    # Said at the call, it goes before what was said when loading.
+    # Given at the call, it precedes the range given when loading.
     loss = STCCL.load(kept, centres="grid", value_range=(-1, 1))
     assert loss(x, y, value_range=(0, 1)).item() == one.item()
 
 
 @pytest.mark.parametrize("form", ["vd", "cm"])
-def test_parts_add_up(kept: Path, form: made.Form) -> None:
+def test_parts_add_up(kept: Path, form: Form) -> None:
     loss = STCCL.load(kept, form=form, value_range=(0, 1), centres="grid")
     x, y = pictures(1, 6, 3, 32, 32), pictures(1, 6, 3, 32, 32, seed=1)
     parts = loss(x, y, parts=True)
@@ -175,10 +184,10 @@ def test_pictures_that_cannot_be_meant(
         loss(x, spoil(x))
 
 
-def test_too_few_frames_and_unsaid_ranges(kept: Path) -> None:
+def test_too_few_frames_and_missing_ranges(kept: Path) -> None:
     loss = STCCL.load(kept)
     x = pictures(1, 5, 3, 32, 32)
-    with pytest.raises(StcclError, match="nobody said"):
+    with pytest.raises(StcclError, match="value range is not given"):
         loss(x, x)
     with pytest.raises(StcclError, match="a value range of"):
         loss(x, x, value_range=(0, 255))
@@ -198,17 +207,17 @@ def test_too_few_frames_and_unsaid_ranges(kept: Path) -> None:
 def test_by_file_folder_or_name(
     kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = [made.read_checkpoint(p) for p in (kept, kept / "own.json", kept / "own.safetensors")]
+    found = [read_checkpoint(p) for p in (kept, kept / "own.json", kept / "own.safetensors")]
     assert len({c.record.sha256 for c in found}) == 1
     cards = tmp_path / "cards"
-    shutil.copytree(kept, cards / made.FOLDER)
+    shutil.copytree(kept, cards / checkpoint.FOLDER)
     monkeypatch.setenv("SPFEM_BENCH_CARDS", str(cards))
-    assert "own" in made.metric_names()
-    assert made.read_checkpoint("own").record == found[0].record
+    assert "own" in checkpoint.metric_paths()
+    assert read_checkpoint("own").record == found[0].record
     with pytest.raises(UnknownNameError, match=r"unknown STCCL metric 'owm'.*'own'"):
-        made.read_checkpoint("owm")
+        read_checkpoint("owm")
     with pytest.raises(WeightsError, match="holds 0 metrics"):
-        made.read_checkpoint(tmp_path)
+        read_checkpoint(tmp_path)
 
 
 def test_refused_without_its_record(folder: Path) -> None:
@@ -257,7 +266,7 @@ def test_records_that_are_none(folder: Path) -> None:
 
 
 def test_a_form_that_it_was_not_trained_for(tmp_path: Path) -> None:
-    made.write_checkpoint(
+    write_checkpoint(
         tmp_path / "half",
         {"vd": Heads(CHANNELS)},
         {
@@ -269,8 +278,8 @@ def test_a_form_that_it_was_not_trained_for(tmp_path: Path) -> None:
         STCCL.load(tmp_path, form="cm")
 
 
-def test_the_shipped_metric_is_small_and_says_what_made_it() -> None:
-    heads, record = made.read_checkpoint("puppets")
+def test_the_shipped_metric_is_small_and_records_its_training() -> None:
+    heads, record = read_checkpoint("puppets")
     assert set(heads) == {"vd", "cm"}
     assert record.bytes < 3e6
     assert record.backbone == backbone_record("compact-identity")
@@ -282,19 +291,19 @@ def test_the_shipped_metric_is_small_and_says_what_made_it() -> None:
         assert record.training[key], key
 
 
-def test_the_shipped_metric_does_what_its_record_says() -> None:
-    """Measured anew on a puppet and sentences that nothing was learnt from."""
-    heads, record = made.read_checkpoint("puppets")
+def test_the_shipped_metric_reproduces_its_record() -> None:
+    """Measured again on a puppet and sentences outside the training."""
+    heads, record = read_checkpoint("puppets")
     some = puppet_pairs(World(), "validation", speakers=1, second="face")[:6:2]
-    eyes = load_backbone(record.backbone, WeightsStore(), torch.device("cpu"))
-    windows = Windows(some, choose_windows(some, 5, 1), 5, eyes)
-    trained = evaluate(windows, record.forms, torch.nn.ModuleDict(heads))
-    untrained = evaluate(windows, record.forms, None)
+    backbone = load_backbone(record.backbone, WeightsStore(), torch.device("cpu"))
+    windows = Windows(some, choose_windows(some, 5, 1), 5, backbone)
+    trained = measure_heads(windows, record.forms, torch.nn.ModuleDict(heads))
+    untrained = measure_heads(windows, record.forms, None)
     for form in ("vd", "cm"):
-        # The aim of the discovery's learning, reached in space: docs/stccl.md says why not in time.
-        scc, told = trained[form]["scc"], record.held_out["trained"][form]["scc"]
+        # The aim of learning, reached in space: docs/stccl.md explains why not in time.
+        scc, recorded = trained[form]["scc"], record.held_out["trained"][form]["scc"]
         assert scc["positive"] >= 0.9 and scc["negative"] <= 0.05, form
-        assert scc["positive"] == pytest.approx(told["positive"], abs=0.04)
+        assert scc["positive"] == pytest.approx(recorded["positive"], abs=0.04)
     assert trained["vd"]["scc"]["positive"] > untrained["vd"]["scc"]["positive"] + 0.05
     assert trained["vd"]["tcc"]["positive"] > untrained["vd"]["tcc"]["positive"] + 0.2
     assert trained["cm"]["scc"]["negative"] < untrained["cm"]["scc"]["negative"] - 0.02

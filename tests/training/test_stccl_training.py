@@ -20,9 +20,12 @@ import torch
 from click.testing import CliRunner
 
 from spfem_bench.cli.main import main
-from spfem_bench.datasets import pairs
+from spfem_bench.datasets import pair_lists
+from spfem_bench.datasets.pairs import EmotionPair
 from spfem_bench.errors import CardError, SpfemBenchError, StcclError, StorageError
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.puppets.pairs import drawn_pairs
+from spfem_bench.puppets.world import World
 from spfem_bench.reporting.training import figure
 from spfem_bench.stccl import contrast
 from spfem_bench.stccl import representations as rep
@@ -30,18 +33,10 @@ from spfem_bench.stccl.backbone import backbone
 from spfem_bench.stccl.metric import read_checkpoint
 from spfem_bench.stored import UnverifiedWarning, read_checked, write_checked
 from spfem_bench.training import windows
-from spfem_bench.training.config import PuppetData, TrainConfig, default_config, read_config
-from spfem_bench.training.train import (
-    CHECKPOINT,
-    LARGEST_CHECKPOINT,
-    batch_of,
-    centres_of,
-    chance,
-    evaluate,
-    find_data,
-    sample_parts,
-    train,
-)
+from spfem_bench.training.config import PuppetData, TrainConfig, default_config, read_train_config
+from spfem_bench.training.kit import LARGEST_CHECKPOINT, batch_of, seeded_generator
+from spfem_bench.training.learner import form_centres, measure_heads, sample_parts
+from spfem_bench.training.train import CHECKPOINT, check_settings, find_data, train_metric
 from spfem_bench.training.windows import Windows, choose_windows
 from tests.conftest import ROOT
 
@@ -104,19 +99,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 file = target / f"{t:06d}.png"
                 cv2.imwrite(str(file), np.clip(picture, 0, 255).astype(np.uint8))
         numbers = np.stack([np.arange(8)] * 2, 1)
-        listed.append(pairs.Listed(speaker, "happy", ("001", "001"), numbers))
-    pairs.write_list(folder / "pairs.json", listed)
+        listed.append(pair_lists.ListedPair(speaker, "happy", ("001", "001"), numbers))
+    pair_lists.write_pair_list(folder / "pairs.json", listed)
     return folder
 
 
 def configured(world: Path, steps: int = 6, every: int = 3, **changes: Any) -> TrainConfig:
     path = world / f"config-{steps}-{every}.toml"
     path.write_text(CONFIG.format(steps=steps, every=every))
-    return TrainConfig.model_validate(read_config(path).model_dump() | changes)
+    return TrainConfig.model_validate(read_train_config(path).model_dump() | changes)
 
 
 def learn(world: Path, output: Path, config: TrainConfig, **options: Any) -> dict[str, Any]:
-    return train(config, output, folder=world, device="cpu", **options).record
+    return train_metric(config, output, folder=world, device="cpu", **options).record
 
 
 # ---- what is learnt ------------------------------------------------------------------------
@@ -143,19 +138,19 @@ def test_learning_lowers_the_loss_and_is_recorded(world: Path, tmp_path: Path) -
     assert set(heads) == {"vd", "cm"}
 
 
-def test_who_is_looked_at_was_not_learnt_from() -> None:
-    config = read_config(default_config())
+def test_validation_speakers_and_sentences_are_not_trained_on() -> None:
+    config = read_train_config(default_config())
     assert isinstance(config.data, PuppetData)
-    found = find_data(config, Path(), WeightsStore())
-    speakers = [{p.speaker for p in part} for part in found[:3]]
+    found = find_data(config, Path(), WeightsStore(), drawn_pairs)
+    speakers = [{p.speaker for p in part} for part in found]
     assert not (speakers[0] & speakers[1] or speakers[0] & speakers[2] or speakers[1] & speakers[2])
-    sentences = [{p.neutral.name.split("/")[-1] for p in part} for part in found[:3]]
+    sentences = [{p.neutral.name.split("/")[-1] for p in part} for part in found]
     assert not sentences[2] & (sentences[0] | sentences[1])
-    tested = {s.name for s in pairs.World().speakers if s.split == "test"}
+    tested = {s.name for s in World().speakers if s.split == "test"}
     assert not tested & set.union(*speakers)
 
 
-def test_every_window_is_seen_before_any_is_again() -> None:
+def test_every_window_is_used_once_before_any_is_again() -> None:
     seen = torch.cat([batch_of(k, 4, 10, seed=3) for k in range(5)])
     for epoch in (seen[:10], seen[10:]):
         assert sorted(epoch.tolist()) == list(range(10))
@@ -163,13 +158,13 @@ def test_every_window_is_seen_before_any_is_again() -> None:
 
 
 def test_windows_lie_evenly_and_time_passes_in_them(world: Path) -> None:
-    found = pairs.listed_pairs(world / "pairs.json", world / "frames")
+    found = pair_lists.listed_pairs(world / "pairs.json", world / "frames")
     assert [w.start for w in choose_windows(found[:1], 5, 2)] == [1, 3]
     assert len(choose_windows(found, 5, 9)) == 4 * 4  # all there are
     still = found[0]
     numbers = still.numbers.copy()
     numbers[4:] = numbers[4]
-    frozen = pairs.Pair(still.speaker, still.emotion, still.neutral, still.emotional, numbers)
+    frozen = EmotionPair(still.speaker, still.emotion, still.neutral, still.emotional, numbers)
     with pytest.raises(CardError, match="no pair has 6 consecutive entries"):
         choose_windows([frozen], 6, 2)
 
@@ -177,18 +172,18 @@ def test_windows_lie_evenly_and_time_passes_in_them(world: Path) -> None:
 @pytest.mark.parametrize("cache", ["maps", "pictures"])
 def test_regions_from_the_cache_are_those_of_the_maps(world: Path, cache: str) -> None:
     config = configured(world)
-    eyes = backbone("compact-identity", WeightsStore(), size=64)
-    found = pairs.listed_pairs(world / "pairs.json", world / "frames")
+    network = backbone("compact-identity", WeightsStore(), size=64)
+    found = pair_lists.listed_pairs(world / "pairs.json", world / "frames")
     chosen = choose_windows(found, 5, 1)
-    held = Windows(found, chosen, 5, eyes, cache=cache)
-    centres = centres_of(held.sizes, config.forms, "sampled", chance(0, "test"))
+    held = Windows(found, chosen, 5, network, cache=cache)
+    centres = form_centres(held.sizes, config.forms, "sampled", seeded_generator(0, "test"))
     few = torch.tensor([2, 0])
     samples = held.sample(few, dict(config.forms), centres)
     drawn = np.stack(
-        [windows.pictures(found[chosen[k].pair], [chosen[k].start], 5, 64)[0] for k in few]
+        [windows.window_pictures(found[chosen[k].pair], [chosen[k].start], 5, 64)[0] for k in few]
     )
     with torch.no_grad():
-        maps = eyes.stages(torch.from_numpy(drawn).flatten(0, 2).float() / 127.5 - 1)
+        maps = network.stages(torch.from_numpy(drawn).flatten(0, 2).float() / 127.5 - 1)
     maps = [torch.unflatten(m, 0, (2, 2, 5)).transpose(0, 1) for m in maps]
     for form, settings in config.forms.items():
         parts = sample_parts(samples[form], settings)
@@ -245,7 +240,7 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
 
 
-def test_killed_and_resumed_is_as_if_nothing_had_happened(world: Path, tmp_path: Path) -> None:
+def test_a_killed_training_resumes_to_the_same_bytes(world: Path, tmp_path: Path) -> None:
     steps, every = 50, 20
     whole = learn(world, tmp_path / "whole", configured(world, steps, every))
     output = tmp_path / "killed"
@@ -271,7 +266,7 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(world: Path, tmp_path:
     for key in ("validation", "best_step", "data"):
         assert resumed["training"][key] == whole["training"][key], key
     assert resumed["held_out"] == whole["held_out"]
-    # Nothing of the killed process lies about, and a third time nothing is learnt.
+    # The killed process left no files, and a third run takes no step.
     assert sorted(p.name for p in output.iterdir() if p.name[0] != ".") == [
         "metric.json",
         "metric.safetensors",
@@ -280,7 +275,7 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(world: Path, tmp_path:
     assert learn(world, output, configured(world, steps, every))["sha256"] == whole["sha256"]
 
 
-def test_two_processes_do_what_one_does(world: Path, tmp_path: Path) -> None:
+def test_two_processes_train_as_one(world: Path, tmp_path: Path) -> None:
     steps, every = 5, 1
     one = learn(world, tmp_path / "one", configured(world, steps, every))
     with socket.socket() as free:
@@ -401,20 +396,18 @@ def test_refused_with_one_line(world: Path, tmp_path: Path, old: str, new: str, 
     path = world / f"wrong-{abs(hash(new))}.toml"
     path.write_text(CONFIG.format(steps=1, every=1).replace(old, new))
     with pytest.raises(SpfemBenchError, match=words):
-        train(read_config(path), tmp_path / "out", folder=world, device="cpu")
+        train_metric(read_train_config(path), tmp_path / "out", folder=world, device="cpu")
     assert not (tmp_path / "out" / CHECKPOINT).exists()
 
 
 def test_mismatched_lists_and_shares(world: Path, tmp_path: Path) -> None:
-    from spfem_bench.training.train import check_before
-
     with pytest.raises(CardError, match="a batch of 4 windows cannot be shared among 3"):
-        check_before(configured(world), [(32, 32), (16, 16), (8, 8), (4, 4)], 3)
+        check_settings(configured(world), [(32, 32), (16, 16), (8, 8), (4, 4)], 3)
     (world / "odd.json").write_text('{"M001": {"happy": {"001_001": [[0, 1, 2], [0, 1]]}}}')
     config = configured(world)
     odd = config.data.model_copy(update={"list": Path("odd.json")})
     with pytest.raises(CardError, match="3 neutral frames but 2 emotional ones"):
-        train(config.model_copy(update={"data": odd}), tmp_path, folder=world, device="cpu")
+        train_metric(config.model_copy(update={"data": odd}), tmp_path, folder=world, device="cpu")
 
 
 def test_too_little_memory_is_refused() -> None:
@@ -472,12 +465,12 @@ def test_command_prints_the_numbers(world: Path, tmp_path: Path) -> None:
     assert [last] in lines and [final] in lines
 
 
-def test_numbers_do_not_depend_on_how_many_windows_are_looked_at_together(world: Path) -> None:
+def test_numbers_do_not_depend_on_the_number_of_windows_measured_together(world: Path) -> None:
     config = configured(world)
-    eyes = backbone("compact-identity", WeightsStore(), size=64)
-    found = pairs.listed_pairs(world / "pairs.json", world / "frames")
-    every = Windows(found, choose_windows(found, 5, 2), 5, eyes)
-    one = [Windows(found, [w], 5, eyes) for w in every.windows]
-    whole = evaluate(every, config.forms, None)["vd"]["scc"]["positive"]
-    each = [evaluate(w, config.forms, None)["vd"]["scc"]["positive"] for w in one]
+    network = backbone("compact-identity", WeightsStore(), size=64)
+    found = pair_lists.listed_pairs(world / "pairs.json", world / "frames")
+    every = Windows(found, choose_windows(found, 5, 2), 5, network)
+    one = [Windows(found, [w], 5, network) for w in every.windows]
+    whole = measure_heads(every, config.forms, None)["vd"]["scc"]["positive"]
+    each = [measure_heads(w, config.forms, None)["vd"]["scc"]["positive"] for w in one]
     assert whole == pytest.approx(sum(each) / len(each), abs=2e-5)

@@ -1,14 +1,14 @@
-"""Clips that a model makes of others, generated on the spot into the folder of rendered clips.
+"""Clips that a model makes of others, generated into the folder of rendered clips.
 
 ``ned/P001/neutral/1.00/028/like/P006/angry/1.00/029.mp4`` is what the model ``ned`` makes of
-one take with the emotion of another. As beside takes (:mod:`spfem_bench.puppets.clips`), a mark
-beside each file holds its hash and what it was made of: a file with another one is made again.
+one take with the emotion of another. As for takes (:mod:`spfem_bench.puppets.clips`), a mark
+beside each file holds its hash and what it was made of: a file with another mark is made again.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.errors import ClipError, MissingClipError
-from spfem_bench.files import inside, read_file, write_atomically
+from spfem_bench.errors import MissingClipError
+from spfem_bench.files import inside
 from spfem_bench.media.audio import samples
 from spfem_bench.media.video import file_sha256, frames
 from spfem_bench.media.write import write_clip
 from spfem_bench.processes import spread
+from spfem_bench.progress import SILENT, Progress
 from spfem_bench.puppets import clips
 from spfem_bench.puppets.world import World
 
@@ -31,44 +32,40 @@ if TYPE_CHECKING:
     from spfem_bench.puppets.mini_ned.model import MiniNed
 
 
-class Wanted(NamedTuple):
-    """What a made clip's name asks for: a model, and two takes' file names."""
+class MadeClip(NamedTuple):
+    """What a made clip's name refers to: a model, and the file names of two takes."""
 
     model: str
     source: str
     reference: str
 
 
-def wanted(name: str) -> Wanted | None:
-    """Return what a clip's name asks for; None for the name of a take.
+def made_clip(name: str) -> MadeClip | None:
+    """Return what a clip's name refers to; None for the name of a take.
 
-    >>> wanted("ned/P001/neutral/1.00/028/like/P006/angry/1.00/029.mp4").reference
+    >>> made_clip("ned/P001/neutral/1.00/028/like/P006/angry/1.00/029.mp4").reference
     'P006/angry/1.00/029.mp4'
     """
     match = re.fullmatch(r"([^/]+)/(.+)/like/(.+\.mp4)", name)
-    return Wanted(match[1], f"{match[2]}.mp4", match[3]) if match else None
+    return MadeClip(match[1], f"{match[2]}.mp4", match[3]) if match else None
 
 
 def present(world: World, folder: Path, name: str) -> Path | None:
     """Return the file of a take or of a made clip when it is there, whole and current."""
-    job = wanted(name)
+    job = made_clip(name)
     if job is None:
         return clips.present(world, folder, name)
     path = inside(folder, name)
-    try:
-        whole = read_file(_mark(path)).decode() == _marked(world, folder, path, job)
-    except (OSError, ValueError, ClipError):
-        return None
-    return path if whole else None
+    return path if clips.is_current(path, lambda: _made_of(world, folder, job)) else None
 
 
 def lacking(world: World, folder: Path, names: Sequence[str]) -> list[str]:
-    """Return what has to be made first: takes, also those that others are made of, then those."""
+    """Return what to make first: takes, the takes that made clips need, then made clips."""
     absent = [n for n in dict.fromkeys(names) if present(world, folder, n) is None]
-    made = [n for n in absent if wanted(n)]
-    takes = [take for n in made for take in (wanted(n) or ())[1:]]
+    made = [n for n in absent if made_clip(n)]
+    takes = [take for n in made for take in (made_clip(n) or ())[1:]]
     takes = [n for n in dict.fromkeys(takes) if present(world, folder, n) is None]
-    return [*dict.fromkeys([*(n for n in absent if not wanted(n)), *takes]), *made]
+    return [*dict.fromkeys([*(n for n in absent if not made_clip(n)), *takes]), *made]
 
 
 def make_all(
@@ -77,16 +74,16 @@ def make_all(
     names: Sequence[str],
     *,
     workers: int,
-    done: Callable[[], None] = lambda: None,
+    progress: Progress = SILENT,
 ) -> None:
     """Generate clips in several processes; their number changes no pixel.
 
     Args:
-        world: whose takes they are made of.
+        world: the world of the takes that they are made of.
         folder: holds those takes; gets the clips.
-        names: of the clips.
+        names: file names of the clips.
         workers: processes.
-        done: called after each.
+        progress: advanced in its phase ``render`` after each clip.
 
     Raises:
         UnknownNameError: no such model.
@@ -94,10 +91,10 @@ def make_all(
         StorageError: the folder cannot be written, or the disk is full.
     """
     for name in names:
-        _model(_job(name).model)  # what is wrong with it is said before any work
+        _model(_job(name).model)  # a wrong model is refused before any work
     with spread(partial(make, world, folder), names, workers) as files:
         for _ in files:
-            done()
+            progress.advance("render")
 
 
 def make(world: World, folder: Path, name: str) -> Path:
@@ -111,7 +108,7 @@ def make(world: World, folder: Path, name: str) -> Path:
     with _one_thread():
         made = _model(job.model).manipulate(_frames(source), _frames(reference))
     write_clip(path, iter(made), samples(Clip(source)))
-    write_atomically(_mark(path), _marked(world, folder, path, job))
+    clips.write_mark(path, _made_of(world, folder, job))
     return path
 
 
@@ -141,8 +138,8 @@ def _loaded(path: Path, *identity: object) -> MiniNed:
     return MiniNed.load(path)
 
 
-def _job(name: str) -> Wanted:
-    job = wanted(name)
+def _job(name: str) -> MadeClip:
+    job = made_clip(name)
     if job is None:
         raise ValueError(f"{name} is a take")
     return job
@@ -150,7 +147,7 @@ def _job(name: str) -> Wanted:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Round alike in every process; and several threads in each would only wait for each other."""
+    """Use one thread, so that all processes round alike and do not compete for processors."""
     import torch
 
     before = torch.get_num_threads()
@@ -161,14 +158,10 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _mark(path: Path) -> Path:
-    return path.with_suffix(".sha256")
-
-
-def _marked(world: World, folder: Path, path: Path, job: Wanted) -> str:
-    """Return what a clip's mark must hold: its hash, its model's and those of its two takes."""
+def _made_of(world: World, folder: Path, job: MadeClip) -> str:
+    """Return the world, the model's identity and the hashes of both takes."""
     from spfem_bench.puppets.mini_ned.model import identity, model_path
 
     takes = [file_sha256(_take(world, folder, take)) for take in job[1:]]
     made_by = " ".join(map(str, [*identity(model_path(job.model)).values(), *takes]))
-    return f"{file_sha256(path)}  {world.name} {made_by}\n"
+    return f"{world.name} {made_by}"

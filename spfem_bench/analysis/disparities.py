@@ -1,0 +1,370 @@
+"""Similarities of the local disparities of one pair of recordings, and of its controls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812  (the field's name for it)
+from torch import Tensor
+
+from spfem_bench.datasets.pairs import EmotionPair
+from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.statistics.intervals import SEED
+from spfem_bench.stccl import contrast, dense
+from spfem_bench.stccl import representations as rep
+from spfem_bench.stccl.backbone import Backbone, backbone
+from spfem_bench.stccl.contrast import Head
+from spfem_bench.stccl.metric import STCCL, Form, Heads, grid_of_regions
+from spfem_bench.stccl.settings import ContrastSettings
+
+Definition = Literal["paper", "released-code"]
+Measure = Literal["cosine", "pearson"]
+DisparitySpace = Literal["spatial", "temporal"]
+DiscoveryKind = Literal[
+    "positive",
+    "elsewhere",
+    "near",
+    "other speaker",
+    "wrong time",
+    "above other speaker",
+    "above wrong time",
+]
+
+KINDS: tuple[DiscoveryKind, ...] = get_args(DiscoveryKind)
+SPACES: tuple[DisparitySpace, ...] = get_args(DisparitySpace)
+
+CONTROLS: dict[DiscoveryKind, DiscoveryKind] = {
+    "other speaker": "above other speaker",
+    "wrong time": "above wrong time",
+}
+"""Controls, and the name of the positive less each of them."""
+
+WINDOW = dense.WINDOW
+"""Consecutive frames that are compared together."""
+
+SIZE = 112
+"""Side in pixels of the pictures."""
+
+_Numbers = npt.NDArray[np.int64]
+_Pictures = npt.NDArray[np.uint8]
+
+ValueKey = tuple[str, DisparitySpace, int, Measure, DiscoveryKind]
+"""The network, space, stage, measure and kind that a value belongs to."""
+
+SubjectValues = dict[ValueKey, float]
+
+
+# ---- pictures of a pair and its controls ---------------------------------------------------
+
+
+class Subject(NamedTuple):
+    """Windows of one pair and its controls, uint8 (n, 5, 112, 112, 3); None where there is none.
+
+    ``target`` has the same moments in the other emotion, ``wrong_time`` other moments of it.
+    """
+
+    source: _Pictures
+    target: _Pictures
+    wrong_time: _Pictures | None
+    other_speaker: _Pictures | None
+
+
+def starts(pair: EmotionPair, count: int) -> _Numbers:
+    """Return the first entries of up to *count* windows, evenly over a pair.
+
+    In each, both recordings advance at every entry, the first by one frame.
+    """
+    possible = pair.windows(WINDOW, moving=True)
+    steps = np.diff(pair.numbers[:, 0]) == 1
+    possible = np.array([s for s in possible if steps[s : s + WINDOW - 1].all()], np.int64)
+    if len(possible) <= count:
+        return possible
+    return possible[((np.arange(count) + 0.5) * len(possible) / count).astype(np.int64)]
+
+
+def wrong_times(pair: EmotionPair, chosen: _Numbers) -> _Numbers | None:
+    """Return, for each window, the start of one that is half of the possible windows further.
+
+    None when the pair is too short for a distance of a window's length.
+    """
+    possible = starts(pair, len(pair))
+    if not len(possible):
+        return None
+    place = np.searchsorted(possible, chosen)
+    shifted = possible[(place + len(possible) // 2) % len(possible)]
+    far = np.abs(pair.numbers[shifted, 1] - pair.numbers[chosen, 1]) >= WINDOW
+    return shifted if far.all() else None
+
+
+def stand_in(pairs: Sequence[EmotionPair], index: int) -> EmotionPair | None:
+    """Return the pair whose second recording serves as another speaker's.
+
+    The next in the list, cyclically, of another speaker in the same emotion, else in any
+    emotion; None when all are of one speaker.
+    """
+    own = pairs[index]
+    order = [*pairs[index + 1 :], *pairs[:index]]
+    others = [p for p in order if p.speaker != own.speaker]
+    return next((p for p in others if p.emotion == own.emotion), others[0] if others else None)
+
+
+def draw_subject(pairs: Sequence[EmotionPair], index: int, windows: int) -> Subject | None:
+    """Return the pictures of one pair and its controls, all in the pose of the source's frame.
+
+    Args:
+        pairs: all, which include another speaker's.
+        index: of this one.
+        windows: how many at most.
+
+    Returns:
+        None when the pair has no whole window.
+
+    Raises:
+        ClipError: a frame is absent, unreadable or without a face.
+    """
+    pair = pairs[index]
+    chosen = starts(pair, windows)
+    if not len(chosen):
+        return None
+
+    def entries(first: _Numbers) -> _Numbers:
+        return (first[:, None] + np.arange(WINDOW)).ravel()
+
+    own = entries(chosen)
+    shape = (len(chosen), WINDOW, SIZE, SIZE, 3)
+    both = [pair.pictures(int(k), SIZE) for k in own]
+    source, target = (np.stack(side).reshape(shape) for side in zip(*both, strict=True))
+
+    def control(other: EmotionPair, first: _Numbers) -> _Pictures:
+        columns = np.stack([pair.numbers[own, 0], other.numbers[entries(first), 1]], axis=1)
+        mixed = replace(pair, emotional=other.emotional, numbers=columns)
+        return np.stack([mixed.pictures(k, SIZE)[1] for k in range(len(own))]).reshape(shape)
+
+    shifted, other = wrong_times(pair, chosen), stand_in(pairs, index)
+    theirs = starts(other, windows) if other else np.array([], np.int64)
+    return Subject(
+        source,
+        target,
+        None if shifted is None else control(pair, shifted),
+        control(other, np.resize(theirs, len(chosen))) if other and len(theirs) else None,
+    )
+
+
+# ---- similarities --------------------------------------------------------------------------
+
+
+class Lens(NamedTuple):
+    """A way to compare feature maps.
+
+    Attributes:
+        name: ``untrained``, or the learnt metric's.
+        heads: its mappings.
+        form: ``vd``; or ``cm`` for correlation matrices, of which only cosines of centred rows
+            (which are Pearson's) are computed.
+        settings: for ``cm``.
+    """
+
+    name: str = "untrained"
+    heads: Heads | None = None
+    form: Form = "vd"
+    settings: ContrastSettings | None = None
+
+
+def make_lenses(
+    network: str,
+    metric: str | None,
+    form: Form,
+    weights: WeightsStore,
+    device: str = "cpu",
+) -> tuple[Backbone, list[Lens]]:
+    """Return the backbone, and the lenses of its features and of a learnt metric.
+
+    Args:
+        network: card of the backbone; a metric has its own.
+        metric: name or path.
+        form: ``vd`` or ``cm``.
+        weights: the store of weights.
+        device: a torch device.
+
+    Raises:
+        SpfemBenchError: an unknown name, missing files, or a form that the metric lacks.
+    """
+    if metric is None:
+        return backbone(network, weights, device=device), [Lens(form=form)]
+    learnt = STCCL.load(metric, form=form, weights=weights, device=device)
+    settings = learnt.settings.contrast
+    return learnt.backbone, [
+        Lens("untrained", None, form, settings),
+        Lens(Path(metric).stem, learnt.heads, form, settings),
+    ]
+
+
+class _Similarities(NamedTuple):
+    positive: float
+    elsewhere: float
+    near: float = np.nan
+
+
+def subject_values(
+    subject: Subject,
+    network: Backbone,
+    lenses: Sequence[Lens],
+    *,
+    definition: Definition = "paper",
+    seed: int = SEED,
+    device: str = "cpu",
+) -> SubjectValues:
+    """Return the mean over windows and regions of one pair for each key.
+
+    Args:
+        subject: its pictures; kinds that it lacks are left out.
+        network: the backbone.
+        lenses: without heads, with a metric's, or both.
+        definition: ``released-code`` for `released`.
+        seed: of the positions that it samples.
+        device: a torch device.
+    """
+    shape = subject.source.shape[:2]
+
+    def maps(pictures: _Pictures) -> list[Tensor]:
+        batch = torch.from_numpy(pictures.reshape(-1, SIZE, SIZE, 3)).to(device)
+        stages = network.stages(batch.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        return [torch.unflatten(m, 0, shape) for m in stages]
+
+    values: SubjectValues = {}
+    compared: dict[DiscoveryKind, _Pictures | None] = {
+        "positive": subject.target,
+        "other speaker": subject.other_speaker,
+        "wrong time": subject.wrong_time,
+    }
+    with torch.inference_mode():
+        source = maps(subject.source)
+        for kind, pictures in compared.items():
+            if pictures is None:
+                continue
+            other = maps(pictures)
+            for lens in lenses:
+                for stage, (x, y) in enumerate(zip(source, other, strict=True), start=1):
+                    for space, measure, found in _compared(x, y, lens, stage, definition, seed):
+                        key = lens.name, space, stage, measure
+                        values[(*key, kind)] = found.positive
+                        if kind == "positive":
+                            values[(*key, "elsewhere")] = found.elsewhere
+                            if np.isfinite(found.near):
+                                values[(*key, "near")] = found.near
+    for name, space, stage, measure, kind in list(values):
+        if kind in CONTROLS:
+            key = name, space, stage, measure
+            above = values[(*key, "positive")] - values[(*key, kind)]
+            values[(*key, CONTROLS[kind])] = above
+    return values
+
+
+def _compared(
+    x: Tensor, y: Tensor, lens: Lens, stage: int, definition: Definition, seed: int
+) -> Iterator[tuple[DisparitySpace, Measure, _Similarities]]:
+    """Yield the similarities of one stage of two sequences ``(n, 5, C, H, W)``."""
+    for space in SPACES:
+        head: Head | None = None
+        if lens.heads is not None:
+            head = getattr(lens.heads, space)[stage - 1]
+        if lens.form == "cm":
+            settings = lens.settings or ContrastSettings(form="cm")
+            yield space, "pearson", _matrices(x, y, space, head, settings)
+            continue
+        for measure in get_args(Measure):
+            if definition == "released-code":
+                yield space, measure, _released(x, y, space, stage, head, measure, seed)
+            else:
+                yield space, measure, _dense(x, y, space, head, measure)
+
+
+def _dense(
+    x: Tensor, y: Tensor, space: DisparitySpace, head: Head | None, measure: Measure
+) -> _Similarities:
+    if measure == "pearson":
+        if head is None:
+            x, y = (torch.unflatten(dense.centred(m.flatten(0, 1)), 0, m.shape[:2]) for m in (x, y))
+        else:
+            head = _centred_head(head)
+    if space == "spatial":
+        parts = [dense.spatial(x.flatten(0, 1), y.flatten(0, 1), head)]
+    else:
+        parts = [dense.temporal(a, b, head) for a, b in zip(x, y, strict=True)]
+    means = (
+        float(torch.cat([getattr(part, kind).flatten() for part in parts]).double().mean())
+        for kind in _Similarities._fields
+    )
+    return _Similarities(*means)
+
+
+def _centred_head(head: Head) -> Head:
+    def mapped(rows: Tensor) -> Tensor:
+        out = rep.widened(head(rows))
+        return out - out.mean(-1, keepdim=True)
+
+    return mapped
+
+
+def _matrices(
+    x: Tensor, y: Tensor, space: DisparitySpace, head: Head | None, settings: ContrastSettings
+) -> _Similarities:
+    centres = grid_of_regions(x.shape[-2], x.shape[-1]).to(x.device)
+    if space == "spatial":
+        x, y = x.flatten(0, 1), y.flatten(0, 1)
+        terms = contrast.spatial_terms(x, y, settings, centres, head=head)
+    else:
+        terms = contrast.temporal_terms(x, y, settings, centres, head=head)
+    return _Similarities(float(terms.positive), float(terms.negative))
+
+
+def _released(
+    x: Tensor,
+    y: Tensor,
+    space: DisparitySpace,
+    stage: int,
+    head: Head | None,
+    measure: Measure,
+    seed: int,
+) -> _Similarities:
+    # The same positions for a pair's controls: they differ from the positive by frames alone.
+    generator = torch.Generator().manual_seed(seed)
+    height, width = x.shape[-2:]
+    centres = rep.sample_centres(height, width, rep.CENTRES_PER_STAGE[stage - 1], generator)
+    centres = centres.to(x.device)
+    if space == "spatial":
+        dx, dy = (rep.spatial_disparity(m.flatten(0, 1), centres).flatten(1, 2) for m in (x, y))
+    else:
+        pairs = rep.frame_pairs(x.shape[1], "window").to(x.device)
+        dx, dy = (
+            rep.disparity_of_frames(rep.feature_rows(m, centres), pairs).flatten(0, 1)
+            for m in (x, y)
+        )
+    if head:
+        dx, dy = head(dx), head(dy)
+    return _Similarities(*released(dx, dy, generator, measure))
+
+
+def released(
+    source: Tensor, generated: Tensor, generator: torch.Generator, measure: Measure = "cosine"
+) -> tuple[float, float]:
+    """Return positive and negative similarity as the authors' released code logs them.
+
+    Vectors ``(B, S, D)`` are scaled to length 1 over channels; then each channel is compared over
+    the positions S, and channels are averaged. The negative has the generated positions in a
+    random order. ``pearson`` subtracts the mean over positions.
+    """
+    x, y = rep.unit(rep.widened(source)), rep.unit(rep.widened(generated))
+    if measure == "pearson":
+        x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
+    order = torch.randperm(y.shape[1], generator=generator).to(y.device)
+    return (
+        float(F.cosine_similarity(x, y, dim=1).mean()),
+        float(F.cosine_similarity(x, y[:, order], dim=1).mean()),
+    )

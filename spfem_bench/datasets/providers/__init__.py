@@ -1,0 +1,1 @@
+"""The providers of clips of this package, one file each; puppets are a plugin."""

@@ -1,0 +1,114 @@
+"""A user's own recordings, indexed where they lie."""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from pathlib import Path
+
+from spfem_bench.datasets.indexing import build_index
+from spfem_bench.datasets.provider import PROVIDERS, Holdings, Provider
+from spfem_bench.datasets.recordings_index import RecordingsIndex, read_index
+from spfem_bench.definitions.cards import Kind, names
+from spfem_bench.definitions.datasets import DatasetCard, dataset_card, recordings
+from spfem_bench.definitions.recordings import LayoutMapping
+from spfem_bench.errors import CardError, ClipError, MissingClipError
+from spfem_bench.files import inside
+from spfem_bench.progress import SILENT, Progress
+
+
+@PROVIDERS.register("recordings")
+class IndexedRecordings(Provider):
+    """Files that ``data index`` found; their bytes are hashed into signatures."""
+
+    def index_path(self, *, new: bool = False) -> Path:
+        """Return where the index lies, or where a *new* one belongs."""
+        paths = [folder / "index.json" for folder in self.places.searched]
+        return paths[0] if new else next((p for p in paths if p.is_file()), paths[0])
+
+    def index(self) -> RecordingsIndex | None:
+        """Return the index; None when there is none.
+
+        Raises:
+            CardError: it is damaged.
+        """
+        path = self.index_path()
+        return _read_index(path, path.stat().st_mtime_ns) if path.is_file() else None
+
+    def build_index(
+        self, root: Path, mapping: LayoutMapping | None, progress: Progress = SILENT
+    ) -> tuple[RecordingsIndex, Path]:
+        """Look for the recordings below *root*; return the index and its path.
+
+        Args:
+            root: the folder that holds them; only read.
+            mapping: how this copy is named; None when as published.
+            progress: has the phase ``files``.
+
+        Raises:
+            ClipError: the root is no folder, holds none of the recordings, or two files for one.
+            StorageError: the index cannot be written.
+        """
+        path = self.index_path(new=True)
+        return build_index(self.card, root, mapping, path, progress), path
+
+    def verified(self, name: str) -> Path:
+        """Return where a recording lies.
+
+        Raises:
+            MissingClipError: it was not found, or nothing has been indexed.
+            ClipError: the data set has no such file.
+        """
+        index, card = self.index(), self.card
+        remedy = f"Type 'spfem-bench data index {card.name} ROOT'"
+        if index is None:
+            raise MissingClipError(f"{card.name}, which has not been indexed: missing", remedy)
+        if name not in _file_names(card):
+            raise ClipError(f"{name}: not a file of the data set '{card.name}'")
+        file = index.files.get(name)
+        path = None if file is None else inside(index.root, file.file)
+        if path is None or not path.is_file():
+            raise MissingClipError(f"{card.name}/{name}: missing", f"{remedy} when it is there")
+        return path
+
+    def holdings(self) -> Holdings:
+        """Return how many recordings were found, and the size of all files."""
+        index, expected = self.index(), recordings(self.card)
+        origin = self.card.recordings.get if self.card.recordings else ""
+        if index is None:
+            return Holdings(f"0/{len(expected)}, not indexed", 0, origin)
+        state = f"{sum(r.video in index.files for r in expected)}/{len(expected)}"
+        state += "" if index.verified else ", unverified: index it again"
+        return Holdings(state, sum(f.bytes for f in index.files.values()), origin)
+
+    def how_to_get(self) -> str:
+        """Return where they are to be had, and the command that finds them."""
+        return (
+            f"you get it from its authors, {self.holdings().origin} (licence: "
+            f"{self.card.licence}); then type 'spfem-bench data index {self.card.name} ROOT'"
+        )
+
+
+def indexed_recordings(provider: Provider) -> IndexedRecordings:
+    """Return the provider when it is one of recordings.
+
+    Raises:
+        CardError: its data set has no recordings to index.
+    """
+    if not isinstance(provider, IndexedRecordings):
+        allowed = ", ".join(n for n in names(Kind.DATASET) if dataset_card(n).recordings)
+        raise CardError(
+            f"the data set '{provider.card.name}' has no recordings of yours to index",
+            f"Allowed: {allowed}",
+        )
+    return provider
+
+
+@cache
+def _file_names(card: DatasetCard) -> frozenset[str]:
+    return frozenset(n for r in recordings(card) for n in (r.video, r.sound) if n)
+
+
+@lru_cache(maxsize=8)
+def _read_index(path: Path, changed: int) -> RecordingsIndex:
+    del changed  # part of the cache's key
+    return read_index(path)

@@ -1,0 +1,111 @@
+"""The index of a user's own recordings: what was found of each file, kept in one JSON file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import pydantic
+
+from spfem_bench.definitions.cards import Strict, Text, validate
+from spfem_bench.definitions.datasets import DatasetCard
+from spfem_bench.definitions.recordings import LayoutMapping
+from spfem_bench.errors import CardError
+from spfem_bench.files import check_name, inside
+from spfem_bench.media.packets import Stretch
+from spfem_bench.stored import read_json, write_json
+
+
+@dataclass(frozen=True)
+class IndexedFile:
+    """What was found of one file.
+
+    Attributes:
+        file: its path below the root.
+        bytes: its size.
+        changed: its time stamp in nanoseconds; with the size it decides whether to read it again.
+        streams: by ``video`` and ``audio``: start and end in seconds, and packets.
+        problem: why it cannot be read; empty when it can.
+    """
+
+    __pydantic_config__: ClassVar[pydantic.ConfigDict] = pydantic.ConfigDict(extra="forbid")
+    file: Text
+    bytes: int
+    changed: int
+    streams: Mapping[Text, tuple[float, float, int]]
+    problem: Text
+
+    def stretch(self, kind: str) -> Stretch | None:
+        """Return when a stream begins and ends; None when the file has none."""
+        return Stretch(*self.streams[kind]) if kind in self.streams else None
+
+
+@dataclass(frozen=True)
+class RecordingsIndex:
+    """Where the files of a data set lie.
+
+    Attributes:
+        root: the folder that was indexed.
+        files: by the name that protocols use.
+        mapping: how the user's copy is named; None when as published.
+        verified: whether it was read with a right checksum; earlier versions wrote none.
+    """
+
+    root: Path
+    files: Mapping[str, IndexedFile] = field(default_factory=dict)
+    mapping: LayoutMapping | None = None
+    verified: bool = True
+
+    def stretch(self, name: str, kind: str) -> Stretch | None:
+        """Return when a stream of a readable file begins and ends; None without one."""
+        file = self.files.get(name)
+        return file.stretch(kind) if file and not file.problem else None
+
+
+class _Stored(Strict):
+    """An index as its file holds it."""
+
+    schema_: Literal[1] = pydantic.Field(alias="schema")
+    dataset: Text
+    root: Text
+    mapping: LayoutMapping | None
+    files: dict[Text, IndexedFile]
+
+
+def save_index(path: Path, card: DatasetCard, index: RecordingsIndex) -> None:
+    """Write an index, whole or not at all.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    content = {
+        "schema": 1,
+        "dataset": card.name,
+        "root": str(index.root),
+        "mapping": index.mapping and index.mapping.model_dump(),
+        "files": {name: asdict(file) for name, file in index.files.items()},
+    }
+    write_json(path, content, indent=0)
+
+
+def read_index(path: Path) -> RecordingsIndex:
+    """Read an index.
+
+    Raises:
+        CardError: the file is damaged, or of another version.
+    """
+    try:
+        content, verified = read_json(path)
+        stored = validate(_Stored, content, "in it")
+        check_name(stored.root)
+        for file in stored.files.values():
+            inside(Path(), file.file)
+    except (OSError, ValueError, CardError) as error:
+        reason = error.problem if isinstance(error, CardError) else error
+        raise CardError(
+            f"{path} is no index of recordings: {reason}",
+            f"Type 'spfem-bench data index {path.parent.name} ROOT', which writes it anew",
+        ) from None
+    return RecordingsIndex(Path(stored.root), stored.files, stored.mapping, verified)

@@ -1,0 +1,43 @@
+"""What a plan found missing, unreadable or extra, as lines of text."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+from spfem_bench.errors import SpfemBenchError
+from spfem_bench.evaluation.plan import Plan
+
+LISTED = 50
+"""Missing files that are named one by one."""
+
+
+def plan_summary(plan: Plan) -> list[str]:
+    """Return the preflight's findings, one line each."""
+    metrics_by_reason: dict[str, list[str]] = {}
+    for name, reason in plan.unavailable.items():
+        metrics_by_reason.setdefault(reason, []).append(name)
+    lines = [f"{', '.join(m)}: not available: {why}" for why, m in metrics_by_reason.items()]
+    items_by_file: dict[str, dict[str, set[str]]] = {}  # by remedy, then by missing file
+    for r in plan.refusals:
+        if r.kind == "missing":
+            name = r.reason.removesuffix(": missing")
+            items_by_file.setdefault(r.remedy, {}).setdefault(name, set()).add(r.item)
+    for remedy, files in items_by_file.items():
+        n_items = len(set().union(*files.values()))
+        lines.append(f"missing, for {n_items} of {len(plan.items)} items:")
+        lines += [f"  {name}" for name in list(files)[:LISTED]]
+        if len(files) > LISTED:
+            lines.append(f"  and {len(files) - LISTED} more")
+        lines.append(f"  {remedy}")
+    lines += dict.fromkeys(
+        str(SpfemBenchError(f"{r.kind}: {r.reason}", r.remedy))
+        for r in plan.refusals
+        if r.kind != "missing"
+    )
+    expected = {Path(p.item.output_name).stem.lower(): p.item.output_name for p in plan.items}
+    for name in plan.extra:
+        close = get_close_matches(Path(name).stem.lower(), expected, n=1)
+        hint = f"; meant for {expected[close[0]]}?" if close else ""
+        lines.append(f"extra, expected by no item: {name}{hint}")
+    return lines

@@ -1,0 +1,141 @@
+"""Drawn pairs for metric learning and the discovery: the correspondence of frames is exact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from spfem_bench.datasets.pairs import EmotionPair
+from spfem_bench.datasets.pose import Landmarks
+from spfem_bench.definitions.protocols import EMOTIONS
+from spfem_bench.errors import CardError, unknown_name
+from spfem_bench.media.video import FRAME_RATE, Frame
+from spfem_bench.puppets.draw import OVERSAMPLING
+from spfem_bench.puppets.face import LANDMARKS
+from spfem_bench.puppets.speech import correspondence
+from spfem_bench.puppets.world import Take, World
+from spfem_bench.training.config import HELD_OUT, PuppetData, Second
+
+STEADY = tuple(
+    LANDMARKS.index(name)
+    for name in (
+        "eye_right_outer",
+        "eye_right_inner",
+        "eye_left_inner",
+        "eye_left_outer",
+        "nose_bridge",
+        "nose_tip",
+    )
+)
+"""Landmarks for the pose: neither speech nor expression moves them much."""
+
+WorldPart = Literal["train", "held-out", "validation"]
+
+
+@dataclass(frozen=True)
+class Puppet:
+    """A take as a source of frames: drawn on demand, landmarks exact, each frame a face crop."""
+
+    take: Take
+    whole = True
+
+    @property
+    def name(self) -> str:
+        """Speaker, emotion and sentence, and the emotion of the take that is performed."""
+        own = f"{self.take.speaker.name}/{self.take.emotion}/{self.take.sentence.name}"
+        return f"{own}/{self.take.performance.emotion}" if self.take.performance else own
+
+    @property
+    def world(self) -> str:
+        """The world's name."""
+        return self.take.world.name
+
+    def frame(self, index: int) -> Frame:
+        """Draw one frame: uint8 (size, size, 3), RGB."""
+        return self.take.frame(index)
+
+    def points(self, index: int, picture: Frame) -> Landmarks | None:
+        """Return the landmarks of :data:`STEADY` in one frame, (6, 2)."""
+        drawn = self.take.geometry(index).contours["landmarks"][list(STEADY)]
+        return np.asarray((drawn + 0.5) / OVERSAMPLING - 0.5)
+
+
+def drawn_pairs(data: PuppetData) -> tuple[list[EmotionPair], list[EmotionPair], list[EmotionPair]]:
+    """Return the pairs to learn from, those held out, and those for the final numbers."""
+    world = World(data.version, data.seed, data.size)
+    return (
+        puppet_pairs(world, "train", speakers=data.speakers, second=data.second),
+        puppet_pairs(world, "held-out", speakers=data.held_out, second=data.second),
+        puppet_pairs(world, "validation", speakers=data.checked, second=data.second),
+    )
+
+
+def puppet_pairs(
+    world: World,
+    part: WorldPart = "train",
+    *,
+    speakers: int | None = None,
+    second: Second = "recording",
+) -> list[EmotionPair]:
+    """Return the pairs of puppets: neutral against each other emotion.
+
+    ``train``: training speakers, the sentences that they speak in every emotion. ``held-out``:
+    the last :data:`~spfem_bench.training.config.HELD_OUT` training speakers, who are not in
+    ``train``, with the same sentences. ``validation``: the world's validation speakers, with
+    sentences of their own. Test speakers are in none.
+
+    Args:
+        world: of the takes.
+        part: which speakers and sentences.
+        speakers: only the first so many.
+        second: ``recording``, a take of its own, as in MEAD; or ``face``, the neutral take with
+            another emotion (:meth:`spfem_bench.puppets.world.Take.with_face`).
+
+    Returns:
+        One pair for each speaker, sentence and emotion, in that order; an entry for each
+        frame of the neutral take.
+
+    Raises:
+        CardError: no such part, or not that many speakers.
+    """
+    if part not in get_args(WorldPart):
+        raise unknown_name("part of the pairs", part, get_args(WorldPart))
+    recorded = list(world.recordings("validation" if part == "validation" else "train"))
+    everyone = list(dict.fromkeys(speaker for speaker, _, _ in recorded))
+    if part != "validation":
+        everyone = everyone[:-HELD_OUT] if part == "train" else everyone[-HELD_OUT:]
+    if speakers is not None and not 1 <= speakers <= len(everyone):
+        raise CardError(
+            f"{speakers} speakers are asked for, '{part}' has {len(everyone)}",
+            f"Give a number from 1 to {len(everyone)}",
+        )
+    chosen = set(everyone[:speakers])
+    emotions: dict[tuple[str, str], set[str]] = {}
+    for speaker, emotion, sentence in recorded:
+        if speaker in chosen:
+            emotions.setdefault((speaker, sentence), set()).add(emotion)
+    pairs = []
+    for (speaker, sentence), spoken in emotions.items():
+        if not spoken.issuperset(EMOTIONS):
+            continue
+        for emotion in EMOTIONS[1:]:
+            a = world.take(speaker, "neutral", sentence)
+            face = second == "face"
+            b = a.with_face(emotion) if face else world.take(speaker, emotion, sentence)
+            pairs.append(EmotionPair(speaker, emotion, Puppet(a), Puppet(b), true_frames(a, b)))
+    return pairs
+
+
+def true_frames(a: Take, b: Take) -> npt.NDArray[np.int64]:
+    """Return each frame of a take, and that of another with the same moment: int64 (N, 2).
+
+    Raises:
+        CardError: the takes are of different sentences.
+    """
+    frames = np.arange(a.n_frames)
+    times = correspondence(a.phones, b.phones, (frames + 0.5) / FRAME_RATE)
+    shown = np.clip(np.floor(times * FRAME_RATE), 0, b.n_frames - 1)
+    return np.stack([frames, shown], 1).astype(np.int64)

@@ -1,0 +1,84 @@
+"""Settings of the metric: how source and generated are compared."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pydantic
+
+from spfem_bench.definitions.cards import Strict
+from spfem_bench.stccl import representations as rep
+
+Form = Literal["vd", "cm"]
+
+
+class ContrastSettings(Strict):
+    """Settings of the comparison of source and generated.
+
+    Attributes:
+        form: ``vd`` for visual disparities, ``cm`` for correlation matrices.
+        definition: ``paper``, or ``released-code`` for the arithmetic of the authors' code
+            (`losses.released_terms`), which has visual disparities only.
+        temperature: tau of equation 4.
+        adaptive: whether the weights of equation 6 are used (else all are 1).
+        strength: lambda of equation 6.
+        power: r of equation 6.
+        size: the number in the place of the disparity in equation 6; see `losses.region_weights`.
+        neighbours: 8, or 4 (``vd``, wherever regions are compared with their neighbours).
+        pairs: pairs of frames (temporal ``vd``): ``adjacent``, or ``window`` for all inside a
+            window, which the released code has always.
+        window: frames among which temporal negatives are (`representations.frame_windows`).
+        spatial_negatives: ``neighbours``, the other neighbours of the same region; or
+            ``positions``, every other disparity of the image (spatial ``vd``, sampled centres).
+        temporal_negatives: ``frames`` for other pairs of frames of the same region, ``regions``
+            for the neighbours in the same pair of frames, ``positions`` for every other region
+            in it (temporal ``vd``).
+        rows: the representation of a region in ``cm``; see `losses.matrix_rows`.
+    """
+
+    form: Form = "vd"
+    definition: Literal["paper", "released-code"] = "paper"
+    temperature: float = pydantic.Field(default=0.07, gt=0, allow_inf_nan=False)
+    adaptive: bool = True
+    strength: float = pydantic.Field(default=2.0, gt=0, allow_inf_nan=False)
+    power: float = pydantic.Field(default=2.0, ge=0, allow_inf_nan=False)
+    size: Literal["rms", "norm", "channels"] = "rms"
+    neighbours: Literal[4, 8] = 8
+    pairs: rep.Pairs = "adjacent"
+    window: int = pydantic.Field(default=5, ge=2)
+    spatial_negatives: Literal["neighbours", "positions"] = "neighbours"
+    temporal_negatives: Literal["frames", "regions", "positions"] = "frames"
+    rows: Literal["centred", "cosine"] = "centred"
+
+    @pydantic.model_validator(mode="after")
+    def _possible(self) -> ContrastSettings:
+        if self.definition == "released-code" and self.form == "cm":
+            raise ValueError("the released code has no correlation matrices: set form to 'vd'")
+        by_regions = self.temporal_negatives != "frames" and self.form == "vd"
+        cosine = self.form == "cm" and self.rows == "cosine"
+        if self.window < 3 and not (by_regions or cosine or self.definition == "released-code"):
+            raise ValueError("a window of 2 frames leaves no negatives: set it to 3 or more")
+        return self
+
+
+class FormSettings(Strict):
+    """Settings of one form of the metric.
+
+    Attributes:
+        contrast: of the arithmetic.
+        spatial_centres: regions sampled at each stage for SCC.
+        temporal_centres: regions sampled at each stage for TCC.
+        learning_temperature: tau while heads are learnt, where it is another than in use.
+    """
+
+    contrast: ContrastSettings
+    spatial_centres: tuple[int, int, int, int] = rep.CENTRES_PER_STAGE
+    temporal_centres: tuple[int, int, int, int] = rep.CENTRES_PER_STAGE
+    learning_temperature: float | None = pydantic.Field(default=None, gt=0, allow_inf_nan=False)
+
+    def learning(self) -> FormSettings:
+        """Return the settings while heads are learnt."""
+        if self.learning_temperature is None:
+            return self
+        warmer = self.contrast.model_copy(update={"temperature": self.learning_temperature})
+        return self.model_copy(update={"contrast": warmer})

@@ -1,0 +1,142 @@
+"""The heads that a training learns: their loss, their first weights, and their quality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from spfem_bench.stccl import contrast
+from spfem_bench.stccl import representations as rep
+from spfem_bench.stccl.metric import Centres, FormSettings, Heads, choose_centres
+from spfem_bench.training.kit import seeded_generator
+from spfem_bench.training.windows import Chosen, StepRegions, Windows
+
+TERMS, SIGNS = ("scc", "tcc"), ("positive", "negative")
+
+
+class Learner(nn.Module):
+    """All heads that are trained: a set for each form, which share nothing."""
+
+    def __init__(self, channels: Sequence[int], forms: Mapping[Any, FormSettings]) -> None:
+        super().__init__()
+        self.forms = {form: settings.learning() for form, settings in forms.items()}
+        self.heads = nn.ModuleDict({form: Heads(channels) for form in forms})
+
+    def forward(self, samples: dict[str, StepRegions]) -> dict[str, dict[str, Tensor]]:
+        """Return the parts of each form's loss, as `contrast.parts`."""
+        return {
+            form: sample_parts(sample, self.forms[form], cast("Heads", self.heads[form]))
+            for form, sample in samples.items()
+        }
+
+
+def sample_parts(
+    sample: StepRegions, settings: FormSettings, heads: Heads | None = None
+) -> dict[str, Tensor]:
+    """Compare source and generated of one step, as `contrast.parts`."""
+    how = settings.contrast
+    stages = [(*maps.flatten(1, 2), centres) for maps, centres in sample.spatial]
+    spatial = contrast.stage_terms(
+        contrast.spatial_terms, stages, how, heads.spatial if heads else None
+    )
+    stages = [(*maps, centres) for maps, centres in sample.temporal]
+    temporal = contrast.stage_terms(
+        contrast.temporal_terms, stages, how, heads.temporal if heads else None
+    )
+    return contrast.parts(spatial, temporal)
+
+
+def form_centres(
+    sizes: Sequence[tuple[int, int]],
+    forms: Mapping[Any, FormSettings],
+    how: Centres,
+    generator: torch.Generator | None = None,
+) -> dict[str, Chosen]:
+    """Return each form's regions at each stage, in space and in time; see `choose_centres`."""
+    maps = [torch.empty(1, 1, *size) for size in sizes]
+    centres: dict[str, Chosen] = {}
+    for form, settings in forms.items():
+        spatial, temporal = (
+            [c for c in choose_centres(maps, how, counts, generator) if c is not None]
+            for counts in (settings.spatial_centres, settings.temporal_centres)
+        )
+        centres[form] = spatial, temporal
+    return centres
+
+
+@torch.no_grad()
+def standardise(learner: Learner, windows: Windows, seed: int) -> None:
+    """Scale the heads' first weights to the features of a few windows.
+
+    Disparities of early stages are small beside a layer's usual first biases, and the features
+    of regions share a large common part; both would map all regions to one direction. So each
+    channel is divided by its deviation, for ``cm`` less its mean, and the output gets mean 0.
+    """
+    few = torch.linspace(0, len(windows) - 1, min(16, len(windows))).long()
+    centres = form_centres(windows.sizes, learner.forms, "grid", seeded_generator(seed, "start"))
+    for form, sample in windows.sample(few, learner.forms, centres).items():
+        settings = learner.forms[form].contrast
+        for kind, regions in (("spatial", sample.spatial), ("temporal", sample.temporal)):
+            for stage, (maps, where) in enumerate(regions):
+                if settings.form == "cm":
+                    rows = rep.feature_rows(maps).flatten(0, -2)
+                elif kind == "spatial":
+                    rows = rep.spatial_disparity(maps.flatten(0, 2), where).flatten(0, -2)
+                else:
+                    rows = rep.temporal_disparity(maps.flatten(0, 1), "window").flatten(0, -2)
+                mean = rows.mean(0) if settings.form == "cm" else torch.zeros_like(rows[0])
+                deviation = (rows - mean).square().mean(0).sqrt()
+                # A channel that hardly varies must not be amplified.
+                deviation = deviation.clamp_min(0.1 * float(deviation.mean()) + 1e-8)
+                first, _, last = getattr(learner.heads[form], kind)[stage]
+                first.weight /= deviation
+                first.bias.copy_(-(first.weight @ mean))
+                last.bias.copy_(-(last.weight @ first(rows).relu().mean(0)))
+
+
+@torch.no_grad()
+def measure_heads(
+    windows: Windows, forms: Mapping[Any, FormSettings], heads: nn.ModuleDict | None
+) -> dict[str, dict[str, Any]]:
+    """Return the similarity of corresponding and of other regions, on a fixed grid of regions.
+
+    Args:
+        windows: to compare.
+        forms: how each form compares.
+        heads: of each form; without them features as they are.
+
+    Returns:
+        for each form ``loss`` and, for ``scc`` and ``tcc``, ``positive`` and ``negative``, the
+        means over stages, and the same of ``stages``; rounded to five digits. The loss is
+        without adaptive weights, which grow with the size of the heads' output.
+    """
+    centres = form_centres(windows.sizes, forms, "grid")
+    totals: dict[str, dict[str, float]] = {form: {} for form in forms}
+    for chosen in torch.split(torch.arange(len(windows)), 4):
+        share = len(chosen) / len(windows)
+        for form, sample in windows.sample(chosen, forms, centres).items():
+            own = cast("Heads", heads[form]) if heads is not None else None
+            named = sample_parts(sample, _unweighted(forms[form].learning()), own)
+            for key, value in named.items():
+                totals[form][key] = totals[form].get(key, 0.0) + float(value) * share
+    return {form: _nested(parts) for form, parts in totals.items()}
+
+
+def _unweighted(settings: FormSettings) -> FormSettings:
+    even = settings.contrast.model_copy(update={"adaptive": False})
+    return settings.model_copy(update={"contrast": even})
+
+
+def _nested(parts: Mapping[str, float]) -> dict[str, Any]:
+    nested: dict[str, Any] = {"loss": round(parts["loss"], 5)}
+    for term in TERMS:
+        stages = {
+            sign: [round(parts[f"{term}_stage{k}_{sign}"], 5) for k in (1, 2, 3, 4)]
+            for sign in SIGNS
+        }
+        means = {sign: round(parts[f"{term}_{sign}"], 5) for sign in SIGNS}
+        nested[term] = {**means, "stages": stages}
+    return nested
