@@ -500,9 +500,9 @@ def test_papers_rows_stand_beside_drawn_clips_on_request_only() -> None:
     labels = [column.label for column in make_table([run]).columns]
     assert labels == ["mini-NED"]
     asked = [column.label for column in make_table([run], published=True).columns]
-    assert asked == ["mini-NED", "NED† (ASCCL, MEAD)", "NED† (STCCL, MEAD)"]
+    assert asked == ["mini-NED", "NED† (ASCCL, MEAD)"]
     elsewhere = record("ned", "NED", NED, published=True, protocol="mead-cross-id")
-    assert len(make_table([elsewhere]).columns) == 3
+    assert len(make_table([elsewhere]).columns) == 2
     assert len(make_table([elsewhere], published=False).columns) == 1
 
 
