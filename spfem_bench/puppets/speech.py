@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.errors import CardError, unknown_name
+from spfem_bench.puppets.tables import numbers, read_table
 
-Floats = npt.NDArray[np.float64]
-Kind = Literal["vowel", "approximant", "nasal", "fricative", "stop", "affricate", "silence"]
+_Floats = npt.NDArray[np.float64]
 
 VISEMES = ("jaw", "width", "rounding", "closure", "teeth", "tongue")
 """What the mouth does, by column of :func:`visemes`.
@@ -42,7 +42,7 @@ class Phoneme:
     """How a phoneme sounds and looks when it is held.
 
     Attributes:
-        kind: manner of articulation.
+        kind: vowel, approximant, nasal, fricative, stop, affricate or silence.
         duration: seconds, spoken neutrally inside a phrase.
         formants: (3,) F1 to F3 of an adult male tract, Hz; a consonant's are its loci.
         bandwidths: (3,) of F1 to F3, Hz.
@@ -53,7 +53,7 @@ class Phoneme:
         glide: the phoneme that a diphthong ends as, or nothing.
     """
 
-    kind: Kind
+    kind: str
     duration: float
     formants: tuple[float, ...]
     bandwidths: tuple[float, ...]
@@ -64,86 +64,32 @@ class Phoneme:
     glide: str
 
 
-# By what makes the sound: how strongly jaw, width, rounding, closure, teeth, tongue are held.
-_INSISTENCE = {
-    "open": (1.2, 0.8, 0.8, 1.0, 0.5, 0.5),
-    "round": (1.0, 1.2, 2.0, 1.0, 0.6, 0.4),
-    "lips": (2.0, 0.15, 0.15, 4.5, 0.8, 0.3),
-    "bite": (1.2, 0.4, 0.3, 1.5, 3.0, 0.4),
-    "hiss": (1.5, 0.4, 0.5, 1.0, 1.6, 0.6),
-    "tip": (0.8, 0.2, 0.15, 0.9, 0.6, 2.0),
-    "back": (0.45, 0.12, 0.12, 0.6, 0.2, 0.4),
-    "rest": (1.0, 0.6, 0.5, 1.2, 0.8, 0.5),
-}
-
 _BANDWIDTHS = {"vowel": (60.0, 90.0, 150.0), "nasal": (90.0, 220.0, 280.0)}
-
-# Vowels' formants: Peterson and Barney (1952), men. Loci and noise: after Klatt (1980).
-# Columns: symbol, kind, ms | F1 F2 F3 | jaw width rounding closure teeth tongue, in % |
-# insistence, voicing in % | noise: dB, centre, width in Hz, or - | glide.
-_TABLE = """
-iy vowel       100 | 270 2290 3010 | 28  90   0   0 40  10 | open  100 | - |
-ih vowel        75 | 390 1990 2550 | 42  50   0   0 30  10 | open  100 | - |
-eh vowel        90 | 530 1840 2480 | 65  45   0   0 25  10 | open  100 | - |
-ae vowel       115 | 660 1720 2410 | 90  55   0   0 25   0 | open  100 | - |
-aa vowel       120 | 730 1090 2440 |100   5   0   0 10   0 | open  100 | - |
-ah vowel        85 | 640 1190 2390 | 75   5   0   0 10   0 | open  100 | - |
-ao vowel       120 | 570  840 2410 | 80 -40  60   0  5   0 | round 100 | - |
-uh vowel        75 | 440 1020 2240 | 42 -45  60   0  5   0 | round 100 | - |
-uw vowel       110 | 300  870 2240 | 30 -90 100   0  0   0 | round 100 | - |
-er vowel       105 | 490 1350 1690 | 45 -25  45   0 15  10 | open  100 | - |
-ax vowel        50 | 500 1450 2450 | 42   5   5   0 15  10 | open   90 | - |
-ey vowel       120 | 480 1900 2500 | 60  60   0   0 30  10 | open  100 | - | iy
-ay vowel       135 | 710 1150 2440 | 95  15   0   0 15   0 | open  100 | - | ih
-aw vowel       140 | 700 1200 2430 | 95   5   0   0 10   0 | open  100 | - | uh
-ow vowel       125 | 520  900 2400 | 70 -45  70   0  0   0 | round 100 | - | uw
-oy vowel       145 | 560  850 2400 | 75 -50  70   0  0   0 | round 100 | - | ih
-l  approximant  60 | 360 1150 2700 | 35  10   0   0 20  90 | tip    55 | - |
-r  approximant  60 | 360 1150 1550 | 28 -35  50   0 15  10 | back   50 | - |
-w  approximant  65 | 290  660 2200 | 15 -95 100  15  0   0 | round  45 | - |
-y  approximant  60 | 270 2200 2950 | 22  70   0   0 35  10 | back   45 | - |
-m  nasal        70 | 250 1000 2200 |  8   0  10 100  0   0 | lips   14 | - |
-n  nasal        60 | 250 1600 2600 | 22  15   0   0 30 100 | tip    18 | - |
-ng nasal        70 | 250 2000 2500 | 28  15   0   0 20   0 | back   18 | - |
-f  fricative    90 | 320 1100 2200 | 12  15   0   0 90   0 | bite    0 | -24 4500 5000 |
-v  fricative    60 | 280 1100 2200 | 12  10   0   0 90   0 | bite   18 | -28 4500 5000 |
-th fricative    85 | 320 1350 2550 | 18  15   0   0 50 100 | tip     0 | -25 5500 4000 |
-dh fricative    45 | 280 1350 2550 | 20  10   0   0 45 100 | tip    22 | -30 5500 4000 |
-s  fricative    95 | 320 1600 2600 |  8  40   0   0 90  20 | hiss    0 | -13 5600 1800 |
-z  fricative    70 | 270 1600 2600 |  8  40   0   0 90  20 | hiss   15 | -17 5600 1800 |
-sh fricative   100 | 320 1750 2500 | 12 -35  65   0 75   0 | hiss    0 | -11 3200 1500 |
-zh fricative    70 | 280 1750 2500 | 12 -35  65   0 75   0 | hiss   15 | -15 3200 1500 |
-hh fricative    60 | 500 1450 2450 | 45   0   0   0 10   0 | back    0 | - |
-p  stop         85 | 300  900 2200 |  6   0   5 100  0   0 | lips    0 | -16  900 1200 |
-b  stop         70 | 220  900 2200 |  6   0   5 100  0   0 | lips    5 | -20  900 1200 |
-t  stop         80 | 300 1750 2650 | 15  15   0   0 45 100 | tip     0 |  -8 4300 2500 |
-d  stop         60 | 220 1750 2650 | 16  15   0   0 45 100 | tip     5 | -13 4000 2500 |
-k  stop         85 | 300 1900 2300 | 28   5   0   0 10   0 | back    0 | -10 1900  900 |
-g  stop         70 | 220 1900 2300 | 28   5   0   0 10   0 | back    5 | -15 1900  900 |
-ch affricate   115 | 300 1750 2500 | 10 -35  65   0 75  50 | hiss    0 | -11 3200 1500 |
-jh affricate    90 | 240 1750 2500 | 10 -35  65   0 75  50 | hiss    5 | -15 3200 1500 |
-sil silence     60 | 500 1500 2500 |  0   0   5  30  0   0 | rest    0 | - |
-"""
 
 
 def _phonemes() -> MappingProxyType[str, Phoneme]:
-    read = {}
-    for row in _TABLE.strip().splitlines():
-        cells = [cell.split() for cell in row.split("|")]
-        (symbol, name, milliseconds), formants, viseme, (insist, voicing), noise, glide = cells
-        kind: Kind = next(k for k in get_args(Kind) if k == name)
-        read[symbol] = Phoneme(
-            kind=kind,
-            duration=float(milliseconds) / 1000,
-            formants=tuple(map(float, formants)),
-            bandwidths=_BANDWIDTHS.get(kind, (75.0, 110.0, 170.0)),
-            viseme=tuple(float(percent) / 100 for percent in viseme),
-            insistence=_INSISTENCE[insist],
-            voicing=float(voicing) / 100,
-            noise=None if noise == ["-"] else tuple(map(float, noise)),
-            glide=glide[0] if glide else "",
+    """Read phonemes.csv: visemes and voicing in per cent, ``hold`` a row of holds.csv.
+
+    Vowels' formants: Peterson and Barney (1952), men. Loci and noise: after Klatt (1980).
+    """
+    holds = {row["hold"]: tuple(numbers(row).values()) for row in read_table("holds")}
+    phonemes = {}
+    for row in read_table("phonemes"):
+        noise = tuple(
+            float(row[f"noise_{k}"]) for k in ("db", "centre", "width") if row["noise_db"]
         )
-    return MappingProxyType(read)
+        phonemes[row["symbol"]] = Phoneme(
+            kind=row["kind"],
+            duration=float(row["milliseconds"]) / 1000,
+            formants=tuple(float(row[f]) for f in ("f1", "f2", "f3")),
+            bandwidths=_BANDWIDTHS.get(row["kind"], (75.0, 110.0, 170.0)),
+            viseme=tuple(float(row[viseme]) / 100 for viseme in VISEMES),
+            insistence=holds[row["hold"]],
+            voicing=float(row["voicing"]) / 100,
+            noise=noise or None,
+            glide=row["glide"],
+        )
+    return MappingProxyType(phonemes)
 
 
 PHONEMES = _phonemes()
@@ -184,49 +130,15 @@ class Sentence:
     split: Literal["train", "test"]
 
 
-# Text, then its phones; "|" is where a speaker may pause.
-_SENTENCES = """
-My brother bought a warm blue coat. / m ay b r ah dh er | b ao t ax w ao r m b l uw k ow t
-She keeps five apples by the window. / sh iy k iy p s f ay v ae p ax l z | b ay dh ax w ih n d ow
-Tom will move the old piano today. / t aa m w ih l m uw v dh iy ow l d p iy ae n ow | t ax d ey
-We found a green jacket near home. / w iy f aw n d ax g r iy n jh ae k ih t | n ih r hh ow m
-Nobody heard the rain this morning. / n ow b aa d iy hh er d dh ax r ey n | dh ih s m ao r n ih ng
-Put the paper on my chair. / p uh t dh ax p ey p er | aa n m ay ch eh r
-Five tall boys threw a ball. / f ay v t ao l b oy z | th r uw ax b ao l
-The garden smells of fresh mint. / dh ax g aa r d ax n s m eh l z | ah v f r eh sh m ih n t
-Why should Grandma wait for us? / w ay sh uh d g r ae m aa | w ey t f ao r ah s
-Her voice is quiet but clear. / hh er v oy s ih z k w ay ax t | b ah t k l ih r
-Books about birds make me happy. / b uh k s ax b aw t b er d z | m ey k m iy hh ae p iy
-They usually travel on Thursday. / dh ey y uw zh uw l iy | t r ae v ax l aa n th er z d ey
-Pour some more milk, please. / p ao r s ah m m ao r m ih l k | p l iy z
-A cheap umbrella broke in the storm. / ax ch iy p ah m b r eh l ax | b r ow k ih n dh ax s t ao r m
-Both of them laughed at the joke. / b ow th ah v dh eh m | l ae f t ae t dh ax jh ow k
-You can leave your shoes outside. / y uw k ae n l iy v y ao r sh uw z | aw t s ay d
-The baker opens before seven. / dh ax b ey k er ow p ax n z | b ih f ao r s eh v ax n
-Few people swim here in March. / f y uw p iy p ax l s w ih m | hh ih r ih n m aa r ch
-Our team won by one point. / aw er t iy m w ah n | b ay w ah n p oy n t
-Give that young puppy some water. / g ih v dh ae t y ah ng p ah p iy | s ah m w ao t er
-The judge saw nothing wrong. / dh ax jh ah jh s ao | n ah th ih ng r ao ng
-Maybe the phone is in your bag. / m ey b iy dh ax f ow n | ih z ih n y ao r b ae g
-A measure of sugar goes in first. / ax m eh zh er ah v sh uh g er | g ow z ih n f er s t
-Where did you buy those boots? / w eh r d ih d y uw b ay | dh ow z b uw t s
-The cook chopped four red peppers. / dh ax k uh k ch aa p t | f ao r r eh d p eh p er z
-Nine empty boats moved in the fog. / n ay n eh m p t iy b ow t s | m uw v d ih n dh ax f aa g
-I hope Emma brings her map. / ay hh ow p eh m ax | b r ih ng z hh er m ae p
-Bob may bring you two purple balloons. / b aa b m ey b r ih ng y uw | t uw p er p ax l b ax l uw n z
-Poor Amy will be home by noon. / p uh r ey m iy w ih l b iy hh ow m | b ay n uw n
-We moved a big mop by the pool. / w iy m uw v d ax b ih g m aa p | b ay dh ax p uw l
-"""
-
-
 def _sentences() -> tuple[Sentence, ...]:
-    read = []
-    for number, row in enumerate(_SENTENCES.strip().splitlines(), 1):
-        text, said = row.split(" / ")
-        phones = (SILENCE, *said.replace("|", SILENCE).split(), SILENCE)
-        split: Literal["train", "test"] = "train" if number < 28 else "test"
-        read.append(Sentence(f"{number:03d}", text, phones, number <= 3, split))
-    return tuple(read)
+    """Read sentences.csv; ``|`` in its phones is where a speaker may pause."""
+    sentences = []
+    for row in read_table("sentences"):
+        phones = (SILENCE, *row["phones"].replace("|", SILENCE).split(), SILENCE)
+        split: Literal["train", "test"] = "test" if row["split"] == "test" else "train"
+        paired = row["paired"] == "yes"
+        sentences.append(Sentence(row["name"], row["text"], phones, paired, split))
+    return tuple(sentences)
 
 
 SENTENCES = _sentences()
@@ -256,16 +168,7 @@ class Manner:
     jaw: float = 1.0
 
 
-# Directions from Banse and Scherer (1996) and Juslin and Laukka (2003).
-_FULL = {
-    "neutral": Manner(),
-    "angry": Manner(1.18, 1.5, 6.0, 1.12, -0.05, 1.0, 1.25),
-    "disgusted": Manner(0.92, 0.8, -1.0, 0.88, 0.05, 1.12, 0.9),
-    "fear": Manner(1.30, 0.9, -2.0, 1.18, 0.30, 0.94, 0.95),
-    "happy": Manner(1.22, 1.6, 3.0, 1.06, 0.05, 1.08, 1.15),
-    "sad": Manner(0.90, 0.55, -6.0, 0.84, 0.25, 1.15, 0.72),
-    "surprised": Manner(1.35, 1.8, 3.5, 0.95, 0.10, 1.15, 1.3),
-}
+_FULL = {row["emotion"]: Manner(**numbers(row)) for row in read_table("manners")}
 
 
 def manner(emotion: str, intensity: float) -> Manner:
@@ -284,13 +187,8 @@ def manner(emotion: str, intensity: float) -> Manner:
             f"intensity {intensity} of emotion '{emotion}' is not between 0 and 1",
             "Give a number from 0 (neutral) to 1 (full)",
         )
-    none, full = Manner(), _FULL[emotion]
-    return Manner(
-        **{
-            f.name: (1 - intensity) * getattr(none, f.name) + intensity * getattr(full, f.name)
-            for f in fields(Manner)
-        }
-    )
+    both = zip(astuple(Manner()), astuple(_FULL[emotion]), strict=True)
+    return Manner(*((1 - intensity) * neutral + intensity * full for neutral, full in both))
 
 
 # How much of a change of pace each kind takes up: vowels stretch, closures hardly
@@ -362,7 +260,7 @@ def correspondence(
             "Give two readings of one sentence",
         )
     knots_a, knots_b = ([p.start for p in reading] + [reading[-1].end] for reading in (a, b))
-    mapped: Floats = np.interp(np.asarray(times, np.float64), knots_a, knots_b)
+    mapped: _Floats = np.interp(np.asarray(times, np.float64), knots_a, knots_b)
     return mapped
 
 
@@ -374,7 +272,7 @@ _BEHIND = np.array([0.035, 0.040, 0.050, 0.020, 0.035, 0.030])
 
 def visemes(
     phones: Sequence[Phone], n_frames: int, frame_rate: float = 25.0, amplitude: float = 1.0
-) -> Floats:
+) -> _Floats:
     """Return what the mouth does in each frame.
 
     Coarticulation after Cohen and Massaro (1993): a phone's hold on a channel is its
@@ -420,5 +318,5 @@ def visemes(
             mouth[:, 3] = np.maximum(mouth[:, 3], press)
     mouth[:, 0] *= amplitude
     low = np.array([0, -1, 0, 0, 0, 0])
-    bounded: Floats = np.clip(mouth, low, 1)
+    bounded: _Floats = np.clip(mouth, low, 1)
     return bounded
