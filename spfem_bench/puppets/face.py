@@ -167,6 +167,23 @@ class Mouth:
 
 
 @dataclass(frozen=True)
+class FaceState:
+    """What a face does in one frame.
+
+    Attributes:
+        expression: the emotion's muscles.
+        mouth: what speech asks of the mouth.
+        blink: 0 open, 1 closed.
+        gaze: shift of the irises, in iris radii.
+    """
+
+    expression: Expression = Expression()
+    mouth: Mouth = Mouth()
+    blink: float = 0.0
+    gaze: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
 class Pose:
     """Where the head is: turns in radians, shift in half face widths, scale in pixels.
 
@@ -238,30 +255,13 @@ LANDMARKS = tuple(name for name, _, _ in _LANDMARKS)
 """Names of the exact landmarks; right and left are the puppet's own."""
 
 
-def geometry(
-    look: Look,
-    expression: Expression,
-    mouth: Mouth,
-    pose: Pose,
-    *,
-    blink: float = 0.0,
-    gaze: tuple[float, float] = (0.0, 0.0),
-) -> Geometry:
-    """Lay out one frame of a face.
-
-    Args:
-        look: who.
-        expression: the emotion's muscles.
-        mouth: what is spoken.
-        pose: where the head is.
-        blink: 0 open, 1 closed.
-        gaze: shift of the irises, in iris radii.
-    """
+def geometry(look: Look, state: FaceState, pose: Pose) -> Geometry:
+    """Lay out one frame of a face."""
     g = Geometry(pose)
-    e = expression
+    e, mouth = state.expression, state.mouth
     drop = 0.30 * min(1.15, mouth.jaw * (1 - 0.55 * mouth.closure) + e.jaw * (1 - mouth.closure))
     _outline(g, look, drop, e)
-    _eyes(g, look, e, blink, gaze)
+    _eyes(g, look, e, state.blink, state.gaze)
     _brows(g, look, e)
     _nose(g, look, e)
     _mouth(g, look, e, mouth, drop)

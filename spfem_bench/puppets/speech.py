@@ -1,4 +1,4 @@
-"""What the puppets say: phonemes, sentences, timing, and what the mouth does meanwhile.
+"""The puppets' speech: phonemes, sentences, timing, and the mouth's movement.
 
 One track of phones drives both the drawn mouth (:func:`visemes`) and the sound
 (:mod:`spfem_bench.puppets.voice`), so lip sync is true by construction. A sentence has
@@ -23,7 +23,7 @@ from spfem_bench.puppets.tables import numbers, read_table
 _Floats = npt.NDArray[np.float64]
 
 VISEMES = ("jaw", "width", "rounding", "closure", "teeth", "tongue")
-"""What the mouth does, by column of :func:`visemes`.
+"""Movements of the mouth: the columns of :func:`visemes`.
 
 ``jaw``: opening, 0 to 1. ``width``: lips from -1 (narrow) to 1 (spread). ``rounding``:
 and protrusion, 0 to 1. ``closure``: lips pressed together, 0 to 1; they part by
@@ -39,7 +39,7 @@ LABIALS = frozenset("pbm")
 
 @dataclass(frozen=True)
 class Phoneme:
-    """How a phoneme sounds and looks when it is held.
+    """Sound and mouth of a phoneme when it is held.
 
     Attributes:
         kind: vowel, approximant, nasal, fricative, stop, affricate or silence.
@@ -110,6 +110,16 @@ class Phone:
     start: float
     end: float
 
+    @property
+    def phoneme(self) -> Phoneme:
+        """The phoneme that it is one of."""
+        return PHONEMES[self.symbol]
+
+    @property
+    def length(self) -> float:
+        """Seconds."""
+        return self.end - self.start
+
 
 @dataclass(frozen=True)
 class Sentence:
@@ -147,7 +157,7 @@ SENTENCES = _sentences()
 
 @dataclass(frozen=True)
 class Manner:
-    """How a feeling changes speech, against the same speaker's neutral speech.
+    """How an emotion changes speech, against the same speaker's neutral speech.
 
     Attributes:
         pitch: factor of the mean fundamental frequency.
@@ -197,23 +207,23 @@ _ELASTICITY = {"vowel": 1.3, "approximant": 0.9, "nasal": 0.7, "fricative": 0.7}
 _STIFF = 0.35
 
 
-def timing(
+def time_phones(
     sentence: Sentence, manner: Manner, rate: float, rng: np.random.Generator
 ) -> tuple[Phone, ...]:
-    """Read a sentence: say when each of its phones is spoken.
+    """Return a reading of a sentence: its phones with their times.
 
     The last word's vowel and what follows it are lengthened (Klatt, 1976), every
     duration varies by about 8 %, silence of 0.16 to 0.30 s is at both ends, and the
     pause within is made in about one of three readings, else it has no length.
 
     Args:
-        sentence: what is said.
-        manner: in what emotion.
+        sentence: the sentence.
+        manner: the emotion's.
         rate: the speaker's own rate, 1 on average.
         rng: this reading's.
 
     Returns:
-        One phone per symbol of the sentence, without gaps, from 0 s on.
+        one phone per symbol of the sentence, without gaps, from 0 s on.
     """
     pace = rate * manner.rate
     kinds = [PHONEMES[symbol].kind for symbol in sentence.phones]
@@ -238,10 +248,10 @@ def timing(
 def correspondence(
     a: Sequence[Phone], b: Sequence[Phone], times: npt.ArrayLike
 ) -> npt.NDArray[np.float64]:
-    """Return when reading *b* says what reading *a* says at the given times.
+    """Return the times in reading *b* that correspond to times in reading *a*.
 
     Linear within each phone. Where *a* has no pause and *b* has one, *b*'s pause is
-    jumped over; times outside *a* go to the ends of *b*.
+    skipped; times outside *a* go to the ends of *b*.
 
     Args:
         a: a reading.
@@ -256,8 +266,7 @@ def correspondence(
     """
     if not a or [phone.symbol for phone in a] != [phone.symbol for phone in b]:
         raise CardError(
-            "the two readings do not say the same phones",
-            "Give two readings of one sentence",
+            "the two readings have different phones", "Give two readings of one sentence"
         )
     knots_a, knots_b = ([p.start for p in reading] + [reading[-1].end] for reading in (a, b))
     mapped: _Floats = np.interp(np.asarray(times, np.float64), knots_a, knots_b)
@@ -273,12 +282,12 @@ _BEHIND = np.array([0.035, 0.040, 0.050, 0.020, 0.035, 0.030])
 def visemes(
     phones: Sequence[Phone], n_frames: int, frame_rate: float = 25.0, amplitude: float = 1.0
 ) -> _Floats:
-    """Return what the mouth does in each frame.
+    """Return the mouth's movements in each frame.
 
     Coarticulation after Cohen and Massaro (1993): a phone's hold on a channel is its
     insistence, falling exponentially with the time from its middle part; the channel is
     the mean of all targets by hold. Rounding reaches further ahead than back. In the
-    frame nearest to the centre of p, b and m the lips are closed for certain.
+    frame nearest to the centre of p, b and m the lips are always closed.
 
     Args:
         phones: a reading; before and after it the mouth stays as at its ends.
@@ -291,13 +300,13 @@ def visemes(
     """
     targets, strength, cores = [], [], []
     for phone in phones:
-        said, length = PHONEMES[phone.symbol], phone.end - phone.start
-        held = [(said, 0.25, 0.75)]
-        if said.glide:  # a diphthong is held twice: itself early, its glide late
-            held = [(said, 0.1, 0.4), (PHONEMES[said.glide], 0.75, 0.9)]
+        phoneme, length = phone.phoneme, phone.length
+        held = [(phoneme, 0.25, 0.75)]
+        if phoneme.glide:  # a diphthong is held twice: itself early, its glide late
+            held = [(phoneme, 0.1, 0.4), (PHONEMES[phoneme.glide], 0.75, 0.9)]
         for target, begin, end in held:
             targets.append(target.viseme)
-            strength.append([hold * min(1.0, length / 0.03) for hold in said.insistence])
+            strength.append([hold * min(1.0, length / 0.03) for hold in phoneme.insistence])
             cores.append((phone.start + begin * length, phone.start + end * length))
     core = np.array(cores)
     core[0, 0], core[-1, 1] = -np.inf, np.inf  # the ends go on outside the reading
@@ -305,7 +314,7 @@ def visemes(
     moments = (np.arange(n_frames) + 0.5) / frame_rate
     before = np.maximum(core[None, :, :1] - moments[:, None, None], 0)  # (frames, held, 1)
     after = np.maximum(moments[:, None, None] - core[None, :, 1:], 0)
-    # In logarithms: far from all that insists, the nearest still decides.
+    # In logarithms, so that far from all phones the nearest still decides.
     hold = np.log(np.array(strength) + 1e-9) - before / _AHEAD - after / _BEHIND
     hold = np.exp(hold - hold.max(axis=1, keepdims=True))
     mouth = (hold * np.array(targets)).sum(axis=1) / hold.sum(axis=1)
@@ -313,7 +322,7 @@ def visemes(
     for phone in phones:
         nearest = math.floor((phone.start + phone.end) / 2 * frame_rate)
         if phone.symbol in LABIALS and 0 <= nearest < n_frames:
-            width = max(0.4 * (phone.end - phone.start), 0.02)
+            width = max(0.4 * phone.length, 0.02)
             press = np.exp(-0.5 * ((moments - moments[nearest]) / width) ** 2)
             mouth[:, 3] = np.maximum(mouth[:, 3], press)
     mouth[:, 0] *= amplitude

@@ -1,17 +1,17 @@
-"""The world of puppets: who lives in it, what they say, and every take of it.
+"""The world of puppets: its speakers, their sentences, and every take of it.
 
-Everything follows from a version and a seed. The version is raised whenever any
-take would look or sound otherwise. The world mirrors MEAD: six test speakers, a
-cross-ID map, thirty sentences of which three are spoken in every emotion.
+A version and a seed decide everything. The version is raised whenever any take would look or
+sound otherwise. The world mirrors MEAD: six test speakers, a cross-ID map, thirty sentences
+of which three are spoken in every emotion.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,25 @@ from spfem_bench.errors import CardError, unknown_name
 from spfem_bench.media.audio import SAMPLES_PER_FRAME
 from spfem_bench.media.video import FRAME_RATE, Frame
 from spfem_bench.puppets.draw import OVERSAMPLING, Painter
-from spfem_bench.puppets.face import EXPRESSIONS, Geometry, Look, Mouth, Pose, draw_look, geometry
-from spfem_bench.puppets.speech import SENTENCES, Manner, Phone, Sentence, manner, timing, visemes
+from spfem_bench.puppets.face import (
+    EXPRESSIONS,
+    FaceState,
+    Geometry,
+    Look,
+    Mouth,
+    Pose,
+    draw_look,
+    geometry,
+)
+from spfem_bench.puppets.speech import (
+    SENTENCES,
+    Manner,
+    Phone,
+    Sentence,
+    manner,
+    time_phones,
+    visemes,
+)
 from spfem_bench.puppets.voice import Voice, synthesise
 
 VERSIONS = (1,)
@@ -95,34 +112,24 @@ class World:
     @cached_property
     def speakers(self) -> tuple[Speaker, ...]:
         """All puppets: test, then validation, then training."""
-        found: list[Speaker] = []
+        speakers: list[Speaker] = []
         for split, count in _SPLITS:
             for _ in range(count):
-                name = f"P{len(found) + 1:03d}"
+                name = f"P{len(speakers) + 1:03d}"
                 rng = self._rng("speaker", name)
                 look = draw_look(rng)
-                found.append(
-                    Speaker(
-                        name,
-                        split,
-                        look,
-                        _draw_voice(rng, feminine=look.jaw < 1),
-                        float(rng.uniform(0.7, 1.4)),
-                        float(rng.uniform(0.92, 1.1)),
-                    )
-                )
-        return tuple(found)
+                voice = _draw_voice(rng, feminine=look.jaw < 1)
+                liveliness, rate = float(rng.uniform(0.7, 1.4)), float(rng.uniform(0.92, 1.1))
+                speakers.append(Speaker(name, split, look, voice, liveliness, rate))
+        return tuple(speakers)
 
     def speaker(self, name: str) -> Speaker:
         """Return a puppet by name.
 
         Raises:
-            UnknownNameError: nobody is called so.
+            UnknownNameError: there is no such puppet.
         """
-        known = {s.name: s for s in self.speakers}
-        if name not in known:
-            raise unknown_name("speaker", name, known)
-        return known[name]
+        return _named("speaker", name, self.speakers)
 
     def sentence(self, name: str) -> Sentence:
         """Return a sentence by its number, such as ``"007"``.
@@ -130,10 +137,7 @@ class World:
         Raises:
             UnknownNameError: there is no such sentence.
         """
-        known = {s.name: s for s in self.sentences}
-        if name not in known:
-            raise unknown_name("sentence", name, known)
-        return known[name]
+        return _named("sentence", name, self.sentences)
 
     def recordings(self, split: Split) -> Iterator[tuple[str, str, str]]:
         """Yield what a split's speakers have spoken: speaker, emotion, sentence.
@@ -175,6 +179,16 @@ class World:
         return np.random.default_rng([self.version, self.seed, *words])
 
 
+_Named = TypeVar("_Named", Speaker, Sentence)
+
+
+def _named(kind: str, name: str, things: Sequence[_Named]) -> _Named:
+    by_name = {thing.name: thing for thing in things}
+    if name not in by_name:
+        raise unknown_name(kind, name, by_name)
+    return by_name[name]
+
+
 def _draw_voice(rng: np.random.Generator, *, feminine: bool) -> Voice:
     middle, scale = (195.0, 1.12) if feminine else (112.0, 0.97)
     return Voice(
@@ -187,7 +201,7 @@ def _draw_voice(rng: np.random.Generator, *, feminine: bool) -> Voice:
 
 
 def cross_id(world: World) -> dict[str, str]:
-    """Return whose emotion each test speaker takes in the cross-ID setting: a ring, as in SSERD."""
+    """Return the speaker whose emotion each test speaker takes: a ring, as SSERD's cross-ID."""
     names = [s.name for s in world.speakers if s.split == "test"]
     return {name: names[k - 1] for k, name in enumerate(names)}
 
@@ -202,12 +216,12 @@ def items(world: World, setting: Literal["inter-id", "cross-id"]) -> Iterator[di
     others = cross_id(world)
     for i, speaker in enumerate(others):
         for j, emotion in enumerate(EMOTIONS):
-            said, other = (sentences[(i + j + k) % len(sentences)] for k in (0, 1))
+            spoken, other = (sentences[(i + j + k) % len(sentences)] for k in (0, 1))
             yield {
-                "id": f"{speaker}_{emotion}_{said}",
+                "id": f"{speaker}_{emotion}_{spoken}",
                 "speaker": speaker,
                 "emotion": emotion,
-                "sentence": said,
+                "sentence": spoken,
                 "reference_speaker": speaker if setting == "inter-id" else others[speaker],
                 "reference_sentence": other,
             }
@@ -235,8 +249,8 @@ class Take:
     def with_face(self, emotion: str, intensity: float = 1.0) -> Take:
         """Return this performance with another emotion on the face.
 
-        Speech, head, eyes and light stay what they are, frame by frame: what a perfect
-        manipulation would make of it. Only the grain of the camera is another.
+        Speech, head, eyes and light stay the same in every frame, as after a perfect
+        manipulation. Only the camera's grain differs.
 
         Args:
             emotion: one of the papers' seven.
@@ -259,7 +273,7 @@ class Take:
     @cached_property
     def phones(self) -> tuple[Phone, ...]:
         """What is spoken when; phone k is the same in every reading of a sentence."""
-        return timing(self.sentence, self.manner, self.speaker.rate, self._rng("timing"))
+        return time_phones(self.sentence, self.manner, self.speaker.rate, self._rng("timing"))
 
     @cached_property
     def n_frames(self) -> int:
@@ -283,26 +297,17 @@ class Take:
 
     def geometry(self, index: int) -> Geometry:
         """Lay out one frame, in pixels of the oversampled picture."""
-        x, y, yaw, pitch, roll = self._head[index]
+        x, y, *turns = map(float, self._head[index])
         side = self.world.size * OVERSAMPLING
-        pose = Pose(
-            float(yaw),
-            float(pitch),
-            float(roll),
-            (float(x), float(y)),
-            side / 2 / _REACH,
-            (side / 2 - 0.5, side * 0.515),
-        )
-        feeling = EXPRESSIONS[self.emotion].scaled(float(self.emotion_track[index]))
-        mouth = Mouth(*(float(v) for v in self.mouth[index]))
-        gaze_x, gaze_y, blink = (float(v) for v in self.eyes[index])
-        return geometry(
-            self.speaker.look,
-            feeling,
-            mouth,
-            pose,
-            blink=blink,
-            gaze=(gaze_x, gaze_y),
+        pose = Pose(*turns, (x, y), side / 2 / _REACH, (side / 2 - 0.5, side * 0.515))
+        return geometry(self.speaker.look, self.state(index), pose)
+
+    def state(self, index: int) -> FaceState:
+        """Return what the face does in one frame."""
+        expression = EXPRESSIONS[self.emotion].scaled(float(self.emotion_track[index]))
+        *gaze, blink = map(float, self.eyes[index])
+        return FaceState(
+            expression, Mouth(*map(float, self.mouth[index])), blink, (gaze[0], gaze[1])
         )
 
     @cached_property
@@ -365,12 +370,8 @@ class Take:
     def _light(self) -> tuple[float, float, float, float]:
         rng = self._rng("light")
         angle = rng.uniform(-2.5, -0.6)  # from above, from either side
-        return (
-            float(np.cos(angle)),
-            float(np.sin(angle)),
-            float(rng.uniform(0.93, 1.06)),
-            float(rng.uniform(0, 6)),
-        )
+        brightness, phase = float(rng.uniform(0.93, 1.06)), float(rng.uniform(0, 6))
+        return float(np.cos(angle)), float(np.sin(angle)), brightness, phase
 
     @cached_property
     def _painter(self) -> Painter:

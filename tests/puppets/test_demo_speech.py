@@ -21,7 +21,7 @@ from spfem_bench.puppets.speech import (
     Phone,
     correspondence,
     manner,
-    timing,
+    time_phones,
     visemes,
 )
 from spfem_bench.puppets.voice import Voice, synthesise
@@ -33,7 +33,7 @@ JAW, WIDTH, ROUNDING, CLOSURE, TEETH, TONGUE = range(6)
 
 def read(sentence, emotion="neutral", intensity=1.0, seed=0, rate=1.0):
     how = manner(emotion, intensity)
-    return timing(sentence, how, rate, np.random.default_rng(seed)), how
+    return time_phones(sentence, how, rate, np.random.default_rng(seed)), how
 
 
 def speak(sentence, emotion="neutral", voice=LOW, seed=0):
