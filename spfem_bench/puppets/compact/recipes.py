@@ -1,4 +1,4 @@
-"""What is trained how: every number that decides the weights, apart from the world itself."""
+"""The trainings' recipes: every number that decides the weights, apart from the world."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ NAMES: tuple[NetworkName, ...] = ("identity", "expression", "sync")
 
 @dataclass(frozen=True)
 class Changes:
-    """How pictures are changed at random, so that recoded and shifted clips look the same.
+    """Random changes of pictures, as mild as a video codec's and a slightly other crop's.
 
-    All are mild: what a video codec and a slightly other crop do. Values are drawn
-    evenly from 0 (or minus the value) to the value.
+    Values are drawn evenly from 0 (or minus the value) to the value.
 
     Attributes:
         shift: of the picture, as a part of its side, either way.
@@ -48,7 +47,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What all three trainings have in common.
+    """The settings that all three trainings share.
 
     Attributes:
         takes: per training speaker.
@@ -119,7 +118,7 @@ RECIPES: dict[NetworkName, Recipe] = {
         batch=128,
         rate=3e-3,
         decay=0.05,
-        # More than a codec does: skin, light and framing must not look like a feeling.
+        # More than a codec does: skin, light and framing must not count as expression.
         changes=Changes(
             flip=0.5, colour=0.12, contrast=0.2, brightness=20.0, zoom=0.08, shift=0.05, turn=4.0
         ),

@@ -1,13 +1,10 @@
-"""Which takes are trained on, and their crops, sound and frames in memory."""
+"""The takes that the networks are trained on, and their crops and sound in memory."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,21 +20,9 @@ from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.faces import crop, exact
 from spfem_bench.media.mfcc import mfcc
 from spfem_bench.media.video import Frame
-from spfem_bench.processes import spread
-from spfem_bench.puppets.training.recipes import NetworkName, Recipe, SyncRecipe
+from spfem_bench.puppets.compact.recipes import NetworkName, Recipe, SyncRecipe
+from spfem_bench.puppets.shots import Shot
 from spfem_bench.puppets.world import World
-
-HELD_OUT = ("validation", "test")
-"""Speakers on whom quality is measured; they speak the test sentences."""
-
-
-class Shot(NamedTuple):
-    """One take by its names, as in the record of a training."""
-
-    speaker: str
-    emotion: str
-    sentence: str
-    intensity: float
 
 
 def training_takes(world: World, name: NetworkName, recipe: Recipe) -> tuple[Shot, ...]:
@@ -63,23 +48,15 @@ def _in_turn(values: Sequence[str], rng: np.random.Generator) -> Iterator[str]:
         yield from (values[i] for i in rng.permutation(len(values)))
 
 
-def digest(shots: Sequence[Shot]) -> str:
-    """Return a hash of a list of takes, as 64 hexadecimal digits."""
-    return hashlib.sha256(json.dumps([list(s) for s in shots]).encode()).hexdigest()
-
-
-# ---- drawing ------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
-class Drawn:
-    """What a network sees of one take.
+class TakeInputs:
+    """A network's inputs from one take.
 
     Attributes:
         crops: uint8 (frames, side, side, 3), RGB.
         indices: int64 (frames,), which frames they are.
         steps: float32 (versions, S, 13), the sound's MFCCs, clean and with noise; none
-            for networks that hear nothing.
+            for networks without sound.
     """
 
     crops: npt.NDArray[np.uint8]
@@ -87,24 +64,24 @@ class Drawn:
     steps: npt.NDArray[np.float32]
 
 
-def card(name: NetworkName) -> NetworkCard:
-    """Return the card of the network that is trained: its input contract is kept."""
+def compact_card(name: NetworkName) -> NetworkCard:
+    """Return the card of the network that is trained; its input contract is kept."""
     return network_card(f"compact-{name}")
 
 
-def cropped(frame: Frame, contract: NetworkCard) -> Frame:
-    """Crop a rendered frame as the evaluation crops a clip that is a face already."""
-    settings = contract.input
+def _crop(frame: Frame, card: NetworkCard) -> Frame:
+    """Crop a drawn frame as the evaluation crops a clip of aligned faces."""
+    settings = card.input
     if isinstance(settings, ArcFaceInput):
         return crop.arcface(frame, None, settings)
     if isinstance(settings, ExpressionInput):
         return crop.expression(frame, None, settings)
     if isinstance(settings, SyncInput):
         return exact.resize(frame, settings.size)
-    raise TypeError(f"{contract.path}: no such crop")
+    raise TypeError(f"{card.path}: no such crop")
 
 
-def draw(
+def draw_take(
     job: tuple[int, Shot],
     world: World,
     name: NetworkName,
@@ -112,12 +89,12 @@ def draw(
     seed: int,
     noises: int = 0,
     quietest: float = 0.0,
-) -> Drawn:
-    """Render one take's crops, and its sound's MFCCs for the lip sync network.
+) -> TakeInputs:
+    """Draw one take's crops, and its sound's MFCCs for the lip sync network.
 
     Args:
-        job: the take, and its number, which decides the frames and noises drawn.
-        world: whose take it is.
+        job: the take's number, which decides the frames and noises drawn, and the take.
+        world: the take's.
         name: the network.
         frames: how many, at random and in order; 0 for all.
         seed: of frames and noises.
@@ -126,17 +103,36 @@ def draw(
     """
     number, shot = job
     rng = np.random.default_rng([seed, number])
-    take, contract = world.take(*shot), card(name)
+    take, card = world.take(*shot), compact_card(name)
     indices = np.arange(take.n_frames)
     if frames:
         indices = np.sort(rng.choice(take.n_frames, min(frames, take.n_frames), replace=False))
-    crops = np.stack([cropped(take.frame(int(i)), contract) for i in indices])
+    crops = np.stack([_crop(take.frame(int(i)), card) for i in indices])
     steps = np.zeros((0, 0, 13), np.float32)
     if name == "sync":
         sound = take.sound()
         versions = [sound] + [_noisy(sound, quietest, rng) for _ in range(noises)]
         steps = np.stack([mfcc(v) for v in versions])
-    return Drawn(crops, indices.astype(np.int64), steps)
+    return TakeInputs(crops, indices.astype(np.int64), steps)
+
+
+def drawing(
+    world: World, name: NetworkName, recipe: Recipe, frames: int | None = None
+) -> Callable[[tuple[int, Shot]], TakeInputs]:
+    """Return :func:`draw_take` as a recipe sets it, for :func:`.shots.draw_shots`.
+
+    Args:
+        world: the takes'.
+        name: the network.
+        recipe: sets frames and noises.
+        frames: instead of the recipe's; the sound is then clean.
+    """
+    one = partial(draw_take, world=world, name=name, seed=recipe.seed)
+    if frames is not None:
+        return partial(one, frames=frames)
+    if isinstance(recipe, SyncRecipe):
+        one = partial(one, noises=recipe.noises, quietest=recipe.quietest)
+    return partial(one, frames=recipe.frames)
 
 
 def _noisy(
@@ -146,42 +142,3 @@ def _noisy(
     level = loudness * 10 ** (-rng.uniform(quietest, quietest + 20) / 20)
     mixed = sound + rng.normal(0, level, len(sound))
     return np.clip(np.rint(mixed), -32768, 32767).astype(np.int16)
-
-
-def draw_all(
-    world: World,
-    name: NetworkName,
-    shots: Sequence[Shot],
-    recipe: Recipe,
-    *,
-    frames: int | None = None,
-    workers: int = 1,
-    done: Callable[[], None] = lambda: None,
-) -> list[Drawn]:
-    """Render takes into memory, in several processes; their number changes no pixel.
-
-    Args:
-        world: whose takes.
-        name: the network that looks.
-        shots: the takes.
-        recipe: decides frames and noises.
-        frames: instead of the recipe's.
-        workers: processes.
-        done: called after each take.
-    """
-    noisy = isinstance(recipe, SyncRecipe) and frames is None
-    one = partial(
-        draw,
-        world=world,
-        name=name,
-        frames=recipe.frames if frames is None else frames,
-        seed=recipe.seed,
-        noises=recipe.noises if noisy and isinstance(recipe, SyncRecipe) else 0,
-        quietest=recipe.quietest if isinstance(recipe, SyncRecipe) else 0.0,
-    )
-    found = []
-    with spread(one, list(enumerate(shots)), workers) as takes:
-        for drawn in takes:
-            found.append(drawn)
-            done()
-    return found
