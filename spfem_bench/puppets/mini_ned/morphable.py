@@ -275,8 +275,11 @@ class Morphable(nn.Module):
         # As puppets.face.Pose.project.
         x, z = x * yaw.cos() + z * yaw.sin(), z * yaw.cos() - x * yaw.sin()
         y = y * pitch.cos() + z * pitch.sin()
-        cosine, sine = roll.cos(), roll.sin()
-        x, y = x * cosine - y * sine + across, x * sine + y * cosine + down
+        # A cosine for each use: sharing it would change how gradients round.
+        x, y = (
+            x * roll.cos() - y * roll.sin() + across,
+            x * roll.sin() + y * roll.cos() + down,
+        )
         return torch.stack([x, y], -1) * self.camera[0] + self.camera[1:], looks
 
     def _vector(self, face: Coefficients) -> Tensor:
