@@ -20,10 +20,10 @@ class Painter:
     """Paints frames of one identity in one light.
 
     Args:
-        look: who.
+        look: the identity.
         size: side of the finished frame in pixels.
-        light: where the light comes from, x and y of a vector towards it.
-        contrast: how strong the light's fall-off is.
+        light: x and y of a vector towards the light.
+        contrast: strength of the light's fall-off.
         warmth: colour of the light; positive is warm.
     """
 
@@ -38,10 +38,8 @@ class Painter:
         self.backdrop = self._backdrop(light)
         self.spots = _spots(look)
 
-    # ---- what does not move ------------------------------------------------------------
-
     def _shading(self, light: tuple[float, float], contrast: float) -> npt.NDArray[np.float32]:
-        """Light on a head in the middle of a picture twice as wide, to be moved with it."""
+        """Return the light on a head in a picture twice as wide, to be moved with the head."""
         side = self.side * 2
         axis = (np.arange(side) - side / 2) / self.unit
         x, y = axis[None, :], axis[:, None]
@@ -57,18 +55,13 @@ class Painter:
         picture = glow[:, :, None] * np.array(self.look.backdrop) * self.tint
         return np.asarray(np.clip(picture, 0, 255), np.uint8)
 
-    # ---- one frame -----------------------------------------------------------------------
-
     def paint(self, g: Geometry, brightness: float, noise: np.random.Generator) -> Frame:
-        """Paint one frame.
+        """Return one painted frame: uint8 (size, size, 3), RGB.
 
         Args:
-            g: the face, projected to pixels of the oversampled picture.
+            g: the face, in pixels of the oversampled picture.
             brightness: of the light, 1 is normal.
             noise: the camera's.
-
-        Returns:
-            uint8 (size, size, 3), RGB.
         """
         cv2 = opencv()
         canvas = self.backdrop.copy()
@@ -234,10 +227,10 @@ class Painter:
         depth: float,
         dark: float,
     ) -> None:
-        """Show through an opening of the skin what lies behind it, shadowed from the top.
+        """Paint what lies behind an opening of the skin, shadowed from the top.
 
-        *paint* fills a patch, given where its corner lies; at *top* the patch is as bright
-        as *dark* says, *depth* (half face widths) below it is in full light.
+        *paint* fills a patch whose corner it receives; the patch's brightness rises from *dark*
+        at *top* to 1 *depth* half face widths below.
         """
         x0, y0 = np.maximum(np.floor(opening.min(0)).astype(int) - 2, 0)
         x1, y1 = np.minimum(np.ceil(opening.max(0)).astype(int) + 3, self.side)
@@ -272,8 +265,6 @@ class Painter:
             self._soft(canvas, c[f"furrow{side}"], dark, 0.75 * v["furrow"], 0.012, 0.018)
         for k in (0, 1, 2):
             self._soft(canvas, c[f"forehead{k}"], dark, 0.5 * v["raised"], 0.014, 0.018)
-
-    # ---- hair ------------------------------------------------------------------------------
 
     def _hair_behind(self, canvas: Frame, g: Geometry) -> None:
         look = self.look
@@ -328,13 +319,8 @@ class Painter:
 _ANGLES = np.linspace(0, 2 * np.pi, 12, endpoint=False)
 _OVAL = np.stack([0.24 * np.cos(_ANGLES), 0.15 * np.sin(_ANGLES)], 1)
 _AROUND = np.linspace(0, 2 * np.pi, 28, endpoint=False)
-_RIM = np.stack(
-    [
-        0.33 * np.sign(np.cos(_AROUND)) * np.abs(np.cos(_AROUND)) ** 0.7,
-        0.25 * np.sign(np.sin(_AROUND)) * np.abs(np.sin(_AROUND)) ** 0.7,
-    ],
-    1,
-)
+_CIRCLE = np.stack([np.cos(_AROUND), np.sin(_AROUND)], 1)
+_RIM = np.array([0.33, 0.25]) * np.sign(_CIRCLE) * np.abs(_CIRCLE) ** 0.7
 
 
 def _fixed(points: Points) -> npt.NDArray[np.int32]:
@@ -347,7 +333,7 @@ def _mix(a: Colour, b: Colour, part: float) -> Colour:
 
 
 def _spots(look: Look) -> npt.NDArray[np.float64]:
-    """Freckles and a mole: x, y, radius."""
+    """Return freckles and a mole: x, y, radius."""
     rng = np.random.default_rng(look.spots)
     count = round(34 * look.freckles)
     spots = np.c_[rng.normal(0, 0.38, count), rng.normal(0.14, 0.11, count), np.full(count, 0.013)]

@@ -117,31 +117,18 @@ def _colour(values: npt.NDArray[np.float64]) -> Colour:
 
 @dataclass(frozen=True)
 class Expression:
-    """What the muscles of a face do, after the facial action units (FACS) given in brackets.
+    """Muscles of a face, 0 at rest and 1 at the strongest; action units (FACS) in brackets."""
 
-    Numbers are 0 at rest and 1 at the strongest; signed ones say so.
-    """
-
-    brow_inner: float = 0.0
-    """Inner brows up (AU1), negative: down and together (AU4)."""
-    brow_outer: float = 0.0
-    """Outer brows up (AU2), negative: down."""
-    lids: float = 0.0
-    """Upper lids raised (AU5), negative: drooping (AU43)."""
-    squint: float = 0.0
-    """Lower lids tightened (AU7), cheeks raised (AU6)."""
-    nose: float = 0.0
-    """Nose wrinkled (AU9), upper lip raised (AU10)."""
-    corners: float = 0.0
-    """Mouth corners up (AU12), negative: down (AU15)."""
-    stretch: float = 0.0
-    """Lips stretched sideways (AU20), negative: drawn together (AU18)."""
-    tight: float = 0.0
-    """Lips tightened, thin (AU23)."""
-    jaw: float = 0.0
-    """Jaw dropped (AU26), beyond what speech asks for."""
-    blush: float = 0.0
-    """Colour of the cheeks; negative: pale."""
+    brow_inner: float = 0.0  # inner brows up (AU1), negative: down and together (AU4)
+    brow_outer: float = 0.0  # outer brows up (AU2), negative: down
+    lids: float = 0.0  # upper lids raised (AU5), negative: drooping (AU43)
+    squint: float = 0.0  # lower lids tightened (AU7), cheeks raised (AU6)
+    nose: float = 0.0  # nose wrinkled (AU9), upper lip raised (AU10)
+    corners: float = 0.0  # mouth corners up (AU12), negative: down (AU15)
+    stretch: float = 0.0  # lips stretched sideways (AU20), negative: drawn together (AU18)
+    tight: float = 0.0  # lips tightened, thin (AU23)
+    jaw: float = 0.0  # jaw dropped (AU26), beyond what speech asks for
+    blush: float = 0.0  # colour of the cheeks; negative: pale
 
     def scaled(self, intensity: float) -> Expression:
         """Return the same expression at an intensity, 0 to 1."""
@@ -156,7 +143,7 @@ EXPRESSIONS: Mapping[str, Expression] = {
 
 @dataclass(frozen=True)
 class Mouth:
-    """What speech asks of the mouth (see ``spfem_bench.puppets.speech.VISEMES``)."""
+    """The mouth in speech (see ``spfem_bench.puppets.speech.VISEMES``)."""
 
     jaw: float = 0.0
     width: float = 0.0
@@ -168,7 +155,7 @@ class Mouth:
 
 @dataclass(frozen=True)
 class FaceState:
-    """What a face does in one frame.
+    """The movements of a face in one frame.
 
     Attributes:
         expression: the emotion's muscles.
@@ -185,7 +172,7 @@ class FaceState:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the head is: turns in radians, shift in half face widths, scale in pixels.
+    """The head's place: turns in radians, shift in half face widths, scale in pixels.
 
     Attributes:
         yaw: to the picture's right.
@@ -202,14 +189,11 @@ class Pose:
     centre: tuple[float, float] = (0.0, 0.0)
 
     def project(self, points: Points, depth: float = 0.0) -> Points:
-        """Turn points of the face into pixels.
+        """Return the pixels of points of the face: float64 (N, 2).
 
         Args:
             points: float64 (N, 2) on the face's surface, or (N, 3).
-            depth: added to the surface's depth (a nose stands out, hair lies back).
-
-        Returns:
-            float64 (N, 2), x and y in pixels.
+            depth: added to the surface's depth, as of a nose.
         """
         x, y = points[:, 0], points[:, 1]
         z = points[:, 2] if points.shape[1] == 3 else surface(x, y) + depth
@@ -223,17 +207,17 @@ class Pose:
 
 
 def surface(x: Points, y: Points) -> Points:
-    """Depth of the face, an ellipsoid."""
+    """Return the depth of the face, an ellipsoid."""
     return np.asarray(0.75 * np.sqrt(np.clip(1 - (x / 1.25) ** 2 - (y / 1.7) ** 2, 0, 1)))
 
 
 @dataclass
 class Geometry:
-    """Every line of one face in one frame, in pixels.
+    """All lines of one face in one frame, in pixels.
 
     Attributes:
         contours: float64 (N, 2) by name.
-        looks: numbers that painting needs (how deep a fold is, how wide a mouth).
+        looks: numbers that painting needs, such as the depth of a fold.
     """
 
     pose: Pose
@@ -437,7 +421,7 @@ def _strip(x: Points, top: Points, bottom: Points) -> Points:
 
 @cache
 def _spline(count: int, closed_: bool, steps: int) -> npt.NDArray[np.float64]:
-    """Weights that turn control points into a curve through them (Catmull-Rom)."""
+    """Return the weights from control points to a curve through them (Catmull-Rom)."""
     spans = count if closed_ else count - 1
     weights = np.zeros((spans * steps + (not closed_), count))
     for row in range(len(weights)):

@@ -1,4 +1,4 @@
-"""Takes to learn from, by their names, and drawing what a network sees of each."""
+"""Takes to learn from, by their names, and drawing a network's inputs from each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def shots_sha256(shots: Sequence[Shot]) -> str:
 
 
 def speakers_and_sentences(shots: Sequence[Shot]) -> dict[str, list[str]]:
-    """Return the names of all ``speakers`` and ``sentences`` in takes, for a record."""
+    """Return the names of all speakers and sentences in takes, for a record."""
     return {
         "speakers": sorted({s.speaker for s in shots}),
         "sentences": sorted({s.sentence for s in shots}),
@@ -51,12 +51,7 @@ def draw_shots(
 ) -> list[Drawn]:
     """Draw takes into memory, in several processes; their number changes no pixel.
 
-    Args:
-        draw: from a take's number and names to what a network sees of it; it is pickled.
-        shots: the takes.
-        workers: processes.
-        progress: receives a phase of as many parts as takes.
-        phase: its name.
+    *draw* receives a take's number and names, and is pickled.
     """
     progress.begin(phase, len(shots), "take")
     drawn = []

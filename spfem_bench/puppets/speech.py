@@ -23,12 +23,10 @@ from spfem_bench.puppets.tables import numbers, read_table
 _Floats = npt.NDArray[np.float64]
 
 VISEMES = ("jaw", "width", "rounding", "closure", "teeth", "tongue")
-"""Movements of the mouth: the columns of :func:`visemes`.
+"""Movements of the mouth, 0 to 1, but ``width`` from -1 (narrow) to 1 (spread lips).
 
-``jaw``: opening, 0 to 1. ``width``: lips from -1 (narrow) to 1 (spread). ``rounding``:
-and protrusion, 0 to 1. ``closure``: lips pressed together, 0 to 1; they part by
-``jaw * (1 - closure)``. ``teeth``: upper teeth seen, 0 to 1 (on the lower lip when the
-jaw is high, as for f). ``tongue``: tip at the upper teeth, 0 to 1.
+``closure`` presses the lips together: they part by ``jaw * (1 - closure)``. ``teeth`` shows the
+upper ones, on the lower lip when the jaw is high, as for f. ``tongue``: at the upper teeth.
 """
 
 SILENCE = "sil"
@@ -44,13 +42,13 @@ class Phoneme:
     Attributes:
         kind: vowel, approximant, nasal, fricative, stop, affricate or silence.
         duration: seconds, spoken neutrally inside a phrase.
-        formants: (3,) F1 to F3 of an adult male tract, Hz; a consonant's are its loci.
-        bandwidths: (3,) of F1 to F3, Hz.
-        viseme: (6,) target of each of :data:`VISEMES`.
-        insistence: (6,) how strongly it holds to each target against its neighbours.
+        formants: F1 to F3 of an adult male tract, Hz; a consonant's are its loci.
+        bandwidths: of F1 to F3, Hz.
+        viseme: target of each of :data:`VISEMES`.
+        insistence: strength of each target against the neighbours'.
         voicing: amplitude of the vocal folds against a vowel's, 0 to 1.
         noise: level (dB against a vowel), centre and width (Hz) of friction or burst.
-        glide: the phoneme that a diphthong ends as, or nothing.
+        glide: the phoneme at a diphthong's end, or nothing.
     """
 
     kind: str
@@ -98,13 +96,7 @@ PHONEMES = _phonemes()
 
 @dataclass(frozen=True)
 class Phone:
-    """One phoneme of one reading.
-
-    Attributes:
-        symbol: key of :data:`PHONEMES`.
-        start: seconds from the clip's beginning.
-        end: seconds, never before the start.
-    """
+    """One phoneme of one reading; times are seconds from the clip's beginning."""
 
     symbol: str
     start: float
@@ -112,7 +104,7 @@ class Phone:
 
     @property
     def phoneme(self) -> Phoneme:
-        """The phoneme that it is one of."""
+        """Its entry in :data:`PHONEMES`."""
         return PHONEMES[self.symbol]
 
     @property
@@ -126,11 +118,8 @@ class Sentence:
     """A sentence to be spoken.
 
     Attributes:
-        name: three digits.
-        text: as written.
         phones: symbols, silence first and last, perhaps with one optional pause within.
-        paired: spoken in every emotion.
-        split: what it may be used for.
+        paired: whether training speakers speak it in every emotion.
     """
 
     name: str
@@ -162,11 +151,9 @@ class Manner:
     Attributes:
         pitch: factor of the mean fundamental frequency.
         pitch_range: factor of its excursions, in semitones.
-        energy: dB.
-        rate: factor of the speaking rate.
+        energy: added, dB.
         breathiness: added to the voice's; it may be negative (pressed).
-        vowel_length: further factor of the vowels' durations.
-        jaw: factor of the jaw's opening.
+        vowel_length: further factor of the vowels' durations; ``rate`` and ``jaw`` are factors too.
     """
 
     pitch: float = 1.0
@@ -182,7 +169,7 @@ _FULL = {row["emotion"]: Manner(**numbers(row)) for row in read_table("manners")
 
 
 def manner(emotion: str, intensity: float) -> Manner:
-    """Return how *emotion* is spoken, linear from neutral (0) to full (1).
+    """Return an emotion's manner, linear from neutral (0) to full (1).
 
     Directions follow Banse and Scherer (1996) and Juslin and Laukka (2003).
 
@@ -210,20 +197,11 @@ _STIFF = 0.35
 def time_phones(
     sentence: Sentence, manner: Manner, rate: float, rng: np.random.Generator
 ) -> tuple[Phone, ...]:
-    """Return a reading of a sentence: its phones with their times.
+    """Return a reading of a sentence: one phone per symbol, without gaps, from 0 s on.
 
-    The last word's vowel and what follows it are lengthened (Klatt, 1976), every
-    duration varies by about 8 %, silence of 0.16 to 0.30 s is at both ends, and the
-    pause within is made in about one of three readings, else it has no length.
-
-    Args:
-        sentence: the sentence.
-        manner: the emotion's.
-        rate: the speaker's own rate, 1 on average.
-        rng: this reading's.
-
-    Returns:
-        one phone per symbol of the sentence, without gaps, from 0 s on.
+    The last word's vowel and what follows it are lengthened (Klatt, 1976), every duration varies
+    by about 8 %, silence of 0.16 to 0.30 s is at both ends, and about one of three readings has
+    a pause within. *rate* is the speaker's own, 1 on average.
     """
     pace = rate * manner.rate
     kinds = [PHONEMES[symbol].kind for symbol in sentence.phones]
@@ -250,24 +228,14 @@ def correspondence(
 ) -> npt.NDArray[np.float64]:
     """Return the times in reading *b* that correspond to times in reading *a*.
 
-    Linear within each phone. Where *a* has no pause and *b* has one, *b*'s pause is
-    skipped; times outside *a* go to the ends of *b*.
-
-    Args:
-        a: a reading.
-        b: another reading of the same sentence.
-        times: seconds in *a*, any shape.
-
-    Returns:
-        float64, the shape of *times*: seconds in *b*, never decreasing.
+    Linear within each phone, float64 of the shape of *times*, never decreasing. A pause of *b*
+    that *a* does not have is skipped; times outside *a* go to the ends of *b*.
 
     Raises:
         CardError: readings of different sentences.
     """
     if not a or [phone.symbol for phone in a] != [phone.symbol for phone in b]:
-        raise CardError(
-            "the two readings have different phones", "Give two readings of one sentence"
-        )
+        raise CardError("readings of different sentences", "Give two readings of one sentence")
     knots_a, knots_b = ([p.start for p in reading] + [reading[-1].end] for reading in (a, b))
     mapped: _Floats = np.interp(np.asarray(times, np.float64), knots_a, knots_b)
     return mapped
@@ -296,7 +264,7 @@ def visemes(
         amplitude: factor of the jaw's opening (:attr:`Manner.jaw`).
 
     Returns:
-        float64 (n_frames, 6), columns as :data:`VISEMES`, within their ranges.
+        float64 (n_frames, 6), columns as :data:`VISEMES`.
     """
     targets, strength, cores = [], [], []
     for phone in phones:

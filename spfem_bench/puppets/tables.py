@@ -13,11 +13,12 @@ Row = dict[str, str]
 """Cells of one line by column."""
 
 
-def read_table(name: str) -> list[Row]:
+@cache
+def read_table(name: str) -> tuple[Row, ...]:
     """Return a table's rows, in the file's order."""
     path = Path(__file__).parent / "tables" / f"{name}.csv"
     with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+        return tuple(csv.DictReader(file))
 
 
 def numbers(row: Row, skip: int = 1) -> dict[str, float]:

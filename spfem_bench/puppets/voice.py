@@ -58,20 +58,10 @@ def synthesise(
     n_samples: int,
     rng: np.random.Generator,
 ) -> npt.NDArray[np.int16]:
-    """Return the sound of a reading.
+    """Return the sound of a reading of at least one phone: int16 (n_samples,), 16 kHz.
 
-    The peak is at -8 dB of full scale for a neutral manner, moved by its energy and never
-    above -1 dB.
-
-    Args:
-        phones: a reading, of at least one phone.
-        voice: the speaker's.
-        manner: the emotion's.
-        n_samples: length at 16 kHz, above 0; later speech is cut.
-        rng: this recording's: intonation, jitter and noise.
-
-    Returns:
-        int16 (n_samples,), 16 kHz; the same bytes for the same arguments and seed.
+    The peak is at -8 dB of full scale plus the manner's energy, and at most at -1 dB. *rng*
+    draws intonation, jitter and noise; the same state gives the same bytes.
     """
     blocks = -(-n_samples // _BLOCK)
     total = blocks * _BLOCK

@@ -42,15 +42,7 @@ def learn(
     device: str = "cpu",
     progress: Progress = SILENT,
 ) -> tuple[nn.Module, list[float]]:
-    """Train one of the three networks.
-
-    Args:
-        recipe: its numbers.
-        shots: the takes.
-        drawn: the network's inputs from each.
-        name: identity, expression or sync.
-        device: a torch device.
-        progress: receives the phase ``NAME: learn``.
+    """Train one of the three networks on inputs *drawn* from takes.
 
     Returns:
         the network on the CPU in eval mode, and the loss of each step.
@@ -196,16 +188,10 @@ def _sync(recipe: Recipe, shots: Sequence[Shot], drawn: _Drawn, device: str) -> 
 
 
 def sync_loss(video: Tensor, audio: Tensor, temperature: float) -> Tensor:
-    """Return the InfoNCE loss of windows, within each run and within the batch.
+    """Return the InfoNCE loss of windows: (runs, W, D) of video and of audio, rows of length 1.
 
-    Args:
-        video: (runs, W, D), rows of length 1.
-        audio: the same, window by window.
-        temperature: that cosines are divided by.
-
-    Returns:
-        the mean of four cross-entropies: mouth to sound and sound to mouth, within each
-        run (other times of the same take) and within the batch.
+    It is the mean of four cross-entropies: mouth to sound and sound to mouth, within each
+    run (other times of the same take) and within the batch.
     """
     runs, windows, size = video.shape
     within = video @ audio.transpose(1, 2) / temperature

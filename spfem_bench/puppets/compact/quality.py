@@ -72,13 +72,8 @@ def held_out_quality(
     """Measure a trained network on :func:`held_out_takes`; the progress is ``NAME: check``."""
     shots = held_out_takes(world, name)
     frames = {"identity": 4, "expression": 2, "sync": 0}[name]
-    drawn = draw_shots(
-        drawing(world, name, recipe, frames),
-        shots,
-        workers=workers,
-        progress=progress,
-        phase=f"{name}: check",
-    )
+    draw, phase = drawing(world, name, recipe, frames), f"{name}: check"
+    drawn = draw_shots(draw, shots, workers=workers, progress=progress, phase=phase)
     common = {**speakers_and_sentences(shots), "takes": len(shots)}
     if name == "sync":
         return common | lip_sync(network, [d.crops for d in drawn], [d.steps[0] for d in drawn])
@@ -99,10 +94,7 @@ def verification(
 ) -> dict[str, Any]:
     """Verify identities across emotions, and measure the distance that blur makes.
 
-    Args:
-        network: the identity network.
-        shots: the takes.
-        crops: uint8 (takes, frames, 112, 112, 3).
+    Crops are uint8 (takes, frames, 112, 112, 3).
 
     Returns:
         ``accuracy``: of verification, ten folds, each at the best threshold of the other
@@ -205,10 +197,7 @@ def recognition(
 ) -> dict[str, Any]:
     """Recognise expressions at full intensity, and grade them.
 
-    Args:
-        network: the expression network.
-        shots: the takes, at all of :data:`LEVELS`.
-        crops: uint8 (takes, frames, 64, 64, 3).
+    Takes have all of :data:`LEVELS`, crops are uint8 (takes, frames, 64, 64, 3).
 
     Returns:
         ``accuracy``: share of frames of full intensity whose likeliest class is right;
@@ -283,10 +272,7 @@ def lip_sync(
 ) -> dict[str, Any]:
     """Find the shift between mouth and sound, in step and shifted.
 
-    Args:
-        network: the lip sync network.
-        crops: uint8 (frames, 64, 64, 3) of each take.
-        steps: float32 (S, 13), MFCCs of each take.
+    Each take has crops, uint8 (frames, 64, 64, 3), and MFCCs, float32 (S, 13).
 
     Returns:
         ``within_one_frame``: share of takes whose offset is found within one frame, as they

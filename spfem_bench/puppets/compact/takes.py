@@ -54,9 +54,8 @@ class TakeInputs:
 
     Attributes:
         crops: uint8 (frames, side, side, 3), RGB.
-        indices: int64 (frames,), which frames they are.
-        steps: float32 (versions, S, 13), the sound's MFCCs, clean and with noise; none
-            for networks without sound.
+        indices: int64 (frames,), of the frames.
+        steps: float32 (versions, S, 13), the sound's MFCCs, clean and noisy; only for lip sync.
     """
 
     crops: npt.NDArray[np.uint8]
@@ -93,7 +92,7 @@ def draw_take(
     """Draw one take's crops, and its sound's MFCCs for the lip sync network.
 
     Args:
-        job: the take's number, which decides the frames and noises drawn, and the take.
+        job: the take's number, which decides frames and noises with *seed*, and the take.
         world: the take's.
         name: the network.
         frames: how many, at random and in order; 0 for all.
@@ -119,14 +118,7 @@ def draw_take(
 def drawing(
     world: World, name: NetworkName, recipe: Recipe, frames: int | None = None
 ) -> Callable[[tuple[int, Shot]], TakeInputs]:
-    """Return :func:`draw_take` as a recipe sets it, for :func:`.shots.draw_shots`.
-
-    Args:
-        world: the takes'.
-        name: the network.
-        recipe: sets frames and noises.
-        frames: instead of the recipe's; the sound is then clean.
-    """
+    """Return :func:`draw_take` with a recipe's settings, or clean sound and another *frames*."""
     one = partial(draw_take, world=world, name=name, seed=recipe.seed)
     if frames is not None:
         return partial(one, frames=frames)

@@ -53,7 +53,7 @@ def train_compact(
         world: the puppets; only training speakers and training sentences are used.
         folder: where the files go.
         device: a torch device.
-        workers: processes that draw; their number changes nothing.
+        workers: processes that draw.
         progress: receives the phases ``NAME: draw``, ``NAME: learn`` and ``NAME: check``.
 
     Raises:
@@ -68,13 +68,8 @@ def train_compact(
     environment = circumstances(device, SOFTWARE, *_CODE)
     shots = training_takes(world, name, recipe)
     times = [time.monotonic()]
-    drawn = draw_shots(
-        drawing(world, name, recipe),
-        shots,
-        workers=workers,
-        progress=progress,
-        phase=f"{name}: draw",
-    )
+    draw, phase = drawing(world, name, recipe), f"{name}: draw"
+    drawn = draw_shots(draw, shots, workers=workers, progress=progress, phase=phase)
     times.append(time.monotonic())
     network, losses = learn(recipe, shots, drawn, name=name, device=device, progress=progress)
     times.append(time.monotonic())

@@ -173,7 +173,7 @@ def config_names() -> list[str]:
 
 
 def read_ned_config(name: str | Path) -> MiniNedConfig:
-    """Read a configuration by the name of a shipped one, or by its path.
+    """Read a shipped configuration by its name, or any by its path.
 
     Raises:
         UnknownNameError: no shipped one has that name.

@@ -34,14 +34,9 @@ class FrameRun:
 def unpaired_takes(world: World, speakers: int, takes: int, seed: int) -> tuple[Shot, ...]:
     """Return all takes that mini-NED learns from: training speakers and sentences only.
 
-    Each speaker has one neutral take and others in emotions of their own, each with another
-    sentence, so that no two takes differ in their emotion alone.
-
-    Args:
-        world: the puppets.
-        speakers: how many, at random.
-        takes: of each, from 2 to 7.
-        seed: of the choice.
+    Each of so many random speakers has one neutral take and others in emotions of their own,
+    2 to 7 takes in total. Each take of a speaker has another sentence, so that no two takes
+    differ in their emotion alone.
     """
     rng = np.random.default_rng([seed, 1])
     everyone = [s.name for s in world.speakers if s.split == "train"]
@@ -57,14 +52,7 @@ def unpaired_takes(world: World, speakers: int, takes: int, seed: int) -> tuple[
 
 
 def draw_run(job: tuple[int, Shot], world: World, frames: int, seed: int) -> FrameRun:
-    """Draw a run of frames of one take.
-
-    Args:
-        job: the take's number, which decides the first frame, and the take.
-        world: the take's.
-        frames: of the run.
-        seed: of the first frames.
-    """
+    """Draw a run of frames of one take; its number and the seed decide the first frame."""
     number, shot = job
     take = world.take(*shot)
     start = int(np.random.default_rng([seed, 2, number]).integers(take.n_frames - frames + 1))

@@ -43,7 +43,7 @@ class Material(NamedTuple):
 
     Attributes:
         frames: uint8 (takes, T, 3, 128, 128), RGB.
-        face: coefficients (takes, T, ...); the shape is the same in all frames of a take.
+        face: (takes, T, ...); the shape is the same in all frames of a take.
         speaker: int64 (takes,).
         emotion: int64 (takes,), as in ``EMOTIONS``.
     """
@@ -124,12 +124,7 @@ def learn_estimator(
 
 @torch.no_grad()
 def estimate_clip(estimator: Estimator, frames: Tensor) -> Coefficients:
-    """Return the coefficients of one clip's frames, with one shape, their mean, for all.
-
-    Args:
-        estimator: in eval mode.
-        frames: uint8 (T, 3, 128, 128).
-    """
+    """Return the coefficients of frames, uint8 (T, 3, 128, 128); all have the mean shape."""
     parts = [estimator(scale_pixels(part)) for part in torch.split(frames, 64)]
     shape, expression, pose = (torch.cat(values) for values in zip(*parts, strict=True))
     return Coefficients(shape.mean(0, keepdim=True).expand_as(shape), expression, pose)
@@ -281,14 +276,7 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
 
 
 class RendererStart(NamedTuple):
-    """A renderer's training up to where supervision begins, the same with and without it.
-
-    Attributes:
-        network: the renderer's weights.
-        descent: the state of its descent.
-        chance: the state of the batches' generator.
-        losses: of each step.
-    """
+    """The state of a renderer's training where supervision begins: the same with and without."""
 
     network: dict[str, Tensor]
     descent: dict[str, Any]
@@ -312,16 +300,8 @@ def learn_renderer(
     The other frame is half of the time from another take, so that the expression cannot be
     copied. *stccl* compares frames of neutral takes with what the manipulator makes of them.
 
-    Args:
-        config: the model's.
-        morphable: the morphable model.
-        estimator: in eval mode.
-        material: what is learnt from.
-        manipulator: trained, in eval mode.
-        stccl: the supervision.
-        start: of a training with the same seed, material and settings except for *stccl*; it is
-            continued, and gives the same weights as from the beginning.
-        progress: receives the phase ``renderer``.
+    *start* is of a training with the same seed, material and settings except for *stccl*: it is
+    continued, and gives the same weights as from the beginning.
 
     Returns:
         the renderer in eval mode, the loss of each step, and the start for other trainings.

@@ -58,9 +58,9 @@ def write_networks(
     """Write a file of weights and its record; the record comes last, so both are whole with it.
 
     Args:
-        path: of either; suffixes are put right.
-        networks: by the name that begins their tensors' names.
-        record: all of :class:`ModelRecord` but ``sha256`` and ``bytes``.
+        path: of either file.
+        networks: by the first part of their tensors' names.
+        record: all of :class:`ModelRecord` except ``sha256`` and ``bytes``.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
@@ -160,12 +160,8 @@ class MiniNed(NamedTuple):
     ) -> npt.NDArray[np.uint8]:
         """Return a clip with the emotion of another; speech, head and all else stay its own.
 
-        Args:
-            source: uint8 (T, 128, 128, 3), RGB.
-            reference: uint8 (S, 128, 128, 3), RGB; of any length and any puppet.
-
-        Returns:
-            uint8 (T, 128, 128, 3), RGB.
+        Both clips and the result are uint8 (T, 128, 128, 3), RGB; the reference may have another
+        length and another puppet.
 
         Raises:
             ClipError: frames of another size.

@@ -67,19 +67,10 @@ def frame_pose(take: Take, index: int) -> _Floats:
     return np.array([*pose.shift, pose.yaw, pose.pitch, pose.roll])
 
 
-def principal_components(rows: _Floats, count: int) -> tuple[_Floats, _Floats]:
-    """Return the first principal components of rows, scaled to coefficients of deviation 1.
-
-    Args:
-        rows: float64 (N, D), relative to what coefficients of 0 represent.
-        count: number of components.
-
-    Returns:
-        the basis (count, D) and the rows' coefficients (N, count).
-    """
-    left, sizes, right = np.linalg.svd(rows, full_matrices=False)
-    deviation = sizes[:count] / np.sqrt(len(rows))
-    return right[:count] * deviation[:, None], left[:, :count] * np.sqrt(len(rows))
+def principal_components(rows: _Floats, count: int) -> _Floats:
+    """Return the first principal components of rows (N, D): (count, D), of deviation 1."""
+    _, sizes, right = np.linalg.svd(rows, full_matrices=False)
+    return right[:count] * (sizes[:count] / np.sqrt(len(rows)))[:, None]
 
 
 # ---- the render's layers --------------------------------------------------------------------
@@ -207,7 +198,7 @@ class Coefficients(NamedTuple):
 
 
 class Morphable(nn.Module):
-    """From coefficients to points and renders; all its numbers are buffers.
+    """From coefficients to points and renders.
 
     Attributes:
         mean: float32 (points * 3 + looks,).
@@ -239,11 +230,7 @@ class Morphable(nn.Module):
 
     @classmethod
     def fit(cls, takes: Sequence[tuple[Take, int]]) -> Morphable:
-        """Fit mean and bases to frames of takes.
-
-        Args:
-            takes: takes, and the index of one frame of each.
-        """
+        """Return a model with mean and bases fitted to takes, by one frame of each."""
         looks = {take.speaker.name: take.speaker.look for take, _ in takes}
         rest = {name: face_vector(look, FaceState()) for name, look in looks.items()}
         faces = np.stack(list(rest.values()))
@@ -254,8 +241,8 @@ class Morphable(nn.Module):
         centre = (np.asarray(pose.centre) + 0.5) / side
         for buffer, value in (
             (model.mean, mean),
-            (model.shapes, principal_components(faces - mean, SHAPE)[0]),
-            (model.expressions, principal_components(moved, EXPRESSION)[0]),
+            (model.shapes, principal_components(faces - mean, SHAPE)),
+            (model.expressions, principal_components(moved, EXPRESSION)),
             (model.camera, np.array([pose.scale / side, *centre])),
         ):
             buffer.copy_(torch.from_numpy(value))

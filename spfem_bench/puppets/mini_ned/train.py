@@ -52,7 +52,7 @@ def train_mini_ned(
         folder: where the files go; ``face`` there is used when it was trained as configured.
         weights: where STCCL's backbone is looked for.
         device: a torch device.
-        workers: processes that draw; their number changes nothing.
+        workers: processes that draw.
         progress: receives the phases ``draw``, ``estimator``, ``manipulator``, ``renderer``.
 
     Yields:
@@ -117,17 +117,7 @@ def train_mini_ned(
 
 
 class _Data(NamedTuple):
-    """What models of one data set share.
-
-    Attributes:
-        config: the settings that decide it.
-        morphable: the morphable model.
-        estimator: in eval mode.
-        face: SHA-256 of the file that holds both.
-        material: what is learnt from.
-        common: entries of all models' records.
-        seconds: that it took.
-    """
+    """What models of one data set share: networks, their file's SHA-256, material, record."""
 
     config: dict[str, Any]
     morphable: Morphable
