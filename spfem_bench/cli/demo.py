@@ -136,11 +136,13 @@ class _Train(click.Command):
     """Adds the recipes, as they are in the code, to the help."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from dataclasses import asdict
+
         from spfem_bench.puppets.compact.recipes import RECIPES
 
         with formatter.section("Recipes"):
             for name, recipe in RECIPES.items():
-                values = recipe.described()
+                values = asdict(recipe)
                 changes = values.pop("changes")
                 for what, found in ((name, values), (f"{name}, changes", changes)):
                     words = ", ".join(f"{k} {v:g}" for k, v in found.items())
@@ -167,14 +169,16 @@ def train(
     the output folder when all is done. On one machine, the same command on the
     CPU gives the same bytes.
     """
-    from spfem_bench.puppets.compact.recipes import NAMES, RECIPES, with_steps
+    from dataclasses import replace
+
+    from spfem_bench.puppets.compact.recipes import NAMES, RECIPES
     from spfem_bench.puppets.compact.train import card_lines, train_compact
     from spfem_bench.puppets.world import World
 
     options.check_device(device)
     progress = options.progress(quiet)
     for name in NAMES if network == "all" else [n for n in NAMES if n == network]:
-        recipe = with_steps(RECIPES[name], steps)
+        recipe = replace(RECIPES[name], steps=steps) if steps else RECIPES[name]
         trained = train_compact(
             name, recipe, World(), output, device=device, workers=workers, progress=progress
         )

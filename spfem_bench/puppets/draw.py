@@ -13,7 +13,7 @@ from spfem_bench.puppets.face import Colour, Geometry, Look, Points, closed, sur
 from spfem_bench.puppets.tables import outline
 
 OVERSAMPLING = 2
-_SHIFT = 4  # polygons are given in sixteenths of a pixel
+_SHIFT = 4  # polygons' coordinates are in sixteenths of a pixel
 
 
 class Painter:

@@ -127,7 +127,7 @@ class Expression:
     corners: float = 0.0  # mouth corners up (AU12), negative: down (AU15)
     stretch: float = 0.0  # lips stretched sideways (AU20), negative: drawn together (AU18)
     tight: float = 0.0  # lips tightened, thin (AU23)
-    jaw: float = 0.0  # jaw dropped (AU26), beyond what speech asks for
+    jaw: float = 0.0  # jaw dropped (AU26), in addition to speech
     blush: float = 0.0  # colour of the cheeks; negative: pale
 
     def scaled(self, intensity: float) -> Expression:
@@ -159,7 +159,7 @@ class FaceState:
 
     Attributes:
         expression: the emotion's muscles.
-        mouth: what speech asks of the mouth.
+        mouth: its movements in speech.
         blink: 0 open, 1 closed.
         gaze: shift of the irises, in iris radii.
     """

@@ -67,8 +67,8 @@ class World:
                 f"the world's seed is {self.seed!r}", "Give a whole number from 0 to 4294967295"
             )
         if type(self.size) is not int or not 64 <= self.size <= 1024 or self.size % 2:
-            given = f"the size of a frame is {self.size!r} pixels"
-            raise CardError(given, "Give an even number from 64 to 1024")
+            problem = f"the size of a frame is {self.size!r} pixels"
+            raise CardError(problem, "Give an even number from 64 to 1024")
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ def test_crops_are_those_of_the_evaluation() -> None:
     world = World()
     shot = Shot("P001", "happy", "003", 0.5)
     for name in NAMES:
-        drawn = takes.draw_take((4, shot), world, name, 2, seed=1)
+        drawn = takes.draw_take((4, shot), world, name, RECIPES[name], frames=2)
         take = world.take(*shot)
         contract = network_card(f"compact-{name}").input
         assert drawn.crops.dtype == np.uint8 and len(drawn.crops) == 2
@@ -112,9 +112,8 @@ def test_crops_are_those_of_the_evaluation() -> None:
 
 
 def test_sound_comes_clean_first_and_then_with_noise() -> None:
-    drawn = takes.draw_take(
-        (0, Shot("P002", "sad", "004", 1.0)), World(size=64), "sync", 1, 1, noises=2, quietest=20.0
-    )
+    shot, recipe = Shot("P002", "sad", "004", 1.0), replace(RECIPES["sync"], frames=1)
+    drawn = takes.draw_take((0, shot), World(size=64), "sync", recipe)
     clean, *noisy = drawn.steps
     assert clean.shape[1] == 13 and len(noisy) == 2
     for version in noisy:
@@ -127,7 +126,7 @@ def test_sound_comes_clean_first_and_then_with_noise() -> None:
 def test_the_number_of_processes_changes_no_pixel() -> None:
     world, recipe = World(size=64), RECIPES["expression"]
     shots = training_takes(world, "expression", recipe)[:3]
-    draw = takes.drawing(world, "expression", recipe)
+    draw = partial(takes.draw_take, world=world, name="expression", recipe=recipe)
     progress = Counted()
     one = draw_shots(draw, shots)
     two = draw_shots(draw, shots, workers=2, progress=progress)
@@ -142,9 +141,8 @@ def test_the_number_of_processes_changes_no_pixel() -> None:
 
 @pytest.fixture(scope="module")
 def pictures() -> torch.Tensor:
-    drawn = takes.draw_take(
-        (0, Shot("P003", "happy", "005", 1.0)), World(), "expression", 6, seed=1
-    )
+    shot = Shot("P003", "happy", "005", 1.0)
+    drawn = takes.draw_take((0, shot), World(), "expression", RECIPES["expression"], frames=6)
     return torch.from_numpy(drawn.crops).permute(0, 3, 1, 2).float()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -16,7 +17,7 @@ from spfem_bench.faces import crop
 from spfem_bench.progress import SILENT, Progress
 from spfem_bench.puppets.compact.learn import embed
 from spfem_bench.puppets.compact.recipes import NetworkName, Recipe
-from spfem_bench.puppets.compact.takes import drawing
+from spfem_bench.puppets.compact.takes import draw_take
 from spfem_bench.puppets.shots import Shot, draw_shots, speakers_and_sentences
 from spfem_bench.puppets.world import World
 from spfem_bench.statistics import frechet, sync
@@ -72,7 +73,8 @@ def held_out_quality(
     """Measure a trained network on :func:`held_out_takes`; the progress is ``NAME: check``."""
     shots = held_out_takes(world, name)
     frames = {"identity": 4, "expression": 2, "sync": 0}[name]
-    draw, phase = drawing(world, name, recipe, frames), f"{name}: check"
+    draw = partial(draw_take, world=world, name=name, recipe=recipe, frames=frames)
+    phase = f"{name}: check"
     drawn = draw_shots(draw, shots, workers=workers, progress=progress, phase=phase)
     common = {**speakers_and_sentences(shots), "takes": len(shots)}
     if name == "sync":

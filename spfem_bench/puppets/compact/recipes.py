@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 NetworkName = Literal["identity", "expression", "sync"]
 NAMES: tuple[NetworkName, ...] = ("identity", "expression", "sync")
@@ -69,10 +69,6 @@ class Recipe:
     seed: int = 1
     changes: Changes = field(default_factory=Changes)
 
-    def described(self) -> dict[str, Any]:
-        """Return all values as plain JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class IdentityRecipe(Recipe):
@@ -125,8 +121,3 @@ RECIPES: dict[NetworkName, Recipe] = {
     ),
     "sync": SyncRecipe(takes=2, frames=0, steps=2000, batch=12, rate=2e-3),
 }
-
-
-def with_steps(recipe: Recipe, steps: int | None) -> Recipe:
-    """Return the recipe with another number of steps, or as it is for None."""
-    return replace(recipe, steps=steps) if steps else recipe

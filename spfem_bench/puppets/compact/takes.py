@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -84,47 +83,34 @@ def draw_take(
     job: tuple[int, Shot],
     world: World,
     name: NetworkName,
-    frames: int,
-    seed: int,
-    noises: int = 0,
-    quietest: float = 0.0,
+    recipe: Recipe,
+    frames: int | None = None,
 ) -> TakeInputs:
     """Draw one take's crops, and its sound's MFCCs for the lip sync network.
 
     Args:
-        job: the take's number, which decides frames and noises with *seed*, and the take.
+        job: the take's number, which decides frames and noises with the recipe's seed, and the
+            take.
         world: the take's.
         name: the network.
-        frames: how many, at random and in order; 0 for all.
-        seed: of frames and noises.
-        noises: noisy versions of the sound.
-        quietest: smallest ratio of sound to noise, decibels; the largest is 20 more.
+        recipe: decides how many frames, at random and in order, and how many noises.
+        frames: instead of the recipe's, 0 for all; the sound is then clean.
     """
     number, shot = job
-    rng = np.random.default_rng([seed, number])
+    rng = np.random.default_rng([recipe.seed, number])
     take, card = world.take(*shot), compact_card(name)
+    count = recipe.frames if frames is None else frames
     indices = np.arange(take.n_frames)
-    if frames:
-        indices = np.sort(rng.choice(take.n_frames, min(frames, take.n_frames), replace=False))
+    if count:
+        indices = np.sort(rng.choice(take.n_frames, min(count, take.n_frames), replace=False))
     crops = np.stack([_crop(take.frame(int(i)), card) for i in indices])
     steps = np.zeros((0, 0, 13), np.float32)
     if name == "sync":
-        sound = take.sound()
-        versions = [sound] + [_noisy(sound, quietest, rng) for _ in range(noises)]
-        steps = np.stack([mfcc(v) for v in versions])
+        versions = [take.sound()]
+        if isinstance(recipe, SyncRecipe) and frames is None:
+            versions += [_noisy(versions[0], recipe.quietest, rng) for _ in range(recipe.noises)]
+        steps = np.stack([mfcc(version) for version in versions])
     return TakeInputs(crops, indices.astype(np.int64), steps)
-
-
-def drawing(
-    world: World, name: NetworkName, recipe: Recipe, frames: int | None = None
-) -> Callable[[tuple[int, Shot]], TakeInputs]:
-    """Return :func:`draw_take` with a recipe's settings, or clean sound and another *frames*."""
-    one = partial(draw_take, world=world, name=name, seed=recipe.seed)
-    if frames is not None:
-        return partial(one, frames=frames)
-    if isinstance(recipe, SyncRecipe):
-        one = partial(one, noises=recipe.noises, quietest=recipe.quietest)
-    return partial(one, frames=recipe.frames)
 
 
 def _noisy(

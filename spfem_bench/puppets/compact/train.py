@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
+from dataclasses import asdict
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from spfem_bench.files import check_writable, write_atomically
 from spfem_bench.progress import SILENT, Progress
 from spfem_bench.puppets.compact.recipes import NetworkName, Recipe
-from spfem_bench.puppets.compact.takes import compact_card, drawing, training_takes
+from spfem_bench.puppets.compact.takes import compact_card, draw_take, training_takes
 from spfem_bench.puppets.shots import describe_shots, draw_shots
 from spfem_bench.puppets.world import World
 from spfem_bench.stored import write_json
@@ -68,7 +70,7 @@ def train_compact(
     environment = circumstances(device, SOFTWARE, *_CODE)
     shots = training_takes(world, name, recipe)
     times = [time.monotonic()]
-    draw, phase = drawing(world, name, recipe), f"{name}: draw"
+    draw, phase = partial(draw_take, world=world, name=name, recipe=recipe), f"{name}: draw"
     drawn = draw_shots(draw, shots, workers=workers, progress=progress, phase=phase)
     times.append(time.monotonic())
     network, losses = learn(recipe, shots, drawn, name=name, device=device, progress=progress)
@@ -81,7 +83,7 @@ def train_compact(
     seconds = [round(end - start, 1) for start, end in pairwise(times)]
     record = {
         "network": compact_card(name).name,
-        "recipe": recipe.described(),
+        "recipe": asdict(recipe),
         "world": {"version": world.version, "seed": world.seed, "size": world.size},
         **describe_shots(shots),
         "samples": sum(len(d.crops) for d in drawn),

@@ -86,7 +86,7 @@ class RendererLearning(Learning):
 
     Attributes:
         details: added weight of pixels of mouth, eyes, brows and folds.
-        squares: weight of the squared distance, without which small parts are learnt slowly.
+        squares: weight of the squared distance, without which small parts train slowly.
         edges: weight of the L1 distance of differences of neighbouring pixels.
         features: weight of the L1 distance of the estimator's first maps.
     """
@@ -102,7 +102,7 @@ class Supervision(Strict):
 
     Attributes:
         form: ``none``, ``vd`` or ``cm``.
-        metric: a learnt metric's name or path.
+        metric: a learned metric's name or path.
         trained: whether its heads are used; otherwise features are compared directly.
         adaptive: whether its adaptive weights are used.
         where: on the manipulator's ``renders``, on the renderer's ``frames``, or both.

@@ -106,15 +106,15 @@ def learn_estimator(
 
     def loss(_: int) -> Tensor:
         chosen = torch.randint(len(frames), (how.batch,), generator=chance).to(device)
-        found = network(scale_pixels(frames[chosen]))
+        face = network(scale_pixels(frames[chosen]))
         right = Coefficients(*(x[chosen] for x in truth))
-        (points, looks), (places, depths) = morphable.points(found), morphable.points(right)
+        (points, looks), (places, depths) = morphable.points(face), morphable.points(right)
         return (
             200 * (points - places).abs().mean()
             + (looks - depths).abs().mean()
-            + 0.5 * F.smooth_l1_loss(found.expression, right.expression)
-            + 0.5 * F.smooth_l1_loss(found.shape, right.shape)
-            + F.smooth_l1_loss(found.pose / scale, right.pose / scale)
+            + 0.5 * F.smooth_l1_loss(face.expression, right.expression)
+            + 0.5 * F.smooth_l1_loss(face.shape, right.shape)
+            + F.smooth_l1_loss(face.pose / scale, right.pose / scale)
         )
 
     descent = _descent(network, how.steps, how.rate)

@@ -55,12 +55,7 @@ class ModelRecord(Strict):
 def write_networks(
     path: Path, networks: Mapping[str, nn.Module], record: Mapping[str, Any]
 ) -> ModelRecord:
-    """Write a file of weights and its record; the record comes last, so both are whole with it.
-
-    Args:
-        path: of either file.
-        networks: by the first part of their tensors' names.
-        record: all of :class:`ModelRecord` except ``sha256`` and ``bytes``.
+    """Write a file of weights, then its record with ``sha256`` and ``bytes`` added; return that.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.

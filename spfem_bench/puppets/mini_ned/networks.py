@@ -59,14 +59,17 @@ def _line(inputs: int, outputs: int, width: int = 5) -> nn.Conv1d:
     return nn.Conv1d(inputs, outputs, width, padding=width // 2, padding_mode="replicate")
 
 
+def _lines(width: int) -> nn.Sequential:
+    leak = nn.LeakyReLU(0.2)
+    return nn.Sequential(_line(EXPRESSION, 64), leak, _line(64, width), leak)
+
+
 class StyleEncoder(nn.Module):
     """From expression coefficients (B, T, 24) of any length to a style (B, 16)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            _line(EXPRESSION, 64), nn.LeakyReLU(0.2), _line(64, 64), nn.LeakyReLU(0.2)
-        )
+        self.body = _lines(64)
         self.out = nn.Linear(64, _STYLE)
 
     def forward(self, expression: Tensor) -> Tensor:
@@ -86,7 +89,7 @@ class Manipulator(nn.Module):
         self.scales = nn.ModuleList(nn.Linear(_STYLE, 2 * width) for _ in range(3))
         self.out = _line(width, EXPRESSION, 1)
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]  # a bias was asked for
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]  # it has a bias
 
     def forward(self, expression: Tensor, style: Tensor) -> Tensor:
         """Return the target's coefficients; a network not yet trained changes nothing."""
@@ -110,9 +113,7 @@ class Critic(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            _line(EXPRESSION, 64), nn.LeakyReLU(0.2), _line(64, 96), nn.LeakyReLU(0.2)
-        )
+        self.body = _lines(96)
         self.real = nn.Linear(96, len(EMOTIONS))
         self.emotion = nn.Linear(96, len(EMOTIONS))
 
