@@ -155,38 +155,24 @@ class Mouth:
 
 @dataclass(frozen=True)
 class FaceState:
-    """The movements of a face in one frame.
+    """The movements of a face in one frame."""
 
-    Attributes:
-        expression: the emotion's muscles.
-        mouth: its movements in speech.
-        blink: 0 open, 1 closed.
-        gaze: shift of the irises, in iris radii.
-    """
-
-    expression: Expression = Expression()
-    mouth: Mouth = Mouth()
-    blink: float = 0.0
-    gaze: tuple[float, float] = (0.0, 0.0)
+    expression: Expression = Expression()  # the emotion's muscles
+    mouth: Mouth = Mouth()  # its movements in speech
+    blink: float = 0.0  # 0 open, 1 closed
+    gaze: tuple[float, float] = (0.0, 0.0)  # shift of the irises, in iris radii
 
 
 @dataclass(frozen=True)
 class Pose:
-    """The head's place: turns in radians, shift in half face widths, scale in pixels.
+    """The head's place: turns in radians, shift in half face widths, scale in pixels."""
 
-    Attributes:
-        yaw: to the picture's right.
-        pitch: chin up is negative.
-        roll: clockwise in the picture.
-        centre: of the picture, pixels.
-    """
-
-    yaw: float = 0.0
-    pitch: float = 0.0
-    roll: float = 0.0
+    yaw: float = 0.0  # to the picture's right
+    pitch: float = 0.0  # chin up is negative
+    roll: float = 0.0  # clockwise in the picture
     shift: tuple[float, float] = (0.0, 0.0)
     scale: float = 1.0
-    centre: tuple[float, float] = (0.0, 0.0)
+    centre: tuple[float, float] = (0.0, 0.0)  # of the picture, pixels
 
     def project(self, points: Points, depth: float = 0.0) -> Points:
         """Return the pixels of points of the face: float64 (N, 2).
@@ -213,16 +199,11 @@ def surface(x: Points, y: Points) -> Points:
 
 @dataclass
 class Geometry:
-    """All lines of one face in one frame, in pixels.
-
-    Attributes:
-        contours: float64 (N, 2) by name.
-        looks: numbers that painting needs, such as the depth of a fold.
-    """
+    """All lines of one face in one frame, in pixels."""
 
     pose: Pose
-    contours: dict[str, Points] = field(default_factory=dict)
-    looks: dict[str, float] = field(default_factory=dict)
+    contours: dict[str, Points] = field(default_factory=dict)  # float64 (N, 2) by name
+    looks: dict[str, float] = field(default_factory=dict)  # such as the depth of a fold
 
     def add(self, name: str, points: Points, depth: float = 0.0) -> None:
         """Project points and keep them."""

@@ -37,29 +37,17 @@ LABIALS = frozenset("pbm")
 
 @dataclass(frozen=True)
 class Phoneme:
-    """Sound and mouth of a phoneme when it is held.
+    """Sound and mouth of a phoneme when it is held."""
 
-    Attributes:
-        kind: vowel, approximant, nasal, fricative, stop, affricate or silence.
-        duration: seconds, spoken neutrally inside a phrase.
-        formants: F1 to F3 of an adult male tract, Hz; a consonant's are its loci.
-        bandwidths: of F1 to F3, Hz.
-        viseme: target of each of :data:`VISEMES`.
-        insistence: strength of each target against the neighbours'.
-        voicing: amplitude of the vocal folds against a vowel's, 0 to 1.
-        noise: level (dB against a vowel), centre and width (Hz) of friction or burst.
-        glide: the phoneme at a diphthong's end, or nothing.
-    """
-
-    kind: str
-    duration: float
-    formants: tuple[float, ...]
-    bandwidths: tuple[float, ...]
-    viseme: tuple[float, ...]
-    insistence: tuple[float, ...]
-    voicing: float
-    noise: tuple[float, ...] | None
-    glide: str
+    kind: str  # vowel, approximant, nasal, fricative, stop, affricate or silence
+    duration: float  # seconds, spoken neutrally inside a phrase
+    formants: tuple[float, ...]  # F1 to F3 of an adult male tract, Hz; a consonant's are its loci
+    bandwidths: tuple[float, ...]  # of F1 to F3, Hz
+    viseme: tuple[float, ...]  # target of each of :data:`VISEMES`
+    insistence: tuple[float, ...]  # strength of each target against the neighbours'
+    voicing: float  # amplitude of the vocal folds against a vowel's, 0 to 1
+    noise: tuple[float, ...] | None  # dB against a vowel, centre and width (Hz), friction or burst
+    glide: str  # the phoneme at a diphthong's end, or nothing
 
 
 _BANDWIDTHS = {"vowel": (60.0, 90.0, 150.0), "nasal": (90.0, 220.0, 280.0)}
@@ -115,17 +103,12 @@ class Phone:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence to be spoken.
-
-    Attributes:
-        phones: symbols, silence first and last, perhaps with one optional pause within.
-        paired: whether training speakers speak it in every emotion.
-    """
+    """A sentence to be spoken."""
 
     name: str
     text: str
-    phones: tuple[str, ...]
-    paired: bool
+    phones: tuple[str, ...]  # symbols; silence first, last, and perhaps a pause within
+    paired: bool  # whether training speakers speak it in every emotion
     split: Literal["train", "test"]
 
 
@@ -146,32 +129,23 @@ SENTENCES = _sentences()
 
 @dataclass(frozen=True)
 class Manner:
-    """How an emotion changes speech, against the same speaker's neutral speech.
+    """How an emotion changes speech, against the same speaker's neutral speech."""
 
-    Attributes:
-        pitch: factor of the mean fundamental frequency.
-        pitch_range: factor of its excursions, in semitones.
-        energy: added, dB.
-        breathiness: added to the voice's; it may be negative (pressed).
-        vowel_length: further factor of the vowels' durations; ``rate`` and ``jaw`` are factors too.
-    """
-
-    pitch: float = 1.0
-    pitch_range: float = 1.0
-    energy: float = 0.0
-    rate: float = 1.0
-    breathiness: float = 0.0
-    vowel_length: float = 1.0
-    jaw: float = 1.0
+    pitch: float = 1.0  # factor of the mean fundamental frequency
+    pitch_range: float = 1.0  # factor of its excursions, in semitones
+    energy: float = 0.0  # added, dB
+    rate: float = 1.0  # factor of the speaking rate
+    breathiness: float = 0.0  # added to the voice's; it may be negative (pressed)
+    vowel_length: float = 1.0  # further factor of the vowels' durations
+    jaw: float = 1.0  # factor of the jaw's opening
 
 
+# Directions from Banse and Scherer (1996) and Juslin and Laukka (2003).
 _FULL = {row["emotion"]: Manner(**numbers(row)) for row in read_table("manners")}
 
 
 def manner(emotion: str, intensity: float) -> Manner:
     """Return an emotion's manner, linear from neutral (0) to full (1).
-
-    Directions follow Banse and Scherer (1996) and Juslin and Laukka (2003).
 
     Raises:
         UnknownNameError: not one of the seven emotions.

@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-Row = dict[str, str]
+TableRow = dict[str, str]
 """Cells of one line by column."""
 
 
 @cache
-def read_table(name: str) -> tuple[Row, ...]:
+def read_table(name: str) -> tuple[TableRow, ...]:
     """Return a table's rows, in the file's order."""
     path = Path(__file__).parent / "tables" / f"{name}.csv"
     with path.open(encoding="utf-8", newline="") as file:
         return tuple(csv.DictReader(file))
 
 
-def numbers(row: Row, skip: int = 1) -> dict[str, float]:
+def numbers(row: TableRow, skip: int = 1) -> dict[str, float]:
     """Return a row's cells as numbers, without the first *skip* columns."""
     return {column: float(cell) for column, cell in list(row.items())[skip:]}
 

@@ -34,21 +34,13 @@ _BACKGROUND = 10 ** (-60 / 20)
 
 @dataclass(frozen=True)
 class Voice:
-    """A speaker's voice.
+    """A speaker's voice."""
 
-    Attributes:
-        pitch: mean fundamental frequency in neutral speech, Hz, 85 to 260.
-        formant_scale: factor of all formants, 0.85 (long tract) to 1.2 (short).
-        breathiness: 0 (none) to 1 (whisper-like).
-        tilt: how far the source is down at 3 kHz beyond its own fall, dB, from 0.
-        jitter: relative variation from one pitch period to the next.
-    """
-
-    pitch: float = 120.0
-    formant_scale: float = 1.0
-    breathiness: float = 0.1
-    tilt: float = 4.0
-    jitter: float = 0.01
+    pitch: float = 120.0  # mean fundamental frequency in neutral speech, Hz, 85 to 260
+    formant_scale: float = 1.0  # factor of all formants, 0.85 (long tract) to 1.2 (short)
+    breathiness: float = 0.1  # 0 (none) to 1 (whisper-like)
+    tilt: float = 4.0  # how far the source is down at 3 kHz beyond its own fall, dB, from 0
+    jitter: float = 0.01  # relative variation from one pitch period to the next
 
 
 def synthesise(

@@ -156,12 +156,7 @@ def balanced_pairs(
 
 
 def verification_accuracy(scores: _Floats, truth: npt.NDArray[np.bool_], folds: int = 10) -> float:
-    """Return the mean accuracy of folds, each at the others' best threshold.
-
-    >>> verification_accuracy(np.array([0.9, 0.8, 0.7, 0.1, 0.2, 0.3]),
-    ...                       np.array([True, True, True, False, False, False]), folds=3)
-    1.0
-    """
+    """Return the mean accuracy of folds, each at the others' best threshold."""
     fold = np.empty(len(scores), np.int64)
     for kind in (truth, ~truth):
         fold[kind] = np.arange(kind.sum()) % folds
@@ -178,11 +173,7 @@ def verification_accuracy(scores: _Floats, truth: npt.NDArray[np.bool_], folds: 
 
 
 def equal_error_rate(scores: _Floats, truth: npt.NDArray[np.bool_]) -> float:
-    """Return the rate at which as many pairs are wrongly accepted as wrongly refused.
-
-    >>> equal_error_rate(np.array([0.9, 0.2, 0.8, 0.1]), np.array([True, True, False, False]))
-    0.5
-    """
+    """Return the rate at which as many pairs are wrongly accepted as wrongly refused."""
     limits = np.unique(scores)
     same, different = np.sort(scores[truth]), np.sort(scores[~truth])
     refused = np.searchsorted(same, limits) / len(same)

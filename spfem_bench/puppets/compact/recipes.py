@@ -13,74 +13,44 @@ NAMES: tuple[NetworkName, ...] = ("identity", "expression", "sync")
 class Changes:
     """Random changes of pictures, as mild as a video codec's and a slightly other crop's.
 
-    Values are drawn evenly from 0 (or minus the value) to the value.
-
-    Attributes:
-        shift: of the picture, as a part of its side, either way.
-        zoom: larger or smaller, as a part, either way.
-        turn: degrees, either way.
-        flip: share of pictures mirrored.
-        brightness: added, in grey levels of 255, either way.
-        contrast: as a part, either way.
-        colour: gain of each channel, as a part, either way.
-        blur: how far pictures go towards their 3 x 3 binomial blur, 0 to 1.
-        blurred: share of pictures blurred at all.
-        quantisation: step of the 8 x 8 cosine transform's coefficients, grey levels, the
-            coarse half of what JPEG and H.264 do; chroma is halved in size with it.
-        quantised: share of pictures quantised at all.
-        noise: standard deviation, grey levels.
+    Values are drawn evenly from 0 (or minus the value) to the value. Quantisation is the coarse
+    half of what JPEG and H.264 do; chroma is halved in size with it.
     """
 
-    shift: float = 0.03
-    zoom: float = 0.04
-    turn: float = 2.0
-    flip: float = 0.0
-    brightness: float = 10.0
-    contrast: float = 0.1
-    colour: float = 0.04
-    blur: float = 0.4
-    blurred: float = 0.3
-    quantisation: float = 12.0
-    quantised: float = 0.7
-    noise: float = 2.0
+    shift: float = 0.03  # of the picture, as a part of its side, either way
+    zoom: float = 0.04  # larger or smaller, as a part, either way
+    turn: float = 2.0  # degrees, either way
+    flip: float = 0.0  # share of pictures mirrored
+    brightness: float = 10.0  # added, in grey levels of 255, either way
+    contrast: float = 0.1  # as a part, either way
+    colour: float = 0.04  # gain of each channel, as a part, either way
+    blur: float = 0.4  # how far pictures go towards their 3 x 3 binomial blur, 0 to 1
+    blurred: float = 0.3  # share of pictures blurred at all
+    quantisation: float = 12.0  # step of the 8 x 8 cosine transform's coefficients, grey levels
+    quantised: float = 0.7  # share of pictures quantised at all
+    noise: float = 2.0  # standard deviation, grey levels
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings that all three trainings share.
+    """The settings that all three trainings share."""
 
-    Attributes:
-        takes: per training speaker.
-        frames: drawn at random from each take; 0 for all of them, in order.
-        steps: of the optimiser (AdamW; Loshchilov and Hutter, ICLR 2019).
-        batch: samples per step.
-        rate: the largest learning rate; it rises over the first twentieth of the steps and
-            falls to a hundredth along a cosine.
-        decay: AdamW's weight decay.
-        seed: of takes, frames, first weights, order and changes.
-    """
-
-    takes: int
-    frames: int
-    steps: int
-    batch: int
-    rate: float
-    decay: float = 0.01
-    seed: int = 1
+    takes: int  # per training speaker
+    frames: int  # drawn at random from each take; 0 for all of them, in order
+    steps: int  # of the optimiser (AdamW; Loshchilov and Hutter, ICLR 2019)
+    batch: int  # samples per step
+    rate: float  # the largest learning rate (training.kit.warm_cosine)
+    decay: float = 0.01  # AdamW's weight decay
+    seed: int = 1  # of takes, frames, first weights, order and changes
     changes: Changes = field(default_factory=Changes)
 
 
 @dataclass(frozen=True)
 class IdentityRecipe(Recipe):
-    """ArcFace: additive angular margin (Deng et al., CVPR 2019).
+    """ArcFace: additive angular margin (Deng et al., CVPR 2019)."""
 
-    Attributes:
-        scale: of the cosines.
-        margin: radians; it grows from 0 over the first third of the steps.
-    """
-
-    scale: float = 32.0
-    margin: float = 0.4
+    scale: float = 32.0  # of the cosines
+    margin: float = 0.4  # radians; it grows from 0 over the first third of the steps
 
 
 @dataclass(frozen=True)
@@ -89,20 +59,13 @@ class SyncRecipe(Recipe):
 
     Negatives are all other times of the same run and all windows of the other runs
     (Chung, Chung and Kang, ICASSP 2019; the loss is InfoNCE, van den Oord et al., 2018).
-
-    Attributes:
-        run: frames of a sample; its windows are four fewer.
-        temperature: that cosines are divided by.
-        loudness: the sound's gain, decibels either way.
-        quietest: smallest ratio of sound to added noise, decibels.
-        noises: versions of each take's sound with noise of their own, beside the clean one.
     """
 
-    run: int = 36
-    temperature: float = 0.07
-    loudness: float = 6.0
-    quietest: float = 20.0
-    noises: int = 2
+    run: int = 36  # frames of a sample; its windows are four fewer
+    temperature: float = 0.07  # that cosines are divided by
+    loudness: float = 6.0  # the sound's gain, decibels either way
+    quietest: float = 20.0  # smallest ratio of sound to added noise, decibels
+    noises: int = 2  # versions of each take's sound with noise of their own, beside the clean one
 
 
 RECIPES: dict[NetworkName, Recipe] = {

@@ -8,13 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.definitions.networks import (
-    ArcFaceInput,
-    ExpressionInput,
-    NetworkCard,
-    SyncInput,
-    network_card,
-)
+from spfem_bench.definitions import networks
 from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.faces import crop, exact
 from spfem_bench.media.mfcc import mfcc
@@ -49,32 +43,26 @@ def _in_turn(values: Sequence[str], rng: np.random.Generator) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class TakeInputs:
-    """A network's inputs from one take.
+    """A network's inputs from one take."""
 
-    Attributes:
-        crops: uint8 (frames, side, side, 3), RGB.
-        indices: int64 (frames,), of the frames.
-        steps: float32 (versions, S, 13), the sound's MFCCs, clean and noisy; only for lip sync.
-    """
-
-    crops: npt.NDArray[np.uint8]
-    indices: npt.NDArray[np.int64]
-    steps: npt.NDArray[np.float32]
+    crops: npt.NDArray[np.uint8]  # (frames, side, side, 3), RGB
+    indices: npt.NDArray[np.int64]  # (frames,), of the frames
+    steps: npt.NDArray[np.float32]  # (versions, S, 13), MFCCs, clean and noisy; for lip sync only
 
 
-def compact_card(name: NetworkName) -> NetworkCard:
+def compact_card(name: NetworkName) -> networks.NetworkCard:
     """Return the card of the network that is trained; its input contract is kept."""
-    return network_card(f"compact-{name}")
+    return networks.network_card(f"compact-{name}")
 
 
-def _crop(frame: Frame, card: NetworkCard) -> Frame:
+def _crop(frame: Frame, card: networks.NetworkCard) -> Frame:
     """Crop a drawn frame as the evaluation crops a clip of aligned faces."""
     settings = card.input
-    if isinstance(settings, ArcFaceInput):
+    if isinstance(settings, networks.ArcFaceInput):
         return crop.arcface(frame, None, settings)
-    if isinstance(settings, ExpressionInput):
+    if isinstance(settings, networks.ExpressionInput):
         return crop.expression(frame, None, settings)
-    if isinstance(settings, SyncInput):
+    if isinstance(settings, networks.SyncInput):
         return exact.resize(frame, settings.size)
     raise TypeError(f"{card.path}: no such crop")
 

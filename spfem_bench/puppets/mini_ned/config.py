@@ -26,101 +26,60 @@ _Where = Literal["renders", "frames"]
 
 
 class DataSettings(Strict):
-    """The material (see :func:`.data.unpaired_takes`).
+    """The material (see :func:`.data.unpaired_takes`)."""
 
-    Attributes:
-        version: of the world.
-        seed: of the world.
-        choice: seed of the choice of takes.
-        speakers: number of training puppets.
-        takes: of each puppet.
-        frames: consecutive ones of each take.
-        faces: number of recordings that the morphable model is fitted to, one frame of each.
-    """
-
-    version: int = 1
-    seed: int = 8
-    choice: int = 1
-    speakers: int = pydantic.Field(default=240, ge=2, le=240)
-    takes: int = pydantic.Field(default=6, ge=2, le=7)
-    frames: int = pydantic.Field(default=14, ge=10, le=30)
+    version: int = 1  # of the world
+    seed: int = 8  # of the world
+    choice: int = 1  # seed of the choice of takes
+    speakers: int = pydantic.Field(default=240, ge=2, le=240)  # number of training puppets
+    takes: int = pydantic.Field(default=6, ge=2, le=7)  # of each puppet
+    frames: int = pydantic.Field(default=14, ge=10, le=30)  # consecutive ones of each take
+    # Recordings that the morphable model is fitted to, one frame of each.
     faces: int = pydantic.Field(default=1500, ge=100, le=16000)
 
 
 class Learning(Strict):
-    """The training of one network.
+    """The training of one network."""
 
-    Attributes:
-        steps: of the optimiser (AdamW).
-        batch: samples in a step.
-        rate: the largest learning rate (see :func:`spfem_bench.training.kit.warm_cosine`).
-    """
-
-    steps: _Count
-    batch: _Count
-    rate: float = pydantic.Field(gt=0, lt=1)
+    steps: _Count  # of the optimiser (AdamW)
+    batch: _Count  # samples in a step
+    rate: float = pydantic.Field(gt=0, lt=1)  # the largest (training.kit.warm_cosine)
 
 
 class ManipulatorLearning(Learning):
-    """The training of the manipulator.
+    """The training of the manipulator."""
 
-    Attributes:
-        window: consecutive frames in a sample; NED has 10.
-        adversarial: weight of the critic's loss of realism in the target's emotion.
-        emotion: weight of the cross-entropy of the target's emotion.
-        style: weight of the L1 distance between the target's and the reference's style.
-        cycle: weight of the L1 distance between the source and its reconstruction.
-        speech: weight of 1 minus the correlation of the lips' opening over time.
-    """
-
-    window: int = pydantic.Field(default=10, ge=5)
-    adversarial: _Weight = 1.0
-    emotion: _Weight = 1.0
-    style: _Weight = 1.0
-    cycle: _Weight = 1.0
-    speech: _Weight = 1.0
+    window: int = pydantic.Field(default=10, ge=5)  # consecutive frames in a sample; NED has 10
+    adversarial: _Weight = 1.0  # weight of the critic's loss of realism in the target's emotion
+    emotion: _Weight = 1.0  # weight of the cross-entropy of the target's emotion
+    style: _Weight = 1.0  # weight of the L1 distance between the target's and the reference's style
+    cycle: _Weight = 1.0  # weight of the L1 distance between the source and its reconstruction
+    speech: _Weight = 1.0  # weight of 1 minus the correlation of the lips' opening over time
 
 
 class RendererLearning(Learning):
-    """The training of the renderer, by the L1 distance of pixels and these terms.
+    """The training of the renderer, by the L1 distance of pixels and these terms."""
 
-    Attributes:
-        details: added weight of pixels of mouth, eyes, brows and folds.
-        squares: weight of the squared distance, without which small parts train slowly.
-        edges: weight of the L1 distance of differences of neighbouring pixels.
-        features: weight of the L1 distance of the estimator's first maps.
-    """
-
-    details: _Weight = 5.0
-    squares: _Weight = 30.0
-    edges: _Weight = 0.5
-    features: _Weight = 0.5
+    details: _Weight = 5.0  # added weight of pixels of mouth, eyes, brows and folds
+    squares: _Weight = 30.0  # weight of the squared distance; without it small parts train slowly
+    edges: _Weight = 0.5  # weight of the L1 distance of differences of neighbouring pixels
+    features: _Weight = 0.5  # weight of the L1 distance of the estimator's first maps
 
 
 class Supervision(Strict):
-    """STCCL as a loss; with the form ``none`` the other settings have no effect.
-
-    Attributes:
-        form: ``none``, ``vd`` or ``cm``.
-        metric: a learned metric's name or path.
-        trained: whether its heads are used; otherwise features are compared directly.
-        adaptive: whether its adaptive weights are used.
-        where: on the manipulator's ``renders``, on the renderer's ``frames``, or both.
-        renders: its weight in the manipulator's loss.
-        frames: its weight in the renderer's loss.
-        begin: share of each network's steps without supervision, which needs a drawn face.
-        batch: windows of five frames in a step.
-    """
+    """STCCL as a loss; with the form ``none`` the other settings have no effect."""
 
     form: Form | Literal["none"] = "none"
-    metric: str = "puppets"
-    trained: bool = True
-    adaptive: bool = True
+    metric: str = "puppets"  # a learned metric's name or path
+    trained: bool = True  # whether its heads are used; otherwise features are compared directly
+    adaptive: bool = True  # whether its adaptive weights are used
+    # On the manipulator's renders, on the renderer's frames, or both.
     where: tuple[_Where, ...] = pydantic.Field(default=("renders", "frames"), min_length=1)
-    renders: _Weight = 0.01
-    frames: _Weight = 0.1
+    renders: _Weight = 0.01  # its weight in the manipulator's loss
+    frames: _Weight = 0.1  # its weight in the renderer's loss
+    # Share of each network's steps without supervision, which needs a drawn face.
     begin: float = pydantic.Field(default=0.6, ge=0, lt=1)
-    batch: _Count = 2
+    batch: _Count = 2  # windows of five frames in a step
 
     def on(self, where: _Where) -> bool:
         """Return whether it is used there."""
@@ -128,18 +87,9 @@ class Supervision(Strict):
 
 
 class MiniNedConfig(Strict):
-    """A training.
+    """A training."""
 
-    Attributes:
-        seed: of the first weights and of all batches; the estimator's is always 0, since all
-            models share it.
-        data: the material.
-        estimator: its training.
-        manipulator: its training.
-        renderer: its training.
-        stccl: the supervision of manipulator and renderer.
-    """
-
+    # Of the first weights and all batches; the estimator's is 0, since all models share it.
     seed: int = pydantic.Field(default=1, ge=0, lt=2**32)
     data: DataSettings = DataSettings()
     estimator: Learning = Learning(steps=2500, batch=64, rate=2e-3)

@@ -16,19 +16,12 @@ from spfem_bench.puppets.world import World
 
 @dataclass(frozen=True)
 class FrameRun:
-    """A run of consecutive frames of one take, and its truth, for the estimator.
+    """A run of consecutive frames of one take, and its truth, for the estimator."""
 
-    Attributes:
-        frames: uint8 (T, size, size, 3), RGB.
-        rest: float64 (D,), the puppet at rest (:func:`.morphable.face_vector`).
-        faces: float64 (T, D), each frame.
-        poses: float64 (T, 5).
-    """
-
-    frames: npt.NDArray[np.uint8]
-    rest: npt.NDArray[np.float64]
-    faces: npt.NDArray[np.float64]
-    poses: npt.NDArray[np.float64]
+    frames: npt.NDArray[np.uint8]  # (T, size, size, 3), RGB
+    rest: npt.NDArray[np.float64]  # (D,), :func:`.morphable.face_vector` of the puppet at rest
+    faces: npt.NDArray[np.float64]  # (T, D), of each frame
+    poses: npt.NDArray[np.float64]  # (T, 5)
 
 
 def unpaired_takes(world: World, speakers: int, takes: int, seed: int) -> tuple[Shot, ...]:

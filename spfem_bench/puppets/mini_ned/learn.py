@@ -23,13 +23,7 @@ from spfem_bench.progress import SILENT, Progress
 from spfem_bench.puppets.mini_ned.config import MiniNedConfig, Supervision
 from spfem_bench.puppets.mini_ned.data import FrameRun
 from spfem_bench.puppets.mini_ned.morphable import Coefficients, Morphable
-from spfem_bench.puppets.mini_ned.networks import (
-    POSE_SCALE,
-    Critic,
-    Estimator,
-    Manipulator,
-    Renderer,
-)
+from spfem_bench.puppets.mini_ned.networks import Critic, Estimator, Manipulator, Renderer
 from spfem_bench.puppets.shots import Shot
 from spfem_bench.stccl.metric import STCCL
 from spfem_bench.training.kit import Descent, seed_torch
@@ -39,19 +33,12 @@ WINDOW = 5
 
 
 class Material(NamedTuple):
-    """What manipulator and renderer learn from: pixels, and the estimator's coefficients.
+    """What manipulator and renderer learn from: pixels, and the estimator's coefficients."""
 
-    Attributes:
-        frames: uint8 (takes, T, 3, 128, 128), RGB.
-        face: (takes, T, ...); the shape is the same in all frames of a take.
-        speaker: int64 (takes,).
-        emotion: int64 (takes,), as in ``EMOTIONS``.
-    """
-
-    frames: Tensor
-    face: Coefficients
-    speaker: Tensor
-    emotion: Tensor
+    frames: Tensor  # uint8 (takes, T, 3, 128, 128), RGB
+    face: Coefficients  # (takes, T, ...); the shape is the same in all frames of a take
+    speaker: Tensor  # int64 (takes,)
+    emotion: Tensor  # int64 (takes,), as in ``EMOTIONS``
 
 
 def scale_pixels(frames: Tensor) -> Tensor:
@@ -102,7 +89,7 @@ def learn_estimator(
     frames = _stack_frames(drawn).flatten(0, 1).to(device)
     truth = Coefficients(*(x.to(device) for x in true_coefficients(morphable, drawn)))
     chance = torch.Generator().manual_seed(0)
-    scale = torch.tensor(POSE_SCALE, device=device)
+    scale = torch.tensor(Estimator.POSE_SCALE, device=device)
 
     def loss(_: int) -> Tensor:
         chosen = torch.randint(len(frames), (how.batch,), generator=chance).to(device)

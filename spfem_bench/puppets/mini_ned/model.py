@@ -33,23 +33,14 @@ SIDE = 128
 
 
 class ModelRecord(Strict):
-    """The record of a training, beside its file of weights.
+    """The record of a training, beside its file of weights."""
 
-    Attributes:
-        format: of this record.
-        face: SHA-256 of the shared file that a model was trained with; empty for that file.
-        sha256: of the weights.
-        bytes: their size.
-        config: see :class:`.config.MiniNedConfig`; of the shared file only its settings.
-        training: data, losses, time, software, commit and so on.
-    """
-
-    format: Literal[1] = 1
-    face: str = ""
-    sha256: str = pydantic.Field(pattern=r"^[0-9a-f]{64}$")
-    bytes: int
-    config: dict[str, Any]
-    training: dict[str, Any]
+    format: Literal[1] = 1  # of this record
+    face: str = ""  # SHA-256 of the shared file that a model was trained with; empty for that file
+    sha256: str = pydantic.Field(pattern=r"^[0-9a-f]{64}$")  # of the weights
+    bytes: int  # their size
+    config: dict[str, Any]  # of the shared file, only its settings
+    training: dict[str, Any]  # data, losses, time, software, commit and so on
 
 
 def write_networks(

@@ -18,15 +18,13 @@ from torch import Tensor, nn
 
 from spfem_bench.puppets.draw import OVERSAMPLING
 from spfem_bench.puppets.face import FaceState, Look, Pose, geometry
-from spfem_bench.puppets.tables import Row, read_table
+from spfem_bench.puppets.tables import TableRow, read_table
 from spfem_bench.puppets.world import Take, World
 
 _Floats = npt.NDArray[np.float64]
 
-SHAPE, EXPRESSION, POSE = 20, 24, 5
+SHAPE, EXPRESSION, _POSE = SIZES = (20, 24, 5)
 """Numbers of coefficients: identity, expression, pose (x, y, yaw, pitch, roll)."""
-
-COEFFICIENTS = SHAPE + EXPRESSION + POSE
 
 RENDER = 64
 """Side of a render in pixels."""
@@ -67,32 +65,25 @@ def frame_pose(take: Take, index: int) -> _Floats:
     return np.array([*pose.shift, pose.yaw, pose.pitch, pose.roll])
 
 
-def principal_components(rows: _Floats, count: int) -> _Floats:
+def _principal_components(rows: _Floats, count: int) -> _Floats:
     """Return the first principal components of rows (N, D): (count, D), of deviation 1."""
     _, sizes, right = np.linalg.svd(rows, full_matrices=False)
-    return right[:count] * (sizes[:count] / np.sqrt(len(rows)))[:, None]
+    basis: _Floats = right[:count] * (sizes[:count] / np.sqrt(len(rows)))[:, None]
+    return basis
 
 
 # ---- the render's layers --------------------------------------------------------------------
 
 
 class _Layer(NamedTuple):
-    """One colour of the render: a cloud of soft dots.
-
-    Attributes:
-        weights: float64 (dots, points), each dot's place as a mixture of points.
-        spread: of a dot, half face widths.
-        colour: RGB, 0 to 1.
-        within: the layer that bounds it, or none.
-        strength: a constant, then a weight for each of :data:`LOOKS`.
-    """
+    """One colour of the render: a cloud of soft dots."""
 
     name: str
-    weights: _Floats
-    spread: float
-    colour: list[float]
-    within: str
-    strength: list[float]
+    weights: _Floats  # float64 (dots, points), each dot's place as a mixture of points
+    spread: float  # of a dot, half face widths
+    colour: list[float]  # RGB, 0 to 1
+    within: str  # the layer that bounds it, or none
+    strength: list[float]  # a constant, then a weight for each of :data:`LOOKS`
 
 
 def _places() -> dict[str, npt.NDArray[np.int64]]:
@@ -170,7 +161,7 @@ def _layers() -> list[_Layer]:
         "brows": np.concatenate(brows),
     }
 
-    def layer(row: Row) -> _Layer:
+    def layer(row: TableRow) -> _Layer:
         colour = [float(row[c]) for c in ("red", "green", "blue")]
         strength = [float(row[c]) for c in ("constant", *LOOKS)]
         name, spread = row["layer"], float(row["spread"])
@@ -198,20 +189,13 @@ class Coefficients(NamedTuple):
 
 
 class Morphable(nn.Module):
-    """From coefficients to points and renders.
-
-    Attributes:
-        mean: float32 (points * 3 + looks,).
-        shapes: float32 (20, points * 3 + looks).
-        expressions: float32 (24, points * 3 + looks).
-        camera: float32 (3,): half face width, and the middle's x and y, in frame sides.
-    """
+    """From coefficients to points and renders."""
 
     _face: Tensor
-    mean: Tensor
-    shapes: Tensor
-    expressions: Tensor
-    camera: Tensor
+    mean: Tensor  # float32 (points * 3 + looks,)
+    shapes: Tensor  # float32 (20, points * 3 + looks)
+    expressions: Tensor  # float32 (24, points * 3 + looks)
+    camera: Tensor  # float32 (3,): half face width, and the middle's x and y, in frame sides
 
     def __init__(self) -> None:
         super().__init__()
@@ -241,8 +225,8 @@ class Morphable(nn.Module):
         centre = (np.asarray(pose.centre) + 0.5) / side
         for buffer, value in (
             (model.mean, mean),
-            (model.shapes, principal_components(faces - mean, SHAPE)),
-            (model.expressions, principal_components(moved, EXPRESSION)),
+            (model.shapes, _principal_components(faces - mean, SHAPE)),
+            (model.expressions, _principal_components(moved, EXPRESSION)),
             (model.camera, np.array([pose.scale / side, *centre])),
         ):
             buffer.copy_(torch.from_numpy(value))

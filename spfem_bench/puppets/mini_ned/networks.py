@@ -9,20 +9,10 @@ import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
 from spfem_bench.definitions.protocols import EMOTIONS
-from spfem_bench.puppets.mini_ned.morphable import (
-    COEFFICIENTS,
-    EXPRESSION,
-    POSE,
-    SHAPE,
-    Coefficients,
-    Morphable,
-)
+from spfem_bench.puppets.mini_ned.morphable import EXPRESSION, SIZES, Coefficients, Morphable
 
 _STYLE = 16
 """Numbers in the style of a reference clip's emotion."""
-
-POSE_SCALE = (0.05, 0.05, 0.15, 0.1, 0.06)
-"""About one deviation of each number of a pose: x, y, yaw, pitch, roll."""
 
 
 def _conv(inputs: int, outputs: int, stride: int, norm: nn.Module) -> nn.Sequential:
@@ -33,13 +23,15 @@ class Estimator(nn.Module):
     """From frames to coefficients, as NED's DECA."""
 
     WIDTHS = (16, 32, 64, 96, 96)
+    POSE_SCALE = (0.05, 0.05, 0.15, 0.1, 0.06)
+    """About one deviation of each number of a pose: x, y, yaw, pitch, roll."""
 
     def __init__(self) -> None:
         super().__init__()
         sizes = (3, *self.WIDTHS)
         self.stages = nn.ModuleList(_conv(a, b, 2, nn.BatchNorm2d(b)) for a, b in pairwise(sizes))
         self.linear = nn.Linear(self.WIDTHS[-1] * 16, 128)
-        self.out = nn.Linear(128, COEFFICIENTS)
+        self.out = nn.Linear(128, sum(SIZES))
 
     def maps(self, frames: Tensor) -> list[Tensor]:
         """Return the maps of all stages for frames (B, 3, 128, 128), RGB, 0 to 1."""
@@ -51,8 +43,8 @@ class Estimator(nn.Module):
     def forward(self, frames: Tensor) -> Coefficients:
         """Return the coefficients of frames (B, 3, 128, 128), RGB, 0 to 1."""
         x = F.relu(self.linear(self.maps(frames)[-1].flatten(1)))
-        shape, expression, pose = self.out(x).split([SHAPE, EXPRESSION, POSE], 1)
-        return Coefficients(shape, expression, pose * pose.new_tensor(POSE_SCALE))
+        shape, expression, pose = self.out(x).split(SIZES, 1)
+        return Coefficients(shape, expression, pose * pose.new_tensor(self.POSE_SCALE))
 
 
 def _line(inputs: int, outputs: int, width: int = 5) -> nn.Conv1d:
