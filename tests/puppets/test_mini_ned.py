@@ -1,4 +1,4 @@
-"""Mini-NED: geometry against the puppets' own, training that keeps its word, clips on the spot."""
+"""Mini-NED: its geometry against the puppets', its training, and the clips that it makes."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_the_render_shows_a_mouth_where_the_mouth_is(morphable: Morphable) -> No
     assert (morphable.render(face)[0, :, y, x] - skin).abs().max() > 0.1
 
 
-def test_a_flow_leads_points_to_where_they_were(morphable: Morphable) -> None:
+def test_a_flow_moves_points_back_to_the_reference(morphable: Morphable) -> None:
     face = faces(morphable, [("P001", "happy", "028"), ("P001", "neutral", "029")])
     to, since = (Coefficients(*(v[k : k + 1] for v in face)) for k in (0, 1))
     still = morphable.flow(to, to, 32)[0]
@@ -253,7 +253,7 @@ def test_only_the_loss_differs_and_it_moves_what_it_supervises(
     assert {k.partition(".")[0] for k in old if not torch.equal(old[k], new[k])} == moved
 
 
-def test_what_is_shared_must_have_been_learnt_as_asked(models: Path) -> None:
+def test_a_shared_file_of_other_settings_is_refused(models: Path) -> None:
     before = content(models, "face")
     other = config()
     longer = other.estimator.model_copy(update={"steps": 4})
@@ -304,7 +304,7 @@ def test_correlation_is_pearsons() -> None:
     assert found.numpy() == pytest.approx(wanted, abs=1e-6)
 
 
-def test_a_manipulator_that_learnt_nothing_changes_nothing() -> None:
+def test_an_untrained_manipulator_changes_nothing() -> None:
     network = Manipulator()
     given = torch.randn(2, 9, 24)
     assert torch.equal(network(given, network.style(torch.randn(2, 5, 24))), given)

@@ -1,4 +1,4 @@
-"""Training on puppets: what is seen, how it is changed, the losses, the files."""
+"""Training of the compact networks: takes, changes, losses, quality and files."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Counted(Progress):
         self.parts += parts
 
 
-# --- what is seen -----------------------------------------------------------------------
+# --- takes -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -227,7 +227,7 @@ def test_targets_are_parts_of_the_emotion_and_of_neutral() -> None:
     assert neutral[EMOTIONS.index("neutral")] == pytest.approx(1.0)
 
 
-def test_contrast_is_low_when_windows_meet_their_partners() -> None:
+def test_sync_loss_is_low_when_windows_match() -> None:
     vectors = torch.nn.functional.normalize(torch.randn(3, 6, 64, generator=generator()), dim=2)
     right = learn.sync_loss(vectors, vectors, 0.07)
     late = learn.sync_loss(vectors, vectors.roll(1, 1), 0.07)
@@ -235,18 +235,18 @@ def test_contrast_is_low_when_windows_meet_their_partners() -> None:
     assert right < 0.1 and late > 3 and other > 3
     # Two windows of one run by hand: within and among are then the same sums.
     a, b = torch.eye(2, 64), torch.tensor([[0.6, 0.8], [0.0, 1.0]])
-    heard = torch.cat([b, torch.zeros(2, 62)], 1)
+    audio = torch.cat([b, torch.zeros(2, 62)], 1)
     to_sound = np.log(np.exp([[0.6, 0.0], [0.8, 1.0]]).sum(1)) - [0.6, 1.0]
     to_mouth = np.log(np.exp([[0.6, 0.8], [0.0, 1.0]]).sum(1)) - [0.6, 1.0]
     wanted = np.mean([to_sound.mean(), to_mouth.mean()])
-    assert float(learn.sync_loss(a[None], heard[None], 1.0)) == pytest.approx(wanted, rel=1e-5)
+    assert float(learn.sync_loss(a[None], audio[None], 1.0)) == pytest.approx(wanted, rel=1e-5)
 
 
 # --- quality ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("offset", [-8, -3, 0, 1, 8])
-def test_a_made_shift_is_the_offset_that_the_metric_reports(offset: int) -> None:
+def test_the_metric_reports_the_offset_of_shifted_sound(offset: int) -> None:
     rng = np.random.default_rng(5)
     vectors = rng.normal(size=(60, 64)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -345,7 +345,7 @@ def test_a_training_that_breaks_off_leaves_nothing(
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_known_before_any_work(
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def late(*_: object, **__: object) -> None:
@@ -357,7 +357,7 @@ def test_a_folder_that_cannot_be_written_is_known_before_any_work(
         train_tiny("identity", tmp_path / "file" / "folder")
 
 
-def test_the_command_trains_and_says_what_to_pin(
+def test_the_command_trains_and_prints_what_to_pin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("spfem_bench.puppets.world.World", lambda: SmallWorld(size=64))
@@ -372,13 +372,13 @@ def test_the_command_trains_and_says_what_to_pin(
     assert "metrics/networks/compact-expression.toml" in done.output
 
 
-def test_the_command_shows_its_recipes() -> None:
+def test_the_command_s_help_lists_its_recipes() -> None:
     shown = " ".join(CliRunner().invoke(main, ["demo", "train", "--help"]).output.split())
     for words in ("identity: takes", "margin 0.4", "temperature 0.07", "expression, changes:"):
         assert words in shown
 
 
-# --- what is shipped --------------------------------------------------------------------
+# --- shipped weights --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
