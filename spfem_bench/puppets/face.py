@@ -61,7 +61,7 @@ class Look:
 
 
 def draw_look(rng: np.random.Generator) -> Look:
-    """Draw an identity at random."""
+    """Draw an identity: spreads and means of proportions.csv, RGB of colours.csv."""
 
     def near(spread: float, mean: float) -> float:
         return float(mean + spread * np.clip(rng.normal(), -1.9, 1.9))
