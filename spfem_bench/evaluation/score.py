@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from spfem_bench import provenance
-from spfem_bench.definitions.metrics import MetricCard
+from spfem_bench.definitions.metrics import MetricCard, metric_card
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.evaluation.item_clips import PlannedItem, Refusal
 from spfem_bench.evaluation.measure import (
@@ -67,12 +67,14 @@ def score_plan(
         frozen[metric.name] = frozen_settings(plan, metric, extractor)
         groups = score_groups(metric, items, plan.protocol.card.emotions)
         scores += _scores(plan, metric, items, groups, frozen[metric.name], partial=partial)
-        for one in _with_groups(items, groups):
+        of_groups = {emotion: iter(score.kept) for emotion, (score, _) in groups.items()}
+        for one in items:
             kept.setdefault(one.item, {})[metric.name] = {
                 "n_frames": one.n_frames,
                 "n_frames_refused": one.n_frames_refused,
                 "n_frames_interpolated": one.n_frames_interpolated,
                 **one.kept,
+                **next(of_groups[one.emotion], {}),
             }
     scores += _scores_without_value(plan)
     method, protocol = plan.method, plan.protocol
@@ -142,17 +144,6 @@ def score_groups(
     return groups
 
 
-def _with_groups(
-    items: Sequence[MeasuredItem], groups: Mapping[str, tuple[GroupScore, Resampled]]
-) -> list[MeasuredItem]:
-    """Add what a record keeps of each item from its group's score."""
-    left = {emotion: iter(score.kept) for emotion, (score, _) in groups.items() if score.kept}
-    return [
-        replace(one, kept={**one.kept, **next(left[one.emotion])}) if one.emotion in left else one
-        for one in items
-    ]
-
-
 # ---- scores --------------------------------------------------------------------------------
 
 
@@ -178,7 +169,7 @@ def _scores(
             scored, note = None, "too few frames"
         else:
             note = _note(plan, metric, chosen)
-        rows.append(_score(plan, metric, emotion, note, chosen, scored, sign))
+        rows.append(_score(plan, metric.name, note, emotion, chosen, scored, sign))
 
     known = [scored for _, scored in groups.values() if not math.isnan(scored.value)]
     mean = None
@@ -197,23 +188,37 @@ def _scores(
                 f"one clip in {alone} of {len(known)} emotions, which the interval cannot see"
             )
         note = "; ".join(filter(None, notes))
-    return [*rows, _score(plan, metric, AVERAGE, note, items, mean, sign)]
+    return [*rows, _score(plan, metric.name, note, AVERAGE, items, mean, sign)]
+
+
+def _scores_without_value(plan: Plan) -> list[Score]:
+    """Return a headline for each metric that the plan cannot compute, or that does not apply."""
+    card = plan.protocol.card
+    scores = [_score(plan, name, reason) for name, reason in plan.unavailable.items()]
+    if {m.name for m in plan.metrics} | plan.unavailable.keys() == set(card.metrics):
+        for name, reason in card.not_applicable.items():
+            score = _score(plan, name, f"not applicable: {reason}")
+            scores.append(score.model_copy(update={"n_refused": 0, "partial": False}))
+    return scores
 
 
 def _score(
     plan: Plan,
-    metric: MetricCard,
-    emotion: str,
+    metric: str,
     note: str,
-    items: Sequence[MeasuredItem],
-    scored: Resampled | None,
-    sign: str,
+    emotion: str = AVERAGE,
+    items: Sequence[MeasuredItem] = (),
+    scored: Resampled | None = None,
+    sign: str = "",
 ) -> Score:
     expected = sum(emotion in (planned.item.emotion, AVERAGE) for planned in plan.items)
-    low, high = _possible(metric, scored.interval) if scored else (None, None)
-    return _plain_score(
-        plan,
-        metric.name,
+    low, high = _possible(metric_card(metric), scored.interval) if scored else (None, None)
+    return Score(
+        method=plan.method.name,
+        protocol=plan.protocol.name,
+        setting=plan.protocol.card.setting,
+        profile=plan.profile.name,
+        metric=metric,
         emotion=emotion,
         value=scored.value if scored else None,
         low=low,
@@ -222,38 +227,11 @@ def _score(
         n_frames=sum(one.n_frames for one in items),
         n_refused=expected - len(items),
         n_frames_refused=sum(one.n_frames_refused for one in items),
+        partial=len(items) < expected,
+        kind="control" if plan.method.kind == "control" else "reproduced",
         note=note,
         signature=sign,
     )
-
-
-def _scores_without_value(plan: Plan) -> list[Score]:
-    """Return a headline for each metric that the plan cannot compute, or that does not apply."""
-    card, n_items = plan.protocol.card, len(plan.items)
-    reasons = [(name, reason, n_items) for name, reason in plan.unavailable.items()]
-    if {m.name for m in plan.metrics} | plan.unavailable.keys() == set(card.metrics):
-        reasons += [(n, f"not applicable: {why}", 0) for n, why in card.not_applicable.items()]
-    return [
-        _plain_score(plan, name, n_refused=n_refused, note=reason)
-        for name, reason, n_refused in reasons
-    ]
-
-
-def _plain_score(plan: Plan, metric: str, **values: Any) -> Score:
-    content: dict[str, Any] = {
-        "method": plan.method.name,
-        "protocol": plan.protocol.name,
-        "setting": plan.protocol.card.setting,
-        "profile": plan.profile.name,
-        "metric": metric,
-        "emotion": AVERAGE,
-        "kind": "control" if plan.method.kind == "control" else "reproduced",
-        "signature": "",
-        "partial": bool(values["n_refused"]),
-        **dict.fromkeys(("value", "low", "high")),
-        **dict.fromkeys(("n_items", "n_frames", "n_frames_refused"), 0),
-    }
-    return Score(**content | values)
 
 
 def _possible(

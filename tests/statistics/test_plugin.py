@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import spfem_bench
+from spfem_bench.definitions.metrics import METRIC_KINDS
 
 KIND = '''
 """How steady a face is: the cosine between the embeddings of adjacent frames."""
@@ -231,3 +235,13 @@ def test_a_record_says_which_kind_is_not_installed(home: Home) -> None:
     home.environment = home.environment | {"SPFEM_BENCH_PLUGINS": ""}
     message = home.run("table", "results/two", code=1)
     assert "'statistic': unknown metric kind 'steadiness'" in message
+
+
+def test_no_kind_is_named_outside_its_room() -> None:
+    kinds = [k for k in METRIC_KINDS.kinds() if k in ("coherence", "frechet", "similarity", "sync")]
+    classes = "|".join(METRIC_KINDS.get(kind).__name__ for kind in kinds)
+    named = re.compile(rf"\b({classes})\b|statistic\.kind|statistic\W+kind\W")
+    folder = Path(spfem_bench.__file__).parent
+    outside = [path for path in folder.rglob("*.py") if path.parent.name != "statistics"]
+    assert len(kinds) == 4
+    assert [str(path) for path in outside if named.search(path.read_text())] == []
