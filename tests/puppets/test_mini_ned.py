@@ -14,6 +14,7 @@ from spfem_bench.cli.main import main
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.cards import builtin_folder
 from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.measured import measured_card, read_rows, read_settings
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol
@@ -568,6 +569,7 @@ def test_the_numbers_of_the_demo_s_models_hold(
         data=DataFolders.locate(),
         store=FeatureStore.locate(),
         workers=ThisProcess(),
+        computing=Computing(),
     )
     reference = {key: row for key, row in read_rows(card).items() if key[0] == half}
     found = check_reference(card.name, card.tolerance, reference, read_settings(card), here)
