@@ -19,13 +19,16 @@ from functools import partial
 
 import numpy as np
 
+from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.cards import builtin_folder
+from spfem_bench.definitions.controls import FadedControl, PerfectControl
 from spfem_bench.definitions.methods import method_card
 from spfem_bench.definitions.protocols import protocol
 from spfem_bench.files import write_atomically
 from spfem_bench.media.write import write_clip
 from spfem_bench.processes import spread
 from spfem_bench.puppets.clips import DATASET, take_of
+from spfem_bench.puppets.provider import demo_puppets
 from spfem_bench.puppets.world import World
 
 FOLDER = builtin_folder() / "protocols/datasets" / DATASET
@@ -36,15 +39,21 @@ STEP = 16
 """Samples are rounded to its multiples, 53 dB below a voice: FLAC then needs 30 kB, not 48."""
 
 
+PERFECT = PerfectControl(kind="perfect")
+
+
 def names() -> list[str]:
     """Return the file names of all takes that the demo's protocols compare."""
-    control = method_card("emotion-faded").control
+    puppets = demo_puppets(DataFolders())
+    faded = method_card("emotion-faded").control
+    assert isinstance(faded, FadedControl)
+    controls = [faded.model_copy(update={"level": level}) for level in faded.levels]
     found: dict[str, None] = {}
     for card in ("demo-inter-id", "demo-cross-id"):
         for item in protocol(card).items:
-            clips = [*item.clips.values(), *map(item.at_intensity, control.levels)]  # type: ignore[union-attr]
-            clips += [item.perfect] if item.perfect else []
-            found |= dict.fromkeys(clip.path.as_posix() for clip in clips)
+            clips = [puppets.control_clip(control, item) for control in (PERFECT, *controls)]
+            clips += item.clips.values()
+            found |= dict.fromkeys(clip.path.as_posix() for clip in clips if clip)
     return sorted(found)
 
 

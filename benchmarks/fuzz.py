@@ -391,7 +391,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
         metric_files.read_checkpoint(path)
 
     def model(path: Path) -> None:
-        ned.read_record(path)
+        ned.read_model_record(path)
 
     def param(path: Path) -> None:
         ncnn_network(metrics.network_card("scrfd-500m"), path.read_bytes(), bytes(100_000))

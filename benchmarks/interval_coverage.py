@@ -28,7 +28,7 @@ from tabulate import tabulate
 from spfem_bench.analysis import resampling
 from spfem_bench.analysis.resampling import Estimate
 from spfem_bench.statistics import frechet, intervals
-from spfem_bench.statistics.frechet import Frechet, FrechetPart, Moments
+from spfem_bench.statistics.frechet import FrechetKind, FrechetPart, Moments
 
 Clips = Sequence[tuple[str, str]]
 SPEAKERS = 6
@@ -160,7 +160,7 @@ def experiment(
 
 def pooled(parts: Sequence[FrechetPart]) -> float:
     """Return the Frechet distance of pooled frames."""
-    return Frechet(kind="frechet").score(parts).value
+    return FrechetKind(kind="frechet").score(parts).value
 
 
 def fad(

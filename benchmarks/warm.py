@@ -221,14 +221,14 @@ class Parts:
 def watched() -> list[tuple[Any, str, str]]:
     """Return the functions that are measured: where they are, and what they do."""
     from spfem_bench.evaluation import item_clips, record, score
-    from spfem_bench.statistics.frechet import Frechet
+    from spfem_bench.statistics.frechet import FrechetKind
 
     return [
         (item_clips.headers, "probe", "preflight: headers of videos"),
         (Extractor, "ensure", "store: read and verify"),
         (score, "measure", "components"),
         (score, "score_groups", "scores and bootstraps"),
-        (Frechet, "score", "of them, FAD"),
+        (FrechetKind, "score", "of them, FAD"),
         (score, "frozen_settings", "settings and signatures"),
         (record, "save", "records: write"),
     ]

@@ -58,7 +58,7 @@ class UnsuitedClipError(ClipError):
 
 
 class WeightsError(SpfemBenchError):
-    """Weights or pinned files that are missing, or are not what their card says."""
+    """Weights or pinned files that are missing, or other than their card states."""
 
 
 class StorageError(SpfemBenchError):
@@ -69,15 +69,15 @@ class StcclError(SpfemBenchError):
     """Feature maps, sequences, regions or settings that STCCL cannot work with."""
 
 
-def near_names(given: str, allowed: Iterable[str]) -> str:
-    """Return a sentence with the allowed name closest to *given*, and all that are allowed."""
+def near_names(name: str, allowed: Iterable[str]) -> str:
+    """Return a sentence with the allowed name closest to *name*, and all that are allowed."""
     names = sorted(allowed)
     lower = {name.lower(): name for name in names}
-    close = get_close_matches(given.lower(), lower, n=1)
+    close = get_close_matches(name.lower(), lower, n=1)
     hint = f"Did you mean '{lower[close[0]]}'? " if close else ""
     return f"{hint}Allowed: {', '.join(names) or '(none)'}"
 
 
-def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> UnknownNameError:
+def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> UnknownNameError:
     """Build the error for a name that does not exist, with near names suggested."""
-    return UnknownNameError(f"unknown {kind} '{given}'", near_names(given, allowed))
+    return UnknownNameError(f"unknown {kind} '{name}'", near_names(name, allowed))

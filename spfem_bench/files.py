@@ -2,6 +2,8 @@
 
 A process locks the temporary files and folders that it writes. The system releases the lock when
 the process ends; the next process that writes to the same folder removes those without a lock.
+
+What writes raises StorageError when the folder cannot be written, or the disk is full.
 """
 
 from __future__ import annotations
@@ -58,9 +60,6 @@ def locked(path: Path, waiting: Callable[[], object] | None = None) -> Iterator[
     """Let one process at a time into the block, by a lock file beside the file that it writes.
 
     *waiting* is called once when another process is in its block.
-
-    Raises:
-        StorageError: the folder cannot be written, or its file system has no locks.
     """
     lock = path.with_name(f"{NEW}{path.name}.lock")
     try:
@@ -158,9 +157,6 @@ def temporary_folder(within: Path | None = None) -> Iterator[Path]:
     """Make a folder that is removed with the block, or by a later process if this one is killed.
 
     It lies in *within*, or in the system's folder for temporary files when None.
-
-    Raises:
-        StorageError: it cannot be made.
     """
     within = within or Path(tempfile.gettempdir())
     remove_stale(within)
@@ -194,12 +190,7 @@ def marker(folder: Path) -> Iterator[Path]:
 def atomic_file(path: Path, within: Path | None = None) -> Iterator[IO[bytes]]:
     """Open a file that appears under its name whole or not at all; its folder is made.
 
-    Args:
-        path: the file.
-        within: a folder on the same disk for the temporary file; the file's own when None.
-
-    Raises:
-        StorageError: the folder cannot be written, or the disk is full.
+    *within* is a folder on the same disk for the temporary file; the file's own when None.
     """
     folder, temporary = within or path.parent, None
     try:
@@ -237,9 +228,6 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a small file whole or not at all.
 
     Text is written as UTF-8; halves of characters become backslash escapes, as in JSON.
-
-    Raises:
-        StorageError: the folder cannot be written, or the disk is full.
     """
     if isinstance(content, str):
         content = content.encode(errors="backslashreplace")

@@ -80,10 +80,7 @@ def parse_json(content: bytes) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> tuple[dict[str, Any], bool]:
-    """Read an object that :func:`write_json` wrote.
-
-    Returns:
-        The object without its checksum, and whether it had one: earlier versions wrote none.
+    """Return an object that :func:`write_json` wrote, and whether it had a checksum.
 
     Raises:
         OSError: see :func:`read_bounded`.
@@ -97,12 +94,7 @@ def read_json(path: Path) -> tuple[dict[str, Any], bool]:
 
 
 def write_json(path: Path, content: Mapping[str, Any], *, indent: int = 1) -> None:
-    """Write an object as JSON with a checksum inside, whole or not at all.
-
-    Raises:
-        ValueError: it holds a NaN.
-        StorageError: the folder cannot be written, or the disk is full.
-    """
+    """Write an object as JSON with a checksum inside, whole or not at all; no NaN: ValueError."""
     plain = json.loads(json.dumps(content, allow_nan=False))  # as it will be read
     plain[CHECKSUM] = _checksum({k: v for k, v in plain.items() if k != CHECKSUM})
     write_atomically(path, json.dumps(plain, indent=indent, ensure_ascii=False) + "\n")
@@ -117,10 +109,7 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 
 def read_checked(path: Path, largest: int) -> tuple[bytes, bool]:
-    """Read what :func:`write_checked` wrote.
-
-    Returns:
-        The bytes, and whether a checksum stood before them: earlier versions wrote none.
+    """Return the bytes that :func:`write_checked` wrote, and whether they had a checksum.
 
     Raises:
         OSError: see :func:`read_bounded`.

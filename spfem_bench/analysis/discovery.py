@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from spfem_bench.analysis.disparities import (
@@ -43,7 +42,7 @@ from spfem_bench.datasets.pairs import EmotionPair
 from spfem_bench.definitions.protocols import AVERAGE, EMOTIONS
 from spfem_bench.errors import StcclError
 from spfem_bench.progress import SILENT, Progress
-from spfem_bench.statistics.intervals import SEED, drawn, interval
+from spfem_bench.statistics.intervals import SEED, Resampled, drawn
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone
 from spfem_bench.stccl.metric import Form, grid_of_regions
@@ -188,32 +187,23 @@ def per_frame(
 
 def _rows(key: ValueKey, compared: Sequence[_Compared], each: float) -> Iterator[DiscoveryRow]:
     """Yield a key's row for each emotion and for their mean, with *each* disparities a frame."""
-    means, resamples = [], []
+    scores = []
     there = dict.fromkeys(one.emotion for one in compared)
     order = [e for e in EMOTIONS if e in there] + [e for e in there if e not in EMOTIONS]
     for stream, emotion in enumerate(order):
         own = [one for one in compared if one.emotion == emotion and key in one.values]
         if own:
             numbers = np.array([one.values[key] for one in own])
-            means.append(float(numbers.mean()))
-            resamples.append(numbers[drawn(len(own), RESAMPLES, stream)].mean(axis=1))
-            yield _row(key, emotion, own, means[-1], resamples[-1], len(own) > 1, each)
+            draws = numbers[drawn(len(own), RESAMPLES, stream)].mean(axis=1)
+            scores.append(Resampled(float(numbers.mean()), draws, len(own) > 1))
+            yield _row(key, emotion, own, scores[-1], each)
     own = [one for one in compared if key in one.values]
-    several = len(own) > len(means)
-    resampled = np.mean(resamples, axis=0)
-    yield _row(key, AVERAGE, own, float(np.mean(means)), resampled, several, each)
+    yield _row(key, AVERAGE, own, Resampled.average(scores), each)
 
 
 def _row(
-    key: ValueKey,
-    emotion: str,
-    own: Sequence[_Compared],
-    value: float,
-    resampled: npt.NDArray[np.float64],
-    several: bool,
-    each: float,
+    key: ValueKey, emotion: str, own: Sequence[_Compared], score: Resampled, each: float
 ) -> DiscoveryRow:
-    low, high = interval(resampled) if several else (None, None)
     frames = WINDOW * sum(one.windows for one in own)
     count = round(frames * each)
-    return DiscoveryRow(*key, emotion, value, low, high, len(own), frames, count)
+    return DiscoveryRow(*key, emotion, score.value, *score.interval, len(own), frames, count)

@@ -86,12 +86,12 @@ def align(
     names = [(a.path.stem, b.path.stem) for a, b in work]
     keys = [join_key(pair) for pair in names]  # before any work
     kept = read_pair_list(output) if merge and output.exists() else []
-    found = []
+    pairs = []
     for key, pair, (a, b) in zip(keys, names, work, strict=True):
-        made = align_clips(a, b, frame_rate)
-        found.append(ListedPair(speaker, emotion, pair, made.numbers))
+        aligned = align_clips(a, b, frame_rate)
+        pairs.append(ListedPair(speaker, emotion, pair, aligned.numbers))
         if not quiet:
-            click.echo(f"{key}: {len(made.numbers)} frames, {made.distance:.2f} apart")
-    write_pair_list(output, [*kept, *found])
+            click.echo(f"{key}: {len(aligned.numbers)} frames, {aligned.distance:.2f} apart")
+    write_pair_list(output, [*kept, *pairs])
     more = f"; {left} recordings are left over" if left else ""
-    click.echo(f"{output}: {len(found)} pairs{f' beside {len(kept)}' if kept else ''}{more}")
+    click.echo(f"{output}: {len(pairs)} pairs{f' beside {len(kept)}' if kept else ''}{more}")

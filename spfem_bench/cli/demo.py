@@ -121,16 +121,14 @@ def sheet(
     each test puppet, between source and truth.
     """
     from spfem_bench.files import write_atomically
-    from spfem_bench.puppets.sheet import sheet as draw
+    from spfem_bench.puppets.sheet import model_sheet, puppet_sheet
     from spfem_bench.puppets.world import World
 
     form = output.suffix.lower().lstrip(".")
     if what == "models":
-        from spfem_bench.puppets.mini_ned.sheet import sheet as draw_models
-
-        content = draw_models(models, form)
+        content = model_sheet(models, form)
     else:
-        content = draw(World(**which), what, speaker, sentence, form)
+        content = puppet_sheet(World(**which), what, speaker, sentence, form)
     write_atomically(output, content)
     click.echo(str(output))
 
@@ -139,11 +137,13 @@ class _Train(click.Command):
     """Adds the recipes, as they are in the code, to the help."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from spfem_bench.puppets.training.recipes import RECIPES
+        from dataclasses import asdict
+
+        from spfem_bench.puppets.compact.recipes import RECIPES
 
         with formatter.section("Recipes"):
             for name, recipe in RECIPES.items():
-                values = recipe.described()
+                values = asdict(recipe)
                 changes = values.pop("changes")
                 for what, found in ((name, values), (f"{name}, changes", changes)):
                     words = ", ".join(f"{k} {v:g}" for k, v in found.items())
@@ -170,23 +170,23 @@ def train(
     the output folder when all is done. On one machine, the same command on the
     CPU gives the same bytes.
     """
-    from spfem_bench.puppets.training.recipes import NAMES, RECIPES, with_steps
-    from spfem_bench.puppets.training.run import Watcher
-    from spfem_bench.puppets.training.run import train as run
+    from dataclasses import replace
+
+    from spfem_bench.puppets.compact.recipes import NAMES, RECIPES
+    from spfem_bench.puppets.compact.train import card_lines, train_compact
     from spfem_bench.puppets.world import World
 
     options.check_device(device)
+    progress = options.progress(quiet)
     for name in NAMES if network == "all" else [n for n in NAMES if n == network]:
-        bars = options.Phases()
-        watcher = Watcher() if quiet else Watcher(bars.begin, bars.part)
-        recipe = with_steps(RECIPES[name], steps)
-        trained = run(
-            name, recipe, World(), output, device=device, workers=workers, watcher=watcher
+        recipe = replace(RECIPES[name], steps=steps) if steps else RECIPES[name]
+        trained = train_compact(
+            name, recipe, World(), output, device=device, workers=workers, progress=progress
         )
         click.echo(f"{trained.weights}: {_in_short(trained.record['held_out'])}")
         click.echo(
             f"To ship them, copy both files to metrics/networks/weights and pin them in "
-            f"metrics/networks/{trained.record['network']}.toml:\n{trained.card_lines()}"
+            f"metrics/networks/{trained.record['network']}.toml:\n{card_lines(trained.record)}"
         )
 
 
@@ -244,10 +244,9 @@ def train_ned(
         --seed 1 --seed 2 --seed 3 --output models
     """  # noqa: D301
     from spfem_bench.networks.weights import WeightsStore
-    from spfem_bench.puppets.mini_ned.config import read_config
-    from spfem_bench.puppets.mini_ned.model import read_record
-    from spfem_bench.puppets.mini_ned.train import train as run
-    from spfem_bench.puppets.training.run import Watcher
+    from spfem_bench.puppets.mini_ned.config import read_ned_config
+    from spfem_bench.puppets.mini_ned.model import read_model_record
+    from spfem_bench.puppets.mini_ned.train import train_mini_ned
 
     options.check_device(device)
     weights = WeightsStore.locate(weights_dir)
@@ -258,17 +257,20 @@ def train_ned(
     }
     chosen = {}
     for name, (config, seed) in wanted.items():
-        chosen[name] = read_config(config)
+        chosen[name] = read_ned_config(config)
         if seed is not None:
             chosen[name] = chosen[name].model_copy(update={"seed": seed})
     for name, how in [*chosen.items()]:
         path = output / f"{name}.json"
-        if path.is_file() and read_record(path).config == how.model_dump(mode="json"):
+        if path.is_file() and read_model_record(path).config == how.model_dump(mode="json"):
             click.echo(f"{path.with_suffix('.safetensors')}: there already")
             del chosen[name]
-    bars = options.Phases()
-    watcher = Watcher() if quiet else Watcher(bars.begin, bars.part)
-    for trained in run(
-        chosen, output, weights=weights, device=device, workers=workers, watcher=watcher
+    for trained in train_mini_ned(
+        chosen,
+        output,
+        weights=weights,
+        device=device,
+        workers=workers,
+        progress=options.progress(quiet),
     ):
-        click.echo(f"{trained.weights}: {trained.record.bytes / 1e6:.2f} MB")
+        click.echo(f"{trained.weights}: {trained.record['bytes'] / 1e6:.2f} MB")

@@ -51,7 +51,7 @@ class _Group(click.Group):
         except SpfemBenchError as error:
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
-            options.interrupted("Interrupted.")
+            options.interrupted()
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -18,8 +18,6 @@ from spfem_bench.processes import ended_by
 from spfem_bench.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from spfem_bench.execution.workers import Workers
 
 Command: TypeAlias = "Callable[..., None]"
@@ -91,28 +89,6 @@ drawing_workers = click.option(
 )
 
 
-def precision(default: str) -> Callable[[Command], Command]:
-    """Return the option of what networks compute in; *default* is printed as its default."""
-    return click.option(
-        "--precision",
-        type=click.Choice(get_args(Precision)),
-        help=f"What networks compute in; {default}, if not given.",
-    )
-
-
-batch_size = click.option(
-    "--batch-size",
-    type=click.IntRange(1),
-    help="Frames per batch; 32 on a processor and what fits well on a GPU, if not given.",
-)
-device = click.option(
-    "--device",
-    default="cpu",
-    show_default=True,
-    help="Where networks run: cpu, cuda, cuda:1, mps.",
-)
-
-
 def computing(*offered: str, half_on_gpu: bool = False) -> Callable[[Command], Command]:
     """Return a decorator that adds options and passes their values as one ``computing``.
 
@@ -135,10 +111,23 @@ def computing(*offered: str, half_on_gpu: bool = False) -> Callable[[Command], C
             metavar="local|auto|HOST:PORT",
             help="Compute features on Ray: started here for this run, or a cluster that runs.",
         ),
-        "batch_size": batch_size,
-        "device": device,
-        "precision": precision(
-            "float32 on a processor, bfloat16 on a GPU" if half_on_gpu else "float32"
+        "batch_size": click.option(
+            "--batch-size",
+            type=click.IntRange(1),
+            help="Frames per batch; 32 on a processor and what fits well on a GPU, if not given.",
+        ),
+        "device": click.option(
+            "--device",
+            default="cpu",
+            show_default=True,
+            help="Where networks run: cpu, cuda, cuda:1, mps.",
+        ),
+        "precision": click.option(
+            "--precision",
+            type=click.Choice(get_args(Precision)),
+            help="What networks compute in; float32"
+            + (" on a processor, bfloat16 on a GPU" if half_on_gpu else "")
+            + ", if not given.",
         ),
         "hwaccel": click.option(
             "--hwaccel",
@@ -184,10 +173,11 @@ def when_interrupted(message: str) -> None:
 RESUMABLE = "Interrupted. Run the command again: it goes on from here."
 
 
-def interrupted(message: str = RESUMABLE) -> NoReturn:
+def interrupted() -> NoReturn:
     """Print what becomes of a command's work that a signal ended; exit with 128 + signal."""
     with suppress(OSError):  # SIGHUP: the terminal is closed
-        click.echo(click.get_current_context().meta.get(__name__, message), err=True)
+        message = click.get_current_context().meta.get(__name__, "Interrupted.")
+        click.echo(message, err=True)
     sys.exit(128 + ended_by())
 
 
@@ -210,31 +200,6 @@ def progress(quiet: bool) -> Progress:
     shown = Bars() if sys.stderr.isatty() else Lines()
     click.get_current_context().call_on_close(shown.end)
     return shown
-
-
-class Phases:
-    """A bar on standard error for each phase of a training, one after the other."""
-
-    def __init__(self) -> None:
-        self.bars: list[tqdm[Any]] = []
-
-    def begin(self, phase: str, parts: int, done: int = 0) -> None:
-        """Show a new phase, some of whose parts may be done already."""
-        from tqdm import tqdm
-
-        for bar in self.bars:
-            bar.close()
-        # disable=None: no bars in a file or a pipe.
-        self.bars.append(tqdm(total=parts, initial=done, desc=phase, disable=None))
-
-    def part(self, loss: float | None) -> None:
-        """Show that one more part is done, with the loss where there is one."""
-        bar = self.bars[-1]
-        bar.update(1)
-        if loss is not None:
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-        if bar.n == bar.total:
-            bar.close()
 
 
 def check_device(device: str) -> None:

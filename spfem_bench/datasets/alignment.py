@@ -181,16 +181,13 @@ def _frame_count(clip: Clip, frame_rate: float) -> int:
 def matched_names(
     a: Path, b: Path, only: Sequence[str] = ()
 ) -> tuple[list[tuple[Path, Path]], int]:
-    """Return the recordings of two folders that have one name.
+    """Return the recordings of two folders that have one name, and how many are left over.
 
     Args:
         a: a folder of videos or sound files.
         b: another; suffixes may differ.
         only: names without suffix, or ``001=028`` where the names differ; all of one name when
             empty.
-
-    Returns:
-        The files of both, in order; and how many recordings are left over, of both.
 
     Raises:
         UnknownNameError: a recording of *only* is not there.

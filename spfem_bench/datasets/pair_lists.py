@@ -100,11 +100,7 @@ def split_key(key: str) -> tuple[str, str]:
 
 
 def join_key(clips: tuple[str, str]) -> str:
-    """Return the key of two clips, which :func:`split_key` reads.
-
-    Raises:
-        CardError: it would be unclear where the first name ends.
-    """
+    """Return the key of two clips, or raise CardError where :func:`split_key` could not read it."""
     key = "_".join(clips)
     with suppress(CardError):
         if split_key(key) == clips:

@@ -186,14 +186,9 @@ class EmotionPair:
         return warp_picture(x, placed, size), warp_picture(y, onto, size)
 
     def windows(self, length: int, *, moving: bool = False) -> npt.NDArray[np.int64]:
-        """Return the first entries of all windows of consecutive entries.
+        """Return the first entries of all windows of *length* consecutive entries: int64.
 
-        Args:
-            length: entries in a window, at least 1.
-            moving: leave out windows in which a frame of either recording follows itself.
-
-        Returns:
-            int64, increasing; empty when the pair is too short.
+        With *moving*, only windows in which no frame of either recording follows itself.
         """
         starts = np.arange(max(0, len(self) - length + 1))
         if not moving or length < 2 or not len(starts):

@@ -1,4 +1,4 @@
-"""A clip's address: which file, which columns of it, which frames and sound, what is spoilt."""
+"""A clip's address: which file, which part of the picture and time, which sound and edit."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Clip:
         frame_rate: frames a second, for a folder of frames only.
         audio: a file whose sound is the clip's; a video file's own sound when None.
         span: the part of the time to use; all of it when None.
-        edit: how what is read is spoilt on purpose; not at all when None.
+        edit: a degradation made while the clip is read; none when None.
         pictures: for a folder of frames only: from which picture, by its place, up to which.
 
     >>> str(Clip.parse("strip.mp4#xywh=256,0,256,256").crop)

@@ -1,9 +1,8 @@
-"""Controls: what is put in a method's place when the answer is known beforehand."""
+"""Controls: clips with a known answer in the place of a method's outputs."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
 
@@ -20,26 +19,27 @@ class ClipControl(Strict):
 
 
 class PerfectControl(Strict):
-    """The source's own performance with the target's emotion on the face: where truth is known."""
+    """The source's own performance with the target's emotion on the face."""
 
     kind: Literal["perfect"]
 
 
 class GradedControl(Strict):
-    """A control that does more or less harm; which metrics must feel it, their cards claim.
+    """A control with levels; metric cards claim which metrics respond to it.
 
     Attributes:
-        level: how much, unless another is asked for.
+        level: the level that is used unless another is given.
         levels: from the one that changes nothing to the strongest.
     """
 
+    _UNIT: ClassVar[str] = ""
     level: float
     levels: tuple[float, ...] = pydantic.Field(min_length=2)
 
     @property
-    @abstractmethod
     def unit(self) -> str:
         """What the level counts."""
+        return self._UNIT
 
     @pydantic.model_validator(mode="after")
     def _levels_are_possible_and_begin_with_nothing(self) -> GradedControl:
@@ -58,7 +58,7 @@ class GradedControl(Strict):
 
 
 class EditControl(GradedControl):
-    """The real clip, spoilt while it is read (see ``spfem_bench.faces.edits``)."""
+    """The real clip, degraded while it is read (see ``spfem_bench.faces.edits``)."""
 
     kind: Literal["edit"]
     edit: EditKind
@@ -81,26 +81,18 @@ class EditControl(GradedControl):
 class OtherSpeakerControl(GradedControl):
     """Another speaker's real clip of the same emotion; the level is the share of items."""
 
+    _UNIT = "share of the clips"
     kind: Literal["other-speaker"]
-
-    @property
-    def unit(self) -> str:
-        """What the level counts."""
-        return "share of the clips"
 
 
 class FadedControl(GradedControl):
     """The real performance with less emotion; the level is the intensity, 1 is all of it."""
 
+    _UNIT = "intensity of the emotion"
     kind: Literal["faded"]
 
     def _changes_nothing(self, level: float) -> bool:
         return level == 1
-
-    @property
-    def unit(self) -> str:
-        """What the level counts."""
-        return "intensity of the emotion"
 
 
 Control = Annotated[

@@ -1,4 +1,4 @@
-"""How the field's systems name what they write, so that their folders can be scored as they are."""
+"""How the field's systems name their outputs, so that their folders can be scored as they are."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class LayoutCard(Card):
         frame_rate: of folders of frames.
         joined: folders hold the outputs of all of an actor's sources of one emotion, one after
             the other; sources follow each other by file name.
-        silent: outputs have no sound; the source's is heard with them. Outputs that have a
-            sound keep it.
+        silent: outputs have no sound and are scored with the source's. Outputs that have sound
+            keep it.
         source: where the names are documented.
-        must: what a user has to do where the system's own names do not tell the item.
+        must: what a user has to do where the system's names do not identify the item.
     """
 
     places: Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
@@ -41,7 +41,7 @@ class LayoutCard(Card):
     @classmethod
     def _stars_stay_within_a_name(cls, places: tuple[str, ...]) -> tuple[str, ...]:
         if any("**" in p for p in places):
-            raise ValueError("'*' stands for anything within one name; '**' is not understood")
+            raise ValueError("'*' stands for anything within one name; '**' is not allowed")
         return places
 
 

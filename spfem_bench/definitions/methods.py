@@ -1,4 +1,4 @@
-"""Methods: who made the clips that are compared."""
+"""Methods: systems and controls that clips come from."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from spfem_bench.errors import CardError, unknown_name
 
 
 class MethodCard(Card):
-    """Who made the clips.
+    """A system of the field, a toy copy of one, or a control.
 
     Attributes:
-        aliases: other names that mean this method.
-        control: for a control with a known answer: what it puts in the output's place.
+        aliases: other names of this method.
+        control: for a control: which clips take the outputs' place.
         stands_for: for a toy model: the system that it is a small copy of. That system's name
             selects the toy where a data set has only the toy.
     """
@@ -43,7 +43,7 @@ def method_card(name: str) -> MethodCard:
     for card in cards:
         for key in (card.name, *card.aliases):
             if key in known:
-                raise CardError(f"two methods answer to '{key}': {known[key].path}, {card.path}")
+                raise CardError(f"two methods are named '{key}': {known[key].path}, {card.path}")
             known[key] = card
     if name not in known:
         raise unknown_name("method", name, known)

@@ -69,10 +69,7 @@ def _odd(number: int) -> int:
 
 
 class SyncChain(Strict):
-    """Steps between a clip and SyncNet in joonson's syncnet_python.
-
-    The first value allowed for each step is what is done without a chain. Source:
-    ``run_pipeline.py`` and ``SyncNetInstance.py``.
+    """Steps between a clip and SyncNet in joonson's syncnet_python; the defaults are no steps.
 
     Attributes:
         avi: ffmpeg writes the clip as an AVI with ``-r 25`` and an MP3 track: with lossless

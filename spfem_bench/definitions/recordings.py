@@ -1,4 +1,4 @@
-"""Recordings that a user has on disk (MEAD, RAVDESS): which there are, and where each may lie."""
+"""Recordings that a user has on disk (MEAD, RAVDESS): their list, and where each may lie."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RecordingsSettings(Strict):
         video: where the video of one lies below the root: the first template gives the name
             that protocols use, the others are also looked for.
         sound: the same for its sound, when that is a file of its own.
-        get: where they are to be had.
+        get: where a user gets them.
         beside: what else may lie among them.
         seconds: the shortest and longest that is not reported as odd.
         apart: seconds by which sound and picture may end apart without being reported.

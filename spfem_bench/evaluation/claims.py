@@ -68,18 +68,18 @@ class ClaimTest:
     network: str
     control: str
     claim: Claim
-    verdict: Verdict
-    said: str
-    scale: float | None
-    share: float | None
-    monotonicity: float | None
-    points: tuple[LevelScore, ...]
     n_items: int
     n_frames: int
     n_same: int
     n_refused: int
     emotions: tuple[str, ...]
     signature: str
+    verdict: Verdict = ""
+    said: str = ""
+    scale: float | None = None
+    share: float | None = None
+    monotonicity: float | None = None
+    points: tuple[LevelScore, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,45 +90,41 @@ class ScoredControl:
     levels: tuple[float, ...]
     scores: tuple[Resampled, ...]
 
+    def graded(self, sign: int, floor: float) -> Graded:
+        """Return the values and draws of all levels."""
+        values = np.array([x.value for x in self.scores])
+        draws = np.stack([x.draws for x in self.scores])
+        return Graded(values, draws, all(x.varies for x in self.scores), sign, floor)
+
 
 def judge(scored: Sequence[ScoredControl], metrics: Sequence[MetricCard]) -> list[ClaimTest]:
     """Return all tests with their verdicts: what is measured sets the scale of what is ignored."""
     tests: dict[tuple[str, str], ClaimTest] = {}
     for metric in metrics:
-        own = [s for s in scored if s.test.metric == metric.name]
-        largest_value = max((abs(x.value) for s in own for x in s.scores), default=0.0)
-        graded = {
-            s.test.control: Graded(
-                np.array([x.value for x in s.scores]),
-                np.stack([x.draws for x in s.scores]),
-                all(x.varies for x in s.scores),
-                -1 if metric.direction == "higher" else 1,
-                grading.ROUNDING * largest_value,
-            )
-            for s in own
-            if s.scores
-        }
+        own = {s.test.control: s for s in scored if s.test.metric == metric.name}
+        largest_value = max((abs(x.value) for s in own.values() for x in s.scores), default=0.0)
+        sign, floor = -1 if metric.direction == "higher" else 1, grading.ROUNDING * largest_value
+        graded = {name: s.graded(sign, floor) for name, s in own.items() if s.scores}
         scales = {
-            s.test.control: grading.scale(graded[s.test.control])
-            for s in own
-            if s.scores and s.test.claim == "measures"
+            name: grading.scale(values)
+            for name, values in graded.items()
+            if own[name].test.claim == "measures"
         }
         yardstick = max(scales, key=lambda name: scales[name], default="")
-        for s in own:
-            test = s.test
-            if s.scores:
-                values = graded[test.control]
+        largest = scales.get(yardstick, 0.0)
+        for name, one in own.items():
+            test = one.test
+            if name in graded:
+                values = graded[name]
+                points, monotonicity = _points(one, values), values.monotonicity
                 test = replace(
-                    test,
-                    points=_points(s, values),
-                    monotonicity=values.monotonicity,
-                    scale=scales.get(yardstick) or None,
+                    test, points=points, monotonicity=monotonicity, scale=largest or None
                 )
                 if test.claim == "measures":
-                    test = _judge_measured(test, values, s.levels)
+                    test = _judge_measured(test, values, one.levels)
                 elif test.claim == "ignores":
-                    test = _judge_ignored(test, values, yardstick, scales.get(yardstick, 0.0))
-            tests[metric.name, test.control] = test
+                    test = _judge_ignored(test, values, yardstick, largest)
+            tests[metric.name, name] = test
     controls = list(dict.fromkeys(s.test.control for s in scored))
     return [tests[m.name, c] for m in metrics for c in controls]
 

@@ -1,7 +1,7 @@
-"""Does a metric feel a graded degradation that it claims to feel, and leave the others alone?
+"""Rules that judge whether a metric responds to a graded control as it claims.
 
-The rules are pure functions of the metric's values at the levels of one control and of
-paired bootstrap draws: at every level the same clips are drawn.
+They are pure functions of the metric's values at the levels of one control, and of paired
+bootstrap draws: at every level the same clips are drawn.
 """
 
 from __future__ import annotations
@@ -15,20 +15,19 @@ import numpy.typing as npt
 
 from spfem_bench.statistics.intervals import interval
 
-Float64 = npt.NDArray[np.float64]
+_Float64 = npt.NDArray[np.float64]
 
 HARDLY = 0.10
-"""Moved by less than this share of its largest claimed move, a metric ignores a control. With
-the usual four steps one step is a quarter of the move: this is less than half a step. Of a
-control's own largest move, a smaller step back is saturation, not disorder."""
+"""A metric ignores a control that moves it by less than this share of its largest claimed move:
+less than half of one of the usual four steps. A smaller step back, as a share of a control's own
+largest move, is saturation."""
 
 SOMEWHAT = 1 / 3
-"""From this share on it does not: that is more than one step, so that what should be ignored
-passes for a grade of what is measured."""
+"""From this share on a metric does not ignore a control: it is more than one of four steps."""
 
 MONOTONE = 0.8
 """Least rank correlation of level and harm: of five levels, two pairs of neighbours may change
-places. It catches a curve that rises and falls under noise too wide for any single step."""
+places. It catches a curve that rises and falls where noise hides every single step."""
 
 READING = 1.0
 """How far a metric that reads a level off may be from it, in the level's unit."""
@@ -68,8 +67,8 @@ class Graded:
         floor: changes not above it are rounding.
     """
 
-    values: Float64
-    draws: Float64
+    values: _Float64
+    draws: _Float64
     varies: bool
     sign: int
     floor: float = 0.0
@@ -79,11 +78,11 @@ class Graded:
         return float(self.values[level] - self.values[since])
 
     def change_interval(self, level: int, since: int = 0) -> tuple[float | None, float | None]:
-        """Return the paired 95 % interval of a change; None twice when it cannot be told."""
+        """Return the paired 95 % interval of a change; None twice for a single clip."""
         return interval(self.draws[level] - self.draws[since]) if self.varies else (None, None)
 
     def moved(self, level: int, since: int = 0) -> int:
-        """Say whether a change is beyond noise: +1 for worse, -1 for better, 0 for neither."""
+        """Return whether a change is beyond noise: +1 for worse, -1 for better, 0 for neither."""
         low, high = self.change_interval(level, since)
         if low is not None and low > self.floor:
             return self.sign
@@ -127,19 +126,14 @@ class Graded:
 
 
 def measures(graded: Graded) -> Verdict:
-    """Judge a control that the metric must feel.
+    """Judge a control that the metric claims to measure.
 
-    ``yes``: at the strongest level it is worse than undamaged, the paired 95 %
-    interval of the change without zero; no step goes back beyond noise, by more than
-    saturation does; and level and harm agree in rank (see :data:`MONOTONE`). ``not monotone``: it
-    gets worse, but not so. ``wrong way``: at the strongest level it is better, beyond
-    noise. ``no answer``: no change beyond noise.
-
-    >>> draws = np.array([[0.0, 0.0], [1.0, 1.2], [3.0, 2.8]])
-    >>> measures(Graded(draws.mean(axis=1), draws, True, sign=1))
-    'yes'
-    >>> measures(Graded(draws.mean(axis=1), draws, True, sign=-1))
-    'wrong way'
+    Returns:
+        ``yes``: at the strongest level it is worse than undamaged, the paired 95 % interval of
+        the change without zero; no step goes back beyond noise and saturation; and level and harm
+        agree in rank (:data:`MONOTONE`). ``not monotone``: it gets worse, but not so. ``wrong
+        way``: at the strongest level it is better, beyond noise. ``no answer``: no change beyond
+        noise. ``too few``: one clip per emotion.
     """
     if not graded.varies:
         return "too few"
@@ -154,15 +148,11 @@ def measures(graded: Graded) -> Verdict:
 
 
 def reads(graded: Graded, levels: Sequence[float]) -> Verdict:
-    """Judge a metric that claims to read a control's level off.
+    """Judge a metric whose value should be the control's level.
 
-    ``yes``: at every level its value is that level within :data:`READING`. Else as
-    for :func:`measures`, and ``misreads`` when it does follow the level.
-
-    >>> values = np.array([0.0, 2.2, 7.1])
-    >>> graded = Graded(values, np.stack([values, values], axis=1), True, sign=1)
-    >>> reads(graded, [0, 2, 8]), reads(graded, [0, 2, 9])
-    ('yes', 'misreads')
+    Returns:
+        ``yes``: at every level its value is that level within :data:`READING`. Else as
+        :func:`measures` returns, and ``misreads`` when it follows the level.
     """
     if misread(graded, levels) is None:
         return "yes"
@@ -171,7 +161,7 @@ def reads(graded: Graded, levels: Sequence[float]) -> Verdict:
 
 
 def misread(graded: Graded, levels: Sequence[float]) -> int | None:
-    """Return the number of the level that is read worst, if it is not read within bounds."""
+    """Return the number of the level whose reading is worst; None when all are within bounds."""
     apart = np.abs(graded.values - np.asarray(levels, np.float64))
     worst = int(apart.argmax())
     return worst if apart[worst] > READING else None
@@ -185,7 +175,7 @@ def scale(graded: Graded) -> float:
 
 
 def ignores(graded: Graded, largest: float) -> tuple[Verdict, float | None]:
-    """Judge a control that the metric should hardly feel.
+    """Judge a control that the metric should ignore.
 
     Args:
         graded: the metric over the control's levels.
@@ -193,12 +183,7 @@ def ignores(graded: Graded, largest: float) -> tuple[Verdict, float | None]:
 
     Returns:
         ``hardly``, ``somewhat`` or ``moves`` (see :data:`HARDLY`, :data:`SOMEWHAT`), and the
-        share; ``no scale`` and None when it moves, but felt nothing of what it claims.
-
-    >>> values = np.array([5.0, 5.2, 5.5])
-    >>> graded = Graded(values, np.stack([values, values], axis=1), True, sign=1)
-    >>> ignores(graded, 10.0), ignores(graded, 2.0), ignores(graded, 1.0)
-    (('hardly', 0.05), ('somewhat', 0.25), ('moves', 0.5))
+        share; ``no scale`` and None when it moves, but nothing that it claims to measure moves it.
     """
     size = graded.largest_move()[1]
     if size > 0 >= largest:

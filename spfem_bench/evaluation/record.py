@@ -304,7 +304,13 @@ class RunRecord(_Recorded):
         Raises:
             CardError: the record is damaged, or the kind's plugin is not installed.
         """
-        return read_kind(self.settings_of(metric).metric.statistic)
+        statistic = self.settings_of(metric).metric.statistic
+        try:
+            return read_kind(statistic)
+        except CardError as error:
+            raise CardError(
+                f"the run of '{self.method.name}': {metric}: {error.problem}", error.remedy
+            ) from None
 
 
 def parse_record(content: Mapping[str, Any], where: str = "a run record") -> RunRecord:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from spfem_bench import provenance
-from spfem_bench.definitions.metrics import MetricCard
+from spfem_bench.definitions.metrics import MetricCard, metric_card
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.evaluation.item_clips import PlannedItem, Refusal
 from spfem_bench.evaluation.measure import (
@@ -67,12 +67,14 @@ def score_plan(
         frozen[metric.name] = frozen_settings(plan, metric, extractor)
         groups = score_groups(metric, items, plan.protocol.card.emotions)
         scores += _scores(plan, metric, items, groups, frozen[metric.name], partial=partial)
-        for one in _with_groups(items, groups):
+        of_groups = {emotion: iter(score.kept) for emotion, (score, _) in groups.items()}
+        for one in items:
             kept.setdefault(one.item, {})[metric.name] = {
                 "n_frames": one.n_frames,
                 "n_frames_refused": one.n_frames_refused,
                 "n_frames_interpolated": one.n_frames_interpolated,
                 **one.kept,
+                **next(of_groups[one.emotion], {}),
             }
     scores += _scores_without_value(plan)
     method, protocol = plan.method, plan.protocol
@@ -142,17 +144,6 @@ def score_groups(
     return groups
 
 
-def _with_groups(
-    items: Sequence[MeasuredItem], groups: Mapping[str, tuple[GroupScore, Resampled]]
-) -> list[MeasuredItem]:
-    """Add what a record keeps of each item from its group's score."""
-    left = {emotion: iter(score.kept) for emotion, (score, _) in groups.items() if score.kept}
-    return [
-        replace(one, kept={**one.kept, **next(left[one.emotion])}) if one.emotion in left else one
-        for one in items
-    ]
-
-
 # ---- scores --------------------------------------------------------------------------------
 
 
@@ -168,27 +159,6 @@ def _scores(
     """Return the score of each emotion and their plain mean."""
     sign = signature(frozen, plan.profile.name, [one.item for one in items], len(plan.items))
     emotions = plan.protocol.card.emotions
-
-    def row(
-        emotion: str, chosen: Sequence[MeasuredItem], scored: Resampled | None, note: str
-    ) -> Score:
-        n_expected = sum(emotion in (p.item.emotion, AVERAGE) for p in plan.items)
-        low, high = _possible(metric, scored.interval) if scored else (None, None)
-        return _score(
-            plan,
-            metric.name,
-            emotion,
-            value=scored.value if scored else None,
-            low=low,
-            high=high,
-            n_items=len(chosen),
-            n_frames=sum(one.n_frames for one in chosen),
-            n_refused=n_expected - len(chosen),
-            n_frames_refused=sum(one.n_frames_refused for one in chosen),
-            note=note,
-            signature=sign,
-        )
-
     rows: list[Score] = []
     for emotion in emotions:
         chosen = [one for one in items if one.emotion == emotion]
@@ -199,7 +169,7 @@ def _scores(
             scored, note = None, "too few frames"
         else:
             note = _note(plan, metric, chosen)
-        rows.append(row(emotion, chosen, scored, note))
+        rows.append(_score(plan, metric.name, note, emotion, chosen, scored, sign))
 
     known = [scored for _, scored in groups.values() if not math.isnan(scored.value)]
     mean = None
@@ -218,40 +188,31 @@ def _scores(
                 f"one clip in {alone} of {len(known)} emotions, which the interval cannot see"
             )
         note = "; ".join(filter(None, notes))
-    rows.append(row(AVERAGE, items, mean, note))
-    return rows
+    return [*rows, _score(plan, metric.name, note, AVERAGE, items, mean, sign)]
 
 
 def _scores_without_value(plan: Plan) -> list[Score]:
     """Return a headline for each metric that the plan cannot compute, or that does not apply."""
     card = plan.protocol.card
-    scores = [
-        _score(plan, name, AVERAGE, n_refused=len(plan.items), note=reason)
-        for name, reason in plan.unavailable.items()
-    ]
+    scores = [_score(plan, name, reason) for name, reason in plan.unavailable.items()]
     if {m.name for m in plan.metrics} | plan.unavailable.keys() == set(card.metrics):
-        scores += [
-            _score(plan, name, AVERAGE, note=f"not applicable: {reason}")
-            for name, reason in card.not_applicable.items()
-        ]
+        for name, reason in card.not_applicable.items():
+            score = _score(plan, name, f"not applicable: {reason}")
+            scores.append(score.model_copy(update={"n_refused": 0, "partial": False}))
     return scores
 
 
 def _score(
     plan: Plan,
     metric: str,
-    emotion: str,
-    *,
     note: str,
-    value: float | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    n_items: int = 0,
-    n_frames: int = 0,
-    n_refused: int = 0,
-    n_frames_refused: int = 0,
-    signature: str = "",
+    emotion: str = AVERAGE,
+    items: Sequence[MeasuredItem] = (),
+    scored: Resampled | None = None,
+    sign: str = "",
 ) -> Score:
+    expected = sum(emotion in (planned.item.emotion, AVERAGE) for planned in plan.items)
+    low, high = _possible(metric_card(metric), scored.interval) if scored else (None, None)
     return Score(
         method=plan.method.name,
         protocol=plan.protocol.name,
@@ -259,17 +220,17 @@ def _score(
         profile=plan.profile.name,
         metric=metric,
         emotion=emotion,
-        value=value,
+        value=scored.value if scored else None,
         low=low,
         high=high,
-        n_items=n_items,
-        n_frames=n_frames,
-        n_refused=n_refused,
-        n_frames_refused=n_frames_refused,
-        partial=bool(n_refused),
+        n_items=len(items),
+        n_frames=sum(one.n_frames for one in items),
+        n_refused=expected - len(items),
+        n_frames_refused=sum(one.n_frames_refused for one in items),
+        partial=len(items) < expected,
         kind="control" if plan.method.kind == "control" else "reproduced",
         note=note,
-        signature=signature,
+        signature=sign,
     )
 
 

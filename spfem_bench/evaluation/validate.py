@@ -326,12 +326,7 @@ def _score_control(
             if name in claims.ignores
             else "none"
         ),
-        verdict="",
         said="" if usable else "no clip could be scored at all levels",
-        scale=None,
-        share=None,
-        monotonicity=None,
-        points=(),
         n_items=len(ids),
         n_frames=sum(one.n_frames for one in chosen[-1] if one.emotion in usable),
         n_same=len(common & unchanged),

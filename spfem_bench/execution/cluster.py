@@ -75,8 +75,6 @@ def processor_shares(
     Returns:
         None when they do not fit.
 
-    >>> processor_shares([(8, 0), (8, 0), (4, 0)], None, gpu=False)
-    (20, 1)
     >>> processor_shares([(32, 4), (32, 0)], None, gpu=True)
     (4, 8)
     """

@@ -1,1 +1,1 @@
-"""From frames to what a network wants: detect, follow one subject, align, crop."""
+"""From frames to the input of networks: detect, follow one subject, align, crop."""

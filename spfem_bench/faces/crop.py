@@ -52,18 +52,11 @@ def opencv() -> Any:
 def similarity_transform(
     points: npt.NDArray[np.floating], target: npt.NDArray[np.floating]
 ) -> npt.NDArray[np.float64]:
-    """Return the shift, rotation and scale that takes points closest to their targets.
+    """Return the shift, rotation and scale that takes points (K, 2) closest to their targets.
 
-    Least squares, no mirror. The arithmetic is in the precision of the points. Source: Umeyama
-    (1991), IEEE TPAMI 13 (4), equations 38 to 43, as scikit-image's ``SimilarityTransform``,
-    which only tests need.
-
-    Args:
-        points: (K, 2).
-        target: (K, 2).
-
-    Returns:
-        (2, 3): ``target ~ points @ m[:, :2].T + m[:, 2]``; NaN when all points are equal.
+    The result m is (2, 3): ``target ~ points @ m[:, :2].T + m[:, 2]``, by least squares, without
+    mirroring, in the precision of the points; NaN when all points are equal. Source: Umeyama
+    (1991), IEEE TPAMI 13 (4), equations 38 to 43, as scikit-image's ``SimilarityTransform``.
     """
     target = target.astype(points.dtype)
     centre, target_centre = points.mean(axis=0), target.mean(axis=0)
@@ -78,10 +71,9 @@ def similarity_transform(
 
 
 def cut(frame: Frame, face: Face | None, settings: NetworkInput) -> Frame:
-    """Return the crop of one frame that a network takes.
+    """Return the crop of one frame, uint8 RGB, that a network takes; of the frame without a face.
 
-    Raises:
-        TypeError: no such crop.
+    SyncNet's crops are smoothed over time: TypeError.
     """
     if isinstance(settings, ArcFaceInput):
         return arcface(frame, face, settings)
@@ -93,11 +85,7 @@ def cut(frame: Frame, face: Face | None, settings: NetworkInput) -> Frame:
 
 
 def arcface(frame: Frame, face: Face | None, settings: ArcFaceInput) -> Frame:
-    """Align a face by its five points to the ArcFace template (insightface's ``norm_crop``).
-
-    Returns:
-        uint8 (112, settings.width, 3).
-    """
+    """Align a face by its five points (insightface's ``norm_crop``): uint8 (112, width, 3)."""
     if face is None:
         aligned = exact.shrink(frame, 112)
     else:
@@ -109,12 +97,9 @@ def arcface(frame: Frame, face: Face | None, settings: ArcFaceInput) -> Frame:
 
 
 def expression(frame: Frame, face: Face | None, settings: ExpressionInput) -> Frame:
-    """Cut a square around the face box, with a margin, and resize it.
+    """Cut a square around the face box, with a margin: uint8 (size, size, 3), or 1 for grey.
 
     Beyond the picture's edge the edge's pixels are repeated.
-
-    Returns:
-        uint8 (size, size, 3), or (size, size, 1) for grey.
     """
     if face is None:
         resized = exact.shrink(frame, settings.size)
@@ -129,12 +114,9 @@ def expression(frame: Frame, face: Face | None, settings: ExpressionInput) -> Fr
 
 
 def box(frame: Frame, face: Face | None, settings: FaceBoxInput) -> Frame:
-    """Cut the face box out, off at the picture's edge, and stretch it to a square.
+    """Cut out the face box up to the picture's edge and stretch it: uint8 (size, size, 3).
 
     As HSEmotion's examples: ``frame[y1:y2, x1:x2]`` at whole pixels, resized bilinearly.
-
-    Returns:
-        uint8 (size, size, 3).
     """
     if face is None:
         return exact.resize(frame, settings.size)
@@ -209,17 +191,9 @@ class SyncCropper:
 
 
 def sync_crop(frame: Frame, x: float, y: float, half: float, settings: SyncInput) -> Frame:
-    """Cut SyncNet's crop around a smoothed box.
+    """Cut SyncNet's crop around a smoothed box: uint8 (size, size, 3), RGB.
 
-    Args:
-        frame: uint8 (height, width, 3), RGB.
-        x: box centre, pixels.
-        y: box centre, pixels.
-        half: half the box's longer side, pixels.
-        settings: crop scale, size and padding.
-
-    Returns:
-        uint8 (size, size, 3), RGB.
+    The box has its centre at (x, y), and *half* is half its longer side, in pixels.
     """
     cv2 = opencv()
     pad = int(half * (1 + 2 * settings.scale))

@@ -25,11 +25,8 @@ def contact_sheet(
     Green boxes were detected, orange ones interpolated. SyncNet's crop is not smoothed.
 
     Args:
-        rows: frame index, picture, face, whether it was detected.
+        rows: frame index, picture, face, whether it was detected; 224 pixels high.
         inputs: the networks' input contracts, one crop each.
-
-    Returns:
-        uint8 (rows * 224, width, 3), RGB.
     """
     lines = []
     for index, picture, face, detected in rows:

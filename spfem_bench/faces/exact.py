@@ -1,7 +1,8 @@
 """Picture arithmetic in whole numbers: the same bytes with every version of every library.
 
-Resizing and blurring are products with matrices of whole numbers. Every sum stays below 2^53,
-so float64 holds it exactly, in whatever order a BLAS library adds.
+Pictures are uint8 (height, width) or (height, width, channels). Resizing and blurring are products
+with matrices of whole numbers, halves rounded up. Every sum stays below 2^53, so float64 holds it
+exactly, in whatever order a BLAS library adds.
 """
 
 from __future__ import annotations
@@ -26,11 +27,7 @@ REACH = 3.0
 
 
 def shrink(frame: Frame, size: int) -> Frame:
-    """Resize a picture to a square by averaging the area that each new pixel covers.
-
-    Returns:
-        uint8 (size, size) or (size, size, channels), halves rounded up.
-    """
+    """Resize a picture to a square by averaging the area that each new pixel covers."""
     return _product(frame, _areas, size, size)
 
 
@@ -39,19 +36,12 @@ def resize(frame: Frame, size: int) -> Frame:
 
     As OpenCV's ``INTER_LINEAR``: centres lie at halves, edges are repeated, and nothing is
     averaged beforehand.
-
-    Returns:
-        uint8 (size, size) or (size, size, channels), halves rounded up.
     """
     return _product(frame, _lines, size, size)
 
 
 def blur(frame: Frame, sigma: float) -> Frame:
-    """Blur a picture with a Gaussian; beyond its edges it is mirrored.
-
-    Returns:
-        uint8 of the same shape, halves rounded up.
-    """
+    """Blur a picture with a Gaussian of *sigma* pixels; beyond its edges it is mirrored."""
     height, width = frame.shape[:2]
 
     def gaussian(length: int, _: int) -> Weights:

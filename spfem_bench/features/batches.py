@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Sample = npt.NDArray[np.generic]
+_Sample = npt.NDArray[np.generic]
 
 BatchOutputs = Mapping[str, Any]
 """Arrays (or torch's tensors) by name, one row per sample."""
@@ -37,28 +37,28 @@ class Batcher:
     """Collects samples of many clips; a network computes them in batches of one fixed size.
 
     Batches run in order in another thread; takers are called in the thread that adds samples.
+    The last batch is filled up, so that a sample's outputs do not depend on its neighbours.
 
     Args:
         function: the network.
-        size: samples in a batch, chosen for the first sample when None. The last batch is filled
-            up, so that a sample's outputs do not depend on its neighbours.
+        size: samples in a batch, see :func:`fitting` when None.
         runner: runs the batches.
         report: called with how many samples are done.
         device: of the network.
-        each: frames in a sample, for the size that is chosen.
+        each: frames in a sample.
     """
 
-    function: Callable[[Sample], BatchOutputs]
+    function: Callable[[_Sample], BatchOutputs]
     size: int | None
     runner: Executor
     report: Callable[[int], object]
     device: str = "cpu"
     each: int = 1
-    _samples: list[Sample] = field(default_factory=list)
+    _samples: list[_Sample] = field(default_factory=list)
     _takers: list[Taker] = field(default_factory=list)
     _running: deque[tuple[Future[BatchOutputs], list[Taker]]] = field(default_factory=deque)
 
-    def add(self, sample: Sample, taker: Taker) -> None:
+    def add(self, sample: _Sample, taker: Taker) -> None:
         """Add one sample; *taker* gets its outputs some time after its batch has run."""
         if self.size is None:
             self.size = fitting(self.function, sample, self.device, self.each)
@@ -73,7 +73,7 @@ class Batcher:
         while len(self._running) > UNDER_WAY:
             self._take()
 
-    def _run(self, samples: list[Sample]) -> BatchOutputs:
+    def _run(self, samples: list[_Sample]) -> BatchOutputs:
         missing = (self.size or 0) - len(samples)
         return self.function(np.stack(samples + samples[-1:] * missing))
 
@@ -100,7 +100,7 @@ class Batcher:
 
 
 def fitting(
-    function: Callable[[Sample], BatchOutputs], sample: Sample, device: str, each: int = 1
+    function: Callable[[_Sample], BatchOutputs], sample: _Sample, device: str, each: int = 1
 ) -> int:
     """Return how many samples a batch should have.
 

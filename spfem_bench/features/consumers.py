@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -17,18 +16,14 @@ from spfem_bench.media.mfcc import WINDOW
 from spfem_bench.media.video import Frame
 
 
-class Consumer(Protocol):
-    """Takes a clip's frames in order and adds a network's samples to its batches."""
+def consumer(
+    x: ClipNetworks, role: Role, outputs: Outputs, folder: Path | None
+) -> _FaceConsumer | _SyncConsumer:
+    """Return the consumer for a network's input.
 
-    def push(self, index: int, picture: Frame, face: Face | None) -> None:
-        """Take the next frame that has a face, or is one."""
-
-    def finish(self) -> None:
-        """Add what is held back."""
-
-
-def consumer(x: ClipNetworks, role: Role, outputs: Outputs, folder: Path | None) -> Consumer:
-    """Return the consumer for a network's input."""
+    It takes a clip's frames with a face in order and adds the network's samples to its batches;
+    *outputs* receive the rows. *folder* is for the crops' video, where the card has a chain.
+    """
     card = x.profile.network(role)
     if isinstance(card.input, SyncInput):
         return _SyncConsumer(x.batcher("sync", "frames"), card.input, outputs, folder)

@@ -34,7 +34,7 @@ class Crops(NamedTuple):
     n_interpolated: int = 0
 
 
-class Alignment(NamedTuple):
+class ClipLag(NamedTuple):
     """The lag between two clips.
 
     Attributes:
@@ -47,7 +47,7 @@ class Alignment(NamedTuple):
     curve: _Floats
 
 
-def find_lag(source: Crops, generated: Crops, max_lag: int) -> Alignment:
+def find_lag(source: Crops, generated: Crops, max_lag: int) -> ClipLag:
     """Return the lag between a clip and its source, from their pixels.
 
     Published strips are up to three frames out of step with their source. Motion, the difference
@@ -73,11 +73,11 @@ def find_lag(source: Crops, generated: Crops, max_lag: int) -> Alignment:
         if energy > 0:
             curve[i] = float((u * v).sum()) / np.sqrt(energy)
     if np.isnan(curve).all():
-        return Alignment(0, curve)
+        return ClipLag(0, curve)
     best = [
         lag for lag, v in zip(lags, curve, strict=True) if v >= np.nanmax(curve) - 1e-9
     ]  # rounding
-    return Alignment(min(best, key=abs), curve)
+    return ClipLag(min(best, key=abs), curve)
 
 
 def _motion(crops: Crops) -> tuple[_Floats, npt.NDArray[np.int64]]:

@@ -29,7 +29,7 @@ from spfem_bench.features.batches import FRAMES, Batcher
 from spfem_bench.features.crops import SIZE, Crops, find_lag, in_step
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.pair_maps import CHUNK, PairMaps
-from spfem_bench.features.requests import PairRequest
+from spfem_bench.features.pair_request import PairRequest
 from spfem_bench.features.store import Arrays
 from spfem_bench.media.video import Unchanged
 from spfem_bench.networks.load import autocast

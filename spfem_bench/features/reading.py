@@ -20,7 +20,7 @@ from spfem_bench.features.batches import Outputs
 from spfem_bench.features.consumers import consumer
 from spfem_bench.features.features import Features
 from spfem_bench.features.search import Search
-from spfem_bench.features.tracking import ClipNetworks
+from spfem_bench.features.tracking import ClipNetworks, Reading
 from spfem_bench.media import audio
 from spfem_bench.media.chain import carried
 from spfem_bench.media.mfcc import WINDOW, mfcc, sound_windows
@@ -105,10 +105,8 @@ class ClipReader:
             for role in sorted(roles):
                 outputs = self.outputs.setdefault(role, Outputs())
                 consumers.append(consumer(x, role, outputs, folder))
-            pairs = x.tracked_frames(
-                frames, track, track_key, self.unchanged, started=pictures, search=self.search
-            )
-            for index, (picture, face) in enumerate(pairs):
+            reading = Reading(track_key, self.unchanged, pictures, self.search)
+            for index, (picture, face) in enumerate(x.tracked_frames(frames, track, reading)):
                 if face is not None or x.faces == "aligned":
                     for one in consumers:
                         one.push(index, picture, face)

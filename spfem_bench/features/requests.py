@@ -6,7 +6,6 @@ Kept apart from torch, so that runs that only read stored features start faster.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -16,25 +15,10 @@ from spfem_bench.definitions.networks import Role
 from spfem_bench.errors import ClipError
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.features import Features
+from spfem_bench.features.pair_request import PairRequest as PairRequest
 
 if TYPE_CHECKING:
     from spfem_bench.features.pair_extract import PairExtractor
-
-
-@dataclass(frozen=True)
-class PairRequest:
-    """A comparison of a clip with another one.
-
-    Attributes:
-        other: the source.
-        max_lag: frames by which the two may be out of step.
-        learned: a learnt metric whose backbone and heads are used; the extractor's identity
-            network and no heads when empty.
-    """
-
-    other: Clip
-    max_lag: int = 6
-    learned: str = ""
 
 
 Request: TypeAlias = "Role | PairRequest"

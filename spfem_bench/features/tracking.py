@@ -27,10 +27,16 @@ sample are padding."""
 
 
 @dataclass(frozen=True)
-class _Clip:
-    """A clip, edited or not, with what is known of it."""
+class Reading:
+    """How a clip is read, where its reading has begun.
 
-    clip: Clip
+    Attributes:
+        key: of its face track, which is the unedited clip's.
+        unchanged: its files, noted before the key was made.
+        started: the unedited clip's frames, when they are being read already.
+        search: that finds the unedited clip's faces already.
+    """
+
     key: Mapping[str, Any]
     unchanged: Unchanged
     started: Iterator[Frame] | None = None
@@ -74,80 +80,59 @@ class ClipNetworks(FeatureKeys):
         return video.frames(clip, self.hwaccel)
 
     def tracked_frames(
-        self,
-        clip: Clip,
-        track: FaceTrack,
-        key: Mapping[str, Any] | None = None,
-        unchanged: Unchanged | None = None,
-        *,
-        started: Iterator[Frame] | None = None,
-        search: Search | None = None,
+        self, clip: Clip, track: FaceTrack, reading: Reading | None = None
     ) -> Iterator[tuple[Frame, Face | None]]:
-        """Yield a clip's frames with the subject's face, and fill *track* on the way.
+        """Yield a clip's frames with the subject's face, and fill *track*, which is empty.
 
         A stored track is used again; a new one is stored when the clip ends. An edit
-        acts on frames whose face is known; the track and *key* are the unedited clip's.
-
-        Args:
-            clip: edited or not.
-            track: empty.
-            key: of the track, when it is known.
-            unchanged: the clip's files, noted before the key was made.
-            started: the unedited clip's frames, when they are being read already.
-            search: that finds the unedited clip's faces already.
+        acts on frames whose face is known; the track is the unedited clip's.
 
         Raises:
             ClipError: unreadable, changed meanwhile, or no face that could be followed.
         """
-        unchanged = unchanged or Unchanged.since(clip)
-        key = key or self.key(clip, None)
-        one = _Clip(clip, key, unchanged, started, search)
+        if reading is None:
+            unchanged = Unchanged.since(clip)  # before the key is made
+            reading = Reading(self.key(clip, None), unchanged)
         if clip.edit is not None:
-            yield from self._edited(one, clip.edit, track)
+            yield from self._edited(clip, clip.edit, track, reading)
         elif self.faces == "aligned":
-            for picture in started or self.frames(clip):
+            for picture in reading.started or self.frames(clip):
                 track.faces.append(None)
                 yield picture, None
-        elif (stored := self.store.get(key)) is not None:
+        elif (stored := self.store.get(reading.key)) is not None:
             track.fill(stored)
             track.check(clip, self.profile.follow())  # before any frame is decoded again
-            yield from zip(started or self.frames(clip), track.faces, strict=True)
+            yield from zip(reading.started or self.frames(clip), track.faces, strict=True)
         else:
-            yield from self._followed(one, track)
+            yield from self._followed(clip, track, reading.search)
+            reading.unchanged.check()
+            self.store.put(reading.key, track.to_arrays())
 
-    def _followed(self, one: _Clip, track: FaceTrack) -> Iterator[tuple[Frame, Face | None]]:
-        """Find and follow the subject; store the track."""
-        detected = one.search.of(one.clip) if one.search else None
-        if detected:
+    def _followed(
+        self, clip: Clip, track: FaceTrack, search: Search | None
+    ) -> Iterator[tuple[Frame, Face | None]]:
+        if search and (detected := search.of(clip)):
             yield from follow(detected, self.profile.follow(), track)
-        else:
-            with closing(self.search([one.clip])) as search:
-                detected = search.of(one.clip)
-                if not detected:
-                    raise changed(one.clip)
-                yield from follow(detected, self.profile.follow(), track)
-        one.unchanged.check()
-        self.store.put(one.key, track.to_arrays())
+            return
+        with closing(self.search([clip])) as search:
+            if not (detected := search.of(clip)):
+                raise changed(clip)
+            yield from follow(detected, self.profile.follow(), track)
 
     def _edited(
-        self, one: _Clip, edit: Edit, track: FaceTrack
+        self, clip: Clip, edit: Edit, track: FaceTrack, reading: Reading
     ) -> Iterator[tuple[Frame, Face | None]]:
-        bare, n_frames = replace(one, clip=replace(one.clip, edit=None)), 0
+        bare, n_frames = replace(clip, edit=None), 0
         if edit.kind == "frozen-mouth":  # a share of the frames: they are counted first
-            stored = self.store.get(one.key) if self.faces == "detect" else None
+            stored = self.store.get(reading.key) if self.faces == "detect" else None
             if stored is not None:
                 n_frames = len(stored["detected"])
             else:
-                n_frames = sum(1 for _ in self._tracked(bare, FaceTrack()))
-                bare = replace(bare, started=None)
-        pairs = self._tracked(bare, track)
+                n_frames = sum(1 for _ in self.tracked_frames(bare, FaceTrack(), reading))
+                reading = replace(reading, started=None)
+        pairs = self.tracked_frames(bare, track, reading)
         yield from edits.edited_frames(pairs, edit, n_frames, aligned=self.faces == "aligned")
         if edit.kind == "time-shuffled":
             block = int(edit.level)
             track.faces = list(edits.shuffled(track.faces, block))
             track.detected = list(edits.shuffled(track.detected, block))
-
-    def _tracked(self, one: _Clip, track: FaceTrack) -> Iterator[tuple[Frame, Face | None]]:
-        return self.tracked_frames(
-            one.clip, track, one.key, one.unchanged, started=one.started, search=one.search
-        )

@@ -45,14 +45,11 @@ FAR = 1 << 40
 
 
 def samples(clip: Clip) -> npt.NDArray[np.int16]:
-    """Return a clip's sound, mixed to one channel, at 16 kHz.
+    """Return a clip's sound, mixed to one channel, at 16 kHz: int16 (samples,).
 
     Sample 0 belongs to the first picture of the file that holds the sound; without pictures it
     is the file's first sample. The others are placed by their time stamps: missing sound is
     silence, and sound before the first picture is left out.
-
-    Returns:
-        int16 array of shape (samples,).
 
     Raises:
         ClipError: no sound, it is damaged, or several streams may be meant.
@@ -156,12 +153,10 @@ def sound_file(clip: Clip) -> Path:
 
 
 def level(samples: npt.NDArray[np.int16]) -> float:
-    """Return the level of the loudest 0.2 s of a sound, in dB of full scale.
+    """Return the level of the loudest 0.2 s of int16 samples (N,), in dB of full scale.
 
-    It is the standard deviation, so a constant offset counts as silence: -inf.
-
-    Args:
-        samples: int16 (N,), 16 kHz. A remainder below 0.2 s is left out of longer sound.
+    It is the standard deviation, so a constant offset counts as silence: -inf. A remainder below
+    0.2 s is left out of longer sound.
     """
     if len(samples) == 0:
         return -math.inf
@@ -172,12 +167,7 @@ def level(samples: npt.NDArray[np.int16]) -> float:
 
 
 def check_audible(clip: Clip, mixed: npt.NDArray[np.int16], rule: Audible) -> None:
-    """Refuse a clip whose sound is silent.
-
-    Args:
-        clip: without an edit.
-        mixed: its :func:`samples`.
-        rule: which sound is silent.
+    """Refuse a clip without an edit whose sound, *mixed*, is silent.
 
     Raises:
         ClipError: the sound holds numbers that are not finite, its channels cancel out in the

@@ -52,14 +52,9 @@ class Carried:
 
 @contextmanager
 def carried(clip: Clip, chain: SyncChain) -> Iterator[Carried]:
-    """Send a clip through a chain's steps before face detection.
+    """Send a clip without an edit through a chain's steps before face detection.
 
-    Args:
-        clip: any clip, without an edit; its crop and span are cut out first.
-        chain: the steps.
-
-    Yields:
-        the outcome, whose files exist until the block is left.
+    The outcome's files exist until the block is left.
 
     Raises:
         ClipError: unreadable, without video, or without the sound that a step needs.

@@ -21,17 +21,10 @@ STEPS_PER_FRAME = 4
 
 
 def mfcc(samples: npt.NDArray[np.int16], sample_rate: int = 16_000) -> npt.NDArray[np.float32]:
-    """Return 13 MFCCs per 10 ms, as python_speech_features gives them to SyncNet.
+    """Return 13 MFCCs per 10 ms, float32 (steps, 13), of int16 samples (N,).
 
-    Long sound is computed in pieces of one minute, which changes no value: each
+    They are python_speech_features', as in SyncNet. Pieces of one minute change no value: each
     step of 25 ms is computed from its own samples, after one pre-emphasis of all.
-
-    Args:
-        samples: int16 (N,), 16 kHz.
-        sample_rate: samples a second.
-
-    Returns:
-        float32 (steps, 13).
     """
     from python_speech_features import mfcc as reference
     from python_speech_features import sigproc
@@ -49,14 +42,9 @@ def mfcc(samples: npt.NDArray[np.int16], sample_rate: int = 16_000) -> npt.NDArr
 
 
 def sound_windows(steps: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
-    """Return the windows of sound that begin with frames 0 to ``count - 1``.
+    """Return the windows that begin with frames 0 to ``count - 1``: float32 (count, 1, 13, 20).
 
-    Args:
-        steps: float32 (S, 13) from :func:`mfcc`.
-        count: number of windows, with ``4 * count + 16 <= S``.
-
-    Returns:
-        float32 (count, 1, 13, 20).
+    *steps* are float32 (S, 13) from :func:`mfcc`, with ``4 * count + 16 <= S``.
     """
     starts = np.arange(count)[:, None] * STEPS_PER_FRAME + np.arange(MFCC_STEPS)[None]
     return np.ascontiguousarray(steps[starts].transpose(0, 2, 1)[:, None])

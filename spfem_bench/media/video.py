@@ -35,12 +35,10 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
 def frames(clip: Clip, hwaccel: str | None = None) -> Iterator[Frame]:
-    """Yield a clip's frames as RGB pictures at 25 frames a second.
+    """Yield a clip's frames, uint8 (height, width, 3), RGB, at 25 frames a second.
 
-    Frames are chosen by their time stamps (ffmpeg's ``fps`` filter, rounding to
-    the nearest), so a variable frame rate is handled; rotation metadata is
-    applied; deeper colour is brought to 8 bits. Memory is bounded: one frame at
-    a time.
+    Frames are chosen by their time stamps (ffmpeg's ``fps`` filter, rounding to the nearest), for
+    any frame rate; rotation metadata is applied; deeper colour is brought to 8 bits.
 
     Raises:
         ClipError: unreadable, damaged, without video, or the crop does not fit.
@@ -69,8 +67,7 @@ def frames(clip: Clip, hwaccel: str | None = None) -> Iterator[Frame]:
 def cropped_stream(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterator[bytes] | None]:
     """Return an ffmpeg-python stream of a clip's pictures, cropped, at the rate they have.
 
-    Returns:
-        the stream, and the blocks to feed to it if it reads ``pipe:0``.
+    With it come the blocks to feed to its ``pipe:0``, if it reads that.
 
     Raises:
         ClipError: unreadable, without video, or the crop does not fit.
@@ -110,11 +107,7 @@ def cropped_stream(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterato
 
 
 def upright_stream(path: Path, hwaccel: str | None = None) -> Any:
-    """Return an ffmpeg-python stream of a file's upright pictures, all of the first one's size.
-
-    Raises:
-        ClipError: unreadable, or several video streams may be meant.
-    """
+    """Return an ffmpeg-python stream of a file's upright pictures, all of the first one's size."""
     info = probe(path)
     options: dict[str, Any] = {"hwaccel": hwaccel} if hwaccel else {}
     if info.turned:

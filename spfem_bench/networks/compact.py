@@ -2,7 +2,7 @@
 
 All three are stacks of residual depthwise-separable convolutions (Howard et al.,
 MobileNets, 2017; He et al., CVPR 2016), small enough for any processor. They are
-trained on the project's own puppets (``spfem_bench/puppets/training``), so their
+trained on the project's own puppets (``spfem_bench/puppets/compact``), so their
 weights are free of anyone's pictures and travel with the cards.
 """
 

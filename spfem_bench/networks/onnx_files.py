@@ -29,7 +29,7 @@ _Run = Callable[[_Array], list[_Array]]
 """From pictures (B, 3, height, width) to outputs, each (B, ...)."""
 
 ALIKE = 1e-4
-"""What a batch may differ from its pictures one by one, as a part of the largest value."""
+"""Largest difference of a batch from its pictures one by one, as a part of the largest value."""
 
 
 def parse_model(content: bytes, card: NetworkCard) -> Any:

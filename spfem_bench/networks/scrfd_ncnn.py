@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spfem_bench.definitions.architectures import ARCHITECTURES
-from spfem_bench.definitions.networks import DetectorSettings, FrameInput, NetworkCard
+from spfem_bench.definitions.networks import FrameInput, NetworkCard
 from spfem_bench.errors import CardError, WeightsError
 from spfem_bench.extras import extra
 from spfem_bench.networks.load import Detections, DetectorNetwork
@@ -25,12 +25,7 @@ _Array = npt.NDArray[np.float32]
 
 @ARCHITECTURES.register("scrfd-ncnn", runtime="ncnn")
 def scrfd_ncnn(card: NetworkCard, contents: Sequence[bytes], device: str) -> DetectorNetwork:
-    """Load a detector; it runs on the processor, whatever the device.
-
-    Raises:
-        CardError: the card has other than two files, or no detector's settings.
-        WeightsError: ncnn cannot read them.
-    """
+    """Load a detector from two files; it runs on the processor, whatever the device."""
     import cv2
 
     frame_input, settings = card.input, card.detector
@@ -52,12 +47,15 @@ def scrfd_ncnn(card: NetworkCard, contents: Sequence[bytes], device: str) -> Det
         extractor.input("input.1", ncnn.Mat(planes))
         parts = []
         for stride in (8, 16, 32):
-            scores, boxes, points = (
+            score, box, five = (
                 np.array(extractor.extract(f"{name}_{stride}")[1], np.float32)
                 for name in ("score", "bbox", "kps")
             )
-            parts += _decode(scores, boxes, points, stride, settings.threshold, scale)
-        return _best(parts, settings)
+            parts.append(_decode(score, box, five, stride, settings.threshold))
+        boxes, points, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+        boxes, points = ((part / scale).astype(np.float32) for part in (boxes, points))
+        order = suppress(boxes, scores, settings.overlap)
+        return Detections(boxes[order], points[order], scores[order])
 
     return DetectorNetwork(lambda frames: [detect(frame) for frame in frames])
 
@@ -81,38 +79,26 @@ def ncnn_network(card: NetworkCard, param: bytes, binary: bytes) -> Any:
 
 
 def _decode(
-    scores: _Array, boxes: _Array, points: _Array, stride: int, threshold: float, scale: float
-) -> list[tuple[_Array, _Array, float]]:
-    """Return one stride's faces; outputs are distances from anchor centres, in strides."""
-    faces = []
-    for anchor, row, column in zip(*np.nonzero(scores >= threshold), strict=True):
-        centre = np.array([column, row], np.float32) * stride
-        left_top = centre - boxes[4 * anchor : 4 * anchor + 2, row, column] * stride
-        right_bottom = centre + boxes[4 * anchor + 2 : 4 * anchor + 4, row, column] * stride
-        five = points[10 * anchor : 10 * anchor + 10, row, column].reshape(5, 2) * stride + centre
-        box = np.concatenate([left_top, right_bottom])
-        score = float(scores[anchor, row, column])
-        faces.append(((box / scale).astype(np.float32), (five / scale).astype(np.float32), score))
-    return faces
-
-
-def _best(faces: list[tuple[_Array, _Array, float]], settings: DetectorSettings) -> Detections:
-    if not faces:
-        return Detections(*(np.empty(shape, np.float32) for shape in ((0, 4), (0, 5, 2), (0,))))
-    boxes, points, scores = (np.array(part) for part in zip(*faces, strict=True))
-    order = suppress(boxes, scores, settings.overlap)
-    return Detections(boxes[order], points[order], scores[order])
+    scores: _Array, boxes: _Array, points: _Array, stride: int, threshold: float
+) -> tuple[_Array, _Array, _Array]:
+    """Return one stride's boxes, points and scores; outputs are distances from anchor centres."""
+    anchors, rows, columns = np.nonzero(scores >= threshold)
+    boxes, points = (
+        part.reshape(len(scores), -1, *scores.shape[1:])[anchors, :, rows, columns] * stride
+        for part in (boxes, points)
+    )
+    centres = np.stack([columns, rows], axis=1).astype(np.float32) * stride
+    corners = np.concatenate([centres - boxes[:, :2], centres + boxes[:, 2:]], axis=1)
+    fives = points.reshape(-1, 5, 2) + centres[:, None]
+    return corners, fives, scores[anchors, rows, columns]
 
 
 def suppress(
     boxes: _Array, scores: npt.NDArray[np.floating], overlap: float
 ) -> npt.NDArray[np.int64]:
-    """Return which boxes are kept of those that overlap, best score first.
+    """Return which boxes (N, 4) are kept, best score first.
 
-    Args:
-        boxes: float32 (N, 4): left, top, right, bottom.
-        scores: (N,).
-        overlap: the largest intersection over union of two boxes that are kept.
+    Of boxes whose intersection over union is above *overlap*, only the best is.
     """
     import cv2
 

@@ -23,12 +23,7 @@ _Frame = npt.NDArray[np.uint8]
 
 @ARCHITECTURES.register("scrfd-onnx", runtime="onnxruntime")
 def scrfd_onnx(card: NetworkCard, contents: Sequence[bytes], device: str) -> DetectorNetwork:
-    """Load a detector (insightface's ``model_zoo/scrfd.py``).
-
-    Raises:
-        CardError: the card has no detector's settings.
-        WeightsError: the file holds another network.
-    """
+    """Load a detector (insightface's ``model_zoo/scrfd.py``)."""
     frame_input, settings = card.input, card.detector
     if settings is None or not isinstance(frame_input, FrameInput):
         raise CardError(f"{card.path}: a detector's card needs [detector] and crop = 'frame'")
@@ -83,18 +78,15 @@ def _detections(
     boxes, points, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
     order = np.argsort(-scores, kind="stable")
     boxes, points = ((p[order] / scale).astype(np.float32) for p in (boxes, points))
-    kept = suppress_inclusive(boxes, settings.overlap)
+    kept = _suppress(boxes, settings.overlap)
     return Detections(boxes[kept], points[kept], scores[order][kept])
 
 
-def suppress_inclusive(boxes: _Array, overlap: float) -> list[int]:
-    """Return which boxes are kept of those that overlap, as insightface measures overlap.
+def _suppress(boxes: _Array, overlap: float) -> list[int]:
+    """Return which boxes (N, 4), best score first, are kept.
 
-    A box from pixel a to pixel b is taken to be b - a + 1 wide.
-
-    Args:
-        boxes: float32 (N, 4), best score first.
-        overlap: the largest intersection over union of two boxes that are kept.
+    The limit is the intersection over union as insightface computes it: a box from pixel a to
+    pixel b is b - a + 1 wide.
     """
     low, high = boxes[:, :2], boxes[:, 2:]
     areas = (high - low + 1).prod(axis=1)

@@ -9,19 +9,19 @@ windows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
-from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
+from numpy.polynomial.polynomial import polyfromroots
 from torch import Tensor, nn
 
 TAPS = 5
 WINDOWS = 4
 """Windows that come from one set of products: more would cost digits."""
 
-POINTS = tuple(Fraction(p) for p in (0, 1, -1, 2, -2, "1/2", "-1/2"))
+POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
 """Where polynomials are multiplied; infinity is the eighth."""
 
 PRODUCTS = len(POINTS) + 1
@@ -40,25 +40,11 @@ def mixes() -> tuple[Tensor, Tensor]:
     frames, taps = [], []
     for point in POINTS:
         others = [p for p in POINTS if p != point]
-        frames.append([*_polynomial(others), Fraction(0)])
-        scale = prod(point - p for p in others)
-        taps.append([point**k / scale for k in range(TAPS)])
-    frames.append(_polynomial(POINTS))
-    taps.append([Fraction(int(k == TAPS - 1)) for k in range(TAPS)])
-    return _matrix(frames), _matrix(taps)
-
-
-def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
-    """Return the coefficients of prod (x - root), the constant first."""
-    terms = [Fraction(1)]
-    for root in roots:
-        shifted, padded = [Fraction(0), *terms], [*terms, Fraction(0)]
-        terms = [a - root * b for a, b in zip(shifted, padded, strict=True)]
-    return terms
-
-
-def _matrix(rows: Sequence[Sequence[Fraction]]) -> Tensor:
-    return torch.tensor([[float(v) for v in row] for row in rows], dtype=torch.float64)
+        frames.append([*polyfromroots(others), 0.0])
+        taps.append(point ** np.arange(TAPS) / np.prod(point - np.array(others)))
+    frames.append([*polyfromroots(POINTS)])
+    taps.append(np.eye(TAPS)[-1])
+    return torch.tensor(np.array(frames)), torch.tensor(np.array(taps))
 
 
 def mix_windows(products: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -1,1 +1,1 @@
-"""A procedural world of talking puppets whose truth is known exactly."""
+"""A procedural world of talking puppets with exact truth, and the models trained on it."""

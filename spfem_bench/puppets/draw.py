@@ -10,19 +10,20 @@ import numpy.typing as npt
 from spfem_bench.faces.crop import opencv
 from spfem_bench.media.video import Frame
 from spfem_bench.puppets.face import Colour, Geometry, Look, Points, closed, surface
+from spfem_bench.puppets.tables import outline
 
 OVERSAMPLING = 2
-_SHIFT = 4  # polygons are given in sixteenths of a pixel
+_SHIFT = 4  # polygons' coordinates are in sixteenths of a pixel
 
 
 class Painter:
     """Paints frames of one identity in one light.
 
     Args:
-        look: who.
+        look: the identity.
         size: side of the finished frame in pixels.
-        light: where the light comes from, x and y of a vector towards it.
-        contrast: how strong the light's fall-off is.
+        light: x and y of a vector towards the light.
+        contrast: strength of the light's fall-off.
         warmth: colour of the light; positive is warm.
     """
 
@@ -37,10 +38,8 @@ class Painter:
         self.backdrop = self._backdrop(light)
         self.spots = _spots(look)
 
-    # ---- what does not move ------------------------------------------------------------
-
     def _shading(self, light: tuple[float, float], contrast: float) -> npt.NDArray[np.float32]:
-        """Light on a head in the middle of a picture twice as wide, to be moved with it."""
+        """Return the light on a head in a picture twice as wide, to be moved with the head."""
         side = self.side * 2
         axis = (np.arange(side) - side / 2) / self.unit
         x, y = axis[None, :], axis[:, None]
@@ -56,18 +55,13 @@ class Painter:
         picture = glow[:, :, None] * np.array(self.look.backdrop) * self.tint
         return np.asarray(np.clip(picture, 0, 255), np.uint8)
 
-    # ---- one frame -----------------------------------------------------------------------
-
     def paint(self, g: Geometry, brightness: float, noise: np.random.Generator) -> Frame:
-        """Paint one frame.
+        """Return one painted frame: uint8 (size, size, 3), RGB.
 
         Args:
-            g: the face, projected to pixels of the oversampled picture.
+            g: the face, in pixels of the oversampled picture.
             brightness: of the light, 1 is normal.
             noise: the camera's.
-
-        Returns:
-            uint8 (size, size, 3), RGB.
         """
         cv2 = opencv()
         canvas = self.backdrop.copy()
@@ -79,9 +73,8 @@ class Painter:
         self._nose_and_folds(canvas, g)
         self._hair_in_front(canvas, g)
         for name in ("right", "left"):
-            self._fill(
-                canvas, g.contours[f"brow_area_{name}"], _mix(self.look.hair, (30, 22, 18), 0.35)
-            )
+            brow = _mix(self.look.hair, (30, 22, 18), 0.35)
+            self._fill(canvas, g.contours[f"brow_area_{name}"], brow)
         if self.look.glasses:
             self._glasses(canvas, g)
         self._light(canvas, g, brightness)
@@ -101,21 +94,17 @@ class Painter:
 
     def _fill(self, canvas: Frame, points: Points, colour: Colour) -> None:
         cv2 = opencv()
-        fixed = np.round(points * (1 << _SHIFT)).astype(np.int32)
-        cv2.fillPoly(canvas, [fixed], colour, cv2.LINE_AA, _SHIFT)
+        cv2.fillPoly(canvas, [_fixed(points)], colour, cv2.LINE_AA, _SHIFT)
 
     def _stroke(self, canvas: Frame, points: Points, colour: Colour, width: float) -> None:
         cv2 = opencv()
-        fixed = np.round(points * (1 << _SHIFT)).astype(np.int32)
         thick = max(1, round(width * self.unit))
-        cv2.polylines(canvas, [fixed], False, colour, thick, cv2.LINE_AA, _SHIFT)
+        cv2.polylines(canvas, [_fixed(points)], False, colour, thick, cv2.LINE_AA, _SHIFT)
 
     def _disc(self, canvas: Frame, centre: Points, radius: float, colour: Colour) -> None:
         cv2 = opencv()
-        x, y = np.round(centre * (1 << _SHIFT)).astype(int)
-        cv2.circle(
-            canvas, (int(x), int(y)), round(radius * (1 << _SHIFT)), colour, -1, cv2.LINE_AA, _SHIFT
-        )
+        size = round(radius * (1 << _SHIFT))
+        cv2.circle(canvas, _fixed(centre).tolist(), size, colour, -1, cv2.LINE_AA, _SHIFT)
 
     def _soft(
         self,
@@ -148,37 +137,14 @@ class Painter:
 
     def _body(self, canvas: Frame, g: Geometry) -> None:
         look, scale = self.look, g.pose.scale
-        cx, cy = g.pose.project(np.zeros((1, 2)))[0]
         base = np.asarray(g.pose.centre)
-        cx = base[0] + (cx - base[0]) * 0.55  # shoulders follow the head half way
-        cy = base[1] + (cy - base[1]) * 0.4
-        wide = 1.0 if look.jaw < 1 else 1.12
-        shoulders = np.array(
-            [
-                [-0.42, 1.28],
-                [0.42, 1.28],
-                [0.62, 1.55],
-                [1.35 * wide, 1.8],
-                [1.75 * wide, 2.4],
-                [-1.75 * wide, 2.4],
-                [-1.35 * wide, 1.8],
-                [-0.62, 1.55],
-            ]
-        )
-        neck = np.array(
-            [
-                [-0.46, 0.6],
-                [0.46, 0.6],
-                [0.44, 1.3],
-                [0.56, 1.62],
-                [0, 1.86],
-                [-0.56, 1.62],
-                [-0.44, 1.3],
-            ]
-        )
-        self._fill(canvas, shoulders * scale + [cx, cy], look.shirt)
-        self._fill(canvas, neck * scale + [cx, cy], _mix(look.skin, (90, 40, 30), 0.22))
-        collar = np.array([[-0.56, 1.6], [0, 1.88], [0.56, 1.6]]) * scale + [cx, cy]
+        # Shoulders follow the head half way.
+        corner = base + (g.pose.project(np.zeros((1, 2)))[0] - base) * [0.55, 0.4]
+        shoulders = outline("shoulders", 1.0 if look.jaw < 1 else 1.12)
+        self._fill(canvas, shoulders * scale + corner, look.shirt)
+        neck = outline("neck") * scale + corner
+        self._fill(canvas, neck, _mix(look.skin, (90, 40, 30), 0.22))
+        collar = outline("collar") * scale + corner
         self._stroke(canvas, collar, _mix(look.shirt, (0, 0, 0), 0.3), 0.06)
 
     def _skin(self, canvas: Frame, g: Geometry) -> None:
@@ -191,24 +157,16 @@ class Painter:
             self._fill(canvas, c[f"ear_inner{side}"], deep)
         self._fill(canvas, c["face"], look.skin)
         blush = g.looks["blush"]
-        rosy = (
-            _mix(look.skin, (214, 70, 70), 0.5)
-            if blush >= 0
-            else _mix(look.skin, (210, 210, 190), 0.5)
-        )
+        rosy = _mix(look.skin, (214, 70, 70) if blush >= 0 else (210, 210, 190), 0.5)
         for side in (-1, 1):
             area = closed(c[f"cheek{side}"] + self.unit * _OVAL)
             self._soft(canvas, area, rosy, 0.12 + 0.42 * abs(blush), 0.11)
         if look.beard:
-            self._beard(canvas, g)
+            hairy = _mix(look.skin, look.hair, 0.55 + 0.4 * look.beard)
+            self._soft(canvas, c["beard"], hairy, 0.25 + 0.7 * look.beard, 0.05)
         for x, y, r in self.spots:
             centre = g.pose.project(np.array([[x, y]]))[0]
             self._disc(canvas, centre, r * self.unit, _mix(look.skin, (120, 60, 30), 0.35))
-
-    def _beard(self, canvas: Frame, g: Geometry) -> None:
-        look = self.look
-        colour = _mix(look.skin, look.hair, 0.55 + 0.4 * look.beard)
-        self._soft(canvas, g.contours["beard"], colour, 0.25 + 0.7 * look.beard, 0.05)
 
     def _mouth(self, canvas: Frame, g: Geometry) -> None:
         look, c = self.look, g.contours
@@ -257,9 +215,8 @@ class Painter:
             lash = 0.034 if look.jaw < 1 else 0.024
             self._stroke(canvas, lid, (34, 22, 20), lash)
             bag = 0.12 + 0.5 * g.looks["squint"]
-            self._soft(
-                canvas, c[f"bag_{name}"], _mix(look.skin, (80, 30, 30), 0.6), bag, 0.02, 0.02
-            )
+            puffy = _mix(look.skin, (80, 30, 30), 0.6)
+            self._soft(canvas, c[f"bag_{name}"], puffy, bag, 0.02, 0.02)
 
     def _behind(
         self,
@@ -270,10 +227,10 @@ class Painter:
         depth: float,
         dark: float,
     ) -> None:
-        """Show through an opening of the skin what lies behind it, shadowed from the top.
+        """Paint what lies behind an opening of the skin, shadowed from the top.
 
-        *paint* fills a patch, given where its corner lies; at *top* the patch is as bright
-        as *dark* says, *depth* (half face widths) below it is in full light.
+        *paint* fills a patch whose corner it receives; the patch's brightness rises from *dark*
+        at *top* to 1 *depth* half face widths below.
         """
         x0, y0 = np.maximum(np.floor(opening.min(0)).astype(int) - 2, 0)
         x1, y1 = np.minimum(np.ceil(opening.max(0)).astype(int) + 3, self.side)
@@ -302,45 +259,18 @@ class Painter:
             self._fill(canvas, c[f"nostril{side}"], dark)
             fold = 0.10 + 0.55 * v["smile"] + 0.7 * v["wrinkle"] + 0.18 * v["frown"]
             self._soft(canvas, c[f"fold{side}"], dark, min(fold, 0.8), 0.016, 0.02)
-            self._soft(
-                canvas,
-                c[f"dimple{side}"],
-                dark,
-                0.15 + 0.45 * v["smile"] + 0.3 * v["frown"],
-                0.012,
-                0.02,
-            )
+            dimple = 0.15 + 0.45 * v["smile"] + 0.3 * v["frown"]
+            self._soft(canvas, c[f"dimple{side}"], dark, dimple, 0.012, 0.02)
             self._soft(canvas, c[f"wrinkle{side}"], dark, 0.7 * v["wrinkle"], 0.014, 0.018)
             self._soft(canvas, c[f"furrow{side}"], dark, 0.75 * v["furrow"], 0.012, 0.018)
         for k in (0, 1, 2):
             self._soft(canvas, c[f"forehead{k}"], dark, 0.5 * v["raised"], 0.014, 0.018)
 
-    # ---- hair ------------------------------------------------------------------------------
-
     def _hair_behind(self, canvas: Frame, g: Geometry) -> None:
         look = self.look
-        w, top = look.width, -1.22 * look.forehead
-        dark = _mix(look.hair, (0, 0, 0), 0.25)
-        shapes = {
-            "long": [
-                [0, top - 0.26],
-                [0.75 * w, top - 0.05],
-                [1.2 * w, -0.5],
-                [1.24 * w, 0.5],
-                [1.22 * w, 1.5],
-                [0.7 * w, 1.95],
-            ],
-            "bob": [
-                [0, top - 0.26],
-                [0.75 * w, top - 0.05],
-                [1.2 * w, -0.5],
-                [1.28 * w, 0.3],
-                [1.18 * w, 0.95],
-                [0.6 * w, 1.05],
-            ],
-        }
-        if look.hair_style in shapes:
-            half = np.array(shapes[look.hair_style])
+        top, dark = -1.22 * look.forehead, _mix(look.hair, (0, 0, 0), 0.25)
+        if look.hair_style in ("long", "bob"):
+            half = outline(f"back_{look.hair_style}", look.width, top=top)
             ring = np.concatenate([half, half[:0:-1] * [-1, 1]])
             self._fill(canvas, closed(g.pose.project(np.c_[ring, np.full(len(ring), -0.25)])), dark)
         if look.hair_style == "bun":
@@ -352,92 +282,23 @@ class Painter:
         if look.hair_style == "bald":
             return
         w, top = look.width, -1.22 * look.forehead
-        hairline, side = top + 0.38, -0.35
-        crown = [
-            [0, top - 0.24],
-            [0.62 * w, top - 0.1],
-            [0.95 * w, -0.84],
-            [1.02 * w, side - 0.16],
-            [0.99 * w, side + 0.1],
-        ]
-        temple = [[0.93 * w, side + 0.02], [0.87 * w, -0.6]]
-        lines = {
-            "short": [
-                [0.6 * w, hairline - 0.06],
-                [0.2, hairline - 0.1],
-                [-0.2, hairline - 0.1],
-                [-0.6 * w, hairline - 0.06],
-            ],
-            "parted": [
-                [0.72 * w, hairline + 0.12],
-                [0.45 * w, hairline - 0.12],
-                [0.2 * w, hairline - 0.2],
-                [-0.3, hairline - 0.02],
-                [-0.68 * w, hairline + 0.2],
-            ],
-            "fringe": [
-                [0.66 * w, hairline + 0.18],
-                [0.33, hairline + 0.2],
-                [0, hairline + 0.16],
-                [-0.33, hairline + 0.21],
-                [-0.66 * w, hairline + 0.17],
-            ],
-            "curly": [
-                [0.6 * w, hairline - 0.04],
-                [0.2, hairline - 0.04],
-                [-0.2, hairline - 0.06],
-                [-0.6 * w, hairline - 0.02],
-            ],
-            "bob": [
-                [0.8 * w, hairline + 0.3],
-                [0.35 * w, hairline + 0.02],
-                [0.02, hairline - 0.14],
-                [-0.35 * w, hairline + 0.05],
-                [-0.8 * w, hairline + 0.3],
-            ],
-            "long": [
-                [0.8 * w, hairline + 0.34],
-                [0.42 * w, hairline],
-                [0.1, hairline - 0.2],
-                [-0.3 * w, hairline - 0.02],
-                [-0.8 * w, hairline + 0.3],
-            ],
-            "bun": [
-                [0.66 * w, hairline - 0.02],
-                [0.25, hairline - 0.14],
-                [-0.25, hairline - 0.14],
-                [-0.66 * w, hairline - 0.02],
-            ],
-        }
-        right = np.array(crown + temple)
-        left = right[::-1][:-1] * [-1, 1]
-        ring = np.concatenate([right, np.array(lines[look.hair_style]), left])
+        right = np.concatenate([outline("crown", w, top=top), outline("temple", w)])
+        front = outline(f"front_{look.hair_style}", w, hairline=top + 0.38)
+        ring = np.concatenate([right, front, right[::-1][:-1] * [-1, 1]])
         outer = np.isin(np.arange(len(ring)), [*range(5), *range(len(ring) - 4, len(ring))])
         flat = np.c_[ring, np.where(outer, -0.05, 0.0)]
         flat[:, 2] += surface(ring[:, 0], ring[:, 1]) * np.where(outer, 0.3, 1.0)
         points = closed(g.pose.project(flat))
         if look.hair_style == "curly":
-            for x, y in points[::3]:
-                self._disc(
-                    canvas, np.array([x, y]), 0.15 * self.unit, _mix(look.hair, (0, 0, 0), 0.12)
-                )
+            curl = _mix(look.hair, (0, 0, 0), 0.12)
+            for centre in points[::3]:
+                self._disc(canvas, centre, 0.15 * self.unit, curl)
         self._fill(canvas, points, look.hair)
-        self._strands(canvas, g)
-
-    def _strands(self, canvas: Frame, g: Geometry) -> None:
-        look, top = self.look, -1.22 * self.look.forehead
-        for k, x in enumerate(np.linspace(-0.72, 0.72, 7)):
-            line = np.array(
-                [
-                    [x * 0.55, top - 0.14 + 0.1 * abs(x)],
-                    [x * 0.85, top + 0.03 + 0.12 * abs(x)],
-                    [x * 1.08, top + 0.17 + 0.35 * x**2],
-                ]
-            )
+        for k, x in enumerate(np.linspace(-0.72, 0.72, 7)):  # strands
+            y = [top - 0.14 + 0.1 * abs(x), top + 0.03 + 0.12 * abs(x), top + 0.17 + 0.35 * x**2]
+            line = g.pose.project(np.stack([x * np.array([0.55, 0.85, 1.08]), y], 1), 0.1)
             tone = (255, 236, 210) if k % 2 else (0, 0, 0)
-            self._soft(
-                canvas, g.pose.project(line, 0.1), _mix(look.hair, tone, 0.35), 0.4, 0.025, 0.03
-            )
+            self._soft(canvas, line, _mix(look.hair, tone, 0.35), 0.4, 0.025, 0.03)
 
     def _glasses(self, canvas: Frame, g: Geometry) -> None:
         centres = []
@@ -446,9 +307,8 @@ class Painter:
             ring = centre + [side * 0.02 * self.unit, 0.02 * self.unit] + _RIM * self.unit
             self._stroke(canvas, np.concatenate([ring, ring[:1]]), (38, 34, 36), 0.032)
             centres.append(ring)
-        bridge = np.stack(
-            [centres[0][np.argmax(centres[0][:, 0])], centres[1][np.argmin(centres[1][:, 0])]]
-        )
+        ends = [centres[0][:, 0].argmax(), centres[1][:, 0].argmin()]
+        bridge = np.stack([ring[end] for ring, end in zip(centres, ends, strict=True)])
         self._stroke(canvas, bridge, (38, 34, 36), 0.03)
         for ring, side in zip(centres, (-1, 1), strict=True):
             edge = ring[np.argmax(ring[:, 0] * side)]
@@ -459,13 +319,12 @@ class Painter:
 _ANGLES = np.linspace(0, 2 * np.pi, 12, endpoint=False)
 _OVAL = np.stack([0.24 * np.cos(_ANGLES), 0.15 * np.sin(_ANGLES)], 1)
 _AROUND = np.linspace(0, 2 * np.pi, 28, endpoint=False)
-_RIM = np.stack(
-    [
-        0.33 * np.sign(np.cos(_AROUND)) * np.abs(np.cos(_AROUND)) ** 0.7,
-        0.25 * np.sign(np.sin(_AROUND)) * np.abs(np.sin(_AROUND)) ** 0.7,
-    ],
-    1,
-)
+_CIRCLE = np.stack([np.cos(_AROUND), np.sin(_AROUND)], 1)
+_RIM = np.array([0.33, 0.25]) * np.sign(_CIRCLE) * np.abs(_CIRCLE) ** 0.7
+
+
+def _fixed(points: Points) -> npt.NDArray[np.int32]:
+    return np.round(points * (1 << _SHIFT)).astype(np.int32)
 
 
 def _mix(a: Colour, b: Colour, part: float) -> Colour:
@@ -474,7 +333,7 @@ def _mix(a: Colour, b: Colour, part: float) -> Colour:
 
 
 def _spots(look: Look) -> npt.NDArray[np.float64]:
-    """Freckles and a mole: x, y, radius."""
+    """Return freckles and a mole: x, y, radius."""
     rng = np.random.default_rng(look.spots)
     count = round(34 * look.freckles)
     spots = np.c_[rng.normal(0, 0.38, count), rng.normal(0.14, 0.11, count), np.full(count, 0.013)]

@@ -1,19 +1,21 @@
-"""A puppet's face as geometry: who it is, what it feels, where every line of it lies.
+"""A puppet's face as geometry: its identity, its expression, and where each of its lines lies.
 
-Lengths are in half face widths; x points to the picture's right, y down, z
-towards the camera; the origin lies between the eyes and the mouth. Every point
-of a face goes through one :class:`Pose`, so landmarks are exact by construction.
+Lengths are in half face widths; x points to the picture's right, y down, z towards the
+camera; the origin lies between the eyes and the mouth. One :class:`Pose` projects all points
+of a face, so landmarks are exact by construction.
 """
 
 from __future__ import annotations
 
 import colorsys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import astuple, dataclass, field
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+
+from spfem_bench.puppets.tables import numbers, outline, read_table
 
 Points = npt.NDArray[np.float64]
 """Points of a contour, float64 (N, 2) or (N, 3)."""
@@ -59,62 +61,41 @@ class Look:
 
 
 def draw_look(rng: np.random.Generator) -> Look:
-    """Draw an identity at random."""
+    """Draw an identity: spreads and means of proportions.csv, RGB of colours.csv."""
 
-    def near(spread: float, middle: float = 1.0) -> float:
-        return float(middle + spread * np.clip(rng.normal(), -1.9, 1.9))
+    def near(spread: float, mean: float) -> float:
+        return float(mean + spread * np.clip(rng.normal(), -1.9, 1.9))
 
+    def one_of(kind: str) -> npt.NDArray[np.float64]:
+        return palette[kind][rng.integers(len(palette[kind]))]
+
+    palette: dict[str, list[npt.NDArray[np.float64]]] = {}
+    for row in read_table("colours"):
+        palette.setdefault(row["of"], []).append(np.array(list(numbers(row).values())))
     feminine = rng.random() < 0.5
+    gender = "feminine" if feminine else "masculine"
     tone = rng.random()  # from light to dark
     light, dark = np.array([246, 206, 178.0]), np.array([104, 66, 46.0])
     skin = light + (dark - light) * tone**1.2 + rng.normal(0, 5, 3)
     lips = skin * np.array([0.86, 0.56, 0.58]) + np.array([14, 4, 8.0])
     if feminine:
         lips = lips * 0.72 + np.array([190, 50, 70]) * 0.28 * rng.uniform(0.3, 1.4)
-    hairs = np.array(
-        [
-            [34, 26, 24],
-            [72, 46, 30],
-            [112, 70, 40],
-            [178, 134, 78],
-            [140, 62, 34],
-            [150, 148, 146],
-            [52, 36, 30],
-        ],
-        float,
-    )
-    hair = hairs[rng.integers(len(hairs))] * rng.uniform(0.85, 1.15)
+    hair = one_of("hair") * rng.uniform(0.85, 1.15)
     if rng.random() < 0.05:
         hair = _hsv(rng.random(), 0.55, 0.65)
-    irises = np.array([[92, 62, 40], [70, 48, 34], [84, 120, 150], [96, 128, 92], [60, 90, 128]])
     beard = 0.0 if feminine or rng.random() < 0.6 else float(rng.uniform(0.25, 0.9))
     styles = ("bob", "long", "bun", "fringe", "curly", "parted")
     if not feminine:
         styles = ("short", "parted", "short", "fringe", "curly", "bald")
     return Look(
-        width=near(0.055),
-        jaw=near(0.08, 0.95 if feminine else 1.06),
-        chin=near(0.06),
-        cheeks=near(0.04),
-        forehead=near(0.06),
-        eye_distance=near(0.06),
-        eye_size=near(0.09, 1.06 if feminine else 0.96),
-        eye_tilt=near(0.035, 0.02),
-        lid=near(0.1),
-        brow_weight=near(0.25, 0.85 if feminine else 1.2),
-        brow_height=near(0.12),
-        brow_arch=near(0.3),
-        nose_length=near(0.09),
-        nose_width=near(0.13),
-        mouth_width=near(0.09),
-        mouth_height=near(0.025, 0.0),
-        upper_lip=near(0.2),
-        lower_lip=near(0.18),
-        ears=near(0.12),
+        **{
+            row["proportion"]: near(float(row["spread"]), float(row[gender]))
+            for row in read_table("proportions")
+        },
         skin=_colour(skin),
         lips=_colour(lips),
         hair=_colour(hair),
-        iris=_colour(irises[rng.integers(len(irises))] * rng.uniform(0.8, 1.2)),
+        iris=_colour(one_of("iris") * rng.uniform(0.8, 1.2)),
         shirt=_colour(_hsv(rng.random(), rng.uniform(0.15, 0.6), rng.uniform(0.3, 0.8))),
         backdrop=_colour(_hsv(rng.random(), rng.uniform(0.03, 0.22), rng.uniform(0.55, 0.92))),
         hair_style=styles[rng.integers(len(styles))],
@@ -136,52 +117,33 @@ def _colour(values: npt.NDArray[np.float64]) -> Colour:
 
 @dataclass(frozen=True)
 class Expression:
-    """What the muscles of a face do, after the facial action units (FACS) given in brackets.
+    """Muscles of a face, 0 at rest and 1 at the strongest; action units (FACS) in brackets."""
 
-    Numbers are 0 at rest and 1 at the strongest; signed ones say so.
-    """
-
-    brow_inner: float = 0.0
-    """Inner brows up (AU1), negative: down and together (AU4)."""
-    brow_outer: float = 0.0
-    """Outer brows up (AU2), negative: down."""
-    lids: float = 0.0
-    """Upper lids raised (AU5), negative: drooping (AU43)."""
-    squint: float = 0.0
-    """Lower lids tightened (AU7), cheeks raised (AU6)."""
-    nose: float = 0.0
-    """Nose wrinkled (AU9), upper lip raised (AU10)."""
-    corners: float = 0.0
-    """Mouth corners up (AU12), negative: down (AU15)."""
-    stretch: float = 0.0
-    """Lips stretched sideways (AU20), negative: drawn together (AU18)."""
-    tight: float = 0.0
-    """Lips tightened, thin (AU23)."""
-    jaw: float = 0.0
-    """Jaw dropped (AU26), beyond what speech asks for."""
-    blush: float = 0.0
-    """Colour of the cheeks; negative: pale."""
+    brow_inner: float = 0.0  # inner brows up (AU1), negative: down and together (AU4)
+    brow_outer: float = 0.0  # outer brows up (AU2), negative: down
+    lids: float = 0.0  # upper lids raised (AU5), negative: drooping (AU43)
+    squint: float = 0.0  # lower lids tightened (AU7), cheeks raised (AU6)
+    nose: float = 0.0  # nose wrinkled (AU9), upper lip raised (AU10)
+    corners: float = 0.0  # mouth corners up (AU12), negative: down (AU15)
+    stretch: float = 0.0  # lips stretched sideways (AU20), negative: drawn together (AU18)
+    tight: float = 0.0  # lips tightened, thin (AU23)
+    jaw: float = 0.0  # jaw dropped (AU26), in addition to speech
+    blush: float = 0.0  # colour of the cheeks; negative: pale
 
     def scaled(self, intensity: float) -> Expression:
         """Return the same expression at an intensity, 0 to 1."""
-        return Expression(**{f.name: getattr(self, f.name) * intensity for f in fields(self)})
+        return Expression(*(value * intensity for value in astuple(self)))
 
 
 EXPRESSIONS: Mapping[str, Expression] = {
-    "neutral": Expression(),
-    "angry": Expression(-1.0, 0.35, 0.35, 0.55, 0.25, -0.3, -0.15, 0.8, 0.0, 0.55),
-    "disgusted": Expression(-0.55, -0.35, -0.2, 0.85, 1.0, -0.55, -0.1, 0.1, 0.05, -0.15),
-    "fear": Expression(1.0, 0.25, 0.95, 0.15, 0.0, -0.25, 0.95, 0.15, 0.16, -0.7),
-    "happy": Expression(0.1, 0.2, 0.0, 0.75, 0.0, 1.0, 0.45, 0.0, 0.06, 0.6),
-    "sad": Expression(0.9, -0.55, -0.6, 0.05, 0.0, -0.95, -0.2, 0.05, 0.0, -0.35),
-    "surprised": Expression(0.95, 1.0, 1.0, 0.0, 0.0, 0.05, -0.45, 0.0, 0.34, 0.1),
+    row["emotion"]: Expression(**numbers(row)) for row in read_table("expressions")
 }
 """Each emotion at its strongest, after Ekman's prototypes."""
 
 
 @dataclass(frozen=True)
 class Mouth:
-    """What speech asks of the mouth (see ``spfem_bench.puppets.speech.VISEMES``)."""
+    """The mouth in speech (see ``spfem_bench.puppets.speech.VISEMES``)."""
 
     jaw: float = 0.0
     width: float = 0.0
@@ -192,39 +154,37 @@ class Mouth:
 
 
 @dataclass(frozen=True)
+class FaceState:
+    """The movements of a face in one frame."""
+
+    expression: Expression = Expression()  # the emotion's muscles
+    mouth: Mouth = Mouth()  # its movements in speech
+    blink: float = 0.0  # 0 open, 1 closed
+    gaze: tuple[float, float] = (0.0, 0.0)  # shift of the irises, in iris radii
+
+
+@dataclass(frozen=True)
 class Pose:
-    """Where the head is: turns in radians, shift in half face widths, scale in pixels.
+    """The head's place: turns in radians, shift in half face widths, scale in pixels."""
 
-    Attributes:
-        yaw: to the picture's right.
-        pitch: chin up is negative.
-        roll: clockwise in the picture.
-        centre: of the picture, pixels.
-    """
-
-    yaw: float = 0.0
-    pitch: float = 0.0
-    roll: float = 0.0
+    yaw: float = 0.0  # to the picture's right
+    pitch: float = 0.0  # chin up is negative
+    roll: float = 0.0  # clockwise in the picture
     shift: tuple[float, float] = (0.0, 0.0)
     scale: float = 1.0
-    centre: tuple[float, float] = (0.0, 0.0)
+    centre: tuple[float, float] = (0.0, 0.0)  # of the picture, pixels
 
     def project(self, points: Points, depth: float = 0.0) -> Points:
-        """Turn points of the face into pixels.
+        """Return the pixels of points of the face: float64 (N, 2).
 
         Args:
             points: float64 (N, 2) on the face's surface, or (N, 3).
-            depth: added to the surface's depth (a nose stands out, hair lies back).
-
-        Returns:
-            float64 (N, 2), x and y in pixels.
+            depth: added to the surface's depth, as of a nose.
         """
         x, y = points[:, 0], points[:, 1]
         z = points[:, 2] if points.shape[1] == 3 else surface(x, y) + depth
-        x, z = (
-            x * np.cos(self.yaw) + z * np.sin(self.yaw),
-            z * np.cos(self.yaw) - x * np.sin(self.yaw),
-        )
+        c, s = np.cos(self.yaw), np.sin(self.yaw)
+        x, z = x * c + z * s, z * c - x * s
         y = y * np.cos(self.pitch) + z * np.sin(self.pitch)
         c, s = np.cos(self.roll), np.sin(self.roll)
         x, y = x * c - y * s + self.shift[0], x * s + y * c + self.shift[1]
@@ -233,86 +193,45 @@ class Pose:
 
 
 def surface(x: Points, y: Points) -> Points:
-    """Depth of the face, an ellipsoid."""
+    """Return the depth of the face, an ellipsoid."""
     return np.asarray(0.75 * np.sqrt(np.clip(1 - (x / 1.25) ** 2 - (y / 1.7) ** 2, 0, 1)))
 
 
 @dataclass
 class Geometry:
-    """Every line of one face in one frame, in pixels.
-
-    Attributes:
-        contours: float64 (N, 2) by name.
-        looks: numbers that painting needs (how deep a fold is, how wide a mouth).
-    """
+    """All lines of one face in one frame, in pixels."""
 
     pose: Pose
-    contours: dict[str, Points] = field(default_factory=dict)
-    looks: dict[str, float] = field(default_factory=dict)
+    contours: dict[str, Points] = field(default_factory=dict)  # float64 (N, 2) by name
+    looks: dict[str, float] = field(default_factory=dict)  # such as the depth of a fold
 
     def add(self, name: str, points: Points, depth: float = 0.0) -> None:
         """Project points and keep them."""
         self.contours[name] = self.pose.project(points, depth)
 
+    def join(self, name: str, top: str, bottom: str) -> None:
+        """Keep the outline between two contours that run in the same direction."""
+        self.contours[name] = np.concatenate([self.contours[top], self.contours[bottom][::-1]])
 
-LANDMARKS = (
-    "eye_right_outer",
-    "eye_right_top",
-    "eye_right_inner",
-    "eye_right_bottom",
-    "eye_left_inner",
-    "eye_left_top",
-    "eye_left_outer",
-    "eye_left_bottom",
-    "brow_right_outer",
-    "brow_right_middle",
-    "brow_right_inner",
-    "brow_left_inner",
-    "brow_left_middle",
-    "brow_left_outer",
-    "nose_bridge",
-    "nose_tip",
-    "mouth_right",
-    "mouth_top",
-    "mouth_left",
-    "mouth_bottom",
-    "mouth_inner_top",
-    "mouth_inner_bottom",
-    "chin",
-    "jaw_right",
-    "jaw_left",
-)
+
+_LANDMARKS = [(r["landmark"], r["contour"], int(r["point"])) for r in read_table("landmarks")]
+
+LANDMARKS = tuple(name for name, _, _ in _LANDMARKS)
 """Names of the exact landmarks; right and left are the puppet's own."""
 
 
-def geometry(
-    look: Look,
-    expression: Expression,
-    mouth: Mouth,
-    pose: Pose,
-    *,
-    blink: float = 0.0,
-    gaze: tuple[float, float] = (0.0, 0.0),
-) -> Geometry:
-    """Lay out one frame of a face.
-
-    Args:
-        look: who.
-        expression: the emotion's muscles.
-        mouth: what is spoken.
-        pose: where the head is.
-        blink: 0 open, 1 closed.
-        gaze: shift of the irises, in iris radii.
-    """
+def geometry(look: Look, state: FaceState, pose: Pose) -> Geometry:
+    """Lay out one frame of a face."""
     g = Geometry(pose)
-    e = expression
+    e, mouth = state.expression, state.mouth
     drop = 0.30 * min(1.15, mouth.jaw * (1 - 0.55 * mouth.closure) + e.jaw * (1 - mouth.closure))
     _outline(g, look, drop, e)
-    _eyes(g, look, e, blink, gaze)
+    _eyes(g, look, e, state.blink, state.gaze)
     _brows(g, look, e)
     _nose(g, look, e)
     _mouth(g, look, e, mouth, drop)
-    _landmarks(g)
+    points = [g.contours[contour][point] for _, contour, point in _LANDMARKS]
+    g.contours["landmarks"] = np.stack(points)
     return g
 
 
@@ -321,32 +240,18 @@ def _outline(g: Geometry, look: Look, drop: float, e: Expression) -> None:
     c = look.width * look.cheeks
     chin = 1.26 * look.chin + drop * 0.8
     top = -1.22 * look.forehead
-    right = np.array(
-        [
-            [0.0, top],
-            [0.52 * w, top + 0.09],
-            [0.88 * w, -0.72],
-            [0.98 * w, -0.25],
-            [(0.965 + 0.02 * e.squint) * c, 0.22],
-            [0.84 * j, 0.68 + drop * 0.45],
-            [0.56 * j, 1.06 * look.chin + drop * 0.72],
-            [0.25 * j, chin - 0.03],
-            [0.0, chin],
-        ]
-    )
-    left = right[-2:0:-1] * [-1, 1]
-    outline = np.concatenate([right, left])
-    g.add("face", closed(outline))
+    x = [0.0, 0.52 * w, 0.88 * w, 0.98 * w, (0.965 + 0.02 * e.squint) * c, 0.84 * j, 0.56 * j]
+    y = [top, top + 0.09, -0.72, -0.25, 0.22, 0.68 + drop * 0.45, 1.06 * look.chin + drop * 0.72]
+    right = _points([*x, 0.25 * j, 0.0], [*y, chin - 0.03, chin])
+    g.add("face", closed(np.concatenate([right, right[-2:0:-1] * [-1, 1]])))
     g.add("chin", np.array([[0.0, chin]]))
     g.add("jaw", np.stack([right[5] * [-1, 1], right[5]]))
-    jawline = right[4:] * [0.99, 1]
-    cheek = np.array([[0.14, 0.545], [0.34, 0.60], [0.56, 0.60], [0.8, 0.3]])
+    jawline, cheek = right[4:] * [0.99, 1], outline("beard_edge")
     under_nose = np.array([[0.0, 0.53]])
     ring = [jawline, jawline[-2::-1] * [-1, 1], cheek[::-1] * [-1, 1], under_nose, cheek]
     g.add("beard", closed(np.concatenate(ring), 3))
     for side in (-1, 1):
-        ear = np.array([[0.96, -0.22], [1.13, -0.34], [1.2, -0.1], [1.1, 0.22], [0.97, 0.3]])
-        ear = (ear - [0.96, 0]) * look.ears + [0.96 * w, 0.02]
+        ear = (outline("ear") - [0.96, 0]) * look.ears + [0.96 * w, 0.02]
         g.add(f"ear{side}", closed(np.c_[ear * [side, 1], np.full(5, -0.02)]))
         inner = (ear - ear.mean(0)) * 0.5 + ear.mean(0)
         g.add(f"ear_inner{side}", closed(np.c_[inner * [side, 1], np.full(5, -0.02)]))
@@ -363,29 +268,23 @@ def _eyes(g: Geometry, look: Look, e: Expression, blink: float, gaze: tuple[floa
     sorrow = 0.035 * max(e.brow_inner, 0) * max(-e.lids, 0)  # lids follow raised inner brows
     t = np.linspace(0, 1, 15)
     arch = np.sin(np.pi * t**0.86)
+    radius = 0.118 * look.eye_size**0.5
+    g.looks["iris"] = radius * g.pose.scale
     for side, name in ((-1, "right"), (1, "left")):
         # From the inner corner to the outer one.
         x = distance - half + 2 * half * t
         tilt = -look.eye_tilt * (t - 0.5) * 2 + sorrow * (t - 0.5) * 2
         top = -0.2 + tilt - upper * arch
         bottom = -0.2 + tilt + lower * np.sin(np.pi * t**1.15)
-        lid = np.stack([side * x, top], 1)
-        under = np.stack([side * x, bottom], 1)
-        g.add(f"lid_{name}", lid, 0.02)
-        g.add(f"under_{name}", under, 0.02)
-        g.contours[f"eye_{name}"] = np.concatenate(
-            [g.contours[f"lid_{name}"], g.contours[f"under_{name}"][::-1]]
-        )
-        crease = np.stack(
-            [side * (distance + (x - distance) * 1.06), top - 0.055 + 0.03 * blink], 1
-        )
-        g.add(f"crease_{name}", crease, 0.02)
-        bag = np.stack([side * x, bottom + 0.06 - 0.02 * e.squint], 1)
+        g.add(f"lid_{name}", _points(side * x, top), 0.02)
+        g.add(f"under_{name}", _points(side * x, bottom), 0.02)
+        g.join(f"eye_{name}", f"lid_{name}", f"under_{name}")
+        crease = side * (distance + (x - distance) * 1.06)
+        g.add(f"crease_{name}", _points(crease, top - 0.055 + 0.03 * blink), 0.02)
+        bag = _points(side * x, bottom + 0.06 - 0.02 * e.squint)
         g.add(f"bag_{name}", bag[3:-3], 0.02)
-        radius = 0.118 * look.eye_size**0.5
         centre = np.array([[side * distance + gaze[0] * radius, -0.215 + gaze[1] * radius]])
         g.add(f"iris_{name}", centre, 0.02)
-        g.looks["iris"] = radius * g.pose.scale
 
 
 def _brows(g: Geometry, look: Look, e: Expression) -> None:
@@ -401,18 +300,16 @@ def _brows(g: Geometry, look: Look, e: Expression) -> None:
         lift = np.where(e.brow_inner > 0, 0.17, 0.135) * e.brow_inner * (1 - t) ** 1.2
         lift = lift + 0.165 * e.brow_outer * np.sin(np.pi / 2 * t) ** 1.2
         y = y - lift + 0.03 * e.nose
-        g.add(f"brow_{name}", np.stack([side * x, y], 1), 0.04)
-        edge = np.concatenate([np.stack([x, y - weight], 1), np.stack([x, y + weight], 1)[::-1]])
+        g.add(f"brow_{name}", _points(side * x, y), 0.04)
+        edge = np.concatenate([_points(x, y - weight), _points(x, y + weight)[::-1]])
         g.add(f"brow_area_{name}", edge * [side, 1], 0.04)
+        g.add(f"furrow{side}", outline("furrow") * [side, 1], 0.05)
     g.looks["furrow"] = max(-e.brow_inner, 0)
     g.looks["raised"] = max(e.brow_inner, 0) * 0.6 + max(e.brow_outer, 0) * 0.4
     for k in (0, 1, 2):
         x = np.linspace(-0.46, 0.46, 11) * look.width
         y = -0.78 - 0.1 * k - 0.05 * np.cos(x * 3.0) - 0.05 * g.looks["raised"]
-        g.add(f"forehead{k}", np.stack([x, y], 1), 0.03)
-    for side in (-1, 1):
-        line = np.array([[0.07, -0.54], [0.055, -0.46], [0.075, -0.36]]) * [side, 1]
-        g.add(f"furrow{side}", line, 0.05)
+        g.add(f"forehead{k}", _points(x, y), 0.03)
 
 
 def _nose(g: Geometry, look: Look, e: Expression) -> None:
@@ -421,43 +318,34 @@ def _nose(g: Geometry, look: Look, e: Expression) -> None:
     g.add("nose_bridge", np.array([[0.0, -0.2], [0.0, 0.05], [0.0, tip - 0.07]]), 0.12)
     g.add("nose_tip", np.array([[0.0, tip]]), 0.3)
     g.add("nose_shine", np.array([[0.0, tip - 0.055], [0.0, -0.12]]), 0.28)
+    wing, hole = outline("nose_wing"), outline("nostril")
     for side in (-1, 1):
-        wing = np.array(
-            [
-                [0.62, -0.13],
-                [0.98, -0.045],
-                [1.03, 0.03],
-                [0.8, 0.075],
-                [0.5, 0.06],
-            ]
-        )
-        g.add(f"wing{side}", curve(np.stack([side * w * wing[:, 0], tip + wing[:, 1]], 1)), 0.12)
-        hole = np.array([[0.28, 0.05], [0.5, 0.025], [0.7, 0.05], [0.5, 0.08]])
-        g.add(f"nostril{side}", closed(np.stack([side * w * hole[:, 0], tip + hole[:, 1]], 1)), 0.2)
-        ridge = np.array([[0.4, -0.5], [0.32, -0.2], [0.42, 0.02]]) * [side * w * 1.3, 1]
+        g.add(f"wing{side}", curve(_points(side * w * wing[:, 0], tip + wing[:, 1])), 0.12)
+        g.add(f"nostril{side}", closed(_points(side * w * hole[:, 0], tip + hole[:, 1])), 0.2)
+        ridge = outline("nose_side") * [side * w * 1.3, 1]
         g.add(f"nose_side{side}", ridge + np.array([0, tip - 0.12]), 0.1)
-        wrinkle = np.array([[0.5, -0.33], [0.75, -0.27], [0.95, -0.18]]) * [side * w, 1]
+        wrinkle = outline("nose_wrinkle") * [side * w, 1]
         g.add(f"wrinkle{side}", wrinkle + np.array([0, tip - 0.02]), 0.08)
     g.looks["wrinkle"] = e.nose
 
 
 def _mouth(g: Geometry, look: Look, e: Expression, m: Mouth, drop: float) -> None:
-    free = 1 - m.closure
+    free, smile = 1 - m.closure, max(e.corners, 0)
     half = 0.385 * look.mouth_width
-    half *= 1 + 0.17 * m.width + 0.16 * e.stretch + 0.17 * max(e.corners, 0)
-    half *= 1 - 0.40 * m.rounding * (1 - 0.25 * max(e.corners, 0))
+    half *= 1 + 0.17 * m.width + 0.16 * e.stretch + 0.17 * smile
+    half *= 1 - 0.40 * m.rounding * (1 - 0.25 * smile)
     middle = 0.70 + look.mouth_height
     biting = min(1.0, m.teeth) * (1 - min(1.0, m.jaw * 2.2))  # f and v: lower lip to the teeth
     gap = max(drop * 1.12, 0.0) * free
-    gap += free * (0.028 * abs(m.teeth) + 0.02 * max(e.corners, 0) * max(m.width, 0))
-    raised = 0.065 * e.nose + 0.02 * max(e.corners, 0)
+    gap += free * (0.028 * abs(m.teeth) + 0.02 * smile * max(m.width, 0))
+    raised = 0.065 * e.nose + 0.02 * smile
     inner_top = -0.30 * gap - raised * free * (0.35 + min(1.0, gap * 4))
     inner_bottom = 0.70 * gap - 0.03 * biting
     press = max(m.closure, 0.75 * e.tight)
     upper = 0.082 * look.upper_lip * (1 + 0.5 * m.rounding) * (1 - 0.42 * press)
     lower = 0.108 * look.lower_lip * (1 + 0.45 * m.rounding) * (1 - 0.38 * press)
     lower *= 1 - 0.35 * biting
-    stretch = 1 - 0.18 * max(e.stretch, 0) - 0.15 * max(e.corners, 0)
+    stretch = 1 - 0.18 * max(e.stretch, 0) - 0.15 * smile
     upper, lower = upper * stretch, lower * stretch
     corner = -0.115 * e.corners - 0.012 * e.nose + 0.25 * gap
     t = np.linspace(-1, 1, 25)
@@ -468,90 +356,53 @@ def _mouth(g: Geometry, look: Look, e: Expression, m: Mouth, drop: float) -> Non
     dip = 0.16 * np.exp(-((t / 0.16) ** 2)) - 0.10 * np.exp(-(((np.abs(t) - 0.33) / 0.2) ** 2))
     # Raised cheeks pull the middle of a smile's upper lip straight.
     top_in = sag + inner_top * bow
-    bottom_in = sag + inner_bottom * bow + 0.03 * max(e.corners, 0) * bow
+    bottom_in = sag + inner_bottom * bow + 0.03 * smile * bow
     top_out = top_in - upper * thin * (1 - dip)
     bottom_out = bottom_in + lower * thin
     depth = 0.06 + 0.10 * m.rounding
-
-    def line(y: Points) -> Points:
-        return np.stack([x, y + middle], 1)
-
-    g.add("lip_top_out", line(top_out), depth)
-    g.add("lip_top_in", line(top_in), depth - 0.01)
-    g.add("lip_bottom_in", line(np.maximum(bottom_in, top_in)), depth - 0.01)
-    g.add("lip_bottom_out", line(bottom_out), depth)
-    c = g.contours
-    c["lips"] = np.concatenate([c["lip_top_out"], c["lip_bottom_out"][::-1]])
-    c["mouth"] = np.concatenate([c["lip_top_in"], c["lip_bottom_in"][::-1]])
-    shade = np.stack([x * 0.62, middle + bottom_out + 0.055], 1)[6:-6]
-    g.add("lip_shadow", shade, 0.02)
-    shine = np.stack([x * 0.8, middle + (bottom_in + bottom_out) / 2], 1)[8:-8]
-    g.add("lip_shine", shine, depth)
+    g.add("lip_top_out", _points(x, top_out + middle), depth)
+    g.add("lip_top_in", _points(x, top_in + middle), depth - 0.01)
+    g.add("lip_bottom_in", _points(x, np.maximum(bottom_in, top_in) + middle), depth - 0.01)
+    g.add("lip_bottom_out", _points(x, bottom_out + middle), depth)
+    g.join("lips", "lip_top_out", "lip_bottom_out")
+    g.join("mouth", "lip_top_in", "lip_bottom_in")
+    g.add("lip_shadow", _points(x * 0.62, middle + bottom_out + 0.055)[6:-6], 0.02)
+    g.add("lip_shine", _points(x * 0.8, middle + (bottom_in + bottom_out) / 2)[8:-8], depth)
     # Teeth hang from the skull, not from the lip; the lower ones go down with the jaw.
     hang = 0.075 + middle - 0.03
     across = np.linspace(-0.36, 0.36, 11) * look.mouth_width
     edge = hang - 0.35 * across**2 - 0.03 * e.corners * np.abs(across)
-    teeth = np.concatenate(
-        [np.stack([across, np.full(11, middle - 0.3)], 1), np.stack([across, edge], 1)[::-1]]
-    )
-    g.add("teeth", teeth, 0.02)
+    g.add("teeth", _strip(across, np.full(11, middle - 0.3), edge), 0.02)
     base = middle + drop * 1.1 + 0.035
-    lower_teeth = np.concatenate(
-        [
-            np.stack([across * 0.85, np.full(11, base)], 1),
-            np.stack([across * 0.85, np.full(11, base + 0.25)], 1)[::-1],
-        ]
-    )
-    g.add("teeth_lower", lower_teeth, 0.0)
+    g.add("teeth_lower", _strip(across * 0.85, np.full(11, base), np.full(11, base + 0.25)), 0.0)
     tip = middle + drop * 1.0 + 0.06 - m.tongue * (drop * 0.55 + 0.05)
     around = np.linspace(0, 2 * np.pi, 20, endpoint=False)
-    tongue = np.stack([0.23 * np.cos(around), tip + 0.13 + 0.13 * np.sin(around)], 1)
-    g.add("tongue", tongue, -0.05)
-    g.looks |= {
-        "gap": gap,
-        "smile": max(e.corners, 0),
-        "frown": max(-e.corners, 0),
-        "blush": e.blush,
-    }
-    fold_x = half + 0.06 + 0.03 * max(e.corners, 0)
+    g.add("tongue", _points(0.23 * np.cos(around), tip + 0.13 + 0.13 * np.sin(around)), -0.05)
+    g.looks |= {"gap": gap, "smile": smile, "frown": max(-e.corners, 0), "blush": e.blush}
+    fold_x = half + 0.06 + 0.03 * smile
+    fold = _points(
+        [0.23, 0.40, fold_x + 0.02, fold_x + 0.01], [0.26, 0.42, 0.62, middle + corner + 0.05]
+    )
+    dimple_x, dimple_y = np.array([0.02, 0.05, 0.02]), np.array([-0.05, 0.0, 0.06])
+    dimple = _points(half + dimple_x, middle + corner + dimple_y)
     for side in (-1, 1):
-        fold = np.array(
-            [
-                [0.23, 0.26],
-                [0.40, 0.42],
-                [fold_x + 0.02, 0.62],
-                [fold_x + 0.01, middle + corner + 0.05],
-            ]
-        )
         g.add(f"fold{side}", curve(fold * [side, 1]), 0.05)
         g.add(f"cheek{side}", np.array([[side * 0.58, 0.25 - 0.06 * e.squint]]), 0.05)
-        dimple = np.array(
-            [
-                [half + 0.02, middle + corner - 0.05],
-                [half + 0.05, middle + corner],
-                [half + 0.02, middle + corner + 0.06],
-            ]
-        )
         g.add(f"dimple{side}", curve(dimple * [side, 1]), 0.05)
 
 
-def _landmarks(g: Geometry) -> None:
-    c = g.contours
-    points = []
-    for name, order in (("right", (14, 7, 0, 7)), ("left", (0, 7, 14, 7))):
-        points += [c[f"lid_{name}"][order[0]], c[f"lid_{name}"][order[1]]]
-        points += [c[f"lid_{name}"][order[2]], c[f"under_{name}"][order[3]]]
-    points += [c["brow_right"][k] for k in (8, 4, 0)] + [c["brow_left"][k] for k in (0, 4, 8)]
-    points += [c["nose_bridge"][0], c["nose_tip"][0]]
-    points += [c["lip_top_out"][0], c["lip_top_out"][12], c["lip_top_out"][24]]
-    points += [c["lip_bottom_out"][12], c["lip_top_in"][12], c["lip_bottom_in"][12]]
-    points += [c["chin"][0], *c["jaw"]]
-    c["landmarks"] = np.stack(points)
+def _points(x: npt.ArrayLike, y: npt.ArrayLike) -> Points:
+    return np.stack([np.asarray(x, np.float64), np.asarray(y, np.float64)], 1)
+
+
+def _strip(x: Points, top: Points, bottom: Points) -> Points:
+    """Return the outline of what lies between two lines over the same x."""
+    return np.concatenate([_points(x, top), _points(x, bottom)[::-1]])
 
 
 @cache
 def _spline(count: int, closed_: bool, steps: int) -> npt.NDArray[np.float64]:
-    """Weights that turn control points into a curve through them (Catmull-Rom)."""
+    """Return the weights from control points to a curve through them (Catmull-Rom)."""
     spans = count if closed_ else count - 1
     weights = np.zeros((spans * steps + (not closed_), count))
     for row in range(len(weights)):
@@ -559,13 +410,8 @@ def _spline(count: int, closed_: bool, steps: int) -> npt.NDArray[np.float64]:
         if span == spans:
             weights[row, count - 1] = 1
             continue
-        parts = (
-            -u + 2 * u**2 - u**3,
-            2 - 5 * u**2 + 3 * u**3,
-            u + 4 * u**2 - 3 * u**3,
-            u**3 - u**2,
-        )
-        for k, part in zip(range(span - 1, span + 3), parts, strict=True):
+        near = -u + 2 * u**2 - u**3, 2 - 5 * u**2 + 3 * u**3, u + 4 * u**2 - 3 * u**3, u**3 - u**2
+        for k, part in zip(range(span - 1, span + 3), near, strict=True):
             index = k % count if closed_ else min(max(k, 0), count - 1)
             weights[row, index] += part / 2
     return weights

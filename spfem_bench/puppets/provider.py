@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from spfem_bench.datasets.pairs import EmotionPair
     from spfem_bench.puppets.world import World
 
-DATASET = "puppets"
-"""The data set of the demo."""
 GENERATED = (
     "{model}/{speaker}/neutral/1.00/{sentence}/like/{reference_speaker}/{emotion}/1.00/"
     "{reference_sentence}.mp4"
@@ -172,7 +170,7 @@ class Puppets(Provider):
 
 def demo_puppets(folders: DataFolders) -> Puppets:
     """Return the provider of the demo's data set."""
-    card = dataset_card(DATASET)
+    card = dataset_card("puppets")
     return Puppets(card, folders.places(card))
 
 

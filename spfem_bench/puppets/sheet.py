@@ -1,16 +1,18 @@
-"""Contact sheets: puppets as pictures to look at."""
+"""Contact sheets: puppets, and what models make of them, as pictures."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spfem_bench.definitions.protocols import EMOTIONS
+from spfem_bench.media.audio import SAMPLE_RATE
 from spfem_bench.media.video import FRAME_RATE
-from spfem_bench.puppets.world import World
+from spfem_bench.puppets.world import World, items
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,16 +20,16 @@ if TYPE_CHECKING:
     from spfem_bench.media.video import Frame
 
 
-def sheet(
-    world: World, what: str, speaker: str = "", sentence: str = "", form: str = "png"
+def puppet_sheet(
+    world: World, kind: str, speaker: str = "", sentence: str = "", form: str = "png"
 ) -> bytes:
-    """Draw a contact sheet as a picture file.
+    """Return a contact sheet of puppets as a picture file.
 
     Args:
-        world: whose puppets.
-        what: ``cast`` (the test speakers in every emotion), ``intensity`` (one speaker's
-            emotions from nothing to all), or ``speech`` (one take frame by frame, with its
-            landmarks, phones, mouth and sound).
+        world: the puppets'.
+        kind: ``cast`` (the test speakers in every emotion), ``intensity`` (one speaker's
+            emotions from 0 to 1), or ``speech`` (one take frame by frame, with its landmarks,
+            phones, mouth and sound).
         speaker: for the last two; the first test speaker when empty.
         sentence: the first test sentence when empty.
         form: png, jpg, webp, svg or pdf.
@@ -35,33 +37,69 @@ def sheet(
     Raises:
         UnknownNameError: no such speaker or sentence.
     """
-    speaker = speaker or next(s.name for s in world.speakers if s.split == "test")
+    cast = [s.name for s in world.speakers if s.split == "test"]
+    speaker = speaker or cast[0]
     sentence = sentence or next(s.name for s in world.sentences if s.split == "test")
-    if what == "cast":
-        rows = [s.name for s in world.speakers if s.split == "test"]
-        frames = [[_middle(world, name, e, sentence, 1.0) for e in EMOTIONS] for name in rows]
-        figure = grid(frames, rows, EMOTIONS)
-    elif what == "intensity":
+    if kind == "cast":
+        frames = [[_middle(world, name, e, sentence, 1.0) for e in EMOTIONS] for name in cast]
+        return _picture(_grid(frames, cast, EMOTIONS), form)
+    if kind == "intensity":
         levels = (0.0, 0.25, 0.5, 0.75, 1.0)
         frames = [[_middle(world, speaker, e, sentence, v) for v in levels] for e in EMOTIONS[1:]]
-        figure = grid(frames, EMOTIONS[1:], [f"{v:.2f}" for v in levels])
-    else:
-        figure = _speech(world, speaker, sentence)
-    return picture(figure, form)
+        return _picture(_grid(frames, EMOTIONS[1:], [f"{v:.2f}" for v in levels]), form)
+    return _picture(_speech(world, speaker, sentence), form)
 
 
-def picture(figure: Figure, form: str) -> bytes:
-    """Return a figure as a picture file."""
+def model_sheet(names: Sequence[str] = (), form: str = "png", n_frames: int = 40) -> bytes:
+    """Return a sheet of one frame of each test puppet in an emotion of its own, by models.
+
+    Columns are the source, a frame of the reference (the inter-ID one), each model, and the
+    truth: the same performance with the emotion on the face.
+
+    Args:
+        names: of the models; all when empty.
+        form: png, jpg, webp, svg or pdf.
+        n_frames: frames of each clip that models receive; the shown one is among them.
+
+    Raises:
+        UnknownNameError: no model has that name.
+        WeightsError: its weights are missing or wrong.
+    """
+    from spfem_bench.puppets.mini_ned.config import models
+    from spfem_bench.puppets.mini_ned.model import SIDE, MiniNed, model_path
+
+    world, names = World(size=SIDE), names or tuple(models())
+    loaded = [MiniNed.load(model_path(name)) for name in names]
+    inter_id = list(items(world, "inter-id"))
+    rows, labels = [], []
+    for k in range(6):  # the k-th puppet in its k-th emotion
+        item = inter_id[k * len(EMOTIONS) + 1 + k]
+        emotion = item["emotion"]
+        source = world.take(item["speaker"], "neutral", item["sentence"])
+        reference = world.take(item["reference_speaker"], emotion, item["reference_sentence"])
+        frames, others = (np.stack([*islice(t.frames(), n_frames)]) for t in (source, reference))
+        # The widest mouth among open eyes: it has most to keep.
+        openness = source.mouth[10:n_frames, 0] - 9 * source.eyes[10:n_frames, 2]
+        shown = int(np.argmax(openness)) + 10
+        made = [model.manipulate(frames, others)[shown] for model in loaded]
+        truth = source.with_face(emotion).frame(shown)
+        rows.append([frames[shown], others[n_frames // 2], *made, truth])
+        labels.append(f"{item['speaker']}\n{emotion}")
+    return _picture(_grid(rows, labels, ["source", "reference", *names, "truth"]), form)
+
+
+def _picture(figure: Figure, form: str) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format=form, dpi=100)
     return content.getvalue()
 
 
 def _middle(world: World, speaker: str, emotion: str, sentence: str, level: float) -> Frame:
+    """Return the first frame with open eyes after a third of a take."""
     take = world.take(speaker, emotion, sentence, level)
-    eyes = [take.eyes[i, 2] for i in range(take.n_frames)]
-    opened = [i for i in range(take.n_frames // 3, take.n_frames) if eyes[i] == 0]
-    return take.frame(opened[0] if opened else take.n_frames // 2)
+    start = take.n_frames // 3
+    open_eyes = np.flatnonzero(take.eyes[start:, 2] == 0)
+    return take.frame(start + int(open_eyes[0]) if len(open_eyes) else take.n_frames // 2)
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -73,7 +111,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def grid(frames: Sequence[Sequence[Frame]], rows: Sequence[str], columns: Sequence[str]) -> Figure:
+def _grid(frames: Sequence[Sequence[Frame]], rows: Sequence[str], columns: Sequence[str]) -> Figure:
     """Lay frames out with names beside rows and above columns; a name may have two lines."""
     side = 1.6
     width, height = len(columns) * side + 0.9, len(rows) * side + 0.4
@@ -92,35 +130,31 @@ def grid(frames: Sequence[Sequence[Frame]], rows: Sequence[str], columns: Sequen
 
 
 def _speech(world: World, speaker: str, sentence: str) -> Figure:
-    """One take neutrally and happily: frames with landmarks, mouth, sound and phones."""
+    """Draw one take neutrally and happily: frames with landmarks, mouth, sound and phones."""
     figure = _figure(14, 9)
     for half, emotion in enumerate(("neutral", "happy")):
         take = world.take(speaker, emotion, sentence)
         bottom, length = 0.5 * (1 - half), take.n_frames / FRAME_RATE
-        shown = np.linspace(4, take.n_frames - 5, 10).round().astype(int)
-        for k, index in enumerate(shown):
+        for k, index in enumerate(np.linspace(4, take.n_frames - 5, 10).round().astype(int)):
             axes = figure.add_axes((0.05 + 0.093 * k, bottom + 0.29, 0.09, 0.17))
             axes.imshow(take.frame(int(index)))
             axes.plot(*take.landmarks[index].T, ".", color="white", ms=2.2, alpha=0.8)
             axes.set_title(f"{index / FRAME_RATE:.2f} s", size=8, pad=2)
             axes.set_axis_off()
-        mouth = figure.add_axes((0.05, bottom + 0.16, 0.93, 0.115))
+        mouth = figure.add_axes((0.05, bottom + 0.16, 0.93, 0.115), xlim=(0, length), xticks=[])
         moments = (np.arange(take.n_frames) + 0.5) / FRAME_RATE
         for column, name in ((0, "jaw"), (2, "rounding"), (3, "closure")):
             mouth.plot(moments, take.mouth[:, column], label=name, lw=1.4)
-        mouth.set_xlim(0, length)
-        mouth.set_xticks([])
         mouth.legend(loc="upper right", fontsize=7, ncols=3, frameon=False)
         mouth.set_ylabel("mouth", size=8)
-        sound = figure.add_axes((0.05, bottom + 0.05, 0.93, 0.105))
+        place = (0.05, bottom + 0.05, 0.93, 0.105)
+        sound = figure.add_axes(place, xlim=(0, length), ylim=(-1, 1))
         samples = take.sound()
-        sound.plot(np.arange(len(samples)) / 16_000, samples / 32768, lw=0.4, color="#555")
-        sound.set_xlim(0, length)
-        sound.set_ylim(-1, 1)
+        sound.plot(np.arange(len(samples)) / SAMPLE_RATE, samples / 32768, lw=0.4, color="#555")
         sound.set_ylabel(emotion, size=8)
         sound.tick_params(labelsize=7)
         for phone in take.phones:
-            if phone.end > phone.start:
+            if phone.length > 0:
                 sound.axvline(phone.start, color="#bbb", lw=0.5)
                 sound.text((phone.start + phone.end) / 2, 0.8, phone.symbol, ha="center", size=7)
     text = world.sentence(sentence).text

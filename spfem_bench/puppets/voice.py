@@ -15,9 +15,9 @@ from scipy.ndimage import gaussian_filter1d, uniform_filter1d
 from scipy.signal import lfilter, sosfilt
 
 from spfem_bench.media.audio import SAMPLE_RATE
-from spfem_bench.puppets.speech import PHONEMES, Manner, Phone, Phoneme
+from spfem_bench.puppets.speech import PHONEMES, Manner, Phone
 
-Floats = npt.NDArray[np.float64]
+_Floats = npt.NDArray[np.float64]
 
 _BLOCK = 80
 """Samples for which the vocal tract stands still: 5 ms."""
@@ -26,7 +26,7 @@ _UPPER = ((3500.0, 220.0), (4500.0, 300.0))
 """F4 and F5 of every phone, with bandwidths, Hz."""
 
 _NASAL_POLE, _NASAL_ZERO = 270.0, 450.0
-"""Hz; the zero lies on the pole, so that neither is heard, outside nasals (Klatt, 1980)."""
+"""Hz; outside nasals the zero lies on the pole, so that they cancel (Klatt, 1980)."""
 
 _BACKGROUND = 10 ** (-60 / 20)
 """Room noise against full scale: no stretch of sound is the logarithm of zero."""
@@ -34,21 +34,13 @@ _BACKGROUND = 10 ** (-60 / 20)
 
 @dataclass(frozen=True)
 class Voice:
-    """A speaker's voice.
+    """A speaker's voice."""
 
-    Attributes:
-        pitch: mean fundamental frequency in neutral speech, Hz, 85 to 260.
-        formant_scale: factor of all formants, 0.85 (long tract) to 1.2 (short).
-        breathiness: 0 (none) to 1 (whisper-like).
-        tilt: how far the source is down at 3 kHz beyond its own fall, dB, from 0.
-        jitter: relative variation from one pitch period to the next.
-    """
-
-    pitch: float = 120.0
-    formant_scale: float = 1.0
-    breathiness: float = 0.1
-    tilt: float = 4.0
-    jitter: float = 0.01
+    pitch: float = 120.0  # mean fundamental frequency in neutral speech, Hz, 85 to 260
+    formant_scale: float = 1.0  # factor of all formants, 0.85 (long tract) to 1.2 (short)
+    breathiness: float = 0.1  # 0 (none) to 1 (whisper-like)
+    tilt: float = 4.0  # how far the source is down at 3 kHz beyond its own fall, dB, from 0
+    jitter: float = 0.01  # relative variation from one pitch period to the next
 
 
 def synthesise(
@@ -58,28 +50,17 @@ def synthesise(
     n_samples: int,
     rng: np.random.Generator,
 ) -> npt.NDArray[np.int16]:
-    """Speak a reading.
+    """Return the sound of a reading of at least one phone: int16 (n_samples,), 16 kHz.
 
-    The peak is at -8 dB of full scale for a neutral manner, moved by its energy and never
-    above -1 dB.
-
-    Args:
-        phones: a reading, of at least one phone.
-        voice: the speaker's.
-        manner: the emotion's.
-        n_samples: length at 16 kHz, above 0; what is said after it is cut.
-        rng: this recording's: intonation, jitter and noise.
-
-    Returns:
-        int16 (n_samples,), 16 kHz; the same bytes for the same arguments and seed.
+    The peak is at -8 dB of full scale plus the manner's energy, and at most at -1 dB. *rng*
+    draws intonation, jitter and noise; the same state gives the same bytes.
     """
     blocks = -(-n_samples // _BLOCK)
     total = blocks * _BLOCK
-    said = [PHONEMES[phone.symbol] for phone in phones]
     breath = float(np.clip(voice.breathiness + manner.breathiness, 0, 1))
 
-    voicing, aspiration = _amplitudes(phones, said, total)
-    pulses, phase = _glottis(_melody(phones, said, voice, manner, total, rng), voice.jitter, rng)
+    voicing, aspiration = _amplitudes(phones, total)
+    pulses, phase = _glottis(_melody(phones, voice, manner, total, rng), voice.jitter, rng)
     # Loud voices fall less towards high frequencies, breathy ones more (Klatt and Klatt, 1990).
     pulses = _tilted(pulses, voice.tilt + 8 * breath - 0.5 * manner.energy)
     pulses /= np.sqrt(np.mean(pulses**2)) + 1e-12
@@ -88,10 +69,10 @@ def synthesise(
     source = voicing * pulses * (1 - 0.4 * breath)
     source += (aspiration + voicing * (0.01 + 0.25 * breath) * (phase < 0.6)) * hiss
 
-    sound = _tract(source, _sections(phones, said, voice.formant_scale, blocks))
+    sound = _tract(source, _sections(phones, voice.formant_scale, blocks))
     # Friction is measured against this speaker's own vowels, so that it fits any tract.
     loudest = np.sqrt(np.mean(sound[voicing > 0.8] ** 2)) if np.any(voicing > 0.8) else 1.0
-    sound = sound / loudest + _friction(phones, said, hiss)
+    sound = sound / loudest + _friction(phones, hiss)
 
     sound = sound[:n_samples]
     level = 10 ** (min(-8 + manner.energy, -1) / 20) - 4 * _BACKGROUND
@@ -100,40 +81,39 @@ def synthesise(
     return np.round(sound * 32767).astype(np.int16)
 
 
-def _amplitudes(
-    phones: Sequence[Phone], said: Sequence[Phoneme], total: int
-) -> tuple[Floats, Floats]:
-    """Return how loud the folds and the breath are, float64 (total,) each."""
+def _amplitudes(phones: Sequence[Phone], total: int) -> tuple[_Floats, _Floats]:
+    """Return the amplitudes of the vocal folds and of the breath, float64 (total,) each."""
     voicing, aspiration = np.zeros(total), np.zeros(total)
-    for k, (phone, what) in enumerate(zip(phones, said, strict=True)):
-        begin, release, end = (_at(t) for t in (phone.start, _release(phone, what), phone.end))
-        voicing[begin:end] = what.voicing
+    for k, phone in enumerate(phones):
+        phoneme = phone.phoneme
+        begin, release, end = (_at(t) for t in (phone.start, _release(phone), phone.end))
+        voicing[begin:end] = phoneme.voicing
         if phone.symbol == "hh":
             aspiration[begin:end] = 0.35
-        elif what.kind == "stop" and not what.voicing:
+        elif phoneme.kind == "stop" and not phoneme.voicing:
             aspiration[release:end] = 0.3
-        elif what.kind == "vowel":
+        elif phoneme.kind == "vowel":
             # The vowel is loudest early and a little weaker towards the end of the phrase.
             voicing[begin:end] *= np.linspace(1.0, 0.85, len(voicing[begin:end]))
-            voicing[begin:end] *= 1.05 - 0.25 * k / len(said)
+            voicing[begin:end] *= 1.05 - 0.25 * k / len(phones)
     return _smooth(voicing), _smooth(aspiration)
 
 
 def _melody(
     phones: Sequence[Phone],
-    said: Sequence[Phoneme],
     voice: Voice,
     manner: Manner,
     total: int,
     rng: np.random.Generator,
-) -> Floats:
+) -> _Floats:
     """Return the fundamental frequency, Hz, float64 (total,): declination and accents."""
     times = np.arange(0, total, _BLOCK) / SAMPLE_RATE
     start, end = phones[0].end, max(phones[-1].start, phones[0].end + 0.01)
     semitones = np.interp(times, [start, end - 0.2 * (end - start), end], [1.5, -1.0, -2.5])
-    for phone, what in zip(phones, said, strict=True):
+    for phone in phones:
+        phoneme = phone.phoneme
         accent = rng.uniform(0.5, 2.5)
-        if what.kind == "vowel" and phone.symbol != "ax":
+        if phoneme.kind == "vowel" and phone.symbol != "ax":
             middle, width = (phone.start + phone.end) / 2, 0.05
             semitones += accent * np.exp(-0.5 * ((times - middle) / width) ** 2)
     spoken = (times >= start) & (times <= end)
@@ -142,7 +122,7 @@ def _melody(
     return np.interp(np.arange(total) / SAMPLE_RATE, times, pitch)
 
 
-def _glottis(pitch: Floats, jitter: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _glottis(pitch: _Floats, jitter: float, rng: np.random.Generator) -> tuple[_Floats, _Floats]:
     """Return the derivative of Rosenberg's (1971) glottal pulses, and the phase, 0 to 1."""
     cycles = np.cumsum(pitch) / SAMPLE_RATE
     wobble = 1 + jitter * np.clip(rng.standard_normal(int(cycles[-1]) + 2), -2.5, 2.5)
@@ -158,28 +138,27 @@ def _glottis(pitch: Floats, jitter: float, rng: np.random.Generator) -> tuple[Fl
     return np.diff(flow, prepend=0.0), phase
 
 
-def _tilted(source: Floats, fall: float) -> Floats:
+def _tilted(source: _Floats, fall: float) -> _Floats:
     """Return the source through the one-pole low-pass that is *fall* dB down at 3 kHz."""
     gain = 10 ** (-max(fall, 0.1) / 10)
     middle = 1 - gain * np.cos(2 * np.pi * 3000 / SAMPLE_RATE)
     pole = (middle - np.sqrt(middle**2 - (1 - gain) ** 2)) / (1 - gain)
-    filtered: Floats = lfilter([1 - pole], [1, -pole], source)
+    filtered: _Floats = lfilter([1 - pole], [1, -pole], source)
     return filtered
 
 
-def _sections(
-    phones: Sequence[Phone], said: Sequence[Phoneme], scale: float, blocks: int
-) -> Floats:
+def _sections(phones: Sequence[Phone], scale: float, blocks: int) -> _Floats:
     """Return the vocal tract in each block as second-order sections, (blocks, 6, 6)."""
     times, knots = [], []
-    for phone, what in zip(phones, said, strict=True):
-        if what.kind == "silence" or phone.symbol == "hh":
-            continue  # these take the shape of what is around them
-        ends = PHONEMES[what.glide] if what.glide else what
-        for part, target in ((0.3, what), (0.8 if what.glide else 0.7, ends)):
-            times.append(phone.start + part * (phone.end - phone.start))
-            nasal = float(what.kind == "nasal")
-            knots.append((*target.formants, *what.bandwidths, nasal))
+    for phone in phones:
+        phoneme = phone.phoneme
+        if phoneme.kind == "silence" or phone.symbol == "hh":
+            continue  # these take the shape of their neighbours
+        ends = PHONEMES[phoneme.glide] if phoneme.glide else phoneme
+        for part, target in ((0.3, phoneme), (0.8 if phoneme.glide else 0.7, ends)):
+            times.append(phone.start + part * phone.length)
+            nasal = float(phoneme.kind == "nasal")
+            knots.append((*target.formants, *phoneme.bandwidths, nasal))
     if not times:
         times, knots = [0.0], [(500.0, 1500.0, 2500.0, 80.0, 100.0, 150.0, 0.0)]
     moments = (np.arange(blocks) + 0.5) * _BLOCK / SAMPLE_RATE
@@ -200,14 +179,14 @@ def _sections(
     return sections
 
 
-def _resonators(frequency: npt.ArrayLike, bandwidth: npt.ArrayLike) -> Floats:
+def _resonators(frequency: npt.ArrayLike, bandwidth: npt.ArrayLike) -> _Floats:
     """Return the polynomials (..., 3) of resonances given in Hz."""
     radius = np.exp(-np.pi / SAMPLE_RATE * np.asarray(bandwidth))
     angle = 2 * np.pi / SAMPLE_RATE * np.asarray(frequency)
     return np.stack([np.ones_like(radius), -2 * radius * np.cos(angle), radius**2], -1)
 
 
-def _tract(source: Floats, sections: Floats) -> Floats:
+def _tract(source: _Floats, sections: _Floats) -> _Floats:
     """Return the source through sections that change from block to block, state carried on."""
     state = np.zeros((sections.shape[1], 2))
     sound = np.empty_like(source)
@@ -217,15 +196,16 @@ def _tract(source: Floats, sections: Floats) -> Floats:
     return sound
 
 
-def _friction(phones: Sequence[Phone], said: Sequence[Phoneme], hiss: Floats) -> Floats:
+def _friction(phones: Sequence[Phone], hiss: _Floats) -> _Floats:
     """Return fricatives' and bursts' noise against a vowel's level 1, float64 (total,)."""
-    envelopes: dict[tuple[float, ...], Floats] = {}
-    for phone, what in zip(phones, said, strict=True):
-        if what.noise is None:
+    envelopes: dict[tuple[float, ...], _Floats] = {}
+    for phone in phones:
+        phoneme = phone.phoneme
+        if phoneme.noise is None:
             continue
-        level, *band = what.noise
-        begin, end = _at(_release(phone, what)), _at(phone.end)
-        if what.kind == "stop":
+        level, *band = phoneme.noise
+        begin, end = _at(_release(phone)), _at(phone.end)
+        if phoneme.kind == "stop":
             end = min(end, begin + SAMPLE_RATE // 80)  # a burst of 12 ms
         envelope = envelopes.setdefault(tuple(band), np.zeros_like(hiss))
         envelope[begin:end] = 10 ** (level / 20)
@@ -237,18 +217,18 @@ def _friction(phones: Sequence[Phone], said: Sequence[Phoneme], hiss: Floats) ->
     return sound
 
 
-def _release(phone: Phone, what: Phoneme) -> float:
-    """Return when a closure opens, s; a sound without closure is open from its start."""
-    closed = {"stop": 0.7, "affricate": 0.45}.get(what.kind, 0.0)
-    return phone.start + closed * (phone.end - phone.start)
+def _release(phone: Phone) -> float:
+    """Return when a closure opens, s; the start of a phone without closure."""
+    closed = {"stop": 0.7, "affricate": 0.45}.get(phone.phoneme.kind, 0.0)
+    return phone.start + closed * phone.length
 
 
 def _at(time: float) -> int:
     return round(time * SAMPLE_RATE)
 
 
-def _smooth(steps: Floats) -> Floats:
+def _smooth(steps: _Floats) -> _Floats:
     """Round off steps over 10 ms, without delay."""
     once = uniform_filter1d(steps, SAMPLE_RATE // 200, mode="nearest")
-    smoothed: Floats = uniform_filter1d(once, SAMPLE_RATE // 200, mode="nearest")
+    smoothed: _Floats = uniform_filter1d(once, SAMPLE_RATE // 200, mode="nearest")
     return smoothed

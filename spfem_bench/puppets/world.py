@@ -1,17 +1,17 @@
-"""The world of puppets: who lives in it, what they say, and every take of it.
+"""The world of puppets: its speakers, their sentences, and every take of it.
 
-Everything follows from a version and a seed. The version is raised whenever any
-take would look or sound otherwise. The world mirrors MEAD: six test speakers, a
-cross-ID map, thirty sentences of which three are spoken in every emotion.
+A version and a seed decide everything. The version is raised whenever any take would look or
+sound otherwise. The world mirrors MEAD: six test speakers, a cross-ID map, thirty sentences
+of which three are spoken in every emotion.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,8 @@ from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.errors import CardError, unknown_name
 from spfem_bench.media.audio import SAMPLES_PER_FRAME
 from spfem_bench.media.video import FRAME_RATE, Frame
+from spfem_bench.puppets import face, speech
 from spfem_bench.puppets.draw import OVERSAMPLING, Painter
-from spfem_bench.puppets.face import EXPRESSIONS, Geometry, Look, Mouth, Pose, draw_look, geometry
-from spfem_bench.puppets.speech import SENTENCES, Manner, Phone, Sentence, manner, timing, visemes
 from spfem_bench.puppets.voice import Voice, synthesise
 
 VERSIONS = (1,)
@@ -33,20 +32,11 @@ _REACH = 1.64  # half of a frame, in half face widths
 
 @dataclass(frozen=True)
 class Speaker:
-    """One puppet.
-
-    Attributes:
-        name: ``P001`` and so on.
-        split: training, validation and test never share a speaker.
-        look: its face.
-        voice: its voice.
-        liveliness: how much its head moves, 1 is average.
-        rate: how fast it speaks, 1 is average.
-    """
+    """One puppet; ``liveliness`` of the head and ``rate`` of the speech are 1 on average."""
 
     name: str
     split: Split
-    look: Look
+    look: face.Look
     voice: Voice
     liveliness: float
     rate: float
@@ -57,8 +47,8 @@ class World:
     """All puppets of one version and seed.
 
     Args:
-        version: of the rules by which puppets are drawn and speak.
-        seed: of everything random.
+        version: of drawing and speech.
+        seed: of all random numbers.
         size: side of a frame in pixels.
 
     Raises:
@@ -77,70 +67,47 @@ class World:
                 f"the world's seed is {self.seed!r}", "Give a whole number from 0 to 4294967295"
             )
         if type(self.size) is not int or not 64 <= self.size <= 1024 or self.size % 2:
-            raise CardError(
-                f"the size of a frame is {self.size!r} pixels",
-                "Give an even number from 64 to 1024",
-            )
+            problem = f"the size of a frame is {self.size!r} pixels"
+            raise CardError(problem, "Give an even number from 64 to 1024")
 
     @property
     def name(self) -> str:
-        """A name for folders: version, seed and size."""
+        """The folder's name: version, seed and size."""
         return f"puppets-v{self.version}-seed{self.seed}-{self.size}px"
 
     @property
-    def sentences(self) -> tuple[Sentence, ...]:
+    def sentences(self) -> tuple[speech.Sentence, ...]:
         """The thirty sentences."""
-        return SENTENCES
+        return speech.SENTENCES
 
     @cached_property
     def speakers(self) -> tuple[Speaker, ...]:
         """All puppets: test, then validation, then training."""
-        found: list[Speaker] = []
+        speakers: list[Speaker] = []
         for split, count in _SPLITS:
             for _ in range(count):
-                name = f"P{len(found) + 1:03d}"
+                name = f"P{len(speakers) + 1:03d}"
                 rng = self._rng("speaker", name)
-                look = draw_look(rng)
-                found.append(
-                    Speaker(
-                        name,
-                        split,
-                        look,
-                        _draw_voice(rng, feminine=look.jaw < 1),
-                        float(rng.uniform(0.7, 1.4)),
-                        float(rng.uniform(0.92, 1.1)),
-                    )
-                )
-        return tuple(found)
+                look = face.draw_look(rng)
+                voice = _draw_voice(rng, feminine=look.jaw < 1)
+                liveliness, rate = float(rng.uniform(0.7, 1.4)), float(rng.uniform(0.92, 1.1))
+                speakers.append(Speaker(name, split, look, voice, liveliness, rate))
+        return tuple(speakers)
 
     def speaker(self, name: str) -> Speaker:
-        """Return a puppet by name.
+        """Return a puppet by name; raises UnknownNameError."""
+        return _named("speaker", name, self.speakers)
 
-        Raises:
-            UnknownNameError: nobody is called so.
-        """
-        known = {s.name: s for s in self.speakers}
-        if name not in known:
-            raise unknown_name("speaker", name, known)
-        return known[name]
-
-    def sentence(self, name: str) -> Sentence:
-        """Return a sentence by its number, such as ``"007"``.
-
-        Raises:
-            UnknownNameError: there is no such sentence.
-        """
-        known = {s.name: s for s in self.sentences}
-        if name not in known:
-            raise unknown_name("sentence", name, known)
-        return known[name]
+    def sentence(self, name: str) -> speech.Sentence:
+        """Return a sentence by its number, such as ``"007"``; raises UnknownNameError."""
+        return _named("sentence", name, self.sentences)
 
     def recordings(self, split: Split) -> Iterator[tuple[str, str, str]]:
-        """Yield what a split's speakers have spoken: speaker, emotion, sentence.
+        """Yield the recordings of a split's speakers: speaker, emotion, sentence.
 
-        As in MEAD, a training speaker has spoken three sentences in every emotion
-        (paired data) and each of the others in one emotion and neutrally. The test
-        sentences are spoken in every emotion by the other splits' speakers only.
+        As in MEAD, a training speaker speaks three sentences in every emotion (paired data)
+        and each of the others in one emotion and neutrally. Only the other splits' speakers
+        speak the test sentences, in every emotion.
         """
         for number, speaker in enumerate(s for s in self.speakers if s.split == split):
             for index, sentence in enumerate(self.sentences):
@@ -152,20 +119,14 @@ class World:
                     yield speaker.name, emotion, sentence.name
 
     def take(self, speaker: str, emotion: str, sentence: str, intensity: float = 1.0) -> Take:
-        """Return one performance.
-
-        Args:
-            speaker: a puppet's name.
-            emotion: one of the papers' seven.
-            sentence: a sentence's number.
-            intensity: of the emotion, 0 to 1.
+        """Return one performance; the intensity is 0 to 1.
 
         Raises:
             UnknownNameError: no such speaker, emotion or sentence.
             CardError: the intensity is out of range.
         """
-        if emotion not in EXPRESSIONS:
-            raise unknown_name("emotion", emotion, EXPRESSIONS)
+        if emotion not in face.EXPRESSIONS:
+            raise unknown_name("emotion", emotion, face.EXPRESSIONS)
         if not 0 <= intensity <= 1:
             raise CardError(f"the intensity is {intensity}", "Give a number from 0 to 1")
         return Take(self, self.speaker(speaker), emotion, self.sentence(sentence), float(intensity))
@@ -173,6 +134,16 @@ class World:
     def _rng(self, *parts: str) -> np.random.Generator:
         words = [zlib.crc32(part.encode()) for part in parts]
         return np.random.default_rng([self.version, self.seed, *words])
+
+
+_Named = TypeVar("_Named", Speaker, speech.Sentence)
+
+
+def _named(kind: str, name: str, things: Sequence[_Named]) -> _Named:
+    by_name = {thing.name: thing for thing in things}
+    if name not in by_name:
+        raise unknown_name(kind, name, by_name)
+    return by_name[name]
 
 
 def _draw_voice(rng: np.random.Generator, *, feminine: bool) -> Voice:
@@ -187,7 +158,7 @@ def _draw_voice(rng: np.random.Generator, *, feminine: bool) -> Voice:
 
 
 def cross_id(world: World) -> dict[str, str]:
-    """Return whose emotion each test speaker takes in the cross-ID setting: a ring, as in SSERD."""
+    """Return the speaker whose emotion each test speaker takes: a ring, as SSERD's cross-ID."""
     names = [s.name for s in world.speakers if s.split == "test"]
     return {name: names[k - 1] for k, name in enumerate(names)}
 
@@ -195,19 +166,19 @@ def cross_id(world: World) -> dict[str, str]:
 def items(world: World, setting: Literal["inter-id", "cross-id"]) -> Iterator[dict[str, str]]:
     """Yield the rows of a demo protocol's list: six test speakers x seven emotions.
 
-    The test sentences take turns; the reference says another one. In the inter-ID
-    setting it shows the same speaker, in the cross-ID setting the one of :func:`cross_id`.
+    The test sentences take turns; the reference has another one. Its speaker is the same in
+    the inter-ID setting, and the one of :func:`cross_id` in the cross-ID setting.
     """
     sentences = [s.name for s in world.sentences if s.split == "test"]
     others = cross_id(world)
     for i, speaker in enumerate(others):
         for j, emotion in enumerate(EMOTIONS):
-            said, other = (sentences[(i + j + k) % len(sentences)] for k in (0, 1))
+            spoken, other = (sentences[(i + j + k) % len(sentences)] for k in (0, 1))
             yield {
-                "id": f"{speaker}_{emotion}_{said}",
+                "id": f"{speaker}_{emotion}_{spoken}",
                 "speaker": speaker,
                 "emotion": emotion,
-                "sentence": said,
+                "sentence": spoken,
                 "reference_speaker": speaker if setting == "inter-id" else others[speaker],
                 "reference_sentence": other,
             }
@@ -217,30 +188,22 @@ def items(world: World, setting: Literal["inter-id", "cross-id"]) -> Iterator[di
 class Take:
     """One performance with its exact truth.
 
-    The same draws serve every intensity of one performance, so that a face and a
-    voice change smoothly with it.
-
-    Attributes:
-        performance: the take that everything but the emotion of the face comes from; None
-            when it is this one.
+    Random numbers are the same for every intensity, so that face and voice change smoothly.
+    With ``performance``, everything except the face's emotion comes from that take.
     """
 
     world: World
     speaker: Speaker
     emotion: str
-    sentence: Sentence
+    sentence: speech.Sentence
     intensity: float
     performance: Take | None = None
 
     def with_face(self, emotion: str, intensity: float = 1.0) -> Take:
         """Return this performance with another emotion on the face.
 
-        Speech, head, eyes and light stay what they are, frame by frame: what a perfect
-        manipulation would make of it. Only the grain of the camera is another.
-
-        Args:
-            emotion: one of the papers' seven.
-            intensity: of the emotion, 0 to 1.
+        Speech, head, eyes and light stay the same in every frame, as after a perfect
+        manipulation. Only the camera's grain differs.
 
         Raises:
             UnknownNameError: no such emotion.
@@ -250,16 +213,17 @@ class Take:
         return replace(other, performance=self.performance or self)
 
     @cached_property
-    def manner(self) -> Manner:
-        """How the emotion changes the speech."""
+    def manner(self) -> speech.Manner:
+        """The change of the speech by the emotion."""
         if self.performance:
             return self.performance.manner
-        return manner(self.emotion, self.intensity)
+        return speech.manner(self.emotion, self.intensity)
 
     @cached_property
-    def phones(self) -> tuple[Phone, ...]:
-        """What is spoken when; phone k is the same in every reading of a sentence."""
-        return timing(self.sentence, self.manner, self.speaker.rate, self._rng("timing"))
+    def phones(self) -> tuple[speech.Phone, ...]:
+        """The reading; phone k is the same in every reading of a sentence."""
+        rng = self._rng("timing")
+        return speech.time_phones(self.sentence, self.manner, self.speaker.rate, rng)
 
     @cached_property
     def n_frames(self) -> int:
@@ -273,7 +237,7 @@ class Take:
 
     def frame(self, index: int) -> Frame:
         """Draw one frame: uint8 (size, size, 3), RGB."""
-        grain = np.random.default_rng([self._seed("grain"), index])
+        grain = np.random.default_rng([int(self._rng("grain").integers(1 << 32)), index])
         flicker = 1 + 0.012 * np.sin(index / 7 + self._light[3])
         return self._painter.paint(self.geometry(index), self._light[2] * flicker, grain)
 
@@ -281,33 +245,24 @@ class Take:
         """Draw all frames."""
         return map(self.frame, range(self.n_frames))
 
-    def geometry(self, index: int) -> Geometry:
+    def geometry(self, index: int) -> face.Geometry:
         """Lay out one frame, in pixels of the oversampled picture."""
-        x, y, yaw, pitch, roll = self._head[index]
+        x, y, yaw, pitch, roll = map(float, self._head[index])
         side = self.world.size * OVERSAMPLING
-        pose = Pose(
-            float(yaw),
-            float(pitch),
-            float(roll),
-            (float(x), float(y)),
-            side / 2 / _REACH,
-            (side / 2 - 0.5, side * 0.515),
-        )
-        feeling = EXPRESSIONS[self.emotion].scaled(float(self.emotion_track[index]))
-        mouth = Mouth(*(float(v) for v in self.mouth[index]))
-        gaze_x, gaze_y, blink = (float(v) for v in self.eyes[index])
-        return geometry(
-            self.speaker.look,
-            feeling,
-            mouth,
-            pose,
-            blink=blink,
-            gaze=(gaze_x, gaze_y),
-        )
+        centre = side / 2 - 0.5, side * 0.515
+        pose = face.Pose(yaw, pitch, roll, (x, y), side / 2 / _REACH, centre)
+        return face.geometry(self.speaker.look, self.state(index), pose)
+
+    def state(self, index: int) -> face.FaceState:
+        """Return what the face does in one frame."""
+        expression = face.EXPRESSIONS[self.emotion].scaled(float(self.emotion_track[index]))
+        x, y, blink = map(float, self.eyes[index])
+        mouth = face.Mouth(*map(float, self.mouth[index]))
+        return face.FaceState(expression, mouth, blink, (x, y))
 
     @cached_property
     def landmarks(self) -> npt.NDArray[np.float64]:
-        """Where the landmarks are: float64 (n_frames, 25, 2), x and y in pixels of the frame.
+        """The landmarks' places: float64 (n_frames, 25, 2), x and y in pixels of the frame.
 
         Names are ``spfem_bench.puppets.face.LANDMARKS``; the middle of the first pixel is 0.
         """
@@ -316,14 +271,14 @@ class Take:
 
     @cached_property
     def mouth(self) -> npt.NDArray[np.float64]:
-        """What speech asks of the mouth: float64 (n_frames, 6), columns as in ``VISEMES``."""
-        return visemes(self.phones, self.n_frames, FRAME_RATE, self.manner.jaw)
+        """The mouth's movements in speech: float64 (n_frames, 6), columns as in ``VISEMES``."""
+        return speech.visemes(self.phones, self.n_frames, FRAME_RATE, self.manner.jaw)
 
     @cached_property
     def emotion_track(self) -> npt.NDArray[np.float64]:
         """The emotion's strength in each frame: float64 (n_frames,), 0 to 1.
 
-        It swells at the start and breathes a little; its largest value is the take's intensity.
+        It rises at the start and varies a little; its largest value is the take's intensity.
         """
         t = np.arange(self.n_frames) / FRAME_RATE
         phase = self._rng("feeling").uniform(0, 2 * np.pi)
@@ -365,12 +320,8 @@ class Take:
     def _light(self) -> tuple[float, float, float, float]:
         rng = self._rng("light")
         angle = rng.uniform(-2.5, -0.6)  # from above, from either side
-        return (
-            float(np.cos(angle)),
-            float(np.sin(angle)),
-            float(rng.uniform(0.93, 1.06)),
-            float(rng.uniform(0, 6)),
-        )
+        brightness, phase = float(rng.uniform(0.93, 1.06)), float(rng.uniform(0, 6))
+        return float(np.cos(angle)), float(np.sin(angle)), brightness, phase
 
     @cached_property
     def _painter(self) -> Painter:
@@ -378,17 +329,10 @@ class Take:
         contrast, warmth = float(rng.uniform(0.05, 0.14)), float(np.clip(rng.normal(), -2, 2) * 0.6)
         return _painter(self.speaker.look, self.world.size, self._light[:2], contrast, warmth)
 
-    def _seed(self, purpose: str) -> int:
-        return int(self._rng(purpose).integers(1 << 32))
-
     def _rng(self, purpose: str) -> np.random.Generator:
         source = None if purpose in ("grain", "feeling") else self.performance
         emotion = (source or self).emotion
         return self.world._rng(purpose, self.speaker.name, emotion, self.sentence.name)
 
 
-@lru_cache(maxsize=8)
-def _painter(
-    look: Look, size: int, light: tuple[float, float], contrast: float, warmth: float
-) -> Painter:
-    return Painter(look, size, light, contrast, warmth)
+_painter = lru_cache(maxsize=8)(Painter)

@@ -21,7 +21,7 @@ from spfem_bench.reporting.drawing import (
     save_drawing,
     write_text,
 )
-from spfem_bench.statistics.coherence import NAMES, CoherencePart, Space, coherence_part
+from spfem_bench.statistics.coherence import NAMES, CoherencePart, CoherenceSpace, coherence_part
 from spfem_bench.texts import csv_text
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class _Look:
     border: int  # regions at each side without a value
 
 
-_LOOKS: dict[Space, _Look] = {
+_LOOKS: dict[CoherenceSpace, _Look] = {
     "spatial": _Look("SCC", "in space", "#0072B2", "-", 0.0, 1),
     "temporal": _Look("TCC", "in time", "#D55E00", "--", 0.5, 0),
 }
@@ -67,20 +67,20 @@ class Scored:
     arrays: _Arrays
     stages: tuple[int, ...]
 
-    def parts(self, space: Space) -> CoherencePart | None:
+    def parts(self, space: CoherenceSpace) -> CoherencePart | None:
         """Return the clip's components; None in time when there is a single frame."""
         try:
             return coherence_part(self.arrays, space, self.stages)
         except ValueError:
             return None
 
-    def curve(self, space: Space) -> _Floats:
+    def curve(self, space: CoherenceSpace) -> _Floats:
         """Return the coherence of each frame (in time, of each pair): the mean over stages."""
         rows = [_array(self.arrays, space, stage, "frames")[:, 0] for stage in self.stages]
         return np.asarray(np.mean(rows, axis=0))
 
 
-def _array(arrays: _Arrays, space: Space, stage: int, kind: str) -> _Floats:
+def _array(arrays: _Arrays, space: CoherenceSpace, stage: int, kind: str) -> _Floats:
     """Return a stored array of one stage: ``positive``, ``size`` or ``frames``."""
     return np.asarray(arrays[f"{NAMES[space]}{stage}.{kind}"], np.float64)
 
@@ -149,7 +149,7 @@ def table(scored: Sequence[Scored]) -> str:
     from tabulate import tabulate
 
     lines: list[list[str]] = []
-    every: dict[Space, list[float]] = {space: [] for space in NAMES}
+    every: dict[CoherenceSpace, list[float]] = {space: [] for space in NAMES}
     for one in scored:
         parts = {space: one.parts(space) for space in NAMES}
         for space, part in parts.items():
@@ -168,7 +168,7 @@ def table(scored: Sequence[Scored]) -> str:
 # ---- heat-maps ----------------------------------------------------------------------------
 
 
-def breaks(arrays: _Arrays, space: Space, stages: Sequence[int]) -> _Floats:
+def breaks(arrays: _Arrays, space: CoherenceSpace, stages: Sequence[int]) -> _Floats:
     """Return where the correlation breaks, over the crop: float64 (112, 112), 0 to 2.
 
     ``1 - cosine`` for each region, weighted by the length of the source's disparity there:
@@ -244,7 +244,7 @@ def _face(axes: Axes, picture: _Pictures, title: str) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _heat(axes: Axes, scored: Scored, space: Space, grey: _Pictures) -> None:
+def _heat(axes: Axes, scored: Scored, space: CoherenceSpace, grey: _Pictures) -> None:
     from matplotlib import colormaps
 
     look, part = _LOOKS[space], scored.parts(space)
@@ -269,7 +269,7 @@ def _colour_bar(drawing: Figure, beside: Axes) -> None:
 
 
 def _over_time(
-    axes: Axes, scored: Scored, spaces: Sequence[Space], row: int, n_frames: int
+    axes: Axes, scored: Scored, spaces: Sequence[CoherenceSpace], row: int, n_frames: int
 ) -> None:
     for space in spaces:
         look, curve = _LOOKS[space], scored.curve(space)

@@ -2,36 +2,34 @@
 
 A kind is one class in one file: of this package, of an installed package, or of a file that the
 environment variable ``SPFEM_BENCH_PLUGINS`` names. A metric is a card that names the kind in its
-table ``[statistic]``. The smallest kind that scores each clip by itself::
+table ``[statistic]``. The smallest kind scores each clip by itself::
 
     @dataclass(frozen=True)
     class Length:
+        frames: int
         n_frames: int
 
 
     @METRIC_KINDS.register("length")
     class LengthKind(MetricKind[Length]):
-        kind: Literal["length"]
+        part_type: ClassVar[type] = Length
         n_clips: ClassVar[int] = 1
 
+        kind: Literal["length"]
+
         def part(self, card, clip, features):
-            return Length(len(features["output"][0].frames))
-
-        def kept(self, part):
-            return {"length": part.n_frames}
-
-        def read(self, kept):
-            return Length(int(kept["length"]))
+            output = features["output"][0]
+            return Length(output.n_frames, len(output.frames))
 
         def value(self, part):
-            return float(part.n_frames)
+            return float(part.frames)
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -58,14 +56,14 @@ class NoPartsError(CardError):
 
 
 class ItemPart(Protocol):
-    """What a kind computes from one item."""
+    """What a kind computes from one item: sums and counts."""
 
     @property
     def n_frames(self) -> int:
         """Frames (for lip sync: windows) of the output that count."""
 
 
-Part = TypeVar("Part", bound=ItemPart)
+PartType = TypeVar("PartType", bound=ItemPart)
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,8 @@ class GroupScore:
 
     Attributes:
         value: NaN when there are too few frames.
-        of_clips: float64 (items,), numbers whose mean is the score, in the items' order: each
-            clip's value, or its pseudo-value where frames are pooled. NaN where they cannot be
-            computed. Bootstrap draws average them.
+        of_clips: float64 (items,), numbers whose mean is the score, in the items' order: clips'
+            values, or pseudo-values where frames are pooled; NaN where they cannot be computed.
         kept: for each item, what its record keeps of the whole group's score; or empty.
     """
 
@@ -85,20 +82,21 @@ class GroupScore:
     kept: tuple[Mapping[str, Any], ...] = ()
 
 
-class MetricKind(Statistic, Generic[Part]):
-    """A metric kind: its settings, as a card's table ``[statistic]``, and what is done with them.
+class MetricKind(Statistic, Generic[PartType]):
+    """A metric kind: its settings are the fields, read from a card's table ``[statistic]``.
 
-    A kind must have :meth:`part` and :meth:`kept`. Where each clip has a value it must have
-    :meth:`read` and :meth:`value`; else it sets ``pools_frames`` and has :meth:`score` and
-    :meth:`values`.
+    Where each clip has a value, a kind defines :meth:`part` and :meth:`value`; where frames are
+    pooled, :meth:`part`, :meth:`kept`, :meth:`score` and :meth:`values`.
 
     Attributes:
+        part_type: the dataclass of a part, where records keep all of its fields.
         n_clips: clips compared: 1 for the output alone, 2 for the output and another clip.
         pools_frames: whether the frames of all clips are pooled, so that clips have no value.
         reports: settings that do not change parts: metrics that differ in these alone share them.
         picture: what the HTML report draws of one clip; see :meth:`by_shift`, :meth:`over_time`.
     """
 
+    part_type: ClassVar[type[Any]]
     n_clips: ClassVar[int] = 2
     pools_frames: ClassVar[bool] = False
     reports: ClassVar[frozenset[str]] = frozenset()
@@ -107,10 +105,10 @@ class MetricKind(Statistic, Generic[Part]):
     # ---- the card -------------------------------------------------------------------
 
     def check(self, card: MetricCard) -> None:
-        """Refuse a card that the kind cannot compute.
+        """Refuse a card that compares other clips than the kind can.
 
         Raises:
-            ValueError: it compares other clips than the kind can.
+            ValueError: says which clips it compares.
         """
         if len(card.compare) != self.n_clips or card.compare[0] != "output":
             other = "" if self.n_clips == 1 else " and one other clip"
@@ -143,49 +141,47 @@ class MetricKind(Statistic, Generic[Part]):
 
         Args:
             card: the metric.
-            clips: the item's clips by role, those that the card compares; several real ones.
+            clips: those of the item that the card compares, by role; several real ones.
 
         Returns:
-            By the role of the clip at fault when they cannot be computed, clips with what is
-            requested of them. ``output`` comes first, with one request.
+            Clips and what is requested of them, by the role to blame for a failure. ``output``
+            comes first, with one request.
         """
         return {role: [(clip, card.role) for clip in clips[role]] for role in card.compare}
 
     def part(
         self, card: MetricCard, clip: Clip, features: Mapping[ClipRole, Sequence[Features]]
-    ) -> Part:
+    ) -> PartType:
         """Compute an item's part.
 
         Args:
             card: the metric.
             clip: the output, for messages.
-            features: as :meth:`requests` named them, in its order.
+            features: as :meth:`requests` names them, in its order.
 
         Raises:
             ClipError: they cannot be compared; says why, and what to do.
         """
         raise NotImplementedError
 
-    def kept(self, part: Part) -> dict[str, Any]:
-        """Return what a record keeps of an item, as plain JSON values."""
-        raise NotImplementedError
-
-    def read(self, kept: Mapping[str, Any]) -> Part:
-        """Return an item's part, from what a record keeps of it.
-
-        Raises:
-            CardError: something is missing or no number (or a built-in error, which
-                :meth:`read_value` turns into it).
-        """
-        raise NotImplementedError
-
-    def value(self, part: Part) -> float:
+    def value(self, part: PartType) -> float:
         """Return one clip's value."""
         raise NotImplementedError
 
+    def kept(self, part: PartType) -> dict[str, Any]:
+        """Return what a record keeps of an item beside ``n_frames``, as plain JSON values."""
+        values = {f.name: getattr(part, f.name) for f in fields(self.part_type)}
+        values.pop("n_frames", None)
+        return {k: np.asarray(v).tolist() if np.ndim(v) else v for k, v in values.items()}
+
+    def read(self, kept: Mapping[str, Any]) -> PartType:
+        """Return an item's part, from what a record keeps of it."""
+        part: PartType = self.part_type(**{f.name: kept[f.name] for f in fields(self.part_type)})
+        return part
+
     # ---- many items -----------------------------------------------------------------
 
-    def score(self, parts: Sequence[Part]) -> GroupScore:
+    def score(self, parts: Sequence[PartType]) -> GroupScore:
         """Return the mean of the clips' values: clips weigh the same.
 
         Raises:
@@ -223,7 +219,7 @@ class MetricKind(Statistic, Generic[Part]):
         """
         return [value for one in kept if (value := self.read_value(one)) is not None]
 
-    def note(self, groups: Sequence[Sequence[Part]], *, same_clips: bool) -> str:
+    def note(self, groups: Sequence[Sequence[PartType]], *, same_clips: bool) -> str:
         """Return what a reader of a score must know; empty for nothing.
 
         Args:
@@ -234,11 +230,11 @@ class MetricKind(Statistic, Generic[Part]):
 
     # ---- the HTML report ------------------------------------------------------------
 
-    def by_shift(self, part: Part) -> _Float64:
+    def by_shift(self, part: PartType) -> _Float64:
         """Return the mean distance at each shift, 0 in the middle, for the picture ``shifts``."""
         raise NotImplementedError
 
-    def over_time(self, part: Part, features: Features) -> _Float64:
+    def over_time(self, part: PartType, features: Features) -> _Float64:
         """Return the distance at the best shift for each row of features, for ``shifts``.
 
         Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +16,13 @@ from spfem_bench.errors import ClipError
 from spfem_bench.statistics.base import MetricKind, Picture
 
 if TYPE_CHECKING:
-    from typing import ClassVar
-
     from spfem_bench.definitions.clips import Clip
     from spfem_bench.features.features import Features
     from spfem_bench.features.requests import Request
 
-Space = Literal["spatial", "temporal"]
+CoherenceSpace = Literal["spatial", "temporal"]
 
-NAMES: dict[Space, str] = {"spatial": "scc", "temporal": "tcc"}
+NAMES: dict[CoherenceSpace, str] = {"spatial": "scc", "temporal": "tcc"}
 """Prefixes of a stored comparison's arrays."""
 
 
@@ -54,7 +52,7 @@ class CoherencePart:
 
 
 @METRIC_KINDS.register("coherence")
-class Coherence(MetricKind[CoherencePart]):
+class CoherenceKind(MetricKind[CoherencePart]):
     """Coherent correlation with the source, in space or in time (ASCCL, STCCL).
 
     Attributes:
@@ -67,10 +65,11 @@ class Coherence(MetricKind[CoherencePart]):
             the profile's identity network; none when empty.
     """
 
+    part_type: ClassVar[type[Any]] = CoherencePart
     picture: ClassVar[Picture] = "heatmap"
 
     kind: Literal["coherence"]
-    space: Space
+    space: CoherenceSpace
     stages: tuple[Annotated[int, pydantic.Field(ge=1, le=4)], ...] = pydantic.Field(
         default=(1, 2, 3, 4), min_length=1
     )
@@ -122,27 +121,13 @@ class Coherence(MetricKind[CoherencePart]):
             remedy = "Give a clip of several frames with a face"
             raise ClipError(f"{clip}: {error}", remedy) from error
 
-    def kept(self, part: CoherencePart) -> dict[str, Any]:
-        """Return everything but the number of frames."""
-        return {
-            "lag": part.lag,
-            "positive": list(part.positive),
-            "elsewhere": list(part.elsewhere),
-            "near": list(part.near),
-        }
-
-    def read(self, kept: Mapping[str, Any]) -> CoherencePart:
-        """Return the part."""
-        positive, elsewhere, near = (tuple(kept[k]) for k in ("positive", "elsewhere", "near"))
-        return CoherencePart(positive, elsewhere, near, kept["n_frames"], kept["lag"])
-
     def value(self, part: CoherencePart) -> float:
         """Return one clip's mean over stages."""
         return part.value
 
 
 def coherence_part(
-    arrays: Mapping[str, npt.NDArray[np.generic]], space: Space, stages: Sequence[int]
+    arrays: Mapping[str, npt.NDArray[np.generic]], space: CoherenceSpace, stages: Sequence[int]
 ) -> CoherencePart:
     """Return one item's part, from a stored comparison.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -40,13 +40,15 @@ class SimilarityPart:
 
 
 @METRIC_KINDS.register("similarity")
-class Similarity(MetricKind[SimilarityPart]):
+class SimilarityKind(MetricKind[SimilarityPart]):
     """Mean cosine similarity.
 
     Attributes:
         pooling: ``mean`` compares the clips' mean features; ``frames`` compares
             frame t with frame t and averages, for clips that run in step.
     """
+
+    part_type: ClassVar[type[Any]] = SimilarityPart
 
     kind: Literal["similarity"]
     pooling: Literal["mean", "frames"]
@@ -73,16 +75,6 @@ class Similarity(MetricKind[SimilarityPart]):
         if not math.isfinite(part.total):
             raise ClipError(f"{clip}: a feature vector of zeros has no cosine")
         return part
-
-    def kept(self, part: SimilarityPart) -> dict[str, Any]:
-        """Return sum and count."""
-        return {"total": part.total, "count": part.count}
-
-    def read(self, kept: Mapping[str, Any]) -> SimilarityPart:
-        """Return the part."""
-        return SimilarityPart(
-            float(kept["total"]), int(kept["count"]), int(kept.get("n_frames", 0))
-        )
 
     def value(self, part: SimilarityPart) -> float:
         """Return one clip's mean cosine."""

@@ -35,12 +35,12 @@ class SyncPart:
     Attributes:
         totals: float64 (2 max_shift + 1,), summed distances; shift 0 in the middle.
         windows: windows summed.
-        refused: windows without a face in all of their frames.
+        windows_refused: windows without a face in all of their frames.
     """
 
     totals: _Float64
     windows: int
-    refused: int
+    windows_refused: int
 
     @property
     def n_frames(self) -> int:
@@ -50,14 +50,14 @@ class SyncPart:
     @property
     def means(self) -> _Float64:
         """The mean distance at each shift."""
-        return self.totals / self.windows
+        return np.asarray(self.totals, np.float64) / self.windows
 
     def value(self, report: SyncReport) -> float:
         """Return the smallest mean distance, the confidence, or the offset in frames.
 
         The offset is positive when the sound comes earlier than the mouth.
 
-        >>> part = SyncPart(np.array([9.0, 8.0, 4.0]), windows=2, refused=0)
+        >>> part = SyncPart(np.array([9.0, 8.0, 4.0]), windows=2, windows_refused=0)
         >>> part.value("distance"), part.value("confidence"), part.value("offset")
         (2.0, 2.0, -1.0)
         """
@@ -69,7 +69,7 @@ class SyncPart:
 
 
 @METRIC_KINDS.register("sync")
-class Sync(MetricKind[SyncPart]):
+class SyncKind(MetricKind[SyncPart]):
     """SyncNet distances between mouth and sound at a range of shifts.
 
     Attributes:
@@ -79,6 +79,7 @@ class Sync(MetricKind[SyncPart]):
         min_windows: a clip with fewer five-frame windows is refused.
     """
 
+    part_type: ClassVar[type[Any]] = SyncPart
     n_clips: ClassVar[int] = 1
     reports: ClassVar[frozenset[str]] = frozenset({"report"})
     picture: ClassVar[Picture] = "shifts"
@@ -106,19 +107,6 @@ class Sync(MetricKind[SyncPart]):
         visual, audio = output.outputs["visual"], output.outputs["audio"]
         return sync_part(visual, audio, output.frames, max_shift=self.max_shift)
 
-    def kept(self, part: SyncPart) -> dict[str, Any]:
-        """Return sums and counts."""
-        return {
-            "totals": part.totals.tolist(),
-            "windows": part.windows,
-            "windows_refused": part.refused,
-        }
-
-    def read(self, kept: Mapping[str, Any]) -> SyncPart:
-        """Return the part."""
-        totals = np.asarray(kept["totals"], np.float64)
-        return SyncPart(totals, int(kept["windows"]), int(kept["windows_refused"]))
-
     def value(self, part: SyncPart) -> float:
         """Return one clip's distance, confidence or offset."""
         return part.value(self.report)
@@ -133,10 +121,10 @@ class Sync(MetricKind[SyncPart]):
         Raises:
             ClipError: the part is not made of these features.
         """
-        best = int(part.totals.argmin())
+        best = int(part.means.argmin())
         visual, audio = features.outputs["visual"], features.outputs["audio"]
-        apart = distances(visual, audio, features.frames, best - len(part.totals) // 2)
-        if len(apart) != part.windows or not np.isclose(apart.sum(), part.totals[best]):
+        apart = distances(visual, audio, features.frames, best - len(part.means) // 2)
+        if len(apart) != part.windows or not np.isclose(apart.mean(), part.means[best]):
             raise ClipError("the stored features are not those of the run")
         return apart
 

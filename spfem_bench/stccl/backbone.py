@@ -145,11 +145,7 @@ def backbone(
 
 
 def check_stages(card: NetworkCard) -> ArcFaceInput:
-    """Return the input contract of a network that has four stages.
-
-    Raises:
-        CardError: it has none.
-    """
+    """Return the input contract of a network with four stages; raise CardError for others."""
     if card.architecture not in STAGES or not isinstance(card.input, ArcFaceInput):
         raise CardError(
             f"'{card.name}' ({card.architecture}) has no four stages",

@@ -60,7 +60,7 @@ def spatial(source: Tensor, generated: Tensor, head: Head | None = None) -> Stag
         head: mapping of equation 3; without it the features as they are.
 
     Raises:
-        StcclError: shapes differ, a value is not finite, or a map is smaller than 3 x 3.
+        StcclError: other shapes, or a value is not finite.
     """
     x, y = _checked(source, generated)
     if min(x.shape[-2:]) < 3:
@@ -89,7 +89,7 @@ def temporal(source: Tensor, generated: Tensor, head: Head | None = None) -> Sta
         head: mapping of equation 3; without it the features as they are.
 
     Raises:
-        StcclError: shapes differ, a value is not finite, or there are fewer than two frames.
+        StcclError: other shapes, or a value is not finite.
     """
     x, y = _checked(source, generated)
     rep.frame_windows(len(x))

@@ -195,9 +195,6 @@ def released_terms(
 
     Returns:
         terms with ``per_region`` ``(B, S)``, cosines over channels.
-
-    Raises:
-        StcclError: fewer than two positions.
     """
     source, generated = rep.widened(source).detach(), rep.widened(generated)
     if source.shape[1] < 2:

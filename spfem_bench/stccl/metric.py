@@ -104,14 +104,11 @@ def compare_maps(
         generated: maps of the same shapes.
         settings: of the comparison.
         heads: the mappings; without them features are compared as they are.
-        centres: regions; see :func:`choose_centres`.
+        centres: regions; see :func:`choose_centres`, like *generator*.
         generator: for ``sampled``.
 
     Returns:
-        parts by name, as `contrast.parts`.
-
-    Raises:
-        StcclError: shapes differ, a value is not finite, too few frames or regions.
+        parts by name, as `contrast.parts`, with its errors.
     """
     in_time = source[0].ndim == 5
     how = settings.contrast
@@ -187,8 +184,8 @@ class STCCL(nn.Module):
             name: of a metric in ``metrics/stccl/``, or a path (see
                 :func:`spfem_bench.stccl.checkpoint.metric_path`).
             form: ``vd``, visual disparities, or ``cm``, correlation matrices.
-            value_range: of the pictures, ``(0, 1)`` or ``(-1, 1)``; or give it at each call.
-            centres: ``sampled``, ``grid`` or ``dense``.
+            value_range: as in the class, like *centres*.
+            centres: regions.
             weights: store or folder of the backbone's weights.
             device: a torch device.
 
@@ -225,13 +222,7 @@ class STCCL(nn.Module):
         weights: WeightsStore | Path | None = None,
         device: str | torch.device = "cpu",
     ) -> STCCL:
-        """Return a loss on a backbone's features as they are, without mappings.
-
-        Raises:
-            UnknownNameError: no such network.
-            CardError: a network without four stages.
-            WeightsError: its weights are missing or wrong.
-        """
+        """Return a loss on a backbone's features as they are, without mappings."""
         return cls(
             backbone(network, _store(weights), device=device),
             None,

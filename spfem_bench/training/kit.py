@@ -186,11 +186,11 @@ class Descent:
         return value
 
     def state(self) -> dict[str, Any]:
-        """Return what the next step depends on besides the weights, not copied."""
+        """Return what the next step needs besides the weights, not copied."""
         return {"step": self.step, "optimiser": self.optimiser.state_dict()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from the state of another descent."""
+        """Continue from a state."""
         self.optimiser.load_state_dict(state["optimiser"])
         self.step = state["step"]
 
@@ -222,13 +222,10 @@ class Checkpoint:
         write_checked(self.path, content.getvalue())
 
     def read(self, restore: Callable[[dict[str, Any]], None]) -> None:
-        """Read the state, on the CPU, if the file exists.
-
-        Args:
-            restore: called with the state; what it raises is reported as a bad checkpoint.
+        """Read the state, on the CPU, if the file exists, and give it to *restore*.
 
         Raises:
-            CardError: the file is damaged, or belongs to another training.
+            CardError: the file is damaged, *restore* fails, or it belongs to another training.
         """
         if not self.path.exists():
             return

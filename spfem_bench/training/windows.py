@@ -37,11 +37,10 @@ class Window(NamedTuple):
 
 
 class Regions(NamedTuple):
-    """The regions of one stage that a step compares, cut out of the maps.
+    """The regions of one stage, cut out of the maps: small maps that give the same terms.
 
     Attributes:
-        maps: float32 ``(2, B, T, C, h, w)``, source and generated: a small map, on which the
-            terms are the same as on the whole one.
+        maps: float32 ``(2, B, T, C, h, w)``, source and generated.
         centres: ``(N, 2)`` on that map, or None for all of it.
     """
 
@@ -184,13 +183,7 @@ class Windows:
     def sample(
         self, chosen: Tensor, forms: Mapping[Any, FormSettings], centres: Mapping[str, Chosen]
     ) -> dict[str, StepRegions]:
-        """Return the regions of some windows, for each form.
-
-        Args:
-            chosen: int64 ``(B,)``, numbers of windows.
-            forms: how each compares.
-            centres: of each form, for each stage in space and in time.
-        """
+        """Return the regions of the windows *chosen*, int64 ``(B,)``, for each form."""
         computed = None
         if self.pictures is not None:
             computed = self._stage_rows(self.pictures[chosen])

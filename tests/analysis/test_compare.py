@@ -26,10 +26,10 @@ Clips = Sequence[tuple[str, str]]
 
 STATISTICS = {
     "csim": {"kind": "similarity", "pooling": "mean"},
-    "lse-d": {"kind": "sync", "report": "distance"},
-    "av-offset": {"kind": "sync", "report": "offset"},
+    "lse-d": {"kind": "sync", "report": "distance", "max_shift": 1, "min_windows": 1},
+    "av-offset": {"kind": "sync", "report": "offset", "max_shift": 2, "min_windows": 1},
     "fad": {"kind": "frechet", "normalise": False},
-    "scc": {"kind": "coherence", "space": "spatial"},
+    "scc": {"kind": "coherence", "space": "spatial", "stages": [1, 2], "max_lag": 6},
 }
 
 TWELVE: Clips = [(e, f"S{s}") for e in ("sad", "happy") for s in range(6)]

@@ -216,7 +216,7 @@ def test_clips_come_with_their_speakers_and_sometimes_never() -> None:
 
 
 def pooled(parts: list[frechet.FrechetPart]) -> float:
-    return frechet.Frechet(kind="frechet").score(parts).value
+    return frechet.FrechetKind(kind="frechet").score(parts).value
 
 
 # ---- pseudo-values of FAD -------------------------------------------------------------------

@@ -24,7 +24,7 @@ from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.networks import Audible, profile_card
 from spfem_bench.definitions.protocols import protocol as read_protocol
 from spfem_bench.errors import ClipError
-from spfem_bench.evaluation.outputs import Videos
+from spfem_bench.evaluation.outputs import Videos, find_outputs
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.features import Features
 from spfem_bench.features.store import FeatureStore
@@ -340,7 +340,7 @@ def test_what_a_lossy_codec_leaves_of_opposite_channels_is_refused(
 def test_a_clip_of_0_9_s_has_windows_but_too_few(puppet: Path, extractor: Extractor) -> None:
     found = sync_of(extractor, Clip.parse(f"{puppet}#t=0,0.88"))  # 22 frames
     card = metric_card("lse-d").statistic
-    assert isinstance(card, sync.Sync)
+    assert isinstance(card, sync.SyncKind)
     assert len(found.frames) == 17 < card.min_windows
 
 
@@ -575,14 +575,14 @@ def test_two_files_for_one_item_are_an_error_that_names_both(
     listed = read_protocol("demo-inter-id")
     item = replace(listed.items[0], output_name=f"{NFC}.mp4", row={"id": NFC})
     layout = layout_card("dice-talk") if kind == "layout" else None
+    provider = demo_puppets(DataFolders())
 
     def found(folder: Path) -> Clip | ClipError:
+        one = replace(listed, items=(item,))
         if layout is None:
-            try:
-                return Videos(folder).clip(item)
-            except ClipError as error:
-                return error
-        placed, _ = place(layout, folder, replace(listed, items=(item,)), lambda *_: Clip(puppet))
+            placed, _ = find_outputs(Videos(folder), one, provider)
+        else:
+            placed, _ = place(layout, folder, one, lambda *_: Clip(puppet))
         return placed[0].clip
 
     for number, name in enumerate(names):
@@ -597,13 +597,21 @@ def test_two_files_for_one_item_are_an_error_that_names_both(
 def test_two_sounds_for_one_folder_of_frames_are_an_error_that_names_both(
     frames: Clip, tmp_path: Path
 ) -> None:
-    item = replace(read_protocol("demo-inter-id").items[0], output_name="frames.mp4")
-    assert Videos(tmp_path, 25.0).clip(item) == frames
+    listed = read_protocol("demo-inter-id")
+    one = replace(listed, items=(replace(listed.items[0], output_name="frames.mp4"),))
+
+    def found() -> Clip | ClipError:
+        placed, _ = find_outputs(Videos(tmp_path, 25.0), one, demo_puppets(DataFolders()))
+        return placed[0].clip
+
+    assert found() == frames
     (tmp_path / "frames.wav").rename(tmp_path / "frames.WAV")
-    assert Videos(tmp_path, 25.0).clip(item).audio == tmp_path / "frames.WAV"
+    clip = found()
+    assert isinstance(clip, Clip) and clip.audio == tmp_path / "frames.WAV"
     shutil.copy(tmp_path / "frames.WAV", tmp_path / "frames/audio.wav")
-    with pytest.raises(ClipError, match=r"frames\.WAV and frames/audio\.wav for one item"):
-        Videos(tmp_path, 25.0).clip(item)
+    both = found()
+    assert isinstance(both, ClipError)
+    assert "frames.WAV and frames/audio.wav for one item" in both.problem
 
 
 def test_figures_take_any_name(tmp_path: Path) -> None:

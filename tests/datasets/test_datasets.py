@@ -28,7 +28,7 @@ from spfem_bench.evaluation.measure import frozen_settings
 from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
-from spfem_bench.media import audio, ffmpeg, packets, video
+from spfem_bench.media import audio, packets, video
 from spfem_bench.networks.weights import WeightsStore
 from tests import trees
 from tests.conftest import Outcome
@@ -350,11 +350,11 @@ def test_an_index_goes_on_where_it_stopped(bench: Bench, drawn_tree: Path, monke
         looked.append(path)
         return timing(path)
 
-    monkeypatch.setattr(ffmpeg, "timing", counted)
+    monkeypatch.setattr(packets, "stream_times", counted)
     stopped = bench("data", "index", "mead", drawn_tree, "-q")
     assert stopped.code != 0 and len(looked) == 3
     first = set(looked)
-    monkeypatch.setattr(ffmpeg, "timing", lambda path: looked.append(path) or timing(path))
+    monkeypatch.setattr(packets, "stream_times", lambda path: looked.append(path) or timing(path))
     assert bench("data", "index", "mead", drawn_tree, "-q").code == 0
     assert len(looked) == 8 and first.isdisjoint(looked[3:])
     bench("data", "index", "mead", drawn_tree, "-q")

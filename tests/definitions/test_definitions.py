@@ -415,7 +415,7 @@ def test_an_alias_cannot_be_taken_twice(own_cards, alias):
         "reference_results/methods/mine.toml",
         f'title = "Mine"\nlabel = "Mine"\naliases = ["{alias}"]\n',
     )
-    with pytest.raises(CardError, match=f"two methods answer to '{alias}'") as caught:
+    with pytest.raises(CardError, match=f"two methods are named '{alias}'") as caught:
         method_card("icface")
     assert str(path) in one_line(caught.value)
 

@@ -684,7 +684,7 @@ def test_a_second_run_of_an_edit_computes_no_network(
     assert spfem_bench(*arguments).code == 0
     first = record_of(tmp_path, "blurred")["scores"]
     monkeypatch.setattr(
-        "spfem_bench.features.extract.load_network", lambda *_: pytest.fail("a network was loaded")
+        "spfem_bench.features.tracking.load_network", lambda *_: pytest.fail("a network was loaded")
     )
     assert spfem_bench(*arguments).code == 0
     assert record_of(tmp_path, "blurred")["scores"] == first

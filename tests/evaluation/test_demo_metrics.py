@@ -22,8 +22,8 @@ from spfem_bench.execution.processes import ThisProcess
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.networks.weights import WeightsStore, shipped_folder
-from spfem_bench.puppets.training.recipes import NAMES, RECIPES
-from spfem_bench.puppets.training.takes import training_takes
+from spfem_bench.puppets.compact.recipes import NAMES, RECIPES
+from spfem_bench.puppets.compact.takes import training_takes
 from spfem_bench.puppets.world import World
 from spfem_bench.statistics import sync
 

@@ -93,7 +93,7 @@ def test_second_run_computes_no_network_and_is_identical(
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("a network was loaded")
 
-    monkeypatch.setattr("spfem_bench.features.extract.load_network", forbidden)
+    monkeypatch.setattr("spfem_bench.features.tracking.load_network", forbidden)
     monkeypatch.setattr("spfem_bench.features.tracking.load_detector", forbidden)
     assert spfem_bench(*EVAL, "--method", "ned").code == 0
     assert record_of(tmp_path, "ned") == first
@@ -209,7 +209,7 @@ def test_sound_shifted_by_known_frames_is_found_through_the_whole_path(
         return {"audio": ((energy - quiet) / step).astype("f4")}
 
     monkeypatch.setattr(
-        "spfem_bench.features.extract.load_network", lambda *_: {"frames": visual, "sound": sound}
+        "spfem_bench.features.tracking.load_network", lambda *_: {"frames": visual, "sound": sound}
     )
     # Loudness rises by a factor of two a level, so the log energy by 2 log 2.
     tone = np.sin(2 * np.pi * 1000 * np.arange(640) / 16_000)

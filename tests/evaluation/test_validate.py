@@ -20,7 +20,7 @@ from spfem_bench.evaluation.score import score_groups
 from spfem_bench.evaluation.validate import graded_controls
 from spfem_bench.statistics.base import kind_of
 from spfem_bench.statistics.coherence import CoherencePart
-from spfem_bench.statistics.frechet import Frechet, frechet_part
+from spfem_bench.statistics.frechet import FrechetKind, frechet_part
 from spfem_bench.statistics.intervals import Resampled
 from spfem_bench.statistics.similarity import SimilarityPart
 from spfem_bench.statistics.sync import SyncPart
@@ -169,7 +169,7 @@ def test_fads_draws_lie_around_its_value() -> None:
     score, found = score_groups(metric_card("fad"), results, ("sad",))["sad"]
 
     def pooled(some: list[Any]) -> float:
-        return Frechet(kind="frechet").score(some).value
+        return FrechetKind(kind="frechet").score(some).value
 
     without = [kept["without"] for kept in score.kept]
     assert found.value == pooled(parts)
@@ -264,7 +264,7 @@ def test_from_the_command_line_to_record_figure_and_table(
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError("a network was loaded")
 
-    monkeypatch.setattr("spfem_bench.features.extract.load_network", forbidden)
+    monkeypatch.setattr("spfem_bench.features.tracking.load_network", forbidden)
     monkeypatch.setattr("spfem_bench.features.tracking.load_detector", forbidden)
     first = (tmp_path / "drawn/validate.png").read_bytes()
     again = spfem_bench(*VALIDATE, *some, "-o", "drawn/validate.png")

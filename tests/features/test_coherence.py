@@ -41,9 +41,9 @@ from spfem_bench.puppets.world import Take, World
 from spfem_bench.reporting import heatmaps
 from spfem_bench.statistics.coherence import (
     NAMES,
-    Coherence,
+    CoherenceKind,
     CoherencePart,
-    Space,
+    CoherenceSpace,
     coherence_part,
 )
 from spfem_bench.stccl import dense
@@ -218,7 +218,7 @@ def test_components_by_hand() -> None:
     time = coherence_part(arrays, "temporal", (1, 2))
     assert (time.positive, time.near, time.n_frames) == ((0.25, 0.75), (None, 0.125), 1)
     # (0.6 + 0.95) / 2 = 0.775 and (0.25 + 0.75) / 2 = 0.5: items weigh the same.
-    kind = Coherence(kind="coherence", space="spatial")
+    kind = CoherenceKind(kind="coherence", space="spatial")
     assert kind.score([space, time]).value == pytest.approx(0.6375)
     assert coherence_part(arrays, "spatial", (2,)).positive == pytest.approx((0.95,))
     with pytest.raises(ValueError, match="no stage 3"):
@@ -232,7 +232,7 @@ def test_cards_of_coherence() -> None:
     for name, space in (("scc", "spatial"), ("tcc", "temporal")):
         card = metric_card(name)
         assert card.compare == ("output", "source")
-        assert isinstance(card.statistic, Coherence) and card.statistic.space == space
+        assert isinstance(card.statistic, CoherenceKind) and card.statistic.space == space
     card = metric_card("scc")
     content = {**card.model_dump(), "path": card.path}
     for change in ({"role": "expression"}, {"output": "embedding"}):
@@ -383,7 +383,7 @@ def test_scores_of_known_pairs(clips: list[Clip], scorer: Callable[..., PairExtr
     work = scorer()
     work.ensure([itself, frozen, other])
 
-    def score(want: tuple[Clip, PairRequest], space: Space) -> float:
+    def score(want: tuple[Clip, PairRequest], space: CoherenceSpace) -> float:
         arrays = work.load(*want)
         assert arrays is not None
         return coherence_part(arrays, space, (1, 2, 3, 4)).value

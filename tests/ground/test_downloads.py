@@ -278,6 +278,23 @@ def test_an_odd_answer_is_one_line(
     assert "a.bin" not in files_in(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("host", "public"),
+    [
+        ("objects.example.org", True),
+        ("127.0.0.1", False),
+        ("[::1]", False),
+        ("router", False),
+        ("0x7f.1", False),
+        ("files.lan", False),
+        ("a.localdomain", False),
+    ],
+)
+def test_public_addresses(host: str, public: bool) -> None:
+    assert downloads.is_public(f"https://{host}/a.bin") is public
+    assert not downloads.is_public(f"http://{host}/a.bin")
+
+
 def test_redirects_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import requests
 

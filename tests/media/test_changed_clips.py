@@ -23,7 +23,7 @@ from spfem_bench.features.extract import Extractor, Faces
 from spfem_bench.features.pair_extract import PairExtractor
 from spfem_bench.features.requests import PairRequest
 from spfem_bench.features.store import FeatureStore
-from spfem_bench.media import audio, ffmpeg, headers, video
+from spfem_bench.media import audio, headers, video
 from spfem_bench.media.video import Unchanged
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
@@ -234,7 +234,7 @@ def test_a_mark_that_a_file_has_pictures_is_of_the_file_that_was_looked_at(
         return real(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ffmpeg, "probe", probe)
+        patch.setattr(headers, "probe", probe)
         with pytest.raises(ClipError, match="changed while it was read"):
             item_clips._check_readable(Clip(sound))
     swap.back()

@@ -1,4 +1,4 @@
-"""The puppets' speech: what is measured in sound and mouth is what the phones say."""
+"""The puppets' speech: sound and mouth, when measured, agree with the phones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spfem_bench.puppets.speech import (
     Phone,
     correspondence,
     manner,
-    timing,
+    time_phones,
     visemes,
 )
 from spfem_bench.puppets.voice import Voice, synthesise
@@ -33,7 +33,7 @@ JAW, WIDTH, ROUNDING, CLOSURE, TEETH, TONGUE = range(6)
 
 def read(sentence, emotion="neutral", intensity=1.0, seed=0, rate=1.0):
     how = manner(emotion, intensity)
-    return timing(sentence, how, rate, np.random.default_rng(seed)), how
+    return time_phones(sentence, how, rate, np.random.default_rng(seed)), how
 
 
 def speak(sentence, emotion="neutral", voice=LOW, seed=0):
@@ -78,23 +78,23 @@ def formants_of(sound):
     return np.sort(hertz[(bandwidth < 400) & (hertz > 150)])
 
 
-# ---- What is said --------------------------------------------------------------------
+# ---- Inventory --------------------------------------------------------------------
 
 
 def test_inventory_is_complete_and_in_range():
     assert 37 <= len(PHONEMES) <= 45
-    for symbol, what in PHONEMES.items():
-        assert len(what.viseme) == len(what.insistence) == len(VISEMES)
-        assert len(what.formants) == len(what.bandwidths) == 3
-        assert list(what.formants) == sorted(what.formants), symbol
-        assert min(what.insistence) > 0
-        assert -1 <= what.viseme[WIDTH] <= 1
-        assert all(0 <= value <= 1 for k, value in enumerate(what.viseme) if k != WIDTH)
-        assert 0 < what.duration < 0.2
-        assert not what.glide or what.glide in PHONEMES
-        heard = what.voicing > 0 or what.noise is not None or symbol == "hh"
-        assert heard == (symbol != "sil")
-    assert {s for s, what in PHONEMES.items() if what.viseme[CLOSURE] == 1} == LABIALS
+    for symbol, phoneme in PHONEMES.items():
+        assert len(phoneme.viseme) == len(phoneme.insistence) == len(VISEMES)
+        assert len(phoneme.formants) == len(phoneme.bandwidths) == 3
+        assert list(phoneme.formants) == sorted(phoneme.formants), symbol
+        assert min(phoneme.insistence) > 0
+        assert -1 <= phoneme.viseme[WIDTH] <= 1
+        assert all(0 <= value <= 1 for k, value in enumerate(phoneme.viseme) if k != WIDTH)
+        assert 0 < phoneme.duration < 0.2
+        assert not phoneme.glide or phoneme.glide in PHONEMES
+        audible = phoneme.voicing > 0 or phoneme.noise is not None or symbol == "hh"
+        assert audible == (symbol != "sil")
+    assert {s for s, phoneme in PHONEMES.items() if phoneme.viseme[CLOSURE] == 1} == LABIALS
 
 
 def test_sentences():
@@ -134,7 +134,7 @@ def test_unknown_emotion_and_impossible_intensity():
             manner("happy", intensity)
 
 
-# ---- When it is said -----------------------------------------------------------------
+# ---- Timing -----------------------------------------------------------------
 
 
 def test_readings_have_the_same_phones_without_gaps():
@@ -223,7 +223,7 @@ def test_correspondence_inverts_and_meets_every_phone():
         assert np.abs(line - there).max() > 0.02
 
 
-# ---- What the mouth does -------------------------------------------------------------
+# ---- Mouth -------------------------------------------------------------
 
 
 def test_visemes_stay_in_range_and_lips_meet():
@@ -246,7 +246,7 @@ def test_visemes_stay_in_range_and_lips_meet():
                     assert mouth[centre, CLOSURE] < 0.4
 
 
-def test_each_sound_has_its_mouth():
+def test_each_phoneme_has_its_viseme():
     def mouth_of(symbol):
         phones = [Phone("sil", 0, 0.1), Phone(symbol, 0.1, 0.3), Phone("sil", 0.3, 0.4)]
         return visemes(phones, 10)[4]  # 0.18 s
@@ -303,7 +303,7 @@ def test_after_the_last_phone_the_mouth_rests():
     np.testing.assert_allclose(mouth[-1], PHONEMES["sil"].viseme, atol=1e-6)
 
 
-# ---- What is heard -------------------------------------------------------------------
+# ---- Sound -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("symbol", ["iy", "ih", "eh", "ae", "aa", "ah", "er"])
@@ -318,13 +318,13 @@ def test_formants_are_the_tables(symbol, scale):
 
 @pytest.mark.parametrize("pitch", [90.0, 140.0, 220.0])
 @pytest.mark.parametrize("emotion", ["neutral", "sad", "surprised"])
-def test_pitch_is_as_asked(pitch, emotion):
+def test_pitch_is_the_voice_s_times_the_manner_s(pitch, emotion):
     how = dataclasses.replace(manner(emotion, 1.0), pitch_range=0.0)
     sound = sustained("ah", dataclasses.replace(LOW, pitch=pitch), how)[5000:8000]
     assert pitch_of(sound.astype(float)) == pytest.approx(pitch * how.pitch, rel=0.03)
 
 
-def test_emotions_are_heard_in_pitch_range_and_energy():
+def test_emotions_change_pitch_range_and_energy():
     def vowels(emotion):
         pitches, levels = [], []
         for sentence in SENTENCES[:8]:

@@ -26,7 +26,7 @@ from spfem_bench.media.write import write_clip
 from spfem_bench.puppets.clips import clip_name, render_all, render_take, rendered, shipped, take_of
 from spfem_bench.puppets.face import LANDMARKS
 from spfem_bench.puppets.provider import demo_puppets
-from spfem_bench.puppets.sheet import sheet
+from spfem_bench.puppets.sheet import puppet_sheet
 from spfem_bench.puppets.world import World, cross_id, items
 
 TEST = ("P001", "P002", "P003", "P004", "P005", "P006")
@@ -458,7 +458,7 @@ def test_unknown_people_words_and_feelings(puppets: World) -> None:
 def test_sheets_are_pictures(what: str) -> None:
     import cv2
 
-    content = sheet(World(size=64), what)
+    content = puppet_sheet(World(size=64), what)
     picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     assert picture is not None
     assert picture.std() > 20

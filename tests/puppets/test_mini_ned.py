@@ -1,4 +1,4 @@
-"""Mini-NED: geometry against the puppets' own, training that keeps its word, clips on the spot."""
+"""Mini-NED: its geometry against the puppets', its training, and the clips that it makes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from spfem_bench.cli.main import main
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.cards import builtin_folder
 from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.measured import measured_card, read_rows, read_settings
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol
@@ -29,22 +30,27 @@ from spfem_bench.progress import Progress
 from spfem_bench.puppets.draw import OVERSAMPLING
 from spfem_bench.puppets.face import EXPRESSIONS
 from spfem_bench.puppets.mini_ned import clips, learn
-from spfem_bench.puppets.mini_ned.config import FOLDER, MiniNedConfig, config_names, read_config
-from spfem_bench.puppets.mini_ned.data import draw, training_takes
-from spfem_bench.puppets.mini_ned.model import MiniNed, model_path, read_record
+from spfem_bench.puppets.mini_ned.config import (
+    FOLDER,
+    MiniNedConfig,
+    config_names,
+    read_ned_config,
+)
+from spfem_bench.puppets.mini_ned.data import draw_run, unpaired_takes
+from spfem_bench.puppets.mini_ned.model import MiniNed, model_path, read_model_record
 from spfem_bench.puppets.mini_ned.morphable import (
     CONTOURS,
     PLACES,
-    Face,
+    Coefficients,
     Morphable,
-    measured_frame,
-    pose_of,
+    frame_pose,
+    frame_vector,
     training_faces,
 )
 from spfem_bench.puppets.mini_ned.networks import Manipulator
-from spfem_bench.puppets.mini_ned.train import train
+from spfem_bench.puppets.mini_ned.train import train_mini_ned
 from spfem_bench.puppets.provider import Puppets, demo_puppets
-from spfem_bench.puppets.training.takes import Shot
+from spfem_bench.puppets.shots import Shot
 from spfem_bench.puppets.world import World
 from spfem_bench.reporting.tables import make_table
 from spfem_bench.stccl.contrast import ContrastSettings
@@ -93,7 +99,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, metric: Path) -> Path:
     """Two models, learnt in moments: without STCCL, and with it."""
     folder = tmp_path_factory.mktemp("cards") / "reference_results" / "models"
     supervised = config(form="vd", metric=str(metric))
-    [*train({"plain": config(), "supervised": supervised}, folder, weights=STORE)]
+    [*train_mini_ned({"plain": config(), "supervised": supervised}, folder, weights=STORE)]
     return folder
 
 
@@ -112,16 +118,16 @@ def test_it_places_unseen_puppets_points_as_their_own_geometry_does(morphable: M
 
 
 def test_the_estimators_truth_is_what_the_points_say(morphable: Morphable) -> None:
-    drawn = draw((0, Shot("P010", "fear", "029", 1.0)), WORLD, 2, 7)
+    drawn = draw_run((0, Shot("P010", "fear", "029", 1.0)), WORLD, 2, 7)
     take = WORLD.take("P010", "fear", "029")
     start = next(i for i in range(99) if np.array_equal(take.frame(i), drawn.frames[0]))
-    points, _ = morphable.points(learn.truth(morphable, [drawn]))
+    points, _ = morphable.points(learn.true_coefficients(morphable, [drawn]))
     exact = take.geometry(start + 1).contours["lip_bottom_out"][::2]
     found = points[1, PLACES["lip_bottom_out"]].numpy() * WORLD.size
     assert np.abs(found - (exact + 0.5) / OVERSAMPLING).max() < 1
 
 
-def faces(morphable: Morphable, takes: list[tuple[str, str, str]], index: int = 20) -> Face:
+def faces(morphable: Morphable, takes: list[tuple[str, str, str]], index: int = 20) -> Coefficients:
     """Return the coefficients of one frame of each take."""
     found = []
     for names in takes:
@@ -129,9 +135,9 @@ def faces(morphable: Morphable, takes: list[tuple[str, str, str]], index: int = 
         mean = morphable.mean.double().numpy()
         bases = [b.double().numpy() for b in (morphable.shapes, morphable.expressions)]
         both = np.concatenate(bases)
-        solved = np.linalg.lstsq(both.T, measured_frame(take, index) - mean, rcond=None)[0]
-        found.append((solved[: len(bases[0])], solved[len(bases[0]) :], pose_of(take, index)))
-    return Face(*(torch.from_numpy(np.stack(v)).float() for v in zip(*found, strict=True)))
+        solved = np.linalg.lstsq(both.T, frame_vector(take, index) - mean, rcond=None)[0]
+        found.append((solved[: len(bases[0])], solved[len(bases[0]) :], frame_pose(take, index)))
+    return Coefficients(*(torch.from_numpy(np.stack(v)).float() for v in zip(*found, strict=True)))
 
 
 def test_a_render_is_a_picture_that_moves_with_its_coefficients(morphable: Morphable) -> None:
@@ -143,7 +149,7 @@ def test_a_render_is_a_picture_that_moves_with_its_coefficients(morphable: Morph
     picture.square().sum().backward()
     assert face.expression.grad is not None
     assert (face.expression.grad.abs().sum(0) > 0).all()  # no coefficient that nothing shows
-    sequence = Face(*(v.detach()[:, None].expand(-1, 4, -1) for v in face))
+    sequence = Coefficients(*(v.detach()[:, None].expand(-1, 4, -1) for v in face))
     with torch.no_grad():
         assert torch.allclose(morphable.render(sequence)[:, 3], picture)
 
@@ -163,9 +169,9 @@ def test_the_render_shows_a_mouth_where_the_mouth_is(morphable: Morphable) -> No
     assert (morphable.render(face)[0, :, y, x] - skin).abs().max() > 0.1
 
 
-def test_a_flow_leads_points_to_where_they_were(morphable: Morphable) -> None:
+def test_a_flow_moves_points_back_to_the_reference(morphable: Morphable) -> None:
     face = faces(morphable, [("P001", "happy", "028"), ("P001", "neutral", "029")])
-    to, since = (Face(*(v[k : k + 1] for v in face)) for k in (0, 1))
+    to, since = (Coefficients(*(v[k : k + 1] for v in face)) for k in (0, 1))
     still = morphable.flow(to, to, 32)[0]
     axis = (torch.arange(32) + 0.5) / 32 * 2 - 1
     assert torch.allclose(still[..., 0], axis.expand(32, 32), atol=1e-5)
@@ -184,7 +190,7 @@ def test_a_flow_leads_points_to_where_they_were(morphable: Morphable) -> None:
 
 
 def test_test_puppets_and_sentences_are_never_trained_on(models: Path) -> None:
-    shots = training_takes(WORLD, 240, 7, 1)
+    shots = unpaired_takes(WORLD, 240, 7, 1)
     split = {s.name: s.split for s in WORLD.speakers}
     spoken = {s.name: s.split for s in WORLD.sentences}
     assert {split[s.speaker] for s in shots} == {"train"}
@@ -192,13 +198,13 @@ def test_test_puppets_and_sentences_are_never_trained_on(models: Path) -> None:
     assert {split[t.speaker.name] for t, _ in training_faces(WORLD, 300, 1)} == {"train"}
     assert {spoken[t.sentence.name] for t, _ in training_faces(WORLD, 300, 1)} == {"train"}
     for name in ("face", "plain", "supervised"):
-        told = read_record(models / name).training
-        assert {split[s] for s in told["speakers"]} == {"train"}
-        assert {spoken[s] for s in told["sentences"]} == {"train"}
+        training = read_model_record(models / name).training
+        assert {split[s] for s in training["speakers"]} == {"train"}
+        assert {spoken[s] for s in training["sentences"]} == {"train"}
 
 
 def test_no_puppet_says_a_sentence_twice_so_that_there_are_no_pairs() -> None:
-    shots = training_takes(WORLD, 60, 7, 3)
+    shots = unpaired_takes(WORLD, 60, 7, 3)
     assert len({(s.speaker, s.sentence) for s in shots}) == len(shots)
     assert {s.emotion for s in shots} == set(EXPRESSIONS)
     neutral = [s.speaker for s in shots if s.emotion == "neutral"]
@@ -216,7 +222,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(
     models: Path, tmp_path: Path
 ) -> None:
     other = config().model_copy(update={"seed": 2})
-    [*train({"again": config(), "other": other}, tmp_path, weights=STORE)]
+    [*train_mini_ned({"again": config(), "other": other}, tmp_path, weights=STORE)]
     assert content(tmp_path, "again") == content(models, "plain")
     assert content(tmp_path, "face") == content(models, "face")
     assert content(tmp_path, "other") != content(models, "plain")
@@ -225,7 +231,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(
 def test_a_model_is_the_same_alone_and_after_another(
     models: Path, tmp_path: Path, metric: Path
 ) -> None:
-    [*train({"alone": config(form="vd", metric=str(metric))}, tmp_path, weights=STORE)]
+    [*train_mini_ned({"alone": config(form="vd", metric=str(metric))}, tmp_path, weights=STORE)]
     assert content(tmp_path, "alone") == content(models, "supervised")
 
 
@@ -248,18 +254,18 @@ def test_only_the_loss_differs_and_it_moves_what_it_supervises(
     if moved == {"manipulator", "renderer"}:
         # The renderer looks at the manipulator only where it is supervised.
         moved = {"manipulator"}
-    [*train({"one": how}, tmp_path, weights=STORE)]
+    [*train_mini_ned({"one": how}, tmp_path, weights=STORE)]
     old, new = load(content(models, "plain")), load(content(tmp_path, "one"))
     assert {k.partition(".")[0] for k in old if not torch.equal(old[k], new[k])} == moved
 
 
-def test_what_is_shared_must_have_been_learnt_as_asked(models: Path) -> None:
+def test_a_shared_file_of_other_settings_is_refused(models: Path) -> None:
     before = content(models, "face")
     other = config()
     longer = other.estimator.model_copy(update={"steps": 4})
     other = other.model_copy(update={"estimator": longer})
-    with pytest.raises(SpfemBenchError, match="was learnt from other data, or otherwise"):
-        [*train({"refused": other}, models, weights=STORE)]
+    with pytest.raises(SpfemBenchError, match="was trained with other data or settings"):
+        [*train_mini_ned({"refused": other}, models, weights=STORE)]
     assert content(models, "face") == before and not (models / "refused.json").exists()
 
 
@@ -276,7 +282,7 @@ def test_supervision_is_what_the_configuration_says(metric: Path) -> None:
 
 
 def test_every_row_of_the_ablations_is_a_configuration_that_differs_in_stccl_alone() -> None:
-    every = {name: read_config(name) for name in config_names()}
+    every = {name: read_ned_config(name) for name in config_names()}
     assert {"ned", "stccl-vd-ned", "stccl-cm-ned"} <= every.keys()
     for how in every.values():
         assert how.model_dump(exclude={"stccl"}) == every["ned"].model_dump(exclude={"stccl"})
@@ -290,10 +296,10 @@ def test_every_row_of_the_ablations_is_a_configuration_that_differs_in_stccl_alo
 
 def test_a_configuration_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'ned'"):
-        read_config("nedd")
+        read_ned_config("nedd")
     (tmp_path / "mine.toml").write_text("[stccl]\nfrom = 'vd'\n")
     with pytest.raises(CardError, match=r"mine\.toml.*from"):
-        read_config(tmp_path / "mine.toml")
+        read_ned_config(tmp_path / "mine.toml")
 
 
 def test_correlation_is_pearsons() -> None:
@@ -304,7 +310,7 @@ def test_correlation_is_pearsons() -> None:
     assert found.numpy() == pytest.approx(wanted, abs=1e-6)
 
 
-def test_a_manipulator_that_learnt_nothing_changes_nothing() -> None:
+def test_an_untrained_manipulator_changes_nothing() -> None:
     network = Manipulator()
     given = torch.randn(2, 9, 24)
     assert torch.equal(network(given, network.style(torch.randn(2, 5, 24))), given)
@@ -500,9 +506,9 @@ def test_papers_rows_stand_beside_drawn_clips_on_request_only() -> None:
     labels = [column.label for column in make_table([run]).columns]
     assert labels == ["mini-NED"]
     asked = [column.label for column in make_table([run], published=True).columns]
-    assert asked == ["mini-NED", "NED† (ASCCL, MEAD)", "NED† (STCCL, MEAD)"]
+    assert asked == ["mini-NED", "NED† (ASCCL, MEAD)"]
     elsewhere = record("ned", "NED", NED, published=True, protocol="mead-cross-id")
-    assert len(make_table([elsewhere]).columns) == 3
+    assert len(make_table([elsewhere]).columns) == 2
     assert len(make_table([elsewhere], published=False).columns) == 1
 
 
@@ -518,13 +524,13 @@ def test_shipped_models_were_trained_as_the_configurations_say_on_training_data_
     spoken = {s.name: s.split for s in WORLD.sentences}
     faces = set()
     for name in (*SHIPPED, "face"):
-        record = read_record(folder / name)
+        record = read_model_record(folder / name)
         assert {split[s] for s in record.training["speakers"]} == {"train"}
         assert {spoken[s] for s in record.training["sentences"]} == {"train"}
         if name != "face":
-            assert record.config == read_config(name).model_dump(mode="json")
+            assert record.config == read_ned_config(name).model_dump(mode="json")
             faces.add(record.face)
-    assert faces == {read_record(folder / "face").sha256}
+    assert faces == {read_model_record(folder / "face").sha256}
     assert sum(p.stat().st_size for p in folder.iterdir()) < 8e6
 
 
@@ -541,7 +547,7 @@ def test_a_shipped_model_gives_emotion_and_keeps_the_mouth(name: str) -> None:
     made = model.manipulate(given, shown)
 
     def seen(frames: np.ndarray) -> tuple[Any, Any]:
-        face = learn.estimate(model.estimator, torch.from_numpy(frames).permute(0, 3, 1, 2))
+        face = learn.estimate_clip(model.estimator, torch.from_numpy(frames).permute(0, 3, 1, 2))
         return model.morphable.points(face)[0], model.morphable.gap(face)
 
     (points, gap), (before, opened), (right, _) = map(seen, (made, given, wanted))
@@ -563,6 +569,7 @@ def test_the_numbers_of_the_demo_s_models_hold(
         data=DataFolders.locate(),
         store=FeatureStore.locate(),
         workers=ThisProcess(),
+        computing=Computing(),
     )
     reference = {key: row for key, row in read_rows(card).items() if key[0] == half}
     found = check_reference(card.name, card.tolerance, reference, read_settings(card), here)

@@ -39,9 +39,9 @@ from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import audio
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.statistics import frechet, intervals
-from spfem_bench.statistics.frechet import Frechet, FrechetPart, frechet_part
-from spfem_bench.statistics.similarity import Similarity, SimilarityPart
-from spfem_bench.statistics.sync import Sync, SyncPart, SyncReport, sync_part
+from spfem_bench.statistics.frechet import FrechetKind, FrechetPart, frechet_part
+from spfem_bench.statistics.similarity import SimilarityKind, SimilarityPart
+from spfem_bench.statistics.sync import SyncKind, SyncPart, SyncReport, sync_part
 
 # ---- Frechet distance -----------------------------------------------------------------------
 
@@ -68,11 +68,11 @@ def by_singular_values(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def score(parts: list[FrechetPart]) -> float:
-    return Frechet(kind="frechet").score(parts).value
+    return FrechetKind(kind="frechet").score(parts).value
 
 
 def note(groups: list[list[FrechetPart]]) -> str:
-    return Frechet(kind="frechet").note(groups, same_clips=False)
+    return FrechetKind(kind="frechet").note(groups, same_clips=False)
 
 
 def distance(a: np.ndarray, b: np.ndarray, *, normalise: bool = False) -> float:
@@ -250,7 +250,7 @@ def test_the_bias_of_independent_frames_is_as_simulated(n: int, m: int) -> None:
 def compared(
     output: Features, other: Features, pooling: Literal["mean", "frames"]
 ) -> SimilarityPart:
-    kind = Similarity(kind="similarity", pooling=pooling)
+    kind = SimilarityKind(kind="similarity", pooling=pooling)
     card = metric_card("csim")
     name: ClipRole = card.compare[1]
     outputs = {"output": [renamed(output, card.output)], name: [renamed(other, card.output)]}
@@ -262,7 +262,7 @@ def renamed(features: Features, name: str) -> Features:
 
 
 def mean_of_parts(parts: list[SimilarityPart]) -> float:
-    return Similarity(kind="similarity", pooling="mean").score(parts).value
+    return SimilarityKind(kind="similarity", pooling="mean").score(parts).value
 
 
 def features(rows: list[list[float]], frames: list[int]) -> Features:
@@ -340,7 +340,7 @@ def test_sync_distances_by_hand() -> None:
     # Shift -2: mouth against silence: 3 + 5 = 8. -1: |3 - 0| + |5 - 3| = 5. 0: 0.
     # +1: |3 - 5| + |5 - 0| = 7. +2: 8.
     np.testing.assert_allclose(part.totals, [8, 5, 0, 7, 8], atol=1e-5)
-    assert (part.windows, part.refused, part.n_frames) == (2, 0, 2)
+    assert (part.windows, part.windows_refused, part.n_frames) == (2, 0, 2)
     # Means 4, 2.5, 0, 3.5, 4: smallest 0, median 3.5, at the middle.
     assert part.value("distance") == pytest.approx(0, abs=1e-5)
     assert part.value("confidence") == pytest.approx(3.5, abs=1e-5)
@@ -352,16 +352,16 @@ def test_sync_windows_without_a_face_are_left_out_and_counted() -> None:
     part = sync_part(vectors(5, 7), vectors(3, 5, 7, 9), np.array([1, 2]), max_shift=1)
     # Shift -1: |5 - 3| + |7 - 5| = 4. 0: 0. +1: |5 - 7| + |7 - 9| = 4; no silence anywhere.
     np.testing.assert_allclose(part.totals, [4, 0, 4], atol=1e-5)
-    assert (part.windows, part.refused, part.n_frames) == (2, 2, 2)
+    assert (part.windows, part.windows_refused, part.n_frames) == (2, 2, 2)
 
 
 def test_sync_score_is_the_mean_over_clips_of_each_clips_own_value() -> None:
-    first = SyncPart(np.array([9.0, 6.0, 12.0]), windows=3, refused=0)
-    second = SyncPart(np.array([80.0, 90.0, 70.0]), windows=10, refused=1)
+    first = SyncPart(np.array([9.0, 6.0, 12.0]), windows=3, windows_refused=0)
+    second = SyncPart(np.array([80.0, 90.0, 70.0]), windows=10, windows_refused=1)
     # Distances 2 and 7; medians 3 and 8, so confidences 1 and 1; offsets 0 and -1.
     expected: dict[SyncReport, float] = {"distance": 4.5, "confidence": 1, "offset": -0.5}
     for report, mean in expected.items():
-        kind = Sync(kind="sync", report=report, max_shift=1, min_windows=1)
+        kind = SyncKind(kind="sync", report=report, max_shift=1, min_windows=1)
         assert kind.score([first, second]).value == pytest.approx(mean)
     with pytest.raises(ValueError, match="no items"):
         kind.score([])
@@ -496,7 +496,7 @@ def test_lse_of_a_real_clip_is_the_packages(
     found = random_sync.load(clip, "sync")
     assert found is not None
     part = sync_part(found.outputs["visual"], found.outputs["audio"], found.frames, max_shift=15)
-    assert part.refused == 0
+    assert part.windows_refused == 0
     assert 35 <= part.windows == found.n_frames - 5
     least, confidence, offset = evaluate_by_the_package(random_sync, clip, tmp_path / "official")
     assert part.value("distance") == pytest.approx(least, abs=1e-3)

@@ -3,5 +3,5 @@
 Laid out as NED (Papantoniou et al., *Neural Emotion Director*, CVPR 2022): a morphable model
 and the network that finds its coefficients in frames (:mod:`.morphable`, :mod:`.networks`), a
 manipulator of coefficients, and a renderer of frames. Only training puppets and training
-sentences are seen, and never two takes that differ in their emotion alone.
+sentences are used, and never two takes that differ in their emotion alone.
 """

@@ -1,6 +1,6 @@
-"""What a training of mini-NED is told, as a TOML file: every value is in the model's record.
+"""The configuration of a mini-NED training, a TOML file that the model's record repeats.
 
-``reference_results/models/*.toml`` are one for each row of the papers' ablations.
+``reference_results/models/*.toml`` holds one for each row of the papers' ablations.
 """
 
 from __future__ import annotations
@@ -15,132 +15,81 @@ from spfem_bench.errors import CardError, unknown_name
 from spfem_bench.stccl.metric import Form
 
 FOLDER = "reference_results/models"
-"""Where models and their configurations lie among the cards."""
+"""The folder of models and their configurations among the cards."""
 
 SHARED = "face"
 """Name of the files that all models of a folder share."""
 
-Count = Annotated[int, pydantic.Field(ge=1)]
-Weight = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
-Where = Literal["renders", "frames"]
+_Count = Annotated[int, pydantic.Field(ge=1)]
+_Weight = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
+_Where = Literal["renders", "frames"]
 
 
 class DataSettings(Strict):
-    """What is learnt from (see :func:`.data.training_takes`).
+    """The material (see :func:`.data.unpaired_takes`)."""
 
-    Attributes:
-        version: of the world.
-        seed: of the world.
-        choice: seed of the choice of takes.
-        speakers: training puppets.
-        takes: of each.
-        frames: consecutive ones of each take.
-        faces: recordings that the morphable model is fitted to, one frame of each.
-    """
-
-    version: int = 1
-    seed: int = 8
-    choice: int = 1
-    speakers: int = pydantic.Field(default=240, ge=2, le=240)
-    takes: int = pydantic.Field(default=6, ge=2, le=7)
-    frames: int = pydantic.Field(default=14, ge=10, le=30)
+    version: int = 1  # of the world
+    seed: int = 8  # of the world
+    choice: int = 1  # seed of the choice of takes
+    speakers: int = pydantic.Field(default=240, ge=2, le=240)  # number of training puppets
+    takes: int = pydantic.Field(default=6, ge=2, le=7)  # of each puppet
+    frames: int = pydantic.Field(default=14, ge=10, le=30)  # consecutive ones of each take
+    # Recordings that the morphable model is fitted to, one frame of each.
     faces: int = pydantic.Field(default=1500, ge=100, le=16000)
 
 
 class Learning(Strict):
-    """How one network is learnt.
+    """The training of one network."""
 
-    Attributes:
-        steps: of the optimiser (AdamW).
-        batch: samples in a step.
-        rate: the largest learning rate (see `demo.training.learn.pace`).
-    """
-
-    steps: Count
-    batch: Count
-    rate: float = pydantic.Field(gt=0, lt=1)
+    steps: _Count  # of the optimiser (AdamW)
+    batch: _Count  # samples in a step
+    rate: float = pydantic.Field(gt=0, lt=1)  # the largest (training.kit.warm_cosine)
 
 
 class ManipulatorLearning(Learning):
-    """How the manipulator is learnt.
+    """The training of the manipulator."""
 
-    Attributes:
-        window: consecutive frames in a sample; NED has 10.
-        adversarial: weight of the critic's word on how real the target looks as its emotion.
-        emotion: weight of the cross-entropy of the target's emotion.
-        style: weight of the L1 distance between the target's style and the one asked for.
-        cycle: weight of the L1 distance between the source and what comes back.
-        speech: weight of 1 minus the correlation of the lips' opening over time.
-    """
-
-    window: int = pydantic.Field(default=10, ge=5)
-    adversarial: Weight = 1.0
-    emotion: Weight = 1.0
-    style: Weight = 1.0
-    cycle: Weight = 1.0
-    speech: Weight = 1.0
+    window: int = pydantic.Field(default=10, ge=5)  # consecutive frames in a sample; NED has 10
+    adversarial: _Weight = 1.0  # weight of the critic's loss of realism in the target's emotion
+    emotion: _Weight = 1.0  # weight of the cross-entropy of the target's emotion
+    style: _Weight = 1.0  # weight of the L1 distance between the target's and the reference's style
+    cycle: _Weight = 1.0  # weight of the L1 distance between the source and its reconstruction
+    speech: _Weight = 1.0  # weight of 1 minus the correlation of the lips' opening over time
 
 
 class RendererLearning(Learning):
-    """How the renderer is learnt: by the L1 distance of pixels, and what is weighed here.
+    """The training of the renderer, by the L1 distance of pixels and these terms."""
 
-    Attributes:
-        details: added weight of pixels of mouth, eyes, brows and folds.
-        squares: weight of the squared distance, without which small parts are learnt slowly.
-        edges: weight of the L1 distance of differences of neighbouring pixels.
-        features: weight of the L1 distance of the estimator's first maps.
-    """
-
-    details: Weight = 5.0
-    squares: Weight = 30.0
-    edges: Weight = 0.5
-    features: Weight = 0.5
+    details: _Weight = 5.0  # added weight of pixels of mouth, eyes, brows and folds
+    squares: _Weight = 30.0  # weight of the squared distance; without it small parts train slowly
+    edges: _Weight = 0.5  # weight of the L1 distance of differences of neighbouring pixels
+    features: _Weight = 0.5  # weight of the L1 distance of the estimator's first maps
 
 
 class Supervision(Strict):
-    """STCCL as a loss; with the form ``none`` nothing else here matters.
-
-    Attributes:
-        form: ``none``, ``vd`` or ``cm``.
-        metric: a learnt metric's name or path.
-        trained: whether its heads act; else features are compared as they are.
-        adaptive: whether its adaptive weights act.
-        where: on the manipulator's ``renders``, on the renderer's ``frames``, or both.
-        renders: its weight in the manipulator's loss.
-        frames: its weight in the renderer's loss.
-        begin: share of the steps of either network that pass before it supervises them: there
-            is little to compare before a face is drawn.
-        batch: windows of five frames in a step.
-    """
+    """STCCL as a loss; with the form ``none`` the other settings have no effect."""
 
     form: Form | Literal["none"] = "none"
-    metric: str = "puppets"
-    trained: bool = True
-    adaptive: bool = True
-    where: tuple[Where, ...] = pydantic.Field(default=("renders", "frames"), min_length=1)
-    renders: Weight = 0.01
-    frames: Weight = 0.1
+    metric: str = "puppets"  # a learned metric's name or path
+    trained: bool = True  # whether its heads are used; otherwise features are compared directly
+    adaptive: bool = True  # whether its adaptive weights are used
+    # On the manipulator's renders, on the renderer's frames, or both.
+    where: tuple[_Where, ...] = pydantic.Field(default=("renders", "frames"), min_length=1)
+    renders: _Weight = 0.01  # its weight in the manipulator's loss
+    frames: _Weight = 0.1  # its weight in the renderer's loss
+    # Share of each network's steps without supervision, which needs a drawn face.
     begin: float = pydantic.Field(default=0.6, ge=0, lt=1)
-    batch: Count = 2
+    batch: _Count = 2  # windows of five frames in a step
 
-    def on(self, where: Where) -> bool:
-        """Whether it supervises there."""
+    def on(self, where: _Where) -> bool:
+        """Return whether it is used there."""
         return self.form != "none" and where in self.where
 
 
 class MiniNedConfig(Strict):
-    """A training.
+    """A training."""
 
-    Attributes:
-        seed: of first weights, of batches, of everything that is drawn in a training; the
-            estimator has seed 0 always, since all models share it.
-        data: what is learnt from.
-        estimator: how the estimator is learnt.
-        manipulator: how the manipulator is learnt.
-        renderer: how the renderer is learnt.
-        stccl: how both are supervised.
-    """
-
+    # Of the first weights and all batches; the estimator's is 0, since all models share it.
     seed: int = pydantic.Field(default=1, ge=0, lt=2**32)
     data: DataSettings = DataSettings()
     estimator: Learning = Learning(steps=2500, batch=64, rate=2e-3)
@@ -155,18 +104,17 @@ def models() -> dict[str, Path]:
     Raises:
         CardError: two have one name.
     """
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for folder in card_folders():
         for path in sorted((folder / FOLDER).glob("*.json")):
             if path.stem == SHARED:
                 continue
-            if path.stem in found:
+            other = paths.setdefault(path.stem, path)
+            if other != path:
                 raise CardError(
-                    f"two models are named '{path.stem}': {found[path.stem]}, {path}",
-                    "Rename yours",
+                    f"two models are named '{path.stem}': {other}, {path}", "Rename yours"
                 )
-            found[path.stem] = path
-    return found
+    return paths
 
 
 def config_names() -> list[str]:
@@ -174,8 +122,8 @@ def config_names() -> list[str]:
     return sorted(p.stem for p in (builtin_folder() / FOLDER).glob("*.toml"))
 
 
-def read_config(name: str | Path) -> MiniNedConfig:
-    """Read a configuration by the name of a shipped one, or by its path.
+def read_ned_config(name: str | Path) -> MiniNedConfig:
+    """Read a shipped configuration by its name, or any by its path.
 
     Raises:
         UnknownNameError: no shipped one has that name.

@@ -1,50 +1,35 @@
-"""Which takes mini-NED learns from, and their frames in memory."""
+"""The takes that mini-NED learns from, and their frames in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from spfem_bench.definitions.protocols import EMOTIONS
-from spfem_bench.processes import spread
-from spfem_bench.puppets.face import Expression, Mouth
-from spfem_bench.puppets.mini_ned.morphable import Array, measured, measured_frame, pose_of
-from spfem_bench.puppets.training.takes import Shot
+from spfem_bench.puppets.face import FaceState
+from spfem_bench.puppets.mini_ned.morphable import face_vector, frame_pose, frame_vector
+from spfem_bench.puppets.shots import Shot
 from spfem_bench.puppets.world import World
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A run of consecutive frames of one take, and its truth, for the estimator.
+class FrameRun:
+    """A run of consecutive frames of one take, and its truth, for the estimator."""
 
-    Attributes:
-        frames: uint8 (T, size, size, 3), RGB.
-        rest: float64 (D,), the puppet at rest (:func:`.morphable.measured`).
-        faces: float64 (T, D), each frame.
-        poses: float64 (T, 5).
-    """
-
-    frames: npt.NDArray[np.uint8]
-    rest: Array
-    faces: Array
-    poses: Array
+    frames: npt.NDArray[np.uint8]  # (T, size, size, 3), RGB
+    rest: npt.NDArray[np.float64]  # (D,), :func:`.morphable.face_vector` of the puppet at rest
+    faces: npt.NDArray[np.float64]  # (T, D), of each frame
+    poses: npt.NDArray[np.float64]  # (T, 5)
 
 
-def training_takes(world: World, speakers: int, takes: int, seed: int) -> tuple[Shot, ...]:
-    """Return all takes that anything is learnt from: training speakers and sentences only.
+def unpaired_takes(world: World, speakers: int, takes: int, seed: int) -> tuple[Shot, ...]:
+    """Return all takes that mini-NED learns from: training speakers and sentences only.
 
-    Each speaker has one neutral take and others in emotions of their own, every one with a
-    sentence of its own, so that no two takes say the same in two emotions.
-
-    Args:
-        world: the puppets.
-        speakers: how many, at random.
-        takes: of each, from 2 to 7.
-        seed: of the choice.
+    Each of so many random speakers has one neutral take and others in emotions of their own,
+    2 to 7 takes in total. Each take of a speaker has another sentence, so that no two takes
+    differ in their emotion alone.
     """
     rng = np.random.default_rng([seed, 1])
     everyone = [s.name for s in world.speakers if s.split == "train"]
@@ -59,41 +44,15 @@ def training_takes(world: World, speakers: int, takes: int, seed: int) -> tuple[
     return tuple(shots)
 
 
-def draw(job: tuple[int, Shot], world: World, frames: int, seed: int) -> Drawn:
-    """Draw a run of frames of one take.
-
-    Args:
-        job: the take, and its number, which decides where the run begins.
-        world: whose take it is.
-        frames: of the run.
-        seed: of the beginnings.
-    """
+def draw_run(job: tuple[int, Shot], world: World, frames: int, seed: int) -> FrameRun:
+    """Draw a run of frames of one take; its number and the seed decide the first frame."""
     number, shot = job
     take = world.take(*shot)
     start = int(np.random.default_rng([seed, 2, number]).integers(take.n_frames - frames + 1))
     indices = range(start, start + frames)
-    return Drawn(
+    return FrameRun(
         np.stack([take.frame(i) for i in indices]),
-        measured(take.speaker.look, Expression(), Mouth()),
-        np.stack([measured_frame(take, i) for i in indices]),
-        np.stack([pose_of(take, i) for i in indices]),
+        face_vector(take.speaker.look, FaceState()),
+        np.stack([frame_vector(take, i) for i in indices]),
+        np.stack([frame_pose(take, i) for i in indices]),
     )
-
-
-def draw_all(
-    world: World,
-    shots: Sequence[Shot],
-    *,
-    frames: int,
-    seed: int,
-    workers: int = 1,
-    done: Callable[[], None] = lambda: None,
-) -> list[Drawn]:
-    """Draw all takes into memory, in several processes; their number changes no pixel."""
-    one = partial(draw, world=world, frames=frames, seed=seed)
-    found = []
-    with spread(one, list(enumerate(shots)), workers) as takes:
-        for drawn in takes:
-            found.append(drawn)
-            done()
-    return found

@@ -1,4 +1,4 @@
-"""A trained mini-NED: its files, and what it makes of a clip.
+"""A trained mini-NED: its files, and the clips that it makes.
 
 A model is two files in ``reference_results/models/``: ``NAME.safetensors``, manipulator and
 renderer, and ``NAME.json``, the record of what made them. All models of a folder share the
@@ -21,44 +21,32 @@ from spfem_bench.definitions.cards import Strict
 from spfem_bench.errors import ClipError, WeightsError, unknown_name
 from spfem_bench.networks import recorded
 from spfem_bench.puppets.mini_ned.config import SHARED, models
-from spfem_bench.puppets.mini_ned.learn import cover, estimate, pictures
-from spfem_bench.puppets.mini_ned.morphable import Face, Morphable
+from spfem_bench.puppets.mini_ned.learn import cover, estimate_clip, scale_pixels
+from spfem_bench.puppets.mini_ned.morphable import Coefficients, Morphable
 from spfem_bench.puppets.mini_ned.networks import Estimator, Manipulator, Renderer
 
 VERSION = 1
-"""Of the way from weights to frames: raised when the same weights would make other frames."""
+"""Of the code from weights to frames: raised when the same weights would make other frames."""
 
 SIDE = 128
 """Of the frames that it takes and makes, in pixels."""
 
 
 class ModelRecord(Strict):
-    """What made a file of weights.
+    """The record of a training, beside its file of weights."""
 
-    Attributes:
-        format: of this record.
-        face: SHA-256 of the shared file that a model was learnt with; empty for that file.
-        sha256: of the weights.
-        bytes: their size.
-        config: see :class:`.config.MiniNedConfig`; of the shared file only what decided it.
-        training: data, losses, time, software, commit and so on.
-    """
-
-    format: Literal[1] = 1
-    face: str = ""
-    sha256: str = pydantic.Field(pattern=r"^[0-9a-f]{64}$")
-    bytes: int
-    config: dict[str, Any]
-    training: dict[str, Any]
+    format: Literal[1] = 1  # of this record
+    face: str = ""  # SHA-256 of the shared file that a model was trained with; empty for that file
+    sha256: str = pydantic.Field(pattern=r"^[0-9a-f]{64}$")  # of the weights
+    bytes: int  # their size
+    config: dict[str, Any]  # of the shared file, only its settings
+    training: dict[str, Any]  # data, losses, time, software, commit and so on
 
 
-def write(path: Path, networks: Mapping[str, nn.Module], record: Mapping[str, Any]) -> ModelRecord:
-    """Write a file of weights and its record; the record comes last, so both are whole with it.
-
-    Args:
-        path: of either; suffixes are put right.
-        networks: by the name that begins their tensors' names.
-        record: all of :class:`ModelRecord` but ``sha256`` and ``bytes``.
+def write_networks(
+    path: Path, networks: Mapping[str, nn.Module], record: Mapping[str, Any]
+) -> ModelRecord:
+    """Write a file of weights, then its record with ``sha256`` and ``bytes`` added; return that.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
@@ -66,14 +54,14 @@ def write(path: Path, networks: Mapping[str, nn.Module], record: Mapping[str, An
     return recorded.save_network(path, nn.ModuleDict(networks), ModelRecord, record)
 
 
-def read(path: Path, networks: Mapping[str, nn.Module]) -> ModelRecord:
+def read_networks(path: Path, networks: Mapping[str, nn.Module]) -> ModelRecord:
     """Read weights into networks, in eval mode, after checking their SHA-256.
 
     Raises:
         WeightsError: a file is absent, other than recorded, or of other networks.
         CardError: the record is not one.
     """
-    record = read_record(path)
+    record = read_model_record(path)
     file = path.with_suffix(".safetensors")
     again = "Take both files from one training, or train with 'spfem-bench demo train-ned'"
     content = recorded.read_weights(path, record.sha256, again)
@@ -87,7 +75,7 @@ def read(path: Path, networks: Mapping[str, nn.Module]) -> ModelRecord:
     return record
 
 
-def read_record(path: Path) -> ModelRecord:
+def read_model_record(path: Path) -> ModelRecord:
     """Read the record of a file of weights.
 
     Raises:
@@ -111,16 +99,16 @@ def model_path(name: str) -> Path:
         UnknownNameError: no model has that name.
         CardError: two have it.
     """
-    found = models()
-    if name not in found:
-        raise unknown_name("model of the demo", name, found)
-    return found[name]
+    paths = models()
+    if name not in paths:
+        raise unknown_name("model of the demo", name, paths)
+    return paths[name]
 
 
 def identity(path: Path) -> dict[str, Any]:
-    """Return what decides a model's outputs: this code's version, the hashes of both files."""
-    shared = read_record(path.with_name(SHARED))
-    return {"version": VERSION, "sha256": read_record(path).sha256, "face": shared.sha256}
+    """Return what decides a model's outputs: this code's version and the hashes of both files."""
+    shared = read_model_record(path.with_name(SHARED))
+    return {"version": VERSION, "sha256": read_model_record(path).sha256, "face": shared.sha256}
 
 
 class MiniNed(NamedTuple):
@@ -133,7 +121,7 @@ class MiniNed(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> MiniNed:
-        """Read a model, and what it shares, from its folder; every hash is checked.
+        """Read a model and its shared file from their folder; every hash is checked.
 
         Raises:
             WeightsError: a file is absent, not what its record says, or another one is shared.
@@ -141,8 +129,10 @@ class MiniNed(NamedTuple):
         """
         model = cls(Morphable(), Estimator(), Manipulator(), Renderer())
         shared = path.with_name(SHARED)
-        known = read(shared, {"morphable": model.morphable, "estimator": model.estimator})
-        record = read(path, {"manipulator": model.manipulator, "renderer": model.renderer})
+        both = {"morphable": model.morphable, "estimator": model.estimator}
+        known = read_networks(shared, both)
+        own = {"manipulator": model.manipulator, "renderer": model.renderer}
+        record = read_networks(path, own)
         if record.face != known.sha256:
             raise WeightsError(
                 f"{path} was trained with another {SHARED}.safetensors than {shared.parent} holds",
@@ -154,45 +144,39 @@ class MiniNed(NamedTuple):
     def manipulate(
         self, source: npt.NDArray[np.uint8], reference: npt.NDArray[np.uint8]
     ) -> npt.NDArray[np.uint8]:
-        """Give a clip the emotion of another; speech, head and everything else stay its own.
+        """Return a clip with the emotion of another; speech, head and all else stay its own.
 
-        Args:
-            source: uint8 (T, 128, 128, 3), RGB.
-            reference: uint8 (S, 128, 128, 3), RGB; of any length and any puppet.
-
-        Returns:
-            uint8 (T, 128, 128, 3), RGB.
+        Both clips and the result are uint8 (T, 128, 128, 3), RGB; the reference may have another
+        length and another puppet.
 
         Raises:
             ClipError: frames of another size.
         """
-        for frames in (source, reference):
-            if frames.shape[1:] != (SIDE, SIDE, 3) or not len(frames):
-                raise ClipError(
-                    f"frames of shape {frames.shape}", f"Give (frames, {SIDE}, {SIDE}, 3)"
-                )
-        given, wanted = (
+        for shape in (source.shape, reference.shape):
+            if shape[1:] != (SIDE, SIDE, 3) or not shape[0]:
+                raise ClipError(f"frames of shape {shape}", f"Give (frames, {SIDE}, {SIDE}, 3)")
+        frames, others = (
             torch.from_numpy(np.ascontiguousarray(f)).permute(0, 3, 1, 2)
             for f in (source, reference)
         )
-        face = estimate(self.estimator, given)
-        style = self.manipulator.style(estimate(self.estimator, wanted).expression[None])
+        face = estimate_clip(self.estimator, frames)
+        style = self.manipulator.style(estimate_clip(self.estimator, others).expression[None])
         target = face._replace(expression=self.manipulator(face.expression[None], style)[0])
-        first = Face(*(v[:1] for v in face))
-        beside, render = pictures(given[:1]), self.morphable.render(first)
+        first = Coefficients(*(v[:1] for v in face))
+        picture, render = scale_pixels(frames[:1]), self.morphable.render(first)
         made = []
-        for start in range(0, len(given), 16):
+        for start in range(0, len(frames), 16):
             part = slice(start, start + 16)
-            here, there = (Face(*(v[part] for v in f)) for f in (face, target))
-            count = len(here.pose)
+            old, new = (Coefficients(*(v[part] for v in f)) for f in (face, target))
+            count = len(old.pose)
             drawn = self.renderer(
                 self.morphable,
-                pictures(given[part]),
-                there,
-                beside.expand(count, -1, -1, -1),
-                Face(*(v.expand(count, -1) for v in first)),
+                scale_pixels(frames[part]),
+                new,
+                picture.expand(count, -1, -1, -1),
+                Coefficients(*(v.expand(count, -1) for v in first)),
                 render.expand(count, -1, -1, -1),
-                cover(self.morphable, there, here),
+                cover(self.morphable, new, old),
             )
             made.append((drawn * 255).round().clamp(0, 255).byte())
         return torch.cat(made).permute(0, 2, 3, 1).contiguous().numpy()

@@ -1,15 +1,14 @@
-"""A morphable model of puppets, and its picture: from coefficients to points to a render.
+"""A morphable model of puppets, and its render: from coefficients to points to a picture.
 
-As in FLAME (Li et al., SIGGRAPH Asia 2017), a face is a mean, plus shape (who), plus
-expression (what the face does: speech and emotion in *one* basis, which is what makes the
-manipulation of emotion endanger speech). Both bases are principal components of the contours
-of training puppets. The render takes the place of NED's shape images: coarse, in colours of
-nobody, differentiable everywhere.
+As in FLAME (Li et al., SIGGRAPH Asia 2017), a face is a mean, plus shape (identity), plus
+expression (speech and emotion in *one* basis, so that changing the emotion endangers speech).
+Both bases are principal components of the contours of training puppets. The render replaces
+NED's shape images: coarse, in neutral colours, differentiable everywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,81 +17,35 @@ import torch
 from torch import Tensor, nn
 
 from spfem_bench.puppets.draw import OVERSAMPLING
-from spfem_bench.puppets.face import Expression, Look, Mouth, Pose, geometry
+from spfem_bench.puppets.face import FaceState, Look, Pose, geometry
+from spfem_bench.puppets.tables import TableRow, read_table
 from spfem_bench.puppets.world import Take, World
 
-Array = npt.NDArray[np.float64]
+_Floats = npt.NDArray[np.float64]
 
-SHAPE, EXPRESSION, POSE = 20, 24, 5
-"""Coefficients: who, what the face does, where it is (x, y, yaw, pitch, roll)."""
-
-COEFFICIENTS = SHAPE + EXPRESSION + POSE
+SHAPE, EXPRESSION, _POSE = SIZES = (20, 24, 5)
+"""Numbers of coefficients: identity, expression, pose (x, y, yaw, pitch, roll)."""
 
 RENDER = 64
 """Side of a render in pixels."""
 
-CONTOURS = {
-    "face": 2,
-    "lid_right": 2,
-    "under_right": 2,
-    "lid_left": 2,
-    "under_left": 2,
-    "iris_right": 1,
-    "iris_left": 1,
-    "brow_area_right": 1,
-    "brow_area_left": 1,
-    "wing-1": 4,
-    "wing1": 4,
-    "nostril-1": 5,
-    "nostril1": 5,
-    "nose_tip": 1,
-    "lip_top_out": 2,
-    "lip_top_in": 2,
-    "lip_bottom_in": 2,
-    "lip_bottom_out": 2,
-    "teeth": 1,
-    "teeth_lower": 1,
-    "tongue": 3,
-    "cheek-1": 1,
-    "cheek1": 1,
-    "fold-1": 3,
-    "fold1": 3,
-    "dimple-1": 4,
-    "dimple1": 4,
-    "wrinkle-1": 1,
-    "wrinkle1": 1,
-    "furrow-1": 1,
-    "furrow1": 1,
-    "forehead0": 2,
-    "forehead1": 2,
-    "forehead2": 2,
-}
-"""Contours of a puppet's geometry that the model has, and which of their points: each k-th."""
+CONTOURS = {row["contour"]: int(row["step"]) for row in read_table("contours")}
+"""Contours of a puppet's geometry that the model has; of their points each *step*-th."""
 
 LOOKS = ("furrow", "raised", "wrinkle", "smile", "frown", "blush")
-"""Numbers that no point shows: how deep folds are, how red cheeks."""
+"""Numbers of a geometry that no point shows: how deep folds are, how red cheeks."""
 
 
 # ---- what it is fitted to -------------------------------------------------------------------
 
 
-def measured(
-    look: Look,
-    expression: Expression,
-    mouth: Mouth,
-    *,
-    blink: float = 0.0,
-    gaze: tuple[float, float] = (0.0, 0.0),
-) -> Array:
-    """Return one face as the model sees it: float64 (points * 3 + looks,).
+def face_vector(look: Look, state: FaceState) -> _Floats:
+    """Return one face as the model represents it: float64 (points * 3 + looks,).
 
-    Points are in half face widths, x, y and z one after the other; a second view, from the
-    side, gives z.
+    Points are in half face widths, x, y and z one after the other; z comes from a second view,
+    from the side.
     """
-    front, side = (
-        geometry(look, expression, mouth, Pose(yaw=yaw), blink=blink, gaze=gaze)
-        for yaw in (0.0, np.pi / 2)
-    )
+    front, side = (geometry(look, state, Pose(yaw=yaw)) for yaw in (0.0, np.pi / 2))
     points = [
         np.c_[front.contours[name], side.contours[name][:, :1]][::step]
         for name, step in CONTOURS.items()
@@ -101,179 +54,120 @@ def measured(
     return np.concatenate([np.concatenate(points).ravel(), looks])
 
 
-def pose_of(take: Take, index: int) -> Array:
+def frame_vector(take: Take, index: int) -> _Floats:
+    """Return :func:`face_vector` of one frame of a take."""
+    return face_vector(take.speaker.look, take.state(index))
+
+
+def frame_pose(take: Take, index: int) -> _Floats:
     """Return x, y, yaw, pitch and roll of one frame: half face widths and radians."""
     pose = take.geometry(index).pose
     return np.array([*pose.shift, pose.yaw, pose.pitch, pose.roll])
 
 
-def measured_frame(take: Take, index: int) -> Array:
-    """Return :func:`measured` of one frame of a take."""
-    from spfem_bench.puppets.face import EXPRESSIONS
-
-    feeling = EXPRESSIONS[take.emotion].scaled(float(take.emotion_track[index]))
-    x, y, blink = (float(v) for v in take.eyes[index])
-    mouth = Mouth(*(float(v) for v in take.mouth[index]))
-    return measured(take.speaker.look, feeling, mouth, blink=blink, gaze=(x, y))
-
-
-def components(rows: Array, count: int) -> tuple[Array, Array]:
-    """Return the first principal components of rows, scaled to coefficients of deviation 1.
-
-    Args:
-        rows: float64 (N, D), already relative to what coefficients of 0 mean.
-        count: how many.
-
-    Returns:
-        the basis (count, D) and the rows' coefficients (N, count).
-    """
-    left, sizes, right = np.linalg.svd(rows, full_matrices=False)
-    deviation = sizes[:count] / np.sqrt(len(rows))
-    return right[:count] * deviation[:, None], left[:, :count] * np.sqrt(len(rows))
+def _principal_components(rows: _Floats, count: int) -> _Floats:
+    """Return the first principal components of rows (N, D): (count, D), of deviation 1."""
+    _, sizes, right = np.linalg.svd(rows, full_matrices=False)
+    basis: _Floats = right[:count] * (sizes[:count] / np.sqrt(len(rows)))[:, None]
+    return basis
 
 
 # ---- the render's layers --------------------------------------------------------------------
 
 
 class _Layer(NamedTuple):
-    """One colour of the render: a cloud of soft dots.
-
-    Attributes:
-        weights: float64 (dots, points), each dot's place as a mixture of points.
-        spread: of a dot, half face widths.
-        colour: RGB, 0 to 1.
-        within: the layer that bounds it, or none.
-        strength: weights of looks, with a constant first; none for full strength.
-    """
+    """One colour of the render: a cloud of soft dots."""
 
     name: str
-    weights: Array
-    spread: float
-    colour: tuple[float, float, float]
-    within: str = ""
-    strength: tuple[float, ...] = ()
+    weights: _Floats  # float64 (dots, points), each dot's place as a mixture of points
+    spread: float  # of a dot, half face widths
+    colour: list[float]  # RGB, 0 to 1
+    within: str  # the layer that bounds it, or none
+    strength: list[float]  # a constant, then a weight for each of :data:`LOOKS`
 
 
-def _index() -> dict[str, npt.NDArray[np.int64]]:
-    """Return where each contour's points lie."""
-    sample = geometry(Look(), Expression(), Mouth(), Pose())
-    found, start = {}, 0
-    for name, step in CONTOURS.items():
-        count = len(sample.contours[name][::step])
-        found[name] = np.arange(start, start + count)
-        start += count
-    return found
+def _places() -> dict[str, npt.NDArray[np.int64]]:
+    """Return the indices of each contour's points."""
+    sample = geometry(Look(), FaceState(), Pose()).contours
+    counts = [len(sample[name][::step]) for name, step in CONTOURS.items()]
+    ends = np.cumsum(counts)
+    ranges = (np.arange(end - count, end) for end, count in zip(ends, counts, strict=True))
+    return dict(zip(CONTOURS, ranges, strict=True))
 
 
-PLACES = _index()
+PLACES = _places()
+"""Indices of each contour's points among the model's."""
+
 POINTS = sum(map(len, PLACES.values()))
-_SKIN, _DARK = (0.88, 0.68, 0.55), (0.30, 0.16, 0.13)
 
 
-def _dots(*names: str) -> Array:
-    """Return dots on the contours themselves, and half way between their points."""
-    rows = []
-    for name in names:
-        eye = np.eye(POINTS)[PLACES[name]]
-        rows += [eye, (eye[1:] + eye[:-1]) / 2]
-    return np.concatenate(rows)
-
-
-def _between(upper: Array, lower: Array, parts: Sequence[float]) -> Array:
-    return np.concatenate([upper * (1 - part) + lower * part for part in parts])
-
-
-def _rows(name: str) -> Array:
+def _rows(name: str) -> _Floats:
     return np.eye(POINTS)[PLACES[name]]
 
 
-def _halves(name: str) -> tuple[Array, Array]:
-    """Return an outline's one side, and the other in the same order."""
+def _dots(*names: str) -> _Floats:
+    """Return dots on the contours themselves, and half way between their points."""
+    rows = []
+    for name in names:
+        points = _rows(name)
+        rows += [points, (points[1:] + points[:-1]) / 2]
+    return np.concatenate(rows)
+
+
+def _between(upper: _Floats, lower: _Floats, parts: Sequence[float]) -> _Floats:
+    return np.concatenate([upper * (1 - part) + lower * part for part in parts])
+
+
+def _inside(name: str, parts: Sequence[float]) -> _Floats:
+    """Return dots between an outline and its centre."""
+    rows = _rows(name)
+    return _between(rows, np.broadcast_to(rows.mean(0), rows.shape), parts)
+
+
+def _across(name: str, parts: Sequence[float]) -> _Floats:
+    """Return dots between the two sides of an outline."""
     rows = _rows(name)
     half = len(rows) // 2
-    return rows[:half], rows[half:][::-1]
+    return _between(rows[:half], rows[half:][::-1], parts)
 
 
 def _layers() -> list[_Layer]:
-    outline = _rows("face")
-    middle = np.broadcast_to(outline.mean(0), outline.shape)
-    inner = (0.12, 0.5, 0.88)
-    lips = [
-        _between(_rows("lip_top_out"), _rows("lip_top_in"), (0.2, 0.7)),
-        _between(_rows("lip_bottom_in"), _rows("lip_bottom_out"), (0.3, 0.8)),
-    ]
+    """Return the layers of layers.csv; fold depths follow :mod:`spfem_bench.puppets.draw`."""
+    inner, cheeks = (0.12, 0.5, 0.88), _dots("cheek-1", "cheek1")
+    top_out, top_in = _rows("lip_top_out"), _rows("lip_top_in")
+    bottom_in, bottom_out = _rows("lip_bottom_in"), _rows("lip_bottom_out")
+    lips = [_between(top_out, top_in, (0.2, 0.7)), _between(bottom_in, bottom_out, (0.3, 0.8))]
     eyes = [_between(_rows(f"lid_{s}"), _rows(f"under_{s}"), inner) for s in ("right", "left")]
-    brows = [_between(*_halves(f"brow_area_{s}"), (0.3, 0.7)) for s in ("right", "left")]
-    red, pale = (0.85, 0.33, 0.30), (0.86, 0.84, 0.76)
-    # Strengths: 1, then LOOKS; how deep each fold is follows demo/draw.py.
-    return [
-        _Layer("face", _between(outline, middle, (0.06, 0.16, 0.28, 0.42, 0.6, 0.8)), 0.11, _SKIN),
-        _Layer("blush", _dots("cheek-1", "cheek1"), 0.2, red, "", (0, 0, 0, 0, 0, 0, 1)),
-        _Layer("pale", _dots("cheek-1", "cheek1"), 0.2, pale, "", (0, 0, 0, 0, 0, 0, -1)),
-        _Layer(
-            "nose",
-            _dots("wing-1", "wing1", "nostril-1", "nostril1"),
-            0.03,
-            _DARK,
-            "",
-            (0.35, 0, 0, 0, 0, 0, 0),
-        ),
-        _Layer(
-            "folds", _dots("fold-1", "fold1"), 0.035, _DARK, "", (0.1, 0, 0, 0.7, 0.55, 0.18, 0)
-        ),
-        _Layer(
-            "dimples", _dots("dimple-1", "dimple1"), 0.03, _DARK, "", (0.15, 0, 0, 0, 0.45, 0.3, 0)
-        ),
-        _Layer(
-            "wrinkles", _dots("wrinkle-1", "wrinkle1"), 0.03, _DARK, "", (0, 0, 0, 0.7, 0, 0, 0)
-        ),
-        _Layer("furrows", _dots("furrow-1", "furrow1"), 0.03, _DARK, "", (0, 0.75, 0, 0, 0, 0, 0)),
-        _Layer(
-            "forehead",
-            _dots("forehead0", "forehead1", "forehead2"),
-            0.03,
-            _DARK,
-            "",
-            (0, 0, 0.5, 0, 0, 0, 0),
-        ),
-        _Layer("lips", np.concatenate(lips), 0.03, (0.70, 0.36, 0.35)),
-        _Layer("seam", _dots("lip_top_in"), 0.015, _DARK),
-        _Layer(
-            "mouth",
-            _between(_rows("lip_top_in"), _rows("lip_bottom_in"), (0.3, 0.5, 0.7)),
-            0.025,
-            (0.20, 0.06, 0.07),
-        ),
-        _Layer(
-            "tongue",
-            _between(
-                _rows("tongue"),
-                np.broadcast_to(_rows("tongue").mean(0), _rows("tongue").shape),
-                (0.1, 0.6),
-            ),
-            0.06,
-            (0.69, 0.32, 0.33),
-            "mouth",
-        ),
-        _Layer(
-            "teeth_lower",
-            _between(*_halves("teeth_lower"), inner),
-            0.05,
-            (0.80, 0.77, 0.73),
-            "mouth",
-        ),
-        _Layer(
-            "teeth",
-            _between(*_halves("teeth"), (0.3, 0.5, 0.7, 0.9)),
-            0.04,
-            (0.94, 0.92, 0.88),
-            "mouth",
-        ),
-        _Layer("eyes", np.concatenate(eyes), 0.035, (0.92, 0.91, 0.90)),
-        _Layer("irises", _dots("iris_right", "iris_left"), 0.075, (0.12, 0.10, 0.10), "eyes"),
-        _Layer("lids", _dots("lid_right", "lid_left"), 0.022, (0.13, 0.09, 0.08)),
-        _Layer("brows", np.concatenate(brows), 0.022, (0.20, 0.14, 0.12)),
-    ]
+    brows = [_across(f"brow_area_{s}", (0.3, 0.7)) for s in ("right", "left")]
+    weights = {
+        "face": _inside("face", (0.06, 0.16, 0.28, 0.42, 0.6, 0.8)),
+        "blush": cheeks,
+        "pale": cheeks,
+        "nose": _dots("wing-1", "wing1", "nostril-1", "nostril1"),
+        "folds": _dots("fold-1", "fold1"),
+        "dimples": _dots("dimple-1", "dimple1"),
+        "wrinkles": _dots("wrinkle-1", "wrinkle1"),
+        "furrows": _dots("furrow-1", "furrow1"),
+        "forehead": _dots("forehead0", "forehead1", "forehead2"),
+        "lips": np.concatenate(lips),
+        "seam": _dots("lip_top_in"),
+        "mouth": _between(top_in, bottom_in, (0.3, 0.5, 0.7)),
+        "tongue": _inside("tongue", (0.1, 0.6)),
+        "teeth_lower": _across("teeth_lower", inner),
+        "teeth": _across("teeth", (0.3, 0.5, 0.7, 0.9)),
+        "eyes": np.concatenate(eyes),
+        "irises": _dots("iris_right", "iris_left"),
+        "lids": _dots("lid_right", "lid_left"),
+        "brows": np.concatenate(brows),
+    }
+
+    def layer(row: TableRow) -> _Layer:
+        colour = [float(row[c]) for c in ("red", "green", "blue")]
+        strength = [float(row[c]) for c in ("constant", *LOOKS)]
+        name, spread = row["layer"], float(row["spread"])
+        return _Layer(name, weights[name], spread, colour, row["within"], strength)
+
+    return [layer(row) for row in read_table("layers")]
 
 
 _DETAILS = ("folds", "furrows", "lips", "eyes", "brows")
@@ -282,7 +176,7 @@ _DETAILS = ("folds", "furrows", "lips", "eyes", "brows")
 # ---- the model ------------------------------------------------------------------------------
 
 
-class Face(NamedTuple):
+class Coefficients(NamedTuple):
     """Coefficients of frames: float32 (..., 20), (..., 24) and (..., 5).
 
     Shape and expression have a deviation of about 1 over training puppets; pose is x and y in
@@ -295,20 +189,13 @@ class Face(NamedTuple):
 
 
 class Morphable(nn.Module):
-    """From coefficients to points and renders; all its numbers are buffers.
-
-    Attributes:
-        mean: float32 (points * 3 + looks,).
-        shapes: float32 (20, points * 3 + looks).
-        expressions: float32 (24, points * 3 + looks).
-        camera: float32 (3,): half face width, and the middle's x and y, in frame sides.
-    """
+    """From coefficients to points and renders."""
 
     _face: Tensor
-    mean: Tensor
-    shapes: Tensor
-    expressions: Tensor
-    camera: Tensor
+    mean: Tensor  # float32 (points * 3 + looks,)
+    shapes: Tensor  # float32 (20, points * 3 + looks)
+    expressions: Tensor  # float32 (24, points * 3 + looks)
+    camera: Tensor  # float32 (3,): half face width, and the middle's x and y, in frame sides
 
     def __init__(self) -> None:
         super().__init__()
@@ -327,60 +214,58 @@ class Morphable(nn.Module):
 
     @classmethod
     def fit(cls, takes: Sequence[tuple[Take, int]]) -> Morphable:
-        """Fit mean and bases to frames of takes.
-
-        Args:
-            takes: takes and the frames of them that are looked at.
-        """
+        """Return a model with mean and bases fitted to takes, by one frame of each."""
         looks = {take.speaker.name: take.speaker.look for take, _ in takes}
-        rest = {n: measured(look, Expression(), Mouth()) for n, look in looks.items()}
+        rest = {name: face_vector(look, FaceState()) for name, look in looks.items()}
         faces = np.stack(list(rest.values()))
-        moved = np.stack([measured_frame(t, i) - rest[t.speaker.name] for t, i in takes])
-        model = cls()
+        moved = np.stack([frame_vector(t, i) - rest[t.speaker.name] for t, i in takes])
+        model, mean = cls(), faces.mean(0)
         pose = takes[0][0].geometry(0).pose
         side = takes[0][0].world.size * OVERSAMPLING
         centre = (np.asarray(pose.centre) + 0.5) / side
-        mean = faces.mean(0)
-        values: Mapping[str, Array] = {
-            "mean": mean,
-            "shapes": components(faces - mean, SHAPE)[0],
-            "expressions": components(moved, EXPRESSION)[0],
-            "camera": np.array([pose.scale / side, *centre]),
-        }
-        for name, value in values.items():
-            getattr(model, name).copy_(torch.from_numpy(value))
+        for buffer, value in (
+            (model.mean, mean),
+            (model.shapes, _principal_components(faces - mean, SHAPE)),
+            (model.expressions, _principal_components(moved, EXPRESSION)),
+            (model.camera, np.array([pose.scale / side, *centre])),
+        ):
+            buffer.copy_(torch.from_numpy(value))
         return model
 
-    def points(self, face: Face) -> tuple[Tensor, Tensor]:
-        """Return where the points lie and how deep folds are.
+    def points(self, face: Coefficients) -> tuple[Tensor, Tensor]:
+        """Return the points' places, and the depths of folds.
 
         Returns:
             float32 (..., points, 2), x and y in frame sides, 0 to 1 inside the frame; and
             looks (..., 6).
         """
-        values = self.mean + face.shape @ self.shapes + face.expression @ self.expressions
+        values = self._vector(face)
         flat, looks = values[..., : POINTS * 3], values[..., POINTS * 3 :]
         x, y, z = flat.reshape(*flat.shape[:-1], POINTS, 3).unbind(-1)
         across, down, yaw, pitch, roll = (p[..., None] for p in face.pose.unbind(-1))
-        # As demo.face.Pose.project.
+        # As puppets.face.Pose.project.
         x, z = x * yaw.cos() + z * yaw.sin(), z * yaw.cos() - x * yaw.sin()
         y = y * pitch.cos() + z * pitch.sin()
+        # A cosine for each use: sharing it would change how gradients round.
         x, y = (
             x * roll.cos() - y * roll.sin() + across,
             x * roll.sin() + y * roll.cos() + down,
         )
         return torch.stack([x, y], -1) * self.camera[0] + self.camera[1:], looks
 
-    def gap(self, face: Face) -> Tensor:
-        """Return how far the lips are apart: (...,), half face widths; what NED's jaw says."""
-        values = self.mean + face.shape @ self.shapes + face.expression @ self.expressions
+    def _vector(self, face: Coefficients) -> Tensor:
+        return self.mean + face.shape @ self.shapes + face.expression @ self.expressions
+
+    def gap(self, face: Coefficients) -> Tensor:
+        """Return the distance of the lips: (...,), half face widths; NED's jaw opening."""
+        values = self._vector(face)
         top, bottom = (
             PLACES[n][len(PLACES[n]) // 2] * 3 + 1 for n in ("lip_top_in", "lip_bottom_in")
         )
         return values[..., bottom] - values[..., top]
 
-    def render(self, face: Face, size: int = RENDER) -> Tensor:
-        """Draw faces: float32 (B, 3, size, size), RGB, 0 to 1; (B, T, ...) for (B, T, ...)."""
+    def render(self, face: Coefficients, size: int = RENDER) -> Tensor:
+        """Return pictures of faces (..., D): float32 (..., 3, size, size), RGB, 0 to 1."""
         points, looks = self.points(face)
         lead = points.shape[:-2]
         points, looks = points.flatten(0, -3), looks.flatten(0, -2)
@@ -392,26 +277,26 @@ class Morphable(nn.Module):
                 cover = cover * (self.gap(face).reshape(-1, 1, 1) / 0.06).clamp(0, 1)
             if layer.within:
                 cover = cover * covers[layer.within]
-            if layer.strength:
+            if layer.strength[0] < 1:
                 strength = layer.strength[0] + looks @ looks.new_tensor(layer.strength[1:])
                 cover = cover * strength.clamp(0, 1)[:, None, None]
             covers[layer.name] = cover
-        # What is seen of each layer, from the top one down, and of the backdrop.
-        free, seen = points.new_ones(len(points), size, size), []
+        # The visible part of each layer, from the top one down, and of the backdrop.
+        free, visible = points.new_ones(len(points), size, size), []
         for layer in reversed(self.layers):
-            seen.append(free * covers[layer.name])
-            free = free - seen[-1]
+            visible.append(free * covers[layer.name])
+            free = free - visible[-1]
         colours = points.new_tensor([*(k.colour for k in reversed(self.layers)), (0.45,) * 3])
-        picture = colours.T @ torch.stack([*seen, free], 1).flatten(2)
+        picture = colours.T @ torch.stack([*visible, free], 1).flatten(2)
         return picture.reshape(*lead, 3, size, size)
 
-    def mask(self, face: Face, size: int) -> Tensor:
-        """Return where the face is: float32 (B, size, size), 0 to 1."""
+    def mask(self, face: Coefficients, size: int) -> Tensor:
+        """Return the mask of faces: float32 (B, size, size), 0 to 1."""
         points, _ = self.points(face)
         return self._cover(self._face @ points, 0.13, size)
 
-    def details(self, face: Face, size: int) -> Tensor:
-        """Return where mouth, eyes, brows and folds are: float32 (B, size, size), 0 to 1."""
+    def details(self, face: Coefficients, size: int) -> Tensor:
+        """Return the mask of mouth, eyes, brows and folds: float32 (B, size, size), 0 to 1."""
         points, _ = self.points(face)
         dots = torch.cat([getattr(self, f"_{n}") @ points for n in _DETAILS], -2)
         return self._cover(dots, 0.05, size)
@@ -420,8 +305,8 @@ class Morphable(nn.Module):
         density = _splat(dots, spread * self.camera[0], size)[:, 0]
         return 1 - (-2.5 * density).exp()
 
-    def flow(self, target: Face, reference: Face, size: int) -> Tensor:
-        """Return where each pixel of the target comes from in the reference.
+    def flow(self, target: Coefficients, reference: Coefficients, size: int) -> Tensor:
+        """Return the place in the reference that each pixel of the target comes from.
 
         Near points move as they do, far away nothing moves.
 
@@ -440,7 +325,7 @@ class Morphable(nn.Module):
 
 
 def _splat(dots: Tensor, spread: Tensor, size: int, weights: Tensor | None = None) -> Tensor:
-    """Sum Gaussians at dots (B, N, 2), with heights (B, K, N) or 1: (B, K, size, size).
+    """Return the sum of Gaussians at dots (B, N, 2), heights (B, K, N) or 1: (B, K, size, size).
 
     A Gaussian is a product of one in x and one in y, so that the sum is a matrix product.
     """
@@ -453,11 +338,11 @@ def _splat(dots: Tensor, spread: Tensor, size: int, weights: Tensor | None = Non
 
 
 def training_faces(world: World, count: int, seed: int) -> list[tuple[Take, int]]:
-    """Draw frames of training puppets saying training sentences, for :meth:`Morphable.fit`."""
+    """Return random frames of training speakers and sentences, for :meth:`Morphable.fit`."""
     rng = np.random.default_rng([seed, 3])
     recordings = list(world.recordings("train"))
-    found = []
+    faces = []
     for i in rng.choice(len(recordings), count, replace=False):
         take = world.take(*recordings[int(i)], float(rng.uniform()))
-        found.append((take, int(rng.integers(take.n_frames))))
-    return found
+        faces.append((take, int(rng.integers(take.n_frames))))
+    return faces

@@ -1,4 +1,4 @@
-"""The networks: what finds coefficients, what changes them, what draws frames from them."""
+"""The networks: estimator, manipulator, critic and renderer."""
 
 from __future__ import annotations
 
@@ -9,20 +9,10 @@ import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
 from spfem_bench.definitions.protocols import EMOTIONS
-from spfem_bench.puppets.mini_ned.morphable import (
-    COEFFICIENTS,
-    EXPRESSION,
-    POSE,
-    SHAPE,
-    Face,
-    Morphable,
-)
+from spfem_bench.puppets.mini_ned.morphable import EXPRESSION, SIZES, Coefficients, Morphable
 
-STYLE = 16
-"""Numbers of a style: how a reference clip's emotion looks."""
-
-POSE_SCALE = (0.05, 0.05, 0.15, 0.1, 0.06)
-"""About one deviation of each number of a pose: x, y, yaw, pitch, roll."""
+_STYLE = 16
+"""Numbers in the style of a reference clip's emotion."""
 
 
 def _conv(inputs: int, outputs: int, stride: int, norm: nn.Module) -> nn.Sequential:
@@ -30,34 +20,40 @@ def _conv(inputs: int, outputs: int, stride: int, norm: nn.Module) -> nn.Sequent
 
 
 class Estimator(nn.Module):
-    """From frames to coefficients, as DECA finds NED's."""
+    """From frames to coefficients, as NED's DECA."""
 
     WIDTHS = (16, 32, 64, 96, 96)
+    POSE_SCALE = (0.05, 0.05, 0.15, 0.1, 0.06)
+    """About one deviation of each number of a pose: x, y, yaw, pitch, roll."""
 
     def __init__(self) -> None:
         super().__init__()
         sizes = (3, *self.WIDTHS)
         self.stages = nn.ModuleList(_conv(a, b, 2, nn.BatchNorm2d(b)) for a, b in pairwise(sizes))
         self.linear = nn.Linear(self.WIDTHS[-1] * 16, 128)
-        self.out = nn.Linear(128, COEFFICIENTS)
+        self.out = nn.Linear(128, sum(SIZES))
 
     def maps(self, frames: Tensor) -> list[Tensor]:
         """Return the maps of all stages for frames (B, 3, 128, 128), RGB, 0 to 1."""
-        found, x = [], frames * 2 - 1
+        maps = [frames * 2 - 1]
         for stage in self.stages:
-            x = stage(x)
-            found.append(x)
-        return found
+            maps.append(stage(maps[-1]))
+        return maps[1:]
 
-    def forward(self, frames: Tensor) -> Face:
+    def forward(self, frames: Tensor) -> Coefficients:
         """Return the coefficients of frames (B, 3, 128, 128), RGB, 0 to 1."""
         x = F.relu(self.linear(self.maps(frames)[-1].flatten(1)))
-        shape, expression, pose = self.out(x).split([SHAPE, EXPRESSION, POSE], 1)
-        return Face(shape, expression, pose * pose.new_tensor(POSE_SCALE))
+        shape, expression, pose = self.out(x).split(SIZES, 1)
+        return Coefficients(shape, expression, pose * pose.new_tensor(self.POSE_SCALE))
 
 
 def _line(inputs: int, outputs: int, width: int = 5) -> nn.Conv1d:
     return nn.Conv1d(inputs, outputs, width, padding=width // 2, padding_mode="replicate")
+
+
+def _lines(width: int) -> nn.Sequential:
+    leak = nn.LeakyReLU(0.2)
+    return nn.Sequential(_line(EXPRESSION, 64), leak, _line(64, width), leak)
 
 
 class StyleEncoder(nn.Module):
@@ -65,10 +61,8 @@ class StyleEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            _line(EXPRESSION, 64), nn.LeakyReLU(0.2), _line(64, 64), nn.LeakyReLU(0.2)
-        )
-        self.out = nn.Linear(64, STYLE)
+        self.body = _lines(64)
+        self.out = nn.Linear(64, _STYLE)
 
     def forward(self, expression: Tensor) -> Tensor:
         """Return the style."""
@@ -84,10 +78,10 @@ class Manipulator(nn.Module):
         self.style = StyleEncoder()
         self.begin = _line(EXPRESSION, width)
         self.middle = nn.ModuleList(_line(width, width) for _ in range(2))
-        self.scales = nn.ModuleList(nn.Linear(STYLE, 2 * width) for _ in range(3))
+        self.scales = nn.ModuleList(nn.Linear(_STYLE, 2 * width) for _ in range(3))
         self.out = _line(width, EXPRESSION, 1)
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]  # a bias was asked for
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]  # it has a bias
 
     def forward(self, expression: Tensor, style: Tensor) -> Tensor:
         """Return the target's coefficients; a network not yet trained changes nothing."""
@@ -103,37 +97,35 @@ class Manipulator(nn.Module):
 
 
 class Critic(nn.Module):
-    """Judges coefficients (B, T, 24): how real they look as each emotion, and which one they are.
+    """From coefficients (B, T, 24) to a score of realism for each emotion, and the emotion's.
 
-    One head for each emotion as in StarGAN v2, which NED follows, and a classifier beside them
-    as in AC-GAN (Odena et al., ICML 2017), without which a network of this size copies the source.
+    One head for each emotion as in StarGAN v2, as NED has, and a classifier as in AC-GAN (Odena
+    et al., ICML 2017), without which a network of this size copies the source.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            _line(EXPRESSION, 64), nn.LeakyReLU(0.2), _line(64, 96), nn.LeakyReLU(0.2)
-        )
+        self.body = _lines(96)
         self.real = nn.Linear(96, len(EMOTIONS))
         self.emotion = nn.Linear(96, len(EMOTIONS))
 
     def forward(self, expression: Tensor) -> tuple[Tensor, Tensor]:
-        """Return how real it looks as each emotion, near 1 or 0, and the emotions' scores."""
+        """Return the realism as each emotion, near 1 or 0, and the emotions' scores."""
         x = self.body(expression.transpose(1, 2)).mean(2)
         return self.real(x), self.emotion(x)
 
 
 def _soft(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    # Without norms: windows of one clip are supervised beside mixed batches, and what a norm
-    # takes away, how bright skin and lips are, is what has to be drawn.
+    # Without norms: batches mix windows of one clip with others, and a norm would remove the
+    # brightness of skin and lips, which has to be drawn.
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1), nn.LeakyReLU(0.1))
 
 
 class Renderer(nn.Module):
     """From a hidden face, another frame of the same puppet, and renders, to the frame.
 
-    The other frame is moved to where the target's points are; the network corrects it, and
-    mixes in the target's render where the other frame has nothing to move, as in a mouth.
+    The other frame is warped to the target's points; the network corrects it, and mixes in the
+    target's render where the other frame shows nothing to warp, as inside a mouth.
     """
 
     WIDTHS = (24, 40, 64, 80)
@@ -149,7 +141,7 @@ class Renderer(nn.Module):
         self.up = nn.ModuleList(_soft(a, a) for a, _ in sizes)
         self.out = nn.Conv2d(self.WIDTHS[0], 4 * (3 + 1), 3, padding=1)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):  # nothing else keeps the scale of what passes through
+            if isinstance(module, nn.Conv2d):  # without norms, only this keeps the scale
                 nn.init.kaiming_normal_(module.weight, 0.1)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # all of them have one
         nn.init.zeros_(self.out.weight)
@@ -158,22 +150,22 @@ class Renderer(nn.Module):
         self,
         morphable: Morphable,
         background: Tensor,
-        target: Face,
+        target: Coefficients,
         reference: Tensor,
-        reference_face: Face,
+        reference_face: Coefficients,
         reference_render: Tensor,
         hidden: Tensor,
     ) -> Tensor:
-        """Draw frames.
+        """Return drawn frames.
 
         Args:
-            morphable: draws the renders and moves the reference.
-            background: (B, 3, 128, 128), RGB, 0 to 1, whose face is not looked at.
-            target: what the face does.
+            morphable: makes the renders and the flow.
+            background: (B, 3, 128, 128), RGB, 0 to 1, whose face is hidden.
+            target: the face to draw.
             reference: (B, 3, 128, 128), another frame of the same puppet.
-            reference_face: what the face does there.
+            reference_face: its face.
             reference_render: (B, 3, 64, 64), its render.
-            hidden: (B, 128, 128), how far the background is hidden, 0 to 1.
+            hidden: (B, 128, 128), the mask that hides the background, 0 to 1.
 
         Returns:
             (B, 3, 128, 128), RGB, 0 to 1.
@@ -183,19 +175,19 @@ class Renderer(nn.Module):
         moved = F.grid_sample(reference, fine, padding_mode="border", align_corners=False)
         render = morphable.render(target, 128)
         hidden = hidden[:, None]
-        seen = background * (1 - hidden)
-        pixels = F.pixel_unshuffle(torch.cat([seen, hidden, moved, render], 1), 2)
+        visible = background * (1 - hidden)
+        pixels = F.pixel_unshuffle(torch.cat([visible, hidden, moved, render], 1), 2)
         x = self._corrections(4 * torch.cat([pixels, reference_render], 1) - 2)
-        # A tenth: steps of the optimiser are then small beside a pixel's range.
+        # A tenth, so that steps of the optimiser are small against a pixel's range.
         drawn = F.pixel_shuffle(0.1 * x, 2)
         correction, share = drawn[:, :3], (10 * drawn[:, 3:] - 2).sigmoid()
         face = moved + share * (render - moved) + correction
-        frames: Tensor = seen + face.clamp(0, 1) * hidden
+        frames: Tensor = visible + face.clamp(0, 1) * hidden
         return frames
 
     def _corrections(self, x: Tensor) -> Tensor:
-        """Return what the convolutions say: (B, 16, 64, 64), float32 of (B, 43, 64, 64)."""
-        # Half precision where it learns alone: what is scored has one precision everywhere.
+        """Return the convolutions' output: float32 (B, 16, 64, 64) for (B, 43, 64, 64)."""
+        # Half precision in training only: scored frames have one precision everywhere.
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.training):
             x = self.begin(x.contiguous(memory_format=torch.channels_last))  # twice as fast
             maps = []
@@ -203,10 +195,10 @@ class Renderer(nn.Module):
                 maps.append(x)
                 x = layer(x)
             x = x + self.deep(x)
-            for narrow, up, beside in zip(
+            for narrow, up, skip in zip(
                 reversed(self.narrow), reversed(self.up), reversed(maps), strict=True
             ):
-                x = F.interpolate(narrow(x), scale_factor=2.0, mode="bilinear") + beside
+                x = F.interpolate(narrow(x), scale_factor=2.0, mode="bilinear") + skip
                 x = x + up(x)
             corrections: Tensor = self.out(x)
         return corrections.float()

@@ -1,148 +1,125 @@
-"""Trainings from takes to files."""
+"""Trainings of mini-NED from takes to files."""
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-
-from spfem_bench import provenance
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.files import check_writable
 from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.progress import SILENT, Progress
+from spfem_bench.puppets.compact.train import SOFTWARE
 from spfem_bench.puppets.mini_ned import learn
 from spfem_bench.puppets.mini_ned.config import SHARED, MiniNedConfig, Supervision
-from spfem_bench.puppets.mini_ned.data import Drawn, draw_all, training_takes
-from spfem_bench.puppets.mini_ned.model import ModelRecord, read, read_record, write
+from spfem_bench.puppets.mini_ned.data import FrameRun, draw_run, unpaired_takes
+from spfem_bench.puppets.mini_ned.model import read_model_record, read_networks, write_networks
 from spfem_bench.puppets.mini_ned.morphable import Morphable, training_faces
 from spfem_bench.puppets.mini_ned.networks import Estimator
-from spfem_bench.puppets.training.run import SOFTWARE, Watcher
-from spfem_bench.puppets.training.takes import digest
+from spfem_bench.puppets.shots import describe_shots, draw_shots
 from spfem_bench.puppets.world import World
+from spfem_bench.training.kit import Trained, circumstances, first_and_last
+
+_CODE = (
+    "puppets/*.py",
+    "puppets/tables/*.csv",
+    "puppets/mini_ned/*.py",
+    "stccl/*.py",
+    "training/kit.py",
+)
 
 
-class Trained(NamedTuple):
-    """What a training left: the file of weights, and the record beside it."""
-
-    weights: Path
-    record: ModelRecord
-
-
-def train(
-    chosen: Mapping[str, MiniNedConfig],
+def train_mini_ned(
+    configs: Mapping[str, MiniNedConfig],
     folder: Path,
     *,
     weights: WeightsStore,
     device: str = "cpu",
     workers: int = 1,
-    watcher: Watcher | None = None,
+    progress: Progress = SILENT,
 ) -> Iterator[Trained]:
-    """Train models one after the other, and what all share unless the folder holds it already.
+    """Train models one after the other, and first what they share, unless the folder holds it.
 
-    What two of them have in common, takes and a renderer's learning before it is supervised, is
-    done once when one follows the other; alone, each becomes the same.
+    What two successive models have in common, takes and a renderer's training before its
+    supervision, is done once; each model is the same as when it is trained alone.
 
     Args:
-        chosen: how, by the names of the models' files.
-        folder: where the files go; what lies there as ``face`` is used when it was learnt as
-            they ask for.
+        configs: by the names of the models' files.
+        folder: where the files go; ``face`` there is used when it was trained as configured.
         weights: where STCCL's backbone is looked for.
         device: a torch device.
-        workers: processes that draw; their number changes nothing.
-        watcher: told how it goes on.
+        workers: processes that draw.
+        progress: receives the phases ``draw``, ``estimator``, ``manipulator``, ``renderer``.
 
     Yields:
         each model once its files are written.
 
     Raises:
         StorageError: the folder cannot be written.
-        SpfemBenchError: STCCL's metric, or the weights it stands on, are missing or wrong.
+        SpfemBenchError: STCCL's metric, or its backbone's weights, are missing or wrong.
     """
-    watcher = watcher or Watcher()
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     check_writable(folder)
-    for config in chosen.values():  # what is wrong is said before any work
+    for config in configs.values():  # errors are raised before any work
         _check_shared(folder, config)
         learn.supervisor(config.stccl, weights, device)
-    seen: _Seen | None = None
-    begun: tuple[object, learn.Begun] | None = None
-    for name, config in chosen.items():
-        if seen is None or seen.asked != _asked(config):
+    work = _Work(folder, device, workers, progress)
+    data: _Data | None = None
+    start: tuple[object, learn.RendererStart] | None = None
+    for name, config in configs.items():
+        if data is None or data.config != _shared_config(config):
             _check_shared(folder, config)
-            seen = _see(config, folder, device, workers, watcher)
+            data = work.prepare(config)
+        stccl = learn.supervisor(config.stccl, weights, device)
+        clock = time.monotonic()
+        manipulator, manipulator_losses = learn.learn_manipulator(
+            config, data.morphable, data.material, stccl, progress=progress
+        )
+        after = time.monotonic()
         same = config.model_dump(exclude={"stccl": set(Supervision.model_fields) - {"begin"}})
-        loss = learn.supervisor(config.stccl, weights, device)
-        losses: dict[str, list[float]] = {}
-        seconds = {"drawing and estimating": seen.seconds}
-
-        def heard(phase: str, steps: int, losses: dict[str, list[float]] = losses) -> learn.Told:
-            watcher.begin(phase, steps)
-            losses[phase] = kept = []
-
-            def told(value: float) -> None:
-                kept.append(value)
-                watcher.part(value)
-
-            return told
-
-        clock = time.monotonic()
-        manipulator = learn.learn_manipulator(
+        shared = start[1] if start and start[0] == same else None
+        renderer, renderer_losses, begun = learn.learn_renderer(
             config,
-            seen.morphable,
-            seen.material,
-            loss,
-            told=heard("manipulator", config.manipulator.steps),
-        )
-        seconds["manipulator"] = round(time.monotonic() - clock, 1)
-        clock = time.monotonic()
-        shared = begun[1] if begun and begun[0] == same else None
-        renderer, start = learn.learn_renderer(
-            config,
-            seen.morphable,
-            seen.estimator,
-            seen.material,
+            data.morphable,
+            data.estimator,
+            data.material,
             manipulator,
-            loss,
-            begun=shared,
-            told=heard("renderer", config.renderer.steps),
+            stccl,
+            start=shared,
+            progress=progress,
         )
-        begun = same, start
-        what = "renderer, after a shared start" if shared else "renderer"
-        seconds[what] = round(time.monotonic() - clock, 1)
-        record = {
-            "face": seen.face,
-            "config": config.model_dump(mode="json"),
-            "training": {
-                **seen.common,
-                "stccl": None if loss is None or loss.record is None else loss.record.sha256,
-                "loss": {phase: _ends(kept) for phase, kept in losses.items()},
-                "seconds": seconds,
+        start = same, begun
+        training = {
+            **data.common,
+            "stccl": None if stccl is None or stccl.record is None else stccl.record.sha256,
+            "loss": {
+                "manipulator": first_and_last(manipulator_losses),
+                "renderer": first_and_last(renderer_losses),
+            },
+            "seconds": {
+                "drawing and estimating": data.seconds,
+                "manipulator": round(after - clock, 1),
+                "renderer, after a shared start" if shared else "renderer": round(
+                    time.monotonic() - after, 1
+                ),
             },
         }
         path = folder / f"{name}.safetensors"
-        networks = {"manipulator": manipulator, "renderer": renderer}
-        yield Trained(path, write(path, networks, record))
+        record = write_networks(
+            path,
+            {"manipulator": manipulator, "renderer": renderer},
+            {"face": data.face, "config": config.model_dump(mode="json"), "training": training},
+        )
+        yield Trained(path, record.model_dump(mode="json"))
 
 
-class _Seen(NamedTuple):
-    """What models of one data set share.
+class _Data(NamedTuple):
+    """What models of one data set share: networks, their file's SHA-256, material, record."""
 
-    Attributes:
-        asked: what decided it.
-        morphable: the morphable model.
-        estimator: in eval mode.
-        face: SHA-256 of the file that holds both.
-        material: what is learnt from.
-        common: what all records say of it.
-        seconds: that it took.
-    """
-
-    asked: dict[str, Any]
+    config: dict[str, Any]
     morphable: Morphable
     estimator: Estimator
     face: str
@@ -151,83 +128,63 @@ class _Seen(NamedTuple):
     seconds: float
 
 
-def _see(config: MiniNedConfig, folder: Path, device: str, workers: int, watcher: Watcher) -> _Seen:
-    """Draw all takes, and look at them with the estimator; learn it first where it is missing."""
-    world = World(config.data.version, config.data.seed)
-    shots = training_takes(world, config.data.speakers, config.data.takes, config.data.choice)
-    clock = time.monotonic()
-    watcher.begin("draw", len(shots))
-    drawn = draw_all(
-        world,
-        shots,
-        frames=config.data.frames,
-        seed=config.data.choice,
-        workers=workers,
-        done=lambda: watcher.part(None),
-    )
-    common: dict[str, Any] = {
-        "takes": {"count": len(shots), "sha256": digest(shots)},
-        "speakers": sorted({s.speaker for s in shots}),
-        "sentences": sorted({s.sentence for s in shots}),
-        "device": provenance.device_name(device),
-        "threads": torch.get_num_threads(),
-        "software": {"python": platform.python_version(), **provenance.versions(SOFTWARE)},
-        "commit": provenance.commit(),
-        "code": provenance.code_digest("demo/*.py", "mini_ned/*.py", "stccl/*.py"),
-    }
-    morphable, estimator, face = _face(config, folder, drawn, world, common, device, watcher)
-    material = learn.gather(estimator, shots, drawn, device)
-    seconds = round(time.monotonic() - clock, 1)
-    return _Seen(_asked(config), morphable, estimator, face, material, common, seconds)
+@dataclass(frozen=True)
+class _Work:
+    """Where and how data are prepared."""
+
+    folder: Path
+    device: str
+    workers: int
+    progress: Progress
+
+    def prepare(self, config: MiniNedConfig) -> _Data:
+        """Draw all takes and estimate their coefficients; train the estimator if it is missing."""
+        clock, settings = time.monotonic(), config.data
+        common = circumstances(self.device, SOFTWARE, *_CODE)
+        world = World(settings.version, settings.seed)
+        shots = unpaired_takes(world, settings.speakers, settings.takes, settings.choice)
+        draw = partial(draw_run, world=world, frames=settings.frames, seed=settings.choice)
+        drawn = draw_shots(draw, shots, workers=self.workers, progress=self.progress)
+        common |= describe_shots(shots)
+        morphable, estimator, face = self._face(config, drawn, world, common)
+        material = learn.gather(estimator, shots, drawn, self.device)
+        seconds = round(time.monotonic() - clock, 1)
+        shared = _shared_config(config)
+        return _Data(shared, morphable, estimator, face, material, common, seconds)
+
+    def _face(
+        self, config: MiniNedConfig, drawn: list[FrameRun], world: World, common: dict[str, Any]
+    ) -> tuple[Morphable, Estimator, str]:
+        """Return the shared networks and their file's hash: read, or trained and written."""
+        path = self.folder / f"{SHARED}.safetensors"
+        if not path.with_suffix(".json").is_file():
+            clock = time.monotonic()
+            faces = training_faces(world, config.data.faces, config.data.choice)
+            morphable = Morphable.fit(faces)
+            estimator = learn.learn_estimator(
+                config, morphable, drawn, device=self.device, progress=self.progress
+            )
+            seconds = round(time.monotonic() - clock, 1)
+            write_networks(
+                path,
+                {"morphable": morphable, "estimator": estimator},
+                {"config": _shared_config(config), "training": {**common, "seconds": seconds}},
+            )
+        # As the file holds them, whatever device they were trained on.
+        morphable, estimator = Morphable(), Estimator()
+        record = read_networks(path, {"morphable": morphable, "estimator": estimator})
+        return morphable.to(self.device), estimator.to(self.device), record.sha256
 
 
 def _check_shared(folder: Path, config: MiniNedConfig) -> None:
     shared = folder / f"{SHARED}.json"
-    if shared.is_file() and read_record(shared).config != _asked(config):
+    if shared.is_file() and read_model_record(shared).config != _shared_config(config):
         raise SpfemBenchError(
-            f"{shared} was learnt from other data, or otherwise, than this configuration asks",
+            f"{shared} was trained with other data or settings than this configuration's",
             "Name another folder with --output",
         )
 
 
-def _face(
-    config: MiniNedConfig,
-    folder: Path,
-    drawn: list[Drawn],
-    world: World,
-    common: dict[str, Any],
-    device: str,
-    watcher: Watcher,
-) -> tuple[Morphable, Estimator, str]:
-    """Return what all models share, and its hash: read, or learnt and written."""
-    path = folder / f"{SHARED}.safetensors"
-    if path.with_suffix(".json").is_file():
-        return _read_face(path, device)
-    began = time.monotonic()
-    morphable = Morphable.fit(training_faces(world, config.data.faces, config.data.choice))
-    watcher.begin("estimator", config.estimator.steps)
-    estimator = learn.learn_estimator(config, morphable, drawn, device=device, told=watcher.part)
-    seconds = round(time.monotonic() - began, 1)
-    write(
-        path,
-        {"morphable": morphable, "estimator": estimator},
-        {"config": _asked(config), "training": {**common, "seconds": seconds}},
-    )
-    return _read_face(path, device)  # as files hold it, whatever device it was learnt on
-
-
-def _read_face(path: Path, device: str) -> tuple[Morphable, Estimator, str]:
-    morphable, estimator = Morphable(), Estimator()
-    record = read(path, {"morphable": morphable, "estimator": estimator})
-    return morphable.to(device), estimator.to(device), record.sha256
-
-
-def _asked(config: MiniNedConfig) -> dict[str, Any]:
-    """Return what decides the shared file."""
+def _shared_config(config: MiniNedConfig) -> dict[str, Any]:
+    """Return the settings that decide the shared file."""
     return config.model_dump(mode="json", include={"data", "estimator"})
-
-
-def _ends(losses: list[float]) -> dict[str, float]:
-    """Return the mean loss over the first and the last twentieth of the steps."""
-    part = max(1, len(losses) // 20)
-    return {"first": float(np.mean(losses[:part])), "last": float(np.mean(losses[-part:]))}

@@ -16,12 +16,14 @@ import numpy.typing as npt
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.datasets import dataset_card
+from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.errors import ClipError, MissingClipError, SpfemBenchError
 from spfem_bench.faces import edits
 from spfem_bench.faces.crop import opencv
 from spfem_bench.faces.track import FaceTrack
 from spfem_bench.features.extract import Extractor
+from spfem_bench.features.requests import PairRequest, Request
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import inside
 from spfem_bench.hashes import sha256_of
@@ -192,13 +194,22 @@ class Clips:
             device=run.record.environment.device,
         )
 
+    def _request(self, run: ReportRun, item: str, metric: str) -> tuple[Clip, Request]:
+        """Return an item's output, with the request for its features in a metric."""
+        card = metric_card(metric)
+        clips = {role: (self.find(run, item, role),) for role in card.compare}
+        return run.record.kind_of(metric).requests(card, clips)["output"][0]
+
     def curve(self, run: ReportRun, item: str, metric: str) -> Curve:
         """Return an output's distance of mouth and sound, window by window, at its best shift.
 
         Raises:
             SpfemBenchError: the stored features are not here, or not those of the run.
         """
-        features = self._extractor(run).load(self.find(run, item, "output"), "sync")
+        clip, request = self._request(run, item, metric)
+        features = None
+        if not isinstance(request, PairRequest):
+            features = self._extractor(run).load(clip, request)
         if features is None:
             raise ClipError(
                 "the features of this run are not stored here",
@@ -231,25 +242,24 @@ class Clips:
             SpfemBenchError: a clip, or the stored comparison, is not here.
         """
         from spfem_bench.features.pair_extract import PairExtractor, stored_stages
-        from spfem_bench.features.requests import PairRequest
         from spfem_bench.reporting.heatmaps import Scored, save_heatmap
 
-        statistic = run.record.settings_of(metric).metric.statistic
-        clip, source = self.find(run, item, "output"), self.find(run, item, "source")
-        beside = PairRequest(source, int(statistic["max_lag"]), str(statistic["learned"]))
+        clip, request = self._request(run, item, metric)
+        if not isinstance(request, PairRequest):
+            raise ClipError(f"{metric} compares no clip with its source", "Draw no heat-map of it")
         key = f"{run.record.profile}/{run.faces}/{run.record.environment.device}"
         scorer = self._scorers.setdefault(key, PairExtractor(self._extractor(run)))
-        arrays = scorer.load(clip, beside)
+        arrays = scorer.load(clip, request)
         if arrays is None:
             raise ClipError(
                 "the comparison of this run is not stored here",
                 "Run the evaluation again on this machine, with the same versions",
             )
-        pair = [Unchanged.since(source), Unchanged.since(clip)]
-        name = _name("picture", scorer.key(clip, beside))
+        pair = [Unchanged.since(request.other), Unchanged.since(clip)]
+        name = _name("picture", scorer.key(clip, request))
         if not self._have(name):
             rows = arrays["rows"]
-            x, y = scorer.crops(source), scorer.crops(clip)
+            x, y = scorer.crops(request.other), scorer.crops(clip)
             for unchanged in pair:
                 unchanged.check()
             save_heatmap(

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor
 
-from spfem_bench.puppets.training.recipes import Changes
+from spfem_bench.puppets.compact.recipes import Changes
 
 # ITU-R BT.601, full range, as JPEG uses it.
 _YCC = torch.tensor(
@@ -31,12 +31,12 @@ _COARSER = 1 + 0.25 * (torch.arange(8.0)[:, None] + torch.arange(8.0)[None])
 
 
 def change(pictures: Tensor, how: Changes, rng: torch.Generator, *, run: int = 1) -> Tensor:
-    """Change pictures at random; each run of pictures in the same way (its noise apart).
+    """Return pictures changed at random; all of a run in the same way, except for noise.
 
     Args:
         pictures: float32 (runs * run, 3, H, W), RGB, 0 to 255; H and W multiples of 16.
-        how: how much.
-        rng: a generator of the CPU, so that every device draws the same changes.
+        how: the largest changes.
+        rng: a generator on the CPU, so that every device draws the same changes.
         run: pictures in a row that belong together.
 
     Returns:
@@ -90,7 +90,7 @@ def _blurred(x: Tensor) -> Tensor:
 
 
 def _mixed(x: Tensor, matrix: Tensor) -> Tensor:
-    """Return pictures of which each colour is a mixture of the old ones."""
+    """Return pictures whose colours are mixed by a matrix."""
     return (matrix.to(x.device) @ x.flatten(2)).reshape(x.shape)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -12,25 +14,26 @@ from torch import Tensor, nn
 
 from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.faces import crop
-from spfem_bench.puppets.training.learn import embed
-from spfem_bench.puppets.training.recipes import NetworkName, Recipe
-from spfem_bench.puppets.training.takes import HELD_OUT, Shot, draw_all
+from spfem_bench.progress import SILENT, Progress
+from spfem_bench.puppets.compact.learn import embed
+from spfem_bench.puppets.compact.recipes import NetworkName, Recipe
+from spfem_bench.puppets.compact.takes import draw_take
+from spfem_bench.puppets.shots import Shot, draw_shots, speakers_and_sentences
 from spfem_bench.puppets.world import World
 from spfem_bench.statistics import frechet, sync
 from spfem_bench.statistics.similarity import cosine
 
-Floats = npt.NDArray[np.float64]
-Quality = dict[str, Any]
+_Floats = npt.NDArray[np.float64]
 
 SEED = 7
 LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Intensities at which expressions are asked for."""
+"""Intensities at which expressions are graded."""
 
 MAX_SHIFT = 15
 """Frames, either way, over which the lips' shift is searched, as in the metric cards."""
 
 SIGMAS = (0.5, 1.0, 2.0)
-"""Of the blurs, in pixels of the crop, that the identity network must feel."""
+"""Of the blurs, in pixels of the crop, that the identity network's distance must grow with."""
 
 
 def held_out_takes(world: World, name: NetworkName) -> tuple[Shot, ...]:
@@ -40,7 +43,7 @@ def held_out_takes(world: World, name: NetworkName) -> tuple[Shot, ...]:
     each emotion; for ``sync`` two emotions for each speaker and sentence, by turns.
     """
     sentences = [s.name for s in world.sentences if s.split == "test"]
-    speakers = [s.name for s in world.speakers if s.split in HELD_OUT]
+    speakers = [s.name for s in world.speakers if s.split in ("validation", "test")]
     if name == "sync":
         return tuple(
             Shot(speaker, EMOTIONS[(3 * i + 2 * j + k) % len(EMOTIONS)], sentence, 1.0)
@@ -58,29 +61,27 @@ def held_out_takes(world: World, name: NetworkName) -> tuple[Shot, ...]:
     )
 
 
-def quality(
+def held_out_quality(
     world: World,
     name: NetworkName,
     network: nn.Module,
     recipe: Recipe,
     *,
     workers: int = 1,
-    done: Callable[[], None] = lambda: None,
-) -> Quality:
-    """Measure a trained network on :func:`held_out_takes`."""
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Measure a trained network on :func:`held_out_takes`; the progress is ``NAME: check``."""
     shots = held_out_takes(world, name)
     frames = {"identity": 4, "expression": 2, "sync": 0}[name]
-    drawn = draw_all(world, name, shots, recipe, frames=frames, workers=workers, done=done)
-    found: Quality = {
-        "speakers": sorted({s.speaker for s in shots}),
-        "sentences": sorted({s.sentence for s in shots}),
-        "takes": len(shots),
-    }
+    draw = partial(draw_take, world=world, name=name, recipe=recipe, frames=frames)
+    phase = f"{name}: check"
+    drawn = draw_shots(draw, shots, workers=workers, progress=progress, phase=phase)
+    common = {**speakers_and_sentences(shots), "takes": len(shots)}
     if name == "sync":
-        spoken = [d.steps[0] for d in drawn]
-        return found | lips(network, [d.crops for d in drawn], spoken)
+        return common | lip_sync(network, [d.crops for d in drawn], [d.steps[0] for d in drawn])
     crops = np.stack([d.crops for d in drawn])  # (takes, frames, side, side, 3)
-    return found | (faces if name == "identity" else feelings)(network, shots, crops)
+    measure = verification if name == "identity" else recognition
+    return common | measure(network, shots, crops)
 
 
 def _scaled(pictures: Tensor) -> Tensor:
@@ -90,13 +91,12 @@ def _scaled(pictures: Tensor) -> Tensor:
 # ---- identity -----------------------------------------------------------------------------
 
 
-def faces(network: nn.Module, shots: Sequence[Shot], crops: npt.NDArray[np.uint8]) -> Quality:
-    """Verify identities across emotions, and see whether blur is felt.
+def verification(
+    network: nn.Module, shots: Sequence[Shot], crops: npt.NDArray[np.uint8]
+) -> dict[str, Any]:
+    """Verify identities across emotions, and measure the distance that blur makes.
 
-    Args:
-        network: the identity network.
-        shots: the takes.
-        crops: uint8 (takes, frames, 112, 112, 3).
+    Crops are uint8 (takes, frames, 112, 112, 3).
 
     Returns:
         ``accuracy``: of verification, ten folds, each at the best threshold of the other
@@ -111,20 +111,21 @@ def faces(network: nn.Module, shots: Sequence[Shot], crops: npt.NDArray[np.uint8
         return out
 
     embedding = vectors(crops).reshape(takes, frames, -1)
-    same, different = pairs(shots)
-    scores = np.concatenate(
-        [
-            cosine(embedding[a, k % frames], embedding[b, (k + 1) % frames])[None]
-            for k, (a, b) in enumerate([*same, *different])
-        ]
-    )
+    same, different = balanced_pairs(shots)
+    pairs = enumerate([*same, *different])
+    scores = np.array(
+        [cosine(embedding[a, k % frames], embedding[b, (k + 1) % frames]) for k, (a, b) in pairs]
+    ).ravel()
     truth = np.arange(len(scores)) < len(same)
-    sharp = frechet.Moments.of(embedding[:, 1::2].reshape(takes * (frames // 2), -1))
-    even = crops[:, ::2]
-    felt = {"0": embedding[:, ::2]}
+
+    def moments(vectors: npt.NDArray[np.float32]) -> frechet.Moments:
+        return frechet.Moments.of(vectors.reshape(-1, vectors.shape[-1]))
+
+    sharp, after_blur = moments(embedding[:, 1::2]), {"0": moments(embedding[:, ::2])}
+    even = crops[:, ::2].reshape(-1, *crops.shape[2:])
     for sigma in SIGMAS:
-        blurred = [crop.opencv().GaussianBlur(p, (0, 0), sigma) for t in even for p in t]
-        felt[f"{sigma:g}"] = vectors(np.stack(blurred))
+        blurred = [crop.opencv().GaussianBlur(picture, (0, 0), sigma) for picture in even]
+        after_blur[f"{sigma:g}"] = moments(vectors(np.stack(blurred)))
     return {
         "pairs": len(scores),
         "accuracy": verification_accuracy(scores, truth),
@@ -132,28 +133,21 @@ def faces(network: nn.Module, shots: Sequence[Shot], crops: npt.NDArray[np.uint8
         "same_mean_cosine": float(scores[truth].mean()),
         "different_mean_cosine": float(scores[~truth].mean()),
         "fad_after_blur": {
-            key: float(
-                frechet.frechet_distance(frechet.Moments.of(v.reshape(-1, v.shape[-1])), sharp)
-            )
-            for key, v in felt.items()
+            sigma: float(frechet.frechet_distance(blurred, sharp))
+            for sigma, blurred in after_blur.items()
         },
     }
 
 
-def pairs(
+def balanced_pairs(
     shots: Sequence[Shot], count: int = 3000
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Return equally many pairs of takes of one speaker and of two, emotions always differing."""
     rng = np.random.default_rng(SEED)
-    every = [
-        (a, b)
-        for a in range(len(shots))
-        for b in range(a + 1, len(shots))
-        if shots[a].emotion != shots[b].emotion
-    ]
     kinds: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
-    for a, b in every:
-        kinds[shots[a].speaker != shots[b].speaker].append((a, b))
+    for a, b in combinations(range(len(shots)), 2):
+        if shots[a].emotion != shots[b].emotion:
+            kinds[shots[a].speaker != shots[b].speaker].append((a, b))
     count = min(count, *map(len, kinds))
     same, different = (
         [kind[i] for i in rng.choice(len(kind), count, replace=False)] for kind in kinds
@@ -161,34 +155,25 @@ def pairs(
     return same, different
 
 
-def verification_accuracy(scores: Floats, truth: npt.NDArray[np.bool_], folds: int = 10) -> float:
-    """Return the mean accuracy of folds, each at the others' best threshold.
-
-    >>> verification_accuracy(np.array([0.9, 0.8, 0.7, 0.1, 0.2, 0.3]),
-    ...                       np.array([True, True, True, False, False, False]), folds=3)
-    1.0
-    """
+def verification_accuracy(scores: _Floats, truth: npt.NDArray[np.bool_], folds: int = 10) -> float:
+    """Return the mean accuracy of folds, each at the others' best threshold."""
     fold = np.empty(len(scores), np.int64)
     for kind in (truth, ~truth):
         fold[kind] = np.arange(kind.sum()) % folds
     right = []
     for k in range(folds):
-        seen, rest = scores[fold == k], scores[fold != k]
+        held, rest = scores[fold == k], scores[fold != k]
         limits = np.unique(rest)
         if len(limits) > 1000:
             limits = np.quantile(limits, np.linspace(0, 1, 1001))
         limits = np.concatenate([(limits[1:] + limits[:-1]) / 2, limits[:1]])
         hits = ((rest[None] >= limits[:, None]) == truth[fold != k][None]).mean(1)
-        right.append(((seen >= limits[hits.argmax()]) == truth[fold == k]).mean())
+        right.append(((held >= limits[hits.argmax()]) == truth[fold == k]).mean())
     return float(np.mean(right))
 
 
-def equal_error_rate(scores: Floats, truth: npt.NDArray[np.bool_]) -> float:
-    """Return the rate at which as many pairs are wrongly accepted as wrongly refused.
-
-    >>> equal_error_rate(np.array([0.9, 0.2, 0.8, 0.1]), np.array([True, True, False, False]))
-    0.5
-    """
+def equal_error_rate(scores: _Floats, truth: npt.NDArray[np.bool_]) -> float:
+    """Return the rate at which as many pairs are wrongly accepted as wrongly refused."""
     limits = np.unique(scores)
     same, different = np.sort(scores[truth]), np.sort(scores[~truth])
     refused = np.searchsorted(same, limits) / len(same)
@@ -200,13 +185,12 @@ def equal_error_rate(scores: Floats, truth: npt.NDArray[np.bool_]) -> float:
 # ---- expression ---------------------------------------------------------------------------
 
 
-def feelings(network: nn.Module, shots: Sequence[Shot], crops: npt.NDArray[np.uint8]) -> Quality:
+def recognition(
+    network: nn.Module, shots: Sequence[Shot], crops: npt.NDArray[np.uint8]
+) -> dict[str, Any]:
     """Recognise expressions at full intensity, and grade them.
 
-    Args:
-        network: the expression network.
-        shots: the takes, at all of :data:`LEVELS`.
-        crops: uint8 (takes, frames, 64, 64, 3).
+    Takes have all of :data:`LEVELS`, crops are uint8 (takes, frames, 64, 64, 3).
 
     Returns:
         ``accuracy``: share of frames of full intensity whose likeliest class is right;
@@ -233,16 +217,16 @@ def feelings(network: nn.Module, shots: Sequence[Shot], crops: npt.NDArray[np.ui
             ladders.setdefault(s[:3], []).append(i)
     by_probability: list[float] = []
     by_cosine: list[float] = []
-    for (who, what, _), rungs in ladders.items():
-        level = [shots[i].intensity for i in rungs]
-        index = EMOTIONS.index(what)
-        centre = features[full & (emotion == index) & (speaker != who)].mean(0)
-        for found, values in (
-            (by_probability, probability[rungs, :, index].mean(1)),
-            (by_cosine, cosine(features[rungs], centre)),
+    for (person, feeling, _), steps in ladders.items():
+        level, index = [shots[i].intensity for i in steps], EMOTIONS.index(feeling)
+        centre = features[full & (emotion == index) & (speaker != person)].mean(0)
+        for correlations, values in (
+            (by_probability, probability[steps, :, index].mean(1)),
+            (by_cosine, cosine(features[steps], centre)),
         ):
-            # Equal values grade nothing; spearmanr would say nan.
-            found.append(float(spearmanr(level, values).statistic) if np.ptp(values) else 0.0)
+            # spearmanr returns NaN for equal values, which grade nothing.
+            rank = float(spearmanr(level, values).statistic) if np.ptp(values) else 0.0
+            correlations.append(rank)
     return {
         "accuracy": float(right.mean()),
         "accuracy_by_emotion": {
@@ -257,7 +241,7 @@ def feelings(network: nn.Module, shots: Sequence[Shot], crops: npt.NDArray[np.ui
     }
 
 
-def explained(vectors: Floats, groups: npt.NDArray[Any]) -> float:
+def explained(vectors: _Floats, groups: npt.NDArray[Any]) -> float:
     """Return the part of the variance that lies between groups (eta squared).
 
     >>> explained(np.array([[0.0], [0.0], [1.0], [1.0]]), np.array([0, 0, 1, 1]))
@@ -274,17 +258,14 @@ def explained(vectors: Floats, groups: npt.NDArray[Any]) -> float:
 # ---- lip sync -----------------------------------------------------------------------------
 
 
-def lips(
+def lip_sync(
     network: nn.Module,
     crops: Sequence[npt.NDArray[np.uint8]],
     steps: Sequence[npt.NDArray[np.float32]],
-) -> Quality:
-    """Find the shift between mouth and sound, true and made.
+) -> dict[str, Any]:
+    """Find the shift between mouth and sound, in step and shifted.
 
-    Args:
-        network: the lip sync network.
-        crops: uint8 (frames, 64, 64, 3) of each take.
-        steps: float32 (S, 13), MFCCs of each take.
+    Each take has crops, uint8 (frames, 64, 64, 3), and MFCCs, float32 (S, 13).
 
     Returns:
         ``within_one_frame``: share of takes whose offset is found within one frame, as they
@@ -300,26 +281,26 @@ def lips(
         count = len(pictures) - WINDOW
         bgr = torch.from_numpy(np.ascontiguousarray(pictures[..., ::-1].transpose(3, 0, 1, 2)))
         with torch.inference_mode():
-            seen = network.visual(bgr[None].float())[0].numpy()[:count]  # type: ignore[operator]
-        heard = embed(network.audio, sound_windows(spoken, count))  # type: ignore[arg-type]
+            video = network.visual(bgr[None].float())[0].numpy()[:count]  # type: ignore[operator]
+        audio = embed(network.audio, sound_windows(spoken, count))  # type: ignore[arg-type]
         shift = int(rng.choice([s for s in range(-8, 9) if s]))
         for kind, offset in (("true", 0), ("shifted", shift)):
-            v, a = shifted(seen, heard, offset)
+            v, a = shift_audio(video, audio, offset)
             part = sync.sync_part(v, a, np.arange(len(v)), max_shift=MAX_SHIFT)
             hits[kind].append(abs(part.value("offset") - offset) <= 1)
             if kind == "true":
                 distances.append(part.value("distance"))
                 confidences.append(part.value("confidence"))
     return {
-        "within_one_frame": {kind: float(np.mean(found)) for kind, found in hits.items()},
+        "within_one_frame": {kind: float(np.mean(right)) for kind, right in hits.items()},
         "mean_distance": float(np.mean(distances)),
         "mean_confidence": float(np.mean(confidences)),
     }
 
 
-def shifted(
-    seen: npt.NDArray[np.float32], heard: npt.NDArray[np.float32], offset: int
+def shift_audio(
+    video: npt.NDArray[np.float32], audio: npt.NDArray[np.float32], offset: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return the vectors of a clip whose sound comes *offset* frames early (or late, below 0)."""
-    count = len(heard) - abs(offset)
-    return seen[max(0, -offset) :][:count], heard[max(0, offset) :][:count]
+    """Return a clip's vectors as if its sound came *offset* frames early (late when negative)."""
+    count = len(audio) - abs(offset)
+    return video[max(0, -offset) :][:count], audio[max(0, offset) :][:count]

@@ -1,4 +1,4 @@
-"""The three losses, and the loop that they share.
+"""The losses of the three networks, and their training.
 
 On one machine with the same number of threads, the same command gives the same
 bytes on the CPU. Another processor, torch or number of threads rounds otherwise,
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,115 +21,70 @@ from torch import Tensor, nn
 from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.media.mfcc import MFCC_STEPS, STEPS_PER_FRAME, WINDOW
 from spfem_bench.networks.compact import DIMENSIONS, CompactExpression, CompactIdentity, CompactSync
-from spfem_bench.puppets.training.changes import change
-from spfem_bench.puppets.training.recipes import IdentityRecipe, Recipe, SyncRecipe
-from spfem_bench.puppets.training.takes import Drawn, Shot
+from spfem_bench.progress import SILENT, Progress
+from spfem_bench.puppets.compact.changes import change
+from spfem_bench.puppets.compact.recipes import IdentityRecipe, Recipe, SyncRecipe
+from spfem_bench.puppets.compact.takes import TakeInputs
+from spfem_bench.puppets.shots import Shot
+from spfem_bench.training.kit import Descent, seed_torch
 
-Step = Callable[[int], Tensor]
-"""From a step's number to its loss."""
-
-Told = Callable[[float], None]
-"""Hears the loss of each step."""
-
-
-class Learnt(NamedTuple):
-    """A trained network, in eval mode, and its mean loss over the first and last twentieth."""
-
-    network: nn.Module
-    first_loss: float
-    last_loss: float
-
-
-def silent(loss: float) -> None:
-    """Hear nothing."""
+_Drawn = Sequence[TakeInputs]
+_Made = tuple[nn.Module, list[nn.Module], Callable[[int], Tensor]]
+"""A network, all modules with weights to learn, and the loss of a step by its number."""
 
 
 def learn(
     recipe: Recipe,
     shots: Sequence[Shot],
-    drawn: Sequence[Drawn],
+    drawn: Sequence[TakeInputs],
     *,
     name: str,
     device: str = "cpu",
-    told: Told = silent,
-) -> Learnt:
-    """Train one of the three networks.
+    progress: Progress = SILENT,
+) -> tuple[nn.Module, list[float]]:
+    """Train one of the three networks on inputs *drawn* from takes.
 
-    Args:
-        recipe: its numbers.
-        shots: the takes.
-        drawn: what the network sees of each.
-        name: identity, expression or sync.
-        device: a torch device.
-        told: hears each step's loss.
+    Returns:
+        the network on the CPU in eval mode, and the loss of each step.
     """
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    torch.manual_seed(recipe.seed)
+    seed_torch(recipe.seed)
     make = {"identity": _identity, "expression": _expression, "sync": _sync}[name]
-    network, modules, step = make(recipe, shots, drawn, device)
+    network, modules, loss = make(recipe, shots, drawn, device)
     weights = [p for module in modules for p in module.parameters()]
     # Biases and scales do not decay.
     groups: list[dict[str, Any]] = [
         {"params": [p for p in weights if p.ndim > 1], "weight_decay": recipe.decay},
         {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    optimiser = torch.optim.AdamW(groups, lr=recipe.rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: pace(k, recipe.steps))
-    losses = []
     for module in modules:
         module.train()
-    for number in range(recipe.steps):
-        loss = step(number)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(weights, 5.0)
-        optimiser.step()
-        schedule.step()
-        losses.append(float(loss.detach()))
-        told(losses[-1])
-    part = max(1, recipe.steps // 20)
-    first, last = float(np.mean(losses[:part])), float(np.mean(losses[-part:]))
-    return Learnt(network.eval().cpu(), first, last)
-
-
-def pace(step: int, steps: int) -> float:
-    """Return a step's share of the largest learning rate.
-
-    >>> [round(pace(k, 101), 2) for k in (0, 4, 5, 53, 101)]
-    [0.2, 1.0, 1.0, 0.51, 0.01]
-    """
-    rise = max(1, steps // 20)
-    if step < rise:
-        return (step + 1) / rise
-    done = min(1.0, (step - rise) / max(1, steps - rise))
-    return 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2
+    descent = Descent(torch.optim.AdamW(groups, lr=recipe.rate), recipe.steps, clip=weights)
+    losses = list(descent.run(loss, progress=progress, phase=f"{name}: learn"))
+    return network.eval().cpu(), losses
 
 
 class _Pictures:
-    """Crops of all takes, from which batches are drawn without repetition within an epoch."""
+    """Batches of crops of all takes, drawn without repetition within an epoch."""
 
-    def __init__(self, drawn: Sequence[Drawn], recipe: Recipe, device: str) -> None:
+    def __init__(self, drawn: Sequence[TakeInputs], recipe: Recipe, device: str) -> None:
         self.crops = torch.from_numpy(np.concatenate([d.crops for d in drawn])).to(device)
         self.owner = torch.from_numpy(
             np.repeat(np.arange(len(drawn)), [len(d.crops) for d in drawn])
         )
         self.recipe = recipe
         self.rng = torch.Generator().manual_seed(recipe.seed)
-        self.waiting = torch.zeros(0, dtype=torch.int64)
+        self.rest = torch.zeros(0, dtype=torch.int64)
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Return changed pictures, (B, 3, H, W) as networks want them, and their takes, (B,)."""
-        while len(self.waiting) < self.recipe.batch:
+        while len(self.rest) < self.recipe.batch:
             fresh = torch.randperm(len(self.crops), generator=self.rng)
-            self.waiting = torch.cat([self.waiting, fresh])
+            self.rest = torch.cat([self.rest, fresh])
         size = self.recipe.batch
-        chosen, self.waiting = self.waiting[:size], self.waiting[size:]
+        chosen, self.rest = self.rest[:size], self.rest[size:]
         pictures = self.crops[chosen.to(self.crops.device)].permute(0, 3, 1, 2).float()
         pictures = change(pictures, self.recipe.changes, self.rng)
         return (pictures - 127.5) / 127.5, self.owner[chosen]
-
-
-Made = tuple[nn.Module, list[nn.Module], Step]
 
 
 class ArcFace(nn.Module):
@@ -151,7 +106,7 @@ class ArcFace(nn.Module):
         return F.cross_entropy(self.scale * cosine.scatter(1, labels[:, None], moved), labels)
 
 
-def _identity(recipe: Recipe, shots: Sequence[Shot], drawn: Sequence[Drawn], device: str) -> Made:
+def _identity(recipe: Recipe, shots: Sequence[Shot], drawn: _Drawn, device: str) -> _Made:
     if not isinstance(recipe, IdentityRecipe):
         raise TypeError("the identity network is trained by an IdentityRecipe")
     names = sorted({s.speaker for s in shots})
@@ -160,26 +115,26 @@ def _identity(recipe: Recipe, shots: Sequence[Shot], drawn: Sequence[Drawn], dev
     head = ArcFace(len(names), recipe.scale).to(device)
     pictures = _Pictures(drawn, recipe, device)
 
-    def step(number: int) -> Tensor:
+    def loss(number: int) -> Tensor:
         batch, takes = pictures.batch()
         margin = recipe.margin * min(1.0, 3 * number / recipe.steps)
-        loss: Tensor = head(network(batch)["embedding"], labels[takes].to(device), margin)
-        return loss
+        value: Tensor = head(network(batch)["embedding"], labels[takes].to(device), margin)
+        return value
 
-    return network, [network, head], step
+    return network, [network, head], loss
 
 
-def _expression(recipe: Recipe, shots: Sequence[Shot], drawn: Sequence[Drawn], device: str) -> Made:
+def _expression(recipe: Recipe, shots: Sequence[Shot], drawn: _Drawn, device: str) -> _Made:
     targets = soft_targets(shots).to(device)
     network = CompactExpression().to(device)
     pictures = _Pictures(drawn, recipe, device)
 
-    def step(number: int) -> Tensor:
+    def loss(number: int) -> Tensor:
         batch, takes = pictures.batch()
         scores = network.scores(network.features(batch))
         return F.cross_entropy(scores, targets[takes.to(device)])
 
-    return network, [network], step
+    return network, [network], loss
 
 
 def soft_targets(shots: Sequence[Shot]) -> Tensor:
@@ -191,7 +146,7 @@ def soft_targets(shots: Sequence[Shot]) -> Tensor:
     return targets
 
 
-def _sync(recipe: Recipe, shots: Sequence[Shot], drawn: Sequence[Drawn], device: str) -> Made:
+def _sync(recipe: Recipe, shots: Sequence[Shot], drawn: _Drawn, device: str) -> _Made:
     if not isinstance(recipe, SyncRecipe):
         raise TypeError("the lip sync network is trained by a SyncRecipe")
     network = CompactSync().to(device)
@@ -201,7 +156,7 @@ def _sync(recipe: Recipe, shots: Sequence[Shot], drawn: Sequence[Drawn], device:
     run = int(min(recipe.run, lengths.min() - 1))
     windows = run - WINDOW + 1
     if windows < 2:
-        raise ValueError(f"takes of {lengths.min()} frames are too short to learn lip sync from")
+        raise ValueError(f"takes of {lengths.min()} frames are too short for lip sync")
     frames = torch.from_numpy(np.concatenate([d.crops for d in drawn])).to(device)
     first_frame = torch.from_numpy(np.cumsum(lengths) - lengths)
     versions = drawn[0].steps.shape[0]
@@ -212,7 +167,7 @@ def _sync(recipe: Recipe, shots: Sequence[Shot], drawn: Sequence[Drawn], device:
     after = torch.arange(windows)[:, None] * STEPS_PER_FRAME + torch.arange(MFCC_STEPS)[None]
     room = torch.from_numpy(lengths) - run
 
-    def step(number: int) -> Tensor:
+    def loss(number: int) -> Tensor:
         takes = torch.randperm(len(drawn), generator=rng)[: recipe.batch]
         start = (torch.rand(len(takes), generator=rng) * room[takes]).long()
         version = torch.randint(versions, (len(takes),), generator=rng)
@@ -220,36 +175,29 @@ def _sync(recipe: Recipe, shots: Sequence[Shot], drawn: Sequence[Drawn], device:
         pictures = frames[(at[:, None] + torch.arange(run)).flatten().to(device)]
         changed = change(pictures.permute(0, 3, 1, 2).float(), recipe.changes, rng, run=run)
         runs = changed.flip(1).reshape(len(takes), run, 3, *changed.shape[2:]).transpose(1, 2)
-        heard_at = first_step[takes] + version * n_steps[takes] + STEPS_PER_FRAME * start
-        heard = sound[(heard_at[:, None, None] + after).to(device)].transpose(2, 3)
+        begin = first_step[takes] + version * n_steps[takes] + STEPS_PER_FRAME * start
+        steps = sound[(begin[:, None, None] + after).to(device)].transpose(2, 3).clone()
         # A gain of the sound is a shift of the logarithm of its energy, and of nothing else.
         gain = (torch.rand(len(takes), generator=rng) * 2 - 1) * recipe.loudness
-        heard = heard.clone()
-        heard[:, :, 0] += (gain * math.log(10) / 10).to(device)[:, None, None]
-        seen = network.visual(runs)
-        spoken = network.audio(heard.reshape(-1, 1, 13, MFCC_STEPS)).reshape(seen.shape)
-        return contrast(seen, spoken, recipe.temperature)
+        steps[:, :, 0] += (gain * math.log(10) / 10).to(device)[:, None, None]
+        video = network.visual(runs)
+        audio = network.audio(steps.reshape(-1, 1, 13, MFCC_STEPS)).reshape(video.shape)
+        return sync_loss(video, audio, recipe.temperature)
 
-    return network, [network], step
+    return network, [network], loss
 
 
-def contrast(seen: Tensor, heard: Tensor, temperature: float) -> Tensor:
-    """Return how badly windows find their partners, among their run's and among all.
+def sync_loss(video: Tensor, audio: Tensor, temperature: float) -> Tensor:
+    """Return the InfoNCE loss of windows: (runs, W, D) of video and of audio, rows of length 1.
 
-    Args:
-        seen: (runs, W, D), rows of length 1.
-        heard: the same, window by window.
-        temperature: that cosines are divided by.
-
-    Returns:
-        The mean of four cross-entropies: mouth to sound and sound to mouth, within each
-        run (other times of the same take) and within the batch.
+    It is the mean of four cross-entropies: mouth to sound and sound to mouth, within each
+    run (other times of the same take) and within the batch.
     """
-    runs, windows, size = seen.shape
-    within = seen @ heard.transpose(1, 2) / temperature
-    among = seen.reshape(-1, size) @ heard.reshape(-1, size).T / temperature
-    own = torch.arange(windows, device=seen.device).repeat(runs)
-    every = torch.arange(runs * windows, device=seen.device)
+    runs, windows, size = video.shape
+    within = video @ audio.transpose(1, 2) / temperature
+    among = video.reshape(-1, size) @ audio.reshape(-1, size).T / temperature
+    own = torch.arange(windows, device=video.device).repeat(runs)
+    every = torch.arange(runs * windows, device=video.device)
     losses = [
         F.cross_entropy(within.reshape(-1, windows), own),
         F.cross_entropy(within.transpose(1, 2).reshape(-1, windows), own),
@@ -262,7 +210,7 @@ def contrast(seen: Tensor, heard: Tensor, temperature: float) -> Tensor:
 def embed(
     function: Callable[[Tensor], Any], samples: npt.NDArray[np.generic], size: int = 64
 ) -> Any:
-    """Run a function on samples in batches, without gradients; join what it returns."""
+    """Return a function's outputs for samples, computed in batches without gradients."""
     with torch.inference_mode():
         parts = [
             function(torch.from_numpy(np.ascontiguousarray(samples[i : i + size])))

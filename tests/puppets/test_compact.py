@@ -1,4 +1,4 @@
-"""Training on puppets: what is seen, how it is changed, the losses, the files."""
+"""Training of the compact networks: takes, changes, losses, quality and files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,16 @@ from spfem_bench.errors import StorageError
 from spfem_bench.faces import crop, exact
 from spfem_bench.networks.load import load_module
 from spfem_bench.networks.weights import WeightsStore, shipped_folder
-from spfem_bench.puppets.training import changes, learn, quality, recipes, run, takes
-from spfem_bench.puppets.training.recipes import NAMES, RECIPES, Changes, NetworkName, Recipe
-from spfem_bench.puppets.training.takes import Shot, training_takes
+from spfem_bench.progress import Progress
+from spfem_bench.puppets.compact import changes, learn, quality, recipes, takes
+from spfem_bench.puppets.compact import train as compact_train
+from spfem_bench.puppets.compact.recipes import NAMES, RECIPES, Changes, NetworkName, Recipe
+from spfem_bench.puppets.compact.takes import training_takes
+from spfem_bench.puppets.compact.train import card_lines, train_compact
+from spfem_bench.puppets.shots import Shot, draw_shots, shots_sha256
 from spfem_bench.puppets.world import Speaker, World
 from spfem_bench.statistics import sync
+from spfem_bench.training.kit import Trained
 
 STILL = Changes(**dict.fromkeys(Changes.__dataclass_fields__, 0.0))
 
@@ -44,7 +49,16 @@ class SmallWorld(World):
         )
 
 
-# --- what is seen -----------------------------------------------------------------------
+class Counted(Progress):
+    """Counts the parts that are done."""
+
+    parts = 0
+
+    def advance(self, phase: str, parts: int = 1, **figures: float) -> None:
+        self.parts += parts
+
+
+# --- takes -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -65,7 +79,7 @@ def test_training_takes_are_even_and_always_the_same(name: NetworkName) -> None:
     world, recipe = World(), RECIPES[name]
     seen = training_takes(world, name, recipe)
     assert seen == training_takes(World(), name, recipe)
-    assert takes.digest(seen) == takes.digest(list(seen))
+    assert shots_sha256(seen) == shots_sha256(list(seen))
     assert seen != training_takes(world, name, replace(recipe, seed=2))
     trained = [s for s in world.speakers if s.split == "train"]
     assert len(seen) == recipe.takes * len(trained)
@@ -82,7 +96,7 @@ def test_crops_are_those_of_the_evaluation() -> None:
     world = World()
     shot = Shot("P001", "happy", "003", 0.5)
     for name in NAMES:
-        drawn = takes.draw((4, shot), world, name, 2, seed=1)
+        drawn = takes.draw_take((4, shot), world, name, RECIPES[name], frames=2)
         take = world.take(*shot)
         contract = network_card(f"compact-{name}").input
         assert drawn.crops.dtype == np.uint8 and len(drawn.crops) == 2
@@ -98,9 +112,8 @@ def test_crops_are_those_of_the_evaluation() -> None:
 
 
 def test_sound_comes_clean_first_and_then_with_noise() -> None:
-    drawn = takes.draw(
-        (0, Shot("P002", "sad", "004", 1.0)), World(size=64), "sync", 1, 1, noises=2, quietest=20.0
-    )
+    shot, recipe = Shot("P002", "sad", "004", 1.0), replace(RECIPES["sync"], frames=1)
+    drawn = takes.draw_take((0, shot), World(size=64), "sync", recipe)
     clean, *noisy = drawn.steps
     assert clean.shape[1] == 13 and len(noisy) == 2
     for version in noisy:
@@ -113,12 +126,11 @@ def test_sound_comes_clean_first_and_then_with_noise() -> None:
 def test_the_number_of_processes_changes_no_pixel() -> None:
     world, recipe = World(size=64), RECIPES["expression"]
     shots = training_takes(world, "expression", recipe)[:3]
-    one = takes.draw_all(world, "expression", shots, recipe)
-    heard: list[int] = []
-    two = takes.draw_all(
-        world, "expression", shots, recipe, workers=2, done=lambda: heard.append(1)
-    )
-    assert len(heard) == 3
+    draw = partial(takes.draw_take, world=world, name="expression", recipe=recipe)
+    progress = Counted()
+    one = draw_shots(draw, shots)
+    two = draw_shots(draw, shots, workers=2, progress=progress)
+    assert progress.parts == 3
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a.crops, b.crops)
         np.testing.assert_array_equal(a.indices, b.indices)
@@ -129,7 +141,8 @@ def test_the_number_of_processes_changes_no_pixel() -> None:
 
 @pytest.fixture(scope="module")
 def pictures() -> torch.Tensor:
-    drawn = takes.draw((0, Shot("P003", "happy", "005", 1.0)), World(), "expression", 6, seed=1)
+    shot = Shot("P003", "happy", "005", 1.0)
+    drawn = takes.draw_take((0, shot), World(), "expression", RECIPES["expression"], frames=6)
     return torch.from_numpy(drawn.crops).permute(0, 3, 1, 2).float()
 
 
@@ -214,30 +227,30 @@ def test_targets_are_parts_of_the_emotion_and_of_neutral() -> None:
     assert neutral[EMOTIONS.index("neutral")] == pytest.approx(1.0)
 
 
-def test_contrast_is_low_when_windows_meet_their_partners() -> None:
+def test_sync_loss_is_low_when_windows_match() -> None:
     vectors = torch.nn.functional.normalize(torch.randn(3, 6, 64, generator=generator()), dim=2)
-    right = learn.contrast(vectors, vectors, 0.07)
-    late = learn.contrast(vectors, vectors.roll(1, 1), 0.07)
-    other = learn.contrast(vectors, vectors.roll(1, 0), 0.07)
+    right = learn.sync_loss(vectors, vectors, 0.07)
+    late = learn.sync_loss(vectors, vectors.roll(1, 1), 0.07)
+    other = learn.sync_loss(vectors, vectors.roll(1, 0), 0.07)
     assert right < 0.1 and late > 3 and other > 3
     # Two windows of one run by hand: within and among are then the same sums.
     a, b = torch.eye(2, 64), torch.tensor([[0.6, 0.8], [0.0, 1.0]])
-    heard = torch.cat([b, torch.zeros(2, 62)], 1)
+    audio = torch.cat([b, torch.zeros(2, 62)], 1)
     to_sound = np.log(np.exp([[0.6, 0.0], [0.8, 1.0]]).sum(1)) - [0.6, 1.0]
     to_mouth = np.log(np.exp([[0.6, 0.8], [0.0, 1.0]]).sum(1)) - [0.6, 1.0]
     wanted = np.mean([to_sound.mean(), to_mouth.mean()])
-    assert float(learn.contrast(a[None], heard[None], 1.0)) == pytest.approx(wanted, rel=1e-5)
+    assert float(learn.sync_loss(a[None], audio[None], 1.0)) == pytest.approx(wanted, rel=1e-5)
 
 
 # --- quality ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("offset", [-8, -3, 0, 1, 8])
-def test_a_made_shift_is_the_offset_that_the_metric_reports(offset: int) -> None:
+def test_the_metric_reports_the_offset_of_shifted_sound(offset: int) -> None:
     rng = np.random.default_rng(5)
     vectors = rng.normal(size=(60, 64)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    v, a = quality.shifted(vectors, vectors, offset)
+    v, a = quality.shift_audio(vectors, vectors, offset)
     part = sync.sync_part(v, a, np.arange(len(v)), max_shift=15)
     assert len(v) == len(a) == 60 - abs(offset)
     assert part.value("offset") == offset
@@ -259,7 +272,7 @@ def test_verification_is_perfect_chance_or_between() -> None:
 
 def test_pairs_differ_in_emotion_and_are_balanced() -> None:
     shots = quality.held_out_takes(World(), "identity")
-    same, different = quality.pairs(shots, 200)
+    same, different = quality.balanced_pairs(shots, 200)
     assert len(same) == len(different) == 200
     for kind, equal in ((same, True), (different, False)):
         for a, b in kind:
@@ -275,9 +288,9 @@ def tiny(name: NetworkName) -> Recipe:
     return replace(RECIPES[name], steps=24, rate=2e-3, **more)
 
 
-def train_tiny(name: NetworkName, folder: Path, **changed: Any) -> run.Trained:
+def train_tiny(name: NetworkName, folder: Path, **changed: Any) -> Trained:
     recipe = replace(tiny(name), **changed)
-    return run.train(name, recipe, SmallWorld(size=64), folder)
+    return train_compact(name, recipe, SmallWorld(size=64), folder)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -296,7 +309,7 @@ def test_a_training_lowers_its_loss_and_leaves_weights_and_a_record(
     assert record["loss"]["last"] < record["loss"]["first"]
     assert record["sha256"] == hashlib.sha256(content).hexdigest()
     assert record["bytes"] == len(content) == network_card(f"compact-{name}").files[0].bytes
-    assert trained.card_lines().startswith(f'sha256 = "{record["sha256"]}"\n')
+    assert card_lines(trained.record).startswith(f'sha256 = "{record["sha256"]}"\n')
     assert record["recipe"]["steps"] == 24
     assert record["world"] == {"version": 1, "seed": World().seed, "size": 64}
     assert len(record["speakers"]) == 3 and not set(record["speakers"]) & set(
@@ -313,7 +326,7 @@ def test_a_training_lowers_its_loss_and_leaves_weights_and_a_record(
 def test_the_same_command_gives_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quality, "quality", lambda *a, **k: {})
+    monkeypatch.setattr(quality, "held_out_quality", lambda *a, **k: {})
     records = [train_tiny("expression", tmp_path / k, steps=4).record for k in ("one", "two")]
     assert records[0]["sha256"] == records[1]["sha256"]
     other = train_tiny("expression", tmp_path / "three", steps=4, seed=2).record
@@ -326,29 +339,29 @@ def test_a_training_that_breaks_off_leaves_nothing(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(quality, "quality", interrupted)
+    monkeypatch.setattr(quality, "held_out_quality", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train_tiny("expression", tmp_path / "new", steps=2)
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_known_before_any_work(
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def late(*_: object, **__: object) -> None:
         raise AssertionError("drew first")
 
-    monkeypatch.setattr(run, "draw_all", late)
+    monkeypatch.setattr(compact_train, "draw_shots", late)
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot write"):
         train_tiny("identity", tmp_path / "file" / "folder")
 
 
-def test_the_command_trains_and_says_what_to_pin(
+def test_the_command_trains_and_prints_what_to_pin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("spfem_bench.puppets.world.World", lambda: SmallWorld(size=64))
-    monkeypatch.setattr(quality, "quality", lambda *a, **k: {"accuracy": 0.5})
+    monkeypatch.setattr(quality, "held_out_quality", lambda *a, **k: {"accuracy": 0.5})
     monkeypatch.setitem(recipes.RECIPES, "expression", tiny("expression"))
     arguments = ["demo", "train", "expression", "--output", str(tmp_path / "out"), "--steps", "2"]
     done = CliRunner().invoke(main, [*arguments, "--workers", "1"])
@@ -359,13 +372,13 @@ def test_the_command_trains_and_says_what_to_pin(
     assert "metrics/networks/compact-expression.toml" in done.output
 
 
-def test_the_command_shows_its_recipes() -> None:
+def test_the_command_s_help_lists_its_recipes() -> None:
     shown = " ".join(CliRunner().invoke(main, ["demo", "train", "--help"]).output.split())
     for words in ("identity: takes", "margin 0.4", "temperature 0.07", "expression, changes:"):
         assert words in shown
 
 
-# --- what is shipped --------------------------------------------------------------------
+# --- shipped weights --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -382,7 +395,7 @@ def test_shipped_weights_were_trained_on_what_their_record_says(name: NetworkNam
     recipe = make(**{**values, "changes": Changes(**values["changes"])})
     world = World(**record["world"])
     seen = training_takes(world, name, recipe)
-    assert record["takes"] == {"count": len(seen), "sha256": takes.digest(seen)}
+    assert record["takes"] == {"count": len(seen), "sha256": shots_sha256(seen)}
     assert record["speakers"] == sorted({s.speaker for s in seen})
     assert record["sentences"] == sorted({s.sentence for s in seen})
     held = record["held_out"]

@@ -1,0 +1,48 @@
+"""The tables that define the puppets: the CSV files in the folder ``tables``."""
+
+from __future__ import annotations
+
+import csv
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+TableRow = dict[str, str]
+"""Cells of one line by column."""
+
+
+@cache
+def read_table(name: str) -> tuple[TableRow, ...]:
+    """Return a table's rows, in the file's order."""
+    path = Path(__file__).parent / "tables" / f"{name}.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        return tuple(csv.DictReader(file))
+
+
+def numbers(row: TableRow, skip: int = 1) -> dict[str, float]:
+    """Return a row's cells as numbers, without the first *skip* columns."""
+    return {column: float(cell) for column, cell in list(row.items())[skip:]}
+
+
+def outline(name: str, width: float = 1.0, **levels: float) -> npt.NDArray[np.float64]:
+    """Return the control points of a shape: float64 (N, 2), half face widths.
+
+    Args:
+        name: an outline in ``outlines.csv``.
+        width: factor of the column ``x_times_width``, which is added to ``x``.
+        levels: heights that ``y`` is relative to, by the names in the column ``level``.
+    """
+    return np.array(
+        [(x + wide * width, levels.get(level, 0.0) + y) for x, wide, y, level in _outlines()[name]]
+    )
+
+
+@cache
+def _outlines() -> dict[str, list[tuple[float, float, float, str]]]:
+    outlines: dict[str, list[tuple[float, float, float, str]]] = {}
+    for row in read_table("outlines"):
+        point = float(row["x"]), float(row["x_times_width"]), float(row["y"]), row["level"]
+        outlines.setdefault(row["outline"], []).append(point)
+    return outlines
