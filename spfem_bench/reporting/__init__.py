@@ -4,6 +4,6 @@ One file for each command: ``audit``, ``check``, ``compare``, ``discovery`` (cor
 ``heatmaps`` (score), ``preference``, ``recordings`` (data index), ``report/``, ``tables`` (table,
 eval), ``training`` (train), ``validation`` (validate, with ``validation_figure``).
 
-They share ``grids`` (any table of results in any format, escaped), ``published`` (numbers that
-papers print), ``drawing`` (the figures' look). ``pages`` are the documentation's, made from cards.
+They share ``grids`` (any table of results in any format, escaped), ``drawing`` (the figures' look)
+and ``templating`` (files in ``templates/``). ``pages`` are the documentation's, made from cards.
 """
