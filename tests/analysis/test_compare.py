@@ -129,7 +129,7 @@ def run(
         "items": items,
         "refused": [],
         "extra": [],
-        "environment": {},
+        "environment": {"device": "cpu"},
         "timings": {},
         "settings": {
             m: {
