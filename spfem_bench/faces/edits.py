@@ -117,13 +117,11 @@ def _permuted(held: list[_Item], number: int) -> list[_Item]:
 
 
 @dataclass(frozen=True)
-class Ellipse:
+class _Ellipse:
     """Mouth and chin in one picture, in pixels; points are complex numbers x + iy.
 
-    Attributes:
-        centre: the ellipse's.
-        across: direction from the picture's left to its right corner of the mouth, length 1.
-        half_axes: across the face, and down.
+    *across* is the direction from the picture's left to its right corner of the mouth, of length
+    1; the half axes lie across the face, and down.
     """
 
     centre: complex
@@ -131,32 +129,22 @@ class Ellipse:
     half_axes: tuple[float, float]
 
 
-def mouth(frame: Frame, face: Face | None) -> Ellipse:
+def _mouth(frame: Frame, face: Face | None) -> _Ellipse:
     """Return where mouth and chin are; without a face, where an aligned picture has them."""
     if face is None:
         height, width = frame.shape[:2]
-        return Ellipse(complex(0.5 * width, 0.76 * height), 1, (0.34 * width, 0.26 * height))
+        return _Ellipse(complex(0.5 * width, 0.76 * height), 1, (0.34 * width, 0.26 * height))
     points = face.points.astype(np.float64) @ [1, 1j]
     lips = points[3:].mean()
     down = lips - points[:2].mean()  # as long as it is from the eyes to the mouth
     size = abs(down)
-    return Ellipse(lips + 0.28 * down, -1j * down / size, (0.68 * size, 0.68 * size))
+    return _Ellipse(lips + 0.28 * down, -1j * down / size, (0.68 * size, 0.68 * size))
 
 
-def with_mouth(
-    frame: Frame, source: Frame, where: Ellipse, transform: npt.NDArray[np.float64]
+def _with_mouth(
+    frame: Frame, source: Frame, where: _Ellipse, transform: npt.NDArray[np.float64]
 ) -> Frame:
-    """Put the mouth of another picture into a frame.
-
-    Args:
-        frame: uint8 (height, width, 3).
-        source: the picture whose mouth is taken, of the same size.
-        where: the mouth in *source*.
-        transform: float64 (2, 3), a similarity transform from *source* to *frame*.
-
-    Returns:
-        a new frame; pixels outside the moved ellipse are the frame's own.
-    """
+    """Return a frame with the mouth of another picture, *source*, moved by a transform (2, 3)."""
     a, b = (complex(*transform[:, column]) for column in (0, 2))
     height, width = frame.shape[:2]
     middle, reach = a * where.centre + b, abs(a) * max(where.half_axes)
@@ -186,12 +174,12 @@ def _frozen(pairs: Iterable[_Pair], count: int, *, aligned: bool) -> Iterator[_P
 
     Frames without a face stay as they are, unless all pictures are aligned faces.
     """
-    first: tuple[Frame, Face | None, Ellipse] | None = None
+    first: tuple[Frame, Face | None, _Ellipse] | None = None
     for index, (frame, face) in enumerate(pairs):
         if index >= count or (face is None and not aligned):
             yield frame, face
         elif first is None:
-            first = frame, face, mouth(frame, face)
+            first = frame, face, _mouth(frame, face)
             yield frame, face
         else:
             source, first_face, where = first
@@ -199,4 +187,4 @@ def _frozen(pairs: Iterable[_Pair], count: int, *, aligned: bool) -> Iterator[_P
             if first_face and face and not np.array_equal(first_face.points, face.points):
                 points = first_face.points.astype(np.float64)
                 transform = similarity_transform(points, face.points)
-            yield with_mouth(frame, source, where, transform), face
+            yield _with_mouth(frame, source, where, transform), face

@@ -18,26 +18,25 @@ from spfem_bench.media.video import Frame
 
 def consumer(
     x: ClipNetworks, role: Role, outputs: Outputs, folder: Path | None
-) -> FaceConsumer | SyncConsumer:
+) -> _FaceConsumer | _SyncConsumer:
     """Return the consumer for a network's input.
 
-    It takes a clip's frames in order and adds the network's samples to its batches; *outputs*
-    receive the rows. *folder* is for the crops' video, where the card has a chain.
+    It takes a clip's frames with a face in order and adds the network's samples to its batches;
+    *outputs* receive the rows. *folder* is for the crops' video, where the card has a chain.
     """
     card = x.profile.network(role)
     if isinstance(card.input, SyncInput):
-        return SyncConsumer(x.batcher("sync", "frames"), card.input, outputs, folder)
-    return FaceConsumer(x.batcher(role, "crops"), card, outputs)
+        return _SyncConsumer(x.batcher("sync", "frames"), card.input, outputs, folder)
+    return _FaceConsumer(x.batcher(role, "crops"), card, outputs)
 
 
-class FaceConsumer:
+class _FaceConsumer:
     """One crop per frame: identity and expression networks."""
 
     def __init__(self, batcher: Batcher, card: NetworkCard, outputs: Outputs) -> None:
         self.batcher, self.card, self.outputs = batcher, card, outputs
 
     def push(self, index: int, picture: Frame, face: Face | None) -> None:
-        """Take the next frame that has a face, or is one."""
         sample = crop.cut(picture, face, self.card.input)
         self.batcher.add(sample, self.outputs.expect([index]))
 
@@ -45,7 +44,7 @@ class FaceConsumer:
         """Nothing is held back."""
 
 
-class SyncConsumer:
+class _SyncConsumer:
     """Runs of consecutive frames for SyncNet's video encoder."""
 
     def __init__(
@@ -59,7 +58,6 @@ class SyncConsumer:
         self.run: list[tuple[int, Frame]] = []
 
     def push(self, index: int, picture: Frame, face: Face | None) -> None:
-        """Take the next frame that has a face, or is one."""
         if face is None:  # aligned input: the frame is the crop
             self._encode(index, exact.resize(picture, self.size))
             return

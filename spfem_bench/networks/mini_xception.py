@@ -86,7 +86,7 @@ class MiniXception(nn.Module):
     def read_state(content: bytes, card: NetworkCard) -> dict[str, Tensor]:
         """Return the tensors of the published HDF5 file; raise WeightsError for other layers."""
         try:
-            return state_from_hdf5(content)
+            return _state_from_hdf5(content)
         except Exception as error:  # any HDF5 file may be here: h5py and permute raise many kinds
             raise wrong_weights(card, error) from error
 
@@ -100,7 +100,7 @@ class MiniXception(nn.Module):
         return {"features": x.mean((2, 3)), "probabilities": scores.softmax(1)}
 
 
-def state_from_hdf5(content: bytes) -> dict[str, Tensor]:
+def _state_from_hdf5(content: bytes) -> dict[str, Tensor]:
     """Return the weights of a Keras HDF5 file by :class:`MiniXception`'s names.
 
     Keras numbers its layers as they were built: a block's shortcut, then its two convolutions.

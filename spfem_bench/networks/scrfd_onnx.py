@@ -78,11 +78,11 @@ def _detections(
     boxes, points, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
     order = np.argsort(-scores, kind="stable")
     boxes, points = ((p[order] / scale).astype(np.float32) for p in (boxes, points))
-    kept = suppress_inclusive(boxes, settings.overlap)
+    kept = _suppress(boxes, settings.overlap)
     return Detections(boxes[kept], points[kept], scores[order][kept])
 
 
-def suppress_inclusive(boxes: _Array, overlap: float) -> list[int]:
+def _suppress(boxes: _Array, overlap: float) -> list[int]:
     """Return which boxes (N, 4), best score first, are kept.
 
     The limit is the intersection over union as insightface computes it: a box from pixel a to
