@@ -237,7 +237,7 @@ class RecordedSettings(_Recorded):
 class RecordedEnvironment(_Recorded):
     """The machine, of which nothing is in a signature."""
 
-    device: Text = "cpu"
+    device: Text
 
 
 class RecordedTimings(_Recorded):

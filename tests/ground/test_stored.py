@@ -43,7 +43,7 @@ def small() -> dict[str, Any]:
 
 
 def smallest() -> dict[str, Any]:
-    return {**small(), "settings": {}, "environment": {}, "timings": {}}
+    return {**small(), "settings": {}, "environment": {"device": "cpu"}, "timings": {}}
 
 
 # ---- records ---------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def content(
         "refused": [],
         "extra": [],
         "settings": {},
-        "environment": {},
+        "environment": {"device": "cpu"},
         "timings": {},
         "scores": [
             {
