@@ -12,13 +12,17 @@ INSTALL := -m pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS))
 # each other; the extra 'test' has what these packages import.
 ORIGINALS := emotiefflib hsemotion-onnx insightface syncnet-python
 
-.PHONY: eval test latest lowest docs lint schema audit sbom constraints clean
+.PHONY: eval test quick latest lowest docs lint schema audit sbom constraints clean
 
 eval: $(VENV)/.installed
 	$(BIN)/spfem-bench eval --method stccl-ned --method ned --method controls
 
 test: $(VENV)/.installed-dev lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+# The loop at the desk: all tests but those that tests/slow.txt lists, in under two minutes.
+quick: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quick -q --numprocesses logical --maxprocesses 4 --dist loadfile
 
 # 'make eval' and 'make test' with the newest packages, in an environment of their own.
 latest:
@@ -45,6 +49,7 @@ docs: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 # The schema of run records, from the model.

@@ -27,10 +27,32 @@ settings.load_profile("no deadline")
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SPFEM_BENCH_TEST_MATERIAL", ROOT.parent / "shared"))
 
+SLOW = ROOT / "tests" / "slow.txt"
+"""Tests of two seconds or more: seconds and name, the slowest first. 'make quick' leaves them out."""
+
 WHY_NOT = (
     "needs the authors' clips and the small networks, which this repository does not contain; "
     "name their folder with SPFEM_BENCH_TEST_MATERIAL"
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="leave out the tests in tests/slow.txt")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the files that take longest first, so that no process ends alone with one of them."""
+    lines = SLOW.read_text(encoding="utf-8").splitlines()
+    seconds = {name: float(number) for number, _, name in (li.partition(" ") for li in lines)}
+    if config.getoption("quick"):
+        config.hook.pytest_deselected(items=[i for i in items if i.nodeid in seconds])
+        items[:] = [i for i in items if i.nodeid not in seconds]
+        return
+    of_file: dict[str, float] = {}
+    for name, number in seconds.items():
+        file = name.partition("::")[0]
+        of_file[file] = of_file.get(file, 0.0) + number
+    items.sort(key=lambda item: -of_file.get(item.nodeid.partition("::")[0], 0.0))
 
 
 @pytest.fixture(autouse=True)
