@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SPFEM_BENCH_TEST_MATERIAL", ROOT.parent / "shared"))
 
 SLOW = ROOT / "tests" / "slow.txt"
-"""Tests of two seconds or more: seconds and name, the slowest first. 'make quick' leaves them out."""
+"""Tests of two seconds or more: seconds and name, slowest first. `make quick` leaves them out."""
 
 WHY_NOT = (
     "needs the authors' clips and the small networks, which this repository does not contain; "

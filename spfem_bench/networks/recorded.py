@@ -19,7 +19,7 @@ from spfem_bench.stored import read_json, warn_unverified, write_json
 _Record = TypeVar("_Record", bound=Strict)
 
 
-def load_record(path: Path, kind: type[_Record], what: str) -> _Record:
+def load_weights_record(path: Path, kind: type[_Record], what: str) -> _Record:
     """Read a record.
 
     Raises:

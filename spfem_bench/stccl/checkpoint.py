@@ -148,7 +148,7 @@ def read_checkpoint(name: str | Path) -> LearntMetric:
         CardError: the record is not valid.
     """
     path = metric_path(name)
-    record = recorded.load_record(path, MetricRecord, "a metric")
+    record = recorded.load_weights_record(path, MetricRecord, "a metric")
     remedy = "Take both files from one training, or train again with 'spfem-bench train'"
     content = recorded.read_weights(path, record.sha256, remedy)
     try:

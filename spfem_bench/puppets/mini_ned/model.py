@@ -84,7 +84,7 @@ def read_model_record(path: Path) -> ModelRecord:
     """
     path = path.with_suffix(".json")
     try:
-        return recorded.load_record(path, ModelRecord, "a model")
+        return recorded.load_weights_record(path, ModelRecord, "a model")
     except OSError as error:
         raise WeightsError(
             f"{path}: {error.strerror}: weights without their record are not used",
