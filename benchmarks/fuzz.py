@@ -314,12 +314,12 @@ def kinds(made: Path) -> dict[str, FileKind]:
         clip.within(path.parent)
 
     def run_record(path: Path) -> None:
-        found = records.load_record(path)
+        found = records.load_run(path)
         for metric in found.metrics:
             item_values(found, metric)
 
     def drawn(path: Path) -> None:
-        found = tables.make_table([records.load_record(path)])
+        found = tables.make_table([records.load_run(path)])
         for style in ("text", "latex", "html", "csv"):
             render_table(found, style, layout="asccl")  # type: ignore[arg-type]
 
@@ -365,14 +365,14 @@ def kinds(made: Path) -> dict[str, FileKind]:
         protocols.protocol(str(own))
 
     def report(path: Path) -> None:
-        build([records.load_record(path)], items=1, clips=None)
+        build([records.load_run(path)], items=1, clips=None)
 
     def compared(path: Path) -> None:
-        found = compare_runs([records.load_record(path), other], common=True, resamples=100)
+        found = compare_runs([records.load_run(path), other], common=True, resamples=100)
         render_comparison(found, "text")
 
     def kept_record(path: Path) -> None:
-        found = records.load_record(path)
+        found = records.load_run(path)
         assert found.unverified or found.plain() == run, "a damaged record was used"
 
     def index(path: Path) -> None:

@@ -22,7 +22,7 @@ from tabulate import tabulate
 
 from spfem_bench.analysis import resampling
 from spfem_bench.definitions.metrics import metric_card
-from spfem_bench.evaluation.record import item_values, load_record, record_path
+from spfem_bench.evaluation.record import item_values, load_run, record_path
 
 METRICS = ["fad", "csim", "lse-d", "lse-c", "id-sim"]
 PROTOCOLS = ["demo-inter-id", "demo-cross-id"]
@@ -31,7 +31,7 @@ PROTOCOLS = ["demo-inter-id", "demo-cross-id"]
 def rows(results: Path, protocol: str, configs: list[str], seeds: list[int]) -> list[Any]:
     """Return one row for each metric and configuration."""
     runs = {
-        (name, seed): load_record(record_path(results, protocol, f"{name}-seed{seed}", "compact"))
+        (name, seed): load_run(record_path(results, protocol, f"{name}-seed{seed}", "compact"))
         for name in configs
         for seed in seeds
     }

@@ -242,7 +242,7 @@ def load(path: str | PathLike[str]) -> Run:
     Raises:
         CardError: no run record, a damaged one, or one of a later version.
     """
-    return Run(records.load_record(Path(path)))
+    return Run(records.load_run(Path(path)))
 
 
 def table(

@@ -56,11 +56,11 @@ def diff(a: Path, b: Path, tolerances: dict[str, float], as_json: bool) -> None:
 
     from spfem_bench.analysis.record_diff import diff_records
     from spfem_bench.errors import SpfemBenchError
-    from spfem_bench.evaluation.record import load_record
+    from spfem_bench.evaluation.record import load_run
     from spfem_bench.reporting.diff import diff_json, diff_text
 
     try:
-        difference = diff_records(load_record(a), load_record(b), tolerances)
+        difference = diff_records(load_run(a), load_run(b), tolerances)
     except SpfemBenchError as error:  # 1 is for records that differ
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)

@@ -361,12 +361,12 @@ def replaced_metrics(path: Path, new: RunRecord) -> list[str]:
     if not path.is_file():
         return []
     try:
-        return sorted(set(load_record(path).metrics) - set(new.metrics))
+        return sorted(set(load_run(path).metrics) - set(new.metrics))
     except CardError:
         return []
 
 
-def load_record(path: Path) -> RunRecord:
+def load_run(path: Path) -> RunRecord:
     """Read a record; one of an earlier version, without a checksum, gets ``unverified``.
 
     Raises:
@@ -409,7 +409,7 @@ def load_all(paths: Sequence[Path]) -> list[RunRecord]:
             raise CardError(f"no run record in {path}", "Give files that 'spfem-bench eval' wrote")
         for file in files:
             try:
-                records.append(load_record(file))
+                records.append(load_run(file))
             except NoRunError as error:
                 others.append(error)
     if others and not records:

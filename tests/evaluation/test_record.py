@@ -19,7 +19,7 @@ from spfem_bench.errors import CardError
 from spfem_bench.evaluation.record import (
     RunRecord,
     item_values,
-    load_record,
+    load_run,
     parse_record,
     save,
     schema_text,
@@ -42,7 +42,7 @@ def content(path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
 def test_records_of_every_version_are_read_and_printed(path: Path) -> None:
-    run = load_record(path)
+    run = load_run(path)
     has_checksum = "checksum" in json.loads(path.read_text())
     assert run.unverified != has_checksum
     assert run.metrics == ["fad", "csim", "lse-d"] and len(run.items) == 4
@@ -50,7 +50,7 @@ def test_records_of_every_version_are_read_and_printed(path: Path) -> None:
     other = content(path)
     other["method"]["name"] = "other"
     assert compare_runs([run, parse_record(other)], metrics=["csim"], resamples=10).rows
-    assert diff_records(run, load_record(RECORDS[-1])).check.rows
+    assert diff_records(run, load_run(RECORDS[-1])).check.rows
     table = make_table([run])
     assert "source,control," in tidy_csv(table) and len(table.metrics) == 3
     assert b"Provenance" in build([run], items=1, clips=None)["index.html"]
@@ -59,9 +59,9 @@ def test_records_of_every_version_are_read_and_printed(path: Path) -> None:
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
 def test_a_record_is_written_as_it_was_read(path: Path, tmp_path: Path) -> None:
     assert json.dumps(parse_record(content(path)).plain()) == json.dumps(content(path))
-    save(load_record(path), tmp_path / "again.json")
+    save(load_run(path), tmp_path / "again.json")
     again = content(tmp_path / "again.json")
-    assert again.pop("unverified", False) == load_record(path).unverified
+    assert again.pop("unverified", False) == load_run(path).unverified
     assert again == content(path)
 
 
@@ -114,7 +114,7 @@ def test_a_damaged_record_names_the_place(
     path = tmp_path / "run.json"
     path.write_text(json.dumps(run))
     with pytest.raises(CardError) as caught:
-        load_record(path)
+        load_run(path)
     assert str(caught.value).startswith(f"{path} is damaged: {problem}")
     assert "\n" not in str(caught.value)
 

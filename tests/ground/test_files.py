@@ -285,7 +285,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "card": lambda path: read_card(MetricCard, path),
     "settings": lambda path: read_toml(MetricCard, path, "Give another"),
     "list": read_list,
-    "record": record.load_record,
+    "record": record.load_run,
     "index": recordings_index.read_index,
     "weights": lambda path: pinned.read_verified(
         path, pinned.PinnedFile(name="a", sha256="0" * 64), "Fetch it again"

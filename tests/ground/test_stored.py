@@ -22,7 +22,7 @@ from spfem_bench.definitions.metrics import MetricCard
 from spfem_bench.definitions.networks import network_card
 from spfem_bench.definitions.recordings import fill
 from spfem_bench.errors import CardError, StorageError, WeightsError
-from spfem_bench.evaluation.record import load_record, parse_record, save
+from spfem_bench.evaluation.record import load_run, parse_record, save
 from spfem_bench.networks.scrfd_ncnn import ncnn_network
 from spfem_bench.reporting.report.build import build
 from spfem_bench.reporting.table_layouts import render_table
@@ -53,12 +53,12 @@ def test_no_flipped_bit_of_a_record_shows_another_number(tmp_path: Path) -> None
     path = tmp_path / "run.json"
     save(smallest(), path)
     content = path.read_bytes()
-    whole = load_record(path)
+    whole = load_run(path)
     refused = 0
     for bit in range(8 * len(content)):
         path.write_bytes(flipped(content, bit))
         try:
-            found = load_record(path)
+            found = load_run(path)
         except CardError as error:
             assert len(str(error).splitlines()) == 1
             refused += 1
@@ -84,15 +84,15 @@ def test_a_changed_digit_is_refused_by_every_command(tmp_path: Path) -> None:
 def test_the_layout_of_a_record_may_change(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     save(small(), path)
-    whole = load_record(path)
+    whole = load_run(path)
     path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))
-    assert load_record(path) == whole and not whole.unverified
+    assert load_run(path) == whole and not whole.unverified
 
 
 def test_a_record_of_an_earlier_version_loads_and_is_marked(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     path.write_text(json.dumps(small()))
-    old = load_record(path)
+    old = load_run(path)
     new = parse_record(record("other", of=items(1), metrics=("csim",)))
     words = "unverified, of records without a checksum: model"
     for style in ("text", "markdown", "latex", "html", "csv-wide"):
@@ -103,7 +103,7 @@ def test_a_record_of_an_earlier_version_loads_and_is_marked(tmp_path: Path) -> N
     assert result.exit_code == 0 and f"Note: {words}" in result.stderr
     # Saved again, with a checksum, it stays marked.
     save(old, path)
-    assert load_record(path) == old and old.unverified
+    assert load_run(path) == old and old.unverified
     assert "unverified" not in render_table(make_table([new]), "text")
 
 
@@ -129,7 +129,7 @@ def test_numbers_beyond_arithmetic_are_one_line(tmp_path: Path, part: str, value
 def test_names_that_are_no_utf8_are_printed_as_escapes(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     save(record("vid\udce9o", of=items(1), metrics=("csim",)), path)
-    assert load_record(path).method.name == "vid\udce9o"
+    assert load_run(path).method.name == "vid\udce9o"
     for style in ("csv", "csv-wide", "markdown", "text", "html"):
         result = CliRunner().invoke(main, ["table", "--format", style, str(path)])
         assert result.exit_code == 0, style
@@ -247,7 +247,7 @@ def test_larger_files_and_other_kinds_are_refused_unread(tmp_path: Path) -> None
     with path.open("wb") as file:
         file.truncate(10**12)  # no byte of it takes room
     with pytest.raises(CardError, match="larger than the 48000000 bytes allowed"):
-        load_record(path)
+        load_run(path)
     for name in ("card.toml", "list.csv"):
         path.rename(tmp_path / name)
         path = tmp_path / name
@@ -257,7 +257,7 @@ def test_larger_files_and_other_kinds_are_refused_unread(tmp_path: Path) -> None
     os.mkfifo(pipe)
     for endless in (pipe, Path("/dev/zero")):
         with pytest.raises(StorageError, match="a FIFO, a socket or a device"):
-            load_record(endless)
+            load_run(endless)
 
 
 CARD = builtin_folder() / "metrics/csim.toml"

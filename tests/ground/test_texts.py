@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from spfem_bench.analysis.comparing import compare_runs
 from spfem_bench.cli import main as cli
 from spfem_bench.definitions.published import printed_table
-from spfem_bench.evaluation.record import load_record, parse_record, save
+from spfem_bench.evaluation.record import load_run, parse_record, save
 from spfem_bench.reporting import heatmaps
 from spfem_bench.reporting.compare import render_comparison
 from spfem_bench.reporting.table_layouts import render_table
@@ -78,7 +78,7 @@ def test_numbers_stay_numbers_and_names_are_read_back(tmp_path: Path) -> None:
 def test_no_table_drives_a_terminal(tmp_path: Path, style: str) -> None:
     path = tmp_path / "run.json"
     save(record(ESCAPE, label=ESCAPE, of=items(1), metrics=("csim",)), path)
-    assert load_record(path).method.name == ESCAPE
+    assert load_run(path).method.name == ESCAPE
     printed = CliRunner().invoke(cli.main, ["table", "--format", style, str(path)], color=True)
     assert printed.exit_code == 0
     assert printed.output.replace("\n", "").isprintable()

@@ -21,7 +21,7 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.lists import read_list
 from spfem_bench.definitions.metrics import MetricCard
 from spfem_bench.errors import SpfemBenchError
-from spfem_bench.evaluation.record import item_values, load_record
+from spfem_bench.evaluation.record import item_values, load_run
 from tests.synthetic import record
 
 TEXT_KINDS = (
@@ -137,7 +137,7 @@ def test_any_value_in_a_record_is_read_or_refused(tmp_path: Path, key: str, valu
     path.write_text(json.dumps({**record(metrics=("csim",)), key: value}))
 
     def read() -> None:
-        item_values(load_record(path), "csim")
+        item_values(load_run(path), "csim")
 
     read_or_refused(read)
 
@@ -146,7 +146,7 @@ def test_nesting_without_end_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text('{"schema": ' + "[" * 100_000)
     with pytest.raises(SpfemBenchError, match="is not a run record"):
-        load_record(path)
+        load_run(path)
     card = tmp_path / "card.toml"
     card.write_text("a = " + "[" * 100_000)
     with pytest.raises(SpfemBenchError, match="is not valid TOML"):

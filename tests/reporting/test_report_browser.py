@@ -225,7 +225,7 @@ def puppets(
         assert _run("eval", "--method", "real", *common).code == 0
         (real,) = (top / "results/few").glob("real.*.json")
         (top / "own").mkdir()
-        for item in records.load_record(real).items:
+        for item in records.load_run(real).items:
             shipped = dataset_card("puppets").path.with_suffix("")
             take = shipped / item.clips["real"].address
             run_ffmpeg(

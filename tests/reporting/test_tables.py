@@ -13,7 +13,7 @@ import pytest
 
 from spfem_bench.definitions.published import published_rows
 from spfem_bench.errors import CardError
-from spfem_bench.evaluation.record import RunRecord, load_record, parse_record, save
+from spfem_bench.evaluation.record import RunRecord, load_run, parse_record, save
 from spfem_bench.reporting.headlines import headline_table, score_lines
 from spfem_bench.reporting.table_layouts import render_table
 from spfem_bench.reporting.tables import make_table
@@ -166,14 +166,14 @@ def test_published_rows_keep_the_doubts() -> None:
 def test_records_survive_the_disk_and_others_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "ned.json"
     save(record("ned", "NED", NED), path)
-    assert load_record(path) == record("ned", "NED", NED)
+    assert load_run(path) == record("ned", "NED", NED)
     for text, expected in (("[]", "not a run record"), ("{", "not a run record")):
         path.write_text(text)
         with pytest.raises(CardError, match=expected):
-            load_record(path)
+            load_run(path)
     path.write_text(json.dumps({"schema": 99}))
     with pytest.raises(CardError, match="schema 99"):
-        load_record(path)
+        load_run(path)
 
 
 def test_a_method_given_twice_is_refused() -> None:
