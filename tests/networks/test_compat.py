@@ -28,7 +28,7 @@ from spfem_bench.definitions.clips import Clip, Crop, Span
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.networks import SyncChain, SyncInput, network_card, profile_card
 from spfem_bench.definitions.protocols import protocol
-from spfem_bench.evaluation.signature import settings, signature
+from spfem_bench.evaluation.signature import metric_settings, signature
 from spfem_bench.faces.track import FaceTrack
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
@@ -358,7 +358,7 @@ def test_without_a_chain_settings_are_what_they_were() -> None:
 
 def test_every_step_moves_the_signature() -> None:
     x = Extractor(profile_card("light"), WeightsStore(), FeatureStore(Path("nowhere")))
-    frozen = settings(metric_card("lse-d"), protocol("stccl-page-ned"), x)
+    frozen = metric_settings(metric_card("lse-d"), protocol("stccl-page-ned"), x)
     seen = {signature(frozen, "light", ["a"], 1)}
     taken: dict[str, str] = {}
     for _, more in STEPS[1:]:
