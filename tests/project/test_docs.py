@@ -145,10 +145,11 @@ def unknown(line: Line) -> list[str]:
     for option, kind in kinds.items():
         given = line.values.get(option) or ()
         for each in (given,) if isinstance(given, str) else given:
-            found += [n for n in each.split(",") if "$" not in n and n not in names(kind)]
-    own = bool(line.values.get("videos"))
+            own = "$" in each or each.endswith(".toml")  # a card of the reader's own
+            found += [n for n in each.split(",") if not own and n not in names(kind)]
+    outputs = bool(line.values.get("videos"))
     for method in line.values.get("methods") or ():
-        if not (own or "$" in method or method == "controls"):
+        if not (outputs or "$" in method or method == "controls"):
             try:
                 method_card(method)
             except UnknownNameError:
