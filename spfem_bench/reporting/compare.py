@@ -11,17 +11,7 @@ from spfem_bench.reporting.grids import emotion_label, markdown_escape, one_line
 from spfem_bench.reporting.tables import heading
 from spfem_bench.texts import csv_text
 
-_HEADS = (
-    "Metric",
-    "Emotion",
-    "A",
-    "B",
-    "B − A",
-    "95 % interval",
-    "p (Holm)",
-    "Effect",
-    "Verdict",
-)
+_HEADS = ("Metric", "Emotion", "A", "B", "B − A", "95 % interval", "p (Holm)", "Effect", "Verdict")
 
 
 class PrintedComparison(Comparison):

@@ -28,11 +28,7 @@ from spfem_bench.version import __version__
 if TYPE_CHECKING:
     from spfem_bench.reporting.report.clips import Clips
 
-BETTER = {
-    "lower": "lower is better",
-    "higher": "higher is better",
-    "zero": "nearer to 0 is better",
-}
+BETTER = {"lower": "lower is better", "higher": "higher is better", "zero": "nearer to 0 is better"}
 PARTS = (
     ("overview", "Overview"),
     ("differences", "Differences"),

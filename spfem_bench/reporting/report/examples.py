@@ -17,12 +17,7 @@ from spfem_bench.reporting.report.model import Example, ReportRun, ReportSection
 if TYPE_CHECKING:
     from spfem_bench.reporting.report.clips import Clips
 
-ROLES = {
-    "source": "Source",
-    "reference": "Reference",
-    "output": "Output",
-    "rival": "Best other",
-}
+ROLES = {"source": "Source", "reference": "Reference", "output": "Output", "rival": "Best other"}
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,7 @@ from spfem_bench.analysis.comparing import Comparison, compare_runs
 from spfem_bench.definitions.metrics import MetricCard, metric_card
 from spfem_bench.definitions.protocols import in_order
 from spfem_bench.errors import CardError
-from spfem_bench.evaluation.record import (
-    RecordedItem,
-    RunRecord,
-    Score,
-    unverified,
-)
+from spfem_bench.evaluation.record import RecordedItem, RunRecord, Score, unverified
 from spfem_bench.reporting.tables import Table, make_table
 from spfem_bench.statistics.base import MetricKind
 

@@ -188,13 +188,7 @@ def failures(section: ReportSection) -> list[dict[str, str]]:
     def row(method: str, item: str, metrics: Sequence[str], reason: str, remedy: str) -> None:
         labels = ", ".join(metric_card(metric).label for metric in metrics)
         rows.append(
-            {
-                "method": method,
-                "item": item,
-                "metrics": labels,
-                "reason": reason,
-                "remedy": remedy,
-            }
+            {"method": method, "item": item, "metrics": labels, "reason": reason, "remedy": remedy}
         )
 
     rows: list[dict[str, str]] = []
