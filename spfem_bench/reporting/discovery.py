@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from spfem_bench.analysis.discovery import SPACES, DiscoveryKind, DiscoveryRow, Measure
 from spfem_bench.definitions.protocols import AVERAGE
-from spfem_bench.reporting.drawing import (
-    GREY,
-    INK,
-    RULE,
-    Margins,
-    open_frame,
-    panel_grid,
-    save_drawing,
-    write_text,
-)
+from spfem_bench.reporting import drawing
 from spfem_bench.texts import csv_text
 
 if TYPE_CHECKING:
@@ -57,8 +48,6 @@ def table(rows: Sequence[DiscoveryRow], measure: Measure = "cosine", style: str 
     """Return means over emotions: a line for each network, space and stage.
 
     Args:
-        rows: from `spfem_bench.analysis.discovery.discover`.
-        measure: ``cosine`` or ``pearson``.
         style: of the package tabulate, such as ``simple`` or ``github``.
     """
     cells: dict[tuple[str, str, int], dict[str, DiscoveryRow]] = {}
@@ -128,7 +117,7 @@ def save_figure(
     Raises:
         StorageError: the file cannot be written.
     """
-    save_drawing(lambda: figure(rows, measure, caption), path)
+    drawing.save_drawing(lambda: figure(rows, measure, caption), path)
 
 
 def figure(rows: Sequence[DiscoveryRow], measure: Measure = "cosine", caption: str = "") -> Figure:
@@ -142,14 +131,13 @@ def figure(rows: Sequence[DiscoveryRow], measure: Measure = "cosine", caption: s
     shown = [kind for kind in BARS if any(r.kind == kind for r in own)]
     width = 1.06 + len(stages) * max(1.6, 0.42 * (len(emotions) + 1))
     height = 1.15 + 1.75 * len(lines)
-    margins = Margins(left=0.78, right=0.08, top=0.82, bottom=0.66)
-    shape = len(lines), len(stages)
-    drawing, grid = panel_grid((width, height), shape, margins, wspace=0.09, hspace=0.3)
+    shape, margins = (len(lines), len(stages)), (0.78, 0.08, 0.82, 0.66)
+    plot, grid = drawing.panel_grid((width, height), shape, margins, wspace=0.09, hspace=0.3)
     for down, (network, space) in enumerate(lines):
         of = [r for r in own if (r.network, r.space) == (network, space) and r.kind in BARS]
         limits = _limits(of)
         for across, stage in enumerate(stages):
-            axes = drawing.add_subplot(grid[down, across])
+            axes = plot.add_subplot(grid[down, across])
             bars = {(r.kind, r.emotion): r for r in of if r.stage == stage}
             _panel(axes, bars, emotions, shown)
             axes.set_ylim(limits)
@@ -161,7 +149,7 @@ def figure(rows: Sequence[DiscoveryRow], measure: Measure = "cosine", caption: s
                 axes.set_yticklabels([])
             if down < len(lines) - 1:
                 axes.set_xticklabels([])
-    drawing.legend(
+    plot.legend(
         handles=[
             Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=label)
             for label, colour, hatch in (BARS[kind] for kind in shown)
@@ -177,10 +165,12 @@ def figure(rows: Sequence[DiscoveryRow], measure: Measure = "cosine", caption: s
     )
     name = "Cosine similarity" if measure == "cosine" else "Pearson correlation"
     title = f"{name} of local disparities, by emotion"
-    write_text(drawing, (0.78, -0.09), title, fontsize=9.5, fontweight="bold", va="top", color=INK)
+    drawing.write_text(
+        plot, (0.78, -0.09), title, fontsize=9.5, fontweight="bold", va="top", color=drawing.INK
+    )
     note = f"{caption} Lines: 95 % intervals over pairs.".strip()
-    write_text(drawing, (0.78, 0.08), note, fontsize=6.5, color=GREY)
-    return drawing
+    drawing.write_text(plot, (0.78, 0.08), note, fontsize=6.5, color=drawing.GREY)
+    return plot
 
 
 def _limits(rows: Sequence[DiscoveryRow]) -> tuple[float, float]:
@@ -198,10 +188,10 @@ def _panel(
 ) -> None:
     """Draw one stage: a group of bars for each emotion, and one for their mean."""
     wide = 0.84 / len(shown)
-    axes.grid(axis="y", color=RULE, linewidth=0.5)
+    axes.grid(axis="y", color=drawing.RULE, linewidth=0.5)
     axes.set_axisbelow(True)
-    open_frame(axes)
-    axes.axhline(0, color=INK, linewidth=0.6)
+    drawing.open_frame(axes)
+    axes.axhline(0, color=drawing.INK, linewidth=0.6)
     # The mean stands apart from the emotions.
     places = {**{e: float(i) for i, e in enumerate(emotions)}, AVERAGE: len(emotions) + 0.35}
     for number, kind in enumerate(shown):
@@ -216,7 +206,7 @@ def _panel(
             if kind == "elsewhere":  # about 0, too small to see as a bar
                 axes.plot([x], [row.value], "D", color=colour, markersize=1.8)
             if row.low is not None and row.high is not None:
-                axes.plot([x, x], [row.low, row.high], color=INK, linewidth=0.7)
+                axes.plot([x, x], [row.low, row.high], color=drawing.INK, linewidth=0.7)
     axes.axvline(len(emotions) - 0.33, color="#CCCCCC", linewidth=0.6)
     names = ["mean" if e == AVERAGE else e for e in places]
     rotated: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
