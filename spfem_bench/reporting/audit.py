@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from spfem_bench.analysis.auditing import (
-    NEAR_CORRELATION,
-    NEAR_SHARE,
-    SIGNIFICANT,
-    Audit,
-    Disagreement,
-)
+from spfem_bench.analysis import auditing
+from spfem_bench.analysis.auditing import SIGNIFICANT, Audit, Disagreement
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.reporting.grids import markdown_escape, one_line
 from spfem_bench.texts import csv_text
@@ -125,9 +120,7 @@ def _sections(audit: Audit) -> Iterator[_Section]:
         tuple(
             (
                 f"{d.series} {d.emotion}",
-                f"{d.value}",
-                f"{d.other_value}",
-                f"{d.other}",
+                *map(str, (d.value, d.other_value, d.other)),
                 _difference(d),
             )
             for d in audit.disagreements
@@ -145,23 +138,19 @@ def _sections(audit: Audit) -> Iterator[_Section]:
         yield _Section(title, counted, ("cell", "cell", "value"), lines)
     yield _losses(audit)
     near = [v for v in audit.variants if v.near_duplicate]
+    rows = []
+    for v in near:
+        gains = f"{v.gains[0]:.4f}, {v.gains[1]:.4f}"
+        numbers = (f"{v.distance:.4f}", f"{v.largest:.3f}", gains, f"{v.correlation:.3f}")
+        rows.append((str(v.first), str(v.second), *numbers))
     yield _Section(
         "Near-duplicate rows",
         f"{len(near)} of {len(audit.variants)} pairs of variants of one backbone: their gains "
-        f"over the baseline correlate by more than {NEAR_CORRELATION}, and they differ by less "
-        f"than {NEAR_SHARE:.0%} of both gains (means of absolute differences over emotions).",
+        f"over the baseline correlate by more than {auditing.NEAR_CORRELATION}, and they differ by "
+        f"less than {auditing.NEAR_SHARE:.0%} of both gains (means of absolute differences over "
+        "emotions).",
         ("row", "row", "difference", "largest", "gains", "r"),
-        tuple(
-            (
-                str(v.first),
-                str(v.second),
-                f"{v.distance:.4f}",
-                f"{v.largest:.3f}",
-                f"{v.gains[0]:.4f}, {v.gains[1]:.4f}",
-                f"{v.correlation:.3f}",
-            )
-            for v in near
-        ),
+        tuple(rows),
     )
 
 

@@ -45,26 +45,18 @@ def to_csv(rows: Sequence[DiscoveryRow]) -> str:
 
 
 def table(rows: Sequence[DiscoveryRow], measure: Measure = "cosine", style: str = "simple") -> str:
-    """Return means over emotions: a line for each network, space and stage.
-
-    Args:
-        style: of the package tabulate, such as ``simple`` or ``github``.
-    """
+    """Return means over emotions, a line for each network, space and stage, in tabulate's style."""
     cells: dict[tuple[str, str, int], dict[str, DiscoveryRow]] = {}
     for row in rows:
         if row.measure == measure and row.emotion == AVERAGE:
             cells.setdefault((row.network, row.space, row.stage), {})[row.kind] = row
     networks = list(dict.fromkeys(network for network, _, _ in cells))
     order = sorted(cells, key=lambda k: (networks.index(k[0]), SPACES.index(k[1]), k[2]))
-    lines = [
-        [
-            *map(str, key),
-            *(_number(cells[key].get(kind)) for kind in _NUMBERS),
-            *(_interval(cells[key].get(kind)) for kind in _INTERVALS),
-            str(cells[key]["positive"].pairs),
-        ]
-        for key in order
-    ]
+    lines = []
+    for key in order:
+        numbers = [_number(cells[key].get(kind)) for kind in _NUMBERS]
+        intervals = [_interval(cells[key].get(kind)) for kind in _INTERVALS]
+        lines.append([*map(str, key), *numbers, *intervals, str(cells[key]["positive"].pairs)])
     heads = ["Network", "Disparity", "Stage", *_NUMBERS.values(), *_INTERVALS.values(), "Pairs"]
     return _printed(lines, heads, style)
 
@@ -79,16 +71,10 @@ def by_emotion(
     cells: dict[tuple[str, str], dict[tuple[str, str], DiscoveryRow]] = {}
     for row in own:
         cells.setdefault((row.network, row.space), {})[row.emotion, row.kind] = row
-    lines = [
-        [
-            *key,
-            *(
-                f"{_number(of.get((e, 'positive')))} / {_number(of.get((e, 'elsewhere')))}"
-                for e in emotions
-            ),
-        ]
-        for key, of in cells.items()
-    ]
+    lines = []
+    for key, of in cells.items():
+        pairs = [(of.get((e, "positive")), of.get((e, "elsewhere"))) for e in emotions]
+        lines.append([*key, *(f"{_number(own)} / {_number(other)}" for own, other in pairs)])
     return _printed(lines, ["Network", f"Stage {last}", *emotions], style)
 
 
@@ -149,25 +135,18 @@ def figure(rows: Sequence[DiscoveryRow], measure: Measure = "cosine", caption: s
                 axes.set_yticklabels([])
             if down < len(lines) - 1:
                 axes.set_xticklabels([])
-    plot.legend(
-        handles=[
-            Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=label)
-            for label, colour, hatch in (BARS[kind] for kind in shown)
-        ],
-        loc="upper left",
-        bbox_to_anchor=(0.66 / width, 1 - 0.3 / height),
-        ncols=len(shown),
-        frameon=False,
-        fontsize=7.5,
-        handlelength=1.4,
-        columnspacing=1.2,
-        borderaxespad=0,
-    )
+    handles = [
+        Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=label)
+        for label, colour, hatch in (BARS[kind] for kind in shown)
+    ]
+    look: dict[str, Any] = {"ncols": len(shown), "frameon": False, "fontsize": 7.5}
+    look |= {"handlelength": 1.4, "columnspacing": 1.2, "borderaxespad": 0}
+    anchor = (0.66 / width, 1 - 0.3 / height)
+    plot.legend(handles=handles, loc="upper left", bbox_to_anchor=anchor, **look)
     name = "Cosine similarity" if measure == "cosine" else "Pearson correlation"
     title = f"{name} of local disparities, by emotion"
-    drawing.write_text(
-        plot, (0.78, -0.09), title, fontsize=9.5, fontweight="bold", va="top", color=drawing.INK
-    )
+    style = {"fontweight": "bold", "color": drawing.INK}
+    drawing.write_text(plot, (0.78, -0.09), title, fontsize=9.5, va="top", **style)
     note = f"{caption} Lines: 95 % intervals over pairs.".strip()
     drawing.write_text(plot, (0.78, 0.08), note, fontsize=6.5, color=drawing.GREY)
     return plot
@@ -197,8 +176,7 @@ def _panel(
     for number, kind in enumerate(shown):
         _, colour, hatch = BARS[kind]
         for emotion, place in places.items():
-            row = bars.get((kind, emotion))
-            if row is None:
+            if (row := bars.get((kind, emotion))) is None:
                 continue
             x = place + (number - (len(shown) - 1) / 2) * wide
             style: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "white"}

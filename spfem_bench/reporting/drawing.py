@@ -50,9 +50,9 @@ def panel_grid(
 
     (width, height), (left, right, top, bottom) = size, margins
     drawing = Figure(figsize=size, facecolor="white")
-    sides = {"left": left / width, "right": 1 - right / width}
+    sides: dict[str, Any] = {"left": left / width, "right": 1 - right / width}
     sides |= {"top": 1 - top / height, "bottom": bottom / height}
-    return drawing, drawing.add_gridspec(*shape, **sides, **spacing)
+    return drawing, drawing.add_gridspec(shape[0], shape[1], **sides, **spacing)
 
 
 def write_text(drawing: Figure, place: tuple[float, float], text: str, **style: Any) -> None:

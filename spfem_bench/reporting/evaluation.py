@@ -54,13 +54,7 @@ def _signatures(records: Iterable[RunRecord]) -> list[str]:
 def mapping_json(
     protocol: str, placed: Sequence[PlacedOutput], extra: Sequence[str]
 ) -> dict[str, Any]:
-    """Return which file is taken for which item, as plain values.
-
-    Args:
-        protocol: its name.
-        placed: for each item.
-        extra: names in the folder that no item takes.
-    """
+    """Return which file is taken for which item, as plain values; no item takes *extra* names."""
     items = [
         {"item": p.item, "state": p.state, "places": p.places, "sound": p.sound}
         | ({"reason": str(p.clip)} if isinstance(p.clip, ClipError) else {})

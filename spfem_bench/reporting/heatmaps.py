@@ -76,13 +76,13 @@ def clip_rows(scored: Sequence[Scored]) -> Iterator[dict[str, Any]]:
     """Yield for each clip and space a row with its mean, then one for each stage."""
     for one in scored:
         for space, name in NAMES.items():
-            part = one.parts(space)
-            if part is None:
+            if (part := one.parts(space)) is None:
                 continue
             clip = {"clip": one.name, "metric": name, "lag": part.lag, "frames": part.n_frames}
+            near = ("" if value is None else value for value in part.near)
             numbers: list[tuple[object, ...]] = [
                 ("mean", part.value, float(np.mean(part.elsewhere)), ""),
-                *zip(one.stages, part.positive, part.elsewhere, part.near, strict=True),
+                *zip(one.stages, part.positive, part.elsewhere, near, strict=True),
             ]
             for row in numbers:
                 heads = ("stage", "positive", "elsewhere", "near")
@@ -173,16 +173,10 @@ def figure(scored: Scored, source: _Pictures, generated: _Pictures) -> Figure:
     """Draw the source, the output, the breaks in space and in time, and both over time."""
     spaces = [space for space in NAMES if scored.parts(space) is not None]
     row = int(scored.curve(spaces[-1]).argmin())  # the frame least like its source
-    columns = 2 + len(spaces)
-    width, height = 0.2 + 1.75 * columns + 0.5, 3.5
-    plot, grid = drawing.panel_grid(
-        (width, height),
-        (2, columns),
-        (0.38, 0.62, 0.18 * height, 0.12 * height),
-        height_ratios=(1.65, 0.8),
-        wspace=0.06,
-        hspace=0.16,
-    )
+    columns, height = 2 + len(spaces), 3.5
+    size, margins = (0.2 + 1.75 * columns + 0.5, height), (0.38, 0.62, 0.18 * height, 0.12 * height)
+    spacing = {"height_ratios": (1.65, 0.8), "wspace": 0.06, "hspace": 0.16}
+    plot, grid = drawing.panel_grid(size, (2, columns), margins, **spacing)
     frame = int(np.asarray(scored.arrays["frames"])[row]) if "frames" in scored.arrays else row
     _face(plot.add_subplot(grid[0, 0]), source[row], f"source, frame {frame}")
     _face(plot.add_subplot(grid[0, 1]), generated[row], "output, same moment")
@@ -192,13 +186,11 @@ def figure(scored: Scored, source: _Pictures, generated: _Pictures) -> Figure:
     _colour_bar(plot, plot.axes[-1])
     _over_time(plot.add_subplot(grid[1, :]), scored, spaces, row, len(source))
     y = 0.955 * height
-    drawing.write_text(
-        plot, (0.38, y), scored.name, fontsize=9, fontweight="bold", va="center", color=drawing.INK
-    )
+    style = {"va": "center", "fontweight": "bold", "color": drawing.INK}
+    drawing.write_text(plot, (0.38, y), scored.name, fontsize=9, **style)
     counts = f"lag {int(np.asarray(scored.arrays['lag'])):+d} frames, {len(source)} frames"
-    drawing.write_text(
-        plot, (-0.62, y), counts, fontsize=7, va="center", ha="right", color=drawing.GREY
-    )
+    style = {"va": "center", "ha": "right", "color": drawing.GREY}
+    drawing.write_text(plot, (-0.62, y), counts, fontsize=7, **style)
     return plot
 
 
@@ -207,8 +199,7 @@ def _face(axes: Axes, picture: _Pictures, title: str) -> None:
         picture = np.repeat(picture[:, :, None], 3, axis=2)
     axes.imshow(picture, interpolation="bilinear")
     axes.set_title(title, fontsize=7, pad=3)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
 
@@ -219,8 +210,7 @@ def _heat(axes: Axes, scored: Scored, space: CoherenceSpace, grey: _Pictures) ->
     mean = part.value if part else float("nan")
     _face(axes, grey, f"breaks {look.words}: {look.label} {mean:.3f}")
     heat = np.clip(breaks(scored.arrays, space, scored.stages), 0, 1)
-    extent = (-0.5, SIZE - 0.5, SIZE - 0.5, -0.5)
-    alpha = np.clip(heat * 2.2, 0, 0.9)
+    extent, alpha = (-0.5, SIZE - 0.5, SIZE - 0.5, -0.5), np.clip(heat * 2.2, 0, 0.9)
     colours = colormaps["inferno"](heat)
     axes.imshow(colours, alpha=alpha, interpolation="bilinear", extent=extent)
 

@@ -17,11 +17,7 @@ def render_study(
 ) -> str:
     """Return a study as text, in the layout of ASCCL.
 
-    Args:
-        study: from :func:`spfem_bench.analysis.preference.read_study`.
-        style: as for tables of scores; ``csv`` is tidy, ``csv-wide`` has the table's lines.
-        intervals: print them beside the percentages.
-        standalone: with LaTeX, a document that compiles by itself.
+    *style*, *intervals* and *standalone* are those of tables of scores: see ``render_table``.
     """
     if style == "csv":
         return _tidy(study)
@@ -49,10 +45,8 @@ def _notes(study: Study) -> Iterator[str]:
     if study.origin:
         yield study.origin
     for agreement in study.agreements:
-        yield (
-            f"{_pair_label(agreement.pair)}: {agreement.participants} participants, "
-            f"{agreement.votes} votes"
-        )
+        voters = f"{agreement.participants} participants, {agreement.votes} votes"
+        yield f"{_pair_label(agreement.pair)}: {voters}"
         alphas = "; ".join(
             f"{_question_label(question)} {'undefined' if alpha is None else f'{alpha:.3f}'} on "
             f"{n_clips} clips"

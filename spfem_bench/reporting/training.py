@@ -15,12 +15,8 @@ if TYPE_CHECKING:
 COLOURS = ("#9DC3E6", "#5B9BD5", "#2E75B6", "#1F3864")
 """Of the four stages, first to last."""
 
-NAMES = {
-    "scc": "SCC (space)",
-    "tcc": "TCC (time)",
-    "vd": "visual disparity",
-    "cm": "correlation matrix",
-}
+NAMES = {"scc": "SCC (space)", "tcc": "TCC (time)"}
+NAMES |= {"vd": "visual disparity", "cm": "correlation matrix"}
 
 
 def save_figure(record: Mapping[str, Any], path: Path) -> None:
@@ -35,12 +31,8 @@ def save_figure(record: Mapping[str, Any], path: Path) -> None:
 def figure(record: Mapping[str, Any]) -> Figure:
     """Draw the similarity of corresponding and of other regions against the step.
 
-    Lines are the early validation on held-out speakers, a colour for each stage. Points at
-    the right are the final numbers, on speakers and sentences used once: filled after, hollow
-    before training.
-
-    Args:
-        record: a metric's record, as ``spfem-bench train`` writes it.
+    Lines are the early validation on held-out speakers, a colour for each stage; points at the
+    right the final numbers, on speakers and sentences used once: hollow before training.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D

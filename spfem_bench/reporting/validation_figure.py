@@ -195,17 +195,10 @@ def _head(plot: Figure, record: Mapping[str, Any]) -> None:
     ]
     share = f"±{100 * HARDLY:.0f} % of the largest claimed move"
     keys.append(Patch(fc=LIGHT, lw=0, label=share))
-    plot.legend(
-        handles=keys,
-        loc="upper right",
-        ncols=4,
-        frameon=False,
-        fontsize=7,
-        handlelength=1.8,
-        columnspacing=1.4,
-        bbox_to_anchor=(1 - 0.1 / width, 1 - 0.06 / height),
-        borderpad=0,
-    )
+    look: dict[str, Any] = {"ncols": 4, "frameon": False, "fontsize": 7, "borderpad": 0}
+    look |= {"handlelength": 1.8, "columnspacing": 1.4}
+    anchor = (1 - 0.1 / width, 1 - 0.06 / height)
+    plot.legend(handles=keys, loc="upper right", bbox_to_anchor=anchor, **look)
     small = (
         "Line: value (mean over emotions). Band: 95 % interval of the change from undamaged, "
         "paired over clips. Number: change at the strongest level; ▾ worse, ▴ better, beyond "

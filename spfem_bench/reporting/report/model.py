@@ -20,11 +20,7 @@ from spfem_bench.statistics.base import MetricKind
 
 @dataclass(frozen=True)
 class ReportRun:
-    """One run record within its section.
-
-    Attributes:
-        number: its place in the section, from 0: the colour and mark of its points.
-    """
+    """One run record; its number in its section, from 0, gives its points' colour and mark."""
 
     record: RunRecord
     number: int
@@ -48,11 +44,6 @@ class ReportRun:
     def faces(self) -> Literal["detect", "aligned"]:
         """How faces were found: in all metrics alike."""
         return next((s.faces.faces for s in self.record.settings.values()), "detect")
-
-    @property
-    def is_scored(self) -> bool:
-        """Whether it has a number at all."""
-        return bool(self.record.metrics)
 
     @cached_property
     def scores(self) -> Mapping[tuple[str, str], Score]:
@@ -111,12 +102,9 @@ class ReportRun:
 
 @dataclass(frozen=True)
 class Example:
-    """An item that a method does worst or best.
+    """An item that a method does worst or best: its rank, from 1, of so many items.
 
-    Attributes:
-        rank: from 1, worst or best first.
-        of: items ranked.
-        rival: the comparable method that does best on this item, another than the run.
+    The rival is the comparable method that does best on this item, another than the run.
     """
 
     run: ReportRun
@@ -135,11 +123,6 @@ class ReportSection:
     protocol: str
     profile: str
     runs: tuple[ReportRun, ...]
-
-    @property
-    def title(self) -> str:
-        """The section's name, for readers."""
-        return f"{self.protocol}, profile {self.profile}"
 
     @cached_property
     def table(self) -> Table:
@@ -194,17 +177,12 @@ class ReportSection:
         return tuple(run for run in self.runs if not run.is_control) or self.runs
 
     def differences(self, baseline: str) -> tuple[Comparison | None, Mapping[str, str]]:
-        """Compare methods clip by clip; with one method alone, it and the controls.
+        """Compare methods with the baseline, else the first, clip by clip; one alone, with controls.
 
-        Args:
-            baseline: the method that the others are compared with; the first where it is not here.
-                Runs without a number take no part.
-
-        Returns:
-            Differences of those that were made alike on the same clips, None where there are none;
-            and why the others cannot be compared, by label.
+        Returns differences of the runs that were made alike on the same clips, None where there
+        are none; and why others cannot be compared, by label. Runs without a number take no part.
         """
-        scored = [run for run in self.runs if run.is_scored]
+        scored = [run for run in self.runs if run.record.metrics]
         runs = [run for run in scored if run in self.shown]
         runs = runs if len(runs) > 1 else scored
         if not runs:
@@ -236,13 +214,8 @@ class ReportSection:
         return tuple([example(r, i) for r, i in enumerate(ids, 1)] for ids in (worst, best))
 
     def _rival(self, run: ReportRun, metric: MetricCard, item: str) -> ReportRun | None:
-        others = [
-            other
-            for other in self.runs
-            if other is not run
-            and item in other.values.get(metric.name, {})
-            and run.comparable(other, metric.name)
-        ]
+        scored = [r for r in self.runs if r is not run and item in r.values.get(metric.name, {})]
+        others = [other for other in scored if run.comparable(other, metric.name)]
         return min(
             [other for other in others if not other.is_control] or others,
             key=lambda other: metric.badness(other.values[metric.name][item]),
