@@ -10,6 +10,7 @@ from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.definitions.published import published_rows
 from spfem_bench.evaluation.record import RunRecord, Score
 from spfem_bench.reporting import tables
+from spfem_bench.reporting.report.words import clips_text
 from spfem_bench.reporting.tables import TableBlock, TableColumn, heading
 
 
@@ -26,7 +27,7 @@ def score_lines(record: RunRecord) -> str:
         notes.add(s.note)
         interval = "" if s.low is None or s.high is None else f"[{s.low:.3f}, {s.high:.3f}]"
         head = heading(metric_card(s.metric))
-        lines.append([head, _value(s), interval, _clips(s), s.n_frames, note])
+        lines.append([head, _value(s), interval, clips_text(s), s.n_frames, note])
     heads = ["Metric", "Avg.", "95 % interval", "Clips", "Frames", "Note"]
     align, widths = ("left", "right", "left", "right", "right"), [*[None] * 5, 70]
     return tabulate(lines, heads, disable_numparse=True, colalign=align, maxcolwidths=widths)
@@ -43,7 +44,7 @@ def headline_table(records: Sequence[RunRecord]) -> str:
     for record in records:
         averages = {s.metric: s for s in record.scores if s.emotion == AVERAGE}
         scores = [averages.get(m) for m in metrics]
-        counts = " ".join(sorted({_clips(s) for s in scores if s}))
+        counts = " ".join(sorted({clips_text(s) for s in scores if s}))
         label = record.method.label + (tables.MARKS["control"] if record.is_control else "")
         lines.append([label, *map(_value, scores), counts])
         block = TableBlock(record.protocol.setting, record.protocol.name, "")
@@ -65,7 +66,3 @@ def _value(score: Score | None) -> str:
     if score is None or score.value is None:
         return "–"
     return f"{score.value:.3f}{'*' if score.partial else ''}"
-
-
-def _clips(score: Score) -> str:
-    return f"{score.n_items}/{score.n_items + score.n_refused}"

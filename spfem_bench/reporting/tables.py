@@ -14,7 +14,7 @@ from spfem_bench.definitions.metrics import MetricCard, metric_card
 from spfem_bench.definitions.protocols import AVERAGE, in_order, load_protocol
 from spfem_bench.definitions.published import Printed, published_rows
 from spfem_bench.errors import CardError, UnknownNameError
-from spfem_bench.evaluation.record import RunRecord, Score, unverified
+from spfem_bench.evaluation.record import RunRecord, unverified
 from spfem_bench.reporting.grids import emotion_label
 
 if TYPE_CHECKING:
@@ -46,6 +46,14 @@ def metric_heading(name: str) -> str:
     try:
         return heading(metric_card(name))
     except UnknownNameError:  # a printed table may have any
+        return name
+
+
+def method_label(name: str) -> str:
+    """Return a method as printed; the name of one that has no card."""
+    try:
+        return method_card(name).label
+    except UnknownNameError:
         return name
 
 
@@ -84,8 +92,7 @@ class TableCell:
     printed: str = ""
 
 
-CellKey = tuple[TableBlock, str, TableColumn, str]
-"""Block, emotion, column and metric."""
+CellKey = tuple[TableBlock, str, TableColumn, str]  # the second is an emotion, the last a metric
 
 
 @dataclass(frozen=True)
@@ -151,8 +158,7 @@ def make_table(records: Sequence[RunRecord], *, published: bool | None = None) -
     columns: dict[TableColumn, None] = {}
     seen: set[tuple[TableBlock, TableColumn]] = set()
     metrics = dict.fromkeys(s.metric for r in records for s in r.scores)
-    blocks = _blocks(records)
-    profiles = {r.profile for r in records}
+    blocks, profiles = _blocks(records), {r.profile for r in records}
     partial = {  # a method is marked as partial when it is so anywhere
         (r.method.name, r.profile)
         for r in records
@@ -168,15 +174,16 @@ def make_table(records: Sequence[RunRecord], *, published: bool | None = None) -
         label += f" ({record.profile})" if len(profiles) > 1 else ""
         column = TableColumn(record.method.name, label, kind, record.profile)
         if (block, column) in seen:
-            raise CardError(
-                f"two records of '{column.method}' on {block.origin}, {record.profile}",
-                "Give each method's record once",
-            )
+            problem = f"two records of '{column.method}' on {block.origin}, {record.profile}"
+            raise CardError(problem, "Give each method's record once")
         seen.add((block, column))
         column_of.append(column)
-        own = {(block, s.emotion, column, s.metric): _own_cell(s) for s in record.scores}
+        for s in record.scores:
+            counts = {name: getattr(s, name) for name in COUNTS}
+            cell = TableCell(s.value, s.low, s.high, "", s.signature, **counts)
+            cells[block, s.emotion, column, s.metric] = cell
         beside = dict(published_cells(record, block, metrics, papers, published))
-        cells |= own | beside
+        cells |= beside
         columns |= dict.fromkeys([column, *(key[2] for key in beside)])
     rows = _rows(blocks.values(), {key[:2] for key in cells if key[2].kind in OWN})
     kinds = {c.kind for c in columns} | ({"partial"} if partial else set())
@@ -192,11 +199,6 @@ def make_table(records: Sequence[RunRecord], *, published: bool | None = None) -
     title = f"{', '.join(blocks)}; profile {', '.join(sorted(profiles))}"
     lacking = _lacking(records)
     return Table(tuple(columns), tuple(metrics), rows, cells, notes, signatures, title, lacking)
-
-
-def _own_cell(score: Score) -> TableCell:
-    counts = {name: getattr(score, name) for name in COUNTS}
-    return TableCell(score.value, score.low, score.high, "", score.signature, **counts)
 
 
 def _blocks(records: Iterable[RunRecord]) -> dict[str, TableBlock]:
@@ -325,7 +327,7 @@ def make_printed_table(tables: Sequence[Printed]) -> Table:
             block = TableBlock(row.setting, row.dataset, label)
             paper = row.paper.upper() if len(papers) > 1 else ""
             source = ", ".join(filter(None, (paper, f"table {row.table}" if several else "")))
-            name = _method_label(row.method) + (f" ({source})" if source else "")
+            name = method_label(row.method) + (f" ({source})" if source else "")
             column = TableColumn(row.method, name, table.kind, source)
             doubt = table.doubts.get(row.address, "")
             key = (block, row.emotion, column, row.metric)
@@ -346,10 +348,3 @@ def make_printed_table(tables: Sequence[Printed]) -> Table:
         (),
         "; ".join(table.title for table in tables),
     )
-
-
-def _method_label(method: str) -> str:
-    try:
-        return method_card(method).label
-    except UnknownNameError:
-        return method

@@ -51,16 +51,9 @@ def build(
 ) -> dict[str, bytes]:
     """Return a report's own files by name; copies of clips are made by *clips* on the way.
 
-    A pure function: the same records, in the same order, with the same clips at hand, give the
-    same bytes.
-
-    Args:
-        records: of any methods, protocols and profiles.
-        items: worst, and best, clips to show for each method and metric.
-        clips: finds clips; None shows none.
-        baseline: the method that others are compared with; a section's first when empty, or
-            where it has no run of it.
-        progress: gets the phase ``clips``, by examples.
+    The same records, in the same order, with the same clips at hand, give the same bytes. *items*
+    are the worst, and best, clips shown for each method and metric. A section without a run of the
+    baseline takes its first. Phase ``clips`` of *progress* advances by examples.
 
     Raises:
         CardError: no records, a damaged one, or two of one method.
@@ -93,12 +86,7 @@ def build(
             parts=PARTS,
             arrows=ARROWS,
             better=BETTER,
-            shapes=charts.MARKS,
-            width=charts.WIDTH,
-            left=charts.LEFT,
-            right=charts.RIGHT,
-            top=charts.TOP,
-            bottom=charts.BOTTOM,
+            charts=charts,
             number=number_text,
             p_value=p_text,
             web=lambda link: re.match(r"https?://", link) is not None,
@@ -123,25 +111,18 @@ def _view(
 ) -> dict[str, Any]:
     """Return one section as its template needs it."""
     id_ = f"p{number + 1}"
-    head = overview.Overview(section)
     strips = plots.strips(section)
-    of_sets = [m.label for m in section.metrics if m not in section.by_item]
     return {
         "section": section,
         "number": number,
         "id": id_,
-        "n_runs": len(section.runs),
         "facts": overview.facts(section),
-        "overview": head.groups,
-        "legend": head.legend,
-        "notes": list(head.notes),
+        "overview": overview.Overview(section),
         "signatures": overview.signatures(section),
         "differences": overview.differences(section, baseline),
         "emotions": plots.by_emotion(section),
         "speakers": plots.by_speaker(section),
-        "sets_only": f"{', '.join(of_sets)}: none, a distance of whole sets of clips."
-        if of_sets
-        else "",
+        "of_sets": ", ".join(m.label for m in section.metrics if m not in section.by_item),
         "strips": strips,
         "examples": example_entries(section, id_, items, clips, progress) if items else [],
         "examples_said": introduction(section, items, videos=clips is not None),
@@ -173,11 +154,8 @@ def _template(name: str) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """Return a content security policy: no script but ours runs, whatever a name holds.
-
-    Nothing is loaded but files beside the page; ``file:`` is what ``'self'`` means to some
-    browsers on a disk.
-    """
+    """Return a content security policy: no script but ours runs, whatever a name holds."""
+    # On a disk, ``file:`` is what ``'self'`` means to some browsers.
     return (
         f"default-src 'none'; script-src '{_csp_hash(script)}'; style-src '{_csp_hash(style)}'; "
         "img-src 'self' file:; media-src 'self' file:; base-uri 'none'; form-action 'none'"
@@ -189,14 +167,9 @@ def _csp_hash(text: str) -> str:
 
 
 def _visible(value: Any) -> Any:
-    """Return what is printed for a value: control and direction characters by their numbers.
-
-    A name may hold characters that reverse the text after it.
-    """
-    if value is None:
-        return ""
+    """Return a value with control and direction characters, which hide text, by their numbers."""
     if isinstance(value, Markup) or not isinstance(value, str):
-        return value
+        return "" if value is None else value
     return "".join(
         f"⟨U+{ord(c):04X}⟩" if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c != "\n" else c
         for c in value

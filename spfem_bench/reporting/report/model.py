@@ -177,7 +177,7 @@ class ReportSection:
         return tuple(run for run in self.runs if not run.is_control) or self.runs
 
     def differences(self, baseline: str) -> tuple[Comparison | None, Mapping[str, str]]:
-        """Compare methods with the baseline, else the first, clip by clip; one alone, with controls.
+        """Compare methods clip by clip with the baseline, else the first; one alone, with controls.
 
         Returns differences of the runs that were made alike on the same clips, None where there
         are none; and why others cannot be compared, by label. Runs without a number take no part.
