@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 from typing import Literal
@@ -65,8 +65,7 @@ def print_grid(grid: Grid, style: Style, *, standalone: bool = False) -> str:
     a document that compiles by itself.
     """
     if style == "latex":
-        table = _latex(grid)
-        return f"{_PREAMBLE}{table}{_END}" if standalone else table
+        return _latex(grid, standalone)
     printers = {"text": _text, "markdown": _markdown, "csv": _csv, "html": _html}
     return printers[style](grid)
 
@@ -169,17 +168,6 @@ def _csv(grid: Grid) -> str:
 
 # ---- LaTeX ---------------------------------------------------------------------------------
 
-_PREAMBLE = r"""\documentclass[10pt]{article}
-\usepackage[T1]{fontenc}
-\usepackage[utf8]{inputenc}
-\usepackage{lmodern}
-\usepackage{booktabs,graphicx}
-\usepackage[a4paper,landscape,margin=15mm]{geometry}
-\pagestyle{empty}
-\begin{document}
-"""
-_END = "\\end{document}\n"
-
 _LATEX = {sign: f"\\{sign}" for sign in "{}$&%#_"} | {sign: f"{{{sign}}}" for sign in "[]*"}
 _LATEX |= {"–": "--", "−": "$-$", '"': "''"}
 _NAMED = "backslash asciicircum asciitilde asciigrave less greater bar dagger daggerdbl"
@@ -235,7 +223,7 @@ def _spans(grid: Grid, level: int) -> list[tuple[Label, int]]:
     return [(key[-1], len(list(run))) for key, run in groupby(above)]
 
 
-def _latex(grid: Grid) -> str:
+def _latex(grid: Grid, standalone: bool) -> str:
     """Return a table in booktabs' style, shrunk to the line where it is wider; notes below."""
     spans = [n for _, n in _spans(grid, 0)] if _depth(grid) > 1 else [len(grid.heads)]
     columns = r"@{\hspace{12pt}}".join("r" * span for span in spans)
@@ -243,33 +231,10 @@ def _latex(grid: Grid) -> str:
     for letter, signature in grid.signatures:
         code = latex_escape(signature).replace(r"\textbar{}", r"\textbar{}\allowbreak ")
         notes.append((rf"\textsuperscript{{{letter}}} " if letter else "") + rf"\texttt{{{code}}}")
-    below = [
-        r"\par\smallskip",
-        r"\dimen0=\wd0 \ifdim\dimen0<.6\linewidth\dimen0=.6\linewidth\fi",
-        r"\ifdim\dimen0>\linewidth\dimen0=\linewidth\fi",
-        r"\begin{minipage}{\dimen0}\scriptsize\raggedright",
-        *(f"{note}\\par" for note in notes),
-        r"\end{minipage}",
-    ]
-    lines = [
-        r"% needs \usepackage{booktabs,graphicx}",
-        r"\begin{table*}[t]",
-        r"\centering\small",
-        *([rf"\caption{{{latex_escape(grid.title)}}}"] if grid.title else []),
-        r"\par\smallskip\setlength{\tabcolsep}{4pt}",
-        r"\sbox0{%",
-        rf"\begin{{tabular}}{{{'l' * len(grid.stubs)}{columns}}}",
-        r"\toprule",
-        *_latex_heads(grid),
-        r"\midrule",
-        *_latex_rows(grid),
-        r"\bottomrule",
-        r"\end{tabular}}%",
-        r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
-        *(below if notes else []),
-        r"\end{table*}",
-    ]
-    return "\n".join(lines) + "\n"
+    title, columns = latex_escape(grid.title), "l" * len(grid.stubs) + columns
+    values = {"standalone": standalone, "title": title, "columns": columns, "notes": notes}
+    values |= {"heads": _latex_heads(grid), "rows": _latex_rows(grid)}
+    return fill_template("table.tex", values)
 
 
 def _latex_heads(grid: Grid) -> Iterator[str]:
@@ -303,23 +268,8 @@ def _html_escape(text: str) -> str:
     return html.escape(one_line(text))
 
 
-def _html_label(label: Label) -> str:
-    marks = f"<sup>{_html_escape(label.marks)}</sup>" if label.marks else ""
-    return _html_escape(label.text) + marks
-
-
-def _html_number(entry: Entry) -> str:
-    tag, text = {1: "b", 2: "u"}.get(entry.rank), _html_escape(entry.text)
-    return (f"<{tag}>{text}</{tag}>" if tag else text) + _html_escape(_after(entry))
-
-
 def _html(grid: Grid) -> str:
     """Return a table without style or script, everything in it escaped."""
     levels = [_spans(grid, level) for level in range(_depth(grid) - 1)]
     values = {"grid": grid, "levels": [*levels, [(head[-1], 1) for head in grid.heads]]}
-    filters: dict[str, Callable[..., str]] = {
-        "escaped": _html_escape,
-        "label": _html_label,
-        "number": _html_number,
-    }
-    return fill_template("table.html", values, **filters)
+    return fill_template("table.html", values, escaped=_html_escape)

@@ -9,7 +9,7 @@ import shlex
 import unicodedata
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
@@ -18,15 +18,13 @@ from spfem_bench.analysis.comparing import p_text
 from spfem_bench.evaluation.record import RunRecord
 from spfem_bench.progress import SILENT, Progress
 from spfem_bench.reporting.report import charts, overview, plots
+from spfem_bench.reporting.report.clips import Clips
 from spfem_bench.reporting.report.examples import example_entries, introduction
 from spfem_bench.reporting.report.model import ReportSection, sections
 from spfem_bench.reporting.report.words import number_text
 from spfem_bench.reporting.table_layouts import tidy_csv
 from spfem_bench.reporting.tables import ARROWS, make_table
 from spfem_bench.version import __version__
-
-if TYPE_CHECKING:
-    from spfem_bench.reporting.report.clips import Clips
 
 BETTER = {"lower": "lower is better", "higher": "higher is better", "zero": "nearer to 0 is better"}
 PARTS = (

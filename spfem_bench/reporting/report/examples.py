@@ -6,16 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING
 
 from spfem_bench.definitions.metrics import MetricCard
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.progress import Progress
 from spfem_bench.reporting.report import charts
+from spfem_bench.reporting.report.clips import Clips
 from spfem_bench.reporting.report.model import Example, ReportRun, ReportSection
-
-if TYPE_CHECKING:
-    from spfem_bench.reporting.report.clips import Clips
 
 ROLES = {"source": "Source", "reference": "Reference", "output": "Output", "rival": "Best other"}
 
