@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from spfem_bench.analysis import auditing
@@ -15,6 +15,7 @@ _TITLE = """# Audit of printed tables
 
 Made by `spfem-bench audit --format markdown`, on the digits as printed."""
 
+_DIGITS = f"at least {SIGNIFICANT} digits"
 _REPEATS = {
     "series": ("Rows equal to another method's", "Whole rows of one metric."),
     "column": (
@@ -25,13 +26,10 @@ _REPEATS = {
         "Cells equal between two methods on one backbone",
         "Tables pooled; a few are expected among numbers that lie close.",
     ),
-    "row": (
-        "Equal numbers within one row",
-        f"With at least {SIGNIFICANT} digits, the average included.",
-    ),
+    "row": ("Equal numbers within one row", f"With {_DIGITS}, the average included."),
     "scattered": (
         "Equal numbers in other places of one table",
-        f"Different methods, with at least {SIGNIFICANT} digits; chance alone makes some.",
+        f"Different methods, with {_DIGITS}; chance alone makes some.",
     ),
 }
 
@@ -73,7 +71,7 @@ class _Section(NamedTuple):
     title: str
     answer: str
     heads: tuple[str, ...] = ()
-    lines: tuple[tuple[str, ...], ...] = ()
+    lines: Sequence[tuple[str, ...]] = ()
 
 
 def audit_text(audit: Audit, *, markdown: bool = False) -> str:
@@ -99,7 +97,7 @@ def _sections(audit: Audit) -> Iterator[_Section]:
         "Tables",
         f"{n_numbers} numbers; {audit.contradictions} contradictions.",
         ("table", "numbers"),
-        tuple((name, str(n)) for name, n in audit.tables),
+        [(name, str(n)) for name, n in audit.tables],
     )
     n_right = audit.n_averages - len(audit.averages)
     yield _Section(
@@ -107,33 +105,28 @@ def _sections(audit: Audit) -> Iterator[_Section]:
         f"Of {audit.n_averages} averages {n_right} are the mean of their row, rounded to the "
         "printed decimals.",
         ("row", "printed", "mean", "printed - mean", "may be explained by"),
-        tuple(
+        [
             (str(a.series), str(a.printed), f"{a.mean:.4f}", f"{a.off:+.4f}", a.explained or "–")
             for a in audit.averages
-        ),
+        ],
     )
+    disagreements = [
+        (f"{d.series} {d.emotion}", f"{d.value}", f"{d.other_value}", f"{d.other}", _difference(d))
+        for d in audit.disagreements
+    ]
     yield _Section(
         "Cells that disagree between tables",
         f"{audit.n_shared} pairs of equal cells; {len(audit.disagreements)} disagree, "
         f"{len(audit.other_decimals)} are equal but printed with other decimals.",
         ("cell", "first", "second", "in", "what"),
-        tuple(
-            (
-                f"{d.series} {d.emotion}",
-                *map(str, (d.value, d.other_value, d.other)),
-                _difference(d),
-            )
-            for d in audit.disagreements
-        ),
+        disagreements,
     )
-    for title, items in (
-        ("Equal, with other decimals", audit.other_decimals),
-        ("Preferences that do not sum to 100", audit.wrong_sums),
-    ):
+    equal, sums = "Equal, with other decimals", "Preferences that do not sum to 100"
+    for title, items in ((equal, audit.other_decimals), (sums, audit.wrong_sums)):
         if items:
             yield _Section(title, "\n".join(f"- {item}" for item in items))
     for kind, (title, answer) in _REPEATS.items():
-        lines = tuple((r.first, r.second, r.values) for r in audit.repeats if r.kind == kind)
+        lines = [(r.first, r.second, r.values) for r in audit.repeats if r.kind == kind]
         counted = f"{answer} {len(lines) or 'None'} found."
         yield _Section(title, counted, ("cell", "cell", "value"), lines)
     yield _losses(audit)
@@ -150,7 +143,7 @@ def _sections(audit: Audit) -> Iterator[_Section]:
         f"less than {auditing.NEAR_SHARE:.0%} of both gains (means of absolute differences over "
         "emotions).",
         ("row", "row", "difference", "largest", "gains", "r"),
-        tuple(rows),
+        rows,
     )
 
 

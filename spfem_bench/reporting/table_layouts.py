@@ -35,10 +35,8 @@ def render_table(
         CardError: there is no number to print.
     """
     if table.lacking:
-        raise CardError(
-            f"no number to print: {table.lacking}",
-            "Run the evaluation again, with what is missing or with --partial",
-        )
+        remedy = "Run the evaluation again, with what is missing or with --partial"
+        raise CardError(f"no number to print: {table.lacking}", remedy)
     if style == "csv":
         return tidy_csv(table)
     grid = {"asccl": _emotions_down, "stccl": _emotions_across}[layout](table, intervals)
@@ -144,11 +142,8 @@ def _emotions_across(table: Table, intervals: bool) -> Grid:
             shared = set(filter(None, marks.values()))
             common = next(iter(shared)) if len(shared) == 1 else ""
             for column, own in marks.items():
-                labels = (
-                    _block_label(table, block),
-                    _metric_label(metric, common),
-                    _method_label(table, column, "" if common else own),
-                )
+                method = _method_label(table, column, "" if common else own)
+                labels = (_block_label(table, block), _metric_label(metric, common), method)
                 entries = (_entry(table, (block, e, column, metric), intervals) for e in emotions)
                 rows.append((labels, tuple(entries)))
     stubs = (Label("Setting", "setting"), Label("Metric", "metric"), Label("Method", "method"))

@@ -339,12 +339,8 @@ def make_printed_table(tables: Sequence[Printed]) -> Table:
                 doubts.setdefault((where, doubt), []).append(metric_heading(row.metric))
     notes = [table.origin for table in tables]
     notes += [f"? {where}, {', '.join(of)}: {doubt}" for (where, doubt), of in doubts.items()]
-    return Table(
-        tuple(dict.fromkeys(key[2] for key in cells)),
-        tuple(dict.fromkeys(key[3] for key in cells)),
-        _rows(dict.fromkeys(key[0] for key in cells), {key[:2] for key in cells}),
-        cells,
-        tuple(notes),
-        (),
-        "; ".join(table.title for table in tables),
-    )
+    columns = tuple(dict.fromkeys(key[2] for key in cells))
+    metrics = tuple(dict.fromkeys(key[3] for key in cells))
+    rows = _rows(dict.fromkeys(key[0] for key in cells), {key[:2] for key in cells})
+    title = "; ".join(table.title for table in tables)
+    return Table(columns, metrics, rows, cells, tuple(notes), (), title)

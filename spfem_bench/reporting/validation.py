@@ -68,11 +68,8 @@ def table(cells: Sequence[ClaimTest], style: Format = "text") -> str:
             row.append(f"({change})" if cell.points else change)
         else:
             row.append(f"{change}{' ' if style == 'markdown' else chr(10)}{verdict_words(cell)}")
-    look, align = (
-        "github" if style == "markdown" else "simple",
-        ("left", *["right"] * len(controls)),
-    )
-    heads = ["Metric", *controls]
+    look = "github" if style == "markdown" else "simple"
+    heads, align = ["Metric", *controls], ["left"] + ["right"] * len(controls)
     return tabulate([*rows.values()], heads, look, disable_numparse=True, colalign=align)
 
 

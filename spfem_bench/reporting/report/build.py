@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import DictLoader, Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from spfem_bench.analysis.comparing import p_text
@@ -27,16 +27,6 @@ from spfem_bench.reporting.tables import ARROWS, make_table
 from spfem_bench.version import __version__
 
 BETTER = {"lower": "lower is better", "higher": "higher is better", "zero": "nearer to 0 is better"}
-PARTS = (
-    ("overview", "Overview"),
-    ("differences", "Differences"),
-    ("emotions", "By emotion"),
-    ("speakers", "By speaker"),
-    ("strips", "Clip by clip"),
-    ("examples", "Worst and best clips"),
-    ("failures", "Missing and refused"),
-    ("provenance", "Provenance"),
-)
 
 
 def build(
@@ -80,8 +70,6 @@ def build(
             policy=_policy(style, script),
             style=Markup(style),  # noqa: S704  (ours)
             script=Markup(script),  # noqa: S704  (ours)
-            data=[view["data"] for view in views],
-            parts=PARTS,
             arrows=ARROWS,
             better=BETTER,
             charts=charts,
@@ -138,11 +126,10 @@ def _command(items: int, baseline: str, *, videos: bool) -> str:
 
 def _environment() -> Environment:
     return Environment(
-        loader=DictLoader({n: _template(n) for n in ("report.html", "plots.html")}),
+        loader=PackageLoader(__package__),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_visible,
-        trim_blocks=False,
         keep_trailing_newline=True,
     )
 

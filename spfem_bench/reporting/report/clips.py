@@ -42,6 +42,8 @@ TALLEST = 360  # frames of copies are made no higher than this, in pixels
 QUALITY = 23  # H.264's constant rate factor of copies: to look at, not to measure
 PEAKS = 280  # parts into which a clip's sound is cut for its waveform
 ENDS = {"video": ".mp4", "picture": ".png"}
+_AGAIN = "Run the evaluation again on this machine"
+_SAME = f"{_AGAIN}, with the same versions"
 
 
 @dataclass
@@ -158,10 +160,8 @@ class Clips:
         if clip.edit.kind == "frozen-mouth" and not aligned:
             extractor = self._extractor(run)
             if not extractor.store.has(extractor.key(bare, None)):
-                raise MissingClipError(
-                    "what is done to this clip needs its face track, which is not stored here",
-                    "Run the evaluation again on this machine",
-                )
+                problem = "what is done to this clip needs its face track, which is not stored here"
+                raise MissingClipError(problem, _AGAIN)
             yield from (frame for frame, _ in extractor.tracked_frames(clip, FaceTrack()))
             return
         count = sum(1 for _ in video.frames(bare)) if clip.edit.kind == "frozen-mouth" else 0
@@ -191,10 +191,7 @@ class Clips:
         if not isinstance(request, PairRequest):
             features = self._extractor(run).load(clip, request)
         if features is None:
-            raise ClipError(
-                "the features of this run are not stored here",
-                "Run the evaluation again on this machine, with the same versions",
-            )
+            raise ClipError("the features of this run are not stored here", _SAME)
         kind = run.record.kind_of(metric)
         part = kind.read(run.items[item].metrics[metric])
         return Curve(features.frames, kind.over_time(part, features))
@@ -231,10 +228,7 @@ class Clips:
         scorer = self._scorers.setdefault(key, PairExtractor(self._extractor(run)))
         arrays = scorer.load(clip, request)
         if arrays is None:
-            raise ClipError(
-                "the comparison of this run is not stored here",
-                "Run the evaluation again on this machine, with the same versions",
-            )
+            raise ClipError("the comparison of this run is not stored here", _SAME)
         pair = [Unchanged.since(request.other), Unchanged.since(clip)]
         name = _name("picture", scorer.key(clip, request))
         if not self._have(name):

@@ -13,7 +13,7 @@ from spfem_bench.analysis.comparing import Comparison, compare_runs
 from spfem_bench.definitions.metrics import MetricCard, metric_card
 from spfem_bench.definitions.protocols import in_order
 from spfem_bench.errors import CardError
-from spfem_bench.evaluation.record import RecordedItem, RunRecord, Score, unverified
+from spfem_bench.evaluation.record import RecordedItem, RunRecord, Score
 from spfem_bench.reporting.tables import Table, make_table
 from spfem_bench.statistics.base import MetricKind
 
@@ -153,11 +153,6 @@ class ReportSection:
     def by_item(self) -> tuple[MetricCard, ...]:
         """The metrics of which single items have values."""
         return tuple(m for m in self.metrics if any(m.name in run.values for run in self.runs))
-
-    @property
-    def unverified(self) -> list[str]:
-        """A note that names the records without a checksum."""
-        return unverified(run.record for run in self.runs)
 
     def speakers(self, metric: str) -> Mapping[str, Mapping[int, tuple[float, int]]]:
         """Return, by speaker and run number, the mean over items and how many they are."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.protocols import AVERAGE
-from spfem_bench.evaluation.record import Score
+from spfem_bench.evaluation.record import Score, unverified
 from spfem_bench.reporting.report import words
 from spfem_bench.reporting.report.model import ReportRun, ReportSection
 from spfem_bench.reporting.report.words import clips_text, number_text, settings_lines
@@ -74,12 +74,9 @@ class Overview:
         if score.value is None:
             return OverviewCell(note=note)
         table = self.section.table
-        blocks = {block for block, emotion in table.rows if emotion == AVERAGE}
-        best = any(
-            rank == 1 and column.method == run.name
-            for block in blocks
-            for column, rank in table.ranks(block, AVERAGE, score.metric).items()
-        )
+        block = next(block for block, emotion in table.rows if emotion == AVERAGE)
+        ranks = table.ranks(block, AVERAGE, score.metric)
+        best = any(rank == 1 and column.method == run.name for column, rank in ranks.items())
         mark, interval = "*" if score.partial else "", words.interval_text(score.low, score.high)
         count = clips_text(score) if counted else ""
         return OverviewCell(number_text(score.value), best, mark, note, interval, count)
@@ -122,7 +119,7 @@ def facts(section: ReportSection) -> str:
     counts = ", ".join(words.count_text(len(part), noun) for part, noun in parts)
     version = f"version {' and '.join(versions)}"
     first = f"{protocols[0].setting}, {version}, profile {section.profile}: {counts}"
-    return "; ".join([first, *section.unverified])
+    return "; ".join([first, *unverified(run.record for run in section.runs)])
 
 
 def signatures(section: ReportSection) -> list[tuple[str, str, str]]:
