@@ -9,9 +9,7 @@ from typing import Any
 
 from spfem_bench.evaluation.check import ReferenceCheck, RowChange, SettingChange
 
-SHOWN = 40
-"""Rows printed at most; all of them are in the JSON."""
-
+SHOWN = 40  # rows printed at most; all of them are in the JSON
 VERDICTS = {
     "moved": "moved",
     "counts": "other counts",

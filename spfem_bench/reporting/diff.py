@@ -8,8 +8,7 @@ from spfem_bench.analysis.record_diff import RecordDiff
 from spfem_bench.evaluation.check import ReferenceCheck
 from spfem_bench.reporting.check import VERDICTS, change_text, check_json, rows_table, summary
 
-SHOWN = 6
-"""Clips that one line names at most."""
+SHOWN = 6  # clips that one line names at most
 
 
 def diff_text(diff: RecordDiff) -> str:

@@ -59,11 +59,7 @@ class Grid:
 
 
 def print_grid(grid: Grid, style: Style, *, standalone: bool = False) -> str:
-    """Return a grid in one of the styles; the same grid always gives the same text.
-
-    CSV has one line a row, at full precision; see ``docs/tables.md``. With *standalone*, LaTeX is
-    a document that compiles by itself.
-    """
+    """Return a grid in one of the styles (see ``docs/tables.md``); *standalone* LaTeX compiles."""
     if style == "latex":
         return _latex(grid, standalone)
     printers = {"text": _text, "markdown": _markdown, "csv": _csv, "html": _html}

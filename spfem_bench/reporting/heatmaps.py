@@ -23,8 +23,7 @@ _Arrays: TypeAlias = "Mapping[str, npt.NDArray[np.generic]]"
 _Floats: TypeAlias = "npt.NDArray[np.float64]"
 _Pictures: TypeAlias = "npt.NDArray[np.uint8]"
 
-SIZE = 112
-"""Side in pixels of the crops."""
+SIZE = 112  # side of the crops in pixels
 
 
 @dataclass(frozen=True)

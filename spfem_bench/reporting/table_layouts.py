@@ -55,10 +55,6 @@ def tidy_csv(table: Table) -> str:
     return csv_text(rows)
 
 
-def _metric_label(name: str, marks: str = "") -> Label:
-    return Label(tables.metric_heading(name), name, marks)
-
-
 def _method_label(table: Table, column: TableColumn, marks: str = "") -> Label:
     alone = [c.method for c in table.columns].count(column.method) == 1
     name = column.method if alone else f"{column.method} ({column.source})"
@@ -114,8 +110,8 @@ def _emotions_down(table: Table, intervals: bool) -> Grid:
         for metric in table.metrics:
             cells = [table.cell(b, e, column, metric) for b, e in table.rows]
             if any(cells):
-                marks = _marks(letters, cells)
-                heads.append((_method_label(table, column), _metric_label(metric, marks)))
+                label = Label(tables.metric_heading(metric), metric, _marks(letters, cells))
+                heads.append((_method_label(table, column), label))
                 keys.append((column, metric))
     rows = []
     for block, emotion in table.rows:
@@ -134,16 +130,16 @@ def _emotions_across(table: Table, intervals: bool) -> Grid:
     rows = []
     for block in dict.fromkeys(block for block, _ in table.rows):
         for metric in table.metrics:
-            marks = {
-                column: _marks(letters, cells)
-                for column in table.columns
-                if any(cells := [table.cell(block, e, column, metric) for e in emotions])
-            }
+            marks = {}
+            for column in table.columns:
+                if any(cells := [table.cell(block, e, column, metric) for e in emotions]):
+                    marks[column] = _marks(letters, cells)
             shared = set(filter(None, marks.values()))
             common = next(iter(shared)) if len(shared) == 1 else ""
+            label = Label(tables.metric_heading(metric), metric, common)
             for column, own in marks.items():
                 method = _method_label(table, column, "" if common else own)
-                labels = (_block_label(table, block), _metric_label(metric, common), method)
+                labels = (_block_label(table, block), label, method)
                 entries = (_entry(table, (block, e, column, metric), intervals) for e in emotions)
                 rows.append((labels, tuple(entries)))
     stubs = (Label("Setting", "setting"), Label("Metric", "metric"), Label("Method", "method"))

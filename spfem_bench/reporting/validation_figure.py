@@ -25,9 +25,8 @@ CLAIMS = {"measures": "must feel", "ignores": "should ignore", "none": "no claim
 TINTS = {"measures": "#E8F1F8", "ignores": "#FBEFE6"}
 LIGHT, DIM = "#E4E4E4", "#666666"
 
+# A claimed move this many times smaller than its row's range is drawn on a scale of its own.
 ZOOM = 6.0
-"""A claimed move this many times smaller than its row's range is drawn on a scale of its own."""
-
 WIDTH, HEIGHT = 1.72, 1.32  # of a panel with its margins, inches
 LEFT, RIGHT, TOP, BOTTOM = 1.35, 0.12, 0.92, 1.08  # around all panels, inches
 

@@ -48,37 +48,34 @@ def build(
         StorageError: a copy cannot be written.
     """
     made = sections(records)
-    examples = (
-        example
-        for section in made
-        for run in section.shown
-        for metric in section.by_item
-        for side in section.examples(run, metric, items)
-        for example in side
-    )
-    progress.begin("clips", sum(1 for _ in examples), "clip")
+    shown = [(s, run, metric) for s in made for run in s.shown for metric in s.by_item]
+    sides = (side for s, run, metric in shown for side in s.examples(run, metric, items))
+    progress.begin("clips", sum(map(len, sides)), "clip")
     views = [_view(section, n, items, clips, baseline, progress) for n, section in enumerate(made)]
     progress.end("clips")
     style, script = _template("report.css"), _template("report.js")
-    page = (
-        _environment()
-        .get_template("report.html")
-        .render(
-            views=views,
-            title=" · ".join(dict.fromkeys(section.protocol for section in made)),
-            version=__version__,
-            policy=_policy(style, script),
-            style=Markup(style),  # noqa: S704  (ours)
-            script=Markup(script),  # noqa: S704  (ours)
-            arrows=ARROWS,
-            better=BETTER,
-            charts=charts,
-            number=number_text,
-            p_value=p_text,
-            web=lambda link: re.match(r"https?://", link) is not None,
-            videos=clips is not None,
-            command=_command(items, baseline, videos=clips is not None),
-        )
+    environment = Environment(
+        loader=PackageLoader(__package__),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
+        keep_trailing_newline=True,
+    )
+    page = environment.get_template("report.html").render(
+        views=views,
+        title=" · ".join(dict.fromkeys(section.protocol for section in made)),
+        version=__version__,
+        policy=_policy(style, script),
+        style=Markup(style),  # noqa: S704  (ours)
+        script=Markup(script),  # noqa: S704  (ours)
+        arrows=ARROWS,
+        better=BETTER,
+        charts=charts,
+        number=number_text,
+        p_value=p_text,
+        web=lambda link: re.match(r"https?://", link) is not None,
+        videos=clips is not None,
+        command=_command(items, baseline, videos=clips is not None),
     )
     return {
         # Half a character, which JSON may hold, cannot be written otherwise.
@@ -122,16 +119,6 @@ def _command(items: int, baseline: str, *, videos: bool) -> str:
     words = ["spfem-bench", "report", "--items", str(items)]
     words += ["--baseline", baseline] if baseline else []
     return shlex.join(words + ([] if videos else ["--no-videos"]))
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader(__package__),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_visible,
-        keep_trailing_newline=True,
-    )
 
 
 def _template(name: str) -> str:

@@ -161,8 +161,6 @@ class SyncPlot:
     """Distances over time, with the waveform (SVG path data; empty without sound) under it."""
 
     height: int
-    left: float
-    right: float
     per_second: float
     ticks: tuple[Tick, ...]
     seconds: tuple[Tick, ...]
@@ -202,8 +200,8 @@ def sync_plot(
     every = next(s for s in (0.5, 1, 2, 5, 10, 30, 60, 600, math.inf) if seconds / s <= 10)
     marks = [i * every for i in range(int(seconds / every) + 1)] if every < math.inf else [0.0]
     times = tuple(Tick(_round(LEFT + s * per_second), f"{s:g}") for s in marks)
-    across = (LEFT, WIDTH - RIGHT, _round(per_second))
-    return SyncPlot(height, *across, y.ticks, times, tuple(lines), wave, float(wave_at))
+    scale = _round(per_second)
+    return SyncPlot(height, scale, y.ticks, times, tuple(lines), wave, float(wave_at))
 
 
 @dataclass(frozen=True)
@@ -263,13 +261,5 @@ def _round(value: float) -> float:
 
 
 def _reversed_bits(number: int) -> float:
-    """Return the number's binary digits mirrored at the point (van der Corput's sequence).
-
-    >>> [_reversed_bits(i) for i in range(4)]
-    [0.0, 0.5, 0.25, 0.75]
-    """
-    result, part = 0.0, 0.5
-    while number:
-        result += part * (number & 1)
-        number, part = number >> 1, part / 2
-    return result
+    """Return the number's binary digits mirrored at the point (van der Corput's sequence)."""
+    return int(f"{number:b}"[::-1], 2) / 2.0 ** number.bit_length()

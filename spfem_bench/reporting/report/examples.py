@@ -79,7 +79,7 @@ def example_entries(
                 for example in examples:
                     place = kind if example.rank == 1 else f"{kind} {example.rank}"
                     name = f"{id_}-e{next(numbers)}"
-                    entries.append(_entry(section, metric, example, name, place, clips))
+                    entries.append(_entry(section, example, name, place, clips))
                     progress.advance("clips")
             if entries:
                 by_metric.append((metric, entries))
@@ -97,20 +97,16 @@ def introduction(section: ReportSection, items: int, *, videos: bool) -> str:
 
 
 def _entry(
-    section: ReportSection,
-    metric: MetricCard,
-    example: Example,
-    id_: str,
-    place: str,
-    clips: Clips | None,
+    section: ReportSection, example: Example, id_: str, place: str, clips: Clips | None
 ) -> ExampleEntry:
-    run, rival, item = example.run, example.rival, section.items[example.item]
-    rival_value = rival.values[metric.name][item.id] if rival else None
+    run, metric, rival = example.run, example.metric, example.rival
+    item = section.items[example.item]
+    rival_value = rival.values[metric][item.id] if rival else None
     entry = ExampleEntry(id_, example, place, item.speaker, item.emotion, rival_value)
-    kind = run.record.kind_of(metric.name)
+    kind = run.record.kind_of(metric)
     shown = kind.picture
     if shown == "shifts":
-        kept = run.items[item.id].metrics[metric.name]
+        kept = run.items[item.id].metrics[metric]
         entry.shift = charts.shift_plot(kind.by_shift(kind.read(kept)))
     if clips is None:
         return entry
@@ -126,8 +122,8 @@ def _entry(
                 entry.players.append(Player(file, ROLES[name], label))
     if shown == "shifts":
         with entry.part("Distance over time"):
-            entry.sync = clips.sync(run, rival, item.id, metric.name)
+            entry.sync = clips.sync(run, rival, item.id, metric)
     if shown == "heatmap":
         with entry.part("Heat-map"):
-            entry.heatmap = clips.heatmap(run, item.id, metric.name)
+            entry.heatmap = clips.heatmap(run, item.id, metric)
     return entry

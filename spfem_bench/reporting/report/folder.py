@@ -25,11 +25,11 @@ def listed(folder: Path) -> dict[str, str]:
     try:
         lines = read_file(folder / SUMS).decode().splitlines()
     except FileNotFoundError:
-        taken = [n for n in ("index.html", "scores.csv", "media") if os.path.lexists(folder / n)]
-        if not taken:
-            return {}
-        problem = f"{folder} holds '{taken[0]}', which no report wrote"
-        raise CardError(problem, "Name another folder: -o DIR") from None
+        for name in ("index.html", "scores.csv", "media"):
+            if os.path.lexists(folder / name):
+                problem = f"{folder} holds '{name}', which no report wrote"
+                raise CardError(problem, "Name another folder: -o DIR") from None
+        return {}
     except (OSError, ValueError) as error:
         raise StorageError(f"{folder / SUMS}: {error}", "Name another folder: -o DIR") from None
     found = [_LINE.fullmatch(line) for line in lines]

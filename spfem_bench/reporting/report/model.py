@@ -102,10 +102,7 @@ class ReportRun:
 
 @dataclass(frozen=True)
 class Example:
-    """An item that a method does worst or best: its rank, from 1, of so many items.
-
-    The rival is the comparable method that does best on this item, another than the run.
-    """
+    """An item that a method does worst or best (rank 1), and the best comparable other method."""
 
     run: ReportRun
     metric: str

@@ -37,17 +37,13 @@ def by_emotion(section: ReportSection) -> list[tuple[Any, ...]]:
 
 def by_speaker(section: ReportSection) -> list[tuple[Any, ...]]:
     """Return, for each metric of single items, its plot of means by speaker."""
-
-    def value(name: str, mean: float, count: int) -> charts.Value:
-        text = f"{name}: {number_text(mean)}, mean of {count_text(count, 'clip')}"
-        return charts.Value(mean, text=text)
-
     plots = []
     for metric in section.by_item:
-        groups = {
-            name: {number: value(name, *mean) for number, mean in means.items()}
-            for name, means in section.speakers(metric.name).items()
-        }
+        groups: dict[str, dict[int, charts.Value]] = {}
+        for name, means in section.speakers(metric.name).items():
+            for number, (mean, count) in means.items():
+                text = f"{name}: {number_text(mean)}, mean of {count_text(count, 'clip')}"
+                groups.setdefault(name, {})[number] = charts.Value(mean, text=text)
         plots.append(_plot(section, metric, groups, MOST_SPEAKERS))
     return plots
 
