@@ -68,7 +68,7 @@ def _block_label(table: Table, block: TableBlock) -> Label:
 
 
 def _entry(table: Table, key: CellKey, intervals: bool) -> Entry:
-    cell = table.cell(*key)
+    cell = table.cell(key)
     if cell is None:
         return Entry()
     block, emotion, column, metric = key
@@ -108,7 +108,7 @@ def _emotions_down(table: Table, intervals: bool) -> Grid:
     heads, keys = [], []
     for column in table.columns:
         for metric in table.metrics:
-            cells = [table.cell(b, e, column, metric) for b, e in table.rows]
+            cells = [table.cell((b, e, column, metric)) for b, e in table.rows]
             if any(cells):
                 label = Label(tables.metric_heading(metric), metric, _marks(letters, cells))
                 heads.append((_method_label(table, column), label))
@@ -132,7 +132,7 @@ def _emotions_across(table: Table, intervals: bool) -> Grid:
         for metric in table.metrics:
             marks = {}
             for column in table.columns:
-                if any(cells := [table.cell(block, e, column, metric) for e in emotions]):
+                if any(cells := [table.cell((block, e, column, metric)) for e in emotions]):
                     marks[column] = _marks(letters, cells)
             shared = set(filter(None, marks.values()))
             common = next(iter(shared)) if len(shared) == 1 else ""

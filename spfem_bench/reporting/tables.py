@@ -113,11 +113,9 @@ class Table:
     title: str = ""
     lacking: str = ""
 
-    def cell(
-        self, block: TableBlock, emotion: str, column: TableColumn, metric: str
-    ) -> TableCell | None:
+    def cell(self, key: CellKey) -> TableCell | None:
         """Return a cell that holds a number, else None."""
-        cell = self.cells.get((block, emotion, column, metric))
+        cell = self.cells.get(key)
         return None if cell is None or cell.value is None else cell
 
     def ranks(self, block: TableBlock, emotion: str, metric: str) -> dict[TableColumn, int]:
@@ -129,7 +127,7 @@ class Table:
         cells = {
             column: cell
             for column in self.columns
-            if column.kind == "reproduced" and (cell := self.cell(block, emotion, column, metric))
+            if column.kind == "reproduced" and (cell := self.cell((block, emotion, column, metric)))
         }
         if len(cells) < 2 or len({c.signature for c in cells.values()}) > 1:
             return {}

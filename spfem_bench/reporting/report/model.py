@@ -83,11 +83,6 @@ class ReportRun:
                     values.setdefault(metric, {})[item.id] = value
         return values
 
-    def comparable(self, other: ReportRun, metric: str) -> bool:
-        """Return whether items' values may be compared: all that can move them is equal."""
-        settings = self.record.settings.get(metric)
-        return settings is not None and settings == other.record.settings.get(metric)
-
     def command(self) -> str:
         """Return what to type to make the run again; own clips' folder is left to the reader."""
         record = self.record
@@ -207,7 +202,9 @@ class ReportSection:
 
     def _rival(self, run: ReportRun, metric: MetricCard, item: str) -> ReportRun | None:
         scored = [r for r in self.runs if r is not run and item in r.values.get(metric.name, {})]
-        others = [other for other in scored if run.comparable(other, metric.name)]
+        # Values may be compared where all that can move them is equal.
+        settings = run.record.settings.get(metric.name)
+        others = [r for r in scored if settings and r.record.settings.get(metric.name) == settings]
         return min(
             [other for other in others if not other.is_control] or others,
             key=lambda other: metric.badness(other.values[metric.name][item]),
