@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from spfem_bench.analysis.auditing import (
-    NEAR_CORRELATION,
-    NEAR_SHARE,
-    SIGNIFICANT,
-    Audit,
-    Disagreement,
-)
+from spfem_bench.analysis import auditing
+from spfem_bench.analysis.auditing import SIGNIFICANT, Audit, Disagreement
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.reporting.grids import markdown_escape, one_line
 from spfem_bench.texts import csv_text
@@ -20,6 +15,7 @@ _TITLE = """# Audit of printed tables
 
 Made by `spfem-bench audit --format markdown`, on the digits as printed."""
 
+_DIGITS = f"at least {SIGNIFICANT} digits"
 _REPEATS = {
     "series": ("Rows equal to another method's", "Whole rows of one metric."),
     "column": (
@@ -30,13 +26,10 @@ _REPEATS = {
         "Cells equal between two methods on one backbone",
         "Tables pooled; a few are expected among numbers that lie close.",
     ),
-    "row": (
-        "Equal numbers within one row",
-        f"With at least {SIGNIFICANT} digits, the average included.",
-    ),
+    "row": ("Equal numbers within one row", f"With {_DIGITS}, the average included."),
     "scattered": (
         "Equal numbers in other places of one table",
-        f"Different methods, with at least {SIGNIFICANT} digits; chance alone makes some.",
+        f"Different methods, with {_DIGITS}; chance alone makes some.",
     ),
 }
 
@@ -78,7 +71,7 @@ class _Section(NamedTuple):
     title: str
     answer: str
     heads: tuple[str, ...] = ()
-    lines: tuple[tuple[str, ...], ...] = ()
+    lines: Sequence[tuple[str, ...]] = ()
 
 
 def audit_text(audit: Audit, *, markdown: bool = False) -> str:
@@ -104,7 +97,7 @@ def _sections(audit: Audit) -> Iterator[_Section]:
         "Tables",
         f"{n_numbers} numbers; {audit.contradictions} contradictions.",
         ("table", "numbers"),
-        tuple((name, str(n)) for name, n in audit.tables),
+        [(name, str(n)) for name, n in audit.tables],
     )
     n_right = audit.n_averages - len(audit.averages)
     yield _Section(
@@ -112,56 +105,45 @@ def _sections(audit: Audit) -> Iterator[_Section]:
         f"Of {audit.n_averages} averages {n_right} are the mean of their row, rounded to the "
         "printed decimals.",
         ("row", "printed", "mean", "printed - mean", "may be explained by"),
-        tuple(
+        [
             (str(a.series), str(a.printed), f"{a.mean:.4f}", f"{a.off:+.4f}", a.explained or "–")
             for a in audit.averages
-        ),
+        ],
     )
+    disagreements = [
+        (f"{d.series} {d.emotion}", f"{d.value}", f"{d.other_value}", f"{d.other}", _difference(d))
+        for d in audit.disagreements
+    ]
     yield _Section(
         "Cells that disagree between tables",
         f"{audit.n_shared} pairs of equal cells; {len(audit.disagreements)} disagree, "
         f"{len(audit.other_decimals)} are equal but printed with other decimals.",
         ("cell", "first", "second", "in", "what"),
-        tuple(
-            (
-                f"{d.series} {d.emotion}",
-                f"{d.value}",
-                f"{d.other_value}",
-                f"{d.other}",
-                _difference(d),
-            )
-            for d in audit.disagreements
-        ),
+        disagreements,
     )
-    for title, items in (
-        ("Equal, with other decimals", audit.other_decimals),
-        ("Preferences that do not sum to 100", audit.wrong_sums),
-    ):
+    equal, sums = "Equal, with other decimals", "Preferences that do not sum to 100"
+    for title, items in ((equal, audit.other_decimals), (sums, audit.wrong_sums)):
         if items:
             yield _Section(title, "\n".join(f"- {item}" for item in items))
     for kind, (title, answer) in _REPEATS.items():
-        lines = tuple((r.first, r.second, r.values) for r in audit.repeats if r.kind == kind)
+        lines = [(r.first, r.second, r.values) for r in audit.repeats if r.kind == kind]
         counted = f"{answer} {len(lines) or 'None'} found."
         yield _Section(title, counted, ("cell", "cell", "value"), lines)
     yield _losses(audit)
     near = [v for v in audit.variants if v.near_duplicate]
+    rows = []
+    for v in near:
+        gains = f"{v.gains[0]:.4f}, {v.gains[1]:.4f}"
+        numbers = (f"{v.distance:.4f}", f"{v.largest:.3f}", gains, f"{v.correlation:.3f}")
+        rows.append((str(v.first), str(v.second), *numbers))
     yield _Section(
         "Near-duplicate rows",
         f"{len(near)} of {len(audit.variants)} pairs of variants of one backbone: their gains "
-        f"over the baseline correlate by more than {NEAR_CORRELATION}, and they differ by less "
-        f"than {NEAR_SHARE:.0%} of both gains (means of absolute differences over emotions).",
+        f"over the baseline correlate by more than {auditing.NEAR_CORRELATION}, and they differ by "
+        f"less than {auditing.NEAR_SHARE:.0%} of both gains (means of absolute differences over "
+        "emotions).",
         ("row", "row", "difference", "largest", "gains", "r"),
-        tuple(
-            (
-                str(v.first),
-                str(v.second),
-                f"{v.distance:.4f}",
-                f"{v.largest:.3f}",
-                f"{v.gains[0]:.4f}, {v.gains[1]:.4f}",
-                f"{v.correlation:.3f}",
-            )
-            for v in near
-        ),
+        rows,
     )
 
 

@@ -9,9 +9,7 @@ from typing import Any
 
 from spfem_bench.evaluation.check import ReferenceCheck, RowChange, SettingChange
 
-SHOWN = 40
-"""Rows printed at most; all of them are in the JSON."""
-
+SHOWN = 40  # rows printed at most; all of them are in the JSON
 VERDICTS = {
     "moved": "moved",
     "counts": "other counts",
@@ -22,9 +20,7 @@ VERDICTS = {
 
 def check_text(check: ReferenceCheck) -> str:
     """Return what does not hold, or the largest deviations when all holds."""
-    lines = []
-    if check.failing:
-        lines += [rows_table(check.failing), ""]
+    lines = [rows_table(check.failing), ""] if check.failing else []
     for protocol in dict.fromkeys(d.protocol for d in check.rows):
         lines.append(summary([d for d in check.rows if d.protocol == protocol]))
     lines += [f"not scored: {reason}" for reason in check.refused]
@@ -35,14 +31,9 @@ def check_text(check: ReferenceCheck) -> str:
 def check_json(check: ReferenceCheck) -> dict[str, Any]:
     """Return a check as plain JSON values."""
     rows = [{**asdict(d), "difference": d.by} for d in check.rows]
-    return {
-        "name": check.name,
-        "holds": check.holds,
-        "rows": rows,
-        "changes": [asdict(c) for c in check.changes],
-        "unversioned": list(check.unversioned),
-        "refused": list(check.refused),
-    }
+    changes = [asdict(c) for c in check.changes]
+    content = {"name": check.name, "holds": check.holds, "rows": rows, "changes": changes}
+    return {**content, "unversioned": [*check.unversioned], "refused": [*check.refused]}
 
 
 def rows_table(
@@ -50,32 +41,19 @@ def rows_table(
     sides: tuple[str, str] = ("Reference", "Here"),
     verdicts: Mapping[str, str] = VERDICTS,
 ) -> str:
-    """Return a table of numbers that are not within their tolerance, the farthest first.
-
-    Args:
-        failing: the numbers.
-        sides: headings of the two columns of numbers.
-        verdicts: words for each verdict.
-    """
+    """Return a table of numbers that are not within their tolerance, the farthest first."""
     from tabulate import tabulate
 
     worst = sorted(failing, key=lambda d: -d.share)[:SHOWN]
-    shown = tabulate(
-        [
-            [
-                _name(d),
-                _number(d.reference),
-                _number(d.here),
-                "–" if d.by is None else f"{d.by:+.2g}",
-                f"{d.tolerance:.2g}",
-                f"{verdicts[d.verdict]} {d.note}".rstrip(),
-            ]
-            for d in worst
-        ],
-        ["Row", *sides, "Difference", "Tolerance", "Verdict"],
-        disable_numparse=True,
-        colalign=("left", "right", "right", "right", "right", "left"),
-    )
+    lines = []
+    for d in worst:
+        by = "–" if d.by is None else f"{d.by:+.2g}"
+        verdict = f"{verdicts[d.verdict]} {d.note}".rstrip()
+        values = (_number(d.reference), _number(d.here))
+        lines.append([_name(d), *values, by, f"{d.tolerance:.2g}", verdict])
+    heads = ["Row", *sides, "Difference", "Tolerance", "Verdict"]
+    align = ("left", *["right"] * 4, "left")
+    shown = tabulate(lines, heads, disable_numparse=True, colalign=align)
     rest = len(failing) - len(worst)
     return shown + (f"\n… and {rest} more, less far out (--json prints all)" if rest else "")
 
@@ -108,10 +86,9 @@ def _explained(check: ReferenceCheck) -> list[str]:
     allowed = [c for c in check.changes if c.allowed]
     changed = [c for c in check.changes if not c.allowed]
     if allowed:
-        programs = ", ".join(
-            f"{c.key} {_short(c.here)} (was {_short(c.reference)})" for c in allowed
-        )
-        lines.append(f"other programs than the reference's, which tolerances cover: {programs}")
+        programs = [f"{c.key} {_short(c.here)} (was {_short(c.reference)})" for c in allowed]
+        covered = "other programs than the reference's, which tolerances cover"
+        lines.append(f"{covered}: {', '.join(programs)}")
     lines += [f"score-changing: {change_text(c)}" for c in changed]
     for part in check.unversioned:
         lines.append(f"{part} is changed under its old version: raise 'version' in its card")
@@ -121,11 +98,9 @@ def _explained(check: ReferenceCheck) -> list[str]:
         cause = "programs" if allowed else "code (no setting differs)"
         lines.append(f"The {cause} moved these numbers, or this kind of machine did.")
     if not check.holds:
-        lines.append(
-            "If that is meant: type 'spfem-bench check "
-            f'{check.name} --update --reason "..."\', and note it under Score-changing in '
-            "CHANGELOG.md."
-        )
+        update = f'spfem-bench check {check.name} --update --reason "..."'
+        note = "and note it under Score-changing in CHANGELOG.md."
+        lines.append(f"If that is meant: type '{update}', {note}")
     return lines
 
 

@@ -11,17 +11,7 @@ from spfem_bench.reporting.grids import emotion_label, markdown_escape, one_line
 from spfem_bench.reporting.tables import heading
 from spfem_bench.texts import csv_text
 
-_HEADS = (
-    "Metric",
-    "Emotion",
-    "A",
-    "B",
-    "B − A",
-    "95 % interval",
-    "p (Holm)",
-    "Effect",
-    "Verdict",
-)
+_HEADS = ("Metric", "Emotion", "A", "B", "B − A", "95 % interval", "p (Holm)", "Effect", "Verdict")
 
 
 class PrintedComparison(Comparison):
@@ -41,27 +31,17 @@ def render_comparison(comparison: Comparison, style: Literal["text", "markdown",
     escape = markdown_escape if markdown else one_line
     blocks = []
     for other in comparison.others:
-        printed = tabulate(
-            [
-                [
-                    heading(metric_card(row.metric)),
-                    escape(emotion_label(row.emotion)),
-                    f"{row.a_value:.3f}",
-                    f"{row.b_value:.3f}",
-                    f"{row.difference:+.3f}",
-                    "–" if row.low is None else f"[{row.low:+.3f}, {row.high:+.3f}]",
-                    "–" if row.p_holm is None else p_text(row.p_holm),
-                    "–" if row.effect is None else f"{row.effect:+.2f}",
-                    escape(row.verdict),
-                ]
-                for row in comparison.rows
-                if row.b == other
-            ],
-            _HEADS,
-            tablefmt="github" if markdown else "simple",
-            disable_numparse=True,
-            colalign=("left", "left", *["right"] * 6, "left"),
-        )
+        lines = []
+        for row in (r for r in comparison.rows if r.b == other):
+            names = heading(metric_card(row.metric)), escape(emotion_label(row.emotion))
+            values = f"{row.a_value:.3f}", f"{row.b_value:.3f}", f"{row.difference:+.3f}"
+            interval = "–" if row.low is None else f"[{row.low:+.3f}, {row.high:+.3f}]"
+            p_value = "–" if row.p_holm is None else p_text(row.p_holm)
+            effect = "–" if row.effect is None else f"{row.effect:+.2f}"
+            lines.append([*names, *values, interval, p_value, effect, escape(row.verdict)])
+        look = "github" if markdown else "simple"
+        align = ("left", "left", *["right"] * 6, "left")
+        printed = tabulate(lines, _HEADS, look, disable_numparse=True, colalign=align)
         title = escape(f"A: {comparison.baseline}, B: {other}")
         blocks.append(f"{'### ' if markdown else ''}{title}\n\n{printed}\n")
     bullet, code = ("- ", "`") if markdown else ("", "")

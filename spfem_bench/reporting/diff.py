@@ -8,8 +8,7 @@ from spfem_bench.analysis.record_diff import RecordDiff
 from spfem_bench.evaluation.check import ReferenceCheck
 from spfem_bench.reporting.check import VERDICTS, change_text, check_json, rows_table, summary
 
-SHOWN = 6
-"""Clips that one line names at most."""
+SHOWN = 6  # clips that one line names at most
 
 
 def diff_text(diff: RecordDiff) -> str:
@@ -25,12 +24,9 @@ def diff_text(diff: RecordDiff) -> str:
         rest = len(diff.clips) - SHOWN
         more = f" and {rest} more" if rest > 0 else ""
         lines.append(f"clips with other bytes: {', '.join(diff.clips[:SHOWN])}{more}")
-    for title, allowed in (
-        ("versions and machine, which tolerances cover", True),
-        ("settings that differ", False),
-    ):
-        changes = [change_text(c) for c in check.changes if c.allowed is allowed]
-        if changes:
+    covered, other = "versions and machine, which tolerances cover", "settings that differ"
+    for title, allowed in ((covered, True), (other, False)):
+        if changes := [change_text(c) for c in check.changes if c.allowed is allowed]:
             lines.append(f"{title}: {'; '.join(changes)}")
     by_reason: dict[str, list[str]] = {}
     for metric, tolerance in diff.tolerances.items():
@@ -54,9 +50,6 @@ def _verdict(check: ReferenceCheck) -> str:
 
 def diff_json(diff: RecordDiff) -> dict[str, Any]:
     """Return a difference as plain JSON values."""
-    return {
-        **check_json(diff.check),
-        "holds": diff.holds,
-        "clips": list(diff.clips),
-        "tolerances": {metric: one.settings() for metric, one in diff.tolerances.items()},
-    }
+    tolerances = {metric: one.settings() for metric, one in diff.tolerances.items()}
+    own = {"holds": diff.holds, "clips": list(diff.clips), "tolerances": tolerances}
+    return check_json(diff.check) | own

@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from spfem_bench.analysis.discovery import SPACES, DiscoveryKind, DiscoveryRow, Measure
 from spfem_bench.definitions.protocols import AVERAGE
-from spfem_bench.reporting.drawing import (
-    GREY,
-    INK,
-    RULE,
-    Margins,
-    open_frame,
-    panel_grid,
-    save_drawing,
-    write_text,
-)
+from spfem_bench.reporting import drawing
 from spfem_bench.texts import csv_text
 
 if TYPE_CHECKING:
@@ -54,28 +45,18 @@ def to_csv(rows: Sequence[DiscoveryRow]) -> str:
 
 
 def table(rows: Sequence[DiscoveryRow], measure: Measure = "cosine", style: str = "simple") -> str:
-    """Return means over emotions: a line for each network, space and stage.
-
-    Args:
-        rows: from `spfem_bench.analysis.discovery.discover`.
-        measure: ``cosine`` or ``pearson``.
-        style: of the package tabulate, such as ``simple`` or ``github``.
-    """
+    """Return means over emotions, a line for each network, space and stage, in tabulate's style."""
     cells: dict[tuple[str, str, int], dict[str, DiscoveryRow]] = {}
     for row in rows:
         if row.measure == measure and row.emotion == AVERAGE:
             cells.setdefault((row.network, row.space, row.stage), {})[row.kind] = row
     networks = list(dict.fromkeys(network for network, _, _ in cells))
     order = sorted(cells, key=lambda k: (networks.index(k[0]), SPACES.index(k[1]), k[2]))
-    lines = [
-        [
-            *map(str, key),
-            *(_number(cells[key].get(kind)) for kind in _NUMBERS),
-            *(_interval(cells[key].get(kind)) for kind in _INTERVALS),
-            str(cells[key]["positive"].pairs),
-        ]
-        for key in order
-    ]
+    lines = []
+    for key in order:
+        numbers = [_number(cells[key].get(kind)) for kind in _NUMBERS]
+        intervals = [_interval(cells[key].get(kind)) for kind in _INTERVALS]
+        lines.append([*map(str, key), *numbers, *intervals, str(cells[key]["positive"].pairs)])
     heads = ["Network", "Disparity", "Stage", *_NUMBERS.values(), *_INTERVALS.values(), "Pairs"]
     return _printed(lines, heads, style)
 
@@ -90,16 +71,10 @@ def by_emotion(
     cells: dict[tuple[str, str], dict[tuple[str, str], DiscoveryRow]] = {}
     for row in own:
         cells.setdefault((row.network, row.space), {})[row.emotion, row.kind] = row
-    lines = [
-        [
-            *key,
-            *(
-                f"{_number(of.get((e, 'positive')))} / {_number(of.get((e, 'elsewhere')))}"
-                for e in emotions
-            ),
-        ]
-        for key, of in cells.items()
-    ]
+    lines = []
+    for key, of in cells.items():
+        pairs = [(of.get((e, "positive")), of.get((e, "elsewhere"))) for e in emotions]
+        lines.append([*key, *(f"{_number(own)} / {_number(other)}" for own, other in pairs)])
     return _printed(lines, ["Network", f"Stage {last}", *emotions], style)
 
 
@@ -128,7 +103,7 @@ def save_figure(
     Raises:
         StorageError: the file cannot be written.
     """
-    save_drawing(lambda: figure(rows, measure, caption), path)
+    drawing.save_drawing(lambda: figure(rows, measure, caption), path)
 
 
 def figure(rows: Sequence[DiscoveryRow], measure: Measure = "cosine", caption: str = "") -> Figure:
@@ -142,14 +117,13 @@ def figure(rows: Sequence[DiscoveryRow], measure: Measure = "cosine", caption: s
     shown = [kind for kind in BARS if any(r.kind == kind for r in own)]
     width = 1.06 + len(stages) * max(1.6, 0.42 * (len(emotions) + 1))
     height = 1.15 + 1.75 * len(lines)
-    margins = Margins(left=0.78, right=0.08, top=0.82, bottom=0.66)
-    shape = len(lines), len(stages)
-    drawing, grid = panel_grid((width, height), shape, margins, wspace=0.09, hspace=0.3)
+    shape, margins = (len(lines), len(stages)), (0.78, 0.08, 0.82, 0.66)
+    plot, grid = drawing.panel_grid((width, height), shape, margins, wspace=0.09, hspace=0.3)
     for down, (network, space) in enumerate(lines):
         of = [r for r in own if (r.network, r.space) == (network, space) and r.kind in BARS]
         limits = _limits(of)
         for across, stage in enumerate(stages):
-            axes = drawing.add_subplot(grid[down, across])
+            axes = plot.add_subplot(grid[down, across])
             bars = {(r.kind, r.emotion): r for r in of if r.stage == stage}
             _panel(axes, bars, emotions, shown)
             axes.set_ylim(limits)
@@ -161,26 +135,21 @@ def figure(rows: Sequence[DiscoveryRow], measure: Measure = "cosine", caption: s
                 axes.set_yticklabels([])
             if down < len(lines) - 1:
                 axes.set_xticklabels([])
-    drawing.legend(
-        handles=[
-            Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=label)
-            for label, colour, hatch in (BARS[kind] for kind in shown)
-        ],
-        loc="upper left",
-        bbox_to_anchor=(0.66 / width, 1 - 0.3 / height),
-        ncols=len(shown),
-        frameon=False,
-        fontsize=7.5,
-        handlelength=1.4,
-        columnspacing=1.2,
-        borderaxespad=0,
-    )
+    handles = [
+        Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=label)
+        for label, colour, hatch in (BARS[kind] for kind in shown)
+    ]
+    look: dict[str, Any] = {"ncols": len(shown), "frameon": False, "fontsize": 7.5}
+    look |= {"handlelength": 1.4, "columnspacing": 1.2, "borderaxespad": 0}
+    anchor = (0.66 / width, 1 - 0.3 / height)
+    plot.legend(handles=handles, loc="upper left", bbox_to_anchor=anchor, **look)
     name = "Cosine similarity" if measure == "cosine" else "Pearson correlation"
     title = f"{name} of local disparities, by emotion"
-    write_text(drawing, (0.78, -0.09), title, fontsize=9.5, fontweight="bold", va="top", color=INK)
+    style = {"fontweight": "bold", "color": drawing.INK}
+    drawing.write_text(plot, (0.78, -0.09), title, fontsize=9.5, va="top", **style)
     note = f"{caption} Lines: 95 % intervals over pairs.".strip()
-    write_text(drawing, (0.78, 0.08), note, fontsize=6.5, color=GREY)
-    return drawing
+    drawing.write_text(plot, (0.78, 0.08), note, fontsize=6.5, color=drawing.GREY)
+    return plot
 
 
 def _limits(rows: Sequence[DiscoveryRow]) -> tuple[float, float]:
@@ -198,17 +167,16 @@ def _panel(
 ) -> None:
     """Draw one stage: a group of bars for each emotion, and one for their mean."""
     wide = 0.84 / len(shown)
-    axes.grid(axis="y", color=RULE, linewidth=0.5)
+    axes.grid(axis="y", color=drawing.RULE, linewidth=0.5)
     axes.set_axisbelow(True)
-    open_frame(axes)
-    axes.axhline(0, color=INK, linewidth=0.6)
+    drawing.open_frame(axes)
+    axes.axhline(0, color=drawing.INK, linewidth=0.6)
     # The mean stands apart from the emotions.
     places = {**{e: float(i) for i, e in enumerate(emotions)}, AVERAGE: len(emotions) + 0.35}
     for number, kind in enumerate(shown):
         _, colour, hatch = BARS[kind]
         for emotion, place in places.items():
-            row = bars.get((kind, emotion))
-            if row is None:
+            if (row := bars.get((kind, emotion))) is None:
                 continue
             x = place + (number - (len(shown) - 1) / 2) * wide
             style: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "white"}
@@ -216,7 +184,7 @@ def _panel(
             if kind == "elsewhere":  # about 0, too small to see as a bar
                 axes.plot([x], [row.value], "D", color=colour, markersize=1.8)
             if row.low is not None and row.high is not None:
-                axes.plot([x, x], [row.low, row.high], color=INK, linewidth=0.7)
+                axes.plot([x, x], [row.low, row.high], color=drawing.INK, linewidth=0.7)
     axes.axvline(len(emotions) - 0.33, color="#CCCCCC", linewidth=0.6)
     names = ["mean" if e == AVERAGE else e for e in places]
     rotated: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,15 +21,10 @@ STYLE: dict[Any, Any] = {
     "font.size": 7.5,
     "axes.linewidth": 0.6,
     "axes.edgecolor": FAINT,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "text.color": INK,
-    "xtick.major.size": 2,
-    "ytick.major.size": 2,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
+    **dict.fromkeys(("xtick.color", "ytick.color"), FAINT),
+    **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor", "text.color"), INK),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 2),
+    **dict.fromkeys(("xtick.major.width", "ytick.major.width"), 0.6),
     "hatch.linewidth": 0.5,
     "svg.hashsalt": "spfem-bench",
     "svg.fonttype": "path",
@@ -38,40 +32,27 @@ STYLE: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Margins:
-    """Space around all panels of a figure, in inches."""
-
-    left: float
-    right: float
-    top: float
-    bottom: float
-
-
 def panel_grid(
-    size: tuple[float, float], shape: tuple[int, int], margins: Margins, **spacing: Any
+    size: tuple[float, float],
+    shape: tuple[int, int],
+    margins: tuple[float, float, float, float],
+    **spacing: Any,
 ) -> tuple[Figure, GridSpec]:
     """Return an empty figure with a grid for its panels.
 
     Args:
         size: width and height of the figure in inches.
         shape: rows and columns of the grid.
-        margins: around the grid.
+        margins: left, right, top and bottom of the grid in inches.
         spacing: further arguments of matplotlib's GridSpec.
     """
     from matplotlib.figure import Figure
 
-    width, height = size
+    (width, height), (left, right, top, bottom) = size, margins
     drawing = Figure(figsize=size, facecolor="white")
-    grid = drawing.add_gridspec(
-        *shape,
-        left=margins.left / width,
-        right=1 - margins.right / width,
-        top=1 - margins.top / height,
-        bottom=margins.bottom / height,
-        **spacing,
-    )
-    return drawing, grid
+    sides: dict[str, Any] = {"left": left / width, "right": 1 - right / width}
+    sides |= {"top": 1 - top / height, "bottom": bottom / height}
+    return drawing, drawing.add_gridspec(shape[0], shape[1], **sides, **spacing)
 
 
 def write_text(drawing: Figure, place: tuple[float, float], text: str, **style: Any) -> None:

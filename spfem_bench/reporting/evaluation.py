@@ -54,13 +54,7 @@ def _signatures(records: Iterable[RunRecord]) -> list[str]:
 def mapping_json(
     protocol: str, placed: Sequence[PlacedOutput], extra: Sequence[str]
 ) -> dict[str, Any]:
-    """Return which file is taken for which item, as plain values.
-
-    Args:
-        protocol: its name.
-        placed: for each item.
-        extra: names in the folder that no item takes.
-    """
+    """Return which file is taken for which item, as plain values; no item takes *extra* names."""
     items = [
         {"item": p.item, "state": p.state, "places": p.places, "sound": p.sound}
         | ({"reason": str(p.clip)} if isinstance(p.clip, ClipError) else {})
@@ -74,9 +68,8 @@ def mapping_text(placed: Sequence[PlacedOutput], extra: Sequence[str]) -> str:
     """Return which file is taken for which item, as a table with the counts below it."""
     rows = []
     for p in placed:
-        part = ""
-        if not isinstance(p.clip, ClipError) and p.clip.pictures:
-            part = f", frames {p.clip.pictures[0]} to {p.clip.pictures[1] - 1}"
+        pictures = None if isinstance(p.clip, ClipError) else p.clip.pictures
+        part = f", frames {pictures[0]} to {pictures[1] - 1}" if pictures else ""
         rows.append([p.item, p.state, " and ".join(p.places) + part, p.sound])
     rows += [["", "extra", name, ""] for name in extra]
     counts = ", ".join(f"{n} {state}" for state, n in _counts(placed, extra).items() if n)

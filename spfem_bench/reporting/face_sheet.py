@@ -11,15 +11,7 @@ from spfem_bench.features.extract import Extractor
 
 
 def face_sheet(extractor: Extractor, clip: Clip, count: int) -> tuple[bytes, str]:
-    """Return frames with the face and the networks' crops beside them, and a line of counts.
-
-    Args:
-        extractor: finds the faces.
-        clip: to draw.
-        count: frames to draw, spread evenly over the clip.
-
-    Returns:
-        The PNG of a row for each frame (see `contact_sheet`), and the counts.
+    """Return a PNG of *count* frames with their faces and the networks' crops, and the counts.
 
     Raises:
         ClipError: the clip cannot be read, or has no face that can be followed.

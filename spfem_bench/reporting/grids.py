@@ -1,14 +1,10 @@
-"""A table ready to be printed, as text, Markdown, wide CSV, LaTeX or HTML.
-
-Every printer takes the same :class:`Grid` and escapes its texts: names of methods come from
-users.
-"""
+"""A table ready to be printed, as text, Markdown, wide CSV, LaTeX or HTML, its texts escaped."""
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, takewhile
 from typing import Literal
@@ -22,13 +18,7 @@ Style = Literal["text", "markdown", "csv", "latex", "html"]
 
 @dataclass(frozen=True)
 class Label:
-    """A head or the name of a row.
-
-    Attributes:
-        text: for readers.
-        name: for programs.
-        marks: letters of the signatures of its numbers.
-    """
+    """A head or the name of a row: text for readers, name for programs, letters of signatures."""
 
     text: str
     name: str
@@ -37,16 +27,9 @@ class Label:
 
 @dataclass(frozen=True)
 class Entry:
-    """One printed number.
+    """One number: as printed, with the interval and the sign behind it, and at full precision.
 
-    Attributes:
-        text: the number as printed; a dash where there is none.
-        value: the number at full precision, for programs.
-        rank: 1 the best, 2 the second best of those that may be compared, else 0.
-        interval: its interval as printed.
-        bounds: both ends of it at full precision.
-        mark: a sign printed behind it.
-        signature: of its computation.
+    The rank is 1 for the best, 2 for the second best of those that may be compared, else 0.
     """
 
     text: str = "–"
@@ -60,15 +43,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows with their names at the left, under columns with their heads.
+    """Rows with their names at the left (under *stubs*), under columns with their heads.
 
     Attributes:
-        stubs: heads over the rows' names.
         heads: for each column its heads, from the widest group down.
-        rows: each row's names, and one entry for each column.
-        notes: lines below the table.
         signatures: the letter of each (empty where none is needed) and the signature.
-        title: one line without markup.
     """
 
     stubs: tuple[Label, ...]
@@ -80,22 +59,10 @@ class Grid:
 
 
 def print_grid(grid: Grid, style: Style, *, standalone: bool = False) -> str:
-    """Return a grid in one of the styles; the same grid always gives the same text.
-
-    Args:
-        grid: what to print.
-        style: ``csv`` is one line a row, at full precision; see ``docs/tables.md``.
-        standalone: with LaTeX, a document that compiles by itself.
-    """
+    """Return a grid in one of the styles (see ``docs/tables.md``); *standalone* LaTeX compiles."""
     if style == "latex":
-        table = _latex(grid)
-        return f"{_PREAMBLE}{table}{_END}" if standalone else table
-    printers: dict[Style, Callable[[Grid], str]] = {
-        "text": _text,
-        "markdown": _markdown,
-        "csv": _csv,
-        "html": _html,
-    }
+        return _latex(grid, standalone)
+    printers = {"text": _text, "markdown": _markdown, "csv": _csv, "html": _html}
     return printers[style](grid)
 
 
@@ -140,13 +107,10 @@ def _text_label(label: Label) -> str:
 
 def _text(grid: Grid) -> str:
     heads = ["\n".join(map(_text_label, head)) for head in grid.heads]
-    body = [
-        [
-            *("" if i < repeated else _text_label(label) for i, label in enumerate(labels)),
-            *(entry.text + _after(entry) for entry in entries),
-        ]
-        for repeated, labels, entries in _rows(grid)
-    ]
+    body = []
+    for repeated, labels, entries in _rows(grid):
+        names = [""] * repeated + [*map(_text_label, labels[repeated:])]
+        body.append([*names, *(entry.text + _after(entry) for entry in entries)])
     table = _tabulate([stub.text for stub in grid.stubs], heads, body, "simple")
     below = [*grid.notes, *(f"{k}: {s}" if k else s for k, s in grid.signatures)]
     return table + "".join(f"\n{one_line(line)}" for line in below) + ("\n" if below else "")
@@ -200,58 +164,19 @@ def _csv(grid: Grid) -> str:
 
 # ---- LaTeX ---------------------------------------------------------------------------------
 
-_PREAMBLE = r"""\documentclass[10pt]{article}
-\usepackage[T1]{fontenc}
-\usepackage[utf8]{inputenc}
-\usepackage{lmodern}
-\usepackage{booktabs,graphicx}
-\usepackage[a4paper,landscape,margin=15mm]{geometry}
-\pagestyle{empty}
-\begin{document}
-"""
-_END = "\\end{document}\n"
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "%": r"\%",
-    "#": r"\#",
-    "_": r"\_",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': "''",
-    "`": r"\textasciigrave{}",
-    "[": "{[}",
-    "]": "{]}",
-    "*": "{*}",
-    "↓": r"$\downarrow$",
-    "↑": r"$\uparrow$",
-    "→": r"$\rightarrow$",
-    "†": r"\textdagger{}",
-    "‡": r"\textdaggerdbl{}",
-    "–": "--",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "…": r"\dots{}",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "−": r"$-$",
+_LATEX = {sign: f"\\{sign}" for sign in "{}$&%#_"} | {sign: f"{{{sign}}}" for sign in "[]*"}
+_LATEX |= {"–": "--", "−": "$-$", '"': "''"}
+_NAMED = "backslash asciicircum asciitilde asciigrave less greater bar dagger daggerdbl"
+_LATEX |= {
+    sign: rf"\text{name}{{}}" for sign, name in zip("\\^~`<>|†‡", _NAMED.split(), strict=True)
 }
+_LATEX |= {"↓": r"$\downarrow$", "↑": r"$\uparrow$", "→": r"$\rightarrow$", "…": r"\dots{}"}
+_LATEX |= {"±": r"$\pm$", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$"}
 
 
 def latex_escape(text: str) -> str:
-    r"""Return text that LaTeX prints as it is.
+    r"""Return text that LaTeX prints as it is; signs beyond Latin-1, often without font, by number.
 
-    Signs beyond Latin-1, for which a font may be absent, are printed as their code point.
-
-    >>> print(latex_escape("a_b%{~\\}"))
-    a\_b\%\{\textasciitilde{}\textbackslash{}\}
     >>> latex_escape("é 中")
     'é {[}U+4E2D{]}'
     """
@@ -294,7 +219,7 @@ def _spans(grid: Grid, level: int) -> list[tuple[Label, int]]:
     return [(key[-1], len(list(run))) for key, run in groupby(above)]
 
 
-def _latex(grid: Grid) -> str:
+def _latex(grid: Grid, standalone: bool) -> str:
     """Return a table in booktabs' style, shrunk to the line where it is wider; notes below."""
     spans = [n for _, n in _spans(grid, 0)] if _depth(grid) > 1 else [len(grid.heads)]
     columns = r"@{\hspace{12pt}}".join("r" * span for span in spans)
@@ -302,33 +227,10 @@ def _latex(grid: Grid) -> str:
     for letter, signature in grid.signatures:
         code = latex_escape(signature).replace(r"\textbar{}", r"\textbar{}\allowbreak ")
         notes.append((rf"\textsuperscript{{{letter}}} " if letter else "") + rf"\texttt{{{code}}}")
-    below = [
-        r"\par\smallskip",
-        r"\dimen0=\wd0 \ifdim\dimen0<.6\linewidth\dimen0=.6\linewidth\fi",
-        r"\ifdim\dimen0>\linewidth\dimen0=\linewidth\fi",
-        r"\begin{minipage}{\dimen0}\scriptsize\raggedright",
-        *(f"{note}\\par" for note in notes),
-        r"\end{minipage}",
-    ]
-    lines = [
-        r"% needs \usepackage{booktabs,graphicx}",
-        r"\begin{table*}[t]",
-        r"\centering\small",
-        *([rf"\caption{{{latex_escape(grid.title)}}}"] if grid.title else []),
-        r"\par\smallskip\setlength{\tabcolsep}{4pt}",
-        r"\sbox0{%",
-        rf"\begin{{tabular}}{{{'l' * len(grid.stubs)}{columns}}}",
-        r"\toprule",
-        *_latex_heads(grid),
-        r"\midrule",
-        *_latex_rows(grid),
-        r"\bottomrule",
-        r"\end{tabular}}%",
-        r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
-        *(below if notes else []),
-        r"\end{table*}",
-    ]
-    return "\n".join(lines) + "\n"
+    title, columns = latex_escape(grid.title), "l" * len(grid.stubs) + columns
+    values = {"standalone": standalone, "title": title, "columns": columns, "notes": notes}
+    values |= {"heads": _latex_heads(grid), "rows": _latex_rows(grid)}
+    return fill_template("table.tex", values)
 
 
 def _latex_heads(grid: Grid) -> Iterator[str]:
@@ -362,24 +264,8 @@ def _html_escape(text: str) -> str:
     return html.escape(one_line(text))
 
 
-def _html_label(label: Label) -> str:
-    marks = f"<sup>{_html_escape(label.marks)}</sup>" if label.marks else ""
-    return _html_escape(label.text) + marks
-
-
-def _html_number(entry: Entry) -> str:
-    tag, text = {1: "b", 2: "u"}.get(entry.rank), _html_escape(entry.text)
-    return (f"<{tag}>{text}</{tag}>" if tag else text) + _html_escape(_after(entry))
-
-
 def _html(grid: Grid) -> str:
     """Return a table without style or script, everything in it escaped."""
-    last = [(head[-1], 1) for head in grid.heads]
     levels = [_spans(grid, level) for level in range(_depth(grid) - 1)]
-    return fill_template(
-        "table.html",
-        {"grid": grid, "levels": [*levels, last]},
-        escaped=_html_escape,
-        label=_html_label,
-        number=_html_number,
-    )
+    values = {"grid": grid, "levels": [*levels, [(head[-1], 1) for head in grid.heads]]}
+    return fill_template("table.html", values, escaped=_html_escape)

@@ -11,16 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spfem_bench.media.video import FRAME_RATE
-from spfem_bench.reporting.drawing import (
-    FAINT,
-    GREY,
-    INK,
-    Margins,
-    open_frame,
-    panel_grid,
-    save_drawing,
-    write_text,
-)
+from spfem_bench.reporting import drawing
 from spfem_bench.statistics.coherence import NAMES, CoherencePart, CoherenceSpace, coherence_part
 from spfem_bench.texts import csv_text
 
@@ -32,8 +23,7 @@ _Arrays: TypeAlias = "Mapping[str, npt.NDArray[np.generic]]"
 _Floats: TypeAlias = "npt.NDArray[np.float64]"
 _Pictures: TypeAlias = "npt.NDArray[np.uint8]"
 
-SIZE = 112
-"""Side in pixels of the crops."""
+SIZE = 112  # side of the crops in pixels
 
 
 @dataclass(frozen=True)
@@ -54,14 +44,7 @@ _LOOKS: dict[CoherenceSpace, _Look] = {
 
 @dataclass(frozen=True)
 class Scored:
-    """One clip compared with its source.
-
-    Attributes:
-        name: the clip's.
-        arrays: the stored comparison, as :func:`spfem_bench.statistics.coherence.coherence_part`
-            takes it.
-        stages: the network's, from 1.
-    """
+    """One clip compared with its source: arrays as ``coherence_part`` takes them, stages from 1."""
 
     name: str
     arrays: _Arrays
@@ -92,24 +75,17 @@ def clip_rows(scored: Sequence[Scored]) -> Iterator[dict[str, Any]]:
     """Yield for each clip and space a row with its mean, then one for each stage."""
     for one in scored:
         for space, name in NAMES.items():
-            part = one.parts(space)
-            if part is None:
+            if (part := one.parts(space)) is None:
                 continue
+            clip = {"clip": one.name, "metric": name, "lag": part.lag, "frames": part.n_frames}
+            near = ("" if value is None else value for value in part.near)
             numbers: list[tuple[object, ...]] = [
-                ("mean", part.value, float(np.mean(part.elsewhere)), None),
-                *zip(one.stages, part.positive, part.elsewhere, part.near, strict=True),
+                ("mean", part.value, float(np.mean(part.elsewhere)), ""),
+                *zip(one.stages, part.positive, part.elsewhere, near, strict=True),
             ]
-            for stage, positive, elsewhere, near in numbers:
-                yield {
-                    "clip": one.name,
-                    "metric": name,
-                    "lag": part.lag,
-                    "frames": part.n_frames,
-                    "stage": stage,
-                    "positive": positive,
-                    "elsewhere": elsewhere,
-                    "near": "" if near is None else near,
-                }
+            for row in numbers:
+                heads = ("stage", "positive", "elsewhere", "near")
+                yield clip | dict(zip(heads, row, strict=True))
 
 
 def region_rows(scored: Sequence[Scored]) -> Iterator[dict[str, Any]]:
@@ -119,23 +95,17 @@ def region_rows(scored: Sequence[Scored]) -> Iterator[dict[str, Any]]:
             for stage in one.stages:
                 if f"{name}{stage}.positive" not in one.arrays:
                     continue
-                positive, size = (
-                    _array(one.arrays, space, stage, kind) for kind in ("positive", "size")
-                )
+                positive = _array(one.arrays, space, stage, "positive")
+                size = _array(one.arrays, space, stage, "size")
                 border = _LOOKS[space].border
                 height, width = (side + 2 * border for side in positive.shape)
+                stage_of = {"clip": one.name, "metric": name, "stage": stage}
                 for (row, column), cosine in np.ndenumerate(positive):
-                    yield {
-                        "clip": one.name,
-                        "metric": name,
-                        "stage": stage,
-                        "row": row,
-                        "column": column,
-                        "x": round((column + border + 0.5) * SIZE / width, 2),
-                        "y": round((row + border + 0.5) * SIZE / height, 2),
-                        "positive": float(cosine),
-                        "size": float(size[row, column]),
-                    }
+                    x = round((column + border + 0.5) * SIZE / width, 2)
+                    y = round((row + border + 0.5) * SIZE / height, 2)
+                    place = {"row": row, "column": column, "x": x, "y": y}
+                    numbers = {"positive": float(cosine), "size": float(size[row, column])}
+                    yield stage_of | place | numbers
 
 
 def to_csv(rows: Iterator[dict[str, Any]]) -> str:
@@ -171,9 +141,8 @@ def table(scored: Sequence[Scored]) -> str:
 def breaks(arrays: _Arrays, space: CoherenceSpace, stages: Sequence[int]) -> _Floats:
     """Return where the correlation breaks, over the crop: float64 (112, 112), 0 to 2.
 
-    ``1 - cosine`` for each region, weighted by the length of the source's disparity there:
-    divided by its 95 % quantile over regions, at most 1. Without the weight a flat background, in
-    which nothing differs or moves, would seem worst. Stages are averaged.
+    The mean over stages of ``1 - cosine`` of each region, weighted by the length of the source's
+    disparity (over its 95 % quantile, at most 1): a flat background would seem worst without.
     """
     from spfem_bench.faces.crop import opencv
 
@@ -191,47 +160,37 @@ def breaks(arrays: _Arrays, space: CoherenceSpace, stages: Sequence[int]) -> _Fl
 def save_heatmap(scored: Scored, source: _Pictures, generated: _Pictures, path: Path) -> None:
     """Draw one clip's breaks over its face, and its coherence over time, as PNG.
 
-    Args:
-        scored: the clip's comparison.
-        source: uint8 (N, 112, 112, 3), the source's crops in step.
-        generated: the output's.
-        path: of the picture.
+    *source* and *generated* are crops in step, uint8 (N, 112, 112, 3).
 
     Raises:
         StorageError: the file cannot be written.
     """
-    save_drawing(lambda: figure(scored, source, generated), path, dpi=130)
+    drawing.save_drawing(lambda: figure(scored, source, generated), path, dpi=130)
 
 
 def figure(scored: Scored, source: _Pictures, generated: _Pictures) -> Figure:
     """Draw the source, the output, the breaks in space and in time, and both over time."""
     spaces = [space for space in NAMES if scored.parts(space) is not None]
     row = int(scored.curve(spaces[-1]).argmin())  # the frame least like its source
-    columns = 2 + len(spaces)
-    width, height = 0.2 + 1.75 * columns + 0.5, 3.5
-    drawing, grid = panel_grid(
-        (width, height),
-        (2, columns),
-        Margins(left=0.38, right=0.62, top=0.18 * height, bottom=0.12 * height),
-        height_ratios=(1.65, 0.8),
-        wspace=0.06,
-        hspace=0.16,
-    )
+    columns, height = 2 + len(spaces), 3.5
+    size, margins = (0.2 + 1.75 * columns + 0.5, height), (0.38, 0.62, 0.18 * height, 0.12 * height)
+    spacing = {"height_ratios": (1.65, 0.8), "wspace": 0.06, "hspace": 0.16}
+    plot, grid = drawing.panel_grid(size, (2, columns), margins, **spacing)
     frame = int(np.asarray(scored.arrays["frames"])[row]) if "frames" in scored.arrays else row
-    _face(drawing.add_subplot(grid[0, 0]), source[row], f"source, frame {frame}")
-    _face(drawing.add_subplot(grid[0, 1]), generated[row], "output, same moment")
+    _face(plot.add_subplot(grid[0, 0]), source[row], f"source, frame {frame}")
+    _face(plot.add_subplot(grid[0, 1]), generated[row], "output, same moment")
     grey = generated[row].astype(np.float64).mean(axis=2).astype(np.uint8)
     for column, space in enumerate(spaces, start=2):
-        _heat(drawing.add_subplot(grid[0, column]), scored, space, grey)
-    _colour_bar(drawing, drawing.axes[-1])
-    _over_time(drawing.add_subplot(grid[1, :]), scored, spaces, row, len(source))
+        _heat(plot.add_subplot(grid[0, column]), scored, space, grey)
+    _colour_bar(plot, plot.axes[-1])
+    _over_time(plot.add_subplot(grid[1, :]), scored, spaces, row, len(source))
     y = 0.955 * height
-    write_text(
-        drawing, (0.38, y), scored.name, fontsize=9, fontweight="bold", va="center", color=INK
-    )
+    style = {"va": "center", "fontweight": "bold", "color": drawing.INK}
+    drawing.write_text(plot, (0.38, y), scored.name, fontsize=9, **style)
     counts = f"lag {int(np.asarray(scored.arrays['lag'])):+d} frames, {len(source)} frames"
-    write_text(drawing, (-0.62, y), counts, fontsize=7, va="center", ha="right", color=GREY)
-    return drawing
+    style = {"va": "center", "ha": "right", "color": drawing.GREY}
+    drawing.write_text(plot, (-0.62, y), counts, fontsize=7, **style)
+    return plot
 
 
 def _face(axes: Axes, picture: _Pictures, title: str) -> None:
@@ -239,8 +198,7 @@ def _face(axes: Axes, picture: _Pictures, title: str) -> None:
         picture = np.repeat(picture[:, :, None], 3, axis=2)
     axes.imshow(picture, interpolation="bilinear")
     axes.set_title(title, fontsize=7, pad=3)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 
 
@@ -251,20 +209,19 @@ def _heat(axes: Axes, scored: Scored, space: CoherenceSpace, grey: _Pictures) ->
     mean = part.value if part else float("nan")
     _face(axes, grey, f"breaks {look.words}: {look.label} {mean:.3f}")
     heat = np.clip(breaks(scored.arrays, space, scored.stages), 0, 1)
-    extent = (-0.5, SIZE - 0.5, SIZE - 0.5, -0.5)
-    alpha = np.clip(heat * 2.2, 0, 0.9)
+    extent, alpha = (-0.5, SIZE - 0.5, SIZE - 0.5, -0.5), np.clip(heat * 2.2, 0, 0.9)
     colours = colormaps["inferno"](heat)
     axes.imshow(colours, alpha=alpha, interpolation="bilinear", extent=extent)
 
 
-def _colour_bar(drawing: Figure, beside: Axes) -> None:
+def _colour_bar(plot: Figure, beside: Axes) -> None:
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     place = beside.get_position()
-    bar = drawing.add_axes((place.x1 + 0.01, place.y0, 0.012, place.height))
-    drawing.colorbar(ScalarMappable(Normalize(0, 1), colormaps["inferno"]), cax=bar)
+    bar = plot.add_axes((place.x1 + 0.01, place.y0, 0.012, place.height))
+    plot.colorbar(ScalarMappable(Normalize(0, 1), colormaps["inferno"]), cax=bar)
     bar.tick_params(labelsize=6)
 
 
@@ -276,11 +233,11 @@ def _over_time(
         seconds = (np.arange(len(curve)) + look.shift) / FRAME_RATE
         style: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "label": look.label}
         axes.plot(seconds, curve, linewidth=1.1, **style)
-    axes.axvline(row / FRAME_RATE, color=FAINT, linewidth=0.7)
-    axes.axhline(0, color=INK, linewidth=0.5)
+    axes.axvline(row / FRAME_RATE, color=drawing.FAINT, linewidth=0.7)
+    axes.axhline(0, color=drawing.INK, linewidth=0.5)
     axes.set_ylim(min(-0.05, axes.get_ylim()[0]), 1.03)
     axes.set_xlim(0, max(n_frames / FRAME_RATE, 0.04))
     axes.set_xlabel("seconds", fontsize=6.5, labelpad=1)
     axes.tick_params(labelsize=6)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=7)
-    open_frame(axes)
+    drawing.open_frame(axes)

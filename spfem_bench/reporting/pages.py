@@ -9,18 +9,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from spfem_bench.definitions import published
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.datasets import DatasetCard, dataset_card, dataset_files
 from spfem_bench.definitions.layouts import layout_card
 from spfem_bench.definitions.methods import method_card
 from spfem_bench.definitions.networks import network_card, profile_card
 from spfem_bench.definitions.protocols import Protocol, protocol
-from spfem_bench.definitions.published import (
-    PrintedNumber,
-    PublishedCard,
-    published_cards,
-    read_tidy,
-)
+from spfem_bench.definitions.published import PublishedCard, published_cards
 from spfem_bench.evaluation.controls import methods_with_clips
 from spfem_bench.networks.weights import is_shipped
 from spfem_bench.reporting.templating import fill_template
@@ -92,8 +88,8 @@ def _datasets() -> str:
     )
 
 
-def _numbers(card: PublishedCard) -> tuple[PrintedNumber, ...]:
-    return read_tidy(card.values_path)[0]
+def _numbers(card: PublishedCard) -> tuple[published.PrintedNumber, ...]:
+    return published.read_tidy(card.values_path)[0]
 
 
 def _megabytes(card: DatasetCard) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from spfem_bench.analysis.preference import Share, Study
-from spfem_bench.definitions.methods import method_card
 from spfem_bench.definitions.protocols import in_order
-from spfem_bench.errors import UnknownNameError
 from spfem_bench.reporting.grids import Entry, Grid, Label, Style, emotion_label, print_grid
+from spfem_bench.reporting.tables import method_label
 from spfem_bench.texts import csv_text
 
 
@@ -17,11 +16,7 @@ def render_study(
 ) -> str:
     """Return a study as text, in the layout of ASCCL.
 
-    Args:
-        study: from :func:`spfem_bench.analysis.preference.read_study`.
-        style: as for tables of scores; ``csv`` is tidy, ``csv-wide`` has the table's lines.
-        intervals: print them beside the percentages.
-        standalone: with LaTeX, a document that compiles by itself.
+    *style*, *intervals* and *standalone* are those of tables of scores: see ``render_table``.
     """
     if style == "csv":
         return _tidy(study)
@@ -30,29 +25,20 @@ def render_study(
     return print_grid(grid, printed, standalone=standalone)
 
 
-def _method_label(name: str) -> str:
-    try:
-        return method_card(name).label
-    except UnknownNameError:
-        return name
-
-
 def _question_label(question: str) -> str:
     return question.replace("_", " ").capitalize()
 
 
 def _pair_label(pair: tuple[str, str]) -> str:
-    return " against ".join(map(_method_label, pair))
+    return " against ".join(map(method_label, pair))
 
 
 def _notes(study: Study) -> Iterator[str]:
     if study.origin:
         yield study.origin
     for agreement in study.agreements:
-        yield (
-            f"{_pair_label(agreement.pair)}: {agreement.participants} participants, "
-            f"{agreement.votes} votes"
-        )
+        voters = f"{agreement.participants} participants, {agreement.votes} votes"
+        yield f"{_pair_label(agreement.pair)}: {voters}"
         alphas = "; ".join(
             f"{_question_label(question)} {'undefined' if alpha is None else f'{alpha:.3f}'} on "
             f"{n_clips} clips"
@@ -71,7 +57,7 @@ def _grid(study: Study, intervals: bool) -> Grid:
     several = len({pair for pair, _, _ in columns}) > 1
     heads = []
     for pair, question, method in columns:
-        head = (Label(_question_label(question), question), Label(_method_label(method), method))
+        head = (Label(_question_label(question), question), Label(method_label(method), method))
         heads.append((Label(_pair_label(pair), "-".join(pair)), *head) if several else head)
     rows = []
     for emotion in in_order(key[2] for key in study.shares):

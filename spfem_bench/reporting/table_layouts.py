@@ -8,17 +8,9 @@ from typing import Literal
 
 from spfem_bench.definitions.protocols import in_order
 from spfem_bench.errors import CardError
+from spfem_bench.reporting import tables
 from spfem_bench.reporting.grids import Entry, Grid, Label, emotion_label, print_grid
-from spfem_bench.reporting.tables import (
-    COUNTS,
-    OWN,
-    CellKey,
-    Table,
-    TableBlock,
-    TableCell,
-    TableColumn,
-    metric_heading,
-)
+from spfem_bench.reporting.tables import CellKey, Table, TableBlock, TableColumn
 from spfem_bench.texts import csv_text
 
 TableLayout = Literal["asccl", "stccl"]
@@ -35,44 +27,32 @@ def render_table(
 ) -> str:
     """Return a table as text in one of the styles, with notes and signatures below it.
 
-    Args:
-        table: from ``make_table`` or ``make_printed_table``.
-        style: ``csv`` is tidy, one number a line; ``csv-wide`` has the layout's rows.
-        layout: ``asccl`` has emotions down, methods and metrics across; ``stccl`` has
-            metrics and methods down, emotions across.
-        intervals: print the 95 % interval beside each number that has one.
-        standalone: with LaTeX, a document that compiles by itself.
+    ``csv`` is tidy, one number a line; ``csv-wide`` has the layout's rows. ``asccl`` has emotions
+    down, methods and metrics across; ``stccl`` has metrics and methods down, emotions across. With
+    *intervals* numbers have their 95 % interval; *standalone* LaTeX is a whole document.
 
     Raises:
         CardError: there is no number to print.
     """
     if table.lacking:
-        raise CardError(
-            f"no number to print: {table.lacking}",
-            "Run the evaluation again, with what is missing or with --partial",
-        )
+        remedy = "Run the evaluation again, with what is missing or with --partial"
+        raise CardError(f"no number to print: {table.lacking}", remedy)
     if style == "csv":
         return tidy_csv(table)
-    arrange = {"asccl": _emotions_down, "stccl": _emotions_across}[layout]
-    return print_grid(
-        arrange(table, intervals), "csv" if style == "csv-wide" else style, standalone=standalone
-    )
+    grid = {"asccl": _emotions_down, "stccl": _emotions_across}[layout](table, intervals)
+    return print_grid(grid, "csv" if style == "csv-wide" else style, standalone=standalone)
 
 
 def tidy_csv(table: Table) -> str:
     """Return one number a line, at full precision, in the columns of ``docs/tables.md``."""
-    numbers = ("value", "low", "high", "doubt", "signature", *COUNTS)
+    numbers = ("value", "low", "high", "doubt", "signature", *tables.COUNTS)
     rows = [["setting", "emotion", "method", "kind", "source", "metric", *numbers]]
     for (block, emotion, column, metric), cell in table.cells.items():
         content = asdict(cell) | {"doubt": cell.mark, "value": cell.printed or cell.value}
-        source = f"{block.origin}, {column.source}" if column.kind in OWN else column.source
+        source = f"{block.origin}, {column.source}" if column.kind in tables.OWN else column.source
         names = [block.setting, emotion, column.method, column.kind, source, metric]
         rows.append([*names, *(content[name] for name in numbers)])
     return csv_text(rows)
-
-
-def _metric_label(name: str, marks: str = "") -> Label:
-    return Label(metric_heading(name), name, marks)
 
 
 def _method_label(table: Table, column: TableColumn, marks: str = "") -> Label:
@@ -88,7 +68,7 @@ def _block_label(table: Table, block: TableBlock) -> Label:
 
 
 def _entry(table: Table, key: CellKey, intervals: bool) -> Entry:
-    cell = table.cell(*key)
+    cell = table.cell(key)
     if cell is None:
         return Entry()
     block, emotion, column, metric = key
@@ -96,15 +76,9 @@ def _entry(table: Table, key: CellKey, intervals: bool) -> Entry:
     if intervals and cell.low is not None and cell.high is not None:
         interval = f"[{cell.low:.3f}, {cell.high:.3f}]"
         bounds = (repr(cell.low), repr(cell.high))
-    return Entry(
-        cell.printed or f"{cell.value:.3f}",
-        cell.printed or repr(cell.value),
-        table.ranks(block, emotion, metric).get(column, 0),
-        interval,
-        bounds,
-        cell.mark,
-        cell.signature,
-    )
+    text, value = cell.printed or f"{cell.value:.3f}", cell.printed or repr(cell.value)
+    rank = table.ranks(block, emotion, metric).get(column, 0)
+    return Entry(text, value, rank, interval, bounds, cell.mark, cell.signature)
 
 
 def _letters(table: Table) -> dict[str, str]:
@@ -119,15 +93,11 @@ def _letters(table: Table) -> dict[str, str]:
 
 
 def _letter(number: int) -> str:
-    """Return a, b, ..., z, aa, ab, ...
-
-    >>> [_letter(n) for n in (0, 25, 26)]
-    ['a', 'z', 'aa']
-    """
+    """Return a, b, ..., z, aa, ab, ..."""
     return (_letter(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
 
 
-def _marks(letters: Mapping[str, str], cells: Iterable[TableCell | None]) -> str:
+def _marks(letters: Mapping[str, str], cells: Iterable[tables.TableCell | None]) -> str:
     signs = dict.fromkeys(c.signature for c in cells if c is not None and c.signature)
     return ",".join(filter(None, (letters[s] for s in signs)))
 
@@ -138,20 +108,19 @@ def _emotions_down(table: Table, intervals: bool) -> Grid:
     heads, keys = [], []
     for column in table.columns:
         for metric in table.metrics:
-            cells = [table.cell(b, e, column, metric) for b, e in table.rows]
+            cells = [table.cell((b, e, column, metric)) for b, e in table.rows]
             if any(cells):
-                marks = _marks(letters, cells)
-                heads.append((_method_label(table, column), _metric_label(metric, marks)))
+                label = Label(tables.metric_heading(metric), metric, _marks(letters, cells))
+                heads.append((_method_label(table, column), label))
                 keys.append((column, metric))
-    rows = tuple(
-        (
-            (_block_label(table, block), Label(emotion_label(emotion), emotion)),
-            tuple(_entry(table, (block, emotion, *key), intervals) for key in keys),
-        )
-        for block, emotion in table.rows
-    )
+    rows = []
+    for block, emotion in table.rows:
+        labels = (_block_label(table, block), Label(emotion_label(emotion), emotion))
+        entries = (_entry(table, (block, emotion, *key), intervals) for key in keys)
+        rows.append((labels, tuple(entries)))
     stubs = (Label("Setting", "setting"), Label("Emotion", "emotion"))
-    return _grid(table, stubs, tuple(heads), rows, letters)
+    signatures = tuple((letter, sign) for sign, letter in letters.items())
+    return Grid(stubs, tuple(heads), tuple(rows), table.notes, signatures, table.title)
 
 
 def _emotions_across(table: Table, intervals: bool) -> Grid:
@@ -161,32 +130,19 @@ def _emotions_across(table: Table, intervals: bool) -> Grid:
     rows = []
     for block in dict.fromkeys(block for block, _ in table.rows):
         for metric in table.metrics:
-            marks = {
-                column: _marks(letters, cells)
-                for column in table.columns
-                if any(cells := [table.cell(block, e, column, metric) for e in emotions])
-            }
+            marks = {}
+            for column in table.columns:
+                if any(cells := [table.cell((block, e, column, metric)) for e in emotions]):
+                    marks[column] = _marks(letters, cells)
             shared = set(filter(None, marks.values()))
             common = next(iter(shared)) if len(shared) == 1 else ""
+            label = Label(tables.metric_heading(metric), metric, common)
             for column, own in marks.items():
-                labels = (
-                    _block_label(table, block),
-                    _metric_label(metric, common),
-                    _method_label(table, column, "" if common else own),
-                )
+                method = _method_label(table, column, "" if common else own)
+                labels = (_block_label(table, block), label, method)
                 entries = (_entry(table, (block, e, column, metric), intervals) for e in emotions)
                 rows.append((labels, tuple(entries)))
     stubs = (Label("Setting", "setting"), Label("Metric", "metric"), Label("Method", "method"))
     heads = tuple((Label(emotion_label(e), e),) for e in emotions)
-    return _grid(table, stubs, heads, tuple(rows), letters)
-
-
-def _grid(
-    table: Table,
-    stubs: tuple[Label, ...],
-    heads: tuple[tuple[Label, ...], ...],
-    rows: tuple[tuple[tuple[Label, ...], tuple[Entry, ...]], ...],
-    letters: Mapping[str, str],
-) -> Grid:
     signatures = tuple((letter, sign) for sign, letter in letters.items())
-    return Grid(stubs, heads, rows, table.notes, signatures, table.title)
+    return Grid(stubs, heads, tuple(rows), table.notes, signatures, table.title)

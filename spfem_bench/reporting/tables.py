@@ -14,7 +14,7 @@ from spfem_bench.definitions.metrics import MetricCard, metric_card
 from spfem_bench.definitions.protocols import AVERAGE, in_order, load_protocol
 from spfem_bench.definitions.published import Printed, published_rows
 from spfem_bench.errors import CardError, UnknownNameError
-from spfem_bench.evaluation.record import RunRecord, Score, unverified
+from spfem_bench.evaluation.record import RunRecord, unverified
 from spfem_bench.reporting.grids import emotion_label
 
 if TYPE_CHECKING:
@@ -32,9 +32,7 @@ LEGEND = {
 }
 SETTINGS = {"inter-id": "Inter-ID", "cross-id": "Cross-ID"}
 
-OWN = ("reproduced", "control")
-"""The kinds of columns whose numbers were computed here."""
-
+OWN = ("reproduced", "control")  # columns whose numbers were computed here
 COUNTS = ("n_items", "n_frames", "n_refused", "n_frames_refused")
 
 
@@ -51,16 +49,17 @@ def metric_heading(name: str) -> str:
         return name
 
 
+def method_label(name: str) -> str:
+    """Return a method as printed; the name of one that has no card."""
+    try:
+        return method_card(name).label
+    except UnknownNameError:
+        return name
+
+
 @dataclass(frozen=True)
 class TableColumn:
-    """One method's numbers.
-
-    Attributes:
-        method: the method's name.
-        label: what is printed for it, with its mark.
-        kind: reproduced, control, published or second-hand.
-        source: the profile, or the paper and data set.
-    """
+    """One method's numbers: its kind is a key of ``MARKS``, its source a profile or a paper."""
 
     method: str
     label: str
@@ -70,13 +69,7 @@ class TableColumn:
 
 @dataclass(frozen=True)
 class TableBlock:
-    """Rows that belong together: one protocol, or one setting of a printed table.
-
-    Attributes:
-        setting: inter-id or cross-id.
-        origin: the protocol, or the data set.
-        label: what is printed for it.
-    """
+    """Rows that belong together: one protocol, or one setting of a printed table's data set."""
 
     setting: str
     origin: str
@@ -85,13 +78,7 @@ class TableBlock:
 
 @dataclass(frozen=True)
 class TableCell:
-    """One number.
-
-    Attributes:
-        value: None where there is no score.
-        mark: a sign set behind it.
-        printed: the number as a paper prints it; empty for one's own.
-    """
+    """One number (None where there is no score); as a paper prints it if it is not one's own."""
 
     value: float | None
     low: float | None = None
@@ -105,8 +92,7 @@ class TableCell:
     printed: str = ""
 
 
-CellKey = tuple[TableBlock, str, TableColumn, str]
-"""Block, emotion, column and metric."""
+CellKey = tuple[TableBlock, str, TableColumn, str]  # the second is an emotion, the last a metric
 
 
 @dataclass(frozen=True)
@@ -114,10 +100,7 @@ class Table:
     """Everything a printed table needs.
 
     Attributes:
-        rows: blocks and emotions, in order.
-        notes: lines printed below.
         signatures: in the order of their first numbers.
-        title: one line.
         lacking: why it has no number of its own at all; empty where it has one.
     """
 
@@ -130,25 +113,21 @@ class Table:
     title: str = ""
     lacking: str = ""
 
-    def cell(
-        self, block: TableBlock, emotion: str, column: TableColumn, metric: str
-    ) -> TableCell | None:
+    def cell(self, key: CellKey) -> TableCell | None:
         """Return a cell that holds a number, else None."""
-        cell = self.cells.get((block, emotion, column, metric))
+        cell = self.cells.get(key)
         return None if cell is None or cell.value is None else cell
 
     def ranks(self, block: TableBlock, emotion: str, metric: str) -> dict[TableColumn, int]:
         """Return which columns are best (1) and second best (2) of those that may be compared.
 
-        Only numbers computed here with one and the same signature are. With fewer than
-        two of them nothing is best, with two nothing is second best, and with a second
-        signature in the row (a partial score has its own) nothing is either. Equal numbers
-        share a place. Controls and printed numbers never take part.
+        That is, reproduced numbers, where all of the row have one signature. With fewer than two
+        nothing is best, with two nothing is second best. Equal numbers share a place.
         """
         cells = {
             column: cell
             for column in self.columns
-            if column.kind == "reproduced" and (cell := self.cell(block, emotion, column, metric))
+            if column.kind == "reproduced" and (cell := self.cell((block, emotion, column, metric)))
         }
         if len(cells) < 2 or len({c.signature for c in cells.values()}) > 1:
             return {}
@@ -164,24 +143,20 @@ class Table:
 def make_table(records: Sequence[RunRecord], *, published: bool | None = None) -> Table:
     """Arrange run records as the papers do: a block of rows for each protocol.
 
-    Args:
-        records: run records of any protocols and methods.
-        published: show the papers' rows of the same methods beside them; when None, for all
-            protocols but those on drawn clips.
+    *published* shows the papers' rows of the same methods beside them; when None, for all
+    protocols but those on drawn clips.
 
     Raises:
         CardError: no records, or one given twice.
     """
     if not records:
-        raise CardError(
-            "there is no run record to print", "Give files that 'spfem-bench eval' wrote"
-        )
+        remedy = "Give files that 'spfem-bench eval' wrote"
+        raise CardError("there is no run record to print", remedy)
     cells: dict[CellKey, TableCell] = {}
     columns: dict[TableColumn, None] = {}
     seen: set[tuple[TableBlock, TableColumn]] = set()
     metrics = dict.fromkeys(s.metric for r in records for s in r.scores)
-    blocks = _blocks(records)
-    profiles = {r.profile for r in records}
+    blocks, profiles = _blocks(records), {r.profile for r in records}
     partial = {  # a method is marked as partial when it is so anywhere
         (r.method.name, r.profile)
         for r in records
@@ -197,44 +172,31 @@ def make_table(records: Sequence[RunRecord], *, published: bool | None = None) -
         label += f" ({record.profile})" if len(profiles) > 1 else ""
         column = TableColumn(record.method.name, label, kind, record.profile)
         if (block, column) in seen:
-            raise CardError(
-                f"two records of '{column.method}' on {block.origin}, {record.profile}",
-                "Give each method's record once",
-            )
+            problem = f"two records of '{column.method}' on {block.origin}, {record.profile}"
+            raise CardError(problem, "Give each method's record once")
         seen.add((block, column))
         column_of.append(column)
-        own = {(block, s.emotion, column, s.metric): _own_cell(s) for s in record.scores}
+        for s in record.scores:
+            counts = {name: getattr(s, name) for name in COUNTS}
+            cell = TableCell(s.value, s.low, s.high, "", s.signature, **counts)
+            cells[block, s.emotion, column, s.metric] = cell
         beside = dict(published_cells(record, block, metrics, papers, published))
-        cells |= own | beside
+        cells |= beside
         columns |= dict.fromkeys([column, *(key[2] for key in beside)])
     rows = _rows(blocks.values(), {key[:2] for key in cells if key[2].kind in OWN})
-    kinds = {c.kind for c in columns}
-    kinds |= {"partial"} if partial else set()
+    kinds = {c.kind for c in columns} | ({"partial"} if partial else set())
     kinds |= {"doubt"} if any(cell.mark for cell in cells.values()) else set()
-    return Table(
-        tuple(columns),
-        tuple(metrics),
-        rows,
-        cells,
-        (
-            *filter(None, (_basis(c, rows, metrics, cells) for c in dict.fromkeys(column_of))),
-            *_reasons(records, column_of),
-            *(LEGEND[k] for k in LEGEND if k in kinds),
-            *unverified(records),
-        ),
-        tuple(
-            dict.fromkeys(
-                c.signature for c in cells.values() if c.signature and c.value is not None
-            )
-        ),
-        f"{', '.join(blocks)}; profile {', '.join(sorted(profiles))}",
-        _lacking(records),
+    notes = (
+        *filter(None, (_basis(c, rows, metrics, cells) for c in dict.fromkeys(column_of))),
+        *_reasons(records, column_of),
+        *(LEGEND[k] for k in LEGEND if k in kinds),
+        *unverified(records),
     )
-
-
-def _own_cell(score: Score) -> TableCell:
-    counts = {name: getattr(score, name) for name in COUNTS}
-    return TableCell(score.value, score.low, score.high, "", score.signature, **counts)
+    signed = (c.signature for c in cells.values() if c.value is not None)
+    signatures = tuple(dict.fromkeys(filter(None, signed)))
+    title = f"{', '.join(blocks)}; profile {', '.join(sorted(profiles))}"
+    lacking = _lacking(records)
+    return Table(tuple(columns), tuple(metrics), rows, cells, notes, signatures, title, lacking)
 
 
 def _blocks(records: Iterable[RunRecord]) -> dict[str, TableBlock]:
@@ -312,12 +274,8 @@ def published_cells(
 ) -> Iterator[tuple[CellKey, TableCell]]:
     """Yield what papers print of a record's method.
 
-    Args:
-        record: whose method.
-        block: its block.
-        metrics: those of the table.
-        papers: returns all that papers print on a data set in a setting.
-        published: whether to; when None, unless the protocol's clips are drawn.
+    *papers* returns all that papers print on a data set in a setting. *published* says whether
+    to; when None, unless the protocol's clips are drawn.
     """
     beside = record.protocol.published
     if not beside or record.is_control or published is False:
@@ -352,9 +310,6 @@ def _is_drawn(protocol: str) -> bool:
 def make_printed_table(tables: Sequence[Printed]) -> Table:
     """Arrange printed tables again, digit by digit: a block of rows for each setting.
 
-    Args:
-        tables: from :func:`~spfem_bench.definitions.published.printed_table`.
-
     Raises:
         CardError: two numbers are given for one cell.
     """
@@ -368,12 +323,9 @@ def make_printed_table(tables: Sequence[Printed]) -> Table:
             place = row.dataset.upper() if len(datasets) > 1 else ""
             label = f"{place} {SETTINGS.get(row.setting, row.setting)}".strip()
             block = TableBlock(row.setting, row.dataset, label)
-            parts = (
-                row.paper.upper() if len(papers) > 1 else "",
-                f"table {row.table}" if several else "",
-            )
-            source = ", ".join(filter(None, parts))
-            name = _method_label(row.method) + (f" ({source})" if source else "")
+            paper = row.paper.upper() if len(papers) > 1 else ""
+            source = ", ".join(filter(None, (paper, f"table {row.table}" if several else "")))
+            name = method_label(row.method) + (f" ({source})" if source else "")
             column = TableColumn(row.method, name, table.kind, source)
             doubt = table.doubts.get(row.address, "")
             key = (block, row.emotion, column, row.metric)
@@ -385,19 +337,8 @@ def make_printed_table(tables: Sequence[Printed]) -> Table:
                 doubts.setdefault((where, doubt), []).append(metric_heading(row.metric))
     notes = [table.origin for table in tables]
     notes += [f"? {where}, {', '.join(of)}: {doubt}" for (where, doubt), of in doubts.items()]
-    return Table(
-        tuple(dict.fromkeys(key[2] for key in cells)),
-        tuple(dict.fromkeys(key[3] for key in cells)),
-        _rows(dict.fromkeys(key[0] for key in cells), {key[:2] for key in cells}),
-        cells,
-        tuple(notes),
-        (),
-        "; ".join(table.title for table in tables),
-    )
-
-
-def _method_label(method: str) -> str:
-    try:
-        return method_card(method).label
-    except UnknownNameError:
-        return method
+    columns = tuple(dict.fromkeys(key[2] for key in cells))
+    metrics = tuple(dict.fromkeys(key[3] for key in cells))
+    rows = _rows(dict.fromkeys(key[0] for key in cells), {key[:2] for key in cells})
+    title = "; ".join(table.title for table in tables)
+    return Table(columns, metrics, rows, cells, tuple(notes), (), title)

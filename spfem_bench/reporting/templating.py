@@ -9,15 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def fill_template(name: str, values: Mapping[str, Any], **filters: Callable[..., str]) -> str:
-    """Return a template as text; blocks on lines of their own leave no line behind.
-
-    Nothing is escaped but what the template gives to a filter that escapes.
-
-    Args:
-        name: of the file in ``templates/``.
-        values: by their names in the template.
-        filters: by their names in the template.
-    """
+    """Return a file of ``templates/`` filled in; only its own filters escape what they get."""
     environment = Environment(  # noqa: S701  (also Markdown: filters escape)
         loader=PackageLoader("spfem_bench.reporting"),
         undefined=StrictUndefined,

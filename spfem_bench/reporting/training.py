@@ -12,15 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#9DC3E6", "#5B9BD5", "#2E75B6", "#1F3864")
-"""Of the four stages, first to last."""
-
-NAMES = {
-    "scc": "SCC (space)",
-    "tcc": "TCC (time)",
-    "vd": "visual disparity",
-    "cm": "correlation matrix",
-}
+COLOURS = ("#9DC3E6", "#5B9BD5", "#2E75B6", "#1F3864")  # of the four stages, first to last
+NAMES = {"scc": "SCC (space)", "tcc": "TCC (time)"}
+NAMES |= {"vd": "visual disparity", "cm": "correlation matrix"}
 
 
 def save_figure(record: Mapping[str, Any], path: Path) -> None:
@@ -35,12 +29,8 @@ def save_figure(record: Mapping[str, Any], path: Path) -> None:
 def figure(record: Mapping[str, Any]) -> Figure:
     """Draw the similarity of corresponding and of other regions against the step.
 
-    Lines are the early validation on held-out speakers, a colour for each stage. Points at
-    the right are the final numbers, on speakers and sentences used once: filled after, hollow
-    before training.
-
-    Args:
-        record: a metric's record, as ``spfem-bench train`` writes it.
+    Lines are the early validation on held-out speakers, a colour for each stage; points at the
+    right the final numbers, on speakers and sentences used once: hollow before training.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -58,12 +48,10 @@ def figure(record: Mapping[str, Any]) -> Figure:
         axes.set_xlabel("step")
     keys = [Line2D([], [], color=c, label=f"stage {k}") for k, c in enumerate(COLOURS, start=1)]
     point: dict[str, Any] = {"color": INK, "linestyle": "", "marker": "o"}
-    keys += [
-        Line2D([], [], color=INK, label="corresponding"),
-        Line2D([], [], color=INK, linestyle=":", label="other regions"),
-        Line2D([], [], **point, label="final, trained"),
-        Line2D([], [], **point, markerfacecolor="white", label="final, untrained"),
-    ]
+    keys.append(Line2D([], [], color=INK, label="corresponding"))
+    keys.append(Line2D([], [], color=INK, linestyle=":", label="other regions"))
+    keys.append(Line2D([], [], **point, label="final, trained"))
+    keys.append(Line2D([], [], **point, markerfacecolor="white", label="final, untrained"))
     drawing.legend(handles=keys, loc="lower center", ncols=4, frameon=False, fontsize=7.5)
     drawing.tight_layout(rect=(0, 0.09, 1, 1))
     return drawing

@@ -54,12 +54,7 @@ def change_words(cell: ClaimTest) -> str:
 
 
 def table(cells: Sequence[ClaimTest], style: Format = "text") -> str:
-    """Lay cells out: rows metrics, columns controls; as CSV one row for each level.
-
-    Args:
-        cells: of one protocol and profile; for CSV of any.
-        style: text, markdown or csv.
-    """
+    """Lay out cells of one protocol and profile: metrics down; as CSV, of any, a line a level."""
     if style == "csv":
         return _csv(cells)
     from tabulate import tabulate
@@ -73,13 +68,9 @@ def table(cells: Sequence[ClaimTest], style: Format = "text") -> str:
             row.append(f"({change})" if cell.points else change)
         else:
             row.append(f"{change}{' ' if style == 'markdown' else chr(10)}{verdict_words(cell)}")
-    return tabulate(
-        [*rows.values()],
-        ["Metric", *controls],
-        disable_numparse=True,
-        tablefmt="github" if style == "markdown" else "simple",
-        colalign=("left", *("right" for _ in controls)),
-    )
+    look = "github" if style == "markdown" else "simple"
+    heads, align = ["Metric", *controls], ["left"] + ["right"] * len(controls)
+    return tabulate([*rows.values()], heads, look, disable_numparse=True, colalign=align)
 
 
 def printed(record: Mapping[str, Any], style: Format = "text") -> str:

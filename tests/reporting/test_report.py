@@ -26,8 +26,8 @@ from spfem_bench.media import headers
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.reporting.report.build import build
-from spfem_bench.reporting.report.charts import strips
-from spfem_bench.reporting.report.clips import Clips, _fitted
+from spfem_bench.reporting.report.charts import _reversed_bits, strips, tick_text
+from spfem_bench.reporting.report.clips import Clips, _fitted, peaks
 from spfem_bench.reporting.report.folder import listed, replace
 from spfem_bench.reporting.report.model import ReportSection, sections
 from spfem_bench.statistics import sync
@@ -143,6 +143,12 @@ def test_the_rival_is_the_best_comparable_method_and_no_control_where_there_are_
     better["settings"]["csim"]["network"]["name"] = "another"
     of = section(mine, better, alone)
     assert of.examples(of.runs[0], metric_card("csim"), 1)[1][0].rival is of.runs[2]
+
+
+def test_numbers_of_plots() -> None:
+    assert tick_text(1.0, [0.0, 0.5, 1.0]) == "1.0"
+    assert [_reversed_bits(i) for i in range(4)] == [0.0, 0.5, 0.25, 0.75]
+    assert peaks(np.zeros(0, np.int16)).tolist() == []
 
 
 def test_the_clouds_points_lie_where_their_values_are() -> None:

@@ -21,7 +21,7 @@ from spfem_bench.definitions.published import printed_table
 from spfem_bench.errors import CardError, UnknownNameError
 from spfem_bench.evaluation.record import RunRecord
 from spfem_bench.reporting.grids import latex_escape
-from spfem_bench.reporting.table_layouts import TableLayout, TableStyle, render_table
+from spfem_bench.reporting.table_layouts import TableLayout, TableStyle, _letter, render_table
 from spfem_bench.reporting.tables import make_printed_table, make_table
 from tests.conftest import ROOT
 from tests.reporting.test_tables import NED, VD, content, record
@@ -223,6 +223,10 @@ def test_latex_compiles_with_a_tex_engine(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, log[-2000:]
     assert (tmp_path / "table.pdf").stat().st_size > 10_000
     assert "Overfull" not in log
+
+
+def test_letters_of_signatures() -> None:
+    assert [_letter(n) for n in (0, 25, 26)] == ["a", "z", "aa"]
 
 
 def test_every_ascii_sign_is_escaped() -> None:

@@ -9,15 +9,16 @@ import shlex
 import unicodedata
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jinja2 import DictLoader, Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from spfem_bench.analysis.comparing import p_text
 from spfem_bench.evaluation.record import RunRecord
 from spfem_bench.progress import SILENT, Progress
 from spfem_bench.reporting.report import charts, overview, plots
+from spfem_bench.reporting.report.clips import Clips
 from spfem_bench.reporting.report.examples import example_entries, introduction
 from spfem_bench.reporting.report.model import ReportSection, sections
 from spfem_bench.reporting.report.words import number_text
@@ -25,24 +26,7 @@ from spfem_bench.reporting.table_layouts import tidy_csv
 from spfem_bench.reporting.tables import ARROWS, make_table
 from spfem_bench.version import __version__
 
-if TYPE_CHECKING:
-    from spfem_bench.reporting.report.clips import Clips
-
-BETTER = {
-    "lower": "lower is better",
-    "higher": "higher is better",
-    "zero": "nearer to 0 is better",
-}
-PARTS = (
-    ("overview", "Overview"),
-    ("differences", "Differences"),
-    ("emotions", "By emotion"),
-    ("speakers", "By speaker"),
-    ("strips", "Clip by clip"),
-    ("examples", "Worst and best clips"),
-    ("failures", "Missing and refused"),
-    ("provenance", "Provenance"),
-)
+BETTER = {"lower": "lower is better", "higher": "higher is better", "zero": "nearer to 0 is better"}
 
 
 def build(
@@ -55,60 +39,43 @@ def build(
 ) -> dict[str, bytes]:
     """Return a report's own files by name; copies of clips are made by *clips* on the way.
 
-    A pure function: the same records, in the same order, with the same clips at hand, give the
-    same bytes.
-
-    Args:
-        records: of any methods, protocols and profiles.
-        items: worst, and best, clips to show for each method and metric.
-        clips: finds clips; None shows none.
-        baseline: the method that others are compared with; a section's first when empty, or
-            where it has no run of it.
-        progress: gets the phase ``clips``, by examples.
+    The same records, in the same order, with the same clips at hand, give the same bytes. *items*
+    are the worst, and best, clips shown for each method and metric. A section without a run of the
+    baseline takes its first. Phase ``clips`` of *progress* advances by examples.
 
     Raises:
         CardError: no records, a damaged one, or two of one method.
         StorageError: a copy cannot be written.
     """
     made = sections(records)
-    examples = (
-        example
-        for section in made
-        for run in section.shown
-        for metric in section.by_item
-        for side in section.examples(run, metric, items)
-        for example in side
-    )
-    progress.begin("clips", sum(1 for _ in examples), "clip")
+    shown = [(s, run, metric) for s in made for run in s.shown for metric in s.by_item]
+    sides = (side for s, run, metric in shown for side in s.examples(run, metric, items))
+    progress.begin("clips", sum(map(len, sides)), "clip")
     views = [_view(section, n, items, clips, baseline, progress) for n, section in enumerate(made)]
     progress.end("clips")
     style, script = _template("report.css"), _template("report.js")
-    page = (
-        _environment()
-        .get_template("report.html")
-        .render(
-            views=views,
-            title=" · ".join(dict.fromkeys(section.protocol for section in made)),
-            version=__version__,
-            policy=_policy(style, script),
-            style=Markup(style),  # noqa: S704  (ours)
-            script=Markup(script),  # noqa: S704  (ours)
-            data=[view["data"] for view in views],
-            parts=PARTS,
-            arrows=ARROWS,
-            better=BETTER,
-            shapes=charts.MARKS,
-            width=charts.WIDTH,
-            left=charts.LEFT,
-            right=charts.RIGHT,
-            top=charts.TOP,
-            bottom=charts.BOTTOM,
-            number=number_text,
-            p_value=p_text,
-            web=lambda link: re.match(r"https?://", link) is not None,
-            videos=clips is not None,
-            command=_command(items, baseline, videos=clips is not None),
-        )
+    environment = Environment(
+        loader=PackageLoader(__package__),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
+        keep_trailing_newline=True,
+    )
+    page = environment.get_template("report.html").render(
+        views=views,
+        title=" · ".join(dict.fromkeys(section.protocol for section in made)),
+        version=__version__,
+        policy=_policy(style, script),
+        style=Markup(style),  # noqa: S704  (ours)
+        script=Markup(script),  # noqa: S704  (ours)
+        arrows=ARROWS,
+        better=BETTER,
+        charts=charts,
+        number=number_text,
+        p_value=p_text,
+        web=lambda link: re.match(r"https?://", link) is not None,
+        videos=clips is not None,
+        command=_command(items, baseline, videos=clips is not None),
     )
     return {
         # Half a character, which JSON may hold, cannot be written otherwise.
@@ -127,25 +94,18 @@ def _view(
 ) -> dict[str, Any]:
     """Return one section as its template needs it."""
     id_ = f"p{number + 1}"
-    head = overview.Overview(section)
     strips = plots.strips(section)
-    of_sets = [m.label for m in section.metrics if m not in section.by_item]
     return {
         "section": section,
         "number": number,
         "id": id_,
-        "n_runs": len(section.runs),
         "facts": overview.facts(section),
-        "overview": head.groups,
-        "legend": head.legend,
-        "notes": list(head.notes),
+        "overview": overview.Overview(section),
         "signatures": overview.signatures(section),
         "differences": overview.differences(section, baseline),
         "emotions": plots.by_emotion(section),
         "speakers": plots.by_speaker(section),
-        "sets_only": f"{', '.join(of_sets)}: none, a distance of whole sets of clips."
-        if of_sets
-        else "",
+        "of_sets": ", ".join(m.label for m in section.metrics if m not in section.by_item),
         "strips": strips,
         "examples": example_entries(section, id_, items, clips, progress) if items else [],
         "examples_said": introduction(section, items, videos=clips is not None),
@@ -161,27 +121,13 @@ def _command(items: int, baseline: str, *, videos: bool) -> str:
     return shlex.join(words + ([] if videos else ["--no-videos"]))
 
 
-def _environment() -> Environment:
-    return Environment(
-        loader=DictLoader({n: _template(n) for n in ("report.html", "plots.html")}),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_visible,
-        trim_blocks=False,
-        keep_trailing_newline=True,
-    )
-
-
 def _template(name: str) -> str:
     return (files(__package__) / "templates" / name).read_text(encoding="utf-8")
 
 
 def _policy(style: str, script: str) -> str:
-    """Return a content security policy: no script but ours runs, whatever a name holds.
-
-    Nothing is loaded but files beside the page; ``file:`` is what ``'self'`` means to some
-    browsers on a disk.
-    """
+    """Return a content security policy: no script but ours runs, whatever a name holds."""
+    # On a disk, ``file:`` is what ``'self'`` means to some browsers.
     return (
         f"default-src 'none'; script-src '{_csp_hash(script)}'; style-src '{_csp_hash(style)}'; "
         "img-src 'self' file:; media-src 'self' file:; base-uri 'none'; form-action 'none'"
@@ -193,14 +139,9 @@ def _csp_hash(text: str) -> str:
 
 
 def _visible(value: Any) -> Any:
-    """Return what is printed for a value: control and direction characters by their numbers.
-
-    A name may hold characters that reverse the text after it.
-    """
-    if value is None:
-        return ""
+    """Return a value with control and direction characters, which hide text, by their numbers."""
     if isinstance(value, Markup) or not isinstance(value, str):
-        return value
+        return "" if value is None else value
     return "".join(
         f"⟨U+{ord(c):04X}⟩" if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c != "\n" else c
         for c in value

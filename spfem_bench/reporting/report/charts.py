@@ -11,14 +11,10 @@ import numpy.typing as npt
 
 _Float64 = npt.NDArray[np.float64]
 
-WIDTH = 560
-"""Of all plots, in SVG's units, which are pixels on a wide screen."""
-
+WIDTH = 560  # of all plots, in SVG's units, which are pixels on a wide screen
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 26
+ROW = 26  # height of one run's strip
 MARKS = ("circle", "square", "up", "diamond", "down")
-
-ROW = 26
-"""Height of one run's strip."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +26,7 @@ class Tick:
 
 
 class _Axis:
-    """Where values lie between two ends of a plot.
-
-    Args:
-        low: the least value.
-        high: the largest.
-        begin: position of the first tick.
-        end: position of the last tick.
-        count: ticks, about.
-    """
+    """Where values lie between the first and the last of about *count* ticks of a plot."""
 
     def __init__(self, low: float, high: float, begin: float, end: float, count: int = 5) -> None:
         self.values = nice_ticks(low, high, count)
@@ -87,12 +75,7 @@ class Dots:
 
 
 def dots(groups: Mapping[str, Mapping[int, Value]], runs: int) -> Dots:
-    """Arrange numbers: groups across, in each a place for every run.
-
-    Args:
-        groups: by label, the numbers by run.
-        runs: how many runs there are.
-    """
+    """Arrange numbers, by group's label and run: groups across, in each a place for every run."""
     height = 230
     values = [v for of in groups.values() for v in of.values()]
     ends = [n for v in values for n in (v.value, v.low, v.high) if n is not None]
@@ -100,33 +83,22 @@ def dots(groups: Mapping[str, Mapping[int, Value]], runs: int) -> Dots:
     wide = (WIDTH - LEFT - RIGHT) / max(1, len(groups))
     step = wide * 0.8 / max(1, runs)
     middles = [LEFT + (i + 0.5) * wide for i in range(len(groups))]
-    return Dots(
-        height,
-        y.ticks,
-        tuple(Tick(_round(x), name) for x, name in zip(middles, groups, strict=True)),
-        tuple(_round(LEFT + i * wide) for i in range(1, len(groups))),
-        tuple(
-            Dot(
-                run,
-                _round(middle + (run - (runs - 1) / 2) * step),
-                _round(y(v.value)),
-                None if v.low is None else _round(y(v.low)),
-                None if v.high is None else _round(y(v.high)),
-                v.text,
-            )
-            for middle, of in zip(middles, groups.values(), strict=True)
-            for run, v in of.items()
-        ),
-    )
+    made = []
+    for middle, of in zip(middles, groups.values(), strict=True):
+        for run, v in of.items():
+            low, high = (None if end is None else _round(y(end)) for end in (v.low, v.high))
+            x = _round(middle + (run - (runs - 1) / 2) * step)
+            made.append(Dot(run, x, _round(y(v.value)), low, high, v.text))
+    names = tuple(Tick(_round(x), name) for x, name in zip(middles, groups, strict=True))
+    edges = tuple(_round(LEFT + i * wide) for i in range(1, len(groups)))
+    return Dots(height, y.ticks, names, edges, tuple(made))
 
 
 @dataclass(frozen=True)
 class Strip:
-    """The values of one run's items: a cloud of points with its quartiles.
+    """The values of one run's items: SVG path data of a cloud of points, and its quartiles.
 
-    Attributes:
-        path: SVG path data; every point is a line of no length, drawn with round ends.
-        quartiles: positions of the first, the second and the third.
+    Every point is a line of no length, drawn with round ends.
     """
 
     run: int
@@ -137,12 +109,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Strips:
-    """The values of the items of several runs, one below the other.
-
-    Attributes:
-        low: the value at the left end of the axis.
-        high: at its right end.
-    """
+    """The values of several runs' items, one below the other; the axis goes from low to high."""
 
     height: int
     left: float
@@ -182,13 +149,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Line:
-    """A curve over time.
-
-    Attributes:
-        kind: ``own`` or ``rival``.
-        path: SVG path data; broken where windows have no face.
-        mean: the height of its mean.
-    """
+    """A curve over time, ``own`` or ``rival``, broken where windows have no face."""
 
     kind: str
     path: str
@@ -197,17 +158,9 @@ class Line:
 
 @dataclass(frozen=True)
 class SyncPlot:
-    """Distances over time with the sound under it.
-
-    Attributes:
-        left: where time 0 is.
-        per_second: units of one second.
-        wave: SVG path data of the waveform; empty without sound.
-    """
+    """Distances over time, with the waveform (SVG path data; empty without sound) under it."""
 
     height: int
-    left: float
-    right: float
     per_second: float
     ticks: tuple[Tick, ...]
     seconds: tuple[Tick, ...]
@@ -219,13 +172,9 @@ class SyncPlot:
 def sync_plot(
     curves: Mapping[str, Curve], peaks: _Float64, sound_seconds: float, frame_rate: int
 ) -> SyncPlot:
-    """Arrange distances over time, above the waveform of the sound.
+    """Arrange distances over time, by kind (``own``, ``rival``), above the waveform of the sound.
 
-    Args:
-        curves: by kind, ``own`` and perhaps ``rival``.
-        peaks: float64 (N,), 0 to 1: the loudest of each of N equal parts of the sound.
-        sound_seconds: length of the sound.
-        frame_rate: frames a second.
+    *peaks* are the loudest of each of N equal parts of the sound: float64 (N,), 0 to 1.
     """
     height, floor, wave_at, tall = 178, 108, 134, 20
     ends = [float(n) for c in curves.values() for n in (c.distances.min(), c.distances.max())]
@@ -250,17 +199,9 @@ def sync_plot(
     )
     every = next(s for s in (0.5, 1, 2, 5, 10, 30, 60, 600, math.inf) if seconds / s <= 10)
     marks = [i * every for i in range(int(seconds / every) + 1)] if every < math.inf else [0.0]
-    return SyncPlot(
-        height,
-        LEFT,
-        WIDTH - RIGHT,
-        _round(per_second),
-        y.ticks,
-        tuple(Tick(_round(LEFT + s * per_second), f"{s:g}") for s in marks),
-        tuple(lines),
-        wave,
-        float(wave_at),
-    )
+    times = tuple(Tick(_round(LEFT + s * per_second), f"{s:g}") for s in marks)
+    scale = _round(per_second)
+    return SyncPlot(height, scale, y.ticks, times, tuple(lines), wave, float(wave_at))
 
 
 @dataclass(frozen=True)
@@ -286,15 +227,10 @@ def shift_plot(means: _Float64) -> ShiftPlot:
 
     points = [f"{x(i):.1f} {y(m):.1f}" for i, m in enumerate(means.tolist())]
     best = int(means.argmin())
-    shifts = ((0, f"−{most}"), (most, "0"), (2 * most, f"+{most}"))
-    return ShiftPlot(
-        height,
-        width,
-        y.ticks,
-        tuple(Tick(_round(x(i)), text) for i, text in shifts),
-        "M" + "L".join(points),
-        (_round(x(best)), _round(y(float(means[best])))),
-    )
+    named = ((0, f"−{most}"), (most, "0"), (2 * most, f"+{most}"))
+    shifts = tuple(Tick(_round(x(i)), text) for i, text in named)
+    least = (_round(x(best)), _round(y(float(means[best]))))
+    return ShiftPlot(height, width, y.ticks, shifts, "M" + "L".join(points), least)
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -314,11 +250,7 @@ def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def tick_text(value: float, ticks: Sequence[float]) -> str:
-    """Return a tick's number with as many digits as the steps need.
-
-    >>> tick_text(1.0, [0.0, 0.5, 1.0])
-    '1.0'
-    """
+    """Return a tick's number with as many digits as the steps need."""
     step = abs(ticks[1] - ticks[0])
     digits = min(9, max(0, -math.floor(math.log10(step) + 1e-9)))
     return f"{value + 0.0:.{digits}f}".replace("-", "−")
@@ -329,13 +261,5 @@ def _round(value: float) -> float:
 
 
 def _reversed_bits(number: int) -> float:
-    """Return the number's binary digits mirrored at the point (van der Corput's sequence).
-
-    >>> [_reversed_bits(i) for i in range(4)]
-    [0.0, 0.5, 0.25, 0.75]
-    """
-    result, part = 0.0, 0.5
-    while number:
-        result += part * (number & 1)
-        number, part = number >> 1, part / 2
-    return result
+    """Return the number's binary digits mirrored at the point (van der Corput's sequence)."""
+    return int(f"{number:b}"[::-1], 2) / 2.0 ** number.bit_length()

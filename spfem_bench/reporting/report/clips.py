@@ -38,16 +38,12 @@ from spfem_bench.version import __version__
 if TYPE_CHECKING:
     from spfem_bench.features.pair_extract import PairExtractor
 
-TALLEST = 360
-"""Frames of copies are made no higher than this, in pixels."""
-
-QUALITY = 23
-"""H.264's constant rate factor of copies: to look at, not to measure."""
-
-PEAKS = 280
-"""Parts into which a clip's sound is cut for its waveform."""
-
+TALLEST = 360  # frames of copies are made no higher than this, in pixels
+QUALITY = 23  # H.264's constant rate factor of copies: to look at, not to measure
+PEAKS = 280  # parts into which a clip's sound is cut for its waveform
 ENDS = {"video": ".mp4", "picture": ".png"}
+_AGAIN = "Run the evaluation again on this machine"
+_SAME = f"{_AGAIN}, with the same versions"
 
 
 @dataclass
@@ -58,9 +54,7 @@ class Clips:
     becomes the name of a file; one that is there already is not made again.
 
     Attributes:
-        data: where data sets are looked for.
         weights: of networks that features are keyed by; none is ever fetched.
-        store: with the features of earlier runs.
         videos: folders of users' own outputs, by method.
         kept: a folder that holds copies of an earlier report, if there is one.
         known: the earlier report's files with their hashes; another is not taken over.
@@ -98,9 +92,8 @@ class Clips:
         except OSError as error:  # such as a name that no file can have
             raise ClipError(f"the {role} clip cannot be read: {error.strerror}") from None
         if not same:
-            raise ClipError(
-                f"the {role} clip has changed since the run", "Run the evaluation again"
-            )
+            problem = f"the {role} clip has changed since the run"
+            raise ClipError(problem, "Run the evaluation again")
         return clip
 
     def _own(self, run: ReportRun, listed: Clip) -> Clip | None:
@@ -124,9 +117,8 @@ class Clips:
             return replace(listed, path=path, audio=sound)
         except ClipError as error:
             if role == "output" and not run.is_control:
-                raise MissingClipError(
-                    "the output is in no data set", f"Add --videos {run.name}=DIR"
-                ) from error
+                remedy = f"Add --videos {run.name}=DIR"
+                raise MissingClipError("the output is in no data set", remedy) from error
             raise
 
     def _verified(self, run: ReportRun, path: Path) -> Path:
@@ -147,13 +139,8 @@ class Clips:
         name = _name("video", recipe)
         if not self._have(name):
             frames = unchanged.frames(self._frames(run, clip))
-            write_clip(
-                inside(self.made, name),
-                _fitted(frames),
-                clip_sound(clip),
-                sound_codec="aac",
-                quality=QUALITY,
-            )
+            path, sound = inside(self.made, name), clip_sound(clip)
+            write_clip(path, _fitted(frames), sound, sound_codec="aac", quality=QUALITY)
         return name
 
     def _have(self, name: str) -> bool:
@@ -173,10 +160,8 @@ class Clips:
         if clip.edit.kind == "frozen-mouth" and not aligned:
             extractor = self._extractor(run)
             if not extractor.store.has(extractor.key(bare, None)):
-                raise MissingClipError(
-                    "what is done to this clip needs its face track, which is not stored here",
-                    "Run the evaluation again on this machine",
-                )
+                problem = "what is done to this clip needs its face track, which is not stored here"
+                raise MissingClipError(problem, _AGAIN)
             yield from (frame for frame, _ in extractor.tracked_frames(clip, FaceTrack()))
             return
         count = sum(1 for _ in video.frames(bare)) if clip.edit.kind == "frozen-mouth" else 0
@@ -186,13 +171,8 @@ class Clips:
     # ---- drawings ------------------------------------------------------------------------
 
     def _extractor(self, run: ReportRun) -> Extractor:
-        return Extractor(
-            profile_card(run.record.profile),
-            self.weights,
-            self.store,
-            faces=run.faces,
-            device=run.record.environment.device,
-        )
+        profile, device = profile_card(run.record.profile), run.record.environment.device
+        return Extractor(profile, self.weights, self.store, faces=run.faces, device=device)
 
     def _request(self, run: ReportRun, item: str, metric: str) -> tuple[Clip, Request]:
         """Return an item's output, with the request for its features in a metric."""
@@ -211,10 +191,7 @@ class Clips:
         if not isinstance(request, PairRequest):
             features = self._extractor(run).load(clip, request)
         if features is None:
-            raise ClipError(
-                "the features of this run are not stored here",
-                "Run the evaluation again on this machine, with the same versions",
-            )
+            raise ClipError("the features of this run are not stored here", _SAME)
         kind = run.record.kind_of(metric)
         part = kind.read(run.items[item].metrics[metric])
         return Curve(features.frames, kind.over_time(part, features))
@@ -251,10 +228,7 @@ class Clips:
         scorer = self._scorers.setdefault(key, PairExtractor(self._extractor(run)))
         arrays = scorer.load(clip, request)
         if arrays is None:
-            raise ClipError(
-                "the comparison of this run is not stored here",
-                "Run the evaluation again on this machine, with the same versions",
-            )
+            raise ClipError("the comparison of this run is not stored here", _SAME)
         pair = [Unchanged.since(request.other), Unchanged.since(clip)]
         name = _name("picture", scorer.key(clip, request))
         if not self._have(name):
@@ -262,12 +236,8 @@ class Clips:
             x, y = scorer.crops(request.other), scorer.crops(clip)
             for unchanged in pair:
                 unchanged.check()
-            save_heatmap(
-                Scored("", arrays, stored_stages(arrays)),
-                x.pictures[rows[:, 1]],
-                y.pictures[rows[:, 0]],
-                inside(self.made, name),
-            )
+            scored, path = Scored("", arrays, stored_stages(arrays)), inside(self.made, name)
+            save_heatmap(scored, x.pictures[rows[:, 1]], y.pictures[rows[:, 0]], path)
         return name
 
 
@@ -285,11 +255,7 @@ def clip_sound(clip: Clip) -> npt.NDArray[np.int16]:
 
 
 def peaks(samples: npt.NDArray[np.int16]) -> npt.NDArray[np.float64]:
-    """Return the loudest of each part of the sound, 0 to 1 of the loudest of all.
-
-    >>> peaks(np.zeros(0, np.int16)).tolist()
-    []
-    """
+    """Return the loudest of each part of the sound, 0 to 1 of the loudest of all."""
     if not len(samples):
         return np.zeros(0)
     loud = np.abs(samples.astype(np.float64))

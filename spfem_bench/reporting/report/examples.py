@@ -6,23 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING
 
 from spfem_bench.definitions.metrics import MetricCard
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.progress import Progress
 from spfem_bench.reporting.report import charts
+from spfem_bench.reporting.report.clips import Clips
 from spfem_bench.reporting.report.model import Example, ReportRun, ReportSection
 
-if TYPE_CHECKING:
-    from spfem_bench.reporting.report.clips import Clips
-
-ROLES = {
-    "source": "Source",
-    "reference": "Reference",
-    "output": "Output",
-    "rival": "Best other",
-}
+ROLES = {"source": "Source", "reference": "Reference", "output": "Output", "rival": "Best other"}
 
 
 @dataclass(frozen=True)
@@ -42,8 +34,6 @@ class ExampleEntry:
         place: such as ``Worst 2``.
         rival_value: of the best other method on the same item.
         lead: the player whose sound is played.
-        sync: distance of mouth and sound over time.
-        shift: the same by shift of the sound.
         heatmap: file of a picture.
         lacking: why parts are not there.
     """
@@ -75,28 +65,21 @@ class ExampleEntry:
 def example_entries(
     section: ReportSection, id_: str, items: int, clips: Clips | None, progress: Progress
 ) -> list[tuple[ReportRun, list[tuple[MetricCard, list[ExampleEntry]]]]]:
-    """Return the worst and best examples of each shown method and metric.
+    """Return *items* worst and best examples of each shown method and metric.
 
-    Args:
-        section: the section.
-        id_: its identifier in the page.
-        items: worst, and best, clips for each method and metric.
-        clips: finds clips; None shows none.
-        progress: advances phase ``clips`` by each example.
+    *id_* is the section's in the page. Phase ``clips`` of *progress* advances by each example.
     """
     numbers = count(1)
     by_run = []
     for run in section.shown:
         by_metric = []
         for metric in section.by_item:
-            entries = []
-            for kind, examples in zip(
-                ("Worst", "Best"), section.examples(run, metric, items), strict=True
-            ):
+            entries, (worst, best) = [], section.examples(run, metric, items)
+            for kind, examples in (("Worst", worst), ("Best", best)):
                 for example in examples:
                     place = kind if example.rank == 1 else f"{kind} {example.rank}"
                     name = f"{id_}-e{next(numbers)}"
-                    entries.append(_entry(section, metric, example, name, place, clips))
+                    entries.append(_entry(section, example, name, place, clips))
                     progress.advance("clips")
             if entries:
                 by_metric.append((metric, entries))
@@ -108,41 +91,26 @@ def example_entries(
 def introduction(section: ReportSection, items: int, *, videos: bool) -> str:
     """Return what is shown of which methods."""
     controls = "" if any(not r.is_control for r in section.runs) else " of the controls"
-    number = "" if items == 1 else f" {items}"
-    clips = "clip" if items == 1 else "clips"
+    number, clips = ("", "clip") if items == 1 else (f" {items}", "clips")
     text = f"For each metric the{number} worst and the{number} best {clips}{controls}. "
     return text + ("" if videos else "This report was made without videos.")
 
 
 def _entry(
-    section: ReportSection,
-    metric: MetricCard,
-    example: Example,
-    id_: str,
-    place: str,
-    clips: Clips | None,
+    section: ReportSection, example: Example, id_: str, place: str, clips: Clips | None
 ) -> ExampleEntry:
-    run, rival, item = example.run, example.rival, section.items[example.item]
-    entry = ExampleEntry(
-        id_,
-        example,
-        place,
-        item.speaker,
-        item.emotion,
-        rival.values[metric.name][item.id] if rival else None,
-    )
-    kind = run.record.kind_of(metric.name)
+    run, metric, rival = example.run, example.metric, example.rival
+    item = section.items[example.item]
+    rival_value = rival.values[metric][item.id] if rival else None
+    entry = ExampleEntry(id_, example, place, item.speaker, item.emotion, rival_value)
+    kind = run.record.kind_of(metric)
     shown = kind.picture
     if shown == "shifts":
-        kept = run.items[item.id].metrics[metric.name]
+        kept = run.items[item.id].metrics[metric]
         entry.shift = charts.shift_plot(kind.by_shift(kind.read(kept)))
     if clips is None:
         return entry
-    players = [
-        ("source", run, "source"),
-        ("reference", run, "reference"),
-        ("output", run, "output"),
-    ]
+    players = [(role, run, role) for role in ("source", "reference", "output")]
     players += [("rival", rival, "output")] if rival else []
     for name, of, role in players:
         if role in of.items[item.id].clips:
@@ -154,8 +122,8 @@ def _entry(
                 entry.players.append(Player(file, ROLES[name], label))
     if shown == "shifts":
         with entry.part("Distance over time"):
-            entry.sync = clips.sync(run, rival, item.id, metric.name)
+            entry.sync = clips.sync(run, rival, item.id, metric)
     if shown == "heatmap":
         with entry.part("Heat-map"):
-            entry.heatmap = clips.heatmap(run, item.id, metric.name)
+            entry.heatmap = clips.heatmap(run, item.id, metric)
     return entry

@@ -11,9 +11,7 @@ from spfem_bench.errors import CardError, StorageError
 from spfem_bench.files import inside, read_file, write_atomically
 from spfem_bench.hashes import sha256_of
 
-SUMS = "SHA256SUMS"
-"""A report's files with their hashes, as ``sha256sum -c`` reads it; tells ours from others."""
-
+SUMS = "SHA256SUMS"  # hashes of a report's files, for ``sha256sum -c``; tells ours from others
 _LINE = re.compile(r"([0-9a-f]{64})  (index\.html|scores\.csv|media/[0-9a-f]{32}\.(?:mp4|png))")
 
 
@@ -27,12 +25,11 @@ def listed(folder: Path) -> dict[str, str]:
     try:
         lines = read_file(folder / SUMS).decode().splitlines()
     except FileNotFoundError:
-        taken = [n for n in ("index.html", "scores.csv", "media") if os.path.lexists(folder / n)]
-        if not taken:
-            return {}
-        raise CardError(
-            f"{folder} holds '{taken[0]}', which no report wrote", "Name another folder: -o DIR"
-        ) from None
+        for name in ("index.html", "scores.csv", "media"):
+            if os.path.lexists(folder / name):
+                problem = f"{folder} holds '{name}', which no report wrote"
+                raise CardError(problem, "Name another folder: -o DIR") from None
+        return {}
     except (OSError, ValueError) as error:
         raise StorageError(f"{folder / SUMS}: {error}", "Name another folder: -o DIR") from None
     found = [_LINE.fullmatch(line) for line in lines]
@@ -42,18 +39,10 @@ def listed(folder: Path) -> dict[str, str]:
 
 
 def replace(folder: Path, made: Path, files: Mapping[str, bytes]) -> list[str]:
-    """Put a new report in the place of an earlier one.
+    """Put a new report in the place of an earlier one; return the names of all its files.
 
-    Files of the earlier report that the new one has not are removed, unless someone changed them.
-    Whatever else lies in the folder is left alone.
-
-    Args:
-        folder: the report's.
-        made: a folder with the copies of clips, under ``media/``.
-        files: the report's other files, by name.
-
-    Returns:
-        the names of all files of the report.
+    Copies of clips are under ``media/`` in *made*. Files of the earlier report that the new one has
+    not are removed, unless someone changed them; whatever else lies in the folder is left alone.
 
     Raises:
         CardError: the folder holds files that no report wrote, which would be replaced.

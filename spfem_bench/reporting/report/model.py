@@ -13,23 +13,14 @@ from spfem_bench.analysis.comparing import Comparison, compare_runs
 from spfem_bench.definitions.metrics import MetricCard, metric_card
 from spfem_bench.definitions.protocols import in_order
 from spfem_bench.errors import CardError
-from spfem_bench.evaluation.record import (
-    RecordedItem,
-    RunRecord,
-    Score,
-    unverified,
-)
+from spfem_bench.evaluation.record import RecordedItem, RunRecord, Score
 from spfem_bench.reporting.tables import Table, make_table
 from spfem_bench.statistics.base import MetricKind
 
 
 @dataclass(frozen=True)
 class ReportRun:
-    """One run record within its section.
-
-    Attributes:
-        number: its place in the section, from 0: the colour and mark of its points.
-    """
+    """One run record; its number in its section, from 0, gives its points' colour and mark."""
 
     record: RunRecord
     number: int
@@ -53,11 +44,6 @@ class ReportRun:
     def faces(self) -> Literal["detect", "aligned"]:
         """How faces were found: in all metrics alike."""
         return next((s.faces.faces for s in self.record.settings.values()), "detect")
-
-    @property
-    def is_scored(self) -> bool:
-        """Whether it has a number at all."""
-        return bool(self.record.metrics)
 
     @cached_property
     def scores(self) -> Mapping[tuple[str, str], Score]:
@@ -97,11 +83,6 @@ class ReportRun:
                     values.setdefault(metric, {})[item.id] = value
         return values
 
-    def comparable(self, other: ReportRun, metric: str) -> bool:
-        """Return whether items' values may be compared: all that can move them is equal."""
-        settings = self.record.settings.get(metric)
-        return settings is not None and settings == other.record.settings.get(metric)
-
     def command(self) -> str:
         """Return what to type to make the run again; own clips' folder is left to the reader."""
         record = self.record
@@ -116,13 +97,7 @@ class ReportRun:
 
 @dataclass(frozen=True)
 class Example:
-    """An item that a method does worst or best.
-
-    Attributes:
-        rank: from 1, worst or best first.
-        of: items ranked.
-        rival: the comparable method that does best on this item, another than the run.
-    """
+    """An item that a method does worst or best (rank 1), and the best comparable other method."""
 
     run: ReportRun
     metric: str
@@ -140,11 +115,6 @@ class ReportSection:
     protocol: str
     profile: str
     runs: tuple[ReportRun, ...]
-
-    @property
-    def title(self) -> str:
-        """The section's name, for readers."""
-        return f"{self.protocol}, profile {self.profile}"
 
     @cached_property
     def table(self) -> Table:
@@ -176,11 +146,6 @@ class ReportSection:
         """The metrics of which single items have values."""
         return tuple(m for m in self.metrics if any(m.name in run.values for run in self.runs))
 
-    @property
-    def unverified(self) -> list[str]:
-        """A note that names the records without a checksum."""
-        return unverified(run.record for run in self.runs)
-
     def speakers(self, metric: str) -> Mapping[str, Mapping[int, tuple[float, int]]]:
         """Return, by speaker and run number, the mean over items and how many they are."""
         values: dict[str, dict[int, list[float]]] = {}
@@ -199,17 +164,12 @@ class ReportSection:
         return tuple(run for run in self.runs if not run.is_control) or self.runs
 
     def differences(self, baseline: str) -> tuple[Comparison | None, Mapping[str, str]]:
-        """Compare methods clip by clip; with one method alone, it and the controls.
+        """Compare methods clip by clip with the baseline, else the first; one alone, with controls.
 
-        Args:
-            baseline: the method that the others are compared with; the first where it is not here.
-                Runs without a number take no part.
-
-        Returns:
-            Differences of those that were made alike on the same clips, None where there are none;
-            and why the others cannot be compared, by label.
+        Returns differences of the runs that were made alike on the same clips, None where there
+        are none; and why others cannot be compared, by label. Runs without a number take no part.
         """
-        scored = [run for run in self.runs if run.is_scored]
+        scored = [run for run in self.runs if run.record.metrics]
         runs = [run for run in scored if run in self.shown]
         runs = runs if len(runs) > 1 else scored
         if not runs:
@@ -241,13 +201,10 @@ class ReportSection:
         return tuple([example(r, i) for r, i in enumerate(ids, 1)] for ids in (worst, best))
 
     def _rival(self, run: ReportRun, metric: MetricCard, item: str) -> ReportRun | None:
-        others = [
-            other
-            for other in self.runs
-            if other is not run
-            and item in other.values.get(metric.name, {})
-            and run.comparable(other, metric.name)
-        ]
+        scored = [r for r in self.runs if r is not run and item in r.values.get(metric.name, {})]
+        # Values may be compared where all that can move them is equal.
+        settings = run.record.settings.get(metric.name)
+        others = [r for r in scored if settings and r.record.settings.get(metric.name) == settings]
         return min(
             [other for other in others if not other.is_control] or others,
             key=lambda other: metric.badness(other.values[metric.name][item]),

@@ -8,15 +8,10 @@ from typing import Any
 
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.protocols import AVERAGE
-from spfem_bench.evaluation.record import Score
+from spfem_bench.evaluation.record import Score, unverified
+from spfem_bench.reporting.report import words
 from spfem_bench.reporting.report.model import ReportRun, ReportSection
-from spfem_bench.reporting.report.words import (
-    clips_text,
-    count_text,
-    interval_text,
-    number_text,
-    settings_lines,
-)
+from spfem_bench.reporting.report.words import clips_text, number_text, settings_lines
 from spfem_bench.reporting.tables import LEGEND, MARKS, TableColumn
 
 _LEGEND = LEGEND | {
@@ -50,12 +45,7 @@ class OverviewRow:
 
 @dataclass
 class Overview:
-    """Headline scores of a section.
-
-    Attributes:
-        groups: titles and rows.
-        notes: by text, their numbers.
-    """
+    """Headline scores of a section: groups of rows with titles, and notes with their numbers."""
 
     section: ReportSection
     notes: dict[str, int] = field(default_factory=dict)
@@ -73,13 +63,9 @@ class Overview:
         averages = [run.scores.get((m.name, AVERAGE)) for m in self.section.metrics]
         counts = {clips_text(s) for s in averages if s is not None and s.value is not None}
         differ = len(counts) > 1
-        return OverviewRow(
-            run,
-            run.label,
-            tuple(self._cell(run, s, counted=differ) for s in averages),
-            MARKS["control"] if run.is_control else "",
-            "" if differ else next(iter(counts), ""),
-        )
+        cells = tuple(self._cell(run, s, counted=differ) for s in averages)
+        mark, count = MARKS["control"] if run.is_control else "", next(iter(counts), "")
+        return OverviewRow(run, run.label, cells, mark, "" if differ else count)
 
     def _cell(self, run: ReportRun, score: Score | None, *, counted: bool) -> OverviewCell:
         if score is None:
@@ -88,19 +74,12 @@ class Overview:
         if score.value is None:
             return OverviewCell(note=note)
         table = self.section.table
-        blocks = {block for block, emotion in table.rows if emotion == AVERAGE}
-        return OverviewCell(
-            number_text(score.value),
-            any(
-                rank == 1 and column.method == run.name
-                for block in blocks
-                for column, rank in table.ranks(block, AVERAGE, score.metric).items()
-            ),
-            "*" if score.partial else "",
-            note,
-            interval_text(score.low, score.high),
-            clips_text(score) if counted else "",
-        )
+        block = next(block for block, emotion in table.rows if emotion == AVERAGE)
+        ranks = table.ranks(block, AVERAGE, score.metric)
+        best = any(rank == 1 and column.method == run.name for column, rank in ranks.items())
+        mark, interval = "*" if score.partial else "", words.interval_text(score.low, score.high)
+        count = clips_text(score) if counted else ""
+        return OverviewCell(number_text(score.value), best, mark, note, interval, count)
 
     def _published(self) -> list[OverviewRow]:
         def cell(column: TableColumn, metric: str) -> OverviewCell:
@@ -109,10 +88,9 @@ class Overview:
                     return OverviewCell(one.printed, mark=one.mark)
             return OverviewCell()
 
+        names = [metric.name for metric in self.section.metrics]
         return [
-            OverviewRow(
-                None, column.label, tuple(cell(column, m.name) for m in self.section.metrics)
-            )
+            OverviewRow(None, column.label, tuple(cell(column, name) for name in names))
             for column in self.section.table.columns
             if column.kind in ("published", "second-hand")
         ]
@@ -123,16 +101,12 @@ class Overview:
         section = self.section
         present = {column.kind for column in section.table.columns}
         marks = {cell.mark for _, rows in self.groups for row in rows for cell in row.cells}
-        present |= {"partial"} if "*" in marks else set()
-        present |= {"doubt"} if "?" in marks else set()
+        present |= {kind for kind, mark in (("partial", "*"), ("doubt", "?")) if mark in marks}
         every = dict.fromkeys(metric for run in section.runs for metric, _ in run.scores)
         none = [c.label for c in map(metric_card, every) if c not in section.metrics]
         lines = [text for kind, text in _LEGEND.items() if kind in present]
-        if none:
-            lines.append(
-                f"No number at all: {', '.join(none)}; why is said under Missing and refused"
-            )
-        return lines
+        missing = f"No number at all: {', '.join(none)}; why is said under Missing and refused"
+        return [*lines, *([missing] if none else [])]
 
 
 def facts(section: ReportSection) -> str:
@@ -141,18 +115,11 @@ def facts(section: ReportSection) -> str:
     versions = sorted({str(p.version) for p in protocols})
     speakers = {item.speaker for item in section.items.values()}
     emotions = [e for e in section.emotions if e != AVERAGE]
-    counts = (
-        count_text(len(section.items), "clip"),
-        count_text(len(speakers), "speaker"),
-        count_text(len(emotions), "emotion"),
-    )
-    return "; ".join(
-        [
-            f"{protocols[0].setting}, version {' and '.join(versions)}, profile {section.profile}: "
-            f"{', '.join(counts)}",
-            *section.unverified,
-        ]
-    )
+    parts = ((section.items, "clip"), (speakers, "speaker"), (emotions, "emotion"))
+    counts = ", ".join(words.count_text(len(part), noun) for part, noun in parts)
+    version = f"version {' and '.join(versions)}"
+    first = f"{protocols[0].setting}, {version}, profile {section.profile}: {counts}"
+    return "; ".join([first, *unverified(run.record for run in section.runs)])
 
 
 def signatures(section: ReportSection) -> list[tuple[str, str, str]]:
@@ -187,15 +154,8 @@ def failures(section: ReportSection) -> list[dict[str, str]]:
 
     def row(method: str, item: str, metrics: Sequence[str], reason: str, remedy: str) -> None:
         labels = ", ".join(metric_card(metric).label for metric in metrics)
-        rows.append(
-            {
-                "method": method,
-                "item": item,
-                "metrics": labels,
-                "reason": reason,
-                "remedy": remedy,
-            }
-        )
+        place = {"method": method, "item": item, "metrics": labels}
+        rows.append(place | {"reason": reason, "remedy": remedy})
 
     rows: list[dict[str, str]] = []
     for run in section.runs:

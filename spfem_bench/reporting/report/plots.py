@@ -12,15 +12,9 @@ from spfem_bench.definitions.metrics import MetricCard
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.reporting.report import charts
 from spfem_bench.reporting.report.model import ReportSection
-from spfem_bench.reporting.report.words import (
-    clips_text,
-    count_text,
-    interval_text,
-    number_text,
-)
+from spfem_bench.reporting.report.words import clips_text, count_text, interval_text, number_text
 
-MOST_SPEAKERS = 24
-"""Speakers that a plot has room for; all of them are in its table."""
+MOST_SPEAKERS = 24  # that a plot has room for; all of them are in its table
 
 
 def by_emotion(section: ReportSection) -> list[tuple[Any, ...]]:
@@ -43,23 +37,15 @@ def by_emotion(section: ReportSection) -> list[tuple[Any, ...]]:
 
 def by_speaker(section: ReportSection) -> list[tuple[Any, ...]]:
     """Return, for each metric of single items, its plot of means by speaker."""
-
-    def value(name: str, mean: float, count: int) -> charts.Value:
-        text = f"{name}: {number_text(mean)}, mean of {count_text(count, 'clip')}"
-        return charts.Value(mean, text=text)
-
-    return [
-        _plot(
-            section,
-            metric,
-            {
-                name: {number: value(name, *mean) for number, mean in means.items()}
-                for name, means in section.speakers(metric.name).items()
-            },
-            MOST_SPEAKERS,
-        )
-        for metric in section.by_item
-    ]
+    plots = []
+    for metric in section.by_item:
+        groups: dict[str, dict[int, charts.Value]] = {}
+        for name, means in section.speakers(metric.name).items():
+            for number, (mean, count) in means.items():
+                text = f"{name}: {number_text(mean)}, mean of {count_text(count, 'clip')}"
+                groups.setdefault(name, {})[number] = charts.Value(mean, text=text)
+        plots.append(_plot(section, metric, groups, MOST_SPEAKERS))
+    return plots
 
 
 def _plot(
@@ -85,12 +71,7 @@ def _plot(
 
 @dataclass(frozen=True)
 class StripsPlot:
-    """The items' values of one metric.
-
-    Attributes:
-        table: for each run its label, how many values, and their quartiles.
-        values: by run and item of the section, with five digits; None without one.
-    """
+    """The items' values of one metric; the table has each run's count and quartiles."""
 
     metric: MetricCard
     plot: charts.Strips
@@ -102,13 +83,10 @@ def strips(section: ReportSection) -> list[StripsPlot]:
     """Return, for each metric of single items, the distribution of its values."""
     plots = []
     for metric in section.by_item:
-        rows = [
-            [run.values.get(metric.name, {}).get(id_) for id_ in section.items]
-            for run in section.runs
-        ]
-        values = {
-            n: own for n, row in enumerate(rows) if (own := [v for v in row if v is not None])
-        }
+        of_runs = [run.values.get(metric.name, {}) for run in section.runs]
+        rows = [[of.get(id_) for id_ in section.items] for of in of_runs]
+        scored = ([v for v in row if v is not None] for row in rows)
+        values = {n: own for n, own in enumerate(scored) if own}
         table = []
         for n, own in values.items():
             quartiles = np.percentile(own, range(0, 101, 25)).tolist()
