@@ -255,10 +255,7 @@ def _metrics(names: Sequence[str], protocol: Protocol) -> list[MetricCard]:
 
 
 def _missing_weights(
-    metrics: Sequence[MetricCard],
-    protocol: Protocol,
-    profile: ProfileCard,
-    weights: WeightsStore,
+    metrics: Sequence[MetricCard], protocol: Protocol, profile: ProfileCard, weights: WeightsStore
 ) -> dict[str, str]:
     """Return the metrics whose networks have no weights here, with reason and remedy."""
 

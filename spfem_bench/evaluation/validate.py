@@ -198,11 +198,7 @@ def _requests(
 
 
 def run_validation(
-    validation: Validation,
-    extractor: Extractor,
-    *,
-    workers: Workers,
-    progress: Progress = SILENT,
+    validation: Validation, extractor: Extractor, *, workers: Workers, progress: Progress = SILENT
 ) -> dict[str, Any]:
     """Carry out a validation and return its record (see ``docs/validation.md``).
 

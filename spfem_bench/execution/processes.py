@@ -34,13 +34,7 @@ class ThisProcess:
         """Yield the results of all jobs."""
         return map(work, jobs)
 
-    def compute(
-        self,
-        extractor: Extractor,
-        requests: Requests,
-        *,
-        whole: bool = True,
-    ) -> Failures:
+    def compute(self, extractor: Extractor, requests: Requests, *, whole: bool = True) -> Failures:
         """Compute what is missing."""
         with feature_phases(extractor.progress, len(requests)):
             return ensure(extractor, requests)

@@ -149,12 +149,7 @@ def sync_part(visual: _Float32, audio: _Float32, frames: _Int64, *, max_shift: i
     return SyncPart(totals, len(frames), len(audio) - len(frames))
 
 
-def _all_distances(
-    visual: _Float32,
-    audio: _Float32,
-    frames: _Int64,
-    shifts: _Int64,
-) -> _Float64:
+def _all_distances(visual: _Float32, audio: _Float32, frames: _Int64, shifts: _Int64) -> _Float64:
     """Return :func:`distances` at all shifts at once, float64 (V, shifts), from one product.
 
     ``|v - s|^2 = |v|^2 + |s|^2 - 2 v s`` loses the digits of small differences: such pairs are
@@ -177,12 +172,7 @@ def _all_distances(
     return np.asarray(np.sqrt(squares))
 
 
-def distances(
-    visual: _Float32,
-    audio: _Float32,
-    frames: _Int64,
-    shift: int,
-) -> _Float64:
+def distances(visual: _Float32, audio: _Float32, frames: _Int64, shift: int) -> _Float64:
     """Return each window's distance between mouth and sound at one shift: float64 (V,).
 
     Args:
