@@ -34,14 +34,9 @@ def spread(
     """Give the results of all jobs, in the jobs' order, one by one.
 
     When the block is left early, by Ctrl-C or an error, running jobs are ended and queued ones
-    are dropped.
-
-    Args:
-        work: done for each job; with several processes, it and the jobs are pickled.
-        jobs: its arguments.
-        workers: processes; with one, or one job, all is done in this process.
-        ahead: jobs begun before the first of their results is taken, at most; a bound on the
-            results in memory. All when None.
+    are dropped. With one worker, or one job, all is done in this process; else *work* and the jobs
+    are pickled. *ahead* jobs at most are begun before the first of their results is taken, which
+    bounds the results in memory; all when None.
 
     >>> with spread(abs, [3, -4, 5], 1) as results:
     ...     list(results)
@@ -64,7 +59,6 @@ class Pool:
     They ignore Ctrl-C, SIGTERM and SIGHUP: this process receives them, and ends the others.
 
     Args:
-        workers: processes at most.
         begin: called first in each.
     """
 
@@ -85,12 +79,10 @@ class Pool:
     def in_order(
         self, work: Callable[[_Job], _Outcome], jobs: Iterable[_Job], ahead: int
     ) -> Iterator[_Outcome]:
-        """Yield the results of all jobs, in the jobs' order.
+        """Yield the results of all jobs, in the jobs' order; *work* and the jobs are pickled.
 
-        Args:
-            work: done for each job; it and the jobs are pickled.
-            jobs: taken one by one, while earlier ones are running.
-            ahead: jobs begun before the first of their results is taken, at most.
+        Jobs are taken one by one, while earlier ones are running; *ahead* of them at most are begun
+        before the first of their results is taken.
 
         Raises:
             SpfemBenchError: one of the processes was killed.

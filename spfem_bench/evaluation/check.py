@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any, Literal
 
 from spfem_bench.datasets.folders import DataFolders
@@ -53,11 +54,7 @@ Verdict = Literal["within", "moved", "counts", "new", "missing"]
 
 @dataclass(frozen=True)
 class Recomputed:
-    """What one set of reference numbers comes to, here and now.
-
-    Attributes:
-        refused: why clips could not be scored, one line each.
-    """
+    """Reference numbers computed here and now, and why clips were refused, one line each."""
 
     rows: ReferenceRows
     settings: SettingsByPart
@@ -70,9 +67,6 @@ class RowChange:
 
     Attributes:
         column: the number of the row that lies farthest out.
-        reference: that number in the reference; None when it has none.
-        here: that number here; None when there is none.
-        tolerance: the largest difference allowed.
         verdict: ``within``; ``moved``; ``counts`` when it stands on other clips or frames;
             ``new`` or ``missing`` when only one side has the row.
     """
@@ -105,13 +99,10 @@ class RowChange:
 
 @dataclass(frozen=True)
 class SettingChange:
-    """One setting that is not what made the reference.
+    """One setting that is not what made the reference; a side is None where it has no such setting.
 
     Attributes:
-        part: such as ``metric fad``.
         key: the setting, with dots into tables; empty when all of the part is new or gone.
-        reference: what made the reference; None when it was not there.
-        here: what it is now; None when it is no more.
         allowed: whether it belongs to the machine, whose part the tolerance covers.
     """
 
@@ -127,10 +118,7 @@ class ReferenceCheck:
     """A set of reference numbers beside what they come to here.
 
     Attributes:
-        rows: one for each row of either side.
-        changes: of settings.
         unversioned: metrics and protocols that changed under their old version.
-        refused: why clips could not be scored, one line each.
     """
 
     name: str
@@ -150,9 +138,6 @@ class ReferenceCheck:
         return not self.failing and all(c.allowed for c in self.changes)
 
 
-# ---- the numbers, here and now -------------------------------------------------------------
-
-
 def recompute(
     card: MeasuredCard,
     *,
@@ -165,32 +150,18 @@ def recompute(
 ) -> Recomputed:
     """Evaluate all that a set names, by the path that every evaluation takes.
 
-    Args:
-        card: the set.
-        weights: where weights are looked for.
-        data: where data sets are looked for.
-        store: for features; what it holds is not computed again.
-        workers: change no number.
-        computing: how networks are run.
-        progress: has the phases of rendering and of features.
+    Features that *store* holds are not computed again.
 
     Raises:
         CardError: the card names a method that its protocol cannot have.
         SpfemBenchError: a network's weights are missing or wrong.
     """
-    profile = profile_card(card.profile)
+    make = partial(make_plan, data=data, weights=weights, progress=progress)
     plans: list[Plan] = []
     for protocol, methods in card.methods.items():
         for method in methods:
             try:
-                plan = make_plan(
-                    method,
-                    read_protocol(protocol),
-                    profile,
-                    data=data,
-                    weights=weights,
-                    progress=progress,
-                )
+                plan = make(method, read_protocol(protocol), profile_card(card.profile))
             except (CardError, UnknownNameError) as error:
                 raise CardError(f"{card.path}: {error.problem}", error.remedy) from None
             if plan.unavailable:
@@ -252,9 +223,6 @@ def settings_by_part(record: RunRecord) -> SettingsByPart:
     return plain
 
 
-# ---- comparing -----------------------------------------------------------------------------
-
-
 def check_reference(
     name: str,
     tolerances: Mapping[str, Tolerance],
@@ -262,15 +230,7 @@ def check_reference(
     made_by: SettingsByPart,
     here: Recomputed,
 ) -> ReferenceCheck:
-    """Compare numbers and settings with their references.
-
-    Args:
-        name: of the set.
-        tolerances: by metric; every metric of *here* has one.
-        reference: the rows of the set.
-        made_by: the settings that made them.
-        here: the same, here and now.
-    """
+    """Compare numbers and settings with their references; each metric of *here* has a tolerance."""
     rows = [
         _row_change(tolerances, key, reference.get(key), here.rows.get(key))
         for key in dict.fromkeys([*reference, *here.rows])
@@ -333,9 +293,6 @@ def _setting_changes(old: SettingsByPart, new: SettingsByPart) -> list[SettingCh
     return changes
 
 
-# ---- rewriting -----------------------------------------------------------------------------
-
-
 def check_rewritable(card: MeasuredCard) -> None:
     """Find out now, not after minutes of work, whether a set can be rewritten.
 
@@ -357,11 +314,6 @@ def rewrite(card: MeasuredCard, here: Recomputed, reason: str) -> None:
 
     The reason is written first: an update that is killed leaves old numbers, which a
     check finds, and never new ones without a reason.
-
-    Args:
-        card: the set.
-        here: its numbers, here and now.
-        reason: why they are written.
 
     Raises:
         SpfemBenchError: a clip was refused; numbers of a part are no reference.

@@ -43,10 +43,6 @@ class ClaimTest:
     """One metric under one control.
 
     Attributes:
-        label: the metric as printed.
-        network: whose features the metric uses.
-        claim: what the metric's card says of the control.
-        verdict: see ``spfem_bench.evaluation.grading``; empty without a claim or a value.
         said: the reason for the verdict, in words.
         scale: the metric's largest move under a control that it claims to measure.
         share: for a control to be ignored: its largest move as a share of ``scale``.
@@ -56,8 +52,6 @@ class ClaimTest:
         n_frames: frames (for lip sync: windows) of them at the strongest level.
         n_same: clips left out because no level changes them.
         n_refused: clips that are missing or were refused at some level.
-        emotions: those that the mean is over.
-        signature: how the values were made, at all levels alike.
     """
 
     protocol: str
@@ -133,17 +127,9 @@ def _points(scored: ScoredControl, graded: Graded) -> tuple[LevelScore, ...]:
     points = []
     for i, (level, score) in enumerate(zip(scored.levels, scored.scores, strict=True)):
         before = max(0, i - 1)
-        points.append(
-            LevelScore(
-                level,
-                score.value,
-                *score.interval,
-                graded.change(i),
-                *graded.change_interval(i),
-                graded.change(i, before),
-                *graded.change_interval(i, before),
-            )
-        )
+        change = (graded.change(i), *graded.change_interval(i))
+        step = (graded.change(i, before), *graded.change_interval(i, before))
+        points.append(LevelScore(level, score.value, *score.interval, *change, *step))
     return tuple(points)
 
 

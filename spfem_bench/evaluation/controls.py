@@ -117,9 +117,6 @@ def _has_sync_metric(protocol: Protocol) -> bool:
     return any(metric_card(m).role == "sync" for m in protocol.card.metrics)
 
 
-# ---- other-speaker -------------------------------------------------------------------------
-
-
 def _by_speaker(protocol: Protocol) -> dict[str, dict[str, list[Item]]]:
     """Return each emotion's speakers in order of their names, each with the items."""
     found: dict[str, dict[str, list[Item]]] = {e: {} for e in protocol.card.emotions}
@@ -129,13 +126,10 @@ def _by_speaker(protocol: Protocol) -> dict[str, dict[str, list[Item]]]:
 
 
 def _other_speakers(protocol: Protocol, share: float) -> dict[str, Clip | ClipError]:
-    """Replace a share of each emotion's items by one other speaker's.
+    """Replace a share of each emotion's items by clips of one other speaker: the first by name.
 
-    All are replaced by the first speaker's (by name), and that one's by the
-    second's: FAD pools the clips of an emotion, so it would not see an exchange.
-    A speaker's k-th item gets the other's k-th, from the beginning again when
-    there are fewer. Items without another speaker are refused at every level,
-    so that all levels stand on the same items.
+    That speaker's own are replaced by the second's. FAD pools an emotion's clips, so it could not
+    measure an exchange. Items without another speaker are refused at every level, for equal sets.
     """
     outputs: dict[str, Clip | ClipError] = {}
     for emotion, speakers in _by_speaker(protocol).items():
@@ -165,9 +159,7 @@ def _other_speakers(protocol: Protocol, share: float) -> dict[str, Clip | ClipEr
 
 
 def _spread(count: int, share: float) -> Sequence[int]:
-    """Choose a share of the numbers below *count*: evenly spread, and more at a higher share.
-
-    In order of the reversed bits of each number, as in van der Corput's sequence.
+    """Choose a share of the numbers below *count*, evenly, by the van der Corput sequence.
 
     >>> [sorted(_spread(4, share)) for share in (0.25, 0.5, 0.75, 1)]
     [[0], [0, 2], [0, 1, 2], [0, 1, 2, 3]]

@@ -175,11 +175,7 @@ def scale(graded: Graded) -> float:
 
 
 def ignores(graded: Graded, largest: float) -> tuple[Verdict, float | None]:
-    """Judge a control that the metric should ignore.
-
-    Args:
-        graded: the metric over the control's levels.
-        largest: the metric's largest move under a control that it claims to measure.
+    """Judge a control that the metric should ignore, by its *largest* move under those it measures.
 
     Returns:
         ``hardly``, ``somewhat`` or ``moves`` (see :data:`HARDLY`, :data:`SOMEWHAT`), and the

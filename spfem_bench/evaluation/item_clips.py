@@ -40,7 +40,6 @@ class PlannedItem:
     """An item with its clips found on this machine.
 
     Attributes:
-        clips: by role, with paths on this machine.
         addresses: by role, as recorded: relative to the data set or the videos' folder.
         more_real: the item's further real clips, where it has several.
     """
@@ -66,14 +65,9 @@ def find_clips(
 ) -> tuple[PlannedItem, list[Refusal]]:
     """Find an item's clips; what is missing or unreadable is refused for the metrics it concerns.
 
-    Args:
-        item: one of the protocol's.
-        output: the method's clip, or why there is none.
-        metrics: those wanted.
-        verified: returns the path of a data set's file, or raises a ClipError.
-        check_readable: read the headers of the data set's clips.
-        videos: the folder that *output* lies in, for a user's own method; it is the data set's
-            when None.
+    *output* is the method's clip, or why there is none; *videos* is its folder, None where that is
+    the data set's. *verified* returns the path of a data set's file, or raises a ClipError.
+    *check_readable* reads the headers of the data set's clips.
     """
     addresses: dict[ClipRole, str] = {role: str(clip) for role, clip in item.clips.items()}
     clips: dict[ClipRole, Clip] = {}

@@ -67,12 +67,6 @@ def measure(
 ) -> tuple[list[MeasuredItem], list[Refusal]]:
     """Compute the items' parts in one metric from stored features.
 
-    Args:
-        plan: whose items; those that the preflight refused are passed over.
-        metric: one of the plan's.
-        extractor: whose store holds the features.
-        failures: requests that have no features.
-
     Returns:
         The parts in the order of the plan's items, and the items that have none.
     """

@@ -108,11 +108,7 @@ def _find_expected(
 
 
 def _expected(videos: Videos, listing: Listing, item: Item) -> tuple[Clip, list[str]]:
-    """Return an item's output under its expected name or that stem as another kind, and its files.
-
-    Raises:
-        ClipError: it is not there, or there twice; says the exact name expected.
-    """
+    """Return an item's output, by its expected name or that stem as another kind, and its files."""
     folder = videos.folder
 
     def find(name: str) -> list[str]:

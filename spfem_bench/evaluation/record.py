@@ -316,10 +316,6 @@ class RunRecord(_Recorded):
 def parse_record(content: Mapping[str, Any], where: str = "a run record") -> RunRecord:
     """Return a record from the values of its JSON.
 
-    Args:
-        content: as :meth:`RunRecord.plain` returns it.
-        where: how messages name the record, such as its path.
-
     Raises:
         CardError: a field is missing, or of a wrong kind; names it.
     """

@@ -38,16 +38,11 @@ def score_plan(
     started: datetime,
     features_s: float,
 ) -> RunRecord:
-    """Score a plan whose features are stored, and return its run record.
+    """Score a plan whose features are stored, and return its run record; no network is run.
 
-    Args:
-        plan: from :func:`~spfem_bench.evaluation.plan.make_plan`.
-        extractor: whose store holds the features of
-            :func:`~spfem_bench.evaluation.measure.plan_requests`; no network is run.
-        failures: why requests have no features.
-        partial: give headline scores even when items are missing, marked so.
-        started: when the evaluation began.
-        features_s: seconds that its features took.
+    The store of *extractor* holds the features of
+    :func:`~spfem_bench.evaluation.measure.plan_requests`, but those of *failures*. With *partial*,
+    headline scores are given even when items are missing, marked so.
     """
     clock = time.perf_counter()
     refusals = list(plan.refusals)
@@ -117,9 +112,6 @@ def score_plan(
     return RunRecord.model_validate(content)
 
 
-# ---- groups of items -----------------------------------------------------------------------
-
-
 def score_groups(
     metric: MetricCard, items: Sequence[MeasuredItem], emotions: Sequence[str]
 ) -> dict[str, tuple[GroupScore, Resampled]]:
@@ -127,11 +119,6 @@ def score_groups(
 
     An emotion's draws depend on its place in the protocol and its number of clips alone: scores
     of the same items, in the same order, are drawn alike and may be subtracted draw by draw.
-
-    Args:
-        metric: for its kind and number of draws.
-        items: measured in that metric.
-        emotions: all of the protocol's, in its order.
     """
     kind = kind_of(metric)
     groups = {}
@@ -142,9 +129,6 @@ def score_groups(
             draws = score.of_clips[drawn(len(parts), metric.resamples, stream)].mean(axis=1)
             groups[emotion] = score, Resampled(score.value, draws, len(parts) > 1)
     return groups
-
-
-# ---- scores --------------------------------------------------------------------------------
 
 
 def _scores(
@@ -254,9 +238,6 @@ def _note(plan: Plan, metric: MetricCard, items: Sequence[MeasuredItem]) -> str:
         by_emotion.setdefault(one.emotion, []).append(one.part)
     same = outputs_are_compared(plan, metric, items)
     return kind_of(metric).note(list(by_emotion.values()), same_clips=same)
-
-
-# ---- items ---------------------------------------------------------------------------------
 
 
 def _merged(refusals: Sequence[Refusal]) -> list[Refusal]:

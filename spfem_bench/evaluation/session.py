@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -57,14 +58,7 @@ def make_extractor(
     store: FeatureStore | None = None,
     progress: Progress = SILENT,
 ) -> Extractor:
-    """Return an extractor for a plan's clips, which runs networks as settings say.
-
-    Args:
-        plan: of an evaluation or of a validation.
-        weights: where networks are looked for.
-        computing: device, precision, batch size and decoder.
-        store: for features; the user's when None.
-        progress: receives the phases of `Extractor`.
+    """Return an extractor for a plan's clips; without a *store*, features are in the user's.
 
     Raises:
         ClipError: there is no such hardware decoder here.
@@ -93,11 +87,8 @@ def videos_by_method(
 ) -> dict[str, Videos]:
     """Return the user's folders of outputs by method.
 
-    Args:
-        texts: ``NAME=DIR``, or ``DIR`` where there is one method.
-        methods: those that are evaluated.
-        frame_rate: of outputs that are folders of frames, in Hz.
-        layout: how the system that wrote them names outputs.
+    *texts* are ``NAME=DIR``, or ``DIR`` where there is one method. *frame_rate* (Hz) is that of
+    outputs that are folders of frames.
 
     Raises:
         CardError: a folder's method is not clear, is not evaluated, or has two folders.
@@ -135,16 +126,8 @@ def make_plans(
 ) -> list[Plan]:
     """Return the plans of methods on protocols, protocol by protocol.
 
-    Args:
-        methods: names; ``controls`` stands for all controls that a protocol has.
-        protocols: their items are scored.
-        profile: which networks to use; those that fit the protocol when None.
-        data: where data sets are looked for.
-        weights: where weights are looked for.
-        metrics: names; all that the protocol has when empty.
-        videos: the user's own outputs by method.
-        workers: begin to start while several plans are made.
-        progress: has the phase ``render``.
+    The method ``controls`` stands for all controls that a protocol has. Without a *profile*, a
+    protocol's own is used; without *metrics*, all of the protocol's.
 
     Raises:
         UnknownNameError: no such method, profile or metric.
@@ -156,29 +139,19 @@ def make_plans(
         chosen += [(protocol, name) for name in dict.fromkeys(chain.from_iterable(names))]
     if len(chosen) > 1:
         workers.begin()
+    plan = functools.partial(
+        make_plan, data=data, weights=weights, metrics=metrics, progress=progress
+    )
+    profiles = [profile_card(profile or protocol.card.profile) for protocol, _ in chosen]
     return [
-        make_plan(
-            method,
-            protocol,
-            profile_card(profile or protocol.card.profile),
-            data=data,
-            weights=weights,
-            metrics=metrics,
-            videos=videos.get(method),
-            progress=progress,
-        )
-        for protocol, method in chosen
+        plan(method, protocol, networks, videos=videos.get(method))
+        for (protocol, method), networks in zip(chosen, profiles, strict=True)
     ]
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A plan whose features are in the store, as far as they can be had.
-
-    Attributes:
-        failures: why others cannot.
-        known_hashes: of the plan's files, where another process scores them; else None.
-    """
+    """A plan to score. ``known_hashes`` are of its files, where another process scores it."""
 
     plan: Plan
     extractor: Extractor
@@ -202,16 +175,8 @@ def carry_out(
     """Carry out plans and yield their run records, in order.
 
     Where workers spread jobs over processes, one of them verifies and scores a plan's features
-    while those of the next plans are computed in the others.
-
-    Args:
-        plans: from :func:`~spfem_bench.evaluation.plan.make_plan`.
-        weights: where networks are looked for.
-        computing: how networks are run.
-        workers: compute features; change no score.
-        partial: give headline scores even when items are missing, marked so.
-        store: for features; the user's when None.
-        progress: receives the phases of `Workers.compute`, plan by plan.
+    while those of the next plans are computed in the others. With *partial*, headline scores are
+    given even when items are missing, marked so. Without a *store*, features are in the user's.
 
     Raises:
         StorageError: features cannot be stored; a later run goes on from there.
@@ -219,16 +184,12 @@ def carry_out(
         SpfemBenchError: a worker was killed.
     """
     spread = workers.spreads_jobs and len(plans) > 1
-    jobs = (
-        _with_features(
-            plan,
-            make_extractor(plan, weights, computing, store=store, progress=progress),
-            workers,
-            partial=partial,
-            spread=spread,
-        )
-        for plan in plans
-    )
+
+    def job(plan: Plan) -> _Job:
+        extractor = make_extractor(plan, weights, computing, store=store, progress=progress)
+        return _with_features(plan, extractor, workers, partial=partial, spread=spread)
+
+    jobs = map(job, plans)
     return workers.each(_score, jobs) if spread else map(_score, jobs)
 
 

@@ -1,10 +1,8 @@
 """Workers on a Ray cluster, of one machine or many: the side of the driver.
 
-The driver is the process that was started. It looks for what its store lacks, and sends the
-workers a few clips at a time. A worker writes into the driver's store where it can; elsewhere it
-keeps a store of its node and sends the arrays back. Clips of a worker that died go to others, one
-by one. ``ray.util.ActorPool`` does not fit: it takes a dead actor for an idle one, and does not
-return which job was lost.
+The driver sends workers a few clips at a time. A worker writes into the driver's store where it
+can; elsewhere it sends the arrays back. Clips of a worker that died go to others, one by one,
+which ``ray.util.ActorPool`` cannot do: it does not return which job was lost.
 """
 
 from __future__ import annotations
@@ -65,18 +63,12 @@ OBJECT_MEMORY = 100 << 20
 def processor_shares(
     nodes: Sequence[tuple[int, int]], workers: int | None, *, gpu: bool
 ) -> tuple[int, int] | None:
-    """Return how many workers a cluster gets, and how many processors each.
+    """Return how many workers a cluster gets, and processors for each; None when they do not fit.
 
     Args:
         nodes: processors and GPUs of each.
         workers: how many are wanted; all that fit when None.
-        gpu: whether each needs a GPU.
-
-    Returns:
-        None when they do not fit.
-
-    >>> processor_shares([(32, 4), (32, 0)], None, gpu=True)
-    (4, 8)
+        gpu: whether each worker needs a GPU.
     """
 
     def room(each: int) -> int:
@@ -131,8 +123,6 @@ class RayWorkers:
         self._idle: list[Any] = []
         self._starting: dict[Any, Any] = {}  # workers by the reference of their description
         self._nodes: dict[Any, str] = {}
-
-    # ---- beginning and end --------------------------------------------------------------
 
     def begin(self) -> None:
         """Join a cluster that runs; its processors are taken with the first work."""
@@ -220,8 +210,6 @@ class RayWorkers:
         with suppress(self._ray.exceptions.RayError):
             self._ray.kill(worker)
 
-    # ---- work ---------------------------------------------------------------------------
-
     def each(self, work: Callable[[_Job], _Outcome], jobs: Iterable[_Job]) -> Iterator[_Outcome]:
         """Yield the results of all jobs, which are done in this process."""
         return map(work, jobs)
@@ -300,11 +288,7 @@ class RayWorkers:
             self._starting[worker.describe.remote(self._device)] = worker
 
     def _accept_worker(self, reference: Any) -> None:
-        """Add a worker that has started; its node must have the driver's versions.
-
-        Raises:
-            SpfemBenchError: it has others, or the worker could not start.
-        """
+        """Add a worker that has started; its node must have the driver's versions."""
         worker, ray = self._starting.pop(reference), self._ray
         try:
             node: WorkerNode = ray.get(reference)
@@ -341,11 +325,7 @@ def _check_node(node: WorkerNode) -> None:
 
 
 def _import_ray(address: str) -> Any:
-    """Return the module, silenced; a Ray that is started here is closed to others.
-
-    Raises:
-        SpfemBenchError: it is not installed.
-    """
+    """Return the module, silenced; a Ray that is started here is closed to others."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray prints dead workers on standard output; what matters is reported by this module.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
@@ -371,11 +351,7 @@ def _sigterm_handler_kept() -> Iterator[None]:
 
 
 def _check_listening(address: str) -> None:
-    """Refuse an address where no server listens; Ray itself would retry for a minute.
-
-    Raises:
-        SpfemBenchError: the connection failed.
-    """
+    """Refuse an address where no server listens; Ray itself would retry for a minute."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
@@ -410,12 +386,7 @@ def _retry_or_refuse(
 def _store_result(
     result: WorkerResult, node: str, portion: _Portion, extractor: Extractor
 ) -> Failures:
-    """Store what a worker has sent, and report progress.
-
-    Raises:
-        SpfemBenchError: the worker's problem.
-        StorageError: the store cannot be written, or does not show what was written to it.
-    """
+    """Store what a worker has sent, and report progress."""
     if result.problem is not None:
         raise _with_node(node, result.problem)
     for key, arrays in result.sent:

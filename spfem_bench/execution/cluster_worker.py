@@ -26,13 +26,7 @@ VARIABLES = ("SPFEM_BENCH_CARDS", "SPFEM_BENCH_WEIGHTS", "SPFEM_BENCH_DATA", "SP
 
 @dataclass(frozen=True)
 class WorkerNode:
-    """Where a worker runs.
-
-    Attributes:
-        name: of the machine.
-        versions: from `node_versions`.
-        problem: why it cannot work there.
-    """
+    """Where a worker runs, its `node_versions`, and why it cannot work there."""
 
     name: str
     versions: Mapping[str, str]
@@ -44,8 +38,7 @@ class WorkerTask:
     """What is the same for all portions of one computation.
 
     Attributes:
-        extractor: with the driver's store.
-        token: a file in that store; a worker that finds it writes there.
+        token: a file in the extractor's store; a worker that finds it writes there.
         cache: the driver's folder for weights and features.
     """
 
@@ -59,9 +52,7 @@ class WorkerResult:
     """The result of one portion.
 
     Attributes:
-        failures: why requests cannot be met.
-        shared: whether the features are in the driver's store.
-        sent: features for the driver to store, where it is not shared.
+        shared: whether the features are in the driver's store; else they are in ``sent``.
         counts: parts done by phase of progress.
         problem: why the computation cannot go on at all.
     """
@@ -95,10 +86,7 @@ class _Counting(Progress):
 
 
 class RayWorker:
-    """A Ray actor.
-
-    Heavy imports happen in its methods, after the variables that libraries read are set.
-    """
+    """A Ray actor; its methods import torch, after the variables that libraries read are set."""
 
     def __init__(self, threads: int, folder: str, variables: Mapping[str, str]) -> None:
         for name in VARIABLES:

@@ -41,11 +41,7 @@ class ThisProcess:
 
 
 class Processes:
-    """Processes of this machine; see :class:`~spfem_bench.execution.workers.Workers`.
-
-    Args:
-        count: how many; each starts when it is first needed.
-    """
+    """Processes of this machine; see :class:`~spfem_bench.execution.workers.Workers`."""
 
     spreads_jobs = True
 

@@ -33,12 +33,7 @@ class Workers(Protocol):
         """Compute all requested features that the extractor's store lacks.
 
         The phases ``clips``, ``decode`` and ``networks`` of the extractor's progress begin and
-        end here.
-
-        Args:
-            extractor: networks, store, settings.
-            requests: by clip.
-            whole: whether stored features are read and verified; if not, `each` must do so.
+        end here. With *whole*, stored features are read and verified; else `each` must do so.
 
         Returns:
             Why each request that cannot be met failed.

@@ -131,10 +131,7 @@ def coherence_part(
 ) -> CoherencePart:
     """Return one item's part, from a stored comparison.
 
-    Args:
-        arrays: as `features.pair_extract.PairExtractor.load` returns them.
-        space: ``spatial`` or ``temporal``.
-        stages: those that count, from 1.
+    *arrays* are as `features.pair_extract.PairExtractor.load` returns them; *stages* count from 1.
 
     Raises:
         ValueError: in time, no two adjacent frames; or no such stage.

@@ -167,12 +167,7 @@ class FrechetKind(MetricKind[FrechetPart]):
             raise CardError(str(error)) from None
 
     def note(self, groups: Sequence[Sequence[FrechetPart]], *, same_clips: bool) -> str:
-        """Return by how much the mean of the groups' distances is biased upwards.
-
-        Args:
-            groups: of two frames on either side at least.
-            same_clips: whether outputs are the real clips.
-        """
+        """Return by how much the mean of the groups' distances is biased upwards."""
         if same_clips:
             return "the output is the real clip itself"
         dimensions = len(groups[0][0].output.total)
@@ -202,13 +197,7 @@ class TooFewFramesError(ValueError):
 def frechet_part(
     output: npt.NDArray[np.floating], real: npt.NDArray[np.floating], *, normalise: bool
 ) -> FrechetPart:
-    """Sum up an item's embeddings.
-
-    Args:
-        output: (N, D) embeddings of the method's frames.
-        real: (M, D) embeddings of the item's real frames.
-        normalise: scale each to length 1 first.
-    """
+    """Sum up an item's embeddings: of the method's frames (N, D), and of its real frames (M, D)."""
 
     def prepared(v: npt.NDArray[np.floating]) -> _Float64:
         wide: _Float64 = np.asarray(v, np.float64)
@@ -241,11 +230,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 
 def _distances(pairs: Iterable[tuple[Moments, Moments]]) -> list[float]:
-    """Return the distance of each pair.
-
-    Each pair's matrices are made while they lie in the processor's cache. The eigenvalues of all
-    come from one call, since numpy lets no other thread run during a single small one.
-    """
+    """Return the distance of each pair. One call gives all eigenvalues, which lets threads run."""
     inner, rest = [], []
     for a, b in pairs:
         cov_a, cov_b = a.covariance(), b.covariance()
@@ -271,9 +256,8 @@ def _root(covariance: _Float64) -> _Float64:
 
 
 def without(parts: Sequence[FrechetPart]) -> list[float | None]:
-    """Return the distance with each item left out in turn.
+    """Return the distance with each item left out in turn, for pseudo-values.
 
-    From these numbers come pseudo-values (:func:`~spfem_bench.statistics.intervals.pseudo_values`).
     None where nothing, or too few frames, would be left.
 
     Raises:

@@ -150,10 +150,9 @@ def sync_part(visual: _Float32, audio: _Float32, frames: _Int64, *, max_shift: i
 
 
 def _all_distances(visual: _Float32, audio: _Float32, frames: _Int64, shifts: _Int64) -> _Float64:
-    """Return :func:`distances` at all shifts at once, float64 (V, shifts), from one product.
+    """Return :func:`distances` at all shifts, float64 (V, shifts), from one product of matrices.
 
-    ``|v - s|^2 = |v|^2 + |s|^2 - 2 v s`` loses the digits of small differences: such pairs are
-    computed one by one.
+    ``|v|^2 + |s|^2 - 2 v s`` loses the digits of small differences: those are computed one by one.
     """
     rows = frames[:, None] + shifts
     exists = (rows >= 0) & (rows < len(audio))
@@ -175,11 +174,7 @@ def _all_distances(visual: _Float32, audio: _Float32, frames: _Int64, shifts: _I
 def distances(visual: _Float32, audio: _Float32, frames: _Int64, shift: int) -> _Float64:
     """Return each window's distance between mouth and sound at one shift: float64 (V,).
 
-    Args:
-        visual: (V, D) vectors of windows that begin with ``frames``.
-        audio: (A, D) vectors of all windows from frame 0 on; zeros before and after.
-        frames: (V,) int, below A.
-        shift: frames by which the sound is taken from later.
+    Shapes are those of :func:`sync_part`; the sound is taken from *shift* frames later.
     """
     rows = frames + shift
     exists = (rows >= 0) & (rows < len(audio))
