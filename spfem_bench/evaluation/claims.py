@@ -110,10 +110,8 @@ def judge(scored: Sequence[ScoredControl], metrics: Sequence[MetricCard]) -> lis
             test = one.test
             if name in graded:
                 values = graded[name]
-                points, monotonicity = _points(one, values), values.monotonicity
-                test = replace(
-                    test, points=points, monotonicity=monotonicity, scale=largest or None
-                )
+                test = replace(test, points=_points(one, values), scale=largest or None)
+                test = replace(test, monotonicity=values.monotonicity)
                 if test.claim == "measures":
                     test = _judge_measured(test, values, one.levels)
                 elif test.claim == "ignores":
@@ -127,9 +125,11 @@ def _points(scored: ScoredControl, graded: Graded) -> tuple[LevelScore, ...]:
     points = []
     for i, (level, score) in enumerate(zip(scored.levels, scored.scores, strict=True)):
         before = max(0, i - 1)
-        change = (graded.change(i), *graded.change_interval(i))
-        step = (graded.change(i, before), *graded.change_interval(i, before))
-        points.append(LevelScore(level, score.value, *score.interval, *change, *step))
+        change, ends = graded.change(i), graded.change_interval(i)
+        step, step_ends = graded.change(i, before), graded.change_interval(i, before)
+        points.append(
+            LevelScore(level, score.value, *score.interval, change, *ends, step, *step_ends)
+        )
     return tuple(points)
 
 

@@ -103,8 +103,8 @@ def folder_pairs(
     """Pair the clips of two folders by their names.
 
     The speaker is a name's part before the first underscore: ``M003_001.mp4``. *emotion* is that
-    of the second folder. *timing* is ``motion`` for outputs that run at most *max_lag* frames out of
-    step with their source, ``sound`` for recordings.
+    of the second folder. *timing* is ``motion`` for outputs that run at most *max_lag* frames out
+    of step with their source, ``sound`` for recordings.
 
     Raises:
         ClipError: no folder, two clips of one name, or no name in both.

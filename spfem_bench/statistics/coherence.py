@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pydantic
 
+from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import METRIC_KINDS, STAGES, ClipRole, MetricCard
 from spfem_bench.definitions.networks import NetworkCard, ProfileCard, network_card
 from spfem_bench.errors import ClipError
+from spfem_bench.features.features import Features
 from spfem_bench.statistics.base import MetricKind, Picture
 
 if TYPE_CHECKING:
-    from spfem_bench.definitions.clips import Clip
-    from spfem_bench.features.features import Features
     from spfem_bench.features.requests import Request
 
 CoherenceSpace = Literal["spatial", "temporal"]

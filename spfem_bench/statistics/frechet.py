@@ -8,19 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import METRIC_KINDS, ClipRole, MetricCard
 from spfem_bench.errors import CardError
+from spfem_bench.features.features import Features
 from spfem_bench.statistics.base import GroupScore, MetricKind, NoPartsError
 from spfem_bench.statistics.intervals import pseudo_values
-
-if TYPE_CHECKING:
-    from spfem_bench.definitions.clips import Clip
-    from spfem_bench.features.features import Features
 
 _Float64 = npt.NDArray[np.float64]
 
