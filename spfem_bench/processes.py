@@ -11,13 +11,10 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.texts import make_visible
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
 
 _Job = TypeVar("_Job")
 _Outcome = TypeVar("_Outcome")
@@ -25,11 +22,7 @@ _Outcome = TypeVar("_Outcome")
 
 @contextmanager
 def spread(
-    work: Callable[[_Job], _Outcome],
-    jobs: Sequence[_Job],
-    workers: int,
-    *,
-    ahead: int | None = None,
+    work: Callable[[_Job], _Outcome], jobs: Sequence[_Job], workers: int, ahead: int | None = None
 ) -> Iterator[Iterator[_Outcome]]:
     """Give the results of all jobs, in the jobs' order, one by one.
 
@@ -113,14 +106,14 @@ class Pool:
         self._reader.close()
 
 
-def _begin(reader: Connection, begin: Callable[[], object] | None) -> None:
+def _begin(reader: connection.Connection, begin: Callable[[], object] | None) -> None:
     threading.Thread(target=_end_with_parent, args=(reader,), daemon=True).start()
     make_visible()
     if begin is not None:
         begin()
 
 
-def _end_with_parent(reader: Connection) -> None:
+def _end_with_parent(reader: connection.Connection) -> None:
     """Exit when the parent closes the pipe or was killed; a worker would wait for jobs forever."""
     parent = parent_process()
     if parent is not None:

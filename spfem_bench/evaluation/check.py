@@ -12,22 +12,9 @@ from functools import partial
 from typing import Any, Literal
 
 from spfem_bench.datasets.folders import DataFolders
+from spfem_bench.definitions import measured
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.computing import Computing
-from spfem_bench.definitions.measured import (
-    NUMBERS,
-    MeasuredCard,
-    NumberName,
-    ReferenceRow,
-    ReferenceRows,
-    RowKey,
-    SettingsByPart,
-    Tolerance,
-    Update,
-    rows_text,
-    settings_text,
-    with_update,
-)
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol as read_protocol
 from spfem_bench.errors import CardError, SpfemBenchError, StorageError, UnknownNameError
@@ -56,8 +43,8 @@ Verdict = Literal["within", "moved", "counts", "new", "missing"]
 class Recomputed:
     """Reference numbers computed here and now, and why clips were refused, one line each."""
 
-    rows: ReferenceRows
-    settings: SettingsByPart
+    rows: measured.ReferenceRows
+    settings: measured.SettingsByPart
     refused: tuple[str, ...] = ()
 
 
@@ -75,7 +62,7 @@ class RowChange:
     method: str
     metric: str
     emotion: str
-    column: NumberName
+    column: measured.NumberName
     reference: float | None
     here: float | None
     tolerance: float
@@ -139,7 +126,7 @@ class ReferenceCheck:
 
 
 def recompute(
-    card: MeasuredCard,
+    card: measured.MeasuredCard,
     *,
     weights: WeightsStore,
     data: DataFolders,
@@ -178,8 +165,8 @@ def recompute(
     for plan, requests in by_faces.values():
         extractor = make_extractor(plan, weights, computing, store=store, progress=progress)
         workers.compute(extractor, requests)
-    rows: dict[RowKey, ReferenceRow] = {}
-    settings: SettingsByPart = {}
+    rows: dict[measured.RowKey, measured.ReferenceRow] = {}
+    settings: measured.SettingsByPart = {}
     refused: list[str] = []
     scored = carry_out(plans, weights, computing, workers=workers, partial=False, store=store)
     for plan, record in zip(plans, scored, strict=True):
@@ -190,17 +177,19 @@ def recompute(
     return Recomputed(rows, settings, tuple(refused))
 
 
-def rows_of(record: RunRecord) -> dict[RowKey, ReferenceRow]:
+def rows_of(record: RunRecord) -> dict[measured.RowKey, measured.ReferenceRow]:
     """Return a record's numbers; metrics that its protocol cannot have are left out."""
-    names = [f.name for f in fields(ReferenceRow)]
+    names = [f.name for f in fields(measured.ReferenceRow)]
     scores = [score for score in record.scores if score.signature]
-    rows = [ReferenceRow(**{name: getattr(score, name) for name in names}) for score in scores]
+    rows = [
+        measured.ReferenceRow(**{name: getattr(score, name) for name in names}) for score in scores
+    ]
     return {row.key: row for row in rows}
 
 
-def settings_by_part(record: RunRecord) -> SettingsByPart:
+def settings_by_part(record: RunRecord) -> measured.SettingsByPart:
     """Return what made a record's numbers, each part once under a name for readers."""
-    parts: SettingsByPart = {}
+    parts: measured.SettingsByPart = {}
     for metric, settings in record.settings.items():
         for key, value in settings.plain().items():
             if key in ("metric", "protocol", "network"):
@@ -219,20 +208,22 @@ def settings_by_part(record: RunRecord) -> SettingsByPart:
         parts[f"control {method.name}"] = used
     if method.model:
         parts[f"model {method.name}"] = dict(method.model)
-    plain: SettingsByPart = json.loads(json.dumps(parts))  # tuples as lists, as they are read back
+    plain: measured.SettingsByPart = json.loads(
+        json.dumps(parts)
+    )  # tuples as lists, as they are read back
     return plain
 
 
 def check_reference(
     name: str,
-    tolerances: Mapping[str, Tolerance],
-    reference: ReferenceRows,
-    made_by: SettingsByPart,
+    tolerances: Mapping[str, measured.Tolerance],
+    reference: measured.ReferenceRows,
+    made_by: measured.SettingsByPart,
     here: Recomputed,
 ) -> ReferenceCheck:
     """Compare numbers and settings with their references; each metric of *here* has a tolerance."""
     rows = [
-        _row_change(tolerances, key, reference.get(key), here.rows.get(key))
+        _row_change(key, reference.get(key), here.rows.get(key), tolerances.get(key[2]))
         for key in dict.fromkeys([*reference, *here.rows])
     ]
     changes = _setting_changes(made_by, here.settings)
@@ -252,21 +243,20 @@ def check_reference(
 
 
 def _row_change(
-    tolerances: Mapping[str, Tolerance],
-    key: RowKey,
-    old: ReferenceRow | None,
-    new: ReferenceRow | None,
+    key: measured.RowKey,
+    old: measured.ReferenceRow | None,
+    new: measured.ReferenceRow | None,
+    tolerance: measured.Tolerance | None,  # None for a metric that only the reference still has
 ) -> RowChange:
-    tolerance = tolerances.get(key[2])  # none for a metric that only the reference still has
 
-    def change(column: NumberName, verdict: Verdict, note: str = "") -> RowChange:
+    def change(column: measured.NumberName, verdict: Verdict, note: str = "") -> RowChange:
         before, now = (None if row is None else getattr(row, column) for row in (old, new))
         allowed = tolerance.around(before or 0.0) if tolerance else 0.0
         return RowChange(*key, column, before, now, allowed, verdict, note)
 
     if old is None or new is None:
         return change("value", "missing" if new is None else "new")
-    worst = max((change(column, "within") for column in NUMBERS), key=lambda d: d.share)
+    worst = max((change(column, "within") for column in measured.NUMBERS), key=lambda d: d.share)
     if worst.share > 1:
         return replace(worst, verdict="moved")
     for count in ("n_items", "n_frames"):
@@ -276,7 +266,9 @@ def _row_change(
     return worst
 
 
-def _setting_changes(old: SettingsByPart, new: SettingsByPart) -> list[SettingChange]:
+def _setting_changes(
+    old: measured.SettingsByPart, new: measured.SettingsByPart
+) -> list[SettingChange]:
     changes = []
     for part in dict.fromkeys([*old, *new]):
         if part not in old or part not in new:
@@ -293,7 +285,7 @@ def _setting_changes(old: SettingsByPart, new: SettingsByPart) -> list[SettingCh
     return changes
 
 
-def check_rewritable(card: MeasuredCard) -> None:
+def check_rewritable(card: measured.MeasuredCard) -> None:
     """Find out now, not after minutes of work, whether a set can be rewritten.
 
     Raises:
@@ -309,11 +301,10 @@ def check_rewritable(card: MeasuredCard) -> None:
         ) from None
 
 
-def rewrite(card: MeasuredCard, here: Recomputed, reason: str) -> None:
+def rewrite(card: measured.MeasuredCard, here: Recomputed, reason: str) -> None:
     """Put new numbers in the place of a set's old ones, with the reason in the card's history.
 
-    The reason is written first: an update that is killed leaves old numbers, which a
-    check finds, and never new ones without a reason.
+    The reason is written first: after an update that was killed, a check finds old numbers.
 
     Raises:
         SpfemBenchError: a clip was refused; numbers of a part are no reference.
@@ -325,15 +316,11 @@ def rewrite(card: MeasuredCard, here: Recomputed, reason: str) -> None:
             f"'{card.name}' is not rewritten: clips were refused, the first is {here.refused[0]}",
             "Reference numbers stand on every clip",
         )
-    update = Update(
-        date=datetime.now(timezone.utc).date().isoformat(),
-        version=__version__,
-        reason=reason,
-        machine=machine(),
-    )
-    write_atomically(card.path, with_update(card, update))
-    write_atomically(card.settings_path, settings_text(here.settings))
-    write_atomically(card.values_path, rows_text(here.rows.values()).encode())
+    today = datetime.now(timezone.utc).date().isoformat()
+    update = measured.Update(date=today, version=__version__, reason=reason, machine=machine())
+    write_atomically(card.path, measured.with_update(card, update))
+    write_atomically(card.settings_path, measured.settings_text(here.settings))
+    write_atomically(card.values_path, measured.rows_text(here.rows.values()).encode())
 
 
 def machine() -> str:

@@ -50,7 +50,8 @@ def why_not(method: MethodCard, protocol: Protocol) -> str:
     if wanted not in protocol.card.clips:
         return f"the protocol '{protocol.name}' has no {wanted} clips"
     if isinstance(control, EditControl):
-        if control.edit == "shifted-audio" and not _has_sync_metric(protocol):
+        uses_sound = any(metric_card(m).role == "sync" for m in protocol.card.metrics)
+        if control.edit == "shifted-audio" and not uses_sound:
             return f"no metric of the protocol '{protocol.name}' hears the sound"
     elif isinstance(control, OtherSpeakerControl):
         if all(len(speakers) < 2 for speakers in _by_speaker(protocol).values()):
@@ -113,10 +114,6 @@ def _edited(clip: Clip, edit: Edit) -> Clip | ClipError:
     return clip if edit.changes_nothing else replace(clip, edit=edit)
 
 
-def _has_sync_metric(protocol: Protocol) -> bool:
-    return any(metric_card(m).role == "sync" for m in protocol.card.metrics)
-
-
 def _by_speaker(protocol: Protocol) -> dict[str, dict[str, list[Item]]]:
     """Return each emotion's speakers in order of their names, each with the items."""
     found: dict[str, dict[str, list[Item]]] = {e: {} for e in protocol.card.emotions}
@@ -133,28 +130,18 @@ def _other_speakers(protocol: Protocol, share: float) -> dict[str, Clip | ClipEr
     """
     outputs: dict[str, Clip | ClipError] = {}
     for emotion, speakers in _by_speaker(protocol).items():
-        if len(speakers) < 2:
-            outputs |= {
-                i.id: UnsuitedClipError(
-                    f"no other speaker than {i.speaker} has '{emotion}' in '{protocol.name}'",
+        ordered = [(k, item) for items in speakers.values() for k, item in enumerate(items)]
+        replaced = set(_spread(len(ordered), share))
+        for n, (k, item) in enumerate(ordered):
+            others = next((own for name, own in speakers.items() if name != item.speaker), None)
+            if others is None:
+                outputs[item.id] = UnsuitedClipError(
+                    f"no other speaker than {item.speaker} has '{emotion}' in '{protocol.name}'",
                     "Nobody can stand in for this item",
                 )
-                for items in speakers.values()
-                for i in items
-            }
-            continue
-        first, second, *_ = speakers
-        stand_ins = {
-            item.id: speakers[second if name == first else first]
-            for name, items in speakers.items()
-            for item in items
-        }
-        ordered = [(k, item) for items in speakers.values() for k, item in enumerate(items)]
-        replaced = {ordered[n][1].id for n in _spread(len(ordered), share)}
-        for k, item in ordered:
-            others = stand_ins[item.id]
-            chosen = others[k % len(others)] if item.id in replaced else item
-            outputs[item.id] = chosen.clips["real"]
+            else:  # a speaker's k-th item gets the other's, from the beginning again if fewer
+                chosen = others[k % len(others)] if n in replaced else item
+                outputs[item.id] = chosen.clips["real"]
     return outputs
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -35,22 +35,9 @@ READING = 1.0
 ROUNDING = 1e-6
 """Changes below this share of the largest value seen are rounding, not moves."""
 
-Verdict = Literal[
-    "yes",
-    "not monotone",
-    "no answer",
-    "wrong way",
-    "misreads",
-    "hardly",
-    "somewhat",
-    "moves",
-    "no scale",
-    "too few",
-    "",
-]
-FAILED: frozenset[Verdict] = frozenset(
-    {"not monotone", "no answer", "wrong way", "misreads", "moves"}
-)
+_Failed = Literal["not monotone", "no answer", "wrong way", "misreads", "moves"]
+Verdict = Literal[_Failed, "yes", "hardly", "somewhat", "no scale", "too few", ""]
+FAILED: frozenset[Verdict] = frozenset(get_args(_Failed))
 """Verdicts that contradict a claim. 'no scale' and 'too few' say that none can be given."""
 
 

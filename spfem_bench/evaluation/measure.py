@@ -82,17 +82,9 @@ def measure(
                 features[role] = [load_features(extractor, *one, failures) for one in wanted]
             role, output = "output", features["output"][0]
             part = kind.part(metric, planned.clips["output"], features)
-            measured.append(
-                MeasuredItem(
-                    item=planned.item.id,
-                    emotion=planned.item.emotion,
-                    part=part,
-                    n_frames=part.n_frames,
-                    n_frames_refused=output.n_frames - part.n_frames,
-                    n_frames_interpolated=output.n_interpolated,
-                    kept=kind.kept(part),
-                )
-            )
+            item, n_frames = planned.item, part.n_frames
+            frames = (n_frames, output.n_frames - n_frames, output.n_interpolated)
+            measured.append(MeasuredItem(item.id, item.emotion, part, *frames, kind.kept(part)))
         except ClipError as error:
             address, why = planned.addresses[role], (error.problem, error.remedy)
             refused.append(Refusal(planned.item.id, address, (metric.name,), "refused", *why))

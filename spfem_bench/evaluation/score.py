@@ -33,7 +33,6 @@ def score_plan(
     plan: Plan,
     extractor: Extractor,
     failures: Failures,
-    *,
     partial: bool,
     started: datetime,
     features_s: float,
@@ -146,13 +145,11 @@ def _scores(
     rows: list[Score] = []
     for emotion in emotions:
         chosen = [one for one in items if one.emotion == emotion]
-        scored = groups[emotion][1] if chosen else None
-        if scored is None:
-            note = f"no clip of '{emotion}' could be scored"
-        elif math.isnan(scored.value):
-            scored, note = None, "too few frames"
-        else:
-            note = _note(plan, metric, chosen)
+        scored, note = None, f"no clip of '{emotion}' could be scored"
+        if chosen and math.isnan(groups[emotion][0].value):
+            note = "too few frames"
+        elif chosen:
+            scored, note = groups[emotion][1], _note(plan, metric, chosen)
         rows.append(_score(plan, metric.name, note, emotion, chosen, scored, sign))
 
     known = [scored for _, scored in groups.values() if not math.isnan(scored.value)]

@@ -82,8 +82,8 @@ def make_extractor(
 def videos_by_method(
     texts: Sequence[str],
     methods: Sequence[str],
-    frame_rate: float | None = None,
-    layout: LayoutCard | None = None,
+    frame_rate: float | None,
+    layout: LayoutCard | None,
 ) -> dict[str, Videos]:
     """Return the user's folders of outputs by method.
 
@@ -221,11 +221,4 @@ def _score(job: _Job) -> RunRecord:
         requests = without_failed(plan_requests(job.plan), failures)
         failures = failures | ThisProcess().compute(extractor, requests)
     features_s = job.features_s + time.perf_counter() - clock
-    return score_plan(
-        job.plan,
-        extractor,
-        failures,
-        partial=job.partial,
-        started=job.started,
-        features_s=features_s,
-    )
+    return score_plan(job.plan, extractor, failures, job.partial, job.started, features_s)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from spfem_bench.caches import cache_folder
 from spfem_bench.definitions.computing import Computing
@@ -36,13 +36,11 @@ from spfem_bench.execution.cluster_worker import (
 )
 from spfem_bench.execution.common import feature_phases, portions
 from spfem_bench.extras import extra
+from spfem_bench.features.extract import Extractor
 from spfem_bench.features.requests import Failures, RequestKey, RequestKeys, Requests, missing
+from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import marker, temporary_folder
 from spfem_bench.progress import SILENT
-
-if TYPE_CHECKING:
-    from spfem_bench.features.extract import Extractor
-    from spfem_bench.features.store import FeatureStore
 
 _Job = TypeVar("_Job")
 _Outcome = TypeVar("_Outcome")
@@ -144,11 +142,8 @@ class RayWorkers:
                 "this program has joined a Ray cluster already",
                 "Give 'auto' to use that one, or call ray.shutdown() first",
             )
-        nodes = [
-            (int(n["Resources"].get("CPU", 0)), int(n["Resources"].get("GPU", 0)))
-            for n in self._ray.nodes()
-            if n["Alive"]
-        ]
+        resources = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        nodes = [(int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in resources]
         shares = processor_shares(nodes, self._wanted, gpu=self._gpu)
         if shares is None:
             room = processor_shares(nodes, None, gpu=self._gpu)
@@ -215,12 +210,7 @@ class RayWorkers:
         return map(work, jobs)
 
     def compute(self, extractor: Extractor, requests: Requests, *, whole: bool = True) -> Failures:
-        """Compute what is missing on the cluster.
-
-        Raises:
-            SpfemBenchError: a node has other versions, cannot read a clip or weights, or no
-                worker can be started; names the node. What is stored is kept.
-        """
+        """Compute what is missing; an error names the node, and what is stored is kept."""
         with feature_phases(extractor.progress, len(requests)):
             keys, failures = missing(extractor, requests, whole=whole)
             extractor.progress.advance("clips", len(requests) - len(keys))
@@ -228,11 +218,8 @@ class RayWorkers:
                 extractor.store.check_writable()
                 self.connect()
                 with marker(extractor.store.folder) as token:
-                    task = WorkerTask(
-                        replace(extractor, progress=SILENT),
-                        token.name,
-                        str(cache_folder().absolute()),
-                    )
+                    sent, cache = replace(extractor, progress=SILENT), cache_folder().absolute()
+                    task = WorkerTask(sent, token.name, str(cache))
                     failures |= self._compute(task, keys, extractor)
             return failures
 

@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.metrics import METRIC_KINDS, ClipRole, MetricCard
+from spfem_bench.definitions.metrics import METRIC_KINDS, MetricCard
 from spfem_bench.errors import CardError
-from spfem_bench.features.features import Features
-from spfem_bench.statistics.base import GroupScore, MetricKind, NoPartsError
+from spfem_bench.statistics.base import GroupScore, ItemFeatures, MetricKind, NoPartsError
 from spfem_bench.statistics.intervals import pseudo_values
 
 _Float64 = npt.NDArray[np.float64]
@@ -101,9 +100,7 @@ class FrechetKind(MetricKind[FrechetPart]):
     kind: Literal["frechet"]
     normalise: bool = False
 
-    def part(
-        self, card: MetricCard, clip: Clip, features: Mapping[ClipRole, Sequence[Features]]
-    ) -> FrechetPart:
+    def part(self, card: MetricCard, clip: Clip, features: ItemFeatures) -> FrechetPart:
         """Sum up an item's embeddings: of the output, and of all its real clips."""
         own, real = (
             np.concatenate([f.outputs[card.output] for f in features[role]])
@@ -144,12 +141,7 @@ class FrechetKind(MetricKind[FrechetPart]):
         return GroupScore(value, of_clips, tuple({"without": one} for one in left_out))
 
     def values(self, score: float, kept: Sequence[Mapping[str, Any]]) -> list[float]:
-        """Return the clips' pseudo-values.
-
-        Raises:
-            NoPartsError: the record does not say what each clip does to the score.
-            CardError: something is no number.
-        """
+        """Return the clips' pseudo-values."""
         if not all("without" in one for one in kept):
             raise NoPartsError(
                 "is of an earlier version: it cannot say what a clip does to {metric}"

@@ -15,29 +15,17 @@ SEED = 0
 
 
 def drawn(items: int, resamples: int, stream: int = 0) -> npt.NDArray[np.int64]:
-    """Draw items with replacement, for a bootstrap.
+    """Draw items with replacement, for a bootstrap: sorted indices, int64 (resamples, items).
 
-    Items (clips) are drawn whole, since frames of one clip are not independent.
-
-    Args:
-        items: number of items, at least one.
-        resamples: number of draws.
-        stream: a number of its own for each group that is averaged, so that draws of groups
-            are independent.
-
-    Returns:
-        int64 (resamples, items): sorted indices of the items drawn.
+    Items (clips) are drawn whole, since frames of one clip are not independent. Each group that is
+    averaged has a *stream* of its own, so that draws of groups are independent.
     """
     generator = np.random.default_rng([SEED, stream])
     return np.sort(generator.integers(0, items, (resamples, items)), axis=1)
 
 
 def interval(values: npt.NDArray[np.float64]) -> tuple[float | None, float | None]:
-    """Return the 95 % percentile interval, or None twice when no draw could be scored.
-
-    >>> interval(np.arange(1001.0))
-    (25.0, 975.0)
-    """
+    """Return the 95 % percentile interval, or None twice when no draw could be scored."""
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return None, None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -11,10 +10,10 @@ import numpy.typing as npt
 import pydantic
 
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.metrics import METRIC_KINDS, ClipRole, MetricCard
+from spfem_bench.definitions.metrics import METRIC_KINDS, MetricCard
 from spfem_bench.errors import ClipError
 from spfem_bench.features.features import Features
-from spfem_bench.statistics.base import MetricKind, Picture
+from spfem_bench.statistics.base import ItemFeatures, MetricKind, Picture
 
 _Float32 = npt.NDArray[np.float32]
 _Float64 = npt.NDArray[np.float64]
@@ -54,10 +53,6 @@ class SyncPart:
         """Return the smallest mean distance, the confidence, or the offset in frames.
 
         The offset is positive when the sound comes earlier than the mouth.
-
-        >>> part = SyncPart(np.array([9.0, 8.0, 4.0]), windows=2, windows_refused=0)
-        >>> part.value("distance"), part.value("confidence"), part.value("offset")
-        (2.0, 2.0, -1.0)
         """
         if report == "distance":
             return float(self.means.min())
@@ -87,14 +82,8 @@ class SyncKind(MetricKind[SyncPart]):
     max_shift: int = pydantic.Field(gt=0)
     min_windows: int = pydantic.Field(gt=0)
 
-    def part(
-        self, card: MetricCard, clip: Clip, features: Mapping[ClipRole, Sequence[Features]]
-    ) -> SyncPart:
-        """Sum the distances at every shift.
-
-        Raises:
-            ClipError: the clip is too short.
-        """
+    def part(self, card: MetricCard, clip: Clip, features: ItemFeatures) -> SyncPart:
+        """Sum the distances at every shift."""
         (output,) = features["output"]
         windows = len(output.frames)
         if windows < self.min_windows:
@@ -114,11 +103,7 @@ class SyncKind(MetricKind[SyncPart]):
         return part.means
 
     def over_time(self, part: SyncPart, features: Features) -> _Float64:
-        """Return each window's distance at the best shift.
-
-        Raises:
-            ClipError: the part is not made of these features.
-        """
+        """Return each window's distance at the best shift."""
         best = int(part.means.argmin())
         visual, audio = features.outputs["visual"], features.outputs["audio"]
         apart = distances(visual, audio, features.frames, best - len(part.means) // 2)
