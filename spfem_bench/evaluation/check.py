@@ -181,10 +181,8 @@ def rows_of(record: RunRecord) -> dict[measured.RowKey, measured.ReferenceRow]:
     """Return a record's numbers; metrics that its protocol cannot have are left out."""
     names = [f.name for f in fields(measured.ReferenceRow)]
     scores = [score for score in record.scores if score.signature]
-    rows = [
-        measured.ReferenceRow(**{name: getattr(score, name) for name in names}) for score in scores
-    ]
-    return {row.key: row for row in rows}
+    numbers = [{name: getattr(score, name) for name in names} for score in scores]
+    return {row.key: row for row in (measured.ReferenceRow(**number) for number in numbers)}
 
 
 def settings_by_part(record: RunRecord) -> measured.SettingsByPart:
@@ -208,9 +206,8 @@ def settings_by_part(record: RunRecord) -> measured.SettingsByPart:
         parts[f"control {method.name}"] = used
     if method.model:
         parts[f"model {method.name}"] = dict(method.model)
-    plain: measured.SettingsByPart = json.loads(
-        json.dumps(parts)
-    )  # tuples as lists, as they are read back
+    # Tuples become lists, as they are read back.
+    plain: measured.SettingsByPart = json.loads(json.dumps(parts))
     return plain
 
 
@@ -248,7 +245,6 @@ def _row_change(
     new: measured.ReferenceRow | None,
     tolerance: measured.Tolerance | None,  # None for a metric that only the reference still has
 ) -> RowChange:
-
     def change(column: measured.NumberName, verdict: Verdict, note: str = "") -> RowChange:
         before, now = (None if row is None else getattr(row, column) for row in (old, new))
         allowed = tolerance.around(before or 0.0) if tolerance else 0.0

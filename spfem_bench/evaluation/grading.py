@@ -1,8 +1,4 @@
-"""Rules that judge whether a metric responds to a graded control as it claims.
-
-They are pure functions of the metric's values at the levels of one control, and of paired
-bootstrap draws: at every level the same clips are drawn.
-"""
+"""Rules that judge whether a metric responds to a graded control as it claims."""
 
 from __future__ import annotations
 
@@ -18,16 +14,13 @@ from spfem_bench.statistics.intervals import interval
 _Float64 = npt.NDArray[np.float64]
 
 HARDLY = 0.10
-"""A metric ignores a control that moves it by less than this share of its largest claimed move:
-less than half of one of the usual four steps. A smaller step back, as a share of a control's own
-largest move, is saturation."""
+"""A metric ignores a control that moves it by less than this share of its largest claimed move."""
 
 SOMEWHAT = 1 / 3
 """From this share on a metric does not ignore a control: it is more than one of four steps."""
 
 MONOTONE = 0.8
-"""Least rank correlation of level and harm: of five levels, two pairs of neighbours may change
-places. It catches a curve that rises and falls where noise hides every single step."""
+"""Least rank correlation of level and harm: of five levels, two pairs may change places."""
 
 READING = 1.0
 """How far a metric that reads a level off may be from it, in the level's unit."""
@@ -97,12 +90,10 @@ class Graded:
 
     def steps_back(self) -> list[int]:
         """Return the levels that are better than the one before, beyond noise and saturation."""
-        least = HARDLY * self.largest_move()[1]
-        return [
-            i
-            for i in range(1, len(self.values))
-            if self.moved(i, i - 1) < 0 and abs(self.change(i, i - 1)) > least
-        ]
+        saturation = HARDLY * self.largest_move()[1]
+        levels = range(1, len(self.values))
+        back = [i for i in levels if self.moved(i, i - 1) < 0]
+        return [i for i in back if abs(self.change(i, i - 1)) > saturation]
 
     def largest_move(self) -> tuple[int, float]:
         """Return the level with the largest change, and that change, without its sign."""

@@ -19,8 +19,7 @@ from spfem_bench.stored import read_json, write_json
 SCHEMA = 1
 
 VALIDATION = "validate"
-"""In the place of a method's name: the record of ``spfem-bench validate``, which is no run
-record but lies among them (its ``kind`` says so)."""
+"""The ``kind`` of a record of ``spfem-bench validate``, and its name among run records."""
 
 
 class NoRunError(CardError):

@@ -60,7 +60,7 @@ def score_plan(
                 measured[same] = items
         frozen[metric.name] = frozen_settings(plan, metric, extractor)
         groups = score_groups(metric, items, plan.protocol.card.emotions)
-        scores += _scores(plan, metric, items, groups, frozen[metric.name], partial=partial)
+        scores += _scores(plan, metric, items, groups, frozen[metric.name], partial)
         of_groups = {emotion: iter(score.kept) for emotion, (score, _) in groups.items()}
         for one in items:
             kept.setdefault(one.item, {})[metric.name] = {
@@ -136,7 +136,6 @@ def _scores(
     items: Sequence[MeasuredItem],
     groups: Mapping[str, tuple[GroupScore, Resampled]],
     frozen: Mapping[str, Any],
-    *,
     partial: bool,
 ) -> list[Score]:
     """Return the score of each emotion and their plain mean."""
@@ -165,9 +164,8 @@ def _scores(
         if len(known) < len(emotions):
             notes.append(f"over {len(known)} of {len(emotions)} emotions")
         if alone := sum(not scored.varies for scored in known):
-            notes.append(
-                f"one clip in {alone} of {len(known)} emotions, which the interval cannot see"
-            )
+            few = f"one clip in {alone} of {len(known)} emotions"
+            notes.append(f"{few}, which the interval cannot see")
         note = "; ".join(filter(None, notes))
     return [*rows, _score(plan, metric.name, note, AVERAGE, items, mean, sign)]
 
@@ -248,16 +246,14 @@ def _merged(refusals: Sequence[Refusal]) -> list[Refusal]:
 
 
 def _item(planned: PlannedItem, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    item, clips = planned.item, planned.clips
+    item = planned.item
+    contents = {role: content_id(clip) for role, clip in planned.clips.items()}
     content: dict[str, Any] = {
         "id": item.id,
         "speaker": item.speaker,
         "emotion": item.emotion,
         "clips": {
-            role: {
-                "address": address,
-                "content": content_id(clips[role]) if role in clips else None,
-            }
+            role: {"address": address, "content": contents.get(role)}
             for role, address in planned.addresses.items()
         },
         "metrics": dict(metrics),

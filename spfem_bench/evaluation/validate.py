@@ -183,24 +183,22 @@ def run_validation(
     failures = workers.compute(extractor, requests)
     failures = {key: failures[one] for key, one in same.items() if one in failures}
     featured = time.perf_counter()
-    frozen = {
-        m.name: frozen_settings(validation.plans[0], m, extractor) for m in validation.metrics
-    }
+    metrics = validation.metrics
+    frozen = {m.name: frozen_settings(validation.plans[0], m, extractor) for m in metrics}
     known: dict[str, dict[str, Resampled]] = {}  # scores by the parts that they are made of
-    progress.begin("levels", len(validation.metrics) * len(validation.plans), "level")
+    progress.begin("levels", len(metrics) * len(validation.plans), "level")
     scored: list[ScoredControl] = []
     refusals: list[Refusal] = []
     for control in validation.controls:
-        for metric in validation.metrics:
+        for metric in metrics:
             levels = [measure(plan, metric, extractor, failures) for plan in control.plans]
             items = [measured for measured, _ in levels]
             refusals += [one for _, refused in levels for one in refused]
-            scored.append(
-                _score_control(validation, control, metric, items, frozen[metric.name], known)
-            )
+            settings = frozen[metric.name]
+            scored.append(_score_control(validation, control, metric, items, settings, known))
             progress.advance("levels", len(levels))
     progress.end("levels")
-    tests = judge(scored, validation.metrics)
+    tests = judge(scored, metrics)
     refusals += [refusal for plan in validation.plans for refusal in plan.refusals]
     ended = time.perf_counter()
     return {

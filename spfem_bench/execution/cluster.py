@@ -17,11 +17,11 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from spfem_bench.caches import cache_folder
 from spfem_bench.definitions.computing import Computing
@@ -35,15 +35,13 @@ from spfem_bench.execution.cluster_worker import (
     node_versions,
 )
 from spfem_bench.execution.common import feature_phases, portions
+from spfem_bench.execution.workers import Workers
 from spfem_bench.extras import extra
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.requests import Failures, RequestKey, RequestKeys, Requests, missing
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import marker, temporary_folder
 from spfem_bench.progress import SILENT
-
-_Job = TypeVar("_Job")
-_Outcome = TypeVar("_Outcome")
 
 MAX_DEATHS = 3
 """Workers that may die while they compute one clip; then it is refused."""
@@ -86,8 +84,8 @@ class _Portion:
     deaths: int = 0
 
 
-class RayWorkers:
-    """Workers on Ray; see :class:`~spfem_bench.execution.workers.Workers`.
+class RayWorkers(Workers):
+    """Workers on Ray.
 
     Args:
         computing: ``ray`` is the address; ``workers`` how many, one for each GPU with a device of
@@ -96,8 +94,6 @@ class RayWorkers:
     Raises:
         SpfemBenchError: Ray is not installed, or the address is of another kind.
     """
-
-    spreads_jobs = False
 
     def __init__(self, computing: Computing) -> None:
         address, device = computing.ray or "local", computing.device
@@ -204,10 +200,6 @@ class RayWorkers:
         self._nodes.pop(worker, None)
         with suppress(self._ray.exceptions.RayError):
             self._ray.kill(worker)
-
-    def each(self, work: Callable[[_Job], _Outcome], jobs: Iterable[_Job]) -> Iterator[_Outcome]:
-        """Yield the results of all jobs, which are done in this process."""
-        return map(work, jobs)
 
     def compute(self, extractor: Extractor, requests: Requests, *, whole: bool = True) -> Failures:
         """Compute what is missing; an error names the node, and what is stored is kept."""

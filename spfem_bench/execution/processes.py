@@ -10,6 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from spfem_bench.execution.common import KeptNetworks, feature_phases, portions
+from spfem_bench.execution.workers import Workers
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.requests import Failures, Requests, ensure, missing
 from spfem_bench.processes import Pool
@@ -19,20 +20,8 @@ _Job = TypeVar("_Job")
 _Outcome = TypeVar("_Outcome")
 
 
-class ThisProcess:
-    """Computes and scores in this process; see :class:`~spfem_bench.execution.workers.Workers`."""
-
-    spreads_jobs = False
-
-    def begin(self) -> None:
-        """Return at once: this process runs."""
-
-    def end(self) -> None:
-        """Return at once: this process goes on."""
-
-    def each(self, work: Callable[[_Job], _Outcome], jobs: Iterable[_Job]) -> Iterator[_Outcome]:
-        """Yield the results of all jobs."""
-        return map(work, jobs)
+class ThisProcess(Workers):
+    """Computes and scores in this process, which needs neither beginning nor end."""
 
     def compute(self, extractor: Extractor, requests: Requests, *, whole: bool = True) -> Failures:
         """Compute what is missing."""
@@ -40,8 +29,8 @@ class ThisProcess:
             return ensure(extractor, requests)
 
 
-class Processes:
-    """Processes of this machine; see :class:`~spfem_bench.execution.workers.Workers`."""
+class Processes(Workers):
+    """Processes of this machine."""
 
     spreads_jobs = True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from spfem_bench.definitions.computing import Computing
 from spfem_bench.execution.common import check_device
@@ -15,7 +15,7 @@ _Job = TypeVar("_Job")
 _Outcome = TypeVar("_Outcome")
 
 
-class Workers(Protocol):
+class Workers:
     """One or more processes that compute features; they change no number.
 
     They keep their networks from one call to the next.
@@ -24,7 +24,7 @@ class Workers(Protocol):
         spreads_jobs: whether `each` runs jobs in other processes.
     """
 
-    spreads_jobs: bool
+    spreads_jobs = False
 
     def begin(self) -> None:
         """Start processes in the background, where they will be needed soon; does not block."""
@@ -43,13 +43,14 @@ class Workers(Protocol):
             WeightsError: a network's weights are missing or wrong.
             SpfemBenchError: a worker was killed, or cannot work.
         """
+        raise NotImplementedError
 
     def each(self, work: Callable[[_Job], _Outcome], jobs: Iterable[_Job]) -> Iterator[_Outcome]:
-        """Yield the results of all jobs, in the jobs' order.
+        """Yield the results of all jobs, in the jobs' order; several processes get them pickled.
 
-        Several processes share them, with pickled jobs; this process does them one by one, also
-        with Ray, whose workers compute features only.
+        Here, this process does them one by one: also with Ray, whose workers compute features.
         """
+        return map(work, jobs)
 
     def end(self) -> None:
         """End all processes; features that are not stored yet are lost."""

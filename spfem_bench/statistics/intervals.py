@@ -69,19 +69,12 @@ class Resampled:
 
 
 def pseudo_values(whole: float, without: npt.ArrayLike) -> _Float64:
-    """Return numbers of the clips whose mean is a score that pools frames.
+    """Return numbers of the clips whose mean is a score that pools frames, float64 (n,).
 
-    A score ``f`` of ``n`` clips and its values ``f_i`` with clip ``i`` left out give
+    A score ``f`` of ``n`` clips and its values ``f_i`` with clip ``i`` left out (*without*) give
     ``f + (n - 1) (mean(f_i) - f_i)``: Tukey's pseudo-values, moved so that their mean is ``f``
     (tables print ``f``, without the jackknife's correction of bias). Of a mean of clips they are
     the clips' values.
-
-    Args:
-        whole: the score of all clips.
-        without: (n,) the score of all but one, for each.
-
-    >>> pseudo_values(2.0, [2.5, 2.0, 1.5]).tolist()  # of the mean of 1, 2 and 3
-    [1.0, 2.0, 3.0]
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 11.
     """
