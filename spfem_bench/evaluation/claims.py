@@ -99,19 +99,16 @@ def judge(scored: Sequence[ScoredControl], metrics: Sequence[MetricCard]) -> lis
         largest_value = max((abs(x.value) for s in own.values() for x in s.scores), default=0.0)
         sign, floor = -1 if metric.direction == "higher" else 1, grading.ROUNDING * largest_value
         graded = {name: s.graded(sign, floor) for name, s in own.items() if s.scores}
-        scales = {
-            name: grading.scale(values)
-            for name, values in graded.items()
-            if own[name].test.claim == "measures"
-        }
+        claimed = [name for name in graded if own[name].test.claim == "measures"]
+        scales = {name: grading.scale(graded[name]) for name in claimed}
         yardstick = max(scales, key=lambda name: scales[name], default="")
         largest = scales.get(yardstick, 0.0)
         for name, one in own.items():
             test = one.test
             if name in graded:
                 values = graded[name]
-                test = replace(test, points=_points(one, values), scale=largest or None)
-                test = replace(test, monotonicity=values.monotonicity)
+                points, rank = _points(one, values), values.monotonicity
+                test = replace(test, points=points, monotonicity=rank, scale=largest or None)
                 if test.claim == "measures":
                     test = _judge_measured(test, values, one.levels)
                 elif test.claim == "ignores":

@@ -123,7 +123,7 @@ def same_names(source: Path, generated: Path) -> list[tuple[Path, Path]]:
         ClipError: no folder, two videos of one name in one, or names that only one has.
     """
     a, b = _videos(source), _videos(generated)
-    alone = [str(path) for videos, others in ((a, b), (b, a)) for path in _only(videos, others)]
+    alone = [str((a | b)[stem]) for stem in [*a, *b] if (stem in a) != (stem in b)]
     if alone:
         few = ", ".join(alone[:3]) + (", …" if len(alone) > 3 else "")
         raise ClipError(
@@ -151,10 +151,6 @@ def _videos(folder: Path) -> dict[str, Path]:
                 )
             videos[name] = path
     return videos
-
-
-def _only(videos: dict[str, Path], others: dict[str, Path]) -> list[Path]:
-    return [path for stem, path in videos.items() if stem not in others]
 
 
 def _pair_all(

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from spfem_bench import hashes, provenance
 from spfem_bench.datasets.folders import DataFolders
@@ -25,6 +24,7 @@ from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.evaluation.record import RunRecord
 from spfem_bench.evaluation.score import score_plan
 from spfem_bench.evaluation.signature import network_of
+from spfem_bench.evaluation.validate import Validation
 from spfem_bench.execution.processes import ThisProcess, kept_networks
 from spfem_bench.execution.workers import Workers
 from spfem_bench.features.extract import Extractor
@@ -34,9 +34,6 @@ from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import ffmpeg
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.progress import SILENT, Progress
-
-if TYPE_CHECKING:
-    from spfem_bench.evaluation.validate import Validation
 
 
 def package_conflicts(plans: Iterable[Plan | Validation]) -> list[str]:

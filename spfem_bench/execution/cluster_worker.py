@@ -135,24 +135,19 @@ class RayWorker:
             extractor.store.check_writable()
         self.networks = self.networks or KeptNetworks()
         extractor = self.networks.keep(replace(extractor, progress=self.progress))
-        for clip, by_request in keys.items():
-            for request, key in by_request.items():
-                if request_key(extractor, clip, request) != key:  # the driver would not find it
-                    raise ClipError(
-                        f"{clip} or what it is compared with has other content than where the "
-                        "evaluation was started",
-                        "Copy it there again",
-                    )
+        wanted = {(clip, one): key for clip, some in keys.items() for one, key in some.items()}
+        for (clip, request), key in wanted.items():
+            if request_key(extractor, clip, request) != key:  # the driver would not find it
+                raise ClipError(
+                    f"{clip} or what it is compared with has other content than where the "
+                    "evaluation was started",
+                    "Copy it there again",
+                )
         self.progress.counts.clear()
         requests = {clip: frozenset(by_request) for clip, by_request in keys.items()}
         failures = self.networks.ensure(extractor, requests)
         sent: list[tuple[RequestKey, Arrays]] = []
         if not shared:
-            sent = [
-                (key, arrays)
-                for clip, by_request in keys.items()
-                for request, key in by_request.items()
-                if (clip, request) not in failures
-                and (arrays := extractor.store.get(key)) is not None
-            ]
+            stored = [key for one, key in wanted.items() if one not in failures]
+            sent = [(k, arrays) for k in stored if (arrays := extractor.store.get(k)) is not None]
         return WorkerResult(failures, shared, sent, dict(self.progress.counts))

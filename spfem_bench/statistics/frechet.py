@@ -16,6 +16,7 @@ import numpy.typing as npt
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import METRIC_KINDS, MetricCard
 from spfem_bench.errors import CardError
+from spfem_bench.features.store import arrays_digest
 from spfem_bench.statistics.base import GroupScore, ItemFeatures, MetricKind, NoPartsError
 from spfem_bench.statistics.intervals import pseudo_values
 
@@ -102,16 +103,12 @@ class FrechetKind(MetricKind[FrechetPart]):
 
     def part(self, card: MetricCard, clip: Clip, features: ItemFeatures) -> FrechetPart:
         """Sum up an item's embeddings: of the output, and of all its real clips."""
-        own, real = (
-            np.concatenate([f.outputs[card.output] for f in features[role]])
-            for role in card.compare
-        )
+        outputs = [[f.outputs[card.output] for f in features[role]] for role in card.compare]
+        own, real = map(np.concatenate, outputs)
         return frechet_part(own, real, normalise=self.normalise)
 
     def kept(self, part: FrechetPart) -> dict[str, Any]:
         """Return the real frames' count, and a hash of the sums, which are too large."""
-        from spfem_bench.features.store import arrays_digest
-
         sums: dict[str, npt.NDArray[np.generic]] = {}
         for side, moments in (("output", part.output), ("real", part.real)):
             sums |= {f"{side}.total": moments.total, f"{side}.outer": moments.outer}
@@ -128,10 +125,8 @@ class FrechetKind(MetricKind[FrechetPart]):
             ValueError: no items.
         """
         left_out = without(parts)
-        try:
-            value = frechet_distance(*_joined(parts))
-        except TooFewFramesError:
-            value = math.nan
+        output, real = _joined(parts)
+        value = math.nan if min(output.count, real.count) < 2 else frechet_distance(output, real)
         if len(parts) == 1:
             of_clips = np.array([value])
         elif None in left_out:
@@ -180,22 +175,14 @@ class FrechetKind(MetricKind[FrechetPart]):
         return f"biased upwards, by up to {np.mean(biases):.2g} if frames were independent"
 
 
-class TooFewFramesError(ValueError):
-    """Fewer than two vectors, of which there is no covariance."""
-
-
 def frechet_part(
     output: npt.NDArray[np.floating], real: npt.NDArray[np.floating], *, normalise: bool
 ) -> FrechetPart:
     """Sum up an item's embeddings: of the method's frames (N, D), and of its real frames (M, D)."""
-
-    def prepared(v: npt.NDArray[np.floating]) -> _Float64:
-        wide: _Float64 = np.asarray(v, np.float64)
-        if normalise:
-            wide = wide / np.linalg.norm(wide, axis=1, keepdims=True)
-        return wide
-
-    return FrechetPart(Moments.of(prepared(output)), Moments.of(prepared(real)))
+    sides = [np.asarray(vectors, np.float64) for vectors in (output, real)]
+    if normalise:
+        sides = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in sides]
+    return FrechetPart(Moments.of(sides[0]), Moments.of(sides[1]))
 
 
 def _joined(parts: Sequence[FrechetPart]) -> tuple[Moments, Moments]:
@@ -212,10 +199,10 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     added to the diagonal when there are fewer vectors than dimensions.
 
     Raises:
-        TooFewFramesError: fewer than two vectors on a side.
+        ValueError: fewer than two vectors on a side.
     """
     if min(a.count, b.count) < 2:
-        raise TooFewFramesError("a covariance needs two frames at least")
+        raise ValueError("a covariance needs two frames at least")
     return _distances([(a, b)])[0]
 
 

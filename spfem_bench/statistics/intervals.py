@@ -61,11 +61,9 @@ class Resampled:
     @classmethod
     def average(cls, scores: Sequence[Resampled]) -> Resampled:
         """Return the plain mean; each draw keeps all groups, as clips are drawn within each."""
-        return cls(
-            sum(s.value for s in scores) / len(scores),
-            np.mean([s.draws for s in scores], axis=0),
-            any(s.varies for s in scores),
-        )
+        value = sum(s.value for s in scores) / len(scores)
+        draws = np.mean([s.draws for s in scores], axis=0)
+        return cls(value, draws, any(s.varies for s in scores))
 
 
 def pseudo_values(whole: float, without: npt.ArrayLike) -> _Float64:
