@@ -47,12 +47,9 @@ def spread(
 
 
 class Pool:
-    """Processes, each of which starts when it is first needed.
+    """Processes, each of which starts when it is first needed, and calls *begin* first.
 
     They ignore Ctrl-C, SIGTERM and SIGHUP: this process receives them, and ends the others.
-
-    Args:
-        begin: called first in each.
     """
 
     def __init__(self, workers: int, begin: Callable[[], object] | None = None) -> None:
@@ -131,8 +128,8 @@ _ended_by: int = signal.SIGINT
 def terminated_by_signals() -> Iterator[None]:
     """Raise KeyboardInterrupt in the block at the first SIGTERM or SIGHUP; ignore later ones.
 
-    A signal that is ignored or handled already (nohup, another program) keeps its handler, as do
-    all signals outside the main thread.
+    A signal that is ignored or handled already (nohup) keeps its handler, as do all outside the main
+    thread.
     """
 
     def end(number: int, _: object) -> None:
@@ -156,10 +153,7 @@ def terminated_by_signals() -> Iterator[None]:
 
 
 def ended_by() -> int:
-    """Return the signal behind the last KeyboardInterrupt.
-
-    It is no attribute of the exception: Ray raises another exception in its place.
-    """
+    """Return the signal of the last KeyboardInterrupt, in whose place Ray may raise another error."""
     return _ended_by
 
 

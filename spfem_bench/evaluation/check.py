@@ -104,8 +104,7 @@ class SettingChange:
 class ReferenceCheck:
     """A set of reference numbers beside what they come to here.
 
-    Attributes:
-        unversioned: metrics and protocols that changed under their old version.
+    ``unversioned`` are metrics and protocols that changed under their old version.
     """
 
     name: str

@@ -18,12 +18,10 @@ Claim = Literal["measures", "ignores", "none"]
 
 @dataclass(frozen=True)
 class LevelScore:
-    """One level of a control.
+    """One level of a control: the mean over emotions, with its 95 % interval over clips.
 
-    Attributes:
-        value: the mean over emotions; ``low`` and ``high`` are its 95 % interval over clips.
-        change: from the level that changes nothing, with its paired interval.
-        step: from the level before, with its paired interval.
+    ``change`` is from the level that changes nothing, ``step`` from the level before; both have
+    paired intervals.
     """
 
     level: float

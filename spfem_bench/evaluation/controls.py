@@ -87,10 +87,7 @@ def at_level(method: MethodCard, level: float) -> MethodCard:
 
 
 def control_outputs(method: MethodCard, protocol: Protocol) -> Mapping[str, Clip | ClipError]:
-    """Return, by item, the clip that stands in the output's place, or why there is none.
-
-    Paths are relative to the data set's folder.
-    """
+    """Return each item's clip in the output's place, below the data set, or why there is none."""
     control, items = method.control, protocol.items
     if control is None:
         raise ValueError(f"'{method.name}' is no control")

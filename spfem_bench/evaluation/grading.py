@@ -72,10 +72,7 @@ class Graded:
 
     @property
     def monotonicity(self) -> float | None:
-        """Spearman's rank correlation of level and harm, 1 for worse at every step.
-
-        None when no level differs from another. Values that differ by rounding tie.
-        """
+        """Spearman's correlation of level and harm, 1 for worse at every step; None without change."""
         from scipy.stats import rankdata
 
         values = self.sign * self.values

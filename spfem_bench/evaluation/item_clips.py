@@ -20,11 +20,9 @@ from spfem_bench.media.video import Unchanged, file_sha256
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why an item has no score in some metrics.
+    """Why an item has no score in some metrics; ``clip`` is the address of the one at fault.
 
-    Attributes:
-        clip: the address of the clip at fault.
-        kind: ``missing`` or ``unreadable`` (found before any network ran), or ``refused``.
+    ``kind`` is ``missing`` or ``unreadable`` (found before any network ran), or ``refused``.
     """
 
     item: str
@@ -39,9 +37,7 @@ class Refusal:
 class PlannedItem:
     """An item with its clips found on this machine.
 
-    Attributes:
-        addresses: by role, as recorded: relative to the data set or the videos' folder.
-        more_real: the item's further real clips, where it has several.
+    ``addresses`` are as recorded: relative to the data set or the videos' folder.
     """
 
     item: Item

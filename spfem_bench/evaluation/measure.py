@@ -22,12 +22,7 @@ from spfem_bench.statistics.base import kind_of
 
 @dataclass(frozen=True)
 class MeasuredItem:
-    """One item in one metric.
-
-    Attributes:
-        part: what the metric's kind computes from the item's features.
-        kept: what the run record keeps of it.
-    """
+    """One item in one metric: its part, computed by the kind, and what the run record keeps."""
 
     item: str
     emotion: str
@@ -65,10 +60,9 @@ def plan_requests(plan: Plan) -> dict[Clip, frozenset[Request]]:
 def measure(
     plan: Plan, metric: MetricCard, extractor: Extractor, failures: Failures
 ) -> tuple[list[MeasuredItem], list[Refusal]]:
-    """Compute the items' parts in one metric from stored features.
+    """Return the items' parts in one metric, from stored features, and the items that have none.
 
-    Returns:
-        The parts in the order of the plan's items, and the items that have none.
+    Items that the preflight refused are in neither. *failures* are requests that have no features.
     """
     kind = kind_of(metric)
     measured, refused = [], []

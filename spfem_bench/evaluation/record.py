@@ -423,11 +423,7 @@ def unverified(records: Iterable[RunRecord]) -> list[str]:
 
 @dataclass(frozen=True)
 class ItemValue:
-    """What one clip brings to a metric: the mean of an emotion's clips is its score.
-
-    Attributes:
-        value: a clip's own score; for FAD, which pools frames, its pseudo-value.
-    """
+    """What a clip brings to a metric: its score, or for FAD, which pools frames, a pseudo-value."""
 
     item: str
     speaker: str

@@ -82,10 +82,7 @@ def videos_by_method(
     frame_rate: float | None,
     layout: LayoutCard | None,
 ) -> dict[str, Videos]:
-    """Return the user's folders of outputs by method.
-
-    *texts* are ``NAME=DIR``, or ``DIR`` where there is one method. *frame_rate* (Hz) is that of
-    outputs that are folders of frames.
+    """Return folders of outputs by method, from texts ``NAME=DIR``, or ``DIR`` for a single method.
 
     Raises:
         CardError: a folder's method is not clear, is not evaluated, or has two folders.

@@ -55,9 +55,8 @@ class ControlPlans:
 class Validation:
     """A validation, resolved before any network runs.
 
-    Attributes:
-        controls: in the order in which the metrics claim to measure them.
-        left_out: controls that the protocol cannot have, with the reason.
+    ``controls`` are in the order in which the metrics claim to measure them; ``left_out`` are those
+    that the protocol cannot have, with the reason.
     """
 
     protocol: Protocol
@@ -294,10 +293,7 @@ def _score_control(
 
 
 def _unchanged(control: ControlPlans) -> set[str]:
-    """Return the items whose clip is the same, byte for byte, at every level.
-
-    They are mostly neutral performances, and would dilute the others.
-    """
+    """Return the items whose clip is the same, byte for byte, at every level."""
     contents: dict[str, set[str]] = {}
     for plan in control.plans:
         for planned in plan.items:

@@ -51,10 +51,8 @@ class WorkerTask:
 class WorkerResult:
     """The result of one portion.
 
-    Attributes:
-        shared: whether the features are in the driver's store; else they are in ``sent``.
-        counts: parts done by phase of progress.
-        problem: why the computation cannot go on at all.
+    Features are in the driver's store where that is ``shared``, else ``sent``. ``counts`` are parts
+    done by phase of progress. With a ``problem``, the computation cannot go on at all.
     """
 
     failures: Failures = field(default_factory=dict)

@@ -18,10 +18,8 @@ _Outcome = TypeVar("_Outcome")
 class Workers:
     """One or more processes that compute features; they change no number.
 
-    They keep their networks from one call to the next.
-
-    Attributes:
-        spreads_jobs: whether `each` runs jobs in other processes.
+    They keep their networks from one call to the next. ``spreads_jobs`` says whether `each` runs
+    jobs in other processes.
     """
 
     spreads_jobs = False
@@ -64,8 +62,7 @@ def workers_for(computing: Computing) -> Iterator[Workers]:
     address is reported before the preflight.
 
     Raises:
-        SpfemBenchError: no such device here, no Ray here, no cluster at the address, or no room
-            in it.
+        SpfemBenchError: no such device, no Ray, no cluster at the address, or no room in it.
     """
     if computing.ray in (None, "local"):  # a cluster's driver may lack the GPUs of its nodes
         check_device(computing.device)

@@ -90,11 +90,7 @@ class FrechetPart:
 
 @METRIC_KINDS.register("frechet")
 class FrechetKind(MetricKind[FrechetPart]):
-    """Frechet distance between two sets of frame embeddings.
-
-    Attributes:
-        normalise: scale each embedding to length 1 first.
-    """
+    """Frechet distance between sets of frame embeddings; ``normalise`` scales each to length 1."""
 
     pools_frames: ClassVar[bool] = True
 

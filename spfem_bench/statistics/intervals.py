@@ -35,12 +35,11 @@ def interval(values: npt.NDArray[np.float64]) -> tuple[float | None, float | Non
 
 @dataclass(frozen=True)
 class Resampled:
-    """A score, and its values when its clips are drawn again.
+    """A score, and its values when its clips are drawn again; ``varies`` with more than one clip.
 
     Attributes:
         value: NaN when there are too few frames.
         draws: float64 (resamples,); all NaN where clips' contributions cannot be computed.
-        varies: whether there is more than one clip to draw from.
     """
 
     value: float

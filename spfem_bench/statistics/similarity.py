@@ -21,7 +21,6 @@ class SimilarityPart:
 
     Attributes:
         total: sum of cosines (of one cosine, when clip means are compared).
-        count: number of cosines summed.
         n_frames: frames of the output that count.
     """
 

@@ -27,12 +27,10 @@ EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class SyncPart:
-    """One item's distances.
+    """One item's distances; windows without a face in all of their frames are refused.
 
     Attributes:
         totals: float64 (2 max_shift + 1,), summed distances; shift 0 in the middle.
-        windows: windows summed.
-        windows_refused: windows without a face in all of their frames.
     """
 
     totals: _Float64
