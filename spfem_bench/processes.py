@@ -128,8 +128,7 @@ _ended_by: int = signal.SIGINT
 def terminated_by_signals() -> Iterator[None]:
     """Raise KeyboardInterrupt in the block at the first SIGTERM or SIGHUP; ignore later ones.
 
-    A signal that is ignored or handled already (nohup) keeps its handler, as do all outside the main
-    thread.
+    A signal that is ignored or handled already (nohup) keeps its handler, also in other threads.
     """
 
     def end(number: int, _: object) -> None:
@@ -153,7 +152,7 @@ def terminated_by_signals() -> Iterator[None]:
 
 
 def ended_by() -> int:
-    """Return the signal of the last KeyboardInterrupt, in whose place Ray may raise another error."""
+    """Return the signal of the last KeyboardInterrupt; Ray may raise another error in its place."""
     return _ended_by
 
 
