@@ -93,8 +93,7 @@ def import_plugins() -> None:
     Raises:
         CardError: one cannot be imported; says which and why.
     """
-    for point in _entry_points():
-        _imported(point)
+    _import_entry_points()
     for file in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
         _import_file(Path(file).resolve())
 
@@ -106,16 +105,12 @@ def _import_room(room: str) -> None:
 
 
 @cache
-def _entry_points() -> tuple[str, ...]:
-    return tuple(sorted({point.value for point in entry_points(group=GROUP)}))
-
-
-@cache
-def _imported(name: str) -> None:
-    try:
-        importlib.import_module(name)
-    except ImportError as error:
-        raise CardError(f"the plugin {name} cannot be imported: {error}") from error
+def _import_entry_points() -> None:
+    for name in sorted({point.value for point in entry_points(group=GROUP)}):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise CardError(f"the plugin {name} cannot be imported: {error}") from error
 
 
 @cache

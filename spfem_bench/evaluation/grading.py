@@ -72,7 +72,7 @@ class Graded:
 
     @property
     def monotonicity(self) -> float | None:
-        """Spearman's correlation of level and harm, 1 for worse at each step, None without change."""
+        """Spearman's correlation of level and harm; None when no level differs from another."""
         from scipy.stats import rankdata
 
         values = self.sign * self.values

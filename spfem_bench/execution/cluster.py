@@ -17,8 +17,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -167,15 +167,18 @@ class RayWorkers(Workers):
                 settings["_temp_dir"] = str(folder)
         elif self._address != "auto":
             _check_listening(self._address)
+        handler = signal.getsignal(signal.SIGTERM)  # Ray replaces it by its own
         try:
-            with _sigterm_handler_kept():
-                self._ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
+            self._ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
             raise SpfemBenchError(
                 f"cannot join a Ray cluster ({self._address}): {reason.partition('. ')[0]}",
                 "Start one with 'ray start --head', or give --ray local",
             ) from None
+        finally:
+            if handler is not None and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, handler)
         self._owns_ray = True
 
     def start_all(self) -> None:
@@ -316,17 +319,6 @@ def _import_ray(address: str) -> Any:
     with extra("ray", "--ray"):
         import ray
     return ray
-
-
-@contextmanager
-def _sigterm_handler_kept() -> Iterator[None]:
-    """Restore the handler of SIGTERM, which Ray replaces by its own."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if before is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
 
 
 def _check_listening(address: str) -> None:
