@@ -50,12 +50,10 @@ class Recomputed:
 
 @dataclass(frozen=True)
 class RowChange:
-    """One row beside its reference.
+    """One row beside its reference; ``column`` is the number that lies farthest out.
 
-    Attributes:
-        column: the number of the row that lies farthest out.
-        verdict: ``within``; ``moved``; ``counts`` when it stands on other clips or frames;
-            ``new`` or ``missing`` when only one side has the row.
+    ``verdict`` is ``within``; ``moved``; ``counts`` when it stands on other clips or frames;
+    ``new`` or ``missing`` when only one side has the row.
     """
 
     protocol: str

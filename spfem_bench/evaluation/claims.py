@@ -38,14 +38,13 @@ class LevelScore:
 
 @dataclass(frozen=True)
 class ClaimTest:
-    """One metric under one control.
+    """One metric under one control; without a claim or a value, ``verdict`` is empty.
 
     Attributes:
         said: the reason for the verdict, in words.
         scale: the metric's largest move under a control that it claims to measure.
         share: for a control to be ignored: its largest move as a share of ``scale``.
         monotonicity: rank correlation of level and harm.
-        points: by level, the one that changes nothing first; empty when there is no value.
         n_items: clips that are scored at all levels.
         n_frames: frames (for lip sync: windows) of them at the strongest level.
         n_same: clips left out because no level changes them.

@@ -26,8 +26,6 @@ class NoRunError(CardError):
     """The record of something else than an evaluation."""
 
 
-# ---- the schema ----------------------------------------------------------------------------
-
 _Member = TypeVar("_Member")
 _Members: TypeAlias = Annotated[tuple[_Member, ...], pydantic.Strict(False)]
 """A list in JSON."""
@@ -334,9 +332,6 @@ def schema_text() -> str:
     return json.dumps(schema | RunRecord.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
-# ---- files ---------------------------------------------------------------------------------
-
-
 def record_path(folder: Path, protocol: str, method: str, profile: str) -> Path:
     """Return where a record belongs in a results folder."""
     return folder / protocol / f"{method}.{profile}.json"
@@ -416,9 +411,6 @@ def unverified(records: Iterable[RunRecord]) -> list[str]:
     """Return a note that names the methods whose records have no checksum; none without one."""
     names = sorted({r.method.label for r in records if r.unverified})
     return [f"unverified, of records without a checksum: {', '.join(names)}"] if names else []
-
-
-# ---- items' values -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

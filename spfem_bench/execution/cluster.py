@@ -85,11 +85,7 @@ class _Portion:
 
 
 class RayWorkers(Workers):
-    """Workers on Ray.
-
-    Args:
-        computing: ``ray`` is the address; ``workers`` how many, one for each GPU with a device of
-            cuda, else for each processor, when None.
+    """Workers on Ray. Unless settings limit them, one for each GPU (cuda), else for each processor.
 
     Raises:
         SpfemBenchError: Ray is not installed, or the address is of another kind.

@@ -28,13 +28,10 @@ class Workers:
         """Start processes in the background, where they will be needed soon; does not block."""
 
     def compute(self, extractor: Extractor, requests: Requests, *, whole: bool = True) -> Failures:
-        """Compute all requested features that the extractor's store lacks.
+        """Compute the requested features that the store lacks; return why requests cannot be met.
 
         The phases ``clips``, ``decode`` and ``networks`` of the extractor's progress begin and
         end here. With *whole*, stored features are read and verified; else `each` must do so.
-
-        Returns:
-            Why each request that cannot be met failed.
 
         Raises:
             StorageError: features cannot be stored; a later run continues.

@@ -33,10 +33,7 @@ NOTED = 0.01
 class Moments:
     """Sums over a set of D-dimensional vectors; see :meth:`joined`.
 
-    Attributes:
-        count: number of vectors.
-        total: float64 (D,), their sum.
-        outer: float64 (D, D), the sum of their outer products.
+    ``total`` float64 (D,) is their sum, ``outer`` float64 (D, D) the sum of their outer products.
     """
 
     count: int
