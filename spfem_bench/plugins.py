@@ -1,12 +1,8 @@
 """Kinds that are one file each: in a room of this package, in other packages, in the user's files.
 
-A metric kind, an architecture or a provider of clips registers itself under its name when its
-module is imported. A name that is not registered yet is looked for in this order:
-
-1. the modules of the room;
-2. the modules that installed packages name in the entry point group ``spfem_bench.plugins``;
-3. the Python files that the environment variable ``SPFEM_BENCH_PLUGINS`` names, separated as in
-   ``PATH``.
+A kind registers itself when its module is imported. A name that is not registered yet is looked
+for in the modules of the room, then in those that installed packages name in the entry point
+group ``spfem_bench.plugins``, then in the files that ``SPFEM_BENCH_PLUGINS`` names, as in ``PATH``.
 """
 
 from __future__ import annotations
@@ -35,9 +31,7 @@ Registered = TypeVar("Registered", bound=Callable[..., Any])
 class Registry(Generic[Registered]):
     """Classes or functions by the name of their kind.
 
-    Args:
-        room: the package whose modules register kinds, such as ``spfem_bench.statistics``.
-        noun: what a kind is called in messages, such as ``metric kind``.
+    The modules of the package *room* register them. A *noun* names a kind in messages.
     """
 
     def __init__(self, room: str, noun: str) -> None:
@@ -99,8 +93,7 @@ def import_plugins() -> None:
     Raises:
         CardError: one cannot be imported; says which and why.
     """
-    for point in _entry_points():
-        _imported(point)
+    _import_entry_points()
     for file in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
         _import_file(Path(file).resolve())
 
@@ -112,16 +105,12 @@ def _import_room(room: str) -> None:
 
 
 @cache
-def _entry_points() -> tuple[str, ...]:
-    return tuple(sorted({point.value for point in entry_points(group=GROUP)}))
-
-
-@cache
-def _imported(name: str) -> None:
-    try:
-        importlib.import_module(name)
-    except ImportError as error:
-        raise CardError(f"the plugin {name} cannot be imported: {error}") from error
+def _import_entry_points() -> None:
+    for name in sorted({point.value for point in entry_points(group=GROUP)}):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise CardError(f"the plugin {name} cannot be imported: {error}") from error
 
 
 @cache

@@ -11,13 +11,10 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.texts import make_visible
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
 
 _Job = TypeVar("_Job")
 _Outcome = TypeVar("_Outcome")
@@ -25,23 +22,14 @@ _Outcome = TypeVar("_Outcome")
 
 @contextmanager
 def spread(
-    work: Callable[[_Job], _Outcome],
-    jobs: Sequence[_Job],
-    workers: int,
-    *,
-    ahead: int | None = None,
+    work: Callable[[_Job], _Outcome], jobs: Sequence[_Job], workers: int, ahead: int | None = None
 ) -> Iterator[Iterator[_Outcome]]:
     """Give the results of all jobs, in the jobs' order, one by one.
 
     When the block is left early, by Ctrl-C or an error, running jobs are ended and queued ones
-    are dropped.
-
-    Args:
-        work: done for each job; with several processes, it and the jobs are pickled.
-        jobs: its arguments.
-        workers: processes; with one, or one job, all is done in this process.
-        ahead: jobs begun before the first of their results is taken, at most; a bound on the
-            results in memory. All when None.
+    are dropped. With one worker, or one job, all is done in this process; else *work* and the jobs
+    are pickled. *ahead* jobs at most are begun before the first of their results is taken, which
+    bounds the results in memory; all when None.
 
     >>> with spread(abs, [3, -4, 5], 1) as results:
     ...     list(results)
@@ -59,13 +47,9 @@ def spread(
 
 
 class Pool:
-    """Processes, each of which starts when it is first needed.
+    """Processes, each of which starts when it is first needed, and calls *begin* first.
 
     They ignore Ctrl-C, SIGTERM and SIGHUP: this process receives them, and ends the others.
-
-    Args:
-        workers: processes at most.
-        begin: called first in each.
     """
 
     def __init__(self, workers: int, begin: Callable[[], object] | None = None) -> None:
@@ -85,12 +69,10 @@ class Pool:
     def in_order(
         self, work: Callable[[_Job], _Outcome], jobs: Iterable[_Job], ahead: int
     ) -> Iterator[_Outcome]:
-        """Yield the results of all jobs, in the jobs' order.
+        """Yield the results of all jobs, in the jobs' order; *work* and the jobs are pickled.
 
-        Args:
-            work: done for each job; it and the jobs are pickled.
-            jobs: taken one by one, while earlier ones are running.
-            ahead: jobs begun before the first of their results is taken, at most.
+        Jobs are taken one by one, while earlier ones are running; *ahead* of them at most are begun
+        before the first of their results is taken.
 
         Raises:
             SpfemBenchError: one of the processes was killed.
@@ -121,14 +103,14 @@ class Pool:
         self._reader.close()
 
 
-def _begin(reader: Connection, begin: Callable[[], object] | None) -> None:
+def _begin(reader: connection.Connection, begin: Callable[[], object] | None) -> None:
     threading.Thread(target=_end_with_parent, args=(reader,), daemon=True).start()
     make_visible()
     if begin is not None:
         begin()
 
 
-def _end_with_parent(reader: Connection) -> None:
+def _end_with_parent(reader: connection.Connection) -> None:
     """Exit when the parent closes the pipe or was killed; a worker would wait for jobs forever."""
     parent = parent_process()
     if parent is not None:
@@ -146,8 +128,7 @@ _ended_by: int = signal.SIGINT
 def terminated_by_signals() -> Iterator[None]:
     """Raise KeyboardInterrupt in the block at the first SIGTERM or SIGHUP; ignore later ones.
 
-    A signal that is ignored or handled already (nohup, another program) keeps its handler, as do
-    all signals outside the main thread.
+    A signal that is ignored or handled already (nohup) keeps its handler, also in other threads.
     """
 
     def end(number: int, _: object) -> None:
@@ -171,10 +152,7 @@ def terminated_by_signals() -> Iterator[None]:
 
 
 def ended_by() -> int:
-    """Return the signal behind the last KeyboardInterrupt.
-
-    It is no attribute of the exception: Ray raises another exception in its place.
-    """
+    """Return the signal of the last KeyboardInterrupt; Ray may raise another error in its place."""
     return _ended_by
 
 

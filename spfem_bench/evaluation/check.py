@@ -8,25 +8,13 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any, Literal
 
 from spfem_bench.datasets.folders import DataFolders
+from spfem_bench.definitions import measured
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.computing import Computing
-from spfem_bench.definitions.measured import (
-    NUMBERS,
-    MeasuredCard,
-    NumberName,
-    ReferenceRow,
-    ReferenceRows,
-    RowKey,
-    SettingsByPart,
-    Tolerance,
-    Update,
-    rows_text,
-    settings_text,
-    with_update,
-)
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol as read_protocol
 from spfem_bench.errors import CardError, SpfemBenchError, StorageError, UnknownNameError
@@ -53,35 +41,26 @@ Verdict = Literal["within", "moved", "counts", "new", "missing"]
 
 @dataclass(frozen=True)
 class Recomputed:
-    """What one set of reference numbers comes to, here and now.
+    """Reference numbers computed here and now, and why clips were refused, one line each."""
 
-    Attributes:
-        refused: why clips could not be scored, one line each.
-    """
-
-    rows: ReferenceRows
-    settings: SettingsByPart
+    rows: measured.ReferenceRows
+    settings: measured.SettingsByPart
     refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class RowChange:
-    """One row beside its reference.
+    """One row beside its reference; ``column`` is the number that lies farthest out.
 
-    Attributes:
-        column: the number of the row that lies farthest out.
-        reference: that number in the reference; None when it has none.
-        here: that number here; None when there is none.
-        tolerance: the largest difference allowed.
-        verdict: ``within``; ``moved``; ``counts`` when it stands on other clips or frames;
-            ``new`` or ``missing`` when only one side has the row.
+    ``verdict`` is ``within``; ``moved``; ``counts`` when it stands on other clips or frames;
+    ``new`` or ``missing`` when only one side has the row.
     """
 
     protocol: str
     method: str
     metric: str
     emotion: str
-    column: NumberName
+    column: measured.NumberName
     reference: float | None
     here: float | None
     tolerance: float
@@ -105,13 +84,10 @@ class RowChange:
 
 @dataclass(frozen=True)
 class SettingChange:
-    """One setting that is not what made the reference.
+    """One setting that is not what made the reference; a side is None where it has no such setting.
 
     Attributes:
-        part: such as ``metric fad``.
         key: the setting, with dots into tables; empty when all of the part is new or gone.
-        reference: what made the reference; None when it was not there.
-        here: what it is now; None when it is no more.
         allowed: whether it belongs to the machine, whose part the tolerance covers.
     """
 
@@ -126,11 +102,7 @@ class SettingChange:
 class ReferenceCheck:
     """A set of reference numbers beside what they come to here.
 
-    Attributes:
-        rows: one for each row of either side.
-        changes: of settings.
-        unversioned: metrics and protocols that changed under their old version.
-        refused: why clips could not be scored, one line each.
+    ``unversioned`` are metrics and protocols that changed under their old version.
     """
 
     name: str
@@ -150,11 +122,8 @@ class ReferenceCheck:
         return not self.failing and all(c.allowed for c in self.changes)
 
 
-# ---- the numbers, here and now -------------------------------------------------------------
-
-
 def recompute(
-    card: MeasuredCard,
+    card: measured.MeasuredCard,
     *,
     weights: WeightsStore,
     data: DataFolders,
@@ -165,32 +134,18 @@ def recompute(
 ) -> Recomputed:
     """Evaluate all that a set names, by the path that every evaluation takes.
 
-    Args:
-        card: the set.
-        weights: where weights are looked for.
-        data: where data sets are looked for.
-        store: for features; what it holds is not computed again.
-        workers: change no number.
-        computing: how networks are run.
-        progress: has the phases of rendering and of features.
+    Features that *store* holds are not computed again.
 
     Raises:
         CardError: the card names a method that its protocol cannot have.
         SpfemBenchError: a network's weights are missing or wrong.
     """
-    profile = profile_card(card.profile)
+    make = partial(make_plan, data=data, weights=weights, progress=progress)
     plans: list[Plan] = []
     for protocol, methods in card.methods.items():
         for method in methods:
             try:
-                plan = make_plan(
-                    method,
-                    read_protocol(protocol),
-                    profile,
-                    data=data,
-                    weights=weights,
-                    progress=progress,
-                )
+                plan = make(method, read_protocol(protocol), profile_card(card.profile))
             except (CardError, UnknownNameError) as error:
                 raise CardError(f"{card.path}: {error.problem}", error.remedy) from None
             if plan.unavailable:
@@ -207,8 +162,8 @@ def recompute(
     for plan, requests in by_faces.values():
         extractor = make_extractor(plan, weights, computing, store=store, progress=progress)
         workers.compute(extractor, requests)
-    rows: dict[RowKey, ReferenceRow] = {}
-    settings: SettingsByPart = {}
+    rows: dict[measured.RowKey, measured.ReferenceRow] = {}
+    settings: measured.SettingsByPart = {}
     refused: list[str] = []
     scored = carry_out(plans, weights, computing, workers=workers, partial=False, store=store)
     for plan, record in zip(plans, scored, strict=True):
@@ -219,17 +174,17 @@ def recompute(
     return Recomputed(rows, settings, tuple(refused))
 
 
-def rows_of(record: RunRecord) -> dict[RowKey, ReferenceRow]:
+def rows_of(record: RunRecord) -> dict[measured.RowKey, measured.ReferenceRow]:
     """Return a record's numbers; metrics that its protocol cannot have are left out."""
-    names = [f.name for f in fields(ReferenceRow)]
+    names = [f.name for f in fields(measured.ReferenceRow)]
     scores = [score for score in record.scores if score.signature]
-    rows = [ReferenceRow(**{name: getattr(score, name) for name in names}) for score in scores]
-    return {row.key: row for row in rows}
+    numbers = [{name: getattr(score, name) for name in names} for score in scores]
+    return {row.key: row for row in (measured.ReferenceRow(**number) for number in numbers)}
 
 
-def settings_by_part(record: RunRecord) -> SettingsByPart:
+def settings_by_part(record: RunRecord) -> measured.SettingsByPart:
     """Return what made a record's numbers, each part once under a name for readers."""
-    parts: SettingsByPart = {}
+    parts: measured.SettingsByPart = {}
     for metric, settings in record.settings.items():
         for key, value in settings.plain().items():
             if key in ("metric", "protocol", "network"):
@@ -248,31 +203,21 @@ def settings_by_part(record: RunRecord) -> SettingsByPart:
         parts[f"control {method.name}"] = used
     if method.model:
         parts[f"model {method.name}"] = dict(method.model)
-    plain: SettingsByPart = json.loads(json.dumps(parts))  # tuples as lists, as they are read back
+    # Tuples become lists, as they are read back.
+    plain: measured.SettingsByPart = json.loads(json.dumps(parts))
     return plain
-
-
-# ---- comparing -----------------------------------------------------------------------------
 
 
 def check_reference(
     name: str,
-    tolerances: Mapping[str, Tolerance],
-    reference: ReferenceRows,
-    made_by: SettingsByPart,
+    tolerances: Mapping[str, measured.Tolerance],
+    reference: measured.ReferenceRows,
+    made_by: measured.SettingsByPart,
     here: Recomputed,
 ) -> ReferenceCheck:
-    """Compare numbers and settings with their references.
-
-    Args:
-        name: of the set.
-        tolerances: by metric; every metric of *here* has one.
-        reference: the rows of the set.
-        made_by: the settings that made them.
-        here: the same, here and now.
-    """
+    """Compare numbers and settings with their references; each metric of *here* has a tolerance."""
     rows = [
-        _row_change(tolerances, key, reference.get(key), here.rows.get(key))
+        _row_change(key, reference.get(key), here.rows.get(key), tolerances.get(key[2]))
         for key in dict.fromkeys([*reference, *here.rows])
     ]
     changes = _setting_changes(made_by, here.settings)
@@ -292,21 +237,19 @@ def check_reference(
 
 
 def _row_change(
-    tolerances: Mapping[str, Tolerance],
-    key: RowKey,
-    old: ReferenceRow | None,
-    new: ReferenceRow | None,
+    key: measured.RowKey,
+    old: measured.ReferenceRow | None,
+    new: measured.ReferenceRow | None,
+    tolerance: measured.Tolerance | None,  # None for a metric that only the reference still has
 ) -> RowChange:
-    tolerance = tolerances.get(key[2])  # none for a metric that only the reference still has
-
-    def change(column: NumberName, verdict: Verdict, note: str = "") -> RowChange:
+    def change(column: measured.NumberName, verdict: Verdict, note: str = "") -> RowChange:
         before, now = (None if row is None else getattr(row, column) for row in (old, new))
         allowed = tolerance.around(before or 0.0) if tolerance else 0.0
         return RowChange(*key, column, before, now, allowed, verdict, note)
 
     if old is None or new is None:
         return change("value", "missing" if new is None else "new")
-    worst = max((change(column, "within") for column in NUMBERS), key=lambda d: d.share)
+    worst = max((change(column, "within") for column in measured.NUMBERS), key=lambda d: d.share)
     if worst.share > 1:
         return replace(worst, verdict="moved")
     for count in ("n_items", "n_frames"):
@@ -316,7 +259,9 @@ def _row_change(
     return worst
 
 
-def _setting_changes(old: SettingsByPart, new: SettingsByPart) -> list[SettingChange]:
+def _setting_changes(
+    old: measured.SettingsByPart, new: measured.SettingsByPart
+) -> list[SettingChange]:
     changes = []
     for part in dict.fromkeys([*old, *new]):
         if part not in old or part not in new:
@@ -333,10 +278,7 @@ def _setting_changes(old: SettingsByPart, new: SettingsByPart) -> list[SettingCh
     return changes
 
 
-# ---- rewriting -----------------------------------------------------------------------------
-
-
-def check_rewritable(card: MeasuredCard) -> None:
+def check_rewritable(card: measured.MeasuredCard) -> None:
     """Find out now, not after minutes of work, whether a set can be rewritten.
 
     Raises:
@@ -352,16 +294,10 @@ def check_rewritable(card: MeasuredCard) -> None:
         ) from None
 
 
-def rewrite(card: MeasuredCard, here: Recomputed, reason: str) -> None:
+def rewrite(card: measured.MeasuredCard, here: Recomputed, reason: str) -> None:
     """Put new numbers in the place of a set's old ones, with the reason in the card's history.
 
-    The reason is written first: an update that is killed leaves old numbers, which a
-    check finds, and never new ones without a reason.
-
-    Args:
-        card: the set.
-        here: its numbers, here and now.
-        reason: why they are written.
+    The reason is written first: after an update that was killed, a check finds old numbers.
 
     Raises:
         SpfemBenchError: a clip was refused; numbers of a part are no reference.
@@ -373,15 +309,11 @@ def rewrite(card: MeasuredCard, here: Recomputed, reason: str) -> None:
             f"'{card.name}' is not rewritten: clips were refused, the first is {here.refused[0]}",
             "Reference numbers stand on every clip",
         )
-    update = Update(
-        date=datetime.now(timezone.utc).date().isoformat(),
-        version=__version__,
-        reason=reason,
-        machine=machine(),
-    )
-    write_atomically(card.path, with_update(card, update))
-    write_atomically(card.settings_path, settings_text(here.settings))
-    write_atomically(card.values_path, rows_text(here.rows.values()).encode())
+    today = datetime.now(timezone.utc).date().isoformat()
+    update = measured.Update(date=today, version=__version__, reason=reason, machine=machine())
+    write_atomically(card.path, measured.with_update(card, update))
+    write_atomically(card.settings_path, measured.settings_text(here.settings))
+    write_atomically(card.values_path, measured.rows_text(here.rows.values()).encode())
 
 
 def machine() -> str:

@@ -18,12 +18,10 @@ Claim = Literal["measures", "ignores", "none"]
 
 @dataclass(frozen=True)
 class LevelScore:
-    """One level of a control.
+    """One level of a control: the mean over emotions, with its 95 % interval over clips.
 
-    Attributes:
-        value: the mean over emotions; ``low`` and ``high`` are its 95 % interval over clips.
-        change: from the level that changes nothing, with its paired interval.
-        step: from the level before, with its paired interval.
+    ``change`` is from the level that changes nothing, ``step`` from the level before; both have
+    paired intervals.
     """
 
     level: float
@@ -40,24 +38,17 @@ class LevelScore:
 
 @dataclass(frozen=True)
 class ClaimTest:
-    """One metric under one control.
+    """One metric under one control; without a claim or a value, ``verdict`` is empty.
 
     Attributes:
-        label: the metric as printed.
-        network: whose features the metric uses.
-        claim: what the metric's card says of the control.
-        verdict: see ``spfem_bench.evaluation.grading``; empty without a claim or a value.
         said: the reason for the verdict, in words.
         scale: the metric's largest move under a control that it claims to measure.
         share: for a control to be ignored: its largest move as a share of ``scale``.
         monotonicity: rank correlation of level and harm.
-        points: by level, the one that changes nothing first; empty when there is no value.
         n_items: clips that are scored at all levels.
         n_frames: frames (for lip sync: windows) of them at the strongest level.
         n_same: clips left out because no level changes them.
         n_refused: clips that are missing or were refused at some level.
-        emotions: those that the mean is over.
-        signature: how the values were made, at all levels alike.
     """
 
     protocol: str
@@ -105,21 +96,16 @@ def judge(scored: Sequence[ScoredControl], metrics: Sequence[MetricCard]) -> lis
         largest_value = max((abs(x.value) for s in own.values() for x in s.scores), default=0.0)
         sign, floor = -1 if metric.direction == "higher" else 1, grading.ROUNDING * largest_value
         graded = {name: s.graded(sign, floor) for name, s in own.items() if s.scores}
-        scales = {
-            name: grading.scale(values)
-            for name, values in graded.items()
-            if own[name].test.claim == "measures"
-        }
+        claimed = [name for name in graded if own[name].test.claim == "measures"]
+        scales = {name: grading.scale(graded[name]) for name in claimed}
         yardstick = max(scales, key=lambda name: scales[name], default="")
         largest = scales.get(yardstick, 0.0)
         for name, one in own.items():
             test = one.test
             if name in graded:
                 values = graded[name]
-                points, monotonicity = _points(one, values), values.monotonicity
-                test = replace(
-                    test, points=points, monotonicity=monotonicity, scale=largest or None
-                )
+                points, rank = _points(one, values), values.monotonicity
+                test = replace(test, points=points, monotonicity=rank, scale=largest or None)
                 if test.claim == "measures":
                     test = _judge_measured(test, values, one.levels)
                 elif test.claim == "ignores":
@@ -133,16 +119,10 @@ def _points(scored: ScoredControl, graded: Graded) -> tuple[LevelScore, ...]:
     points = []
     for i, (level, score) in enumerate(zip(scored.levels, scored.scores, strict=True)):
         before = max(0, i - 1)
+        change, ends = graded.change(i), graded.change_interval(i)
+        step, step_ends = graded.change(i, before), graded.change_interval(i, before)
         points.append(
-            LevelScore(
-                level,
-                score.value,
-                *score.interval,
-                graded.change(i),
-                *graded.change_interval(i),
-                graded.change(i, before),
-                *graded.change_interval(i, before),
-            )
+            LevelScore(level, score.value, *score.interval, change, *ends, step, *step_ends)
         )
     return tuple(points)
 

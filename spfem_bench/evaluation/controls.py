@@ -50,7 +50,8 @@ def why_not(method: MethodCard, protocol: Protocol) -> str:
     if wanted not in protocol.card.clips:
         return f"the protocol '{protocol.name}' has no {wanted} clips"
     if isinstance(control, EditControl):
-        if control.edit == "shifted-audio" and not _has_sync_metric(protocol):
+        uses_sound = any(metric_card(m).role == "sync" for m in protocol.card.metrics)
+        if control.edit == "shifted-audio" and not uses_sound:
             return f"no metric of the protocol '{protocol.name}' hears the sound"
     elif isinstance(control, OtherSpeakerControl):
         if all(len(speakers) < 2 for speakers in _by_speaker(protocol).values()):
@@ -86,10 +87,7 @@ def at_level(method: MethodCard, level: float) -> MethodCard:
 
 
 def control_outputs(method: MethodCard, protocol: Protocol) -> Mapping[str, Clip | ClipError]:
-    """Return, by item, the clip that stands in the output's place, or why there is none.
-
-    Paths are relative to the data set's folder.
-    """
+    """Return each item's clip in the output's place, below the data set, or why there is none."""
     control, items = method.control, protocol.items
     if control is None:
         raise ValueError(f"'{method.name}' is no control")
@@ -113,13 +111,6 @@ def _edited(clip: Clip, edit: Edit) -> Clip | ClipError:
     return clip if edit.changes_nothing else replace(clip, edit=edit)
 
 
-def _has_sync_metric(protocol: Protocol) -> bool:
-    return any(metric_card(m).role == "sync" for m in protocol.card.metrics)
-
-
-# ---- other-speaker -------------------------------------------------------------------------
-
-
 def _by_speaker(protocol: Protocol) -> dict[str, dict[str, list[Item]]]:
     """Return each emotion's speakers in order of their names, each with the items."""
     found: dict[str, dict[str, list[Item]]] = {e: {} for e in protocol.card.emotions}
@@ -129,45 +120,30 @@ def _by_speaker(protocol: Protocol) -> dict[str, dict[str, list[Item]]]:
 
 
 def _other_speakers(protocol: Protocol, share: float) -> dict[str, Clip | ClipError]:
-    """Replace a share of each emotion's items by one other speaker's.
+    """Replace a share of each emotion's items by clips of one other speaker: the first by name.
 
-    All are replaced by the first speaker's (by name), and that one's by the
-    second's: FAD pools the clips of an emotion, so it would not see an exchange.
-    A speaker's k-th item gets the other's k-th, from the beginning again when
-    there are fewer. Items without another speaker are refused at every level,
-    so that all levels stand on the same items.
+    That speaker's own are replaced by the second's. FAD pools an emotion's clips, so it could not
+    measure an exchange. Items without another speaker are refused at every level, for equal sets.
     """
     outputs: dict[str, Clip | ClipError] = {}
     for emotion, speakers in _by_speaker(protocol).items():
-        if len(speakers) < 2:
-            outputs |= {
-                i.id: UnsuitedClipError(
-                    f"no other speaker than {i.speaker} has '{emotion}' in '{protocol.name}'",
+        ordered = [(k, item) for items in speakers.values() for k, item in enumerate(items)]
+        replaced = set(_spread(len(ordered), share))
+        for n, (k, item) in enumerate(ordered):
+            others = next((own for name, own in speakers.items() if name != item.speaker), None)
+            if others is None:
+                outputs[item.id] = UnsuitedClipError(
+                    f"no other speaker than {item.speaker} has '{emotion}' in '{protocol.name}'",
                     "Nobody can stand in for this item",
                 )
-                for items in speakers.values()
-                for i in items
-            }
-            continue
-        first, second, *_ = speakers
-        stand_ins = {
-            item.id: speakers[second if name == first else first]
-            for name, items in speakers.items()
-            for item in items
-        }
-        ordered = [(k, item) for items in speakers.values() for k, item in enumerate(items)]
-        replaced = {ordered[n][1].id for n in _spread(len(ordered), share)}
-        for k, item in ordered:
-            others = stand_ins[item.id]
-            chosen = others[k % len(others)] if item.id in replaced else item
-            outputs[item.id] = chosen.clips["real"]
+            else:  # a speaker's k-th item gets the other's, from the beginning again if fewer
+                chosen = others[k % len(others)] if n in replaced else item
+                outputs[item.id] = chosen.clips["real"]
     return outputs
 
 
 def _spread(count: int, share: float) -> Sequence[int]:
-    """Choose a share of the numbers below *count*: evenly spread, and more at a higher share.
-
-    In order of the reversed bits of each number, as in van der Corput's sequence.
+    """Choose a share of the numbers below *count*, evenly, by the van der Corput sequence.
 
     >>> [sorted(_spread(4, share)) for share in (0.25, 0.5, 0.75, 1)]
     [[0], [0, 2], [0, 1, 2], [0, 1, 2, 3]]

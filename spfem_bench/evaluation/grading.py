@@ -1,14 +1,10 @@
-"""Rules that judge whether a metric responds to a graded control as it claims.
-
-They are pure functions of the metric's values at the levels of one control, and of paired
-bootstrap draws: at every level the same clips are drawn.
-"""
+"""Rules that judge whether a metric responds to a graded control as it claims."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +14,13 @@ from spfem_bench.statistics.intervals import interval
 _Float64 = npt.NDArray[np.float64]
 
 HARDLY = 0.10
-"""A metric ignores a control that moves it by less than this share of its largest claimed move:
-less than half of one of the usual four steps. A smaller step back, as a share of a control's own
-largest move, is saturation."""
+"""A metric ignores a control that moves it by less than this share of its largest claimed move."""
 
 SOMEWHAT = 1 / 3
 """From this share on a metric does not ignore a control: it is more than one of four steps."""
 
 MONOTONE = 0.8
-"""Least rank correlation of level and harm: of five levels, two pairs of neighbours may change
-places. It catches a curve that rises and falls where noise hides every single step."""
+"""Least rank correlation of level and harm: of five levels, two pairs may change places."""
 
 READING = 1.0
 """How far a metric that reads a level off may be from it, in the level's unit."""
@@ -35,22 +28,9 @@ READING = 1.0
 ROUNDING = 1e-6
 """Changes below this share of the largest value seen are rounding, not moves."""
 
-Verdict = Literal[
-    "yes",
-    "not monotone",
-    "no answer",
-    "wrong way",
-    "misreads",
-    "hardly",
-    "somewhat",
-    "moves",
-    "no scale",
-    "too few",
-    "",
-]
-FAILED: frozenset[Verdict] = frozenset(
-    {"not monotone", "no answer", "wrong way", "misreads", "moves"}
-)
+_Failed = Literal["not monotone", "no answer", "wrong way", "misreads", "moves"]
+Verdict = Literal[_Failed, "yes", "hardly", "somewhat", "no scale", "too few", ""]
+FAILED: frozenset[Verdict] = frozenset(get_args(_Failed))
 """Verdicts that contradict a claim. 'no scale' and 'too few' say that none can be given."""
 
 
@@ -92,10 +72,7 @@ class Graded:
 
     @property
     def monotonicity(self) -> float | None:
-        """Spearman's rank correlation of level and harm, 1 for worse at every step.
-
-        None when no level differs from another. Values that differ by rounding tie.
-        """
+        """Spearman's correlation of level and harm; None when no level differs from another."""
         from scipy.stats import rankdata
 
         values = self.sign * self.values
@@ -110,12 +87,10 @@ class Graded:
 
     def steps_back(self) -> list[int]:
         """Return the levels that are better than the one before, beyond noise and saturation."""
-        least = HARDLY * self.largest_move()[1]
-        return [
-            i
-            for i in range(1, len(self.values))
-            if self.moved(i, i - 1) < 0 and abs(self.change(i, i - 1)) > least
-        ]
+        saturation = HARDLY * self.largest_move()[1]
+        levels = range(1, len(self.values))
+        back = [i for i in levels if self.moved(i, i - 1) < 0]
+        return [i for i in back if abs(self.change(i, i - 1)) > saturation]
 
     def largest_move(self) -> tuple[int, float]:
         """Return the level with the largest change, and that change, without its sign."""
@@ -175,11 +150,7 @@ def scale(graded: Graded) -> float:
 
 
 def ignores(graded: Graded, largest: float) -> tuple[Verdict, float | None]:
-    """Judge a control that the metric should ignore.
-
-    Args:
-        graded: the metric over the control's levels.
-        largest: the metric's largest move under a control that it claims to measure.
+    """Judge a control that the metric should ignore, by its *largest* move under those it measures.
 
     Returns:
         ``hardly``, ``somewhat`` or ``moves`` (see :data:`HARDLY`, :data:`SOMEWHAT`), and the

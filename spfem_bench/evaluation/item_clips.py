@@ -20,11 +20,9 @@ from spfem_bench.media.video import Unchanged, file_sha256
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why an item has no score in some metrics.
+    """Why an item has no score in some metrics; ``clip`` is the address of the one at fault.
 
-    Attributes:
-        clip: the address of the clip at fault.
-        kind: ``missing`` or ``unreadable`` (found before any network ran), or ``refused``.
+    ``kind`` is ``missing`` or ``unreadable`` (found before any network ran), or ``refused``.
     """
 
     item: str
@@ -39,10 +37,7 @@ class Refusal:
 class PlannedItem:
     """An item with its clips found on this machine.
 
-    Attributes:
-        clips: by role, with paths on this machine.
-        addresses: by role, as recorded: relative to the data set or the videos' folder.
-        more_real: the item's further real clips, where it has several.
+    ``addresses`` are as recorded: relative to the data set or the videos' folder.
     """
 
     item: Item
@@ -66,14 +61,9 @@ def find_clips(
 ) -> tuple[PlannedItem, list[Refusal]]:
     """Find an item's clips; what is missing or unreadable is refused for the metrics it concerns.
 
-    Args:
-        item: one of the protocol's.
-        output: the method's clip, or why there is none.
-        metrics: those wanted.
-        verified: returns the path of a data set's file, or raises a ClipError.
-        check_readable: read the headers of the data set's clips.
-        videos: the folder that *output* lies in, for a user's own method; it is the data set's
-            when None.
+    *output* is the method's clip, or why there is none; *videos* is its folder, None where that is
+    the data set's. *verified* returns the path of a data set's file, or raises a ClipError.
+    *check_readable* reads the headers of the data set's clips.
     """
     addresses: dict[ClipRole, str] = {role: str(clip) for role, clip in item.clips.items()}
     clips: dict[ClipRole, Clip] = {}

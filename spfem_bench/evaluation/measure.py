@@ -22,12 +22,7 @@ from spfem_bench.statistics.base import kind_of
 
 @dataclass(frozen=True)
 class MeasuredItem:
-    """One item in one metric.
-
-    Attributes:
-        part: what the metric's kind computes from the item's features.
-        kept: what the run record keeps of it.
-    """
+    """One item in one metric: its part, computed by the kind, and what the run record keeps."""
 
     item: str
     emotion: str
@@ -65,16 +60,9 @@ def plan_requests(plan: Plan) -> dict[Clip, frozenset[Request]]:
 def measure(
     plan: Plan, metric: MetricCard, extractor: Extractor, failures: Failures
 ) -> tuple[list[MeasuredItem], list[Refusal]]:
-    """Compute the items' parts in one metric from stored features.
+    """Return the items' parts in one metric, from stored features, and the items that have none.
 
-    Args:
-        plan: whose items; those that the preflight refused are passed over.
-        metric: one of the plan's.
-        extractor: whose store holds the features.
-        failures: requests that have no features.
-
-    Returns:
-        The parts in the order of the plan's items, and the items that have none.
+    Items that the preflight refused are in neither. *failures* are requests that have no features.
     """
     kind = kind_of(metric)
     measured, refused = [], []
@@ -88,17 +76,9 @@ def measure(
                 features[role] = [load_features(extractor, *one, failures) for one in wanted]
             role, output = "output", features["output"][0]
             part = kind.part(metric, planned.clips["output"], features)
-            measured.append(
-                MeasuredItem(
-                    item=planned.item.id,
-                    emotion=planned.item.emotion,
-                    part=part,
-                    n_frames=part.n_frames,
-                    n_frames_refused=output.n_frames - part.n_frames,
-                    n_frames_interpolated=output.n_interpolated,
-                    kept=kind.kept(part),
-                )
-            )
+            item, n_frames = planned.item, part.n_frames
+            frames = (n_frames, output.n_frames - n_frames, output.n_interpolated)
+            measured.append(MeasuredItem(item.id, item.emotion, part, *frames, kind.kept(part)))
         except ClipError as error:
             address, why = planned.addresses[role], (error.problem, error.remedy)
             refused.append(Refusal(planned.item.id, address, (metric.name,), "refused", *why))

@@ -22,9 +22,8 @@ from spfem_bench.media.video import VIDEO_SUFFIXES
 class Videos:
     """A user's folder of outputs.
 
-    Attributes:
-        frame_rate: in Hz, for outputs that are folders of frames.
-        layout: how the system that wrote them names outputs; as the protocol expects when None.
+    ``frame_rate`` (Hz) is that of folders of frames. ``layout`` says how the system that wrote them
+    names outputs; as the protocol expects when None.
     """
 
     folder: Path
@@ -40,10 +39,7 @@ class Videos:
 def find_outputs(
     videos: Videos, protocol: Protocol, provider: Provider
 ) -> tuple[list[PlacedOutput], tuple[str, ...]]:
-    """Find every item's output in a user's folder; nothing is written.
-
-    Returns:
-        One for each item, and the names in the folder that no item expects.
+    """Return each item's output in a user's folder, and the names there that no item expects.
 
     Raises:
         CardError: the layout does not fit the protocol.
@@ -108,11 +104,7 @@ def _find_expected(
 
 
 def _expected(videos: Videos, listing: Listing, item: Item) -> tuple[Clip, list[str]]:
-    """Return an item's output under its expected name or that stem as another kind, and its files.
-
-    Raises:
-        ClipError: it is not there, or there twice; says the exact name expected.
-    """
+    """Return an item's output, by its expected name or that stem as another kind, and its files."""
     folder = videos.folder
 
     def find(name: str) -> list[str]:

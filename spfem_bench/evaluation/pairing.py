@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +35,6 @@ class Paired:
     """Pairs, and how they were found.
 
     Attributes:
-        timing: of each pair.
         lags: of pairs put in step by motion: frames that the second runs behind the first.
         left_out: clips that cannot be paired, with the reason.
     """
@@ -59,17 +59,9 @@ def protocol_pairs(
 
     Puppets against ``real`` are aligned by the exact truth of their speech, and drawn in one
     pose. Other real clips are aligned with the source by their sound; outputs run in step
-    with it but for a constant lag, which is found by motion. Items in which both are the same
-    clip (an inter-ID neutral) teach nothing and are left out.
-
-    Args:
-        method: a method or control of the protocol, or any name with *videos*.
-        protocol: whose items.
-        scorer: reads clips into crops.
-        data: where data sets are looked for.
-        videos: the user's own outputs.
-        max_lag: frames by which an output may be out of step.
-        progress: has the phases ``render`` and ``pairs``.
+    with it but for a constant lag of *max_lag* frames at most, which is found by motion. Items in
+    which both are the same clip (an inter-ID neutral) teach nothing and are left out. *method* is
+    one of the protocol's, or any name with *videos*.
 
     Raises:
         UnknownNameError: no such method in this protocol.
@@ -82,27 +74,18 @@ def protocol_pairs(
             exact.append(provider.exact_pair(item))
             progress.advance("pairs")
         return _paired([pair for pair in exact if pair], "truth")
-    plan = make_plan(
-        method,
-        protocol,
-        scorer.extractor.profile,
-        data=data,
-        weights=scorer.extractor.weights,
-        metrics=("scc",),
-        videos=videos,
-        progress=progress,
-    )
+    planned = partial(make_plan, data=data, weights=scorer.extractor.weights, progress=progress)
+    plan = planned(method, protocol, scorer.extractor.profile, metrics=("scc",), videos=videos)
     if plan.unavailable:
         raise CardError(next(iter(plan.unavailable.values())))
     left = list(dict.fromkeys(r.reason for r in plan.refusals))
     jobs = []
-    for planned in plan.items:
-        if {"source", "output"} <= planned.clips.keys():
-            source, output = planned.clips["source"], planned.clips["output"]
-            if content_id(source) == content_id(output):
-                left.append(f"{planned.item.id}: source and {method} are one clip")
+    for item, clips in ((one.item, one.clips) for one in plan.items):
+        if {"source", "output"} <= clips.keys():
+            if content_id(clips["source"]) == content_id(clips["output"]):
+                left.append(f"{item.id}: source and {method} are one clip")
             else:
-                jobs.append((source, output, planned.item.speaker, planned.item.emotion))
+                jobs.append((clips["source"], clips["output"], item.speaker, item.emotion))
     timing: Timing = "sound" if method == "real" else "motion"
     return _pair_all(jobs, scorer, timing, max_lag, progress, left)
 
@@ -119,16 +102,9 @@ def folder_pairs(
 ) -> Paired:
     """Pair the clips of two folders by their names.
 
-    The speaker is a name's part before the first underscore: ``M003_001.mp4``.
-
-    Args:
-        source: a folder of videos.
-        target: another, whose clips have the same names.
-        scorer: reads clips into crops.
-        emotion: of the second folder.
-        timing: ``motion`` for outputs in step with their source, ``sound`` for recordings.
-        max_lag: frames by which an output may be out of step.
-        progress: has the phase ``pairs``.
+    The speaker is a name's part before the first underscore: ``M003_001.mp4``. *emotion* is that
+    of the second folder. *timing* is ``motion`` for outputs that run at most *max_lag* frames out
+    of step with their source, ``sound`` for recordings.
 
     Raises:
         ClipError: no folder, two clips of one name, or no name in both.
@@ -147,7 +123,7 @@ def same_names(source: Path, generated: Path) -> list[tuple[Path, Path]]:
         ClipError: no folder, two videos of one name in one, or names that only one has.
     """
     a, b = _videos(source), _videos(generated)
-    alone = [str(path) for videos, others in ((a, b), (b, a)) for path in _only(videos, others)]
+    alone = [str((a | b)[stem]) for stem in [*a, *b] if (stem in a) != (stem in b)]
     if alone:
         few = ", ".join(alone[:3]) + (", …" if len(alone) > 3 else "")
         raise ClipError(
@@ -177,10 +153,6 @@ def _videos(folder: Path) -> dict[str, Path]:
     return videos
 
 
-def _only(videos: dict[str, Path], others: dict[str, Path]) -> list[Path]:
-    return [path for stem, path in videos.items() if stem not in others]
-
-
 def _pair_all(
     jobs: Sequence[tuple[Clip, Clip, str, str]],
     scorer: PairExtractor,
@@ -189,7 +161,7 @@ def _pair_all(
     progress: Progress,
     left: list[str],
 ) -> Paired:
-    """Pair two clips of a speaker and emotion each; add to *left* why others cannot be paired."""
+    """Pair two clips per job; append to *left* why others cannot be paired."""
     pairs, lags = [], []
     progress.begin("pairs", len(jobs), "pair")
     for source, target, speaker, emotion in jobs:
@@ -218,11 +190,10 @@ def _align(
     with_face = np.isin(numbers[:, 0], x.frames) & np.isin(numbers[:, 1], y.frames)
     if not with_face.any():
         raise ClipError(f"{source} and {target} have no frame with a face in common")
-    held = (
-        Held(source.path.name, x.pictures, x.frames),
-        Held(target.path.name, y.pictures, y.frames),
+    first, second = (
+        Held(clip.path.name, z.pictures, z.frames) for clip, z in ((source, x), (target, y))
     )
-    return np.asarray(numbers[with_face], np.int64), held, lag
+    return np.asarray(numbers[with_face], np.int64), (first, second), lag
 
 
 def _paired(

@@ -34,9 +34,7 @@ class Plan:
     """One evaluation, resolved.
 
     Attributes:
-        metrics: those that will be computed.
         unavailable: metrics that cannot be, with the reason and remedy.
-        refusals: what the preflight found missing or unreadable.
         extra: files in the user's folder that no item expects.
         model: what decided clips that a model made on the spot; empty for other methods.
         note: one line for the user where a toy took the place of the system that was named.
@@ -78,16 +76,9 @@ def make_plan(
 ) -> Plan:
     """Resolve names, find clips, read their headers, look for weights.
 
-    Args:
-        method: a registered method or control, or any name with *videos*.
-        protocol: the items to score.
-        profile: the networks to use.
-        data: where data sets are looked for.
-        weights: where weights are looked for.
-        metrics: those wanted; all of the protocol's when empty.
-        videos: the user's own outputs.
-        level: how much a graded control does, in the place of its card's own level.
-        progress: has the phase ``render`` when clips are made first.
+    *method* is a registered method or control, or any name with *videos*, the user's own outputs.
+    All *metrics* of the protocol are computed when none is named. *level* takes the place of the
+    level on a graded control's card.
 
     Raises:
         UnknownNameError: no such method in this protocol, or no such metric.
@@ -111,38 +102,21 @@ def make_plan(
     wanted = _metrics(metrics, protocol)
     unavailable = _missing_weights(wanted, protocol, profile, weights)
     usable = tuple(m for m in wanted if m.name not in unavailable)
-    items: list[PlannedItem] = []
-    refusals: list[Refusal] = []
+    found: list[tuple[PlannedItem, list[Refusal]]] = []
     if usable or not provider.makes_clips:  # no clips are made that no metric compares
         _make_clips(protocol, usable, {} if videos else outputs, provider, progress)
         # Each file is checked once for this plan, however many items use it.
         verified = cache(provider.verified)
+        folder, recorded = videos.folder if videos else None, not provider.makes_clips
         for item in protocol.items:
-            planned, refused = find_clips(
-                item,
-                outputs[item.id],
-                wanted,
-                verified,
-                check_readable=not provider.makes_clips,
-                videos=videos.folder if videos else None,
+            output = outputs[item.id]
+            found.append(
+                find_clips(item, output, wanted, verified, check_readable=recorded, videos=folder)
             )
-            items.append(planned)
-            refusals += refused
-    return Plan(
-        card,
-        protocol,
-        profile,
-        usable,
-        unavailable,
-        tuple(items),
-        tuple(refusals),
-        extra,
-        model,
-        note,
-    )
-
-
-# ---- the method ----------------------------------------------------------------------------
+    items = tuple(item for item, _ in found)
+    refusals = tuple(refusal for _, refused in found for refusal in refused)
+    own = (items, refusals, extra, model, note)
+    return Plan(card, protocol, profile, usable, unavailable, *own)
 
 
 def _own_method(name: str, protocol: Protocol, provider: Provider) -> MethodCard:
@@ -198,9 +172,6 @@ def _listed_method(name: str, protocol: Protocol, provider: Provider) -> MethodC
     )
 
 
-# ---- clips ---------------------------------------------------------------------------------
-
-
 def _outputs(
     card: MethodCard, protocol: Protocol, provider: Provider, videos: Videos | None
 ) -> tuple[Mapping[str, Clip | ClipError], tuple[str, ...], Mapping[str, Any]]:
@@ -236,9 +207,6 @@ def _make_clips(
         provider.make(lacking, progress)
 
 
-# ---- metrics and weights -------------------------------------------------------------------
-
-
 def _metrics(names: Sequence[str], protocol: Protocol) -> list[MetricCard]:
     allowed = (*protocol.card.metrics, *protocol.card.on_request)
     for name in names:
@@ -255,10 +223,7 @@ def _metrics(names: Sequence[str], protocol: Protocol) -> list[MetricCard]:
 
 
 def _missing_weights(
-    metrics: Sequence[MetricCard],
-    protocol: Protocol,
-    profile: ProfileCard,
-    weights: WeightsStore,
+    metrics: Sequence[MetricCard], protocol: Protocol, profile: ProfileCard, weights: WeightsStore
 ) -> dict[str, str]:
     """Return the metrics whose networks have no weights here, with reason and remedy."""
 

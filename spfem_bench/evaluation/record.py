@@ -19,15 +19,12 @@ from spfem_bench.stored import read_json, write_json
 SCHEMA = 1
 
 VALIDATION = "validate"
-"""In the place of a method's name: the record of ``spfem-bench validate``, which is no run
-record but lies among them (its ``kind`` says so)."""
+"""The ``kind`` of a record of ``spfem-bench validate``, and its name among run records."""
 
 
 class NoRunError(CardError):
     """The record of something else than an evaluation."""
 
-
-# ---- the schema ----------------------------------------------------------------------------
 
 _Member = TypeVar("_Member")
 _Members: TypeAlias = Annotated[tuple[_Member, ...], pydantic.Strict(False)]
@@ -316,10 +313,6 @@ class RunRecord(_Recorded):
 def parse_record(content: Mapping[str, Any], where: str = "a run record") -> RunRecord:
     """Return a record from the values of its JSON.
 
-    Args:
-        content: as :meth:`RunRecord.plain` returns it.
-        where: how messages name the record, such as its path.
-
     Raises:
         CardError: a field is missing, or of a wrong kind; names it.
     """
@@ -337,9 +330,6 @@ def schema_text() -> str:
     """Return the content of ``docs/run_record.schema.json``, a JSON Schema."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return json.dumps(schema | RunRecord.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
-
-
-# ---- files ---------------------------------------------------------------------------------
 
 
 def record_path(folder: Path, protocol: str, method: str, profile: str) -> Path:
@@ -423,16 +413,9 @@ def unverified(records: Iterable[RunRecord]) -> list[str]:
     return [f"unverified, of records without a checksum: {', '.join(names)}"] if names else []
 
 
-# ---- items' values -------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class ItemValue:
-    """What one clip brings to a metric: the mean of an emotion's clips is its score.
-
-    Attributes:
-        value: a clip's own score; for FAD, which pools frames, its pseudo-value.
-    """
+    """What a clip brings to a metric: its score, or for FAD, which pools frames, a pseudo-value."""
 
     item: str
     speaker: str

@@ -33,21 +33,15 @@ def score_plan(
     plan: Plan,
     extractor: Extractor,
     failures: Failures,
-    *,
     partial: bool,
     started: datetime,
     features_s: float,
 ) -> RunRecord:
-    """Score a plan whose features are stored, and return its run record.
+    """Score a plan whose features are stored, and return its run record; no network is run.
 
-    Args:
-        plan: from :func:`~spfem_bench.evaluation.plan.make_plan`.
-        extractor: whose store holds the features of
-            :func:`~spfem_bench.evaluation.measure.plan_requests`; no network is run.
-        failures: why requests have no features.
-        partial: give headline scores even when items are missing, marked so.
-        started: when the evaluation began.
-        features_s: seconds that its features took.
+    The store of *extractor* holds the features of
+    :func:`~spfem_bench.evaluation.measure.plan_requests`, but those of *failures*. With *partial*,
+    headline scores are given even when items are missing, marked so.
     """
     clock = time.perf_counter()
     refusals = list(plan.refusals)
@@ -66,7 +60,7 @@ def score_plan(
                 measured[same] = items
         frozen[metric.name] = frozen_settings(plan, metric, extractor)
         groups = score_groups(metric, items, plan.protocol.card.emotions)
-        scores += _scores(plan, metric, items, groups, frozen[metric.name], partial=partial)
+        scores += _scores(plan, metric, items, groups, frozen[metric.name], partial)
         of_groups = {emotion: iter(score.kept) for emotion, (score, _) in groups.items()}
         for one in items:
             kept.setdefault(one.item, {})[metric.name] = {
@@ -117,9 +111,6 @@ def score_plan(
     return RunRecord.model_validate(content)
 
 
-# ---- groups of items -----------------------------------------------------------------------
-
-
 def score_groups(
     metric: MetricCard, items: Sequence[MeasuredItem], emotions: Sequence[str]
 ) -> dict[str, tuple[GroupScore, Resampled]]:
@@ -127,11 +118,6 @@ def score_groups(
 
     An emotion's draws depend on its place in the protocol and its number of clips alone: scores
     of the same items, in the same order, are drawn alike and may be subtracted draw by draw.
-
-    Args:
-        metric: for its kind and number of draws.
-        items: measured in that metric.
-        emotions: all of the protocol's, in its order.
     """
     kind = kind_of(metric)
     groups = {}
@@ -144,16 +130,12 @@ def score_groups(
     return groups
 
 
-# ---- scores --------------------------------------------------------------------------------
-
-
 def _scores(
     plan: Plan,
     metric: MetricCard,
     items: Sequence[MeasuredItem],
     groups: Mapping[str, tuple[GroupScore, Resampled]],
     frozen: Mapping[str, Any],
-    *,
     partial: bool,
 ) -> list[Score]:
     """Return the score of each emotion and their plain mean."""
@@ -162,13 +144,11 @@ def _scores(
     rows: list[Score] = []
     for emotion in emotions:
         chosen = [one for one in items if one.emotion == emotion]
-        scored = groups[emotion][1] if chosen else None
-        if scored is None:
-            note = f"no clip of '{emotion}' could be scored"
-        elif math.isnan(scored.value):
-            scored, note = None, "too few frames"
-        else:
-            note = _note(plan, metric, chosen)
+        scored, note = None, f"no clip of '{emotion}' could be scored"
+        if chosen and math.isnan(groups[emotion][0].value):
+            note = "too few frames"
+        elif chosen:
+            scored, note = groups[emotion][1], _note(plan, metric, chosen)
         rows.append(_score(plan, metric.name, note, emotion, chosen, scored, sign))
 
     known = [scored for _, scored in groups.values() if not math.isnan(scored.value)]
@@ -184,9 +164,8 @@ def _scores(
         if len(known) < len(emotions):
             notes.append(f"over {len(known)} of {len(emotions)} emotions")
         if alone := sum(not scored.varies for scored in known):
-            notes.append(
-                f"one clip in {alone} of {len(known)} emotions, which the interval cannot see"
-            )
+            few = f"one clip in {alone} of {len(known)} emotions"
+            notes.append(f"{few}, which the interval cannot see")
         note = "; ".join(filter(None, notes))
     return [*rows, _score(plan, metric.name, note, AVERAGE, items, mean, sign)]
 
@@ -256,9 +235,6 @@ def _note(plan: Plan, metric: MetricCard, items: Sequence[MeasuredItem]) -> str:
     return kind_of(metric).note(list(by_emotion.values()), same_clips=same)
 
 
-# ---- items ---------------------------------------------------------------------------------
-
-
 def _merged(refusals: Sequence[Refusal]) -> list[Refusal]:
     """Join refusals of one item for one reason over its metrics."""
     joined: dict[tuple[str, str], Refusal] = {}
@@ -270,16 +246,14 @@ def _merged(refusals: Sequence[Refusal]) -> list[Refusal]:
 
 
 def _item(planned: PlannedItem, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    item, clips = planned.item, planned.clips
+    item = planned.item
+    contents = {role: content_id(clip) for role, clip in planned.clips.items()}
     content: dict[str, Any] = {
         "id": item.id,
         "speaker": item.speaker,
         "emotion": item.emotion,
         "clips": {
-            role: {
-                "address": address,
-                "content": content_id(clips[role]) if role in clips else None,
-            }
+            role: {"address": address, "content": contents.get(role)}
             for role, address in planned.addresses.items()
         },
         "metrics": dict(metrics),

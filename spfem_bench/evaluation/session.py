@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from spfem_bench import hashes, provenance
 from spfem_bench.datasets.folders import DataFolders
@@ -24,6 +24,7 @@ from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.evaluation.record import RunRecord
 from spfem_bench.evaluation.score import score_plan
 from spfem_bench.evaluation.signature import network_of
+from spfem_bench.evaluation.validate import Validation
 from spfem_bench.execution.processes import ThisProcess, kept_networks
 from spfem_bench.execution.workers import Workers
 from spfem_bench.features.extract import Extractor
@@ -33,9 +34,6 @@ from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import ffmpeg
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.progress import SILENT, Progress
-
-if TYPE_CHECKING:
-    from spfem_bench.evaluation.validate import Validation
 
 
 def package_conflicts(plans: Iterable[Plan | Validation]) -> list[str]:
@@ -57,14 +55,7 @@ def make_extractor(
     store: FeatureStore | None = None,
     progress: Progress = SILENT,
 ) -> Extractor:
-    """Return an extractor for a plan's clips, which runs networks as settings say.
-
-    Args:
-        plan: of an evaluation or of a validation.
-        weights: where networks are looked for.
-        computing: device, precision, batch size and decoder.
-        store: for features; the user's when None.
-        progress: receives the phases of `Extractor`.
+    """Return an extractor for a plan's clips; without a *store*, features are in the user's.
 
     Raises:
         ClipError: there is no such hardware decoder here.
@@ -88,16 +79,10 @@ def make_extractor(
 def videos_by_method(
     texts: Sequence[str],
     methods: Sequence[str],
-    frame_rate: float | None = None,
-    layout: LayoutCard | None = None,
+    frame_rate: float | None,
+    layout: LayoutCard | None,
 ) -> dict[str, Videos]:
-    """Return the user's folders of outputs by method.
-
-    Args:
-        texts: ``NAME=DIR``, or ``DIR`` where there is one method.
-        methods: those that are evaluated.
-        frame_rate: of outputs that are folders of frames, in Hz.
-        layout: how the system that wrote them names outputs.
+    """Return folders of outputs by method, from texts ``NAME=DIR``, or ``DIR`` for a single method.
 
     Raises:
         CardError: a folder's method is not clear, is not evaluated, or has two folders.
@@ -135,16 +120,8 @@ def make_plans(
 ) -> list[Plan]:
     """Return the plans of methods on protocols, protocol by protocol.
 
-    Args:
-        methods: names; ``controls`` stands for all controls that a protocol has.
-        protocols: their items are scored.
-        profile: which networks to use; those that fit the protocol when None.
-        data: where data sets are looked for.
-        weights: where weights are looked for.
-        metrics: names; all that the protocol has when empty.
-        videos: the user's own outputs by method.
-        workers: begin to start while several plans are made.
-        progress: has the phase ``render``.
+    The method ``controls`` stands for all controls that a protocol has. Without a *profile*, a
+    protocol's own is used; without *metrics*, all of the protocol's.
 
     Raises:
         UnknownNameError: no such method, profile or metric.
@@ -156,29 +133,19 @@ def make_plans(
         chosen += [(protocol, name) for name in dict.fromkeys(chain.from_iterable(names))]
     if len(chosen) > 1:
         workers.begin()
+    plan = functools.partial(
+        make_plan, data=data, weights=weights, metrics=metrics, progress=progress
+    )
+    profiles = [profile_card(profile or protocol.card.profile) for protocol, _ in chosen]
     return [
-        make_plan(
-            method,
-            protocol,
-            profile_card(profile or protocol.card.profile),
-            data=data,
-            weights=weights,
-            metrics=metrics,
-            videos=videos.get(method),
-            progress=progress,
-        )
-        for protocol, method in chosen
+        plan(method, protocol, networks, videos=videos.get(method))
+        for (protocol, method), networks in zip(chosen, profiles, strict=True)
     ]
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A plan whose features are in the store, as far as they can be had.
-
-    Attributes:
-        failures: why others cannot.
-        known_hashes: of the plan's files, where another process scores them; else None.
-    """
+    """A plan to score. ``known_hashes`` are of its files, where another process scores it."""
 
     plan: Plan
     extractor: Extractor
@@ -202,16 +169,8 @@ def carry_out(
     """Carry out plans and yield their run records, in order.
 
     Where workers spread jobs over processes, one of them verifies and scores a plan's features
-    while those of the next plans are computed in the others.
-
-    Args:
-        plans: from :func:`~spfem_bench.evaluation.plan.make_plan`.
-        weights: where networks are looked for.
-        computing: how networks are run.
-        workers: compute features; change no score.
-        partial: give headline scores even when items are missing, marked so.
-        store: for features; the user's when None.
-        progress: receives the phases of `Workers.compute`, plan by plan.
+    while those of the next plans are computed in the others. With *partial*, headline scores are
+    given even when items are missing, marked so. Without a *store*, features are in the user's.
 
     Raises:
         StorageError: features cannot be stored; a later run goes on from there.
@@ -219,16 +178,12 @@ def carry_out(
         SpfemBenchError: a worker was killed.
     """
     spread = workers.spreads_jobs and len(plans) > 1
-    jobs = (
-        _with_features(
-            plan,
-            make_extractor(plan, weights, computing, store=store, progress=progress),
-            workers,
-            partial=partial,
-            spread=spread,
-        )
-        for plan in plans
-    )
+
+    def job(plan: Plan) -> _Job:
+        extractor = make_extractor(plan, weights, computing, store=store, progress=progress)
+        return _with_features(plan, extractor, workers, partial=partial, spread=spread)
+
+    jobs = map(job, plans)
     return workers.each(_score, jobs) if spread else map(_score, jobs)
 
 
@@ -260,11 +215,4 @@ def _score(job: _Job) -> RunRecord:
         requests = without_failed(plan_requests(job.plan), failures)
         failures = failures | ThisProcess().compute(extractor, requests)
     features_s = job.features_s + time.perf_counter() - clock
-    return score_plan(
-        job.plan,
-        extractor,
-        failures,
-        partial=job.partial,
-        started=job.started,
-        features_s=features_s,
-    )
+    return score_plan(job.plan, extractor, failures, job.partial, job.started, features_s)

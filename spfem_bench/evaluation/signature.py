@@ -24,11 +24,7 @@ def metric_settings(
 ) -> dict[str, Any]:
     """Return everything that can move a number, as plain JSON values.
 
-    Args:
-        metric: whose numbers.
-        protocol: whose items are scored.
-        extractor: networks and settings.
-        clips: those that the metric compares, whose format may need a library.
+    *clips* are those that the metric compares, whose format may need a library.
     """
     kind, network = kind_of(metric), network_of(metric, extractor.profile)
     return {
@@ -69,13 +65,8 @@ def signature(frozen: Mapping[str, Any], profile: str, scored: Sequence[str], n_
     """Return the short text that is printed under a number.
 
     Two numbers may be compared when their signatures are equal: same settings, same networks,
-    same items.
-
-    Args:
-        frozen: from :func:`metric_settings`; all of it goes into the last part, a hash.
-        profile: the profile's name, for the reader.
-        scored: ids of the items the number stands on.
-        n_items: items that the protocol has.
+    same items. All of *frozen* (:func:`metric_settings`) goes into the last part, a hash. *scored*
+    are the ids of the items that the number stands on.
     """
     network, media = frozen["network"], frozen["media"]
     parts = [

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 from spfem_bench import provenance
@@ -21,7 +22,7 @@ from spfem_bench.definitions.networks import ProfileCard
 from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.errors import CardError, UnknownNameError, unknown_name
 from spfem_bench.evaluation import grading
-from spfem_bench.evaluation.claims import ClaimTest, ScoredControl, failure, judge
+from spfem_bench.evaluation.claims import Claim, ClaimTest, ScoredControl, failure, judge
 from spfem_bench.evaluation.controls import why_not
 from spfem_bench.evaluation.item_clips import Refusal
 from spfem_bench.evaluation.measure import MeasuredItem, frozen_settings, measure, plan_requests
@@ -54,9 +55,8 @@ class ControlPlans:
 class Validation:
     """A validation, resolved before any network runs.
 
-    Attributes:
-        controls: in the order in which the metrics claim to measure them.
-        left_out: controls that the protocol cannot have, with the reason.
+    ``controls`` are in the order in which the metrics claim to measure them; ``left_out`` are those
+    that the protocol cannot have, with the reason.
     """
 
     protocol: Protocol
@@ -94,9 +94,6 @@ class Validation:
         return lines + plan_summary(replace(self.plans[0], refusals=tuple(refusals.values())))
 
 
-# ---- planning ------------------------------------------------------------------------------
-
-
 def graded_controls() -> dict[str, GradedControl]:
     """Return all controls that have levels, by name."""
     controls = {name: method_card(name).control for name in names(Kind.METHOD)}
@@ -115,14 +112,7 @@ def plan_validation(
 ) -> Validation:
     """Plan every level of the protocol's graded controls.
 
-    Args:
-        protocol: on which clips.
-        profile: the networks to use.
-        data: where data sets are looked for.
-        weights: where weights are looked for.
-        controls: those wanted; all that the protocol has when empty.
-        metrics: those wanted; all of the protocol's when empty.
-        progress: see :func:`~spfem_bench.evaluation.plan.make_plan`.
+    All *controls* and *metrics* that the protocol has are planned when none is named.
 
     Raises:
         UnknownNameError: no such control or metric, or the protocol cannot have it.
@@ -138,23 +128,12 @@ def plan_validation(
                 f"no control '{name}' here: {lacking[name]}",
                 "It has: " + ", ".join(n for n, why in lacking.items() if not why),
             )
+    plan = partial(make_plan, data=data, weights=weights, metrics=metrics, progress=progress)
     planned = []
     for name in dict.fromkeys(controls or known):
         if lacking[name]:
             continue
-        plans = tuple(
-            make_plan(
-                name,
-                protocol,
-                profile,
-                data=data,
-                weights=weights,
-                metrics=metrics,
-                level=level,
-                progress=progress,
-            )
-            for level in known[name].levels
-        )
+        plans = tuple(plan(name, protocol, profile, level=level) for level in known[name].levels)
         planned.append(ControlPlans(method_card(name), known[name], plans))
     order: list[str] = []
     for metric in planned[0].plans[0].metrics if planned else ():
@@ -174,11 +153,7 @@ _Wanted = tuple[Clip, Request]
 def _requests(
     validation: Validation, extractor: Extractor
 ) -> tuple[dict[Clip, frozenset[Request]], dict[_Wanted, _Wanted]]:
-    """Return the features that all levels need, those with equal keys once.
-
-    Returns:
-        The requests by clip; and for every request, the one of them that stands for it.
-    """
+    """Return the requests of all levels, equal ones once, and which of them serves each request."""
     first: dict[str, _Wanted] = {}
     same: dict[_Wanted, _Wanted] = {}
     requests: dict[Clip, set[Request]] = {}
@@ -194,23 +169,10 @@ def _requests(
     return {clip: frozenset(wanted) for clip, wanted in requests.items()}, same
 
 
-# ---- running -------------------------------------------------------------------------------
-
-
 def run_validation(
-    validation: Validation,
-    extractor: Extractor,
-    *,
-    workers: Workers,
-    progress: Progress = SILENT,
+    validation: Validation, extractor: Extractor, *, workers: Workers, progress: Progress = SILENT
 ) -> dict[str, Any]:
     """Carry out a validation and return its record (see ``docs/validation.md``).
-
-    Args:
-        validation: from :func:`plan_validation`.
-        extractor: networks, store and settings.
-        workers: compute features; change no value.
-        progress: has the phase ``levels`` while they are scored.
 
     Raises:
         StorageError: features cannot be stored; a later run goes on from there.
@@ -220,24 +182,22 @@ def run_validation(
     failures = workers.compute(extractor, requests)
     failures = {key: failures[one] for key, one in same.items() if one in failures}
     featured = time.perf_counter()
-    frozen = {
-        m.name: frozen_settings(validation.plans[0], m, extractor) for m in validation.metrics
-    }
+    metrics = validation.metrics
+    frozen = {m.name: frozen_settings(validation.plans[0], m, extractor) for m in metrics}
     known: dict[str, dict[str, Resampled]] = {}  # scores by the parts that they are made of
-    progress.begin("levels", len(validation.metrics) * len(validation.plans), "level")
+    progress.begin("levels", len(metrics) * len(validation.plans), "level")
     scored: list[ScoredControl] = []
     refusals: list[Refusal] = []
     for control in validation.controls:
-        for metric in validation.metrics:
+        for metric in metrics:
             levels = [measure(plan, metric, extractor, failures) for plan in control.plans]
             items = [measured for measured, _ in levels]
             refusals += [one for _, refused in levels for one in refused]
-            scored.append(
-                _score_control(validation, control, metric, items, frozen[metric.name], known)
-            )
+            settings = frozen[metric.name]
+            scored.append(_score_control(validation, control, metric, items, settings, known))
             progress.advance("levels", len(levels))
     progress.end("levels")
-    tests = judge(scored, validation.metrics)
+    tests = judge(scored, metrics)
     refusals += [refusal for plan in validation.plans for refusal in plan.refusals]
     ended = time.perf_counter()
     return {
@@ -303,12 +263,12 @@ def _score_control(
             scores = score_groups(metric, items, validation.protocol.card.emotions)
             known[key] = {emotion: resampled for emotion, (_, resampled) in scores.items()}
         groups.append(known[key])
-    usable = tuple(
-        emotion
-        for emotion in groups[0]
-        if all(emotion in one and math.isfinite(one[emotion].value) for one in groups)
-    )
-    name, claims = control.method.name, metric.claims
+    finite = [{e for e, score in one.items() if math.isfinite(score.value)} for one in groups]
+    usable = tuple(e for e in groups[0] if all(e in one for one in finite))
+    name = control.method.name
+    claim: Claim = "ignores" if name in metric.claims.ignores else "none"
+    if name in metric.claims.measures:
+        claim = "measures"
     n_items = len(validation.protocol.items)
     ids = [one.item for one in chosen[0] if one.emotion in usable]
     test = ClaimTest(
@@ -319,13 +279,7 @@ def _score_control(
         direction=metric.direction,
         network=network_of(metric, validation.profile).name,
         control=name,
-        claim=(
-            "measures"
-            if name in claims.measures
-            else "ignores"
-            if name in claims.ignores
-            else "none"
-        ),
+        claim=claim,
         said="" if usable else "no clip could be scored at all levels",
         n_items=len(ids),
         n_frames=sum(one.n_frames for one in chosen[-1] if one.emotion in usable),
@@ -339,10 +293,7 @@ def _score_control(
 
 
 def _unchanged(control: ControlPlans) -> set[str]:
-    """Return the items whose clip is the same, byte for byte, at every level.
-
-    A neutral performance has no emotion that could fade: it would only dilute the others.
-    """
+    """Return the items whose clip is the same, byte for byte, at every level."""
     contents: dict[str, set[str]] = {}
     for plan in control.plans:
         for planned in plan.items:

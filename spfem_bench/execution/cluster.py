@@ -1,10 +1,8 @@
 """Workers on a Ray cluster, of one machine or many: the side of the driver.
 
-The driver is the process that was started. It looks for what its store lacks, and sends the
-workers a few clips at a time. A worker writes into the driver's store where it can; elsewhere it
-keeps a store of its node and sends the arrays back. Clips of a worker that died go to others, one
-by one. ``ray.util.ActorPool`` does not fit: it takes a dead actor for an idle one, and does not
-return which job was lost.
+The driver sends workers a few clips at a time. A worker writes into the driver's store where it
+can; elsewhere it sends the arrays back. Clips of a worker that died go to others, one by one,
+which ``ray.util.ActorPool`` cannot do: it does not return which job was lost.
 """
 
 from __future__ import annotations
@@ -19,11 +17,11 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from spfem_bench.caches import cache_folder
 from spfem_bench.definitions.computing import Computing
@@ -37,17 +35,13 @@ from spfem_bench.execution.cluster_worker import (
     node_versions,
 )
 from spfem_bench.execution.common import feature_phases, portions
+from spfem_bench.execution.workers import Workers
 from spfem_bench.extras import extra
+from spfem_bench.features.extract import Extractor
 from spfem_bench.features.requests import Failures, RequestKey, RequestKeys, Requests, missing
+from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import marker, temporary_folder
 from spfem_bench.progress import SILENT
-
-if TYPE_CHECKING:
-    from spfem_bench.features.extract import Extractor
-    from spfem_bench.features.store import FeatureStore
-
-_Job = TypeVar("_Job")
-_Outcome = TypeVar("_Outcome")
 
 MAX_DEATHS = 3
 """Workers that may die while they compute one clip; then it is refused."""
@@ -65,18 +59,12 @@ OBJECT_MEMORY = 100 << 20
 def processor_shares(
     nodes: Sequence[tuple[int, int]], workers: int | None, *, gpu: bool
 ) -> tuple[int, int] | None:
-    """Return how many workers a cluster gets, and how many processors each.
+    """Return how many workers a cluster gets, and processors for each; None when they do not fit.
 
     Args:
         nodes: processors and GPUs of each.
         workers: how many are wanted; all that fit when None.
-        gpu: whether each needs a GPU.
-
-    Returns:
-        None when they do not fit.
-
-    >>> processor_shares([(32, 4), (32, 0)], None, gpu=True)
-    (4, 8)
+        gpu: whether each worker needs a GPU.
     """
 
     def room(each: int) -> int:
@@ -96,18 +84,12 @@ class _Portion:
     deaths: int = 0
 
 
-class RayWorkers:
-    """Workers on Ray; see :class:`~spfem_bench.execution.workers.Workers`.
-
-    Args:
-        computing: ``ray`` is the address; ``workers`` how many, one for each GPU with a device of
-            cuda, else for each processor, when None.
+class RayWorkers(Workers):
+    """Workers on Ray. Unless settings limit them, one for each GPU (cuda), else for each processor.
 
     Raises:
         SpfemBenchError: Ray is not installed, or the address is of another kind.
     """
-
-    spreads_jobs = False
 
     def __init__(self, computing: Computing) -> None:
         address, device = computing.ray or "local", computing.device
@@ -132,8 +114,6 @@ class RayWorkers:
         self._starting: dict[Any, Any] = {}  # workers by the reference of their description
         self._nodes: dict[Any, str] = {}
 
-    # ---- beginning and end --------------------------------------------------------------
-
     def begin(self) -> None:
         """Join a cluster that runs; its processors are taken with the first work."""
         if self._address != "local":
@@ -154,11 +134,8 @@ class RayWorkers:
                 "this program has joined a Ray cluster already",
                 "Give 'auto' to use that one, or call ray.shutdown() first",
             )
-        nodes = [
-            (int(n["Resources"].get("CPU", 0)), int(n["Resources"].get("GPU", 0)))
-            for n in self._ray.nodes()
-            if n["Alive"]
-        ]
+        resources = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        nodes = [(int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in resources]
         shares = processor_shares(nodes, self._wanted, gpu=self._gpu)
         if shares is None:
             room = processor_shares(nodes, None, gpu=self._gpu)
@@ -186,15 +163,18 @@ class RayWorkers:
                 settings["_temp_dir"] = str(folder)
         elif self._address != "auto":
             _check_listening(self._address)
+        handler = signal.getsignal(signal.SIGTERM)  # Ray replaces it by its own
         try:
-            with _sigterm_handler_kept():
-                self._ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
+            self._ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
             raise SpfemBenchError(
                 f"cannot join a Ray cluster ({self._address}): {reason.partition('. ')[0]}",
                 "Start one with 'ray start --head', or give --ray local",
             ) from None
+        finally:
+            if handler is not None and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, handler)
         self._owns_ray = True
 
     def start_all(self) -> None:
@@ -220,19 +200,8 @@ class RayWorkers:
         with suppress(self._ray.exceptions.RayError):
             self._ray.kill(worker)
 
-    # ---- work ---------------------------------------------------------------------------
-
-    def each(self, work: Callable[[_Job], _Outcome], jobs: Iterable[_Job]) -> Iterator[_Outcome]:
-        """Yield the results of all jobs, which are done in this process."""
-        return map(work, jobs)
-
     def compute(self, extractor: Extractor, requests: Requests, *, whole: bool = True) -> Failures:
-        """Compute what is missing on the cluster.
-
-        Raises:
-            SpfemBenchError: a node has other versions, cannot read a clip or weights, or no
-                worker can be started; names the node. What is stored is kept.
-        """
+        """Compute what is missing; an error names the node, and what is stored is kept."""
         with feature_phases(extractor.progress, len(requests)):
             keys, failures = missing(extractor, requests, whole=whole)
             extractor.progress.advance("clips", len(requests) - len(keys))
@@ -240,11 +209,8 @@ class RayWorkers:
                 extractor.store.check_writable()
                 self.connect()
                 with marker(extractor.store.folder) as token:
-                    task = WorkerTask(
-                        replace(extractor, progress=SILENT),
-                        token.name,
-                        str(cache_folder().absolute()),
-                    )
+                    sent, cache = replace(extractor, progress=SILENT), cache_folder().absolute()
+                    task = WorkerTask(sent, token.name, str(cache))
                     failures |= self._compute(task, keys, extractor)
             return failures
 
@@ -300,11 +266,7 @@ class RayWorkers:
             self._starting[worker.describe.remote(self._device)] = worker
 
     def _accept_worker(self, reference: Any) -> None:
-        """Add a worker that has started; its node must have the driver's versions.
-
-        Raises:
-            SpfemBenchError: it has others, or the worker could not start.
-        """
+        """Add a worker that has started; its node must have the driver's versions."""
         worker, ray = self._starting.pop(reference), self._ray
         try:
             node: WorkerNode = ray.get(reference)
@@ -341,11 +303,7 @@ def _check_node(node: WorkerNode) -> None:
 
 
 def _import_ray(address: str) -> Any:
-    """Return the module, silenced; a Ray that is started here is closed to others.
-
-    Raises:
-        SpfemBenchError: it is not installed.
-    """
+    """Return the module, silenced; a Ray that is started here is closed to others."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray prints dead workers on standard output; what matters is reported by this module.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
@@ -359,23 +317,8 @@ def _import_ray(address: str) -> Any:
     return ray
 
 
-@contextmanager
-def _sigterm_handler_kept() -> Iterator[None]:
-    """Restore the handler of SIGTERM, which Ray replaces by its own."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if before is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
-
-
 def _check_listening(address: str) -> None:
-    """Refuse an address where no server listens; Ray itself would retry for a minute.
-
-    Raises:
-        SpfemBenchError: the connection failed.
-    """
+    """Refuse an address where no server listens; Ray itself would retry for a minute."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
@@ -410,12 +353,7 @@ def _retry_or_refuse(
 def _store_result(
     result: WorkerResult, node: str, portion: _Portion, extractor: Extractor
 ) -> Failures:
-    """Store what a worker has sent, and report progress.
-
-    Raises:
-        SpfemBenchError: the worker's problem.
-        StorageError: the store cannot be written, or does not show what was written to it.
-    """
+    """Store what a worker has sent, and report progress."""
     if result.problem is not None:
         raise _with_node(node, result.problem)
     for key, arrays in result.sent:

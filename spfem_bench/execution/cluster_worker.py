@@ -26,13 +26,7 @@ VARIABLES = ("SPFEM_BENCH_CARDS", "SPFEM_BENCH_WEIGHTS", "SPFEM_BENCH_DATA", "SP
 
 @dataclass(frozen=True)
 class WorkerNode:
-    """Where a worker runs.
-
-    Attributes:
-        name: of the machine.
-        versions: from `node_versions`.
-        problem: why it cannot work there.
-    """
+    """Where a worker runs, its `node_versions`, and why it cannot work there."""
 
     name: str
     versions: Mapping[str, str]
@@ -44,8 +38,7 @@ class WorkerTask:
     """What is the same for all portions of one computation.
 
     Attributes:
-        extractor: with the driver's store.
-        token: a file in that store; a worker that finds it writes there.
+        token: a file in the extractor's store; a worker that finds it writes there.
         cache: the driver's folder for weights and features.
     """
 
@@ -58,12 +51,8 @@ class WorkerTask:
 class WorkerResult:
     """The result of one portion.
 
-    Attributes:
-        failures: why requests cannot be met.
-        shared: whether the features are in the driver's store.
-        sent: features for the driver to store, where it is not shared.
-        counts: parts done by phase of progress.
-        problem: why the computation cannot go on at all.
+    Features are in the driver's store where that is ``shared``, else ``sent``. ``counts`` are parts
+    done by phase of progress. With a ``problem``, the computation cannot go on at all.
     """
 
     failures: Failures = field(default_factory=dict)
@@ -95,10 +84,7 @@ class _Counting(Progress):
 
 
 class RayWorker:
-    """A Ray actor.
-
-    Heavy imports happen in its methods, after the variables that libraries read are set.
-    """
+    """A Ray actor; its methods import torch, after the variables that libraries read are set."""
 
     def __init__(self, threads: int, folder: str, variables: Mapping[str, str]) -> None:
         for name in VARIABLES:
@@ -147,24 +133,19 @@ class RayWorker:
             extractor.store.check_writable()
         self.networks = self.networks or KeptNetworks()
         extractor = self.networks.keep(replace(extractor, progress=self.progress))
-        for clip, by_request in keys.items():
-            for request, key in by_request.items():
-                if request_key(extractor, clip, request) != key:  # the driver would not find it
-                    raise ClipError(
-                        f"{clip} or what it is compared with has other content than where the "
-                        "evaluation was started",
-                        "Copy it there again",
-                    )
+        wanted = {(clip, one): key for clip, some in keys.items() for one, key in some.items()}
+        for (clip, request), key in wanted.items():
+            if request_key(extractor, clip, request) != key:  # the driver would not find it
+                raise ClipError(
+                    f"{clip} or what it is compared with has other content than where the "
+                    "evaluation was started",
+                    "Copy it there again",
+                )
         self.progress.counts.clear()
         requests = {clip: frozenset(by_request) for clip, by_request in keys.items()}
         failures = self.networks.ensure(extractor, requests)
         sent: list[tuple[RequestKey, Arrays]] = []
         if not shared:
-            sent = [
-                (key, arrays)
-                for clip, by_request in keys.items()
-                for request, key in by_request.items()
-                if (clip, request) not in failures
-                and (arrays := extractor.store.get(key)) is not None
-            ]
+            stored = [key for one, key in wanted.items() if one not in failures]
+            sent = [(k, arrays) for k in stored if (arrays := extractor.store.get(k)) is not None]
         return WorkerResult(failures, shared, sent, dict(self.progress.counts))

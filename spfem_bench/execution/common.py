@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.features.extract import Extractor
-from spfem_bench.features.requests import (
-    Failures,
-    PairRequest,
-    Requests,
-    ensure,
-    pair_extractor,
-)
+from spfem_bench.features.requests import Failures, PairRequest, Requests, ensure, pair_extractor
 from spfem_bench.progress import Progress
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from spfem_bench.execution.common import KeptNetworks, feature_phases, portions
+from spfem_bench.execution.workers import Workers
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.requests import Failures, Requests, ensure, missing
 from spfem_bench.processes import Pool
@@ -19,39 +20,17 @@ _Job = TypeVar("_Job")
 _Outcome = TypeVar("_Outcome")
 
 
-class ThisProcess:
-    """Computes and scores in this process; see :class:`~spfem_bench.execution.workers.Workers`."""
+class ThisProcess(Workers):
+    """Computes and scores in this process, which needs neither beginning nor end."""
 
-    spreads_jobs = False
-
-    def begin(self) -> None:
-        """Return at once: this process runs."""
-
-    def end(self) -> None:
-        """Return at once: this process goes on."""
-
-    def each(self, work: Callable[[_Job], _Outcome], jobs: Iterable[_Job]) -> Iterator[_Outcome]:
-        """Yield the results of all jobs."""
-        return map(work, jobs)
-
-    def compute(
-        self,
-        extractor: Extractor,
-        requests: Requests,
-        *,
-        whole: bool = True,
-    ) -> Failures:
+    def compute(self, extractor: Extractor, requests: Requests, *, whole: bool = True) -> Failures:
         """Compute what is missing."""
         with feature_phases(extractor.progress, len(requests)):
             return ensure(extractor, requests)
 
 
-class Processes:
-    """Processes of this machine; see :class:`~spfem_bench.execution.workers.Workers`.
-
-    Args:
-        count: how many; each starts when it is first needed.
-    """
+class Processes(Workers):
+    """Processes of this machine."""
 
     spreads_jobs = True
 

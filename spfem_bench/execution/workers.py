@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from spfem_bench.definitions.computing import Computing
 from spfem_bench.execution.common import check_device
@@ -15,46 +15,37 @@ _Job = TypeVar("_Job")
 _Outcome = TypeVar("_Outcome")
 
 
-class Workers(Protocol):
+class Workers:
     """One or more processes that compute features; they change no number.
 
-    They keep their networks from one call to the next.
-
-    Attributes:
-        spreads_jobs: whether `each` runs jobs in other processes.
+    They keep their networks from one call to the next. ``spreads_jobs`` says whether `each` runs
+    jobs in other processes.
     """
 
-    spreads_jobs: bool
+    spreads_jobs = False
 
     def begin(self) -> None:
         """Start processes in the background, where they will be needed soon; does not block."""
 
     def compute(self, extractor: Extractor, requests: Requests, *, whole: bool = True) -> Failures:
-        """Compute all requested features that the extractor's store lacks.
+        """Compute the requested features that the store lacks; return why requests cannot be met.
 
         The phases ``clips``, ``decode`` and ``networks`` of the extractor's progress begin and
-        end here.
-
-        Args:
-            extractor: networks, store, settings.
-            requests: by clip.
-            whole: whether stored features are read and verified; if not, `each` must do so.
-
-        Returns:
-            Why each request that cannot be met failed.
+        end here. With *whole*, stored features are read and verified; else `each` must do so.
 
         Raises:
             StorageError: features cannot be stored; a later run continues.
             WeightsError: a network's weights are missing or wrong.
             SpfemBenchError: a worker was killed, or cannot work.
         """
+        raise NotImplementedError
 
     def each(self, work: Callable[[_Job], _Outcome], jobs: Iterable[_Job]) -> Iterator[_Outcome]:
-        """Yield the results of all jobs, in the jobs' order.
+        """Yield the results of all jobs, in the jobs' order; several processes get them pickled.
 
-        Several processes share them, with pickled jobs; this process does them one by one, also
-        with Ray, whose workers compute features only.
+        Here, this process does them one by one: also with Ray, whose workers compute features.
         """
+        return map(work, jobs)
 
     def end(self) -> None:
         """End all processes; features that are not stored yet are lost."""
@@ -68,8 +59,7 @@ def workers_for(computing: Computing) -> Iterator[Workers]:
     address is reported before the preflight.
 
     Raises:
-        SpfemBenchError: no such device here, no Ray here, no cluster at the address, or no room
-            in it.
+        SpfemBenchError: no such device, no Ray, no cluster at the address, or no room in it.
     """
     if computing.ray in (None, "local"):  # a cluster's driver may lack the GPUs of its nodes
         check_device(computing.device)

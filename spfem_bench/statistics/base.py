@@ -30,21 +30,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import ClipRole, MetricCard, Statistic, read_statistic
 from spfem_bench.definitions.networks import NetworkCard, ProfileCard
 from spfem_bench.errors import CardError
+from spfem_bench.features.features import Features
 
 if TYPE_CHECKING:
-    from spfem_bench.definitions.clips import Clip
-    from spfem_bench.features.features import Features
     from spfem_bench.features.requests import Request
 
 _Float64 = npt.NDArray[np.float64]
+
+ItemFeatures: TypeAlias = Mapping[ClipRole, Sequence[Features]]
+"""Features of an item's clips by role, in the order of their requests."""
 
 Picture = Literal["", "shifts", "heatmap"]
 """What the HTML report draws of one clip: nothing; the distance at each shift of the sound and,
@@ -149,9 +152,7 @@ class MetricKind(Statistic, Generic[PartType]):
         """
         return {role: [(clip, card.role) for clip in clips[role]] for role in card.compare}
 
-    def part(
-        self, card: MetricCard, clip: Clip, features: Mapping[ClipRole, Sequence[Features]]
-    ) -> PartType:
+    def part(self, card: MetricCard, clip: Clip, features: ItemFeatures) -> PartType:
         """Compute an item's part.
 
         Args:

@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pydantic
 
+from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import METRIC_KINDS, STAGES, ClipRole, MetricCard
 from spfem_bench.definitions.networks import NetworkCard, ProfileCard, network_card
 from spfem_bench.errors import ClipError
-from spfem_bench.statistics.base import MetricKind, Picture
+from spfem_bench.statistics.base import ItemFeatures, MetricKind, Picture
 
 if TYPE_CHECKING:
-    from spfem_bench.definitions.clips import Clip
-    from spfem_bench.features.features import Features
     from spfem_bench.features.requests import Request
 
 CoherenceSpace = Literal["spatial", "temporal"]
@@ -107,14 +106,8 @@ class CoherenceKind(MetricKind[CoherencePart]):
         output, other = (clips[role][0] for role in card.compare)
         return {"output": [(output, PairRequest(other, self.max_lag, self.learned))]}
 
-    def part(
-        self, card: MetricCard, clip: Clip, features: Mapping[ClipRole, Sequence[Features]]
-    ) -> CoherencePart:
-        """Return the means of a comparison.
-
-        Raises:
-            ClipError: in time, no two adjacent frames; or no such stage.
-        """
+    def part(self, card: MetricCard, clip: Clip, features: ItemFeatures) -> CoherencePart:
+        """Return the means of a comparison."""
         try:
             return coherence_part(features["output"][0].outputs, self.space, self.stages)
         except ValueError as error:
@@ -131,10 +124,7 @@ def coherence_part(
 ) -> CoherencePart:
     """Return one item's part, from a stored comparison.
 
-    Args:
-        arrays: as `features.pair_extract.PairExtractor.load` returns them.
-        space: ``spatial`` or ``temporal``.
-        stages: those that count, from 1.
+    *arrays* are as `features.pair_extract.PairExtractor.load` returns them; *stages* count from 1.
 
     Raises:
         ValueError: in time, no two adjacent frames; or no such stage.

@@ -8,19 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.definitions.metrics import METRIC_KINDS, ClipRole, MetricCard
+from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.metrics import METRIC_KINDS, MetricCard
 from spfem_bench.errors import CardError
-from spfem_bench.statistics.base import GroupScore, MetricKind, NoPartsError
+from spfem_bench.features.store import arrays_digest
+from spfem_bench.statistics.base import GroupScore, ItemFeatures, MetricKind, NoPartsError
 from spfem_bench.statistics.intervals import pseudo_values
-
-if TYPE_CHECKING:
-    from spfem_bench.definitions.clips import Clip
-    from spfem_bench.features.features import Features
 
 _Float64 = npt.NDArray[np.float64]
 
@@ -35,10 +33,7 @@ NOTED = 0.01
 class Moments:
     """Sums over a set of D-dimensional vectors; see :meth:`joined`.
 
-    Attributes:
-        count: number of vectors.
-        total: float64 (D,), their sum.
-        outer: float64 (D, D), the sum of their outer products.
+    ``total`` float64 (D,) is their sum, ``outer`` float64 (D, D) the sum of their outer products.
     """
 
     count: int
@@ -92,31 +87,21 @@ class FrechetPart:
 
 @METRIC_KINDS.register("frechet")
 class FrechetKind(MetricKind[FrechetPart]):
-    """Frechet distance between two sets of frame embeddings.
-
-    Attributes:
-        normalise: scale each embedding to length 1 first.
-    """
+    """Frechet distance between sets of frame embeddings; ``normalise`` scales each to length 1."""
 
     pools_frames: ClassVar[bool] = True
 
     kind: Literal["frechet"]
     normalise: bool = False
 
-    def part(
-        self, card: MetricCard, clip: Clip, features: Mapping[ClipRole, Sequence[Features]]
-    ) -> FrechetPart:
+    def part(self, card: MetricCard, clip: Clip, features: ItemFeatures) -> FrechetPart:
         """Sum up an item's embeddings: of the output, and of all its real clips."""
-        own, real = (
-            np.concatenate([f.outputs[card.output] for f in features[role]])
-            for role in card.compare
-        )
+        outputs = [[f.outputs[card.output] for f in features[role]] for role in card.compare]
+        own, real = map(np.concatenate, outputs)
         return frechet_part(own, real, normalise=self.normalise)
 
     def kept(self, part: FrechetPart) -> dict[str, Any]:
         """Return the real frames' count, and a hash of the sums, which are too large."""
-        from spfem_bench.features.store import arrays_digest
-
         sums: dict[str, npt.NDArray[np.generic]] = {}
         for side, moments in (("output", part.output), ("real", part.real)):
             sums |= {f"{side}.total": moments.total, f"{side}.outer": moments.outer}
@@ -133,10 +118,8 @@ class FrechetKind(MetricKind[FrechetPart]):
             ValueError: no items.
         """
         left_out = without(parts)
-        try:
-            value = frechet_distance(*_joined(parts))
-        except TooFewFramesError:
-            value = math.nan
+        output, real = _joined(parts)
+        value = math.nan if min(output.count, real.count) < 2 else frechet_distance(output, real)
         if len(parts) == 1:
             of_clips = np.array([value])
         elif None in left_out:
@@ -146,12 +129,7 @@ class FrechetKind(MetricKind[FrechetPart]):
         return GroupScore(value, of_clips, tuple({"without": one} for one in left_out))
 
     def values(self, score: float, kept: Sequence[Mapping[str, Any]]) -> list[float]:
-        """Return the clips' pseudo-values.
-
-        Raises:
-            NoPartsError: the record does not say what each clip does to the score.
-            CardError: something is no number.
-        """
+        """Return the clips' pseudo-values."""
         if not all("without" in one for one in kept):
             raise NoPartsError(
                 "is of an earlier version: it cannot say what a clip does to {metric}"
@@ -167,12 +145,7 @@ class FrechetKind(MetricKind[FrechetPart]):
             raise CardError(str(error)) from None
 
     def note(self, groups: Sequence[Sequence[FrechetPart]], *, same_clips: bool) -> str:
-        """Return by how much the mean of the groups' distances is biased upwards.
-
-        Args:
-            groups: of two frames on either side at least.
-            same_clips: whether outputs are the real clips.
-        """
+        """Return by how much the mean of the groups' distances is biased upwards."""
         if same_clips:
             return "the output is the real clip itself"
         dimensions = len(groups[0][0].output.total)
@@ -195,28 +168,14 @@ class FrechetKind(MetricKind[FrechetPart]):
         return f"biased upwards, by up to {np.mean(biases):.2g} if frames were independent"
 
 
-class TooFewFramesError(ValueError):
-    """Fewer than two vectors, of which there is no covariance."""
-
-
 def frechet_part(
     output: npt.NDArray[np.floating], real: npt.NDArray[np.floating], *, normalise: bool
 ) -> FrechetPart:
-    """Sum up an item's embeddings.
-
-    Args:
-        output: (N, D) embeddings of the method's frames.
-        real: (M, D) embeddings of the item's real frames.
-        normalise: scale each to length 1 first.
-    """
-
-    def prepared(v: npt.NDArray[np.floating]) -> _Float64:
-        wide: _Float64 = np.asarray(v, np.float64)
-        if normalise:
-            wide = wide / np.linalg.norm(wide, axis=1, keepdims=True)
-        return wide
-
-    return FrechetPart(Moments.of(prepared(output)), Moments.of(prepared(real)))
+    """Sum up an item's embeddings: of the method's frames (N, D), and of its real frames (M, D)."""
+    sides = [np.asarray(vectors, np.float64) for vectors in (output, real)]
+    if normalise:
+        sides = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in sides]
+    return FrechetPart(Moments.of(sides[0]), Moments.of(sides[1]))
 
 
 def _joined(parts: Sequence[FrechetPart]) -> tuple[Moments, Moments]:
@@ -233,19 +192,15 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     added to the diagonal when there are fewer vectors than dimensions.
 
     Raises:
-        TooFewFramesError: fewer than two vectors on a side.
+        ValueError: fewer than two vectors on a side.
     """
     if min(a.count, b.count) < 2:
-        raise TooFewFramesError("a covariance needs two frames at least")
+        raise ValueError("a covariance needs two frames at least")
     return _distances([(a, b)])[0]
 
 
 def _distances(pairs: Iterable[tuple[Moments, Moments]]) -> list[float]:
-    """Return the distance of each pair.
-
-    Each pair's matrices are made while they lie in the processor's cache. The eigenvalues of all
-    come from one call, since numpy lets no other thread run during a single small one.
-    """
+    """Return the distance of each pair. One call gives all eigenvalues, which lets threads run."""
     inner, rest = [], []
     for a, b in pairs:
         cov_a, cov_b = a.covariance(), b.covariance()
@@ -271,9 +226,8 @@ def _root(covariance: _Float64) -> _Float64:
 
 
 def without(parts: Sequence[FrechetPart]) -> list[float | None]:
-    """Return the distance with each item left out in turn.
+    """Return the distance with each item left out in turn, for pseudo-values.
 
-    From these numbers come pseudo-values (:func:`~spfem_bench.statistics.intervals.pseudo_values`).
     None where nothing, or too few frames, would be left.
 
     Raises:

@@ -15,29 +15,17 @@ SEED = 0
 
 
 def drawn(items: int, resamples: int, stream: int = 0) -> npt.NDArray[np.int64]:
-    """Draw items with replacement, for a bootstrap.
+    """Draw items with replacement, for a bootstrap: sorted indices, int64 (resamples, items).
 
-    Items (clips) are drawn whole, since frames of one clip are not independent.
-
-    Args:
-        items: number of items, at least one.
-        resamples: number of draws.
-        stream: a number of its own for each group that is averaged, so that draws of groups
-            are independent.
-
-    Returns:
-        int64 (resamples, items): sorted indices of the items drawn.
+    Items (clips) are drawn whole, since frames of one clip are not independent. Each group that is
+    averaged has a *stream* of its own, so that draws of groups are independent.
     """
     generator = np.random.default_rng([SEED, stream])
     return np.sort(generator.integers(0, items, (resamples, items)), axis=1)
 
 
 def interval(values: npt.NDArray[np.float64]) -> tuple[float | None, float | None]:
-    """Return the 95 % percentile interval, or None twice when no draw could be scored.
-
-    >>> interval(np.arange(1001.0))
-    (25.0, 975.0)
-    """
+    """Return the 95 % percentile interval, or None twice when no draw could be scored."""
     values = values[np.isfinite(values)]
     if len(values) == 0:
         return None, None
@@ -47,12 +35,11 @@ def interval(values: npt.NDArray[np.float64]) -> tuple[float | None, float | Non
 
 @dataclass(frozen=True)
 class Resampled:
-    """A score, and its values when its clips are drawn again.
+    """A score, and its values when its clips are drawn again; ``varies`` with more than one clip.
 
     Attributes:
         value: NaN when there are too few frames.
         draws: float64 (resamples,); all NaN where clips' contributions cannot be computed.
-        varies: whether there is more than one clip to draw from.
     """
 
     value: float
@@ -73,27 +60,18 @@ class Resampled:
     @classmethod
     def average(cls, scores: Sequence[Resampled]) -> Resampled:
         """Return the plain mean; each draw keeps all groups, as clips are drawn within each."""
-        return cls(
-            sum(s.value for s in scores) / len(scores),
-            np.mean([s.draws for s in scores], axis=0),
-            any(s.varies for s in scores),
-        )
+        value = sum(s.value for s in scores) / len(scores)
+        draws = np.mean([s.draws for s in scores], axis=0)
+        return cls(value, draws, any(s.varies for s in scores))
 
 
 def pseudo_values(whole: float, without: npt.ArrayLike) -> _Float64:
-    """Return numbers of the clips whose mean is a score that pools frames.
+    """Return numbers of the clips whose mean is a score that pools frames, float64 (n,).
 
-    A score ``f`` of ``n`` clips and its values ``f_i`` with clip ``i`` left out give
+    A score ``f`` of ``n`` clips and its values ``f_i`` with clip ``i`` left out (*without*) give
     ``f + (n - 1) (mean(f_i) - f_i)``: Tukey's pseudo-values, moved so that their mean is ``f``
     (tables print ``f``, without the jackknife's correction of bias). Of a mean of clips they are
     the clips' values.
-
-    Args:
-        whole: the score of all clips.
-        without: (n,) the score of all but one, for each.
-
-    >>> pseudo_values(2.0, [2.5, 2.0, 1.5]).tolist()  # of the mean of 1, 2 and 3
-    [1.0, 2.0, 3.0]
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 11.
     """

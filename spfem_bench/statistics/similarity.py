@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.definitions.metrics import METRIC_KINDS, ClipRole, MetricCard
+from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.metrics import METRIC_KINDS, MetricCard
 from spfem_bench.errors import ClipError
-from spfem_bench.statistics.base import MetricKind
-
-if TYPE_CHECKING:
-    from spfem_bench.definitions.clips import Clip
-    from spfem_bench.features.features import Features
+from spfem_bench.statistics.base import ItemFeatures, MetricKind
 
 
 @dataclass(frozen=True)
@@ -25,7 +21,6 @@ class SimilarityPart:
 
     Attributes:
         total: sum of cosines (of one cosine, when clip means are compared).
-        count: number of cosines summed.
         n_frames: frames of the output that count.
     """
 
@@ -53,14 +48,8 @@ class SimilarityKind(MetricKind[SimilarityPart]):
     kind: Literal["similarity"]
     pooling: Literal["mean", "frames"]
 
-    def part(
-        self, card: MetricCard, clip: Clip, features: Mapping[ClipRole, Sequence[Features]]
-    ) -> SimilarityPart:
-        """Compare the output with the other clip.
-
-        Raises:
-            ClipError: no frame in common, or a vector of zeros.
-        """
+    def part(self, card: MetricCard, clip: Clip, features: ItemFeatures) -> SimilarityPart:
+        """Compare the output with the other clip."""
         output, other = (features[role][0] for role in card.compare)
         a, b = output.outputs[card.output], other.outputs[card.output]
         if self.pooling == "mean":
@@ -82,11 +71,7 @@ class SimilarityKind(MetricKind[SimilarityPart]):
 
 
 def cosine(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Return cosines between vectors along the last axis, in float64.
-
-    >>> float(cosine(np.array([3.0, 4.0]), np.array([4.0, 3.0])))
-    0.96
-    """
+    """Return cosines between vectors along the last axis, in float64."""
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     lengths = np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)
     return np.asarray((x * y).sum(axis=-1) / lengths)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pydantic
 
-from spfem_bench.definitions.metrics import METRIC_KINDS, ClipRole, MetricCard
+from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.metrics import METRIC_KINDS, MetricCard
 from spfem_bench.errors import ClipError
-from spfem_bench.statistics.base import MetricKind, Picture
-
-if TYPE_CHECKING:
-    from spfem_bench.definitions.clips import Clip
-    from spfem_bench.features.features import Features
+from spfem_bench.features.features import Features
+from spfem_bench.statistics.base import ItemFeatures, MetricKind, Picture
 
 _Float32 = npt.NDArray[np.float32]
 _Float64 = npt.NDArray[np.float64]
@@ -30,12 +27,10 @@ EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class SyncPart:
-    """One item's distances.
+    """One item's distances; windows without a face in all of their frames are refused.
 
     Attributes:
         totals: float64 (2 max_shift + 1,), summed distances; shift 0 in the middle.
-        windows: windows summed.
-        windows_refused: windows without a face in all of their frames.
     """
 
     totals: _Float64
@@ -56,10 +51,6 @@ class SyncPart:
         """Return the smallest mean distance, the confidence, or the offset in frames.
 
         The offset is positive when the sound comes earlier than the mouth.
-
-        >>> part = SyncPart(np.array([9.0, 8.0, 4.0]), windows=2, windows_refused=0)
-        >>> part.value("distance"), part.value("confidence"), part.value("offset")
-        (2.0, 2.0, -1.0)
         """
         if report == "distance":
             return float(self.means.min())
@@ -89,14 +80,8 @@ class SyncKind(MetricKind[SyncPart]):
     max_shift: int = pydantic.Field(gt=0)
     min_windows: int = pydantic.Field(gt=0)
 
-    def part(
-        self, card: MetricCard, clip: Clip, features: Mapping[ClipRole, Sequence[Features]]
-    ) -> SyncPart:
-        """Sum the distances at every shift.
-
-        Raises:
-            ClipError: the clip is too short.
-        """
+    def part(self, card: MetricCard, clip: Clip, features: ItemFeatures) -> SyncPart:
+        """Sum the distances at every shift."""
         (output,) = features["output"]
         windows = len(output.frames)
         if windows < self.min_windows:
@@ -116,11 +101,7 @@ class SyncKind(MetricKind[SyncPart]):
         return part.means
 
     def over_time(self, part: SyncPart, features: Features) -> _Float64:
-        """Return each window's distance at the best shift.
-
-        Raises:
-            ClipError: the part is not made of these features.
-        """
+        """Return each window's distance at the best shift."""
         best = int(part.means.argmin())
         visual, audio = features.outputs["visual"], features.outputs["audio"]
         apart = distances(visual, audio, features.frames, best - len(part.means) // 2)
@@ -149,16 +130,10 @@ def sync_part(visual: _Float32, audio: _Float32, frames: _Int64, *, max_shift: i
     return SyncPart(totals, len(frames), len(audio) - len(frames))
 
 
-def _all_distances(
-    visual: _Float32,
-    audio: _Float32,
-    frames: _Int64,
-    shifts: _Int64,
-) -> _Float64:
-    """Return :func:`distances` at all shifts at once, float64 (V, shifts), from one product.
+def _all_distances(visual: _Float32, audio: _Float32, frames: _Int64, shifts: _Int64) -> _Float64:
+    """Return :func:`distances` at all shifts, float64 (V, shifts), from one product of matrices.
 
-    ``|v - s|^2 = |v|^2 + |s|^2 - 2 v s`` loses the digits of small differences: such pairs are
-    computed one by one.
+    ``|v|^2 + |s|^2 - 2 v s`` loses the digits of small differences: those are computed one by one.
     """
     rows = frames[:, None] + shifts
     exists = (rows >= 0) & (rows < len(audio))
@@ -177,19 +152,10 @@ def _all_distances(
     return np.asarray(np.sqrt(squares))
 
 
-def distances(
-    visual: _Float32,
-    audio: _Float32,
-    frames: _Int64,
-    shift: int,
-) -> _Float64:
+def distances(visual: _Float32, audio: _Float32, frames: _Int64, shift: int) -> _Float64:
     """Return each window's distance between mouth and sound at one shift: float64 (V,).
 
-    Args:
-        visual: (V, D) vectors of windows that begin with ``frames``.
-        audio: (A, D) vectors of all windows from frame 0 on; zeros before and after.
-        frames: (V,) int, below A.
-        shift: frames by which the sound is taken from later.
+    Shapes are those of :func:`sync_part`; the sound is taken from *shift* frames later.
     """
     rows = frames + shift
     exists = (rows >= 0) & (rows < len(audio))
