@@ -177,11 +177,7 @@ class Lens(NamedTuple):
 
 
 def make_lenses(
-    network: str,
-    metric: str | None,
-    form: Form,
-    weights: WeightsStore,
-    device: str = "cpu",
+    network: str, metric: str | None, form: Form, weights: WeightsStore, device: str = "cpu"
 ) -> tuple[Backbone, list[Lens]]:
     """Return the backbone, and the lenses of its features and of a learnt metric.
 

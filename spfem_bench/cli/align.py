@@ -12,13 +12,7 @@ from spfem_bench.cli import options
 @click.command()
 @click.argument("neutral")
 @click.argument("emotional")
-@click.option(
-    "-o",
-    "--output",
-    type=options.File(),
-    default=Path("pairs.json"),
-    show_default=True,
-)
+@click.option("-o", "--output", type=options.File(), default=Path("pairs.json"), show_default=True)
 @click.option("--speaker", required=True, help="Who speaks, such as M005.")
 @click.option("--emotion", required=True, help="Of the second recording, such as angry.")
 @click.option(

@@ -106,12 +106,7 @@ def render(
 @click.option("--model", "models", multiple=True, help="For models; all of the demo's by default.")
 @_world
 def sheet(
-    what: str,
-    output: Path,
-    speaker: str,
-    sentence: str,
-    models: tuple[str, ...],
-    **which: int,
+    what: str, output: Path, speaker: str, sentence: str, models: tuple[str, ...], **which: int
 ) -> None:
     """Draw a contact sheet of the puppets.
 

@@ -51,9 +51,7 @@ if TYPE_CHECKING:
     "--frame-rate", type=click.FloatRange(1, 1000), help="For outputs that are folders of frames."
 )
 @click.option(
-    "--partial",
-    is_flag=True,
-    help="Score what is there; headline numbers are marked as partial.",
+    "--partial", is_flag=True, help="Score what is there; headline numbers are marked as partial."
 )
 @options.results
 @options.computing()
@@ -196,11 +194,7 @@ def evaluate(
 
 
 def _print_mappings(
-    videos: Mapping[str, Videos],
-    protocols: Sequence[Protocol],
-    data: DataFolders,
-    *,
-    as_json: bool,
+    videos: Mapping[str, Videos], protocols: Sequence[Protocol], data: DataFolders, *, as_json: bool
 ) -> None:
     """Print which output is taken for which item; exit code 2 when some are not found."""
     import json

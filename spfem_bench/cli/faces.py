@@ -11,13 +11,7 @@ from spfem_bench.cli import options
 
 @click.command()
 @click.argument("clip")
-@click.option(
-    "-o",
-    "--output",
-    type=options.File(),
-    default=Path("faces.png"),
-    show_default=True,
-)
+@click.option("-o", "--output", type=options.File(), default=Path("faces.png"), show_default=True)
 @click.option("--profile", default="light", show_default=True)
 @click.option(
     "--count", type=click.IntRange(1, 50), default=8, show_default=True, help="Frames to show."

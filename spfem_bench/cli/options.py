@@ -74,11 +74,7 @@ metrics = click.option(
     help="Comma-separated; all that the protocol has when not given.",
 )
 results = click.option(
-    "--results",
-    type=FOLDER,
-    default=Path("results"),
-    show_default=True,
-    help="Folder for records.",
+    "--results", type=FOLDER, default=Path("results"), show_default=True, help="Folder for records."
 )
 drawing_workers = click.option(
     "--workers",

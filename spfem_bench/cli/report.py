@@ -113,11 +113,7 @@ def report(
             )
         options.when_interrupted("Interrupted. Nothing was written.")
         pages = build(
-            records,
-            items=items,
-            clips=clips,
-            baseline=baseline,
-            progress=options.progress(quiet),
+            records, items=items, clips=clips, baseline=baseline, progress=options.progress(quiet)
         )
         folder.replace(output, made, pages)
     click.echo(output / "index.html")
