@@ -1,7 +1,4 @@
-"""Contradictions and oddities in printed tables: a pure function of their numbers.
-
-All arithmetic is exact, on the digits as printed.
-"""
+"""Contradictions and oddities in printed tables, in exact arithmetic on the printed digits."""
 
 from __future__ import annotations
 
@@ -55,9 +52,8 @@ class WrongAverage:
     """A printed average that is not the mean of its row.
 
     Attributes:
-        mean: of the printed emotions.
-        possible: whether rounding of every cell could still explain it.
-        by_one: whether one cell misprinted by exactly 1 would explain it.
+        possible: rounding of every cell could still explain it.
+        by_one: one cell misprinted by exactly 1 would explain it.
     """
 
     series: Series
@@ -84,7 +80,6 @@ class Disagreement:
     """One cell printed with two values.
 
     Attributes:
-        other: the row with the second value.
         fits: the value from which the printed averages follow: first, second, both or neither;
             empty where no average can be checked.
     """
@@ -111,7 +106,6 @@ class Repeat:
             method are equal in all metrics), ``methods`` (the same cell of two methods on
             one backbone), ``row`` (two emotions of one row) or ``scattered`` (different
             cells of different methods of one table).
-        values: as printed.
     """
 
     kind: Literal["series", "column", "methods", "row", "scattered"]
@@ -167,9 +161,7 @@ class Audit:
         tables: name and count of numbers of each.
         averages: those that do not follow from their rows, of ``n_averages`` checked.
         disagreements: cells with two values, of ``n_shared`` that two tables print.
-        other_decimals: those of equal value printed with other decimals.
         losses: every compared row, also those without a worse cell.
-        variants: every compared pair of variants.
         wrong_sums: pairs of preferences whose sum is not 100 percent.
     """
 
@@ -186,11 +178,7 @@ class Audit:
 
     @property
     def contradictions(self) -> int:
-        """Number of findings that no correct table has.
-
-        Averages that rounding cannot explain, cells printed with two values, sums that are
-        not 100, whole rows or columns printed twice.
-        """
+        """Number of findings that no correct table has."""
         repeated = sum(r.kind in ("series", "column") for r in self.repeats)
         averages = sum(not a.possible for a in self.averages)
         return averages + len(self.disagreements) + len(self.wrong_sums) + repeated
@@ -231,10 +219,11 @@ def _rows(numbers: Iterable[PrintedNumber]) -> tuple[_Table, _Backbones]:
     for n in numbers:
         row = Series(n.paper, n.table, n.dataset, n.setting, n.method, n.metric)
         if n.emotion in table.setdefault(row, {}):
-            raise CardError(
-                f"two files print {row} {n.emotion} of one paper and table",
-                "Give each table once, or say in the columns 'paper' and 'table' which is which",
+            problem = f"two files print {row} {n.emotion} of one paper and table"
+            remedy = (
+                "Give each table once, or say in the columns 'paper' and 'table' which is which"
             )
+            raise CardError(problem, remedy)
         table[row][n.emotion] = n
         backbones[row] = n.backbone
     return table, backbones
@@ -281,7 +270,7 @@ def _wrong_average(series: Series, cells: _Cells) -> WrongAverage:
 
 
 def _shared_cells(table: _Table) -> Iterator[tuple[Series, Series, str]]:
-    """Yield each cell that two tables print: the row of an earlier and of a later print."""
+    """Yield each cell that two tables print: the rows of the earlier and the later print."""
     prints: dict[tuple[str, ...], list[Series]] = {}
     for row, cells in table.items():
         for earlier in prints.setdefault(row[2:], []):

@@ -1,17 +1,8 @@
-"""The papers' discovery, with controls: the similarity of local disparities across emotions.
+"""The papers' discovery: similarity of corresponding local disparities across emotions.
 
-Figure 2 of ASCCL and the overview of STCCL compare *corresponding* disparities of two recordings
-of one sentence in two emotions with *non-corresponding* ones. Two controls are added here:
-another speaker's frames, and the same speaker's at a wrong time. Their similarity is plain face
-structure; only the excess over them is about this speaker, or about the speech.
-
-Non-corresponding (our choice, since the papers' words and numbers differ):
-
-* ``elsewhere`` (reported as the negative): disparities of any other regions of the two frames,
-  the papers' "non-corresponding adjacent local regions". In space its mean is about 0 for any
-  pictures, since every disparity occurs with its reverse.
-* ``near``: other neighbours of the same region (equation 1), and in time other moments of the
-  same region. Well above 0 in space, because both disparities share a region.
+Controls: another speaker's frames, and the same speaker's at a wrong time. ``elsewhere`` (the
+papers' negative) has any other regions of the two frames; ``near`` (equation 1) other neighbours
+of the same region, in time its other moments. Source: ASCCL, figure 2; STCCL, overview.
 """
 
 from __future__ import annotations
@@ -72,10 +63,7 @@ class DiscoveryRow:
         kind: see the module; ``above ...`` is the positive less that control, pair by pair.
         emotion: of the second recording; ``avg`` for the plain mean over emotions.
         low: lower end of the 95 % bootstrap interval over pairs; None with a single pair.
-        high: its upper end.
-        pairs: number of pairs.
         frames: of each side.
-        disparities: that were compared.
     """
 
     network: str
@@ -93,8 +81,6 @@ class DiscoveryRow:
 
 
 class _Compared(NamedTuple):
-    """The values of one pair, its emotion and its number of windows."""
-
     emotion: str
     windows: int
     values: SubjectValues
@@ -117,19 +103,7 @@ def discover(
     device: str = "cpu",
     progress: Progress = SILENT,
 ) -> tuple[list[DiscoveryRow], list[Refused]]:
-    """Compare all pairs, and average them by emotion.
-
-    Args:
-        pairs: recordings of one sentence by one speaker, the second with an emotion.
-        network: the backbone.
-        lenses: without heads, with a metric's, or both.
-        windows: of five consecutive frames, for each pair.
-        definition: ``paper``, or ``released-code``.
-        device: a torch device.
-        progress: receives a part for each pair.
-
-    Returns:
-        the rows, and the pairs that were left out.
+    """Compare *windows* of five consecutive frames of each pair, and average them by emotion.
 
     Raises:
         StcclError: no pairs, no window at all, or correlation matrices of the released code.
@@ -150,9 +124,7 @@ def discover(
             name = f"{pair.neutral.name} and {pair.emotional.name}"
             refused.append(Refused(name, f"no {WINDOW} frames in a row in which both go on"))
         else:
-            values = subject_values(
-                subject, network, lenses, definition=definition, seed=SEED + index, device=device
-            )
+            values = subject_values(subject, network, lenses, definition, SEED + index, device)
             compared.append(_Compared(pair.emotion, len(subject.source), values))
         progress.advance("pairs")
     progress.end("pairs")
@@ -164,17 +136,16 @@ def discover(
     rows: list[DiscoveryRow] = []
     for key in dict.fromkeys(key for one in compared for key in one.values):
         name, space, stage, _, _ = key
-        height, width = maps[stage - 1].shape[-2:]
-        count = per_frame(space, (height, width), stage, definition, forms[name])
+        count = _per_frame(space, maps[stage - 1], stage, definition, forms[name])
         rows += _rows(key, compared, count)
     return rows, refused
 
 
-def per_frame(
-    space: DisparitySpace, size: tuple[int, int], stage: int, definition: Definition, form: Form
+def _per_frame(
+    space: DisparitySpace, maps: torch.Tensor, stage: int, definition: Definition, form: Form
 ) -> float:
     """Return the number of disparities (or rows of matrices) that are compared in each frame."""
-    height, width = size
+    height, width = maps.shape[-2:]
     if form == "cm":
         return float(len(grid_of_regions(height, width)))
     if definition == "released-code":
