@@ -270,6 +270,9 @@ def compare(
 ) -> Comparison:
     """Compare runs clip by clip, as ``spfem-bench compare`` does.
 
+    ``.table`` of what is returned is a ``DataFrame`` of differences with intervals over speakers,
+    corrected p-values, effects and verdicts; ``.notes`` says what they stand on.
+
     Args:
         runs: of two methods at least, on one protocol, made alike.
         baseline: the method that the others are compared with; the first run's when empty.
@@ -279,9 +282,6 @@ def compare(
         allow_versions: compare also where versions of libraries or of ffmpeg differ; ``.notes``
             names them.
         resamples: draws behind intervals and p-values.
-
-    ``.table`` of what is returned is a ``DataFrame`` of differences with intervals over speakers,
-    corrected p-values, effects and verdicts; ``.notes`` says what they stand on.
 
     Raises:
         CardError: fewer than two runs, or runs that were not made alike; says in which field.

@@ -61,13 +61,8 @@ def align(
     sentence spoken twice and 1.1 for two sentences, on puppets: much more than
     for other pairs means that the two do not say the same.
     """  # noqa: D301  (click's mark for text that is not to be wrapped)
+    from spfem_bench.datasets import pair_lists
     from spfem_bench.datasets.alignment import align_clips, matched_names
-    from spfem_bench.datasets.pair_lists import (
-        ListedPair,
-        join_key,
-        read_pair_list,
-        write_pair_list,
-    )
     from spfem_bench.definitions.clips import Clip
 
     if Path(neutral).is_dir() and Path(emotional).is_dir():
@@ -78,14 +73,14 @@ def align(
             raise click.BadParameter("goes with two folders only", param_hint="--clip")
         work, left = [(Clip.parse(neutral), Clip.parse(emotional))], 0
     names = [(a.path.stem, b.path.stem) for a, b in work]
-    keys = [join_key(pair) for pair in names]  # before any work
-    kept = read_pair_list(output) if merge and output.exists() else []
+    keys = [pair_lists.join_key(pair) for pair in names]  # before any work
+    kept = pair_lists.read_pair_list(output) if merge and output.exists() else []
     pairs = []
     for key, pair, (a, b) in zip(keys, names, work, strict=True):
         aligned = align_clips(a, b, frame_rate)
-        pairs.append(ListedPair(speaker, emotion, pair, aligned.numbers))
+        pairs.append(pair_lists.ListedPair(speaker, emotion, pair, aligned.numbers))
         if not quiet:
             click.echo(f"{key}: {len(aligned.numbers)} frames, {aligned.distance:.2f} apart")
-    write_pair_list(output, [*kept, *pairs])
+    pair_lists.write_pair_list(output, [*kept, *pairs])
     more = f"; {left} recordings are left over" if left else ""
     click.echo(f"{output}: {len(pairs)} pairs{f' beside {len(kept)}' if kept else ''}{more}")

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from spfem_bench.cli import options
-
-if TYPE_CHECKING:
-    from spfem_bench.definitions.computing import Computing
+from spfem_bench.definitions.computing import Computing
 
 
 @click.command()
@@ -60,9 +57,8 @@ def check(
 
     from spfem_bench import provenance
     from spfem_bench.datasets.folders import DataFolders
+    from spfem_bench.definitions import cards, measured
     from spfem_bench.definitions.cards import Kind
-    from spfem_bench.definitions.cards import names as all_names
-    from spfem_bench.definitions.measured import measured_card, read_rows, read_settings
     from spfem_bench.evaluation import check as checking
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import temporary_folder
@@ -76,17 +72,17 @@ def check(
         raise click.UsageError("--reason belongs to --update")
     if not reason.isprintable():
         raise click.UsageError("--reason holds characters that cannot be printed")
-    cards = [measured_card(n) for n in dict.fromkeys(names or all_names(Kind.MEASURED))]
+    sets = [measured.measured_card(n) for n in dict.fromkeys(names or cards.names(Kind.MEASURED))]
     references = {}
-    for card in cards:  # every mistake is found before any work
+    for card in sets:  # every mistake is found before any work
         if update:
             checking.check_rewritable(card)
         else:
-            references[card.name] = read_rows(card), read_settings(card)
+            references[card.name] = measured.read_rows(card), measured.read_settings(card)
     checks = []
     options.when_interrupted("Interrupted: nothing was rewritten.")
     workers, progress = options.workers_of(computing), options.progress(quiet)
-    for card in cards:
+    for card in sets:
         with temporary_folder() as fresh:
             here = checking.recompute(
                 card,
@@ -105,9 +101,8 @@ def check(
         if not quiet:
             for line in provenance.rival_packages(here.settings.get("software", {})):
                 click.echo(line, err=True)
-        checks.append(
-            checking.check_reference(card.name, card.tolerance, *references[card.name], here)
-        )
+        compared = references[card.name]
+        checks.append(checking.check_reference(card.name, card.tolerance, *compared, here))
         if not as_json:
             click.echo(check_text(checks[-1]))
     if as_json:

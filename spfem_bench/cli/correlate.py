@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from spfem_bench.cli import options
+from spfem_bench.definitions.computing import Computing
 
 if TYPE_CHECKING:
     from spfem_bench.analysis.disparities import Definition, Measure
-    from spfem_bench.definitions.computing import Computing
     from spfem_bench.evaluation.pairing import Timing
     from spfem_bench.stccl.settings import Form
 
@@ -171,26 +171,17 @@ def correlate(
     else:
         default, faces = ("compact", "aligned") if aligned else ("light", "detect")
     networks = profile_card(profile or default)
-    backbone, lenses = make_lenses(
-        network or networks.identity, metric, form, weights, computing.device
-    )
     store, device = FeatureStore.locate(), computing.device
+    backbone, lenses = make_lenses(network or networks.identity, metric, form, weights, device)
     extractor = PairExtractor(Extractor(networks, weights, store, faces=faces, device=device))
     if protocol:
-        paired = protocol_pairs(
-            method,
-            protocol,
-            extractor,
-            DataFolders.locate(data_dir),
-            videos=Videos(videos) if videos else None,
-            progress=progress,
-        )
+        own, data = Videos(videos) if videos else None, DataFolders.locate(data_dir)
+        paired = protocol_pairs(method, protocol, extractor, data, videos=own, progress=progress)
     elif source and target:
         paired = folder_pairs(source, target, extractor, emotion=emotion, timing=timing)
     elif pair_list and frames:
-        find = None
-        if not aligned:
-            find = five_points(load_detector(networks.network("detector"), weights))
+        detector = None if aligned else load_detector(networks.network("detector"), weights)
+        find = five_points(detector) if detector else None
         pairs = listed_pairs(
             pair_list, frames, template=template or TEMPLATE, first=first, find=find, forbidden=()
         )
@@ -203,20 +194,18 @@ def correlate(
         lenses,
         windows=windows,
         definition=definition,
-        device=computing.device,
+        device=device,
         progress=progress,
     )
     write_atomically(output, reporting.to_csv(rows))
     shown: Measure = "pearson" if form == "cm" else measure
-    click.echo(reporting.table(rows, shown, style))
-    click.echo()
+    click.echo(f"{reporting.table(rows, shown, style)}\n")
     click.echo(reporting.by_emotion(rows, shown, style))
     if figure is not None:
-        names = (
-            (protocol.name, method) if protocol else (source or pair_list, target or "the list's")
-        )
+        a = protocol.name if protocol else source or pair_list
+        b = method if protocol else target or "the list's"
         caption = (
-            f"{names[0]}: source against {names[1]}, aligned by {paired.timing}; "
+            f"{a}: source against {b}, aligned by {paired.timing}; "
             f"{len(paired.pairs)} pairs, definition: {definition}."
         )
         reporting.save_figure(rows, figure, measure=shown, caption=caption)

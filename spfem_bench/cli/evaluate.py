@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from spfem_bench.cli import options
+from spfem_bench.definitions.computing import Computing
 
 if TYPE_CHECKING:
     from spfem_bench.datasets.folders import DataFolders
-    from spfem_bench.definitions.computing import Computing
     from spfem_bench.definitions.protocols import Protocol
     from spfem_bench.evaluation.outputs import Videos
 
@@ -107,12 +107,7 @@ def evaluate(
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.errors import CardError
     from spfem_bench.evaluation import record as records
-    from spfem_bench.evaluation.session import (
-        carry_out,
-        make_plans,
-        package_conflicts,
-        videos_by_method,
-    )
+    from spfem_bench.evaluation import session
     from spfem_bench.files import check_writable
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import evaluation as reporting
@@ -123,7 +118,7 @@ def evaluate(
     weights, data = WeightsStore.locate(weights_dir), DataFolders.locate(data_dir)
     named = layout_card(layout) if layout else None
     try:
-        own = videos_by_method(videos, methods, frame_rate, named)
+        own = session.videos_by_method(videos, methods, frame_rate, named)
     except CardError as error:
         raise click.UsageError(error.problem) from None
     listed = [read_protocol(name) for name in dict.fromkeys(protocols)]
@@ -131,7 +126,7 @@ def evaluate(
         _print_mappings(own, listed, data, as_json=as_json)
         return
     options.when_interrupted(options.RESUMABLE)
-    plans = make_plans(
+    plans = session.make_plans(
         methods,
         listed,
         profile,
@@ -160,10 +155,10 @@ def evaluate(
             ready.append(plan)
             paths.append(path)
     incomplete = len(ready) < len(plans)
-    for line in [] if quiet else package_conflicts(ready):
+    for line in [] if quiet else session.package_conflicts(ready):
         click.echo(line, err=True)
     runs: dict[str, list[records.RunRecord]] = {}  # by protocol
-    carried = carry_out(
+    carried = session.carry_out(
         ready, weights, computing, workers=workers, partial=partial, progress=progress
     )
     for plan, path, record in zip(ready, paths, carried, strict=True):

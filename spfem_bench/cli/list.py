@@ -32,25 +32,14 @@ def _methods() -> tuple[list[str], list[list[str]]]:
     from spfem_bench.definitions.published import published_counts
     from spfem_bench.evaluation.controls import methods_with_clips
 
-    protocols = [protocol(name) for name in names(Kind.PROTOCOL)]
-    with_clips = {one.name: methods_with_clips(one) for one in protocols}
-    published = published_counts()
-    rows = []
+    with_clips = {name: methods_with_clips(protocol(name)) for name in names(Kind.PROTOCOL)}
+    published, rows = published_counts(), []
     for card in map(method_card, names(Kind.METHOD)):
         where = [name for name, methods in with_clips.items() if card.name in methods]
-        if len(where) == len(protocols):
+        if len(where) == len(with_clips):
             where = ["every protocol"]
-        rows.append(
-            [
-                card.name,
-                ", ".join(card.aliases),
-                card.kind,
-                card.paper,
-                card.link,
-                str(published[card.name] or ""),
-                "\n".join(where) or "–",
-            ]
-        )
+        facts = [card.name, ", ".join(card.aliases), card.kind, card.paper, card.link]
+        rows.append([*facts, str(published[card.name] or ""), "\n".join(where) or "–"])
     return ["Method", "Also", "Kind", "Paper", "Code or paper", "Numbers", "Clips in"], rows
 
 

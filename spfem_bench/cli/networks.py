@@ -97,18 +97,16 @@ def _chosen(names: tuple[str, ...], profile: str | None) -> list[NetworkCard]:
 
 def network_rows(store: WeightsStore) -> tuple[list[str], list[list[str]]]:
     """Return the table of all networks: heads and rows."""
-    from spfem_bench.definitions.cards import Kind
-    from spfem_bench.definitions.cards import names as card_names
+    from spfem_bench.definitions.cards import Kind, names
     from spfem_bench.definitions.networks import network_card
     from spfem_bench.networks.weights import is_shipped
 
     rows = []
-    for name in card_names(Kind.NETWORK):
-        card = network_card(name)
+    for card in map(network_card, names(Kind.NETWORK)):
         known = sum(f.bytes or 0 for f in card.files)
         size = f"{known / 1e6:.1f} MB" if known else "?"
         state: str = store.check(card).state
         if state == "verified" and is_shipped(card):
             state = "verified, shipped"
-        rows.append([name, card.role, size, state, card.title])
+        rows.append([card.name, card.role, size, state, card.title])
     return ["Network", "Role", "Size", "Weights", "Title"], rows

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from spfem_bench.cli import options
-
-if TYPE_CHECKING:
-    from spfem_bench.definitions.computing import Computing
+from spfem_bench.definitions.computing import Computing
 
 
 @click.command()
@@ -104,18 +101,18 @@ def score(
     ]
     progress = options.progress(quiet)
     progress.begin("clips", len(requests), "clip")
-    extractor = PairExtractor(
-        Extractor(
-            profile_card(profile or ("compact" if aligned else "light")),
-            WeightsStore.locate(weights_dir),
-            FeatureStore.locate(),
-            faces="aligned" if aligned else "detect",
-            batch_size=computing.batch_size,
-            device=computing.device,
-            precision=computing.precision,
-            progress=progress,
-        )
+    networks = profile_card(profile or ("compact" if aligned else "light"))
+    of_clips = Extractor(
+        networks,
+        WeightsStore.locate(weights_dir),
+        FeatureStore.locate(),
+        faces="aligned" if aligned else "detect",
+        batch_size=computing.batch_size,
+        device=computing.device,
+        precision=computing.precision,
+        progress=progress,
     )
+    extractor = PairExtractor(of_clips)
     failures = extractor.ensure(requests, same_length=True)
     progress.end()
     scored = []
@@ -128,11 +125,9 @@ def score(
         one = reporting.Scored(clip.path.stem, arrays, stored_stages(arrays))
         scored.append(one)
         if heatmaps is not None:
-            rows = arrays["rows"]
-            x, y = extractor.crops(request.other), extractor.crops(clip)
-            reporting.save_heatmap(
-                one, x.pictures[rows[:, 1]], y.pictures[rows[:, 0]], heatmaps / f"{one.name}.png"
-            )
+            y_rows, x_rows = arrays["rows"].T
+            x, y = extractor.crops(request.other).pictures, extractor.crops(clip).pictures
+            reporting.save_heatmap(one, x[x_rows], y[y_rows], heatmaps / f"{one.name}.png")
     for path, make in ((output, reporting.clip_rows), (regions, reporting.region_rows)):
         if path is not None:
             text = reporting.to_csv(make(scored))

@@ -69,10 +69,9 @@ def table(
         else:
             printed.append(printed_table(name))
     if printed and files:
-        raise CardError(
-            f"run records and the printed table '{printed[0].name}' do not go into one table",
-            "Give either; papers' rows of the same methods stand beside records by themselves",
-        )
+        problem = f"run records and the printed table '{printed[0].name}' do not go into one table"
+        remedy = "papers' rows of the same methods stand beside records by themselves"
+        raise CardError(problem, f"Give either; {remedy}")
     records = load_all(files)
     rows = [row for table_ in printed for row in table_.rows]
     averages = bool(rows) and all(row.emotion == "avg" for row in rows)

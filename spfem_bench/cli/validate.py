@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from spfem_bench.cli import options
-
-if TYPE_CHECKING:
-    from spfem_bench.definitions.computing import Computing
+from spfem_bench.definitions.computing import Computing
 
 
 @click.command()
@@ -132,9 +129,7 @@ def validate(
         judged = bool(plan.metrics and plan.controls) and (plan.complete or partial)
         findings = plan.summary()
         if findings and (not quiet or not judged):
-            click.echo(f"{name}, before any network runs:", err=True)
-            for line in findings:
-                click.echo(f"  {line}", err=True)
+            click.echo("\n  ".join([f"{name}, before any network runs:", *findings]), err=True)
         if not judged:
             if not plan.complete and not partial:
                 click.echo("No verdicts: add --partial to judge by what is there.", err=True)
