@@ -12,7 +12,7 @@ from spfem_bench.cli import options
 @click.command()
 @click.argument("neutral")
 @click.argument("emotional")
-@click.option("-o", "--output", type=options.File(), default=Path("pairs.json"), show_default=True)
+@options.with_default("-o", "--output", type=options.File(), default=Path("pairs.json"))
 @click.option("--speaker", required=True, help="Who speaks, such as M005.")
 @click.option("--emotion", required=True, help="Of the second recording, such as angry.")
 @click.option(
@@ -23,11 +23,10 @@ from spfem_bench.cli import options
     help="With folders: only recordings of this name, or 001=028 where names differ; "
     "may be given several times.",
 )
-@click.option(
+@options.with_default(
     "--frame-rate",
     type=click.FloatRange(min=0, min_open=True),
     default=25.0,
-    show_default=True,
     help="At which frames are numbered, from 0.",
 )
 @click.option("--merge", is_flag=True, help="Keep the pairs that the output file holds already.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import click
 
@@ -34,8 +33,8 @@ def check(
     cached: bool,
     computing: Computing,
     as_json: bool,
-    weights_dir: Path | None,
-    data_dir: Path | None,
+    weights: options.WeightsStore,
+    data: options.DataFolders,
     quiet: bool,
 ) -> None:
     """Make reference numbers again and compare them with reference_results/measured/.
@@ -54,15 +53,14 @@ def check(
     a card that makes numbers was changed; 2 wrong options.
     """  # noqa: D301
     import json
+    from dataclasses import replace
 
     from spfem_bench import provenance
-    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions import cards, measured
     from spfem_bench.definitions.cards import Kind
     from spfem_bench.evaluation import check as checking
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import temporary_folder
-    from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting.check import check_json, check_text
 
     reason = " ".join((reason or "").split())
@@ -86,8 +84,8 @@ def check(
         with temporary_folder() as fresh:
             here = checking.recompute(
                 card,
-                weights=WeightsStore.locate(weights_dir),
-                data=DataFolders.locate(data_dir, renders=None if cached else fresh),
+                weights=weights,
+                data=replace(data, renders=None if cached else fresh),
                 store=FeatureStore.locate(None if cached else fresh / "features"),
                 workers=workers,
                 computing=computing,

@@ -22,11 +22,10 @@ from spfem_bench.cli import options
     is_flag=True,
     help="Compare also where versions of libraries or of ffmpeg differ; a note names them.",
 )
-@click.option(
+@options.with_default(
     "--resamples",
     type=click.IntRange(1000, 1_000_000),
     default=10_000,
-    show_default=True,
     help="Draws behind intervals and p-values.",
 )
 @options.formats

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from spfem_bench.stccl.settings import Form
 
 
-_default = partial(click.option, show_default=True)
+_default = options.with_default
 _FORMS, _MEASURES = click.Choice(["vd", "cm"]), click.Choice(["cosine", "pearson"])
 
 
@@ -106,8 +105,8 @@ def correlate(
     figure: Path | None,
     style: str,
     computing: Computing,
-    weights_dir: Path | None,
-    data_dir: Path | None,
+    weights: options.WeightsStore,
+    data: options.DataFolders,
     quiet: bool,
 ) -> None:
     """Test the papers' discovery: are local disparities alike across emotions?
@@ -138,7 +137,6 @@ def correlate(
     """  # noqa: D301
     from spfem_bench.analysis.discovery import discover
     from spfem_bench.analysis.disparities import make_lenses
-    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.datasets.pair_lists import TEMPLATE, five_points, listed_pairs
     from spfem_bench.definitions.networks import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
@@ -149,7 +147,6 @@ def correlate(
     from spfem_bench.features.pair_extract import PairExtractor
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import check_writable, write_atomically
-    from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import discovery as reporting
 
     options.check_device(computing.device)
@@ -164,7 +161,7 @@ def correlate(
     for path in (output, figure):
         if path is not None:
             check_writable(path.parent)
-    weights, progress = WeightsStore.locate(weights_dir), options.progress(quiet)
+    progress = options.progress(quiet)
     protocol = None if source or pair_list else read_protocol(protocol_name)
     if protocol:
         default, faces = protocol.card.profile, protocol.card.faces
@@ -175,7 +172,7 @@ def correlate(
     backbone, lenses = make_lenses(network or networks.identity, metric, form, weights, device)
     extractor = PairExtractor(Extractor(networks, weights, store, faces=faces, device=device))
     if protocol:
-        own, data = Videos(videos) if videos else None, DataFolders.locate(data_dir)
+        own = Videos(videos) if videos else None
         paired = protocol_pairs(method, protocol, extractor, data, videos=own, progress=progress)
     elif source and target:
         paired = folder_pairs(source, target, extractor, emotion=emotion, timing=timing)

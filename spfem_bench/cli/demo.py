@@ -93,12 +93,11 @@ def render(
 @click.argument(
     "what", type=click.Choice(["cast", "intensity", "speech", "models"]), default="cast"
 )
-@click.option(
+@options.with_default(
     "-o",
     "--output",
     type=options.File(".png", ".jpg", ".webp", ".svg", ".pdf"),
     default=Path("puppets.png"),
-    show_default=True,
     help="Its ending says which kind: .png, .jpg, .webp, .svg, .pdf.",
 )
 @click.option("--speaker", default="", help="For intensity and speech; a test puppet by default.")
@@ -150,7 +149,7 @@ class _Train(click.Command):
     "network", type=click.Choice(["identity", "expression", "sync", "all"]), default="all"
 )
 @click.option("--output", type=options.FOLDER, required=True, help="Folder for the files.")
-@click.option("--device", default="cpu", show_default=True, help="Where it learns: cpu, cuda.")
+@options.learning_device
 @options.drawing_workers
 @click.option("--steps", type=click.IntRange(1), help="Instead of the recipe's.")
 @options.quiet
@@ -192,7 +191,7 @@ def _in_short(quality: dict[str, Any]) -> str:
         if isinstance(value, float):
             words.append(f"{key} {value:.3f}")
         elif isinstance(value, dict):
-            words.append(f"{key} " + " ".join(f"{k}:{v:.3g}" for k, v in value.items()))
+            words.append(" ".join([key, *(f"{k}:{v:.3g}" for k, v in value.items())]))
     return "; ".join(words)
 
 
@@ -212,7 +211,7 @@ def _in_short(quality: dict[str, Any]) -> str:
     help="Instead of the configuration's; may be given several times.",
 )
 @click.option("--output", type=options.FOLDER, required=True, help="Folder for the files.")
-@click.option("--device", default="cpu", show_default=True, help="Where it learns: cpu, cuda.")
+@options.learning_device
 @options.drawing_workers
 @options.weights_dir
 @options.quiet
@@ -222,7 +221,7 @@ def train_ned(
     output: Path,
     device: str,
     workers: int,
-    weights_dir: Path | None,
+    weights: options.WeightsStore,
     quiet: bool,
 ) -> None:
     """Train mini-NED, the demo's own model, with or without STCCL.
@@ -238,13 +237,11 @@ def train_ned(
       spfem-bench demo train-ned --config ned --config stccl-vd-ned
         --seed 1 --seed 2 --seed 3 --output models
     """  # noqa: D301
-    from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.puppets.mini_ned.config import read_ned_config
     from spfem_bench.puppets.mini_ned.model import read_model_record
     from spfem_bench.puppets.mini_ned.train import train_mini_ned
 
     options.check_device(device)
-    weights = WeightsStore.locate(weights_dir)
     wanted = {
         Path(name).stem + (f"-seed{seed}" if seeds else ""): (name, seed)
         for seed in seeds or (None,)  # one seed after the other: a start is shared
@@ -260,12 +257,8 @@ def train_ned(
         if path.is_file() and read_model_record(path).config == how.model_dump(mode="json"):
             click.echo(f"{path.with_suffix('.safetensors')}: there already")
             del chosen[name]
+    progress = options.progress(quiet)
     for trained in train_mini_ned(
-        chosen,
-        output,
-        weights=weights,
-        device=device,
-        workers=workers,
-        progress=options.progress(quiet),
+        chosen, output, weights=weights, device=device, workers=workers, progress=progress
     ):
         click.echo(f"{trained.weights}: {trained.record['bytes'] / 1e6:.2f} MB")

@@ -13,7 +13,6 @@ from spfem_bench.cli import options
 from spfem_bench.definitions.computing import Computing
 
 if TYPE_CHECKING:
-    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.protocols import Protocol
     from spfem_bench.evaluation.outputs import Videos
 
@@ -72,8 +71,8 @@ def evaluate(
     results: Path,
     computing: Computing,
     as_json: bool,
-    weights_dir: Path | None,
-    data_dir: Path | None,
+    weights: options.WeightsStore,
+    data: options.DataFolders,
     quiet: bool,
 ) -> None:
     """Score methods on protocols.
@@ -102,20 +101,17 @@ def evaluate(
     """  # noqa: D301
     import json
 
-    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.layouts import layout_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.errors import CardError
     from spfem_bench.evaluation import record as records
     from spfem_bench.evaluation import session
     from spfem_bench.files import check_writable
-    from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import evaluation as reporting
 
     if (layout or dry_run) and not videos:
         raise click.UsageError("--layout and --dry-run are about --videos DIR: give it too")
     workers, progress = options.workers_of(computing), options.progress(quiet)
-    weights, data = WeightsStore.locate(weights_dir), DataFolders.locate(data_dir)
     named = layout_card(layout) if layout else None
     try:
         own = session.videos_by_method(videos, methods, frame_rate, named)
@@ -123,7 +119,7 @@ def evaluate(
         raise click.UsageError(error.problem) from None
     listed = [read_protocol(name) for name in dict.fromkeys(protocols)]
     if dry_run:
-        _print_mappings(own, listed, data, as_json=as_json)
+        _print_mappings(own, listed, data, as_json)
         return
     options.when_interrupted(options.RESUMABLE)
     plans = session.make_plans(
@@ -189,7 +185,10 @@ def evaluate(
 
 
 def _print_mappings(
-    videos: Mapping[str, Videos], protocols: Sequence[Protocol], data: DataFolders, *, as_json: bool
+    videos: Mapping[str, Videos],
+    protocols: Sequence[Protocol],
+    data: options.DataFolders,
+    as_json: bool,
 ) -> None:
     """Print which output is taken for which item; exit code 2 when some are not found."""
     import json

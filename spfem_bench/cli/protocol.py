@@ -21,7 +21,7 @@ def protocol() -> None:
 @protocol.command()
 @click.argument("name")
 @options.data_dir
-def show(name: str, data_dir: Path | None) -> None:
+def show(name: str, data: options.DataFolders) -> None:
     """Print a protocol: its card, its items by speaker and emotion, what is missing here.
 
     NAME is a protocol's, or the path of a card.
@@ -31,7 +31,6 @@ def show(name: str, data_dir: Path | None) -> None:
 
     from tabulate import tabulate
 
-    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.datasets import dataset_card
     from spfem_bench.definitions.metrics import metric_card
     from spfem_bench.definitions.protocols import protocol as read
@@ -60,7 +59,7 @@ def show(name: str, data_dir: Path | None) -> None:
     rows = [[s, *(counts[s, e] for e in heads)] for s in (*speakers, "all")]
     click.echo(tabulate(rows, ["Items", *heads]))
     click.echo(f"\nClips: data set '{dataset.name}', {dataset.title} (licence: {dataset.licence})")
-    provider = DataFolders.locate(data_dir).provider(dataset)
+    provider = data.provider(dataset)
     if provider.makes_clips:
         shipped = "Those that its items name are shipped."
         click.echo(shipped if dataset.files else "They are drawn when they are needed.")

@@ -10,6 +10,8 @@ import click
 from spfem_bench.cli import options
 from spfem_bench.definitions.computing import Computing
 
+_NUMBERS = options.File(".csv", ".json")
+
 
 @click.command()
 @click.option("--source", type=options.FOLDER, required=True, help="Folder of source videos.")
@@ -22,25 +24,15 @@ from spfem_bench.definitions.computing import Computing
 @click.option("--metric", default="", help="A learnt metric, by name or path; untrained without.")
 @click.option("--aligned", is_flag=True, help="The videos are face crops already.")
 @click.option("--profile", help="Which networks; light, or compact with --aligned, if not given.")
-@click.option(
+@options.with_default(
     "--max-lag",
     type=click.IntRange(0, 25),
     default=6,
-    show_default=True,
     help="Frames by which an output may be out of step with its source.",
 )
 @options.computing("batch_size", "device", "precision", half_on_gpu=True)
-@click.option(
-    "-o",
-    "--output",
-    type=options.File(".csv", ".json"),
-    help="Each clip and stage, as .csv or .json.",
-)
-@click.option(
-    "--regions",
-    type=options.File(".csv", ".json"),
-    help="Each region of each clip, as .csv or .json.",
-)
+@click.option("-o", "--output", type=_NUMBERS, help="Each clip and stage, as .csv or .json.")
+@click.option("--regions", type=_NUMBERS, help="Each region of each clip, as .csv or .json.")
 @click.option(
     "--heatmaps",
     type=options.FOLDER,
@@ -59,7 +51,7 @@ def score(
     output: Path | None,
     regions: Path | None,
     heatmaps: Path | None,
-    weights_dir: Path | None,
+    weights: options.WeightsStore,
     quiet: bool,
 ) -> None:
     """Score how coherent outputs are with their sources: SCC and TCC, dense.
@@ -88,7 +80,6 @@ def score(
     from spfem_bench.features.requests import PairRequest
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import check_writable, write_atomically
-    from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import heatmaps as reporting
 
     options.check_device(computing.device)
@@ -104,7 +95,7 @@ def score(
     networks = profile_card(profile or ("compact" if aligned else "light"))
     of_clips = Extractor(
         networks,
-        WeightsStore.locate(weights_dir),
+        weights,
         FeatureStore.locate(),
         faces="aligned" if aligned else "detect",
         batch_size=computing.batch_size,

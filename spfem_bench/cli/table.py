@@ -6,15 +6,16 @@ from pathlib import Path
 
 import click
 
+from spfem_bench.cli import options
+
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True)
-@click.option(
+@options.with_default(
     "--format",
     "style",
     type=click.Choice(["markdown", "csv", "csv-wide", "latex", "html", "text"]),
     default="markdown",
-    show_default=True,
     help="csv is tidy, one number a line; csv-wide has the printed table's lines.",
 )
 @click.option(
@@ -24,7 +25,7 @@ import click
     "paper's). stccl: metrics and methods down, emotions across.",
 )
 @click.option("--intervals", is_flag=True, help="Print 95 % intervals beside the numbers.")
-@click.option("--standalone", is_flag=True, help="With latex: a document that compiles by itself.")
+@options.standalone
 @click.option(
     "--published/--no-published",
     default=None,
@@ -59,8 +60,7 @@ def table(
     from spfem_bench.reporting.table_layouts import render_table
     from spfem_bench.reporting.tables import make_printed_table, make_table
 
-    if standalone and style != "latex":
-        raise click.UsageError("--standalone belongs to --format latex")
+    options.check_standalone(standalone, style)
     files, printed = [], []
     for name in runs:
         path = Path(name)

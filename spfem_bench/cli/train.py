@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 @click.option("--name", default="metric", show_default=True, help="Of the metric's files.")
 @click.option("--steps", type=click.IntRange(1), help="Instead of the configuration's.")
 @click.option("--device", help="cpu or cuda; without it what accelerate chooses.")
-@click.option(
+@options.with_default(
     "--precision",
     type=click.Choice(["no", "bf16", "fp16"]),
     default="no",
-    show_default=True,
     help="Mixed precision of the heads.",
 )
 @options.drawing_workers
@@ -46,7 +45,7 @@ def train(
     workers: int,
     tensorboard: bool,
     fresh: bool,
-    weights_dir: Path | None,
+    weights: options.WeightsStore,
     quiet: bool,
 ) -> None:
     """Learn the STCCL metric: mapping heads on a frozen backbone.
@@ -62,7 +61,6 @@ def train(
     Several processes or devices:
       accelerate launch --num_processes 2 -m spfem_bench train --output DIR
     """  # noqa: D301  (click's mark for text that is not to be wrapped)
-    from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.puppets.pairs import drawn_pairs
     from spfem_bench.reporting.training import save_figure
     from spfem_bench.training.config import default_config, read_train_config
@@ -71,10 +69,8 @@ def train(
     if device is not None:
         options.check_device(device)
         if device not in ("cpu", "cuda"):
-            raise click.BadParameter(
-                "allowed: cpu, cuda; choose among several by CUDA_VISIBLE_DEVICES",
-                param_hint="--device",
-            )
+            allowed = "allowed: cpu, cuda; choose among several by CUDA_VISIBLE_DEVICES"
+            raise click.BadParameter(allowed, param_hint="--device")
     path = config or default_config()
     settings = read_train_config(path)
     if steps is not None:
@@ -88,7 +84,7 @@ def train(
         name=name,
         folder=path.parent,
         drawn=drawn_pairs,
-        weights=WeightsStore.locate(weights_dir),
+        weights=weights,
         device=device,
         precision=precision,
         workers=workers,

@@ -50,8 +50,8 @@ def validate(
     computing: Computing,
     style: str,
     as_json: bool,
-    weights_dir: Path | None,
-    data_dir: Path | None,
+    weights: options.WeightsStore,
+    data: options.DataFolders,
     quiet: bool,
 ) -> None:
     """Test the metrics: do they react to what they claim to measure, and only to that?
@@ -90,7 +90,6 @@ def validate(
     import json
     from dataclasses import asdict
 
-    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.networks import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.errors import UnknownNameError
@@ -98,13 +97,11 @@ def validate(
     from spfem_bench.evaluation.session import make_extractor, package_conflicts
     from spfem_bench.evaluation.validate import plan_validation, run_validation
     from spfem_bench.files import check_writable
-    from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import validation as reporting
     from spfem_bench.reporting.validation_figure import save_figure
 
     options.when_interrupted(options.RESUMABLE)
     workers, progress = options.workers_of(computing), options.progress(quiet)
-    weights, data = WeightsStore.locate(weights_dir), DataFolders.locate(data_dir)
     plans = []
     try:
         for protocol in [read_protocol(name) for name in dict.fromkeys(protocols)]:
