@@ -171,9 +171,7 @@ def evaluate(
             cannot be written, or a Ray cluster that cannot be used.
     """
     from spfem_bench.datasets.folders import DataFolders
-    from spfem_bench.definitions.layouts import layout_card
-    from spfem_bench.definitions.networks import profile_card
-    from spfem_bench.definitions.protocols import protocol as read_protocol
+    from spfem_bench.definitions import layouts, networks, protocols
     from spfem_bench.evaluation.outputs import Videos
     from spfem_bench.evaluation.plan import make_plan
     from spfem_bench.evaluation.session import carry_out
@@ -184,16 +182,16 @@ def evaluate(
         raise SpfemBenchError("layout and frame_rate are about videos", "Give videos=DIR too")
     _check_list(metrics)
     weights = WeightsStore.locate(None if weights_dir is None else Path(weights_dir))
-    listed = read_protocol(protocol)
+    listed = protocols.protocol(protocol)
     own = None
     if videos is not None:
-        own = Videos(Path(videos), frame_rate, layout_card(layout) if layout else None)
+        own = Videos(Path(videos), frame_rate, layouts.layout_card(layout) if layout else None)
     computing = Computing(device, precision, batch_size, hwaccel, workers, ray)
     data = DataFolders.locate(None if data_dir is None else Path(data_dir))
     with workers_for(computing) as team:  # a wrong device is reported before the preflight
-        networks = profile_card(profile or listed.card.profile)
+        card = networks.profile_card(profile or listed.card.profile)
         plan = make_plan(
-            method, listed, networks, data=data, weights=weights, metrics=metrics, videos=own
+            method, listed, card, data=data, weights=weights, metrics=metrics, videos=own
         )
         _check(plan, partial=partial)
         [record] = carry_out([plan], weights, computing, workers=team, partial=partial)

@@ -15,10 +15,9 @@ from spfem_bench.cli import options
 @options.with_default("-o", "--output", type=options.File(), default=Path("pairs.json"))
 @click.option("--speaker", required=True, help="Who speaks, such as M005.")
 @click.option("--emotion", required=True, help="Of the second recording, such as angry.")
-@click.option(
+@options.several(
     "--clip",
     "clips",
-    multiple=True,
     metavar="NAME",
     help="With folders: only recordings of this name, or 001=028 where names differ; "
     "may be given several times.",
@@ -29,7 +28,7 @@ from spfem_bench.cli import options
     default=25.0,
     help="At which frames are numbered, from 0.",
 )
-@click.option("--merge", is_flag=True, help="Keep the pairs that the output file holds already.")
+@options.flag("--merge", help="Keep the pairs that the output file holds already.")
 @options.quiet
 def align(
     neutral: str,

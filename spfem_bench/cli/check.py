@@ -12,17 +12,14 @@ from spfem_bench.definitions.computing import Computing
 
 @click.command()
 @click.argument("names", nargs=-1)
-@click.option(
-    "--update", is_flag=True, help="Put the numbers of here in the place of the reference."
-)
+@options.flag("--update", help="Put the numbers of here in the place of the reference.")
 @click.option("--reason", help="With --update: why they moved; it is kept with the numbers.")
-@click.option(
+@options.flag(
     "--cached",
-    is_flag=True,
     help="Use generated clips and features of earlier runs: quick, but blind to changed code.",
 )
 @options.computing("workers")
-@click.option("--json", "as_json", is_flag=True, help="Print every row and change as JSON.")
+@options.flag("--json", "as_json", help="Print every row and change as JSON.")
 @options.weights_dir
 @options.data_dir
 @options.quiet
@@ -97,8 +94,7 @@ def check(
                 click.echo(f"{card.values_path}: {len(here.rows)} rows", err=True)
             continue
         if not quiet:
-            for line in provenance.rival_packages(here.settings.get("software", {})):
-                click.echo(line, err=True)
+            options.print_notes(provenance.rival_packages(here.settings.get("software", {})))
         compared = references[card.name]
         checks.append(checking.check_reference(card.name, card.tolerance, *compared, here))
         if not as_json:

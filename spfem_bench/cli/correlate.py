@@ -27,13 +27,9 @@ _FORMS, _MEASURES = click.Choice(["vd", "cm"]), click.Choice(["cosine", "pearson
     default="real",
     help="What each source is compared with: the real clip, a method's output, a control.",
 )
-@click.option(
-    "--videos", type=options.FOLDER, help="Your own outputs, named as the protocol expects."
-)
-@click.option(
-    "--source", type=options.FOLDER, help="In the place of a protocol: a folder of clips."
-)
-@click.option("--target", type=options.FOLDER, help="Clips of the same names in another emotion.")
+@options.folder("--videos", help="Your own outputs, named as the protocol expects.")
+@options.folder("--source", help="In the place of a protocol: a folder of clips.")
+@options.folder("--target", help="Clips of the same names in another emotion.")
 @_default(
     "--timing",
     type=click.Choice(["motion", "sound"]),
@@ -47,15 +43,13 @@ _FORMS, _MEASURES = click.Choice(["vd", "cm"]), click.Choice(["cosine", "pearson
     type=options.File(),
     help="In the place of a protocol: a list as aligned_path36.json.",
 )
-@click.option("--frames", type=options.FOLDER, help="With --pairs: the folder of its frames.")
+@options.folder("--frames", help="With --pairs: the folder of its frames.")
 @click.option(
     "--template",
     help="With --pairs: a frame's name, with {speaker}, {emotion}, {clip}, {level}, {frame}.",
 )
 @click.option("--first", type=int, default=0, help="With --pairs: number of the first frame.")
-@click.option(
-    "--aligned", is_flag=True, help="With --source or --pairs: frames are face crops in one pose."
-)
+@options.flag("--aligned", help="With --source or --pairs: frames are face crops in one pose.")
 @click.option("--profile", help="Which networks to use; those that fit when not given.")
 @click.option(
     "--network", help="The backbone; the metric's own, else the profile's identity network."
@@ -135,13 +129,10 @@ def correlate(
       spfem-bench correlate --source neutral/ --target angry/ --timing sound
       spfem-bench correlate --pairs aligned_path36.json --frames frames/
     """  # noqa: D301
-    from spfem_bench.analysis.discovery import discover
-    from spfem_bench.analysis.disparities import make_lenses
-    from spfem_bench.datasets.pair_lists import TEMPLATE, five_points, listed_pairs
-    from spfem_bench.definitions.networks import profile_card
-    from spfem_bench.definitions.protocols import protocol as read_protocol
-    from spfem_bench.evaluation.outputs import Videos
-    from spfem_bench.evaluation.pairing import Paired, folder_pairs, protocol_pairs
+    from spfem_bench.analysis import discovery, disparities
+    from spfem_bench.datasets import pair_lists
+    from spfem_bench.definitions import networks, protocols
+    from spfem_bench.evaluation import outputs, pairing
     from spfem_bench.faces.detect import load_detector
     from spfem_bench.features.extract import Extractor
     from spfem_bench.features.pair_extract import PairExtractor
@@ -158,34 +149,38 @@ def correlate(
         raise click.UsageError("give --source or --pairs, not both")
     if metric is not None and network is not None:
         raise click.UsageError("a metric has its own network: leave --network out")
-    for path in (output, figure):
-        if path is not None:
-            check_writable(path.parent)
+    for path in filter(None, (output, figure)):
+        check_writable(path.parent)
     progress = options.progress(quiet)
-    protocol = None if source or pair_list else read_protocol(protocol_name)
+    protocol = None if source or pair_list else protocols.protocol(protocol_name)
     if protocol:
         default, faces = protocol.card.profile, protocol.card.faces
     else:
         default, faces = ("compact", "aligned") if aligned else ("light", "detect")
-    networks = profile_card(profile or default)
+    card = networks.profile_card(profile or default)
     store, device = FeatureStore.locate(), computing.device
-    backbone, lenses = make_lenses(network or networks.identity, metric, form, weights, device)
-    extractor = PairExtractor(Extractor(networks, weights, store, faces=faces, device=device))
+    backbone, lenses = disparities.make_lenses(
+        network or card.identity, metric, form, weights, device
+    )
+    extractor = PairExtractor(Extractor(card, weights, store, faces=faces, device=device))
     if protocol:
-        own = Videos(videos) if videos else None
-        paired = protocol_pairs(method, protocol, extractor, data, videos=own, progress=progress)
-    elif source and target:
-        paired = folder_pairs(source, target, extractor, emotion=emotion, timing=timing)
-    elif pair_list and frames:
-        detector = None if aligned else load_detector(networks.network("detector"), weights)
-        find = five_points(detector) if detector else None
-        pairs = listed_pairs(
-            pair_list, frames, template=template or TEMPLATE, first=first, find=find, forbidden=()
+        own = outputs.Videos(videos) if videos else None
+        paired = pairing.protocol_pairs(
+            method, protocol, extractor, data, videos=own, progress=progress
         )
-        paired = Paired(tuple(pairs), "sound")
+    elif source and target:
+        paired = pairing.folder_pairs(source, target, extractor, emotion=emotion, timing=timing)
+    elif pair_list and frames:
+        detector = None if aligned else load_detector(card.network("detector"), weights)
+        find = pair_lists.five_points(detector) if detector else None
+        name = template or pair_lists.TEMPLATE
+        pairs = pair_lists.listed_pairs(
+            pair_list, frames, template=name, first=first, find=find, forbidden=()
+        )
+        paired = pairing.Paired(tuple(pairs), "sound")
     else:
         raise click.UsageError("name clips by --protocol, --source and --target, or --pairs")
-    rows, refused = discover(
+    rows, refused = discovery.discover(
         paired.pairs,
         backbone,
         lenses,
@@ -209,12 +204,10 @@ def correlate(
     if quiet:
         return
     for lag in sorted(set(paired.lags)):
-        click.echo(
-            f"{paired.lags.count(lag)} of {len(paired.lags)} pairs: frame t goes with frame "
-            f"t {'+' if lag >= 0 else '-'} {abs(lag)} of the source",
-            err=True,
-        )
-    for reason in (*paired.left_out, *(f"{name}: {reason}" for name, reason in refused)):
-        click.echo(f"left out: {reason}", err=True)
+        pairs_with = f"{paired.lags.count(lag)} of {len(paired.lags)} pairs"
+        frame = f"frame t {'+' if lag >= 0 else '-'} {abs(lag)} of the source"
+        click.echo(f"{pairs_with}: frame t goes with {frame}", err=True)
+    left_out = [*paired.left_out, *(f"{name}: {reason}" for name, reason in refused)]
+    options.print_notes(f"left out: {reason}" for reason in left_out)
     drawn = f"   Figure: {figure}" if figure else ""
     click.echo(f"All numbers: {output}{drawn}", err=True)

@@ -84,7 +84,7 @@ def verify(names: tuple[str, ...], data: options.DataFolders) -> None:
     type=options.File(),
     help="A TOML file that says how your copy is named, when it is not as published.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@options.flag("--json", "as_json", help="Print the report as JSON.")
 @options.data_dir
 @options.quiet
 def index(

@@ -20,7 +20,7 @@ class _OfWorld(click.Option):
     """Has the default that the world has."""
 
     def get_default(self, ctx: click.Context, call: bool = True) -> Any:
-        """Return it; the world is imported no earlier than for this command."""
+        """Return the default; the world is imported for this command only."""
         from spfem_bench.puppets.world import World
 
         return getattr(World, str(self.name))
@@ -40,13 +40,13 @@ def _world(command: Callable[..., None]) -> Callable[..., None]:
 
 @demo.command()
 @click.argument("takes", nargs=-1)
-@click.option("--output", type=options.FOLDER, required=True, help="Folder for the clips.")
+@options.folder("--output", required=True, help="Folder for the clips.")
 @click.option(
     "--split",
     type=click.Choice(["train", "validation", "test"]),
     help="All that a split's puppets have spoken (train: 16,560 clips).",
 )
-@click.option("--truth", is_flag=True, help="Write landmarks, phones and emotion beside each clip.")
+@options.flag("--truth", help="Write landmarks, phones and emotion beside each clip.")
 @options.drawing_workers
 @_world
 @options.quiet
@@ -102,7 +102,7 @@ def render(
 )
 @click.option("--speaker", default="", help="For intensity and speech; a test puppet by default.")
 @click.option("--sentence", default="", help="001 to 030; the first test sentence by default.")
-@click.option("--model", "models", multiple=True, help="For models; all of the demo's by default.")
+@options.several("--model", "models", help="For models; all of the demo's by default.")
 @_world
 def sheet(
     what: str, output: Path, speaker: str, sentence: str, models: tuple[str, ...], **which: int
@@ -148,7 +148,7 @@ class _Train(click.Command):
 @click.argument(
     "network", type=click.Choice(["identity", "expression", "sync", "all"]), default="all"
 )
-@click.option("--output", type=options.FOLDER, required=True, help="Folder for the files.")
+@options.folder("--output", required=True, help="Folder for the files.")
 @options.learning_device
 @options.drawing_workers
 @click.option("--steps", type=click.IntRange(1), help="Instead of the recipe's.")
@@ -196,21 +196,19 @@ def _in_short(quality: dict[str, Any]) -> str:
 
 
 @demo.command("train-ned")
-@click.option(
+@options.several(
     "--config",
     "configs",
-    multiple=True,
     required=True,
     help="A shipped configuration's name, or a TOML file; may be given several times.",
 )
-@click.option(
+@options.several(
     "--seed",
     "seeds",
-    multiple=True,
     type=click.IntRange(0, 2**32 - 1),
     help="Instead of the configuration's; may be given several times.",
 )
-@click.option("--output", type=options.FOLDER, required=True, help="Folder for the files.")
+@options.folder("--output", required=True, help="Folder for the files.")
 @options.learning_device
 @options.drawing_workers
 @options.weights_dir
@@ -242,19 +240,16 @@ def train_ned(
     from spfem_bench.puppets.mini_ned.train import train_mini_ned
 
     options.check_device(device)
-    wanted = {
-        Path(name).stem + (f"-seed{seed}" if seeds else ""): (name, seed)
-        for seed in seeds or (None,)  # one seed after the other: a start is shared
-        for name in configs
-    }
     chosen = {}
-    for name, (config, seed) in wanted.items():
-        chosen[name] = read_ned_config(config)
-        if seed is not None:
-            chosen[name] = chosen[name].model_copy(update={"seed": seed})
-    for name, how in [*chosen.items()]:
+    for seed in seeds or (None,):  # one seed after the other: a start is shared
+        for name in configs:
+            config = read_ned_config(name)
+            if seed is not None:
+                config = config.model_copy(update={"seed": seed})
+            chosen[Path(name).stem + (f"-seed{seed}" if seeds else "")] = config
+    for name, config in [*chosen.items()]:
         path = output / f"{name}.json"
-        if path.is_file() and read_model_record(path).config == how.model_dump(mode="json"):
+        if path.is_file() and read_model_record(path).config == config.model_dump(mode="json"):
             click.echo(f"{path.with_suffix('.safetensors')}: there already")
             del chosen[name]
     progress = options.progress(quiet)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from spfem_bench.cli import options
+
 
 def _tolerances(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[str, float]:
     tolerances: dict[str, float] = {}
@@ -25,15 +27,14 @@ def _tolerances(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -
 @click.command()
 @click.argument("a", metavar="RECORD", type=click.Path(path_type=Path))
 @click.argument("b", metavar="RECORD", type=click.Path(path_type=Path))
-@click.option(
+@options.several(
     "--tolerance",
     "tolerances",
-    multiple=True,
     metavar="[METRIC=]NUMBER",
     callback=_tolerances,
     help="Largest difference allowed, for one metric or for all; may be given several times.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print every number and change as JSON.")
+@options.flag("--json", "as_json", help="Print every number and change as JSON.")
 def diff(a: Path, b: Path, tolerances: dict[str, float], as_json: bool) -> None:
     """Check that two machines gave the same numbers for one method.
 

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
 
 @click.command("eval")
-@click.option(
+@options.several(
     "--method",
     "methods",
-    multiple=True,
     required=True,
     help="A published method, a control, or your own name; may be given several times. "
     "'controls' stands for all that a protocol has.",
@@ -29,9 +28,8 @@ if TYPE_CHECKING:
 @options.protocols("Which items to score: a name, or the path of a card (my-list.toml)")
 @options.profile
 @options.metrics
-@click.option(
+@options.several(
     "--videos",
-    multiple=True,
     metavar="DIR|NAME=DIR",
     help="Your own outputs, one per item, named as the protocol expects. Beside other methods, "
     "say whose: NAME=DIR.",
@@ -41,20 +39,17 @@ if TYPE_CHECKING:
     help="How the system that wrote them names outputs: ned, sserd, eat, dice-talk, icface, or a "
     "card of yours.",
 )
-@click.option(
+@options.flag(
     "--dry-run",
-    is_flag=True,
     help="Only print which of the --videos is taken for which item; nothing is written.",
 )
 @click.option(
     "--frame-rate", type=click.FloatRange(1, 1000), help="For outputs that are folders of frames."
 )
-@click.option(
-    "--partial", is_flag=True, help="Score what is there; headline numbers are marked as partial."
-)
+@options.flag("--partial", help="Score what is there; headline numbers are marked as partial.")
 @options.results
 @options.computing()
-@click.option("--json", "as_json", is_flag=True, help="Print the scores as a JSON list.")
+@options.flag("--json", "as_json", help="Print the scores as a JSON list.")
 @options.weights_dir
 @options.data_dir
 @options.quiet
@@ -133,15 +128,13 @@ def evaluate(
         workers=workers,
         progress=progress,
     )
-    for note in dict.fromkeys(plan.note for plan in plans if plan.note and not quiet):
-        click.echo(note, err=True)
+    options.print_notes(dict.fromkeys(p.note for p in plans if p.note and not quiet))
     several = len(methods) > 1 or methods == ("controls",)
     half = "" if computing.precision == "float32" else f".{computing.precision}"
     ready, paths = [], []
     for plan in plans:
         if not quiet or not (plan.complete or partial):
-            for line in reporting.preflight_lines(plan):
-                click.echo(line, err=True)
+            options.print_notes(reporting.preflight_lines(plan))
         if not plan.complete and not partial:
             click.echo("No headline score: add --partial to score what is there.", err=True)
         elif plan.metrics:
@@ -151,8 +144,7 @@ def evaluate(
             ready.append(plan)
             paths.append(path)
     incomplete = len(ready) < len(plans)
-    for line in [] if quiet else session.package_conflicts(ready):
-        click.echo(line, err=True)
+    options.print_notes([] if quiet else session.package_conflicts(ready))
     runs: dict[str, list[records.RunRecord]] = {}  # by protocol
     carried = session.carry_out(
         ready, weights, computing, workers=workers, partial=partial, progress=progress
@@ -162,15 +154,13 @@ def evaluate(
             click.echo(f"{path} is replaced; it also had {', '.join(lost)}.", err=True)
         records.save(record, path)
         incomplete = incomplete or not record.metrics or not (record.complete or partial)
-        for line in [] if quiet and partial else reporting.refusal_lines(plan, record):
-            click.echo(line, err=True)
+        options.print_notes([] if quiet and partial else reporting.refusal_lines(plan, record))
         runs.setdefault(plan.protocol.name, []).append(record)
         if as_json or several:
             continue
         click.echo(reporting.run_text(plan, record))
         if not quiet:
-            for note in plan.protocol.card.notes:
-                click.echo(f"Note: {note}", err=True)
+            options.print_notes(f"Note: {note}" for note in plan.protocol.card.notes)
             click.echo(f"Record: {path}   Full table: spfem-bench table {path}", err=True)
     if as_json:
         scores = [score for of_protocol in runs.values() for r in of_protocol for score in r.scores]
@@ -209,7 +199,6 @@ def _print_mappings(
                 continue
             click.echo(f"{own.folder} for {protocol.name}:")
             click.echo(reporting.mapping_text(placed, extra))
-            for line in reporting.mapping_problems(placed):
-                click.echo(line, err=True)
+            options.print_notes(reporting.mapping_problems(placed))
     if not complete:
         sys.exit(2)

@@ -50,10 +50,9 @@ def _protocols() -> tuple[list[str], list[list[str]]]:
     rows = []
     for one in map(protocol, names(Kind.PROTOCOL)):
         card = one.card
-        metrics = [*card.metrics, *(f"({name})" for name in card.on_request)]
-        counts = [str(n) for n in (len(one.items), len(card.emotions))]
-        texts = [", ".join(metrics), ", ".join(card.outputs)]
-        rows.append([one.name, str(card.version), card.setting, *counts, *texts])
+        metrics = ", ".join([*card.metrics, *(f"({name})" for name in card.on_request)])
+        facts = [card.setting, str(len(one.items)), str(len(card.emotions)), metrics]
+        rows.append([one.name, str(card.version), *facts, ", ".join(card.outputs)])
     return ["Protocol", "Version", "Setting", "Clips", "Emotions", "Metrics", "Methods"], rows
 
 
@@ -64,9 +63,8 @@ def _metrics() -> tuple[list[str], list[list[str]]]:
     better = {"lower": "lower", "higher": "higher", "zero": "nearer 0"}
     rows = []
     for card in map(metric_card, names(Kind.METRIC)):
-        compared = " to ".join(card.compare)
         facts = [card.name, card.label, better[card.direction], card.unit, card.role]
-        rows.append([*facts, compared, card.title])
+        rows.append([*facts, " to ".join(card.compare), card.title])
     return ["Metric", "Printed as", "Better", "Unit", "Network", "Compares", "Title"], rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial, wraps
 from pathlib import Path
@@ -62,23 +62,24 @@ def _data(_: click.Context, __: click.Parameter, folder: Path | None) -> DataFol
     return DataFolders.locate(folder)
 
 
+flag = partial(click.option, is_flag=True)
+folder = partial(click.option, type=FOLDER)
+several = partial(click.option, multiple=True)
 with_default = partial(click.option, show_default=True)
-weights_dir = click.option(
+weights_dir = folder(
     "--weights-dir",
     "weights",
-    type=FOLDER,
     callback=_weights,
     help="Folder searched first for weights, by hash. [env: SPFEM_BENCH_WEIGHTS]",
 )
-data_dir = click.option(
+data_dir = folder(
     "--data-dir",
     "data",
-    type=FOLDER,
     callback=_data,
     help="Folder searched first for data sets, each in a folder of its name. "
     "[env: SPFEM_BENCH_DATA]",
 )
-quiet = click.option("-q", "--quiet", is_flag=True, help="No progress bars, no remarks.")
+quiet = flag("-q", "--quiet", help="No progress bars, no remarks.")
 profile = click.option(
     "--profile", help="Which networks to use; those that fit the protocol when not given."
 )
@@ -88,9 +89,7 @@ results = with_default(
     "--results", type=FOLDER, default=Path("results"), help="Folder for records."
 )
 learning_device = with_default("--device", default="cpu", help="Where it learns: cpu, cuda.")
-standalone = click.option(
-    "--standalone", is_flag=True, help="With latex: a document that compiles by itself."
-)
+standalone = flag("--standalone", help="With latex: a document that compiles by itself.")
 
 
 def check_standalone(standalone: bool, style: str) -> None:
@@ -196,6 +195,12 @@ def remarks(quiet: bool) -> Callable[[str], None]:
             tqdm.write(message, file=sys.stderr)
 
     return remark
+
+
+def print_notes(lines: Iterable[str]) -> None:
+    """Print lines on standard error."""
+    for line in lines:
+        click.echo(line, err=True)
 
 
 def progress(quiet: bool) -> Progress:

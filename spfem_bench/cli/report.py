@@ -30,9 +30,8 @@ def _folders(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> d
     default=2,
     help="Worst, and best, clips to show of each method in each metric.",
 )
-@click.option(
+@options.several(
     "--videos",
-    multiple=True,
     metavar="METHOD=DIR",
     callback=_folders,
     help="Folder of a method's outputs, as it was given to eval; may be given several times.",
@@ -40,7 +39,7 @@ def _folders(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> d
 @click.option(
     "--baseline", default="", help="The method that others are compared with; the first run's."
 )
-@click.option("--no-videos", is_flag=True, help="Only numbers: look for no clips.")
+@options.flag("--no-videos", help="Only numbers: look for no clips.")
 @options.weights_dir
 @options.data_dir
 @options.quiet

@@ -14,15 +14,10 @@ _NUMBERS = options.File(".csv", ".json")
 
 
 @click.command()
-@click.option("--source", type=options.FOLDER, required=True, help="Folder of source videos.")
-@click.option(
-    "--generated",
-    type=options.FOLDER,
-    required=True,
-    help="Folder of outputs, named as their sources.",
-)
+@options.folder("--source", required=True, help="Folder of source videos.")
+@options.folder("--generated", required=True, help="Folder of outputs, named as their sources.")
 @click.option("--metric", default="", help="A learnt metric, by name or path; untrained without.")
-@click.option("--aligned", is_flag=True, help="The videos are face crops already.")
+@options.flag("--aligned", help="The videos are face crops already.")
 @click.option("--profile", help="Which networks; light, or compact with --aligned, if not given.")
 @options.with_default(
     "--max-lag",
@@ -33,11 +28,7 @@ _NUMBERS = options.File(".csv", ".json")
 @options.computing("batch_size", "device", "precision", half_on_gpu=True)
 @click.option("-o", "--output", type=_NUMBERS, help="Each clip and stage, as .csv or .json.")
 @click.option("--regions", type=_NUMBERS, help="Each region of each clip, as .csv or .json.")
-@click.option(
-    "--heatmaps",
-    type=options.FOLDER,
-    help="Draw for each clip where the correlation breaks: DIR/NAME.png.",
-)
+@options.folder("--heatmaps", help="Draw for each clip where the correlation breaks: DIR/NAME.png.")
 @options.weights_dir
 @options.quiet
 def score(
@@ -83,9 +74,8 @@ def score(
     from spfem_bench.reporting import heatmaps as reporting
 
     options.check_device(computing.device)
-    for folder in (*(p.parent for p in (output, regions) if p), heatmaps):
-        if folder is not None:
-            check_writable(folder)
+    for folder in filter(None, (*(p.parent for p in (output, regions) if p), heatmaps)):
+        check_writable(folder)
     options.when_interrupted(options.RESUMABLE)
     requests = [
         (Clip(b), PairRequest(Clip(a), max_lag, metric)) for a, b in same_names(source, generated)
@@ -120,13 +110,11 @@ def score(
             x, y = extractor.crops(request.other).pictures, extractor.crops(clip).pictures
             reporting.save_heatmap(one, x[x_rows], y[y_rows], heatmaps / f"{one.name}.png")
     for path, make in ((output, reporting.clip_rows), (regions, reporting.region_rows)):
-        if path is not None:
-            text = reporting.to_csv(make(scored))
-            if path.suffix.lower() == ".json":
-                text = json.dumps(list(make(scored)), indent=1) + "\n"
-            write_atomically(path, text)
+        if path is not None and path.suffix.lower() == ".json":
+            write_atomically(path, json.dumps(list(make(scored)), indent=1) + "\n")
+        elif path is not None:
+            write_atomically(path, reporting.to_csv(make(scored)))
     click.echo(reporting.table(scored))
-    for error in failures.values():
-        click.echo(f"refused: {error}", err=True)
+    options.print_notes(f"refused: {error}" for error in failures.values())
     if failures:
         sys.exit(2)

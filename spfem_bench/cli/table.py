@@ -24,7 +24,7 @@ from spfem_bench.cli import options
     help="asccl: emotions down, methods and metrics across (the default; a printed table has its "
     "paper's). stccl: metrics and methods down, emotions across.",
 )
-@click.option("--intervals", is_flag=True, help="Print 95 % intervals beside the numbers.")
+@options.flag("--intervals", help="Print 95 % intervals beside the numbers.")
 @options.standalone
 @click.option(
     "--published/--no-published",
@@ -85,5 +85,5 @@ def table(
         standalone=standalone,
     )
     click.echo(text, nl=False)
-    for note in unverified(records) if style in ("csv", "csv-wide") else ():
-        click.echo(f"Note: {note}", err=True)
+    if style in ("csv", "csv-wide"):
+        options.print_notes(f"Note: {note}" for note in unverified(records))

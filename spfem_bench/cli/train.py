@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     type=options.File(),
     help="TOML; without it the one of the shipped metric, metrics/stccl/puppets.toml.",
 )
-@click.option("--output", type=options.FOLDER, required=True, help="Folder of this training.")
+@options.folder("--output", required=True, help="Folder of this training.")
 @click.option("--name", default="metric", show_default=True, help="Of the metric's files.")
 @click.option("--steps", type=click.IntRange(1), help="Instead of the configuration's.")
 @click.option("--device", help="cpu or cuda; without it what accelerate chooses.")
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     help="Mixed precision of the heads.",
 )
 @options.drawing_workers
-@click.option("--tensorboard", is_flag=True, help="Write logs to OUTPUT/logs.")
-@click.option("--fresh", is_flag=True, help="Begin anew, whatever the folder holds.")
+@options.flag("--tensorboard", help="Write logs to OUTPUT/logs.")
+@options.flag("--fresh", help="Begin anew, whatever the folder holds.")
 @options.weights_dir
 @options.quiet
 def train(

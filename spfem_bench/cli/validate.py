@@ -21,11 +21,7 @@ from spfem_bench.definitions.computing import Computing
     help="Comma-separated graded controls; all that the protocol has when not given.",
 )
 @options.metrics
-@click.option(
-    "--partial",
-    is_flag=True,
-    help="Judge by the clips and networks that are there; some are missing.",
-)
+@options.flag("--partial", help="Judge by the clips and networks that are there; some are missing.")
 @click.option(
     "-o",
     "--output",
@@ -35,7 +31,7 @@ from spfem_bench.definitions.computing import Computing
 @options.results
 @options.computing("workers", "ray", "batch_size", "device")
 @options.formats
-@click.option("--json", "as_json", is_flag=True, help="Print all cells as a JSON list.")
+@options.flag("--json", "as_json", help="Print all cells as a JSON list.")
 @options.weights_dir
 @options.data_dir
 @options.quiet
@@ -94,7 +90,7 @@ def validate(
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.errors import UnknownNameError
     from spfem_bench.evaluation import record as records
-    from spfem_bench.evaluation.session import make_extractor, package_conflicts
+    from spfem_bench.evaluation import session
     from spfem_bench.evaluation.validate import plan_validation, run_validation
     from spfem_bench.files import check_writable
     from spfem_bench.reporting import validation as reporting
@@ -118,8 +114,7 @@ def validate(
             plans.append(plan)
     except UnknownNameError as error:  # exit code 1 means that a claim does not hold
         raise click.UsageError(str(error)) from None
-    for line in [] if quiet else package_conflicts(plans):
-        click.echo(line, err=True)
+    options.print_notes([] if quiet else session.package_conflicts(plans))
     cells, failed, incomplete = [], [], False
     for plan in plans:
         name = plan.protocol.name
@@ -136,9 +131,9 @@ def validate(
         figure = output
         if output and len(plans) > 1:
             figure = output.with_name(f"{output.stem}.{name}{output.suffix}")
-        for folder in (path.parent, *([figure.parent] if figure else [])):
-            check_writable(folder)
-        extractor = make_extractor(plan, weights, computing, progress=progress)
+        for file in filter(None, (path, figure)):
+            check_writable(file.parent)
+        extractor = session.make_extractor(plan, weights, computing, progress=progress)
         record = run_validation(plan, extractor, workers=workers, progress=progress)
         records.save(record, path)
         own = reporting.cells_of(record)
@@ -150,8 +145,7 @@ def validate(
         if not as_json and style != "csv":
             click.echo(reporting.printed(record, style))  # type: ignore[arg-type]
         if not quiet:
-            for note in plan.protocol.card.notes:
-                click.echo(f"Note: {note}", err=True)
+            options.print_notes(f"Note: {note}" for note in plan.protocol.card.notes)
             drawn = f"   Figure: {figure}" if figure else ""
             click.echo(f"Record: {path}{drawn}", err=True)
     if as_json:
@@ -160,7 +154,5 @@ def validate(
         click.echo(reporting.table(cells, "csv"), nl=False)
     for line in failed:
         click.echo(line, err=as_json or style == "csv")
-    if incomplete:
-        sys.exit(2)
-    if failed:
-        sys.exit(1)
+    if incomplete or failed:
+        sys.exit(2 if incomplete else 1)
