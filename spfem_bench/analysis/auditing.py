@@ -233,9 +233,6 @@ def _emotions(cells: _Cells) -> list[str]:
     return [e for e in cells if e != AVERAGE]
 
 
-# ---- averages ------------------------------------------------------------------------------
-
-
 def _half_unit(number: PrintedNumber) -> Fraction:
     """Return half a unit of the last printed decimal: the largest error of rounding."""
     return Fraction(10) ** int(number.number.as_tuple().exponent) / 2
@@ -266,9 +263,6 @@ def _wrong_average(series: Series, cells: _Cells) -> WrongAverage:
     return WrongAverage(series, cells[AVERAGE].number, float(mean), possible, by_one)
 
 
-# ---- two prints of one cell ----------------------------------------------------------------
-
-
 def _shared_cells(table: _Table) -> Iterator[tuple[Series, Series, str]]:
     """Yield each cell that two tables print: the rows of the earlier and the later print."""
     prints: dict[tuple[str, ...], list[Series]] = {}
@@ -286,9 +280,6 @@ def _disagreement(table: _Table, first: Series, second: Series, emotion: str) ->
         words = {(True, False): "first", (False, True): "second", (True, True): "both"}
         fits = words.get((bool(follows[0]), bool(follows[1])), "neither")
     return Disagreement(first, emotion, one[emotion].number, second, two[emotion].number, fits)
-
-
-# ---- repeats -------------------------------------------------------------------------------
 
 
 def _is_significant(number: PrintedNumber) -> bool:
@@ -353,9 +344,6 @@ def _scattered_repeats(table: _Table) -> Iterator[Repeat]:
         for (a, e), (b, f) in combinations(equal, 2):
             if a.method != b.method and (a.setting, e) != (b.setting, f):
                 yield Repeat("scattered", f"{a} {e}", f"{b} {f}", str(number))
-
-
-# ---- proposals and their baselines ---------------------------------------------------------
 
 
 def _with_baselines(table: _Table, backbones: _Backbones) -> Iterator[tuple[Series, Series]]:

@@ -170,9 +170,6 @@ def speaker_intervals(record: RunRecord) -> dict[tuple[str, str], tuple[float, f
     return ends
 
 
-# ---- differences ---------------------------------------------------------------------------
-
-
 def _clusters(items: Sequence[ItemValue]) -> tuple[Literal["speakers", "clips"], list[str]]:
     """Return what is drawn with each clip: its speaker, or itself when all are of one speaker."""
     speakers = [i.speaker for i in items]
@@ -304,9 +301,6 @@ def _mean(items: Sequence[ItemValue]) -> float:
 
 def _signature(record: RunRecord, metric: str) -> str:
     return next((s.signature for s in record.scores if s.metric == metric), "")
-
-
-# ---- verdicts and notes --------------------------------------------------------------------
 
 
 def _judge(rows: Sequence[Difference]) -> list[Difference]:

@@ -14,21 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from spfem_bench.analysis.disparities import (
-    KINDS,
-    SIZE,
-    SPACES,
-    WINDOW,
-    Definition,
-    DiscoveryKind,
-    DisparitySpace,
-    Lens,
-    Measure,
-    SubjectValues,
-    ValueKey,
-    draw_subject,
-    subject_values,
-)
+from spfem_bench.analysis import disparities
+from spfem_bench.analysis.disparities import WINDOW, Definition, DisparitySpace, Lens, Measure
 from spfem_bench.datasets.pairs import EmotionPair
 from spfem_bench.definitions.protocols import AVERAGE, EMOTIONS
 from spfem_bench.errors import StcclError
@@ -37,18 +24,6 @@ from spfem_bench.statistics.intervals import SEED, Resampled, drawn
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone
 from spfem_bench.stccl.metric import Form, grid_of_regions
-
-__all__ = [
-    "KINDS",
-    "SPACES",
-    "Definition",
-    "DiscoveryKind",
-    "DiscoveryRow",
-    "Lens",
-    "Measure",
-    "Refused",
-    "discover",
-]
 
 RESAMPLES = 1000
 
@@ -70,7 +45,7 @@ class DiscoveryRow:
     space: DisparitySpace
     stage: int
     measure: Measure
-    kind: DiscoveryKind
+    kind: disparities.DiscoveryKind
     emotion: str
     value: float
     low: float | None
@@ -83,7 +58,7 @@ class DiscoveryRow:
 class _Compared(NamedTuple):
     emotion: str
     windows: int
-    values: SubjectValues
+    values: disparities.SubjectValues
 
 
 class Refused(NamedTuple):
@@ -119,33 +94,36 @@ def discover(
     refused: list[Refused] = []
     progress.begin("pairs", len(pairs), "pair")
     for index, pair in enumerate(pairs):
-        subject = draw_subject(pairs, index, windows)
+        subject = disparities.draw_subject(pairs, index, windows)
         if subject is None:
             name = f"{pair.neutral.name} and {pair.emotional.name}"
             refused.append(Refused(name, f"no {WINDOW} frames in a row in which both go on"))
         else:
-            values = subject_values(subject, network, lenses, definition, SEED + index, device)
+            values = disparities.subject_values(
+                subject, network, lenses, definition, SEED + index, device
+            )
             compared.append(_Compared(pair.emotion, len(subject.source), values))
         progress.advance("pairs")
     progress.end("pairs")
     if not compared:
         raise StcclError(f"no pair can be compared: {refused[0].reason}", "Give longer recordings")
     with torch.inference_mode():
-        maps = network.stages(torch.zeros(1, 3, SIZE, SIZE, device=device))
+        maps = network.stages(torch.zeros(1, 3, disparities.SIZE, disparities.SIZE, device=device))
     forms = {lens.name: lens.form for lens in lenses}
     rows: list[DiscoveryRow] = []
     for key in dict.fromkeys(key for one in compared for key in one.values):
         name, space, stage, _, _ = key
-        count = _per_frame(space, maps[stage - 1], stage, definition, forms[name])
+        height, width = maps[stage - 1].shape[-2:]
+        count = per_frame(space, (height, width), stage, definition, forms[name])
         rows += _rows(key, compared, count)
     return rows, refused
 
 
-def _per_frame(
-    space: DisparitySpace, maps: torch.Tensor, stage: int, definition: Definition, form: Form
+def per_frame(
+    space: DisparitySpace, size: tuple[int, int], stage: int, definition: Definition, form: Form
 ) -> float:
     """Return the number of disparities (or rows of matrices) that are compared in each frame."""
-    height, width = maps.shape[-2:]
+    height, width = size
     if form == "cm":
         return float(len(grid_of_regions(height, width)))
     if definition == "released-code":
@@ -156,7 +134,9 @@ def _per_frame(
     return height * width * (WINDOW - 1) / WINDOW
 
 
-def _rows(key: ValueKey, compared: Sequence[_Compared], each: float) -> Iterator[DiscoveryRow]:
+def _rows(
+    key: disparities.ValueKey, compared: Sequence[_Compared], each: float
+) -> Iterator[DiscoveryRow]:
     """Yield a key's row for each emotion and for their mean, with *each* disparities a frame."""
     scores = []
     there = dict.fromkeys(one.emotion for one in compared)
@@ -173,7 +153,7 @@ def _rows(key: ValueKey, compared: Sequence[_Compared], each: float) -> Iterator
 
 
 def _row(
-    key: ValueKey, emotion: str, own: Sequence[_Compared], score: Resampled, each: float
+    key: disparities.ValueKey, emotion: str, own: Sequence[_Compared], score: Resampled, each: float
 ) -> DiscoveryRow:
     frames = WINDOW * sum(one.windows for one in own)
     count = round(frames * each)

@@ -50,9 +50,6 @@ ValueKey = tuple[str, DisparitySpace, int, Measure, DiscoveryKind]
 SubjectValues = dict[ValueKey, float]
 
 
-# ---- pictures of a pair and its controls ---------------------------------------------------
-
-
 class Subject(NamedTuple):
     """Windows of one pair and its controls, uint8 (n, 5, 112, 112, 3); None where there is none.
 
@@ -126,9 +123,6 @@ def draw_subject(pairs: Sequence[EmotionPair], index: int, windows: int) -> Subj
         None if shifted is None else control(pair, shifted),
         control(other, np.resize(theirs, len(chosen))) if other and len(theirs) else None,
     )
-
-
-# ---- similarities --------------------------------------------------------------------------
 
 
 class Lens(NamedTuple):
@@ -226,7 +220,8 @@ def _compared(
             continue
         for measure in get_args(Measure):
             if definition == "released-code":
-                yield space, measure, _released(x, y, space, stage, head, measure, seed)
+                sampled = _released(x, y, space, rep.CENTRES_PER_STAGE[stage - 1], head, seed)
+                yield space, measure, _Similarities(*released(*sampled, measure))
             else:
                 yield space, measure, _dense(x, y, space, head, measure)
 
@@ -271,28 +266,19 @@ def _matrices(
 
 
 def _released(
-    x: Tensor,
-    y: Tensor,
-    space: DisparitySpace,
-    stage: int,
-    head: Head | None,
-    measure: Measure,
-    seed: int,
-) -> _Similarities:
+    x: Tensor, y: Tensor, space: DisparitySpace, count: int, head: Head | None, seed: int
+) -> tuple[Tensor, Tensor, torch.Generator]:
+    """Return the disparities at *count* positions, and the generator that drew them."""
     # The same positions for a pair's controls: they differ from the positive by frames alone.
     generator = torch.Generator().manual_seed(seed)
-    height, width = x.shape[-2:]
-    centres = rep.sample_centres(height, width, rep.CENTRES_PER_STAGE[stage - 1], generator)
-    centres = centres.to(x.device)
+    centres = rep.sample_centres(x.shape[-2], x.shape[-1], count, generator).to(x.device)
     if space == "spatial":
         dx, dy = (rep.spatial_disparity(m.flatten(0, 1), centres).flatten(1, 2) for m in (x, y))
     else:
         pairs = rep.frame_pairs(x.shape[1], "window").to(x.device)
         rows = (rep.feature_rows(m, centres) for m in (x, y))
         dx, dy = (rep.disparity_of_frames(each, pairs).flatten(0, 1) for each in rows)
-    if head:
-        dx, dy = head(dx), head(dy)
-    return _Similarities(*released(dx, dy, generator, measure))
+    return (head(dx), head(dy), generator) if head else (dx, dy, generator)
 
 
 def released(

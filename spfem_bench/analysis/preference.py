@@ -89,9 +89,6 @@ class Study:
     origin: str = ""
 
 
-# ---- reading -------------------------------------------------------------------------------
-
-
 def read_study(source: str) -> Study:
     """Read votes, or a printed study by its card's name or from a tidy CSV file.
 
@@ -156,9 +153,6 @@ def _printed_study(printed: Printed) -> Study:
         (pairs[r.metric], r.metric, r.emotion, r.method): Share(r.value) for r in printed.rows
     }
     return Study(printed.title, shares, origin=printed.origin)
-
-
-# ---- counting ------------------------------------------------------------------------------
 
 
 def count_votes(votes: Sequence[Vote], title: str) -> Study:
