@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import replace
 
 import click
 
@@ -49,9 +51,6 @@ def check(
     Exit codes: 0 all numbers hold; 1 a number moved, a row is missing or new, or
     a card that makes numbers was changed; 2 wrong options.
     """  # noqa: D301
-    import json
-    from dataclasses import replace
-
     from spfem_bench import provenance
     from spfem_bench.definitions import cards, measured
     from spfem_bench.definitions.cards import Kind

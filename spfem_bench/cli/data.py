@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -19,8 +20,6 @@ def data() -> None:
 @options.data_dir
 def list_(data: options.DataFolders) -> None:
     """List data sets and how many of their files are here."""
-    from tabulate import tabulate
-
     from spfem_bench.definitions.cards import Kind, names
     from spfem_bench.definitions.datasets import dataset_card
 
@@ -28,8 +27,7 @@ def list_(data: options.DataFolders) -> None:
     for card in map(dataset_card, names(Kind.DATASET)):
         here = data.provider(card).holdings()
         rows.append([card.name, here.state, f"{here.bytes / 1e6:.1f} MB", card.title, here.origin])
-    heads = ["Data set", "Here", "Size", "Title", "From"]
-    click.echo(tabulate(rows, heads, disable_numparse=True))
+    options.print_table(["Data set", "Here", "Size", "Title", "From"], rows)
 
 
 @data.command()
@@ -108,8 +106,6 @@ def index(
       spfem-bench data index ravdess /data/RAVDESS --json > ravdess.json
       spfem-bench data index mead /data/mine --mapping mine.toml
     """
-    import json
-
     from spfem_bench.datasets.index_report import index_report
     from spfem_bench.datasets.providers.recordings import indexed_recordings
     from spfem_bench.definitions.datasets import dataset_card

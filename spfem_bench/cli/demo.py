@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -69,8 +70,6 @@ def render(
       spfem-bench demo render P001/happy/1.00/028.mp4 --output puppets --size 256
       spfem-bench demo render --split test --output puppets --truth
     """  # noqa: D301
-    from typing import cast
-
     from spfem_bench.puppets.clips import clip_name, render_all, write_truth
     from spfem_bench.puppets.world import Split, World
 
@@ -164,8 +163,6 @@ def train(
     the output folder when all is done. On one machine, the same command on the
     CPU gives the same bytes.
     """
-    from dataclasses import replace
-
     from spfem_bench.puppets.compact.recipes import NAMES, RECIPES
     from spfem_bench.puppets.compact.train import card_lines, train_compact
     from spfem_bench.puppets.world import World

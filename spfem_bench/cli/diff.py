@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -53,8 +54,6 @@ def diff(a: Path, b: Path, tolerances: dict[str, float], as_json: bool) -> None:
     Exit codes: 0 all numbers are within tolerance, and only versions differ; 1 a number or
     another setting differs; 2 wrong options, or a file is no record.
     """  # noqa: D301
-    import json
-
     from spfem_bench.analysis.record_diff import diff_records
     from spfem_bench.errors import SpfemBenchError
     from spfem_bench.evaluation.record import load_run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -94,8 +95,6 @@ def evaluate(
     Without --partial, a method with missing or refused clips gets no headline
     score and exit code 2.
     """  # noqa: D301
-    import json
-
     from spfem_bench.definitions.layouts import layout_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.errors import CardError
@@ -181,8 +180,6 @@ def _print_mappings(
     as_json: bool,
 ) -> None:
     """Print which output is taken for which item; exit code 2 when some are not found."""
-    import json
-
     from spfem_bench.definitions.datasets import dataset_card
     from spfem_bench.evaluation.outputs import place_outputs
     from spfem_bench.reporting import evaluation as reporting

@@ -6,6 +6,8 @@ from textwrap import fill
 
 import click
 
+from spfem_bench.cli import options
+
 
 @click.command("list")
 @click.argument(
@@ -13,16 +15,14 @@ import click
 )
 def list_(what: str) -> None:
     """List methods, protocols and so on, with what a user must know of each."""
-    from tabulate import tabulate
-
-    heads, rows = {
+    tables = {
         "methods": _methods,
         "protocols": _protocols,
         "metrics": _metrics,
         "networks": _networks,
         "layouts": _layouts,
-    }[what]()
-    click.echo(tabulate(rows, heads, disable_numparse=True))
+    }
+    options.print_table(*tables[what]())
 
 
 def _methods() -> tuple[list[str], list[list[str]]]:

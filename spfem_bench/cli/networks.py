@@ -22,10 +22,7 @@ def networks() -> None:
 @options.weights_dir
 def list_(weights: options.WeightsStore) -> None:
     """List all networks and whether their weights are here."""
-    from tabulate import tabulate
-
-    heads, rows = network_rows(weights)
-    click.echo(tabulate(rows, heads, disable_numparse=True))
+    options.print_table(*network_rows(weights))
 
 
 @networks.command()

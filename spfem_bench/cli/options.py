@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial, wraps
 from pathlib import Path
@@ -195,6 +195,13 @@ def remarks(quiet: bool) -> Callable[[str], None]:
             tqdm.write(message, file=sys.stderr)
 
     return remark
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of texts."""
+    from tabulate import tabulate
+
+    click.echo(tabulate(rows, heads, disable_numparse=True))
 
 
 def print_notes(lines: Iterable[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import click
@@ -26,9 +28,6 @@ def show(name: str, data: options.DataFolders) -> None:
 
     NAME is a protocol's, or the path of a card.
     """
-    from collections import Counter
-    from itertools import product
-
     from tabulate import tabulate
 
     from spfem_bench.definitions.datasets import dataset_card

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -61,8 +62,6 @@ def score(
     Exit codes: 0 all clips scored; 1 an error; 2 some could not be, which are
     named.
     """  # noqa: D301
-    import json
-
     from spfem_bench.definitions.clips import Clip
     from spfem_bench.definitions.networks import profile_card
     from spfem_bench.evaluation.pairing import same_names

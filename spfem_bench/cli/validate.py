@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -83,9 +85,6 @@ def validate(
     Exit codes: 0 every claim holds; 1 a claim does not, which is said, or an
     error; 2 wrong options, or clips or weights are missing and no --partial.
     """  # noqa: D301
-    import json
-    from dataclasses import asdict
-
     from spfem_bench.definitions.networks import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.errors import UnknownNameError
