@@ -86,14 +86,9 @@ class Run:
         standalone: bool = False,
     ) -> str:
         """Return this run as a LaTeX table (booktabs, graphicx); see :func:`table`."""
-        return table(
-            [self],
-            "latex",
-            layout=layout,
-            intervals=intervals,
-            published=published,
-            standalone=standalone,
-        )
+        content = make_table([self.record], published=published)
+        shown = {"intervals": intervals, "standalone": standalone}
+        return render_table(content, "latex", layout=layout, **shown)
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the record, whole or not at all, and return its path.

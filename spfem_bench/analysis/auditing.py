@@ -191,9 +191,8 @@ def audit(tables: Sequence[Printed]) -> Audit:
         CardError: one table is given twice.
     """
     series, backbones = _rows(row for table in tables for row in table.rows)
-    disagreements, other_decimals, n_shared = [], [], 0
-    for first, second, emotion in _shared_cells(series):
-        n_shared += 1
+    disagreements, other_decimals, shared = [], [], list(_shared_cells(series))
+    for first, second, emotion in shared:
         one, two = series[first][emotion], series[second][emotion]
         if one.number != two.number:
             disagreements.append(_disagreement(series, first, second, emotion))
@@ -203,7 +202,7 @@ def audit(tables: Sequence[Printed]) -> Audit:
         tuple((table.name, len(table.rows)) for table in tables),
         sum(_follows(cells) is not None for cells in series.values()),
         tuple(_wrong_average(s, c) for s, c in series.items() if _follows(c) is False),
-        n_shared,
+        len(shared),
         tuple(disagreements),
         tuple(other_decimals),
         tuple(_repeats(series, backbones)),
@@ -220,10 +219,8 @@ def _rows(numbers: Iterable[PrintedNumber]) -> tuple[_Table, _Backbones]:
         row = Series(n.paper, n.table, n.dataset, n.setting, n.method, n.metric)
         if n.emotion in table.setdefault(row, {}):
             problem = f"two files print {row} {n.emotion} of one paper and table"
-            remedy = (
-                "Give each table once, or say in the columns 'paper' and 'table' which is which"
-            )
-            raise CardError(problem, remedy)
+            remedy = "say in the columns 'paper' and 'table' which is which"
+            raise CardError(problem, f"Give each table once, or {remedy}")
         table[row][n.emotion] = n
         backbones[row] = n.backbone
     return table, backbones
@@ -381,7 +378,7 @@ def _variants(table: _Table, backbones: _Backbones) -> Iterator[VariantPair]:
             if a.method == b.method or len(shared) < 3:
                 continue
             one, two = (
-                [float(table[row][e].number - base[e].number) for e in shared] for row in (a, b)
+                [float(table[r][e].number - base[e].number) for e in shared] for r in (a, b)
             )
             between = [abs(float(table[a][e].number - table[b][e].number)) for e in shared]
             mean = sum(between) / len(shared)

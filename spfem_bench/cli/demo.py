@@ -119,10 +119,9 @@ def sheet(
 
     form = output.suffix.lower().lstrip(".")
     if what == "models":
-        content = model_sheet(models, form)
+        write_atomically(output, model_sheet(models, form))
     else:
-        content = puppet_sheet(World(**which), what, speaker, sentence, form)
-    write_atomically(output, content)
+        write_atomically(output, puppet_sheet(World(**which), what, speaker, sentence, form))
     click.echo(str(output))
 
 
@@ -138,9 +137,9 @@ class _Train(click.Command):
             for name, recipe in RECIPES.items():
                 values = asdict(recipe)
                 changes = values.pop("changes")
-                for what, found in ((name, values), (f"{name}, changes", changes)):
-                    words = ", ".join(f"{k} {v:g}" for k, v in found.items())
-                    formatter.write_text(f"{what}: {words}")
+                for title, part in ((name, values), (f"{name}, changes", changes)):
+                    words = ", ".join(f"{k} {v:g}" for k, v in part.items())
+                    formatter.write_text(f"{title}: {words}")
 
 
 @demo.command(cls=_Train)
@@ -175,10 +174,9 @@ def train(
             name, recipe, World(), output, device=device, workers=workers, progress=progress
         )
         click.echo(f"{trained.weights}: {_in_short(trained.record['held_out'])}")
-        click.echo(
-            f"To ship them, copy both files to metrics/networks/weights and pin them in "
-            f"metrics/networks/{trained.record['network']}.toml:\n{card_lines(trained.record)}"
-        )
+        card = f"metrics/networks/{trained.record['network']}.toml"
+        to_ship = f"copy both files to metrics/networks/weights and pin them in {card}"
+        click.echo(f"To ship them, {to_ship}:\n{card_lines(trained.record)}")
 
 
 def _in_short(quality: dict[str, Any]) -> str:

@@ -51,9 +51,9 @@ def show(name: str, data: options.DataFolders) -> None:
         click.echo(f"{role}: {address if isinstance(address, str) else '  +  '.join(address)}")
     click.echo(f"Outputs are called {card.output_name}, for example {found.items[0].output_name}\n")
     speakers = list(dict.fromkeys(i.speaker for i in found.items))
-    counts = Counter(
-        cell for i in found.items for cell in product((i.speaker, "all"), (i.emotion, "all"))
-    )
+    counts = Counter[tuple[str, str]]()
+    for i in found.items:
+        counts.update(product((i.speaker, "all"), (i.emotion, "all")))
     heads = [*card.emotions, "all"]
     rows = [[s, *(counts[s, e] for e in heads)] for s in (*speakers, "all")]
     click.echo(tabulate(rows, ["Items", *heads]))
@@ -65,17 +65,16 @@ def show(name: str, data: options.DataFolders) -> None:
         return
     clips = dict.fromkeys(c for i in found.items for c in (*i.clips.values(), *i.more_real))
     files = dict.fromkeys(p.as_posix() for c in clips for p in (c.path, c.audio) if p is not None)
-    missing: list[str] = []
-    remedy = ""
+    remedies: dict[str, str] = {}  # by missing file
     for file in files:
         try:
             provider.verified(file)
         except ClipError as error:
-            missing.append(file)
-            remedy = error.remedy
-    click.echo(f"Here: {len(files) - len(missing)} of {len(files)} files.")
-    if missing:
-        click.echo(f"Missing: {', '.join(missing[:3])}{', …' if missing[3:] else ''}. {remedy}")
+            remedies[file] = error.remedy
+    click.echo(f"Here: {len(files) - len(remedies)} of {len(files)} files.")
+    if missing := list(remedies):
+        names = ", ".join([*missing[:3], *(["…"] if missing[3:] else [])])
+        click.echo(f"Missing: {names}. {remedies[missing[-1]]}")
 
 
 @protocol.command()

@@ -75,9 +75,8 @@ def train(
     settings = read_train_config(path)
     if steps is not None:
         settings = settings.model_copy(update={"steps": steps})
-    options.when_interrupted(
-        f"Interrupted. Type the same command again to go on from the last checkpoint in {output}"
-    )
+    to_resume = f"Type the same command again to go on from the last checkpoint in {output}"
+    options.when_interrupted(f"Interrupted. {to_resume}")
     trained = train_metric(
         settings,
         output,
