@@ -16,13 +16,13 @@ from spfem_bench.definitions.published import Printed, PrintedNumber
 from spfem_bench.errors import CardError, UnknownNameError
 
 NEAR_CORRELATION = 0.99
+"""The gains of near-duplicate variants over the baseline correlate by more than this."""
+
 NEAR_SHARE = 0.15
-"""Two variants are near-duplicates when their gains over the baseline correlate by more than the
-first, and they differ by less than the second of their distance to it, on average."""
+"""Near-duplicate variants differ by less than this part of either's distance to the baseline."""
 
 SIGNIFICANT = 4
-"""Equal numbers within one row or table are reported from this many digits on; with fewer,
-chance alone makes many."""
+"""Equal numbers within one row or table are reported from this many digits on."""
 
 _FLOAT_ERROR = Fraction(1, 10**12)  # relative, of numbers at full precision
 
