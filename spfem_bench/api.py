@@ -1,8 +1,4 @@
-"""The Python interface: evaluate a method, read its scores, print its table, compare it.
-
-Everything here is also reached as ``spfem_bench.evaluate`` and so on. The same
-code carries out ``spfem-bench eval``: equal arguments give equal scores.
-"""
+"""The Python interface, ``spfem_bench.evaluate`` and so on; scores are those of the commands."""
 
 from __future__ import annotations
 
@@ -13,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spfem_bench.definitions.computing import Computing, Precision
 from spfem_bench.errors import CardError, ClipError, SpfemBenchError, WeightsError
 from spfem_bench.evaluation import record as records
 from spfem_bench.reporting.headlines import score_lines
@@ -23,7 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from spfem_bench.analysis.comparing import Comparison
-    from spfem_bench.definitions.computing import Precision
     from spfem_bench.evaluation.plan import Plan
 
 INTEGERS = ("n_items", "n_frames", "n_refused", "n_frames_refused")
@@ -32,11 +28,9 @@ REALS = ("value", "low", "high")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
-    """One evaluation: a method on a protocol.
+    """One evaluation of a method on a protocol: its record, as ``docs/run_record.md`` describes it.
 
-    Attributes:
-        record: the run record, as ``docs/run_record.md`` describes it; all else is made from it.
-            ``record.plain()`` returns it as values for JSON.
+    ``record.plain()`` returns it as values for JSON.
     """
 
     record: records.RunRecord
@@ -59,9 +53,8 @@ class Run:
     def speaker_intervals(self) -> pd.DataFrame:
         """Return 95 % intervals of the scores over speakers, those of the record being over clips.
 
-        Returns:
-            Columns: metric, emotion, low, high. A score without one is left out: of clips of one
-            speaker, or of a record of an earlier version.
+        Columns: metric, emotion, low, high. A score without one is left out: of clips of one
+        speaker, or of a record of an earlier version.
 
         Raises:
             CardError: the record is damaged.
@@ -93,23 +86,15 @@ class Run:
         standalone: bool = False,
     ) -> str:
         """Return this run as a LaTeX table (booktabs, graphicx); see :func:`table`."""
-        return table(
-            [self],
-            "latex",
-            layout=layout,
-            intervals=intervals,
-            published=published,
-            standalone=standalone,
-        )
+        content = make_table([self.record], published=published)
+        shown = {"intervals": intervals, "standalone": standalone}
+        return render_table(content, "latex", layout=layout, **shown)
 
     def save(self, path: str | PathLike[str]) -> Path:
-        """Write the record, whole or not at all; ``spfem-bench table`` reads it.
+        """Write the record, whole or not at all, and return its path.
 
         Args:
             path: a file, or an existing folder, which gets ``METHOD.PROFILE.json``.
-
-        Returns:
-            The file written.
 
         Raises:
             StorageError: it cannot be written.
@@ -181,10 +166,7 @@ def evaluate(
             cannot be written, or a Ray cluster that cannot be used.
     """
     from spfem_bench.datasets.folders import DataFolders
-    from spfem_bench.definitions.computing import Computing
-    from spfem_bench.definitions.layouts import layout_card
-    from spfem_bench.definitions.networks import profile_card
-    from spfem_bench.definitions.protocols import protocol as read_protocol
+    from spfem_bench.definitions import layouts, networks, protocols
     from spfem_bench.evaluation.outputs import Videos
     from spfem_bench.evaluation.plan import make_plan
     from spfem_bench.evaluation.session import carry_out
@@ -195,20 +177,16 @@ def evaluate(
         raise SpfemBenchError("layout and frame_rate are about videos", "Give videos=DIR too")
     _check_list(metrics)
     weights = WeightsStore.locate(None if weights_dir is None else Path(weights_dir))
-    listed = read_protocol(protocol)
+    listed = protocols.protocol(protocol)
     own = None
     if videos is not None:
-        own = Videos(Path(videos), frame_rate, layout_card(layout) if layout else None)
+        own = Videos(Path(videos), frame_rate, layouts.layout_card(layout) if layout else None)
     computing = Computing(device, precision, batch_size, hwaccel, workers, ray)
+    data = DataFolders.locate(None if data_dir is None else Path(data_dir))
     with workers_for(computing) as team:  # a wrong device is reported before the preflight
+        card = networks.profile_card(profile or listed.card.profile)
         plan = make_plan(
-            method,
-            listed,
-            profile_card(profile or listed.card.profile),
-            data=DataFolders.locate(None if data_dir is None else Path(data_dir)),
-            weights=weights,
-            metrics=metrics,
-            videos=own,
+            method, listed, card, data=data, weights=weights, metrics=metrics, videos=own
         )
         _check(plan, partial=partial)
         [record] = carry_out([plan], weights, computing, workers=team, partial=partial)
@@ -227,13 +205,10 @@ def _check(plan: Plan, *, partial: bool) -> None:
         remedy = "Give partial=True to go without" if plan.metrics else ""
         raise WeightsError(f"no {metric}: {reason}", remedy)
     if plan.refusals and not partial:
-        items = len({r.item for r in plan.refusals})
-        first = plan.refusals[0]
-        raise ClipError(
-            f"{items} of {len(plan.items)} items of {plan.protocol.name} cannot be scored; "
-            f"{first.item}: {first.reason}",
-            "; or ".join(filter(None, [first.remedy, "give partial=True to score what is there"])),
-        )
+        first, items = plan.refusals[0], len({r.item for r in plan.refusals})
+        problem = f"{items} of {len(plan.items)} items of {plan.protocol.name} cannot be scored"
+        remedies = filter(None, [first.remedy, "give partial=True to score what is there"])
+        raise ClipError(f"{problem}; {first.item}: {first.reason}", "; or ".join(remedies))
 
 
 def load(path: str | PathLike[str]) -> Run:
@@ -288,6 +263,9 @@ def compare(
 ) -> Comparison:
     """Compare runs clip by clip, as ``spfem-bench compare`` does.
 
+    ``.table`` of what is returned is a ``DataFrame`` of differences with intervals over speakers,
+    corrected p-values, effects and verdicts; ``.notes`` says what they stand on.
+
     Args:
         runs: of two methods at least, on one protocol, made alike.
         baseline: the method that the others are compared with; the first run's when empty.
@@ -297,10 +275,6 @@ def compare(
         allow_versions: compare also where versions of libraries or of ffmpeg differ; ``.notes``
             names them.
         resamples: draws behind intervals and p-values.
-
-    Returns:
-        Differences with intervals over speakers, corrected p-values, effects and verdicts:
-        ``.table`` is a ``DataFrame`` of them, ``.notes`` says what they stand on.
 
     Raises:
         CardError: fewer than two runs, or runs that were not made alike; says in which field.

@@ -24,10 +24,8 @@ def name_runs(records: Sequence[RunRecord], baseline: str) -> Runs:
         CardError: fewer than two, one given twice, one without a number, no such baseline.
     """
     if len(records) < 2:
-        raise CardError(
-            "one run has nothing to be compared with" if records else "no runs to compare",
-            "Give the records of two methods or more",
-        )
+        problem = "one run has nothing to be compared with" if records else "no runs to compare"
+        raise CardError(problem, "Give the records of two methods or more")
     runs: dict[str, RunRecord] = {}
     for record in records:
         name = record.method.name
@@ -37,26 +35,18 @@ def name_runs(records: Sequence[RunRecord], baseline: str) -> Runs:
         if baseline not in runs:
             raise CardError(f"no run of '{baseline}' among those given", near_names(baseline, runs))
         runs = {baseline: runs.pop(baseline), **runs}
-    seen: list[RunRecord] = []
+    contents = []
     for label, record in runs.items():
-        if any(_is_same_run(record, other) for other in seen):
-            raise CardError(
-                f"the run of '{record.method.name}' is given twice", "Give each run once"
-            )
-        seen.append(record)
+        content = record.method, record.protocol, record.profile, record.items, record.scores
+        if content in contents:
+            problem = f"the run of '{record.method.name}' is given twice"
+            raise CardError(problem, "Give each run once")
+        contents.append(content)
         if not record.metrics:
             reason = min((s.note for s in record.scores if s.note), default="")
-            raise CardError(
-                f"the run of '{label}' is empty{reason and f': {reason}'}",
-                "Leave it out, or evaluate it again",
-            )
+            problem = f"the run of '{label}' is empty{reason and f': {reason}'}"
+            raise CardError(problem, "Leave it out, or evaluate it again")
     return runs
-
-
-def _is_same_run(a: RunRecord, b: RunRecord) -> bool:
-    """Return whether method, clips, networks and scores are the same."""
-    names = ("method", "protocol", "profile", "items", "scores")
-    return all(getattr(a, name) == getattr(b, name) for name in names)
 
 
 def shared_metrics(runs: Runs, requested: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -65,13 +55,12 @@ def shared_metrics(runs: Runs, requested: Sequence[str]) -> tuple[list[str], lis
     Raises:
         CardError: there is none, or one that was requested is missing.
     """
+    for metric in requested:
+        for label, record in runs.items():
+            if metric not in record.metrics:
+                problem = f"no {metric} in the run of '{label}'"
+                raise CardError(problem, near_names(metric, record.metrics))
     if requested:
-        for metric in requested:
-            for label, record in runs.items():
-                if metric not in record.metrics:
-                    raise CardError(
-                        f"no {metric} in the run of '{label}'", near_names(metric, record.metrics)
-                    )
         return list(requested), []
     owners: dict[str, list[str]] = {}
     for label, record in runs.items():
@@ -79,10 +68,8 @@ def shared_metrics(runs: Runs, requested: Sequence[str]) -> tuple[list[str], lis
             owners.setdefault(metric, []).append(f"'{label}'")
     shared = [m for m, labels in owners.items() if len(labels) == len(runs)]
     if not shared:
-        raise CardError(
-            f"the runs of {', '.join(map(repr, runs))} share no metric",
-            "Evaluate them again with the same --metrics",
-        )
+        problem = f"the runs of {', '.join(map(repr, runs))} share no metric"
+        raise CardError(problem, "Evaluate them again with the same --metrics")
     return shared, [
         f"No {metric_card(m).label}: only {', '.join(labels)} has it"
         for m, labels in owners.items()
@@ -101,18 +88,15 @@ def check_alike(runs: Runs, metrics: Sequence[str], *, allow_versions: bool) -> 
     for b, record in others:
         again = f"spfem-bench eval --method {record.method.name} --protocol {protocol}"
         if record.protocol.name != protocol:
-            raise CardError(
-                f"'{a}' was evaluated on {protocol}, '{b}' on {record.protocol.name}",
-                f"Compare runs on one protocol: {again}",
-            )
+            problem = f"'{a}' was evaluated on {protocol}, '{b}' on {record.protocol.name}"
+            raise CardError(problem, f"Compare runs on one protocol: {again}")
         unlike = _unlike_settings(first, record, metrics)
         if not unlike:
             continue
         only_versions = not _unlike_settings(first, record, metrics, versions=False)
         if only_versions and allow_versions:
-            notes.append(
-                f"Not made alike: versions of '{a}' and '{b}' differ: {'; '.join(unlike)}."
-            )
+            differing = f"versions of '{a}' and '{b}' differ: {'; '.join(unlike)}"
+            notes.append(f"Not made alike: {differing}.")
             continue
         remedy = f"Evaluate '{b}' again as '{a}' was: {again} --profile {first.profile}"
         if alike := [m for m in metrics if not _unlike_settings(first, record, [m])]:
@@ -126,14 +110,7 @@ def check_alike(runs: Runs, metrics: Sequence[str], *, allow_versions: bool) -> 
 def _unlike_settings(
     a: RunRecord, b: RunRecord, metrics: Sequence[str], *, versions: bool = True
 ) -> list[str]:
-    """Name each setting that differs, with both values and the metrics it belongs to.
-
-    Args:
-        a: one run.
-        b: another.
-        metrics: whose settings.
-        versions: name those of libraries and of ffmpeg too.
-    """
+    """Name each setting that differs, with both values and the metrics it belongs to."""
     lines = [f"profile {a.profile} against {b.profile}"] if a.profile != b.profile else []
     metrics_of: dict[str, list[str]] = {}
     for metric in metrics:

@@ -1,7 +1,4 @@
-"""Contradictions and oddities in printed tables: a pure function of their numbers.
-
-All arithmetic is exact, on the digits as printed.
-"""
+"""Contradictions and oddities in printed tables, in exact arithmetic on the printed digits."""
 
 from __future__ import annotations
 
@@ -19,13 +16,13 @@ from spfem_bench.definitions.published import Printed, PrintedNumber
 from spfem_bench.errors import CardError, UnknownNameError
 
 NEAR_CORRELATION = 0.99
+"""The gains of near-duplicate variants over the baseline correlate by more than this."""
+
 NEAR_SHARE = 0.15
-"""Two variants are near-duplicates when their gains over the baseline correlate by more than the
-first, and they differ by less than the second of their distance to it, on average."""
+"""Near-duplicate variants differ by less than this part of either's distance to the baseline."""
 
 SIGNIFICANT = 4
-"""Equal numbers within one row or table are reported from this many digits on; with fewer,
-chance alone makes many."""
+"""Equal numbers within one row or table are reported from this many digits on."""
 
 _FLOAT_ERROR = Fraction(1, 10**12)  # relative, of numbers at full precision
 
@@ -55,9 +52,8 @@ class WrongAverage:
     """A printed average that is not the mean of its row.
 
     Attributes:
-        mean: of the printed emotions.
-        possible: whether rounding of every cell could still explain it.
-        by_one: whether one cell misprinted by exactly 1 would explain it.
+        possible: rounding of every cell could still explain it.
+        by_one: one cell misprinted by exactly 1 would explain it.
     """
 
     series: Series
@@ -84,7 +80,6 @@ class Disagreement:
     """One cell printed with two values.
 
     Attributes:
-        other: the row with the second value.
         fits: the value from which the printed averages follow: first, second, both or neither;
             empty where no average can be checked.
     """
@@ -111,7 +106,6 @@ class Repeat:
             method are equal in all metrics), ``methods`` (the same cell of two methods on
             one backbone), ``row`` (two emotions of one row) or ``scattered`` (different
             cells of different methods of one table).
-        values: as printed.
     """
 
     kind: Literal["series", "column", "methods", "row", "scattered"]
@@ -167,9 +161,7 @@ class Audit:
         tables: name and count of numbers of each.
         averages: those that do not follow from their rows, of ``n_averages`` checked.
         disagreements: cells with two values, of ``n_shared`` that two tables print.
-        other_decimals: those of equal value printed with other decimals.
         losses: every compared row, also those without a worse cell.
-        variants: every compared pair of variants.
         wrong_sums: pairs of preferences whose sum is not 100 percent.
     """
 
@@ -186,11 +178,7 @@ class Audit:
 
     @property
     def contradictions(self) -> int:
-        """Number of findings that no correct table has.
-
-        Averages that rounding cannot explain, cells printed with two values, sums that are
-        not 100, whole rows or columns printed twice.
-        """
+        """Number of findings that no correct table has."""
         repeated = sum(r.kind in ("series", "column") for r in self.repeats)
         averages = sum(not a.possible for a in self.averages)
         return averages + len(self.disagreements) + len(self.wrong_sums) + repeated
@@ -203,9 +191,8 @@ def audit(tables: Sequence[Printed]) -> Audit:
         CardError: one table is given twice.
     """
     series, backbones = _rows(row for table in tables for row in table.rows)
-    disagreements, other_decimals, n_shared = [], [], 0
-    for first, second, emotion in _shared_cells(series):
-        n_shared += 1
+    disagreements, other_decimals, shared = [], [], list(_shared_cells(series))
+    for first, second, emotion in shared:
         one, two = series[first][emotion], series[second][emotion]
         if one.number != two.number:
             disagreements.append(_disagreement(series, first, second, emotion))
@@ -215,7 +202,7 @@ def audit(tables: Sequence[Printed]) -> Audit:
         tuple((table.name, len(table.rows)) for table in tables),
         sum(_follows(cells) is not None for cells in series.values()),
         tuple(_wrong_average(s, c) for s, c in series.items() if _follows(c) is False),
-        n_shared,
+        len(shared),
         tuple(disagreements),
         tuple(other_decimals),
         tuple(_repeats(series, backbones)),
@@ -231,10 +218,9 @@ def _rows(numbers: Iterable[PrintedNumber]) -> tuple[_Table, _Backbones]:
     for n in numbers:
         row = Series(n.paper, n.table, n.dataset, n.setting, n.method, n.metric)
         if n.emotion in table.setdefault(row, {}):
-            raise CardError(
-                f"two files print {row} {n.emotion} of one paper and table",
-                "Give each table once, or say in the columns 'paper' and 'table' which is which",
-            )
+            problem = f"two files print {row} {n.emotion} of one paper and table"
+            remedy = "say in the columns 'paper' and 'table' which is which"
+            raise CardError(problem, f"Give each table once, or {remedy}")
         table[row][n.emotion] = n
         backbones[row] = n.backbone
     return table, backbones
@@ -242,9 +228,6 @@ def _rows(numbers: Iterable[PrintedNumber]) -> tuple[_Table, _Backbones]:
 
 def _emotions(cells: _Cells) -> list[str]:
     return [e for e in cells if e != AVERAGE]
-
-
-# ---- averages ------------------------------------------------------------------------------
 
 
 def _half_unit(number: PrintedNumber) -> Fraction:
@@ -277,11 +260,8 @@ def _wrong_average(series: Series, cells: _Cells) -> WrongAverage:
     return WrongAverage(series, cells[AVERAGE].number, float(mean), possible, by_one)
 
 
-# ---- two prints of one cell ----------------------------------------------------------------
-
-
 def _shared_cells(table: _Table) -> Iterator[tuple[Series, Series, str]]:
-    """Yield each cell that two tables print: the row of an earlier and of a later print."""
+    """Yield each cell that two tables print: the rows of the earlier and the later print."""
     prints: dict[tuple[str, ...], list[Series]] = {}
     for row, cells in table.items():
         for earlier in prints.setdefault(row[2:], []):
@@ -297,9 +277,6 @@ def _disagreement(table: _Table, first: Series, second: Series, emotion: str) ->
         words = {(True, False): "first", (False, True): "second", (True, True): "both"}
         fits = words.get((bool(follows[0]), bool(follows[1])), "neither")
     return Disagreement(first, emotion, one[emotion].number, second, two[emotion].number, fits)
-
-
-# ---- repeats -------------------------------------------------------------------------------
 
 
 def _is_significant(number: PrintedNumber) -> bool:
@@ -366,9 +343,6 @@ def _scattered_repeats(table: _Table) -> Iterator[Repeat]:
                 yield Repeat("scattered", f"{a} {e}", f"{b} {f}", str(number))
 
 
-# ---- proposals and their baselines ---------------------------------------------------------
-
-
 def _with_baselines(table: _Table, backbones: _Backbones) -> Iterator[tuple[Series, Series]]:
     for row in table:
         baseline = row._replace(method=backbones[row])
@@ -404,7 +378,7 @@ def _variants(table: _Table, backbones: _Backbones) -> Iterator[VariantPair]:
             if a.method == b.method or len(shared) < 3:
                 continue
             one, two = (
-                [float(table[row][e].number - base[e].number) for e in shared] for row in (a, b)
+                [float(table[r][e].number - base[e].number) for e in shared] for r in (a, b)
             )
             between = [abs(float(table[a][e].number - table[b][e].number)) for e in shared]
             mean = sum(between) / len(shared)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -29,25 +29,21 @@ TINY = 1e-9
 """Differences below this part of the values are rounding."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Difference:
     """One metric of two methods on the same clips.
 
     Attributes:
         emotion: an emotion, or ``avg`` for the mean over emotions.
-        a: the baseline; its score over the clips that are compared is ``a_value``, with its own
-            95 % interval from ``a_low`` to ``a_high``. ``b`` is the other method.
+        a: the baseline; ``a_value`` is its score over the clips that are compared, ``a_low`` and
+            ``a_high`` the ends of its own 95 % interval.
         difference: B less A; of a metric that is best at 0, of the distances from 0.
-        low: lower end of the difference's 95 % interval, ``high`` the upper; None where there is
-            none, and ``verdict`` says why.
+        low: lower end of the difference's 95 % interval; None where ``verdict`` says why.
         p: two-sided p-value of no difference, alone; ``p_holm`` corrected for all rows.
-        effect: the difference divided by the standard deviation of the speakers' differences
-            (``error * sqrt(clusters)``).
-        drawn: whether speakers are drawn, or clips where all are of one speaker.
-        clusters: how many of them there are.
+        effect: the difference divided by the standard deviation of the speakers' differences.
+        drawn: speakers, or clips where all are of one speaker; there are ``clusters`` of them.
         clips: clips that both stand on.
         needed: clips that would tell the methods apart in 80 of 100 repetitions; None for never.
-        verdict: the result in words.
         a_signature: how A's number was made; B's differs at most in clips and versions.
     """
 
@@ -56,22 +52,22 @@ class Difference:
     a: str
     b: str
     a_value: float
-    a_low: float | None
-    a_high: float | None
+    a_low: float | None = None
+    a_high: float | None = None
     b_value: float
-    b_low: float | None
-    b_high: float | None
+    b_low: float | None = None
+    b_high: float | None = None
     difference: float
-    low: float | None
-    high: float | None
-    p: float | None
-    p_holm: float | None
-    effect: float | None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    effect: float | None = None
     drawn: Literal["speakers", "clips"]
     clusters: int
     clips: int
-    needed: int | None
-    verdict: str
+    needed: int | None = None
+    verdict: str = ""
     a_signature: str
     b_signature: str
 
@@ -83,15 +79,7 @@ class Difference:
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """Methods compared with a baseline.
-
-    Attributes:
-        baseline: the method that the others are compared with.
-        others: these, in their order.
-        rows: the differences, by method, metric and emotion.
-        notes: what they stand on, and what could not be compared.
-        signatures: how the numbers were made.
-    """
+    """Methods compared with a baseline; the notes say what rows stand on and what is left out."""
 
     baseline: str
     others: tuple[str, ...]
@@ -119,17 +107,9 @@ def compare_runs(
     allow_versions: bool = False,
     resamples: int = RESAMPLES,
 ) -> Comparison:
-    """Compare runs that were made alike, clip by clip.
+    """Compare runs that were made alike, clip by clip; see ``spfem_bench.compare``.
 
-    Args:
-        records: of two methods at least.
-        baseline: the method that the others are compared with; the first when empty.
-        metrics: those to compare; all that the runs share when empty.
-        by_emotion: each emotion too, not the mean alone; all rows count in Holm's correction.
-        common: where the runs are not on the same clips, or lack some: take those of both.
-        allow_versions: compare also where versions of libraries or of ffmpeg differ; a note
-            names them.
-        resamples: draws behind intervals and p-values.
+    All rows, also those *by_emotion*, count in Holm's correction.
 
     Raises:
         CardError: fewer than two runs, the same run twice, runs made or listed in different ways,
@@ -163,13 +143,10 @@ def compare_runs(
     )
 
 
-def speaker_intervals(
-    record: RunRecord, *, resamples: int = RESAMPLES
-) -> dict[tuple[str, str], tuple[float, float]]:
+def speaker_intervals(record: RunRecord) -> dict[tuple[str, str], tuple[float, float]]:
     """Return the 95 % intervals of a run's scores over speakers, by metric and emotion.
 
-    Those of the record itself draw clips within each emotion and hold its speakers fixed. A score
-    without an interval is left out: of clips of one speaker, or of a record of an earlier version.
+    A score without one is left out: of clips of one speaker, or of a record of an earlier version.
 
     Raises:
         CardError: the record is damaged.
@@ -183,18 +160,14 @@ def speaker_intervals(
         own = [s for s in record.scores if s.metric == metric and s.value is not None]
         for emotion in (s.emotion for s in own):
             chosen = [i for i in items if emotion in (i.emotion, AVERAGE)]
+            values, emotions = [i.value for i in chosen], [i.emotion for i in chosen]
             try:
-                estimate = resampling.estimate(
-                    [i.value for i in chosen], [i.emotion for i in chosen], _clusters(chosen)[1]
-                )
+                estimate = resampling.estimate(values, emotions, _clusters(chosen)[1])
             except TooFewClustersError:
                 continue
-            low, high = resampling.intervals(resampling.draws(estimate, resamples))
+            low, high = resampling.intervals(resampling.draws(estimate))
             ends[metric, emotion] = float(low[0]), float(high[0])
     return ends
-
-
-# ---- differences ---------------------------------------------------------------------------
 
 
 def _clusters(items: Sequence[ItemValue]) -> tuple[Literal["speakers", "clips"], list[str]]:
@@ -222,12 +195,7 @@ class _Pair:
     def differences(
         self, common: bool, by_emotion: bool, resamples: int
     ) -> tuple[list[Difference], list[str]]:
-        """Return the differences, not yet corrected for their number, and notes on them.
-
-        Raises:
-            NoPartsError: a record does not say what each clip does to the metric.
-            CardError: the runs stand on different clips, and not *common*; a record is damaged.
-        """
+        """Return the differences, not yet corrected for their number, and notes on them."""
         a, b = item_values(self.first, self.metric), item_values(self.second, self.metric)
         both = {i.item for i in a} & {i.item for i in b}
         of_both = f"{self.label} of {self.a} and {self.b}"
@@ -240,41 +208,28 @@ class _Pair:
             if self.first.kind_of(self.metric).pools_frames:
                 # The frames of fewer clips would have to be pooled anew.
                 left_out = {i.emotion for i in (*a, *b) if i.item not in both}
-                notes.append(
-                    f"No {of_both} in {', '.join(in_order(left_out))}: it pools the frames of all "
-                    "clips, which are not the same"
-                )
+                reason = "it pools the frames of all clips, which are not the same"
+                notes.append(f"No {of_both} in {', '.join(in_order(left_out))}: {reason}")
         ours = [i for i in a if i.item in both and i.emotion not in left_out]
         of_item = {i.item: i for i in b}
         theirs = [of_item[i.item] for i in ours]
         order = in_order(i.emotion for i in ours)
-        rows = list(order) if by_emotion else []
+        pairs = list(zip(ours, theirs, strict=True))
+        of_emotion = {e: [p for p in pairs if p[0].emotion == e] for e in order if by_emotion}
         if ours and not left_out:
             listed = len(self.first.protocol.emotions)
-            if not common and not self._has_headlines():
-                notes.append(
-                    f"No mean {of_both}: clips are missing (--common compares what is there)"
-                )
+            if not common and not all(map(self._has_headline, (self.first, self.second))):
+                reason = "clips are missing (--common compares what is there)"
+                notes.append(f"No mean {of_both}: {reason}")
             else:
-                rows.append(AVERAGE)
+                of_emotion[AVERAGE] = pairs
                 if len(order) < listed:
                     notes.append(f"{of_both}: over {len(order)} of {listed} emotions")
-        pairs = list(zip(ours, theirs, strict=True))
-        return [
-            self._difference(
-                emotion, [p for p in pairs if emotion in (p[0].emotion, AVERAGE)], resamples
-            )
-            for emotion in rows
-        ], notes
+        return [self._difference(e, own, resamples) for e, own in of_emotion.items()], notes
 
-    def _has_headlines(self) -> bool:
-        return all(
-            any(
-                s.metric == self.metric and s.emotion == AVERAGE and s.value is not None
-                for s in record.scores
-            )
-            for record in (self.first, self.second)
-        )
+    def _has_headline(self, record: RunRecord) -> bool:
+        own = (s for s in record.scores if s.metric == self.metric and s.emotion == AVERAGE)
+        return any(s.value is not None for s in own)
 
     def _other_clips(self, a: Sequence[ItemValue], b: Sequence[ItemValue]) -> CardError:
         ours, theirs = {i.item for i in a}, {i.item for i in b}
@@ -300,23 +255,20 @@ class _Pair:
         size = max(map(abs, values))
         by = 0.0 if abs(by) <= TINY * size else by
         drawn, clusters = _clusters(ours)
-        unknown: dict[str, Any] = dict.fromkeys(f.name for f in fields(Difference))
-        known: dict[str, Any] = {
-            "metric": self.metric,
-            "emotion": emotion,
-            "a": self.a,
-            "b": self.b,
-            "a_value": values[0],
-            "b_value": values[1],
-            "difference": by,
-            "drawn": drawn,
-            "clusters": len(set(clusters)),
-            "clips": len(ours),
-            "verdict": "",
-            "a_signature": _signature(self.first, self.metric),
-            "b_signature": _signature(self.second, self.metric),
-        }
-        row = Difference(**unknown | known)
+        row = Difference(
+            metric=self.metric,
+            emotion=emotion,
+            a=self.a,
+            b=self.b,
+            a_value=values[0],
+            b_value=values[1],
+            difference=by,
+            drawn=drawn,
+            clusters=len(set(clusters)),
+            clips=len(ours),
+            a_signature=_signature(self.first, self.metric),
+            b_signature=_signature(self.second, self.metric),
+        )
         # A, B and their difference: three columns on the same draws.
         columns = np.array([[1.0, 0.0, -signs[0]], [0.0, 1.0, signs[1]]])
         table = np.array([[a.value, b.value] for a, b in pairs]) @ columns
@@ -334,14 +286,9 @@ class _Pair:
         if error <= TINY * size:  # the same in all clips
             least = 2 / (resamples + 1)
             return replace(row, low=by, high=by, p=1.0 if by == 0 else least)
-        return replace(
-            row,
-            low=low,
-            high=high,
-            p=float(resampling.p_values(draws)[2]),
-            effect=by / (error * math.sqrt(row.clusters)),
-            needed=resampling.clips_needed(by, error, row.clusters, row.clips),
-        )
+        p, effect = float(resampling.p_values(draws)[2]), by / (error * math.sqrt(row.clusters))
+        needed = resampling.clips_needed(by, error, row.clusters, row.clips)
+        return replace(row, low=low, high=high, p=p, effect=effect, needed=needed)
 
 
 def _mean(items: Sequence[ItemValue]) -> float:
@@ -356,20 +303,13 @@ def _signature(record: RunRecord, metric: str) -> str:
     return next((s.signature for s in record.scores if s.metric == metric), "")
 
 
-# ---- verdicts and notes --------------------------------------------------------------------
-
-
 def _judge(rows: Sequence[Difference]) -> list[Difference]:
     """Correct p-values for their number, and give each row its verdict."""
     tested = [row.p for row in rows if row.p is not None]
     corrected = iter(resampling.holm(tested))
-    judged = []
-    for row in rows:
-        if row.p is not None:
-            row = replace(row, p_holm=next(corrected))
-            row = replace(row, verdict=_verdict(row, len(tested)))
-        judged.append(row)
-    return judged
+    rows = [row if row.p is None else replace(row, p_holm=next(corrected)) for row in rows]
+    verdicts = [row.verdict if row.p is None else _verdict(row, len(tested)) for row in rows]
+    return [replace(row, verdict=v) for row, v in zip(rows, verdicts, strict=True)]
 
 
 def _verdict(row: Difference, tested: int) -> str:

@@ -1,17 +1,8 @@
-"""The papers' discovery, with controls: the similarity of local disparities across emotions.
+"""The papers' discovery: similarity of corresponding local disparities across emotions.
 
-Figure 2 of ASCCL and the overview of STCCL compare *corresponding* disparities of two recordings
-of one sentence in two emotions with *non-corresponding* ones. Two controls are added here:
-another speaker's frames, and the same speaker's at a wrong time. Their similarity is plain face
-structure; only the excess over them is about this speaker, or about the speech.
-
-Non-corresponding (our choice, since the papers' words and numbers differ):
-
-* ``elsewhere`` (reported as the negative): disparities of any other regions of the two frames,
-  the papers' "non-corresponding adjacent local regions". In space its mean is about 0 for any
-  pictures, since every disparity occurs with its reverse.
-* ``near``: other neighbours of the same region (equation 1), and in time other moments of the
-  same region. Well above 0 in space, because both disparities share a region.
+Controls: another speaker's frames, and the same speaker's at a wrong time. ``elsewhere`` (the
+papers' negative) has any other regions of the two frames; ``near`` (equation 1) other neighbours
+of the same region, in time its other moments. Source: ASCCL, figure 2; STCCL, overview.
 """
 
 from __future__ import annotations
@@ -23,21 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from spfem_bench.analysis.disparities import (
-    KINDS,
-    SIZE,
-    SPACES,
-    WINDOW,
-    Definition,
-    DiscoveryKind,
-    DisparitySpace,
-    Lens,
-    Measure,
-    SubjectValues,
-    ValueKey,
-    draw_subject,
-    subject_values,
-)
+from spfem_bench.analysis import disparities
+from spfem_bench.analysis.disparities import WINDOW, Definition, DisparitySpace, Lens, Measure
 from spfem_bench.datasets.pairs import EmotionPair
 from spfem_bench.definitions.protocols import AVERAGE, EMOTIONS
 from spfem_bench.errors import StcclError
@@ -46,18 +24,6 @@ from spfem_bench.statistics.intervals import SEED, Resampled, drawn
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone
 from spfem_bench.stccl.metric import Form, grid_of_regions
-
-__all__ = [
-    "KINDS",
-    "SPACES",
-    "Definition",
-    "DiscoveryKind",
-    "DiscoveryRow",
-    "Lens",
-    "Measure",
-    "Refused",
-    "discover",
-]
 
 RESAMPLES = 1000
 
@@ -72,17 +38,14 @@ class DiscoveryRow:
         kind: see the module; ``above ...`` is the positive less that control, pair by pair.
         emotion: of the second recording; ``avg`` for the plain mean over emotions.
         low: lower end of the 95 % bootstrap interval over pairs; None with a single pair.
-        high: its upper end.
-        pairs: number of pairs.
         frames: of each side.
-        disparities: that were compared.
     """
 
     network: str
     space: DisparitySpace
     stage: int
     measure: Measure
-    kind: DiscoveryKind
+    kind: disparities.DiscoveryKind
     emotion: str
     value: float
     low: float | None
@@ -93,11 +56,9 @@ class DiscoveryRow:
 
 
 class _Compared(NamedTuple):
-    """The values of one pair, its emotion and its number of windows."""
-
     emotion: str
     windows: int
-    values: SubjectValues
+    values: disparities.SubjectValues
 
 
 class Refused(NamedTuple):
@@ -117,19 +78,7 @@ def discover(
     device: str = "cpu",
     progress: Progress = SILENT,
 ) -> tuple[list[DiscoveryRow], list[Refused]]:
-    """Compare all pairs, and average them by emotion.
-
-    Args:
-        pairs: recordings of one sentence by one speaker, the second with an emotion.
-        network: the backbone.
-        lenses: without heads, with a metric's, or both.
-        windows: of five consecutive frames, for each pair.
-        definition: ``paper``, or ``released-code``.
-        device: a torch device.
-        progress: receives a part for each pair.
-
-    Returns:
-        the rows, and the pairs that were left out.
+    """Compare *windows* of five consecutive frames of each pair, and average them by emotion.
 
     Raises:
         StcclError: no pairs, no window at all, or correlation matrices of the released code.
@@ -145,13 +94,13 @@ def discover(
     refused: list[Refused] = []
     progress.begin("pairs", len(pairs), "pair")
     for index, pair in enumerate(pairs):
-        subject = draw_subject(pairs, index, windows)
+        subject = disparities.draw_subject(pairs, index, windows)
         if subject is None:
             name = f"{pair.neutral.name} and {pair.emotional.name}"
             refused.append(Refused(name, f"no {WINDOW} frames in a row in which both go on"))
         else:
-            values = subject_values(
-                subject, network, lenses, definition=definition, seed=SEED + index, device=device
+            values = disparities.subject_values(
+                subject, network, lenses, definition, SEED + index, device
             )
             compared.append(_Compared(pair.emotion, len(subject.source), values))
         progress.advance("pairs")
@@ -159,7 +108,7 @@ def discover(
     if not compared:
         raise StcclError(f"no pair can be compared: {refused[0].reason}", "Give longer recordings")
     with torch.inference_mode():
-        maps = network.stages(torch.zeros(1, 3, SIZE, SIZE, device=device))
+        maps = network.stages(torch.zeros(1, 3, disparities.SIZE, disparities.SIZE, device=device))
     forms = {lens.name: lens.form for lens in lenses}
     rows: list[DiscoveryRow] = []
     for key in dict.fromkeys(key for one in compared for key in one.values):
@@ -185,7 +134,9 @@ def per_frame(
     return height * width * (WINDOW - 1) / WINDOW
 
 
-def _rows(key: ValueKey, compared: Sequence[_Compared], each: float) -> Iterator[DiscoveryRow]:
+def _rows(
+    key: disparities.ValueKey, compared: Sequence[_Compared], each: float
+) -> Iterator[DiscoveryRow]:
     """Yield a key's row for each emotion and for their mean, with *each* disparities a frame."""
     scores = []
     there = dict.fromkeys(one.emotion for one in compared)
@@ -202,7 +153,7 @@ def _rows(key: ValueKey, compared: Sequence[_Compared], each: float) -> Iterator
 
 
 def _row(
-    key: ValueKey, emotion: str, own: Sequence[_Compared], score: Resampled, each: float
+    key: disparities.ValueKey, emotion: str, own: Sequence[_Compared], score: Resampled, each: float
 ) -> DiscoveryRow:
     frames = WINDOW * sum(one.windows for one in own)
     count = round(frames * each)

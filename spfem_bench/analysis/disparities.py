@@ -15,7 +15,6 @@ from torch import Tensor
 
 from spfem_bench.datasets.pairs import EmotionPair
 from spfem_bench.networks.weights import WeightsStore
-from spfem_bench.statistics.intervals import SEED
 from spfem_bench.stccl import contrast, dense
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone, backbone
@@ -26,23 +25,14 @@ from spfem_bench.stccl.settings import ContrastSettings
 Definition = Literal["paper", "released-code"]
 Measure = Literal["cosine", "pearson"]
 DisparitySpace = Literal["spatial", "temporal"]
-DiscoveryKind = Literal[
-    "positive",
-    "elsewhere",
-    "near",
-    "other speaker",
-    "wrong time",
-    "above other speaker",
-    "above wrong time",
-]
+_Control = Literal["other speaker", "wrong time"]
+_Excess = Literal["above other speaker", "above wrong time"]
+DiscoveryKind = Literal["positive", "elsewhere", "near", _Control, _Excess]
 
 KINDS: tuple[DiscoveryKind, ...] = get_args(DiscoveryKind)
 SPACES: tuple[DisparitySpace, ...] = get_args(DisparitySpace)
 
-CONTROLS: dict[DiscoveryKind, DiscoveryKind] = {
-    "other speaker": "above other speaker",
-    "wrong time": "above wrong time",
-}
+CONTROLS = dict(zip(get_args(_Control), get_args(_Excess), strict=True))
 """Controls, and the name of the positive less each of them."""
 
 WINDOW = dense.WINDOW
@@ -60,9 +50,6 @@ ValueKey = tuple[str, DisparitySpace, int, Measure, DiscoveryKind]
 SubjectValues = dict[ValueKey, float]
 
 
-# ---- pictures of a pair and its controls ---------------------------------------------------
-
-
 class Subject(NamedTuple):
     """Windows of one pair and its controls, uint8 (n, 5, 112, 112, 3); None where there is none.
 
@@ -76,10 +63,7 @@ class Subject(NamedTuple):
 
 
 def starts(pair: EmotionPair, count: int) -> _Numbers:
-    """Return the first entries of up to *count* windows, evenly over a pair.
-
-    In each, both recordings advance at every entry, the first by one frame.
-    """
+    """Return the first entries of up to *count* windows in which both go on, evenly over a pair."""
     possible = pair.windows(WINDOW, moving=True)
     steps = np.diff(pair.numbers[:, 0]) == 1
     possible = np.array([s for s in possible if steps[s : s + WINDOW - 1].all()], np.int64)
@@ -89,10 +73,7 @@ def starts(pair: EmotionPair, count: int) -> _Numbers:
 
 
 def wrong_times(pair: EmotionPair, chosen: _Numbers) -> _Numbers | None:
-    """Return, for each window, the start of one that is half of the possible windows further.
-
-    None when the pair is too short for a distance of a window's length.
-    """
+    """Return for each window the start of one half of the windows further; None without one."""
     possible = starts(pair, len(pair))
     if not len(possible):
         return None
@@ -103,11 +84,7 @@ def wrong_times(pair: EmotionPair, chosen: _Numbers) -> _Numbers | None:
 
 
 def stand_in(pairs: Sequence[EmotionPair], index: int) -> EmotionPair | None:
-    """Return the pair whose second recording serves as another speaker's.
-
-    The next in the list, cyclically, of another speaker in the same emotion, else in any
-    emotion; None when all are of one speaker.
-    """
+    """Return the next pair, cyclically, of another speaker in the same emotion, else in any."""
     own = pairs[index]
     order = [*pairs[index + 1 :], *pairs[:index]]
     others = [p for p in order if p.speaker != own.speaker]
@@ -115,15 +92,7 @@ def stand_in(pairs: Sequence[EmotionPair], index: int) -> EmotionPair | None:
 
 
 def draw_subject(pairs: Sequence[EmotionPair], index: int, windows: int) -> Subject | None:
-    """Return the pictures of one pair and its controls, all in the pose of the source's frame.
-
-    Args:
-        pairs: all, which include another speaker's.
-        index: of this one.
-        windows: how many at most.
-
-    Returns:
-        None when the pair has no whole window.
+    """Return the pictures of a pair and its controls, posed as the source; None without a window.
 
     Raises:
         ClipError: a frame is absent, unreadable or without a face.
@@ -156,9 +125,6 @@ def draw_subject(pairs: Sequence[EmotionPair], index: int, windows: int) -> Subj
     )
 
 
-# ---- similarities --------------------------------------------------------------------------
-
-
 class Lens(NamedTuple):
     """A way to compare feature maps.
 
@@ -177,20 +143,9 @@ class Lens(NamedTuple):
 
 
 def make_lenses(
-    network: str,
-    metric: str | None,
-    form: Form,
-    weights: WeightsStore,
-    device: str = "cpu",
+    network: str, metric: str | None, form: Form, weights: WeightsStore, device: str = "cpu"
 ) -> tuple[Backbone, list[Lens]]:
-    """Return the backbone, and the lenses of its features and of a learnt metric.
-
-    Args:
-        network: card of the backbone; a metric has its own.
-        metric: name or path.
-        form: ``vd`` or ``cm``.
-        weights: the store of weights.
-        device: a torch device.
+    """Return the backbone, and the lenses of its features and of a learnt metric (name or path).
 
     Raises:
         SpfemBenchError: an unknown name, missing files, or a form that the metric lacks.
@@ -198,11 +153,9 @@ def make_lenses(
     if metric is None:
         return backbone(network, weights, device=device), [Lens(form=form)]
     learnt = STCCL.load(metric, form=form, weights=weights, device=device)
-    settings = learnt.settings.contrast
-    return learnt.backbone, [
-        Lens("untrained", None, form, settings),
-        Lens(Path(metric).stem, learnt.heads, form, settings),
-    ]
+    untrained = Lens(form=form, settings=learnt.settings.contrast)
+    trained = untrained._replace(name=Path(metric).stem, heads=learnt.heads)
+    return learnt.backbone, [untrained, trained]
 
 
 class _Similarities(NamedTuple):
@@ -215,21 +168,11 @@ def subject_values(
     subject: Subject,
     network: Backbone,
     lenses: Sequence[Lens],
-    *,
-    definition: Definition = "paper",
-    seed: int = SEED,
-    device: str = "cpu",
+    definition: Definition,
+    seed: int,
+    device: str,
 ) -> SubjectValues:
-    """Return the mean over windows and regions of one pair for each key.
-
-    Args:
-        subject: its pictures; kinds that it lacks are left out.
-        network: the backbone.
-        lenses: without heads, with a metric's, or both.
-        definition: ``released-code`` for `released`.
-        seed: of the positions that it samples.
-        device: a torch device.
-    """
+    """Return the mean over windows and regions for each key; kinds that *subject* lacks are out."""
     shape = subject.source.shape[:2]
 
     def maps(pictures: _Pictures) -> list[Tensor]:
@@ -256,13 +199,12 @@ def subject_values(
                         values[(*key, kind)] = found.positive
                         if kind == "positive":
                             values[(*key, "elsewhere")] = found.elsewhere
-                            if np.isfinite(found.near):
-                                values[(*key, "near")] = found.near
+                        if kind == "positive" and np.isfinite(found.near):
+                            values[(*key, "near")] = found.near
     for name, space, stage, measure, kind in list(values):
         if kind in CONTROLS:
             key = name, space, stage, measure
-            above = values[(*key, "positive")] - values[(*key, kind)]
-            values[(*key, CONTROLS[kind])] = above
+            values[(*key, CONTROLS[kind])] = values[(*key, "positive")] - values[(*key, kind)]
     return values
 
 
@@ -271,16 +213,15 @@ def _compared(
 ) -> Iterator[tuple[DisparitySpace, Measure, _Similarities]]:
     """Yield the similarities of one stage of two sequences ``(n, 5, C, H, W)``."""
     for space in SPACES:
-        head: Head | None = None
-        if lens.heads is not None:
-            head = getattr(lens.heads, space)[stage - 1]
+        head: Head | None = getattr(lens.heads, space)[stage - 1] if lens.heads else None
         if lens.form == "cm":
             settings = lens.settings or ContrastSettings(form="cm")
             yield space, "pearson", _matrices(x, y, space, head, settings)
             continue
         for measure in get_args(Measure):
             if definition == "released-code":
-                yield space, measure, _released(x, y, space, stage, head, measure, seed)
+                sampled = _released(x, y, space, rep.CENTRES_PER_STAGE[stage - 1], head, seed)
+                yield space, measure, _Similarities(*released(*sampled, measure))
             else:
                 yield space, measure, _dense(x, y, space, head, measure)
 
@@ -325,30 +266,19 @@ def _matrices(
 
 
 def _released(
-    x: Tensor,
-    y: Tensor,
-    space: DisparitySpace,
-    stage: int,
-    head: Head | None,
-    measure: Measure,
-    seed: int,
-) -> _Similarities:
+    x: Tensor, y: Tensor, space: DisparitySpace, count: int, head: Head | None, seed: int
+) -> tuple[Tensor, Tensor, torch.Generator]:
+    """Return the disparities at *count* positions, and the generator that drew them."""
     # The same positions for a pair's controls: they differ from the positive by frames alone.
     generator = torch.Generator().manual_seed(seed)
-    height, width = x.shape[-2:]
-    centres = rep.sample_centres(height, width, rep.CENTRES_PER_STAGE[stage - 1], generator)
-    centres = centres.to(x.device)
+    centres = rep.sample_centres(x.shape[-2], x.shape[-1], count, generator).to(x.device)
     if space == "spatial":
         dx, dy = (rep.spatial_disparity(m.flatten(0, 1), centres).flatten(1, 2) for m in (x, y))
     else:
         pairs = rep.frame_pairs(x.shape[1], "window").to(x.device)
-        dx, dy = (
-            rep.disparity_of_frames(rep.feature_rows(m, centres), pairs).flatten(0, 1)
-            for m in (x, y)
-        )
-    if head:
-        dx, dy = head(dx), head(dy)
-    return _Similarities(*released(dx, dy, generator, measure))
+        rows = (rep.feature_rows(m, centres) for m in (x, y))
+        dx, dy = (rep.disparity_of_frames(each, pairs).flatten(0, 1) for each in rows)
+    return (head(dx), head(dy), generator) if head else (dx, dy, generator)
 
 
 def released(

@@ -1,8 +1,4 @@
-"""Pairwise votes of a user study: shares with intervals, and agreement.
-
-Votes of one participant are not independent. Intervals therefore draw participants whole, and
-hold for other participants on these same clips.
-"""
+"""Pairwise votes of a user study: shares with intervals over participants, and agreement."""
 
 from __future__ import annotations
 
@@ -53,7 +49,7 @@ class Share:
 
     Attributes:
         percent: as printed where it was.
-        low: lower end of the 95 % interval; ``high`` is its upper end.
+        low: lower end of the 95 % interval.
         votes: number of all votes; None for a printed share.
     """
 
@@ -69,8 +65,7 @@ class Agreement:
     """Agreement of the participants on one pair of methods.
 
     Attributes:
-        alphas: by question: Krippendorff's alpha, None where it is undefined, and the number of
-            clips.
+        alphas: by question: Krippendorff's alpha (None where undefined) and the number of clips.
     """
 
     pair: _Methods
@@ -86,16 +81,12 @@ class Study:
     Attributes:
         shares: by pair, question, emotion and method; ``avg`` is the mean over emotions.
         agreements: one for each pair; none for a printed study.
-        origin: where a printed study comes from.
     """
 
     title: str
     shares: Mapping[tuple[_Methods, str, str, str], Share]
     agreements: tuple[Agreement, ...] = ()
     origin: str = ""
-
-
-# ---- reading -------------------------------------------------------------------------------
 
 
 def read_study(source: str) -> Study:
@@ -134,10 +125,8 @@ def read_votes(path: Path) -> list[Vote]:
                 raise CardError(f"{where}: no {name}", "Fill it in, or leave the line out")
         a, b, choice = line["method_a"], line["method_b"], line["choice"].lower()
         if choice not in ("a", "b"):
-            raise CardError(
-                f"{where}: '{line['choice']}' chooses neither method",
-                "Give a (method_a) or b (method_b); leave lines without a choice out",
-            )
+            remedy = "Give a (method_a) or b (method_b); leave lines without a choice out"
+            raise CardError(f"{where}: '{line['choice']}' chooses neither method", remedy)
         if a == b:
             raise CardError(f"{where}: '{a}' against itself", "Give two methods")
         if line.get("emotion") == AVERAGE:
@@ -145,10 +134,8 @@ def read_votes(path: Path) -> list[Vote]:
         pair = pairs.setdefault(frozenset((a, b)), (a, b))
         place = (line["participant"], line["item"], line.get("emotion", AVERAGE), line["question"])
         if (*place, *pair) in votes:
-            raise CardError(
-                f"{where}: '{line['participant']}' votes again (line {votes[(*place, *pair)][0]})",
-                "Keep one of them",
-            )
+            again = f"votes again (line {votes[(*place, *pair)][0]})"
+            raise CardError(f"{where}: '{line['participant']}' {again}", "Keep one of them")
         votes[(*place, *pair)] = number, Vote(*place, pair, a if choice == "a" else b)
     return [vote for _, vote in votes.values()]
 
@@ -159,19 +146,13 @@ def _printed_study(printed: Printed) -> Study:
         methods.setdefault(row.metric, {})[row.method] = None
     for question, pair in methods.items():
         if len(pair) != 2:
-            raise CardError(
-                f"'{printed.name}': {question} is about {len(pair)} methods, not two",
-                "Give one file for each pair",
-            )
+            problem = f"'{printed.name}': {question} is about {len(pair)} methods, not two"
+            raise CardError(problem, "Give one file for each pair")
     pairs = {question: (a, b) for question, (a, b) in methods.items()}
-    counted = {
-        (pairs[row.metric], row.metric, row.emotion, row.method): Share(row.value)
-        for row in printed.rows
+    shares = {
+        (pairs[r.metric], r.metric, r.emotion, r.method): Share(r.value) for r in printed.rows
     }
-    return Study(printed.title, counted, origin=printed.origin)
-
-
-# ---- counting ------------------------------------------------------------------------------
+    return Study(printed.title, shares, origin=printed.origin)
 
 
 def count_votes(votes: Sequence[Vote], title: str) -> Study:
@@ -214,21 +195,11 @@ def _shares_of(votes: Sequence[Vote], method: str) -> list[tuple[str, Share]]:
     won = pd.crosstab(own["participant"], own["emotion"]).reindex_like(every).fillna(0)
     values, intervals = vote_shares(won.to_numpy(np.int64), every.to_numpy(np.int64))
     counts = [*zip(every.sum(), (every > 0).sum(), strict=True), (len(votes), len(every))]
-    return [
-        (
-            emotion,
-            Share(
-                repr(100 * value),
-                None if low is None else 100 * low,
-                None if high is None else 100 * high,
-                int(n),
-                int(voters),
-            ),
-        )
-        for emotion, value, (low, high), (n, voters) in zip(
-            [*emotions, AVERAGE], values, intervals, counts, strict=True
-        )
-    ]
+    shares = []
+    for value, interval, (n, voters) in zip(values, intervals, counts, strict=True):
+        low, high = (None if end is None else 100 * end for end in interval)
+        shares.append(Share(repr(100 * value), low, high, int(n), int(voters)))
+    return list(zip([*emotions, AVERAGE], shares, strict=True))
 
 
 def wilson(won: int, votes: int) -> tuple[float, float]:
@@ -245,22 +216,13 @@ def wilson(won: int, votes: int) -> tuple[float, float]:
 def vote_shares(won: _Counts, votes: _Counts) -> tuple[list[float], list[_Interval]]:
     """Return one method's shares of votes by emotion, then their plain mean, with intervals.
 
-    An interval is, over participants,
-
-    - Wilson's, where each cast one vote: then a vote is the unit;
-    - Wilson's as if each had cast one vote, where all votes are for one method: no
-      resample could differ;
-    - else from 10,000 resamples of participants drawn whole: percentiles, widened for few
-      participants. The draws are the same for all emotions, so that participants stay whole in
-      the mean over emotions.
+    An interval is Wilson's where each participant cast one vote, or all votes are for one method
+    (as if each had cast one); else the percentiles of 10,000 draws of whole participants, the same
+    for all emotions, widened for few. Shares lie in 0 to 1; one participant gives no interval.
 
     Args:
         won: int (participants, emotions), votes for the method.
         votes: int (participants, emotions), all votes; each emotion has some.
-
-    Returns:
-        Shares between 0 and 1 and their intervals, one more than emotions. With one
-        participant there is no interval.
     """
     people, emotions = won.shape
     each = won.sum(0) / votes.sum(0)
@@ -290,8 +252,6 @@ def _interval(won: _Counts, votes: _Counts, drawn: npt.NDArray[np.float64]) -> _
 def _expanded_percentiles(drawn: npt.NDArray[np.float64], people: int) -> _Interval:
     """Return a 95 % percentile interval widened for few participants.
 
-    Plain percentiles are too narrow by about sqrt((n - 1) / n), and because the normal
-    distribution has shorter tails than Student's.
     Source: Hesterberg (2015), The American Statistician 69, 371-386, section 5.3.
     """
     from scipy.special import ndtr, stdtrit
@@ -305,16 +265,12 @@ def _expanded_percentiles(drawn: npt.NDArray[np.float64], people: int) -> _Inter
 
 
 def agreement(choices: npt.NDArray[np.float64]) -> float | None:
-    """Return Krippendorff's alpha, nominal: 1 all agree, 0 as by chance.
+    """Return Krippendorff's nominal alpha; None if no clip has two votes or all votes are alike.
 
-    Unlike Fleiss' kappa it takes clips with unequal numbers of votes.
     Source: Krippendorff, Content Analysis (2004), chapter 11; package ``krippendorff``.
 
     Args:
         choices: float (participants, clips), a number for each method, NaN without a vote.
-
-    Returns:
-        None where it does not exist: no clip has two votes, or all votes are for one method.
     """
     import krippendorff
 

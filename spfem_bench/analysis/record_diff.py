@@ -29,7 +29,6 @@ class RecordDiff:
     Attributes:
         check: settings and numbers, the first record as the reference.
         clips: of clips whose bytes differ, the item and the role, such as ``P001_sad_033 output``.
-        tolerances: by metric.
     """
 
     check: ReferenceCheck
@@ -47,22 +46,15 @@ def diff_records(
 ) -> RecordDiff:
     """Compare two records of one method on one protocol.
 
-    Tolerances are those given; else those of the reference card (``reference_results/measured``)
-    for the protocol and profile; else :data:`PRINTED`.
-
-    Args:
-        a: the record that the other is compared with.
-        b: the other.
-        tolerances: absolute ones by metric; of ``""``, for all other metrics.
+    Tolerances are those given, absolute, by metric (``""`` for all others); else those of the
+    reference card for the protocol and profile; else :data:`PRINTED`.
 
     Raises:
         CardError: the records are of two methods or protocols.
         UnknownNameError: a tolerance for a metric that neither record has.
     """
-    for part, first, second in (
-        ("method", a.method.name, b.method.name),
-        ("protocol", a.protocol.name, b.protocol.name),
-    ):
+    for part in ("method", "protocol"):
+        first, second = (getattr(record, part).name for record in (a, b))
         if first != second:
             raise CardError(
                 f"the records are of two {part}s, '{first}' and '{second}'",
@@ -91,14 +83,10 @@ def _tolerances(
             reason = {"reason": f"reference card '{card.name}'"}
             measured = {m: one.model_copy(update=reason) for m, one in card.tolerance.items()}
             break
-    allowed = {}
+    allowed = {metric: measured.get(metric, PRINTED) for metric in metrics}
     for metric in metrics:
-        own = requested.get(metric, requested.get(""))
-        allowed[metric] = (
-            measured.get(metric, PRINTED)
-            if own is None
-            else Tolerance(absolute=own, reason="as given")
-        )
+        if (own := requested.get(metric, requested.get(""))) is not None:
+            allowed[metric] = Tolerance(absolute=own, reason="as given")
     return allowed
 
 
@@ -108,8 +96,5 @@ def _other_clips(a: RunRecord, b: RunRecord) -> tuple[str, ...]:
         {(item.id, role): clip.content for item in r.items for role, clip in item.clips.items()}
         for r in (a, b)
     )
-    return tuple(
-        f"{item} {role}"
-        for (item, role), content in first.items()
-        if (item, role) in second and second[item, role] != content
-    )
+    both = [clip for clip in first if clip in second]
+    return tuple(" ".join(clip) for clip in both if first[clip] != second[clip])

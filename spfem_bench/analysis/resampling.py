@@ -1,9 +1,7 @@
 """Bootstrap over speakers, paired between methods: intervals, p-values, clips needed.
 
 Every score here is a mean over emotions of a mean over clips; FAD is one in pseudo-values
-(``spfem_bench.statistics.frechet.pseudo_values``). A speaker's clips add one number to such a
-mean, so ten thousand draws of speakers are one product of matrices for a whole table. Two methods
-are compared by the differences of their clips, with the same draws for all methods.
+(``spfem_bench.statistics.frechet.pseudo_values``).
 """
 
 from __future__ import annotations
@@ -40,8 +38,7 @@ class Estimate:
 
     Attributes:
         value: float64 (k,).
-        parts: float64 (clusters, k); a score's squared standard error is the sum of their
-            squares.
+        parts: float64 (clusters, k); a score's squared standard error is the sum of their squares.
         freedom: degrees of freedom of that error.
     """
 
@@ -64,18 +61,12 @@ class Estimate:
 def estimate(values: npt.ArrayLike, emotions: Sequence[str], clusters: Sequence[str]) -> Estimate:
     """Return the mean over emotions of the mean over clips, with its errors over clusters.
 
-    A cluster (a speaker) is drawn with all of its clips, in all emotions. Its part of the error is
-    the sum over emotions of its clips' deviations from the emotion's mean, each divided by the
-    clips, the emotions and ``sqrt(1 - h)``, where ``h`` is the cluster's share of the emotion's
-    clips. This is the cluster-robust variance CR2, with Bell and McCaffrey's degrees of freedom
-    ``(sum l)^2 / sum l^2``, ``l`` the eigenvalues of the parts' covariance for equal clips. With
-    equally many clips of ``G`` speakers in each emotion it is the variance of the speakers' means
-    divided by ``G``, with ``G - 1`` degrees of freedom.
-
-    Args:
-        values: (n,) or (n, k), one row for each clip.
-        emotions: n, each clip's.
-        clusters: n, each clip's speaker; or n different names, to draw clips.
+    A cluster's part of the error is the sum over emotions of its clips' deviations from the
+    emotion's mean, each divided by the clips, the emotions and ``sqrt(1 - h)``, where ``h`` is the
+    cluster's share of the emotion's clips. This is the cluster-robust variance CR2, with Bell and
+    McCaffrey's degrees of freedom ``(sum l)^2 / sum l^2``, ``l`` the eigenvalues of the parts'
+    covariance for equal clips. *values* are (n,) or (n, k), one row for each clip; *clusters* name
+    each clip's speaker, or are n different names, to draw clips.
 
     Raises:
         TooFewClustersError: an emotion has one cluster only; names it.
@@ -110,12 +101,8 @@ def draws(scores: Estimate, resamples: int = RESAMPLES) -> _Float64:
     """Return the scores of drawn clusters, (resamples, k).
 
     Clusters are drawn with replacement, as many as there are. The deviation of each draw is divided
-    by a draw of ``sqrt(chi^2 / freedom)``, because the standard error is itself an estimate: so
-    percentiles of the draws are as wide as Student's t. Where each speaker has equally many clips
-    in each emotion, deviations are exactly those of the drawn clips' mean; elsewhere they are so
-    to first order, and a draw without a clip of some emotion has a value too.
-
-    The draws depend on the number of clusters and the freedom alone, not on the metric.
+    by a draw of ``sqrt(chi^2 / freedom)``, because the standard error is itself an estimate. The
+    draws depend on the number of clusters and the freedom alone, not on the metric.
     """
     times, scale = _draws(scores.clusters, scores.freedom, resamples)
     drawn: _Float64 = scores.value + scale[:, None] * (times @ scores.parts)
@@ -153,9 +140,6 @@ def holm(p: Sequence[float]) -> list[float]:
     """Return p-values corrected for their number, at most 5 % chance of any false difference.
 
     Source: Holm (1979), Scandinavian Journal of Statistics 6, 65-70.
-
-    >>> [round(x, 3) for x in holm([0.01, 0.04, 0.03])]
-    [0.03, 0.06, 0.06]
     """
     order = np.argsort(p, kind="stable")
     scaled = np.asarray(p, np.float64)[order] * np.arange(len(p), 0, -1)
@@ -170,21 +154,8 @@ def clips_needed(
     """Return the number of clips that tell two methods apart in 80 of 100 repetitions.
 
     The smallest number of clusters with which a two-sided paired t-test at 5 % has a power of
-    80 %, for this difference and this variation between clusters, times the clips of each: new
-    clips come with new speakers.
-
-    Args:
-        difference: of the means.
-        error: its standard error.
-        clusters: number of speakers (or clips) behind it.
-        clips: number of clips behind it.
-        most: upper bound of clusters.
-
-    Returns:
-        None if there is no difference, or if more than *most* clusters would be needed.
-
-    >>> clips_needed(0.5, 1 / 34**0.5, 34, 34)  # the textbook's: 34 pairs for half a deviation
-    34
+    80 %, times the clips of each. *error* is the standard error of the difference of the means.
+    None without a difference, or for more than *most* clusters.
     """
     from scipy.special import nctdtr, ndtri, stdtrit
 

@@ -12,31 +12,23 @@ from spfem_bench.cli import options
 @click.command()
 @click.argument("neutral")
 @click.argument("emotional")
-@click.option(
-    "-o",
-    "--output",
-    type=options.File(),
-    default=Path("pairs.json"),
-    show_default=True,
-)
+@options.with_default("-o", "--output", type=options.File(), default=Path("pairs.json"))
 @click.option("--speaker", required=True, help="Who speaks, such as M005.")
 @click.option("--emotion", required=True, help="Of the second recording, such as angry.")
-@click.option(
+@options.several(
     "--clip",
     "clips",
-    multiple=True,
     metavar="NAME",
     help="With folders: only recordings of this name, or 001=028 where names differ; "
     "may be given several times.",
 )
-@click.option(
+@options.with_default(
     "--frame-rate",
     type=click.FloatRange(min=0, min_open=True),
     default=25.0,
-    show_default=True,
     help="At which frames are numbered, from 0.",
 )
-@click.option("--merge", is_flag=True, help="Keep the pairs that the output file holds already.")
+@options.flag("--merge", help="Keep the pairs that the output file holds already.")
 @options.quiet
 def align(
     neutral: str,
@@ -67,13 +59,8 @@ def align(
     sentence spoken twice and 1.1 for two sentences, on puppets: much more than
     for other pairs means that the two do not say the same.
     """  # noqa: D301  (click's mark for text that is not to be wrapped)
+    from spfem_bench.datasets import pair_lists
     from spfem_bench.datasets.alignment import align_clips, matched_names
-    from spfem_bench.datasets.pair_lists import (
-        ListedPair,
-        join_key,
-        read_pair_list,
-        write_pair_list,
-    )
     from spfem_bench.definitions.clips import Clip
 
     if Path(neutral).is_dir() and Path(emotional).is_dir():
@@ -84,14 +71,14 @@ def align(
             raise click.BadParameter("goes with two folders only", param_hint="--clip")
         work, left = [(Clip.parse(neutral), Clip.parse(emotional))], 0
     names = [(a.path.stem, b.path.stem) for a, b in work]
-    keys = [join_key(pair) for pair in names]  # before any work
-    kept = read_pair_list(output) if merge and output.exists() else []
+    keys = [pair_lists.join_key(pair) for pair in names]  # before any work
+    kept = pair_lists.read_pair_list(output) if merge and output.exists() else []
     pairs = []
     for key, pair, (a, b) in zip(keys, names, work, strict=True):
         aligned = align_clips(a, b, frame_rate)
-        pairs.append(ListedPair(speaker, emotion, pair, aligned.numbers))
+        pairs.append(pair_lists.ListedPair(speaker, emotion, pair, aligned.numbers))
         if not quiet:
             click.echo(f"{key}: {len(aligned.numbers)} frames, {aligned.distance:.2f} apart")
-    write_pair_list(output, [*kept, *pairs])
+    pair_lists.write_pair_list(output, [*kept, *pairs])
     more = f"; {left} recordings are left over" if left else ""
     click.echo(f"{output}: {len(pairs)} pairs{f' beside {len(kept)}' if kept else ''}{more}")

@@ -35,10 +35,10 @@ def audit(tables: tuple[str, ...], style: str) -> None:
     from spfem_bench.definitions.published import printed_table, published_names
     from spfem_bench.reporting.audit import audit_csv, audit_text
 
-    found = audit_tables(
-        [printed_table(name) for name in dict.fromkeys(tables) or published_names()]
-    )
-    text = audit_csv(found) if style == "csv" else audit_text(found, markdown=style == "markdown")
+    names = dict.fromkeys(tables) or published_names()
+    audited = audit_tables([printed_table(name) for name in names])
+    markdown = style == "markdown"
+    text = audit_csv(audited) if style == "csv" else audit_text(audited, markdown=markdown)
     click.echo(text, nl=False)
-    if found.contradictions:
+    if audited.contradictions:
         sys.exit(1)

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import click
 
 from spfem_bench.cli import options
-
-if TYPE_CHECKING:
-    from spfem_bench.definitions.computing import Computing
+from spfem_bench.definitions.computing import Computing
 
 
 @click.command()
 @click.argument("names", nargs=-1)
-@click.option(
-    "--update", is_flag=True, help="Put the numbers of here in the place of the reference."
-)
+@options.flag("--update", help="Put the numbers of here in the place of the reference.")
 @click.option("--reason", help="With --update: why they moved; it is kept with the numbers.")
-@click.option(
+@options.flag(
     "--cached",
-    is_flag=True,
     help="Use generated clips and features of earlier runs: quick, but blind to changed code.",
 )
 @options.computing("workers")
-@click.option("--json", "as_json", is_flag=True, help="Print every row and change as JSON.")
+@options.flag("--json", "as_json", help="Print every row and change as JSON.")
 @options.weights_dir
 @options.data_dir
 @options.quiet
@@ -37,8 +32,8 @@ def check(
     cached: bool,
     computing: Computing,
     as_json: bool,
-    weights_dir: Path | None,
-    data_dir: Path | None,
+    weights: options.WeightsStore,
+    data: options.DataFolders,
     quiet: bool,
 ) -> None:
     """Make reference numbers again and compare them with reference_results/measured/.
@@ -56,17 +51,12 @@ def check(
     Exit codes: 0 all numbers hold; 1 a number moved, a row is missing or new, or
     a card that makes numbers was changed; 2 wrong options.
     """  # noqa: D301
-    import json
-
     from spfem_bench import provenance
-    from spfem_bench.datasets.folders import DataFolders
+    from spfem_bench.definitions import cards, measured
     from spfem_bench.definitions.cards import Kind
-    from spfem_bench.definitions.cards import names as all_names
-    from spfem_bench.definitions.measured import measured_card, read_rows, read_settings
     from spfem_bench.evaluation import check as checking
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import temporary_folder
-    from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting.check import check_json, check_text
 
     reason = " ".join((reason or "").split())
@@ -76,22 +66,22 @@ def check(
         raise click.UsageError("--reason belongs to --update")
     if not reason.isprintable():
         raise click.UsageError("--reason holds characters that cannot be printed")
-    cards = [measured_card(n) for n in dict.fromkeys(names or all_names(Kind.MEASURED))]
+    sets = [measured.measured_card(n) for n in dict.fromkeys(names or cards.names(Kind.MEASURED))]
     references = {}
-    for card in cards:  # every mistake is found before any work
+    for card in sets:  # every mistake is found before any work
         if update:
             checking.check_rewritable(card)
         else:
-            references[card.name] = read_rows(card), read_settings(card)
+            references[card.name] = measured.read_rows(card), measured.read_settings(card)
     checks = []
     options.when_interrupted("Interrupted: nothing was rewritten.")
     workers, progress = options.workers_of(computing), options.progress(quiet)
-    for card in cards:
+    for card in sets:
         with temporary_folder() as fresh:
             here = checking.recompute(
                 card,
-                weights=WeightsStore.locate(weights_dir),
-                data=DataFolders.locate(data_dir, renders=None if cached else fresh),
+                weights=weights,
+                data=replace(data, renders=None if cached else fresh),
                 store=FeatureStore.locate(None if cached else fresh / "features"),
                 workers=workers,
                 computing=computing,
@@ -103,11 +93,9 @@ def check(
                 click.echo(f"{card.values_path}: {len(here.rows)} rows", err=True)
             continue
         if not quiet:
-            for line in provenance.rival_packages(here.settings.get("software", {})):
-                click.echo(line, err=True)
-        checks.append(
-            checking.check_reference(card.name, card.tolerance, *references[card.name], here)
-        )
+            options.print_notes(provenance.rival_packages(here.settings.get("software", {})))
+        compared = references[card.name]
+        checks.append(checking.check_reference(card.name, card.tolerance, *compared, here))
         if not as_json:
             click.echo(check_text(checks[-1]))
     if as_json:

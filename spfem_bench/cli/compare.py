@@ -13,20 +13,16 @@ from spfem_bench.cli import options
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--baseline", default="", help="The method compared with; the first run's.")
 @options.metrics
-@click.option("--by-emotion", is_flag=True, help="Each emotion too, not the mean alone.")
-@click.option(
-    "--common", is_flag=True, help="Where clips are missing, compare on those that both have."
-)
-@click.option(
+@options.flag("--by-emotion", help="Each emotion too, not the mean alone.")
+@options.flag("--common", help="Where clips are missing, compare on those that both have.")
+@options.flag(
     "--allow-versions",
-    is_flag=True,
     help="Compare also where versions of libraries or of ffmpeg differ; a note names them.",
 )
-@click.option(
+@options.with_default(
     "--resamples",
     type=click.IntRange(1000, 1_000_000),
     default=10_000,
-    show_default=True,
     help="Draws behind intervals and p-values.",
 )
 @options.formats

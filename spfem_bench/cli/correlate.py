@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from spfem_bench.cli import options
+from spfem_bench.definitions.computing import Computing
 
 if TYPE_CHECKING:
     from spfem_bench.analysis.disparities import Definition, Measure
-    from spfem_bench.definitions.computing import Computing
     from spfem_bench.evaluation.pairing import Timing
     from spfem_bench.stccl.settings import Form
 
 
-_default = partial(click.option, show_default=True)
+_default = options.with_default
 _FORMS, _MEASURES = click.Choice(["vd", "cm"]), click.Choice(["cosine", "pearson"])
 
 
@@ -28,13 +27,9 @@ _FORMS, _MEASURES = click.Choice(["vd", "cm"]), click.Choice(["cosine", "pearson
     default="real",
     help="What each source is compared with: the real clip, a method's output, a control.",
 )
-@click.option(
-    "--videos", type=options.FOLDER, help="Your own outputs, named as the protocol expects."
-)
-@click.option(
-    "--source", type=options.FOLDER, help="In the place of a protocol: a folder of clips."
-)
-@click.option("--target", type=options.FOLDER, help="Clips of the same names in another emotion.")
+@options.folder("--videos", help="Your own outputs, named as the protocol expects.")
+@options.folder("--source", help="In the place of a protocol: a folder of clips.")
+@options.folder("--target", help="Clips of the same names in another emotion.")
 @_default(
     "--timing",
     type=click.Choice(["motion", "sound"]),
@@ -48,15 +43,13 @@ _FORMS, _MEASURES = click.Choice(["vd", "cm"]), click.Choice(["cosine", "pearson
     type=options.File(),
     help="In the place of a protocol: a list as aligned_path36.json.",
 )
-@click.option("--frames", type=options.FOLDER, help="With --pairs: the folder of its frames.")
+@options.folder("--frames", help="With --pairs: the folder of its frames.")
 @click.option(
     "--template",
     help="With --pairs: a frame's name, with {speaker}, {emotion}, {clip}, {level}, {frame}.",
 )
 @click.option("--first", type=int, default=0, help="With --pairs: number of the first frame.")
-@click.option(
-    "--aligned", is_flag=True, help="With --source or --pairs: frames are face crops in one pose."
-)
+@options.flag("--aligned", help="With --source or --pairs: frames are face crops in one pose.")
 @click.option("--profile", help="Which networks to use; those that fit when not given.")
 @click.option(
     "--network", help="The backbone; the metric's own, else the profile's identity network."
@@ -106,8 +99,8 @@ def correlate(
     figure: Path | None,
     style: str,
     computing: Computing,
-    weights_dir: Path | None,
-    data_dir: Path | None,
+    weights: options.WeightsStore,
+    data: options.DataFolders,
     quiet: bool,
 ) -> None:
     """Test the papers' discovery: are local disparities alike across emotions?
@@ -136,20 +129,15 @@ def correlate(
       spfem-bench correlate --source neutral/ --target angry/ --timing sound
       spfem-bench correlate --pairs aligned_path36.json --frames frames/
     """  # noqa: D301
-    from spfem_bench.analysis.discovery import discover
-    from spfem_bench.analysis.disparities import make_lenses
-    from spfem_bench.datasets.folders import DataFolders
-    from spfem_bench.datasets.pair_lists import TEMPLATE, five_points, listed_pairs
-    from spfem_bench.definitions.networks import profile_card
-    from spfem_bench.definitions.protocols import protocol as read_protocol
-    from spfem_bench.evaluation.outputs import Videos
-    from spfem_bench.evaluation.pairing import Paired, folder_pairs, protocol_pairs
+    from spfem_bench.analysis import discovery, disparities
+    from spfem_bench.datasets import pair_lists
+    from spfem_bench.definitions import networks, protocols
+    from spfem_bench.evaluation import outputs, pairing
     from spfem_bench.faces.detect import load_detector
     from spfem_bench.features.extract import Extractor
     from spfem_bench.features.pair_extract import PairExtractor
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import check_writable, write_atomically
-    from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import discovery as reporting
 
     options.check_device(computing.device)
@@ -161,74 +149,65 @@ def correlate(
         raise click.UsageError("give --source or --pairs, not both")
     if metric is not None and network is not None:
         raise click.UsageError("a metric has its own network: leave --network out")
-    for path in (output, figure):
-        if path is not None:
-            check_writable(path.parent)
-    weights, progress = WeightsStore.locate(weights_dir), options.progress(quiet)
-    protocol = None if source or pair_list else read_protocol(protocol_name)
+    for path in filter(None, (output, figure)):
+        check_writable(path.parent)
+    progress = options.progress(quiet)
+    protocol = None if source or pair_list else protocols.protocol(protocol_name)
     if protocol:
         default, faces = protocol.card.profile, protocol.card.faces
     else:
         default, faces = ("compact", "aligned") if aligned else ("light", "detect")
-    networks = profile_card(profile or default)
-    backbone, lenses = make_lenses(
-        network or networks.identity, metric, form, weights, computing.device
-    )
+    card = networks.profile_card(profile or default)
     store, device = FeatureStore.locate(), computing.device
-    extractor = PairExtractor(Extractor(networks, weights, store, faces=faces, device=device))
+    backbone, lenses = disparities.make_lenses(
+        network or card.identity, metric, form, weights, device
+    )
+    extractor = PairExtractor(Extractor(card, weights, store, faces=faces, device=device))
     if protocol:
-        paired = protocol_pairs(
-            method,
-            protocol,
-            extractor,
-            DataFolders.locate(data_dir),
-            videos=Videos(videos) if videos else None,
-            progress=progress,
+        own = outputs.Videos(videos) if videos else None
+        paired = pairing.protocol_pairs(
+            method, protocol, extractor, data, videos=own, progress=progress
         )
     elif source and target:
-        paired = folder_pairs(source, target, extractor, emotion=emotion, timing=timing)
+        paired = pairing.folder_pairs(source, target, extractor, emotion=emotion, timing=timing)
     elif pair_list and frames:
-        find = None
-        if not aligned:
-            find = five_points(load_detector(networks.network("detector"), weights))
-        pairs = listed_pairs(
-            pair_list, frames, template=template or TEMPLATE, first=first, find=find, forbidden=()
+        detector = None if aligned else load_detector(card.network("detector"), weights)
+        find = pair_lists.five_points(detector) if detector else None
+        name = template or pair_lists.TEMPLATE
+        pairs = pair_lists.listed_pairs(
+            pair_list, frames, template=name, first=first, find=find, forbidden=()
         )
-        paired = Paired(tuple(pairs), "sound")
+        paired = pairing.Paired(tuple(pairs), "sound")
     else:
         raise click.UsageError("name clips by --protocol, --source and --target, or --pairs")
-    rows, refused = discover(
+    rows, refused = discovery.discover(
         paired.pairs,
         backbone,
         lenses,
         windows=windows,
         definition=definition,
-        device=computing.device,
+        device=device,
         progress=progress,
     )
     write_atomically(output, reporting.to_csv(rows))
     shown: Measure = "pearson" if form == "cm" else measure
-    click.echo(reporting.table(rows, shown, style))
-    click.echo()
+    click.echo(f"{reporting.table(rows, shown, style)}\n")
     click.echo(reporting.by_emotion(rows, shown, style))
     if figure is not None:
-        names = (
-            (protocol.name, method) if protocol else (source or pair_list, target or "the list's")
-        )
+        a = protocol.name if protocol else source or pair_list
+        b = method if protocol else target or "the list's"
         caption = (
-            f"{names[0]}: source against {names[1]}, aligned by {paired.timing}; "
+            f"{a}: source against {b}, aligned by {paired.timing}; "
             f"{len(paired.pairs)} pairs, definition: {definition}."
         )
         reporting.save_figure(rows, figure, measure=shown, caption=caption)
     if quiet:
         return
     for lag in sorted(set(paired.lags)):
-        click.echo(
-            f"{paired.lags.count(lag)} of {len(paired.lags)} pairs: frame t goes with frame "
-            f"t {'+' if lag >= 0 else '-'} {abs(lag)} of the source",
-            err=True,
-        )
-    for reason in (*paired.left_out, *(f"{name}: {reason}" for name, reason in refused)):
-        click.echo(f"left out: {reason}", err=True)
+        pairs_with = f"{paired.lags.count(lag)} of {len(paired.lags)} pairs"
+        frame = f"frame t {'+' if lag >= 0 else '-'} {abs(lag)} of the source"
+        click.echo(f"{pairs_with}: frame t goes with {frame}", err=True)
+    left_out = [*paired.left_out, *(f"{name}: {reason}" for name, reason in refused)]
+    options.print_notes(f"left out: {reason}" for reason in left_out)
     drawn = f"   Figure: {figure}" if figure else ""
     click.echo(f"All numbers: {output}{drawn}", err=True)

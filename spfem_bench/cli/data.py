@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -17,39 +18,33 @@ def data() -> None:
 
 @data.command("list")
 @options.data_dir
-def list_(data_dir: Path | None) -> None:
+def list_(data: options.DataFolders) -> None:
     """List data sets and how many of their files are here."""
-    from tabulate import tabulate
-
-    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.cards import Kind, names
     from spfem_bench.definitions.datasets import dataset_card
 
-    folders, rows = DataFolders.locate(data_dir), []
+    rows = []
     for card in map(dataset_card, names(Kind.DATASET)):
-        here = folders.provider(card).holdings()
+        here = data.provider(card).holdings()
         rows.append([card.name, here.state, f"{here.bytes / 1e6:.1f} MB", card.title, here.origin])
-    heads = ["Data set", "Here", "Size", "Title", "From"]
-    click.echo(tabulate(rows, heads, disable_numparse=True))
+    options.print_table(["Data set", "Here", "Size", "Title", "From"], rows)
 
 
 @data.command()
 @click.argument("names", nargs=-1, required=True)
 @options.data_dir
 @options.quiet
-def fetch(names: tuple[str, ...], data_dir: Path | None, quiet: bool) -> None:
+def fetch(names: tuple[str, ...], data: options.DataFolders, quiet: bool) -> None:
     """Download the files of data sets into the cache and verify them.
 
     What is there and right is not fetched again, so an interrupted fetch goes
     on where it stopped.
     """
-    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.datasets.providers.pinned_files import PinnedFiles
     from spfem_bench.definitions.datasets import dataset_card
 
-    folders = DataFolders.locate(data_dir)
     for name in names:
-        provider = folders.provider(dataset_card(name))
+        provider = data.provider(dataset_card(name))
         if not isinstance(provider, PinnedFiles):
             click.echo(f"{name}: {provider.how_to_get()}")
             continue
@@ -61,14 +56,13 @@ def fetch(names: tuple[str, ...], data_dir: Path | None, quiet: bool) -> None:
 @data.command()
 @click.argument("names", nargs=-1, required=True)
 @options.data_dir
-def verify(names: tuple[str, ...], data_dir: Path | None) -> None:
+def verify(names: tuple[str, ...], data: options.DataFolders) -> None:
     """Check the SHA-256 of every file; exit code 1 when one is missing or wrong."""
-    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.datasets import dataset_card, dataset_files
 
-    folders, failed = DataFolders.locate(data_dir), False
+    failed = False
     for name in names:
-        provider = folders.provider(dataset_card(name))
+        provider = data.provider(dataset_card(name))
         if provider.card.recordings:
             click.echo(f"{name}: nobody publishes hashes; 'data index {name} ROOT' reads it")
         for path, file in dataset_files(provider.card).items():
@@ -82,17 +76,22 @@ def verify(names: tuple[str, ...], data_dir: Path | None) -> None:
 
 @data.command()
 @click.argument("name")
-@click.argument("root", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("root", type=options.FOLDER)
 @click.option(
     "--mapping",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=options.File(),
     help="A TOML file that says how your copy is named, when it is not as published.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@options.flag("--json", "as_json", help="Print the report as JSON.")
 @options.data_dir
 @options.quiet
 def index(
-    name: str, root: Path, mapping: Path | None, as_json: bool, data_dir: Path | None, quiet: bool
+    name: str,
+    root: Path,
+    mapping: Path | None,
+    as_json: bool,
+    data: options.DataFolders,
+    quiet: bool,
 ) -> None:
     """Look at your own copy of a data set (mead, ravdess) and note where it lies.
 
@@ -107,15 +106,12 @@ def index(
       spfem-bench data index ravdess /data/RAVDESS --json > ravdess.json
       spfem-bench data index mead /data/mine --mapping mine.toml
     """
-    import json
-
-    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.datasets.index_report import index_report
     from spfem_bench.datasets.providers.recordings import indexed_recordings
     from spfem_bench.definitions.datasets import dataset_card
     from spfem_bench.definitions.recordings import read_mapping
 
-    provider = indexed_recordings(DataFolders.locate(data_dir).provider(dataset_card(name)))
+    provider = indexed_recordings(data.provider(dataset_card(name)))
     found, path = provider.build_index(
         root, read_mapping(mapping) if mapping else None, options.progress(quiet)
     )

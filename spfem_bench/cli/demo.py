@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -20,7 +21,7 @@ class _OfWorld(click.Option):
     """Has the default that the world has."""
 
     def get_default(self, ctx: click.Context, call: bool = True) -> Any:
-        """Return it; the world is imported no earlier than for this command."""
+        """Return the default; the world is imported for this command only."""
         from spfem_bench.puppets.world import World
 
         return getattr(World, str(self.name))
@@ -40,13 +41,13 @@ def _world(command: Callable[..., None]) -> Callable[..., None]:
 
 @demo.command()
 @click.argument("takes", nargs=-1)
-@click.option("--output", type=options.FOLDER, required=True, help="Folder for the clips.")
+@options.folder("--output", required=True, help="Folder for the clips.")
 @click.option(
     "--split",
     type=click.Choice(["train", "validation", "test"]),
     help="All that a split's puppets have spoken (train: 16,560 clips).",
 )
-@click.option("--truth", is_flag=True, help="Write landmarks, phones and emotion beside each clip.")
+@options.flag("--truth", help="Write landmarks, phones and emotion beside each clip.")
 @options.drawing_workers
 @_world
 @options.quiet
@@ -69,8 +70,6 @@ def render(
       spfem-bench demo render P001/happy/1.00/028.mp4 --output puppets --size 256
       spfem-bench demo render --split test --output puppets --truth
     """  # noqa: D301
-    from typing import cast
-
     from spfem_bench.puppets.clips import clip_name, render_all, write_truth
     from spfem_bench.puppets.world import Split, World
 
@@ -93,25 +92,19 @@ def render(
 @click.argument(
     "what", type=click.Choice(["cast", "intensity", "speech", "models"]), default="cast"
 )
-@click.option(
+@options.with_default(
     "-o",
     "--output",
     type=options.File(".png", ".jpg", ".webp", ".svg", ".pdf"),
     default=Path("puppets.png"),
-    show_default=True,
     help="Its ending says which kind: .png, .jpg, .webp, .svg, .pdf.",
 )
 @click.option("--speaker", default="", help="For intensity and speech; a test puppet by default.")
 @click.option("--sentence", default="", help="001 to 030; the first test sentence by default.")
-@click.option("--model", "models", multiple=True, help="For models; all of the demo's by default.")
+@options.several("--model", "models", help="For models; all of the demo's by default.")
 @_world
 def sheet(
-    what: str,
-    output: Path,
-    speaker: str,
-    sentence: str,
-    models: tuple[str, ...],
-    **which: int,
+    what: str, output: Path, speaker: str, sentence: str, models: tuple[str, ...], **which: int
 ) -> None:
     """Draw a contact sheet of the puppets.
 
@@ -126,10 +119,9 @@ def sheet(
 
     form = output.suffix.lower().lstrip(".")
     if what == "models":
-        content = model_sheet(models, form)
+        write_atomically(output, model_sheet(models, form))
     else:
-        content = puppet_sheet(World(**which), what, speaker, sentence, form)
-    write_atomically(output, content)
+        write_atomically(output, puppet_sheet(World(**which), what, speaker, sentence, form))
     click.echo(str(output))
 
 
@@ -145,17 +137,17 @@ class _Train(click.Command):
             for name, recipe in RECIPES.items():
                 values = asdict(recipe)
                 changes = values.pop("changes")
-                for what, found in ((name, values), (f"{name}, changes", changes)):
-                    words = ", ".join(f"{k} {v:g}" for k, v in found.items())
-                    formatter.write_text(f"{what}: {words}")
+                for title, part in ((name, values), (f"{name}, changes", changes)):
+                    words = ", ".join(f"{k} {v:g}" for k, v in part.items())
+                    formatter.write_text(f"{title}: {words}")
 
 
 @demo.command(cls=_Train)
 @click.argument(
     "network", type=click.Choice(["identity", "expression", "sync", "all"]), default="all"
 )
-@click.option("--output", type=options.FOLDER, required=True, help="Folder for the files.")
-@click.option("--device", default="cpu", show_default=True, help="Where it learns: cpu, cuda.")
+@options.folder("--output", required=True, help="Folder for the files.")
+@options.learning_device
 @options.drawing_workers
 @click.option("--steps", type=click.IntRange(1), help="Instead of the recipe's.")
 @options.quiet
@@ -170,8 +162,6 @@ def train(
     the output folder when all is done. On one machine, the same command on the
     CPU gives the same bytes.
     """
-    from dataclasses import replace
-
     from spfem_bench.puppets.compact.recipes import NAMES, RECIPES
     from spfem_bench.puppets.compact.train import card_lines, train_compact
     from spfem_bench.puppets.world import World
@@ -184,10 +174,9 @@ def train(
             name, recipe, World(), output, device=device, workers=workers, progress=progress
         )
         click.echo(f"{trained.weights}: {_in_short(trained.record['held_out'])}")
-        click.echo(
-            f"To ship them, copy both files to metrics/networks/weights and pin them in "
-            f"metrics/networks/{trained.record['network']}.toml:\n{card_lines(trained.record)}"
-        )
+        card = f"metrics/networks/{trained.record['network']}.toml"
+        to_ship = f"copy both files to metrics/networks/weights and pin them in {card}"
+        click.echo(f"To ship them, {to_ship}:\n{card_lines(trained.record)}")
 
 
 def _in_short(quality: dict[str, Any]) -> str:
@@ -197,27 +186,25 @@ def _in_short(quality: dict[str, Any]) -> str:
         if isinstance(value, float):
             words.append(f"{key} {value:.3f}")
         elif isinstance(value, dict):
-            words.append(f"{key} " + " ".join(f"{k}:{v:.3g}" for k, v in value.items()))
+            words.append(" ".join([key, *(f"{k}:{v:.3g}" for k, v in value.items())]))
     return "; ".join(words)
 
 
 @demo.command("train-ned")
-@click.option(
+@options.several(
     "--config",
     "configs",
-    multiple=True,
     required=True,
     help="A shipped configuration's name, or a TOML file; may be given several times.",
 )
-@click.option(
+@options.several(
     "--seed",
     "seeds",
-    multiple=True,
     type=click.IntRange(0, 2**32 - 1),
     help="Instead of the configuration's; may be given several times.",
 )
-@click.option("--output", type=options.FOLDER, required=True, help="Folder for the files.")
-@click.option("--device", default="cpu", show_default=True, help="Where it learns: cpu, cuda.")
+@options.folder("--output", required=True, help="Folder for the files.")
+@options.learning_device
 @options.drawing_workers
 @options.weights_dir
 @options.quiet
@@ -227,7 +214,7 @@ def train_ned(
     output: Path,
     device: str,
     workers: int,
-    weights_dir: Path | None,
+    weights: options.WeightsStore,
     quiet: bool,
 ) -> None:
     """Train mini-NED, the demo's own model, with or without STCCL.
@@ -243,34 +230,25 @@ def train_ned(
       spfem-bench demo train-ned --config ned --config stccl-vd-ned
         --seed 1 --seed 2 --seed 3 --output models
     """  # noqa: D301
-    from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.puppets.mini_ned.config import read_ned_config
     from spfem_bench.puppets.mini_ned.model import read_model_record
     from spfem_bench.puppets.mini_ned.train import train_mini_ned
 
     options.check_device(device)
-    weights = WeightsStore.locate(weights_dir)
-    wanted = {
-        Path(name).stem + (f"-seed{seed}" if seeds else ""): (name, seed)
-        for seed in seeds or (None,)  # one seed after the other: a start is shared
-        for name in configs
-    }
     chosen = {}
-    for name, (config, seed) in wanted.items():
-        chosen[name] = read_ned_config(config)
-        if seed is not None:
-            chosen[name] = chosen[name].model_copy(update={"seed": seed})
-    for name, how in [*chosen.items()]:
+    for seed in seeds or (None,):  # one seed after the other: a start is shared
+        for name in configs:
+            config = read_ned_config(name)
+            if seed is not None:
+                config = config.model_copy(update={"seed": seed})
+            chosen[Path(name).stem + (f"-seed{seed}" if seeds else "")] = config
+    for name, config in [*chosen.items()]:
         path = output / f"{name}.json"
-        if path.is_file() and read_model_record(path).config == how.model_dump(mode="json"):
+        if path.is_file() and read_model_record(path).config == config.model_dump(mode="json"):
             click.echo(f"{path.with_suffix('.safetensors')}: there already")
             del chosen[name]
+    progress = options.progress(quiet)
     for trained in train_mini_ned(
-        chosen,
-        output,
-        weights=weights,
-        device=device,
-        workers=workers,
-        progress=options.progress(quiet),
+        chosen, output, weights=weights, device=device, workers=workers, progress=progress
     ):
         click.echo(f"{trained.weights}: {trained.record['bytes'] / 1e6:.2f} MB")

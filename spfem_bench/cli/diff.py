@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from pathlib import Path
 
 import click
+
+from spfem_bench.cli import options
 
 
 def _tolerances(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[str, float]:
@@ -25,15 +28,14 @@ def _tolerances(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -
 @click.command()
 @click.argument("a", metavar="RECORD", type=click.Path(path_type=Path))
 @click.argument("b", metavar="RECORD", type=click.Path(path_type=Path))
-@click.option(
+@options.several(
     "--tolerance",
     "tolerances",
-    multiple=True,
     metavar="[METRIC=]NUMBER",
     callback=_tolerances,
     help="Largest difference allowed, for one metric or for all; may be given several times.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print every number and change as JSON.")
+@options.flag("--json", "as_json", help="Print every number and change as JSON.")
 def diff(a: Path, b: Path, tolerances: dict[str, float], as_json: bool) -> None:
     """Check that two machines gave the same numbers for one method.
 
@@ -52,8 +54,6 @@ def diff(a: Path, b: Path, tolerances: dict[str, float], as_json: bool) -> None:
     Exit codes: 0 all numbers are within tolerance, and only versions differ; 1 a number or
     another setting differs; 2 wrong options, or a file is no record.
     """  # noqa: D301
-    import json
-
     from spfem_bench.analysis.record_diff import diff_records
     from spfem_bench.errors import SpfemBenchError
     from spfem_bench.evaluation.record import load_run

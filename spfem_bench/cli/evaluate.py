@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,19 +11,17 @@ from typing import TYPE_CHECKING
 import click
 
 from spfem_bench.cli import options
+from spfem_bench.definitions.computing import Computing
 
 if TYPE_CHECKING:
-    from spfem_bench.datasets.folders import DataFolders
-    from spfem_bench.definitions.computing import Computing
     from spfem_bench.definitions.protocols import Protocol
     from spfem_bench.evaluation.outputs import Videos
 
 
 @click.command("eval")
-@click.option(
+@options.several(
     "--method",
     "methods",
-    multiple=True,
     required=True,
     help="A published method, a control, or your own name; may be given several times. "
     "'controls' stands for all that a protocol has.",
@@ -30,9 +29,8 @@ if TYPE_CHECKING:
 @options.protocols("Which items to score: a name, or the path of a card (my-list.toml)")
 @options.profile
 @options.metrics
-@click.option(
+@options.several(
     "--videos",
-    multiple=True,
     metavar="DIR|NAME=DIR",
     help="Your own outputs, one per item, named as the protocol expects. Beside other methods, "
     "say whose: NAME=DIR.",
@@ -42,22 +40,17 @@ if TYPE_CHECKING:
     help="How the system that wrote them names outputs: ned, sserd, eat, dice-talk, icface, or a "
     "card of yours.",
 )
-@click.option(
+@options.flag(
     "--dry-run",
-    is_flag=True,
     help="Only print which of the --videos is taken for which item; nothing is written.",
 )
 @click.option(
     "--frame-rate", type=click.FloatRange(1, 1000), help="For outputs that are folders of frames."
 )
-@click.option(
-    "--partial",
-    is_flag=True,
-    help="Score what is there; headline numbers are marked as partial.",
-)
+@options.flag("--partial", help="Score what is there; headline numbers are marked as partial.")
 @options.results
 @options.computing()
-@click.option("--json", "as_json", is_flag=True, help="Print the scores as a JSON list.")
+@options.flag("--json", "as_json", help="Print the scores as a JSON list.")
 @options.weights_dir
 @options.data_dir
 @options.quiet
@@ -74,8 +67,8 @@ def evaluate(
     results: Path,
     computing: Computing,
     as_json: bool,
-    weights_dir: Path | None,
-    data_dir: Path | None,
+    weights: options.WeightsStore,
+    data: options.DataFolders,
     quiet: bool,
 ) -> None:
     """Score methods on protocols.
@@ -102,38 +95,28 @@ def evaluate(
     Without --partial, a method with missing or refused clips gets no headline
     score and exit code 2.
     """  # noqa: D301
-    import json
-
-    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.layouts import layout_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.errors import CardError
     from spfem_bench.evaluation import record as records
-    from spfem_bench.evaluation.session import (
-        carry_out,
-        make_plans,
-        package_conflicts,
-        videos_by_method,
-    )
+    from spfem_bench.evaluation import session
     from spfem_bench.files import check_writable
-    from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import evaluation as reporting
 
     if (layout or dry_run) and not videos:
         raise click.UsageError("--layout and --dry-run are about --videos DIR: give it too")
     workers, progress = options.workers_of(computing), options.progress(quiet)
-    weights, data = WeightsStore.locate(weights_dir), DataFolders.locate(data_dir)
     named = layout_card(layout) if layout else None
     try:
-        own = videos_by_method(videos, methods, frame_rate, named)
+        own = session.videos_by_method(videos, methods, frame_rate, named)
     except CardError as error:
         raise click.UsageError(error.problem) from None
     listed = [read_protocol(name) for name in dict.fromkeys(protocols)]
     if dry_run:
-        _print_mappings(own, listed, data, as_json=as_json)
+        _print_mappings(own, listed, data, as_json)
         return
     options.when_interrupted(options.RESUMABLE)
-    plans = make_plans(
+    plans = session.make_plans(
         methods,
         listed,
         profile,
@@ -144,15 +127,13 @@ def evaluate(
         workers=workers,
         progress=progress,
     )
-    for note in dict.fromkeys(plan.note for plan in plans if plan.note and not quiet):
-        click.echo(note, err=True)
+    options.print_notes(dict.fromkeys(p.note for p in plans if p.note and not quiet))
     several = len(methods) > 1 or methods == ("controls",)
     half = "" if computing.precision == "float32" else f".{computing.precision}"
     ready, paths = [], []
     for plan in plans:
         if not quiet or not (plan.complete or partial):
-            for line in reporting.preflight_lines(plan):
-                click.echo(line, err=True)
+            options.print_notes(reporting.preflight_lines(plan))
         if not plan.complete and not partial:
             click.echo("No headline score: add --partial to score what is there.", err=True)
         elif plan.metrics:
@@ -162,10 +143,9 @@ def evaluate(
             ready.append(plan)
             paths.append(path)
     incomplete = len(ready) < len(plans)
-    for line in [] if quiet else package_conflicts(ready):
-        click.echo(line, err=True)
+    options.print_notes([] if quiet else session.package_conflicts(ready))
     runs: dict[str, list[records.RunRecord]] = {}  # by protocol
-    carried = carry_out(
+    carried = session.carry_out(
         ready, weights, computing, workers=workers, partial=partial, progress=progress
     )
     for plan, path, record in zip(ready, paths, carried, strict=True):
@@ -173,15 +153,13 @@ def evaluate(
             click.echo(f"{path} is replaced; it also had {', '.join(lost)}.", err=True)
         records.save(record, path)
         incomplete = incomplete or not record.metrics or not (record.complete or partial)
-        for line in [] if quiet and partial else reporting.refusal_lines(plan, record):
-            click.echo(line, err=True)
+        options.print_notes([] if quiet and partial else reporting.refusal_lines(plan, record))
         runs.setdefault(plan.protocol.name, []).append(record)
         if as_json or several:
             continue
         click.echo(reporting.run_text(plan, record))
         if not quiet:
-            for note in plan.protocol.card.notes:
-                click.echo(f"Note: {note}", err=True)
+            options.print_notes(f"Note: {note}" for note in plan.protocol.card.notes)
             click.echo(f"Record: {path}   Full table: spfem-bench table {path}", err=True)
     if as_json:
         scores = [score for of_protocol in runs.values() for r in of_protocol for score in r.scores]
@@ -198,13 +176,10 @@ def evaluate(
 def _print_mappings(
     videos: Mapping[str, Videos],
     protocols: Sequence[Protocol],
-    data: DataFolders,
-    *,
+    data: options.DataFolders,
     as_json: bool,
 ) -> None:
     """Print which output is taken for which item; exit code 2 when some are not found."""
-    import json
-
     from spfem_bench.definitions.datasets import dataset_card
     from spfem_bench.evaluation.outputs import place_outputs
     from spfem_bench.reporting import evaluation as reporting
@@ -221,7 +196,6 @@ def _print_mappings(
                 continue
             click.echo(f"{own.folder} for {protocol.name}:")
             click.echo(reporting.mapping_text(placed, extra))
-            for line in reporting.mapping_problems(placed):
-                click.echo(line, err=True)
+            options.print_notes(reporting.mapping_problems(placed))
     if not complete:
         sys.exit(2)

@@ -6,6 +6,8 @@ from textwrap import fill
 
 import click
 
+from spfem_bench.cli import options
+
 
 @click.command("list")
 @click.argument(
@@ -13,16 +15,14 @@ import click
 )
 def list_(what: str) -> None:
     """List methods, protocols and so on, with what a user must know of each."""
-    from tabulate import tabulate
-
-    heads, rows = {
+    tables = {
         "methods": _methods,
         "protocols": _protocols,
         "metrics": _metrics,
         "networks": _networks,
         "layouts": _layouts,
-    }[what]()
-    click.echo(tabulate(rows, heads, disable_numparse=True))
+    }
+    options.print_table(*tables[what]())
 
 
 def _methods() -> tuple[list[str], list[list[str]]]:
@@ -32,25 +32,14 @@ def _methods() -> tuple[list[str], list[list[str]]]:
     from spfem_bench.definitions.published import published_counts
     from spfem_bench.evaluation.controls import methods_with_clips
 
-    protocols = [protocol(name) for name in names(Kind.PROTOCOL)]
-    with_clips = {one.name: methods_with_clips(one) for one in protocols}
-    published = published_counts()
-    rows = []
+    with_clips = {name: methods_with_clips(protocol(name)) for name in names(Kind.PROTOCOL)}
+    published, rows = published_counts(), []
     for card in map(method_card, names(Kind.METHOD)):
         where = [name for name, methods in with_clips.items() if card.name in methods]
-        if len(where) == len(protocols):
+        if len(where) == len(with_clips):
             where = ["every protocol"]
-        rows.append(
-            [
-                card.name,
-                ", ".join(card.aliases),
-                card.kind,
-                card.paper,
-                card.link,
-                str(published[card.name] or ""),
-                "\n".join(where) or "–",
-            ]
-        )
+        facts = [card.name, ", ".join(card.aliases), card.kind, card.paper, card.link]
+        rows.append([*facts, str(published[card.name] or ""), "\n".join(where) or "–"])
     return ["Method", "Also", "Kind", "Paper", "Code or paper", "Numbers", "Clips in"], rows
 
 
@@ -61,10 +50,9 @@ def _protocols() -> tuple[list[str], list[list[str]]]:
     rows = []
     for one in map(protocol, names(Kind.PROTOCOL)):
         card = one.card
-        metrics = [*card.metrics, *(f"({name})" for name in card.on_request)]
-        counts = [str(n) for n in (len(one.items), len(card.emotions))]
-        texts = [", ".join(metrics), ", ".join(card.outputs)]
-        rows.append([one.name, str(card.version), card.setting, *counts, *texts])
+        metrics = ", ".join([*card.metrics, *(f"({name})" for name in card.on_request)])
+        facts = [card.setting, str(len(one.items)), str(len(card.emotions)), metrics]
+        rows.append([one.name, str(card.version), *facts, ", ".join(card.outputs)])
     return ["Protocol", "Version", "Setting", "Clips", "Emotions", "Metrics", "Methods"], rows
 
 
@@ -75,9 +63,8 @@ def _metrics() -> tuple[list[str], list[list[str]]]:
     better = {"lower": "lower", "higher": "higher", "zero": "nearer 0"}
     rows = []
     for card in map(metric_card, names(Kind.METRIC)):
-        compared = " to ".join(card.compare)
         facts = [card.name, card.label, better[card.direction], card.unit, card.role]
-        rows.append([*facts, compared, card.title])
+        rows.append([*facts, " to ".join(card.compare), card.title])
     return ["Metric", "Printed as", "Better", "Unit", "Network", "Compares", "Title"], rows
 
 

@@ -88,22 +88,9 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-main.add_command(evaluate)
-main.add_command(table)
-main.add_command(audit)
-main.add_command(preference)
-main.add_command(report)
-main.add_command(compare)
-main.add_command(diff)
-main.add_command(validate)
-main.add_command(check)
-main.add_command(list_)
-main.add_command(protocol)
-main.add_command(networks)
-main.add_command(data)
-main.add_command(demo)
-main.add_command(faces)
-main.add_command(align)
-main.add_command(correlate)
-main.add_command(score)
-main.add_command(train)
+for _commands in (
+    (evaluate, table, audit, preference, report, compare, diff, validate, check, score),
+    (list_, protocol, networks, data, demo, faces, align, correlate, train),
+):
+    for _command in _commands:
+        main.add_command(_command)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +11,6 @@ from spfem_bench.cli import options
 
 if TYPE_CHECKING:
     from spfem_bench.definitions.networks import NetworkCard
-    from spfem_bench.networks.weights import WeightsStore
 
 
 @click.group()
@@ -22,14 +20,9 @@ def networks() -> None:
 
 @networks.command("list")
 @options.weights_dir
-def list_(weights_dir: Path | None) -> None:
+def list_(weights: options.WeightsStore) -> None:
     """List all networks and whether their weights are here."""
-    from tabulate import tabulate
-
-    from spfem_bench.networks.weights import WeightsStore
-
-    heads, rows = network_rows(WeightsStore.locate(weights_dir))
-    click.echo(tabulate(rows, heads, disable_numparse=True))
+    options.print_table(*network_rows(weights))
 
 
 @networks.command()
@@ -38,7 +31,7 @@ def list_(weights_dir: Path | None) -> None:
 @options.weights_dir
 @options.quiet
 def fetch(
-    names: tuple[str, ...], profile: str | None, weights_dir: Path | None, quiet: bool
+    names: tuple[str, ...], profile: str | None, weights: options.WeightsStore, quiet: bool
 ) -> None:
     """Download weights into the cache and verify them.
 
@@ -51,34 +44,31 @@ def fetch(
     """
     from spfem_bench.errors import WeightsError
     from spfem_bench.networks.fetching import fetch_network
-    from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.pinned import discard_archives
 
-    store = WeightsStore.locate(weights_dir)
     failed = False
     for card in _chosen(names, profile):
-        for result in fetch_network(store, card, not quiet, options.remarks(quiet)):
+        for result in fetch_network(weights, card, not quiet, options.remarks(quiet)):
             wrong = isinstance(result, WeightsError)
             click.echo(f"{card.name}: {result}", err=wrong)
             failed = failed or wrong
     if failed:
         click.echo("Any other folder will do, if SPFEM_BENCH_WEIGHTS names it.", err=True)
         sys.exit(1)
-    discard_archives(store.cache)
+    discard_archives(weights.cache)
 
 
 @networks.command()
 @click.argument("names", nargs=-1)
 @click.option("--profile", help="All networks of a profile.")
 @options.weights_dir
-def verify(names: tuple[str, ...], profile: str | None, weights_dir: Path | None) -> None:
+def verify(names: tuple[str, ...], profile: str | None, weights: options.WeightsStore) -> None:
     """Check the SHA-256 of weights; exit code 1 when one is missing or wrong."""
-    from spfem_bench.networks.weights import WeightsStore, remedy
+    from spfem_bench.networks.weights import remedy
 
-    store = WeightsStore.locate(weights_dir)
     failed = False
     for card in _chosen(names, profile):
-        checked = store.check(card)
+        checked = weights.check(card)
         failed = failed or bool(checked.problem)
         problem = f"{checked.problem}. {checked.remedy or remedy(card)}"
         click.echo(f"{card.name}: {problem if checked.problem else 'verified'}")
@@ -95,20 +85,18 @@ def _chosen(names: tuple[str, ...], profile: str | None) -> list[NetworkCard]:
     return chosen + [network_card(n) for n in names]
 
 
-def network_rows(store: WeightsStore) -> tuple[list[str], list[list[str]]]:
+def network_rows(store: options.WeightsStore) -> tuple[list[str], list[list[str]]]:
     """Return the table of all networks: heads and rows."""
-    from spfem_bench.definitions.cards import Kind
-    from spfem_bench.definitions.cards import names as card_names
+    from spfem_bench.definitions.cards import Kind, names
     from spfem_bench.definitions.networks import network_card
     from spfem_bench.networks.weights import is_shipped
 
     rows = []
-    for name in card_names(Kind.NETWORK):
-        card = network_card(name)
+    for card in map(network_card, names(Kind.NETWORK)):
         known = sum(f.bytes or 0 for f in card.files)
         size = f"{known / 1e6:.1f} MB" if known else "?"
         state: str = store.check(card).state
         if state == "verified" and is_shipped(card):
             state = "verified, shipped"
-        rows.append([name, card.role, size, state, card.title])
+        rows.append([card.name, card.role, size, state, card.title])
     return ["Network", "Role", "Size", "Weights", "Title"], rows

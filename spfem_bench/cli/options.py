@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, get_args
 
@@ -18,7 +18,9 @@ from spfem_bench.processes import ended_by
 from spfem_bench.progress import SILENT, Progress
 
 if TYPE_CHECKING:
+    from spfem_bench.datasets.folders import DataFolders as DataFolders
     from spfem_bench.execution.workers import Workers
+    from spfem_bench.networks.weights import WeightsStore as WeightsStore
 
 Command: TypeAlias = "Callable[..., None]"
 
@@ -26,18 +28,14 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 class File(click.Path):
-    """A file, whose name must have one of the given endings where there are any."""
+    """A file whose name has one of the given endings, if there are any."""
 
     def __init__(self, *endings: str) -> None:
         super().__init__(dir_okay=False, path_type=Path)
         self.endings = endings
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path.
-
-        Raises:
-            BadParameter: it has another ending.
-        """
+        """Return the path; raise BadParameter for another ending."""
         path: Any = super().convert(value, param, ctx)
         if self.endings and path.suffix.lower() not in self.endings:
             self.fail(f"'{path}' must end in {', '.join(self.endings)}", param, ctx)
@@ -52,34 +50,54 @@ def split_names(_: click.Context, __: click.Parameter, value: str) -> list[str]:
     return [name.strip() for name in value.split(",") if name.strip()]
 
 
-weights_dir = click.option(
+def _weights(_: click.Context, __: click.Parameter, folder: Path | None) -> WeightsStore:
+    from spfem_bench.networks.weights import WeightsStore
+
+    return WeightsStore.locate(folder)
+
+
+def _data(_: click.Context, __: click.Parameter, folder: Path | None) -> DataFolders:
+    from spfem_bench.datasets.folders import DataFolders
+
+    return DataFolders.locate(folder)
+
+
+flag = partial(click.option, is_flag=True)
+folder = partial(click.option, type=FOLDER)
+several = partial(click.option, multiple=True)
+with_default = partial(click.option, show_default=True)
+weights_dir = folder(
     "--weights-dir",
-    type=FOLDER,
+    "weights",
+    callback=_weights,
     help="Folder searched first for weights, by hash. [env: SPFEM_BENCH_WEIGHTS]",
 )
-data_dir = click.option(
+data_dir = folder(
     "--data-dir",
-    type=FOLDER,
+    "data",
+    callback=_data,
     help="Folder searched first for data sets, each in a folder of its name. "
     "[env: SPFEM_BENCH_DATA]",
 )
-quiet = click.option("-q", "--quiet", is_flag=True, help="No progress bars, no remarks.")
+quiet = flag("-q", "--quiet", help="No progress bars, no remarks.")
 profile = click.option(
     "--profile", help="Which networks to use; those that fit the protocol when not given."
 )
-metrics = click.option(
-    "--metrics",
-    default="",
-    callback=split_names,
-    help="Comma-separated; all that the protocol has when not given.",
+ALL_NAMES = "Comma-separated; all that the protocol has when not given."
+metrics = click.option("--metrics", default="", callback=split_names, help=ALL_NAMES)
+results = with_default(
+    "--results", type=FOLDER, default=Path("results"), help="Folder for records."
 )
-results = click.option(
-    "--results",
-    type=FOLDER,
-    default=Path("results"),
-    show_default=True,
-    help="Folder for records.",
-)
+learning_device = with_default("--device", default="cpu", help="Where it learns: cpu, cuda.")
+standalone = flag("--standalone", help="With latex: a document that compiles by itself.")
+
+
+def check_standalone(standalone: bool, style: str) -> None:
+    """Raise UsageError for --standalone without --format latex."""
+    if standalone and style != "latex":
+        raise click.UsageError("--standalone belongs to --format latex")
+
+
 drawing_workers = click.option(
     "--workers",
     type=click.IntRange(1),
@@ -97,14 +115,11 @@ def computing(*offered: str, half_on_gpu: bool = False) -> Callable[[Command], C
         half_on_gpu: compute in bfloat16 on a GPU when --precision is not given.
     """
     fields = offered or tuple(Computing.__dataclass_fields__)
+    workers = "1; with --ray one for each GPU, else processor" if "ray" in fields else "1"
+    by_device = " on a processor, bfloat16 on a GPU" if half_on_gpu else ""
     choices: dict[str, Callable[[Command], Command]] = {
         "workers": click.option(
-            "--workers",
-            type=click.IntRange(1),
-            show_default="1; with --ray one for each GPU, else processor"
-            if "ray" in fields
-            else "1",
-            help="Processes.",
+            "--workers", type=click.IntRange(1), show_default=workers, help="Processes."
         ),
         "ray": click.option(
             "--ray",
@@ -116,18 +131,13 @@ def computing(*offered: str, half_on_gpu: bool = False) -> Callable[[Command], C
             type=click.IntRange(1),
             help="Frames per batch; 32 on a processor and what fits well on a GPU, if not given.",
         ),
-        "device": click.option(
-            "--device",
-            default="cpu",
-            show_default=True,
-            help="Where networks run: cpu, cuda, cuda:1, mps.",
+        "device": with_default(
+            "--device", default="cpu", help="Where networks run: cpu, cuda, cuda:1, mps."
         ),
         "precision": click.option(
             "--precision",
             type=click.Choice(get_args(Precision)),
-            help="What networks compute in; float32"
-            + (" on a processor, bfloat16 on a GPU" if half_on_gpu else "")
-            + ", if not given.",
+            help=f"What networks compute in; float32{by_device}, if not given.",
         ),
         "hwaccel": click.option(
             "--hwaccel",
@@ -155,14 +165,9 @@ def computing(*offered: str, half_on_gpu: bool = False) -> Callable[[Command], C
 
 def protocols(purpose: str) -> Callable[[Command], Command]:
     """Return the option of one protocol or several; its help begins with the purpose."""
-    return click.option(
-        "--protocol",
-        "protocols",
-        multiple=True,
-        default=("demo-inter-id", "demo-cross-id"),
-        show_default=True,
-        help=f"{purpose}; may be given several times.",
-    )
+    words = f"{purpose}; may be given several times."
+    default = ("demo-inter-id", "demo-cross-id")
+    return with_default("--protocol", "protocols", multiple=True, default=default, help=words)
 
 
 def when_interrupted(message: str) -> None:
@@ -176,8 +181,7 @@ RESUMABLE = "Interrupted. Run the command again: it goes on from here."
 def interrupted() -> NoReturn:
     """Print what becomes of a command's work that a signal ended; exit with 128 + signal."""
     with suppress(OSError):  # SIGHUP: the terminal is closed
-        message = click.get_current_context().meta.get(__name__, "Interrupted.")
-        click.echo(message, err=True)
+        click.echo(click.get_current_context().meta.get(__name__, "Interrupted."), err=True)
     sys.exit(128 + ended_by())
 
 
@@ -193,6 +197,19 @@ def remarks(quiet: bool) -> Callable[[str], None]:
     return remark
 
 
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of texts."""
+    from tabulate import tabulate
+
+    click.echo(tabulate(rows, heads, disable_numparse=True))
+
+
+def print_notes(lines: Iterable[str]) -> None:
+    """Print lines on standard error."""
+    for line in lines:
+        click.echo(line, err=True)
+
+
 def progress(quiet: bool) -> Progress:
     """Return how a command's work is shown on standard error; all of it ends with the command."""
     if quiet:
@@ -203,11 +220,7 @@ def progress(quiet: bool) -> Progress:
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that torch does not have here.
-
-    Raises:
-        BadParameter: with torch's reason.
-    """
+    """Raise BadParameter for a device that torch does not have here."""
     if device == "cpu":
         return  # the import below takes a second
     from spfem_bench.errors import SpfemBenchError
@@ -228,10 +241,5 @@ def workers_of(computing: Computing) -> Workers:
     return click.get_current_context().with_resource(workers_for(computing))
 
 
-formats = click.option(
-    "--format",
-    "style",
-    type=click.Choice(["text", "markdown", "csv"]),
-    default="text",
-    show_default=True,
-)
+_FORMATS = click.Choice(["text", "markdown", "csv"])
+formats = with_default("--format", "style", type=_FORMATS, default="text")

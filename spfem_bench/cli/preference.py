@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import click
 
+from spfem_bench.cli import options
+
 
 @click.command()
 @click.argument("votes", metavar="VOTES.csv")
-@click.option(
+@options.with_default(
     "--format",
     "style",
     type=click.Choice(["text", "markdown", "csv", "csv-wide", "latex", "html"]),
     default="text",
-    show_default=True,
     help="csv is tidy, one percentage a line; csv-wide has the printed table's lines.",
 )
-@click.option(
-    "--intervals/--no-intervals",
-    default=True,
-    show_default=True,
-    help="Print 95 % intervals beside the percentages.",
+@options.with_default(
+    "--intervals/--no-intervals", default=True, help="Print 95 % intervals beside the percentages."
 )
-@click.option("--standalone", is_flag=True, help="With latex: a document that compiles by itself.")
+@options.standalone
 def preference(votes: str, style: str, intervals: bool, standalone: bool) -> None:
     """Turn the pairwise votes of a user study into the papers' table.
 
@@ -40,7 +38,6 @@ def preference(votes: str, style: str, intervals: bool, standalone: bool) -> Non
     from spfem_bench.analysis.preference import read_study
     from spfem_bench.reporting.preference import render_study
 
-    if standalone and style != "latex":
-        raise click.UsageError("--standalone belongs to --format latex")
+    options.check_standalone(standalone, style)
     text = render_study(read_study(votes), style, intervals=intervals, standalone=standalone)
     click.echo(text, nl=False)

@@ -45,8 +45,8 @@ class Bars(Progress):
     def end(self, phase: str = "") -> None:
         """Remove a bar, or all."""
         for name in [phase] if phase else reversed([*self._bars]):
-            if (bar := self._bars.pop(name, None)) is not None:
-                bar.close()
+            if name in self._bars:
+                self._bars.pop(name).close()
 
 
 @dataclass

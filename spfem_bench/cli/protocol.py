@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import click
@@ -21,17 +23,13 @@ def protocol() -> None:
 @protocol.command()
 @click.argument("name")
 @options.data_dir
-def show(name: str, data_dir: Path | None) -> None:
+def show(name: str, data: options.DataFolders) -> None:
     """Print a protocol: its card, its items by speaker and emotion, what is missing here.
 
     NAME is a protocol's, or the path of a card.
     """
-    from collections import Counter
-    from itertools import product
-
     from tabulate import tabulate
 
-    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.datasets import dataset_card
     from spfem_bench.definitions.metrics import metric_card
     from spfem_bench.definitions.protocols import protocol as read
@@ -53,31 +51,30 @@ def show(name: str, data_dir: Path | None) -> None:
         click.echo(f"{role}: {address if isinstance(address, str) else '  +  '.join(address)}")
     click.echo(f"Outputs are called {card.output_name}, for example {found.items[0].output_name}\n")
     speakers = list(dict.fromkeys(i.speaker for i in found.items))
-    counts = Counter(
-        cell for i in found.items for cell in product((i.speaker, "all"), (i.emotion, "all"))
-    )
+    counts = Counter[tuple[str, str]]()
+    for i in found.items:
+        counts.update(product((i.speaker, "all"), (i.emotion, "all")))
     heads = [*card.emotions, "all"]
     rows = [[s, *(counts[s, e] for e in heads)] for s in (*speakers, "all")]
     click.echo(tabulate(rows, ["Items", *heads]))
     click.echo(f"\nClips: data set '{dataset.name}', {dataset.title} (licence: {dataset.licence})")
-    provider = DataFolders.locate(data_dir).provider(dataset)
+    provider = data.provider(dataset)
     if provider.makes_clips:
         shipped = "Those that its items name are shipped."
         click.echo(shipped if dataset.files else "They are drawn when they are needed.")
         return
     clips = dict.fromkeys(c for i in found.items for c in (*i.clips.values(), *i.more_real))
     files = dict.fromkeys(p.as_posix() for c in clips for p in (c.path, c.audio) if p is not None)
-    missing: list[str] = []
-    remedy = ""
+    remedies: dict[str, str] = {}  # by missing file
     for file in files:
         try:
             provider.verified(file)
         except ClipError as error:
-            missing.append(file)
-            remedy = error.remedy
-    click.echo(f"Here: {len(files) - len(missing)} of {len(files)} files.")
-    if missing:
-        click.echo(f"Missing: {', '.join(missing[:3])}{', …' if missing[3:] else ''}. {remedy}")
+            remedies[file] = error.remedy
+    click.echo(f"Here: {len(files) - len(remedies)} of {len(files)} files.")
+    if missing := list(remedies):
+        names = ", ".join([*missing[:3], *(["…"] if missing[3:] else [])])
+        click.echo(f"Missing: {names}. {remedies[missing[-1]]}")
 
 
 @protocol.command()

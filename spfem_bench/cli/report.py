@@ -21,24 +21,17 @@ def _folders(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> d
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=options.FOLDER,
-    default=Path("report"),
-    show_default=True,
-    help="Folder of the report.",
+@options.with_default(
+    "-o", "--output", type=options.FOLDER, default=Path("report"), help="Folder of the report."
 )
-@click.option(
+@options.with_default(
     "--items",
     type=click.IntRange(0, 50),
     default=2,
-    show_default=True,
     help="Worst, and best, clips to show of each method in each metric.",
 )
-@click.option(
+@options.several(
     "--videos",
-    multiple=True,
     metavar="METHOD=DIR",
     callback=_folders,
     help="Folder of a method's outputs, as it was given to eval; may be given several times.",
@@ -46,7 +39,7 @@ def _folders(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> d
 @click.option(
     "--baseline", default="", help="The method that others are compared with; the first run's."
 )
-@click.option("--no-videos", is_flag=True, help="Only numbers: look for no clips.")
+@options.flag("--no-videos", help="Only numbers: look for no clips.")
 @options.weights_dir
 @options.data_dir
 @options.quiet
@@ -57,8 +50,8 @@ def report(
     videos: dict[str, Path],
     baseline: str,
     no_videos: bool,
-    weights_dir: Path | None,
-    data_dir: Path | None,
+    weights: options.WeightsStore,
+    data: options.DataFolders,
     quiet: bool,
 ) -> None:
     """Make a folder of a page to read in a browser, from run records.
@@ -77,12 +70,10 @@ def report(
       spfem-bench report results/mead-cross-id --videos my-model=outputs/
       spfem-bench report results --no-videos
     """  # noqa: D301
-    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.errors import ClipError, unknown_name
     from spfem_bench.evaluation.record import load_all
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import check_writable, temporary_folder
-    from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting.report import folder
     from spfem_bench.reporting.report.build import build
     from spfem_bench.reporting.report.clips import Clips
@@ -102,22 +93,11 @@ def report(
     with temporary_folder() as made:
         clips = None
         if not no_videos and items:
-            clips = Clips(
-                DataFolders.locate(data_dir),
-                WeightsStore.locate(weights_dir),
-                FeatureStore.locate(),
-                videos,
-                kept=output,
-                known=known,
-                made=made,
-            )
+            store = FeatureStore.locate()
+            clips = Clips(data, weights, store, videos, kept=output, known=known, made=made)
         options.when_interrupted("Interrupted. Nothing was written.")
         pages = build(
-            records,
-            items=items,
-            clips=clips,
-            baseline=baseline,
-            progress=options.progress(quiet),
+            records, items=items, clips=clips, baseline=baseline, progress=options.progress(quiet)
         )
         folder.replace(output, made, pages)
     click.echo(output / "index.html")

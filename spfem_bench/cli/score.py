@@ -2,53 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from spfem_bench.cli import options
+from spfem_bench.definitions.computing import Computing
 
-if TYPE_CHECKING:
-    from spfem_bench.definitions.computing import Computing
+_NUMBERS = options.File(".csv", ".json")
 
 
 @click.command()
-@click.option("--source", type=options.FOLDER, required=True, help="Folder of source videos.")
-@click.option(
-    "--generated",
-    type=options.FOLDER,
-    required=True,
-    help="Folder of outputs, named as their sources.",
-)
+@options.folder("--source", required=True, help="Folder of source videos.")
+@options.folder("--generated", required=True, help="Folder of outputs, named as their sources.")
 @click.option("--metric", default="", help="A learnt metric, by name or path; untrained without.")
-@click.option("--aligned", is_flag=True, help="The videos are face crops already.")
+@options.flag("--aligned", help="The videos are face crops already.")
 @click.option("--profile", help="Which networks; light, or compact with --aligned, if not given.")
-@click.option(
+@options.with_default(
     "--max-lag",
     type=click.IntRange(0, 25),
     default=6,
-    show_default=True,
     help="Frames by which an output may be out of step with its source.",
 )
 @options.computing("batch_size", "device", "precision", half_on_gpu=True)
-@click.option(
-    "-o",
-    "--output",
-    type=options.File(".csv", ".json"),
-    help="Each clip and stage, as .csv or .json.",
-)
-@click.option(
-    "--regions",
-    type=options.File(".csv", ".json"),
-    help="Each region of each clip, as .csv or .json.",
-)
-@click.option(
-    "--heatmaps",
-    type=options.FOLDER,
-    help="Draw for each clip where the correlation breaks: DIR/NAME.png.",
-)
+@click.option("-o", "--output", type=_NUMBERS, help="Each clip and stage, as .csv or .json.")
+@click.option("--regions", type=_NUMBERS, help="Each region of each clip, as .csv or .json.")
+@options.folder("--heatmaps", help="Draw for each clip where the correlation breaks: DIR/NAME.png.")
 @options.weights_dir
 @options.quiet
 def score(
@@ -62,7 +43,7 @@ def score(
     output: Path | None,
     regions: Path | None,
     heatmaps: Path | None,
-    weights_dir: Path | None,
+    weights: options.WeightsStore,
     quiet: bool,
 ) -> None:
     """Score how coherent outputs are with their sources: SCC and TCC, dense.
@@ -81,8 +62,6 @@ def score(
     Exit codes: 0 all clips scored; 1 an error; 2 some could not be, which are
     named.
     """  # noqa: D301
-    import json
-
     from spfem_bench.definitions.clips import Clip
     from spfem_bench.definitions.networks import profile_card
     from spfem_bench.evaluation.pairing import same_names
@@ -91,31 +70,29 @@ def score(
     from spfem_bench.features.requests import PairRequest
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import check_writable, write_atomically
-    from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import heatmaps as reporting
 
     options.check_device(computing.device)
-    for folder in (*(p.parent for p in (output, regions) if p), heatmaps):
-        if folder is not None:
-            check_writable(folder)
+    for folder in filter(None, (*(p.parent for p in (output, regions) if p), heatmaps)):
+        check_writable(folder)
     options.when_interrupted(options.RESUMABLE)
     requests = [
         (Clip(b), PairRequest(Clip(a), max_lag, metric)) for a, b in same_names(source, generated)
     ]
     progress = options.progress(quiet)
     progress.begin("clips", len(requests), "clip")
-    extractor = PairExtractor(
-        Extractor(
-            profile_card(profile or ("compact" if aligned else "light")),
-            WeightsStore.locate(weights_dir),
-            FeatureStore.locate(),
-            faces="aligned" if aligned else "detect",
-            batch_size=computing.batch_size,
-            device=computing.device,
-            precision=computing.precision,
-            progress=progress,
-        )
+    networks = profile_card(profile or ("compact" if aligned else "light"))
+    of_clips = Extractor(
+        networks,
+        weights,
+        FeatureStore.locate(),
+        faces="aligned" if aligned else "detect",
+        batch_size=computing.batch_size,
+        device=computing.device,
+        precision=computing.precision,
+        progress=progress,
     )
+    extractor = PairExtractor(of_clips)
     failures = extractor.ensure(requests, same_length=True)
     progress.end()
     scored = []
@@ -128,19 +105,15 @@ def score(
         one = reporting.Scored(clip.path.stem, arrays, stored_stages(arrays))
         scored.append(one)
         if heatmaps is not None:
-            rows = arrays["rows"]
-            x, y = extractor.crops(request.other), extractor.crops(clip)
-            reporting.save_heatmap(
-                one, x.pictures[rows[:, 1]], y.pictures[rows[:, 0]], heatmaps / f"{one.name}.png"
-            )
+            y_rows, x_rows = arrays["rows"].T
+            x, y = extractor.crops(request.other).pictures, extractor.crops(clip).pictures
+            reporting.save_heatmap(one, x[x_rows], y[y_rows], heatmaps / f"{one.name}.png")
     for path, make in ((output, reporting.clip_rows), (regions, reporting.region_rows)):
-        if path is not None:
-            text = reporting.to_csv(make(scored))
-            if path.suffix.lower() == ".json":
-                text = json.dumps(list(make(scored)), indent=1) + "\n"
-            write_atomically(path, text)
+        if path is not None and path.suffix.lower() == ".json":
+            write_atomically(path, json.dumps(list(make(scored)), indent=1) + "\n")
+        elif path is not None:
+            write_atomically(path, reporting.to_csv(make(scored)))
     click.echo(reporting.table(scored))
-    for error in failures.values():
-        click.echo(f"refused: {error}", err=True)
+    options.print_notes(f"refused: {error}" for error in failures.values())
     if failures:
         sys.exit(2)

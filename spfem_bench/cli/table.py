@@ -6,15 +6,16 @@ from pathlib import Path
 
 import click
 
+from spfem_bench.cli import options
+
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True)
-@click.option(
+@options.with_default(
     "--format",
     "style",
     type=click.Choice(["markdown", "csv", "csv-wide", "latex", "html", "text"]),
     default="markdown",
-    show_default=True,
     help="csv is tidy, one number a line; csv-wide has the printed table's lines.",
 )
 @click.option(
@@ -23,8 +24,8 @@ import click
     help="asccl: emotions down, methods and metrics across (the default; a printed table has its "
     "paper's). stccl: metrics and methods down, emotions across.",
 )
-@click.option("--intervals", is_flag=True, help="Print 95 % intervals beside the numbers.")
-@click.option("--standalone", is_flag=True, help="With latex: a document that compiles by itself.")
+@options.flag("--intervals", help="Print 95 % intervals beside the numbers.")
+@options.standalone
 @click.option(
     "--published/--no-published",
     default=None,
@@ -59,8 +60,7 @@ def table(
     from spfem_bench.reporting.table_layouts import render_table
     from spfem_bench.reporting.tables import make_printed_table, make_table
 
-    if standalone and style != "latex":
-        raise click.UsageError("--standalone belongs to --format latex")
+    options.check_standalone(standalone, style)
     files, printed = [], []
     for name in runs:
         path = Path(name)
@@ -69,10 +69,9 @@ def table(
         else:
             printed.append(printed_table(name))
     if printed and files:
-        raise CardError(
-            f"run records and the printed table '{printed[0].name}' do not go into one table",
-            "Give either; papers' rows of the same methods stand beside records by themselves",
-        )
+        problem = f"run records and the printed table '{printed[0].name}' do not go into one table"
+        remedy = "papers' rows of the same methods stand beside records by themselves"
+        raise CardError(problem, f"Give either; {remedy}")
     records = load_all(files)
     rows = [row for table_ in printed for row in table_.rows]
     averages = bool(rows) and all(row.emotion == "avg" for row in rows)
@@ -86,5 +85,5 @@ def table(
         standalone=standalone,
     )
     click.echo(text, nl=False)
-    for note in unverified(records) if style in ("csv", "csv-wide") else ():
-        click.echo(f"Note: {note}", err=True)
+    if style in ("csv", "csv-wide"):
+        options.print_notes(f"Note: {note}" for note in unverified(records))

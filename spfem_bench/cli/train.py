@@ -20,20 +20,19 @@ if TYPE_CHECKING:
     type=options.File(),
     help="TOML; without it the one of the shipped metric, metrics/stccl/puppets.toml.",
 )
-@click.option("--output", type=options.FOLDER, required=True, help="Folder of this training.")
+@options.folder("--output", required=True, help="Folder of this training.")
 @click.option("--name", default="metric", show_default=True, help="Of the metric's files.")
 @click.option("--steps", type=click.IntRange(1), help="Instead of the configuration's.")
 @click.option("--device", help="cpu or cuda; without it what accelerate chooses.")
-@click.option(
+@options.with_default(
     "--precision",
     type=click.Choice(["no", "bf16", "fp16"]),
     default="no",
-    show_default=True,
     help="Mixed precision of the heads.",
 )
 @options.drawing_workers
-@click.option("--tensorboard", is_flag=True, help="Write logs to OUTPUT/logs.")
-@click.option("--fresh", is_flag=True, help="Begin anew, whatever the folder holds.")
+@options.flag("--tensorboard", help="Write logs to OUTPUT/logs.")
+@options.flag("--fresh", help="Begin anew, whatever the folder holds.")
 @options.weights_dir
 @options.quiet
 def train(
@@ -46,7 +45,7 @@ def train(
     workers: int,
     tensorboard: bool,
     fresh: bool,
-    weights_dir: Path | None,
+    weights: options.WeightsStore,
     quiet: bool,
 ) -> None:
     """Learn the STCCL metric: mapping heads on a frozen backbone.
@@ -62,7 +61,6 @@ def train(
     Several processes or devices:
       accelerate launch --num_processes 2 -m spfem_bench train --output DIR
     """  # noqa: D301  (click's mark for text that is not to be wrapped)
-    from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.puppets.pairs import drawn_pairs
     from spfem_bench.reporting.training import save_figure
     from spfem_bench.training.config import default_config, read_train_config
@@ -71,24 +69,21 @@ def train(
     if device is not None:
         options.check_device(device)
         if device not in ("cpu", "cuda"):
-            raise click.BadParameter(
-                "allowed: cpu, cuda; choose among several by CUDA_VISIBLE_DEVICES",
-                param_hint="--device",
-            )
+            allowed = "allowed: cpu, cuda; choose among several by CUDA_VISIBLE_DEVICES"
+            raise click.BadParameter(allowed, param_hint="--device")
     path = config or default_config()
     settings = read_train_config(path)
     if steps is not None:
         settings = settings.model_copy(update={"steps": steps})
-    options.when_interrupted(
-        f"Interrupted. Type the same command again to go on from the last checkpoint in {output}"
-    )
+    to_resume = f"Type the same command again to go on from the last checkpoint in {output}"
+    options.when_interrupted(f"Interrupted. {to_resume}")
     trained = train_metric(
         settings,
         output,
         name=name,
         folder=path.parent,
         drawn=drawn_pairs,
-        weights=WeightsStore.locate(weights_dir),
+        weights=weights,
         device=device,
         precision=precision,
         workers=workers,

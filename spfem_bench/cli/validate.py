@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from spfem_bench.cli import options
-
-if TYPE_CHECKING:
-    from spfem_bench.definitions.computing import Computing
+from spfem_bench.definitions.computing import Computing
 
 
 @click.command()
@@ -24,11 +23,7 @@ if TYPE_CHECKING:
     help="Comma-separated graded controls; all that the protocol has when not given.",
 )
 @options.metrics
-@click.option(
-    "--partial",
-    is_flag=True,
-    help="Judge by the clips and networks that are there; some are missing.",
-)
+@options.flag("--partial", help="Judge by the clips and networks that are there; some are missing.")
 @click.option(
     "-o",
     "--output",
@@ -38,7 +33,7 @@ if TYPE_CHECKING:
 @options.results
 @options.computing("workers", "ray", "batch_size", "device")
 @options.formats
-@click.option("--json", "as_json", is_flag=True, help="Print all cells as a JSON list.")
+@options.flag("--json", "as_json", help="Print all cells as a JSON list.")
 @options.weights_dir
 @options.data_dir
 @options.quiet
@@ -53,8 +48,8 @@ def validate(
     computing: Computing,
     style: str,
     as_json: bool,
-    weights_dir: Path | None,
-    data_dir: Path | None,
+    weights: options.WeightsStore,
+    data: options.DataFolders,
     quiet: bool,
 ) -> None:
     """Test the metrics: do they react to what they claim to measure, and only to that?
@@ -90,24 +85,18 @@ def validate(
     Exit codes: 0 every claim holds; 1 a claim does not, which is said, or an
     error; 2 wrong options, or clips or weights are missing and no --partial.
     """  # noqa: D301
-    import json
-    from dataclasses import asdict
-
-    from spfem_bench.datasets.folders import DataFolders
     from spfem_bench.definitions.networks import profile_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.errors import UnknownNameError
     from spfem_bench.evaluation import record as records
-    from spfem_bench.evaluation.session import make_extractor, package_conflicts
+    from spfem_bench.evaluation import session
     from spfem_bench.evaluation.validate import plan_validation, run_validation
     from spfem_bench.files import check_writable
-    from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.reporting import validation as reporting
     from spfem_bench.reporting.validation_figure import save_figure
 
     options.when_interrupted(options.RESUMABLE)
     workers, progress = options.workers_of(computing), options.progress(quiet)
-    weights, data = WeightsStore.locate(weights_dir), DataFolders.locate(data_dir)
     plans = []
     try:
         for protocol in [read_protocol(name) for name in dict.fromkeys(protocols)]:
@@ -124,17 +113,14 @@ def validate(
             plans.append(plan)
     except UnknownNameError as error:  # exit code 1 means that a claim does not hold
         raise click.UsageError(str(error)) from None
-    for line in [] if quiet else package_conflicts(plans):
-        click.echo(line, err=True)
+    options.print_notes([] if quiet else session.package_conflicts(plans))
     cells, failed, incomplete = [], [], False
     for plan in plans:
         name = plan.protocol.name
         judged = bool(plan.metrics and plan.controls) and (plan.complete or partial)
         findings = plan.summary()
         if findings and (not quiet or not judged):
-            click.echo(f"{name}, before any network runs:", err=True)
-            for line in findings:
-                click.echo(f"  {line}", err=True)
+            click.echo("\n  ".join([f"{name}, before any network runs:", *findings]), err=True)
         if not judged:
             if not plan.complete and not partial:
                 click.echo("No verdicts: add --partial to judge by what is there.", err=True)
@@ -144,9 +130,9 @@ def validate(
         figure = output
         if output and len(plans) > 1:
             figure = output.with_name(f"{output.stem}.{name}{output.suffix}")
-        for folder in (path.parent, *([figure.parent] if figure else [])):
-            check_writable(folder)
-        extractor = make_extractor(plan, weights, computing, progress=progress)
+        for file in filter(None, (path, figure)):
+            check_writable(file.parent)
+        extractor = session.make_extractor(plan, weights, computing, progress=progress)
         record = run_validation(plan, extractor, workers=workers, progress=progress)
         records.save(record, path)
         own = reporting.cells_of(record)
@@ -158,8 +144,7 @@ def validate(
         if not as_json and style != "csv":
             click.echo(reporting.printed(record, style))  # type: ignore[arg-type]
         if not quiet:
-            for note in plan.protocol.card.notes:
-                click.echo(f"Note: {note}", err=True)
+            options.print_notes(f"Note: {note}" for note in plan.protocol.card.notes)
             drawn = f"   Figure: {figure}" if figure else ""
             click.echo(f"Record: {path}{drawn}", err=True)
     if as_json:
@@ -168,7 +153,5 @@ def validate(
         click.echo(reporting.table(cells, "csv"), nl=False)
     for line in failed:
         click.echo(line, err=as_json or style == "csv")
-    if incomplete:
-        sys.exit(2)
-    if failed:
-        sys.exit(1)
+    if incomplete or failed:
+        sys.exit(2 if incomplete else 1)

@@ -7,7 +7,8 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spfem_bench.analysis.discovery import SPACES, DiscoveryKind, DiscoveryRow, Measure
+from spfem_bench.analysis.discovery import DiscoveryRow
+from spfem_bench.analysis.disparities import SPACES, DiscoveryKind, Measure
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.reporting import drawing
 from spfem_bench.texts import csv_text

@@ -342,7 +342,7 @@ def test_correlate_on_folders(
     assert done.exit_code == 0, done.output
     assert "2 of 2 pairs: frame t goes with frame t + 3 of the source" in done.stderr
     rows = list(csv.DictReader(Path("all.csv").read_text().splitlines()))
-    assert {r["kind"] for r in rows} == set(discovery.KINDS)
+    assert {r["kind"] for r in rows} == set(disparities.KINDS)
     assert {(r["space"], r["stage"], r["measure"]) for r in rows} == {
         (s, k, m) for s in ("spatial", "temporal") for k in "1234" for m in ("cosine", "pearson")
     }
