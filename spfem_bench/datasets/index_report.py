@@ -193,10 +193,7 @@ def _unreadable(
             no_sound.append(r.sound or r.video)
     yield _finding("unreadable", "files that cannot be read", broken, "Fetch them again")
     yield _finding(
-        "no picture",
-        "files of sound only in the place of a video",
-        no_picture,
-        "Fetch the videos",
+        "no picture", "files of sound only in the place of a video", no_picture, "Fetch the videos"
     )
     yield _finding(
         "no sound",

@@ -15,9 +15,7 @@ class PinnedFiles(Provider):
     """Files that are downloaded once and verified at every use."""
 
     def fetch(
-        self,
-        progress: Progress = SILENT,
-        report: Callable[[str], object] = lambda message: None,
+        self, progress: Progress = SILENT, report: Callable[[str], object] = lambda message: None
     ) -> int:
         """Download the files that are absent or wrong; return how many the data set has.
 
