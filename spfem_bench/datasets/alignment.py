@@ -1,8 +1,7 @@
 """Corresponding frames of two recordings of one sentence, found by their sound.
 
 MFCCs and their slopes, normalised for each recording, are aligned by dynamic time warping (Sakoe
-and Chiba, 1978; the package dtaidistance). ``benchmarks/aligner.py`` measures the error on drawn
-speakers, whose correspondence is known.
+and Chiba, 1978). ``benchmarks/aligner.py`` measures the error on drawn speakers.
 """
 
 from __future__ import annotations
@@ -28,11 +27,7 @@ Sound = npt.NDArray[np.int16]
 _Floats = npt.NDArray[np.float64]
 
 PENALTY = 4.0
-"""Cost of a step in one recording alone, in standard deviations of the features.
-
-Without it a path wanders within long sounds. On training speakers the error is about the same
-from 2 to 6.
-"""
+"""Cost of a step in one recording alone, in standard deviations; 2 to 6 do about as well."""
 
 STEP, MIDDLE = 0.010, 0.0125
 """Seconds between MFCC steps, and from a step's begin to its middle."""
@@ -50,14 +45,13 @@ SOUNDS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4a", ".wav", ".mp3", ".fla
 
 
 class AlignedFrames(NamedTuple):
-    """Corresponding frames.
+    """Corresponding frames of two recordings.
 
     Attributes:
         numbers: int64 (N, 2), frame numbers from 0: each frame of the first recording, and
             the corresponding frame of the second. Neither column ever decreases.
-        distance: mean distance of the aligned features, in standard deviations: 0 for a
-            recording and itself; about 0.6 for one sentence twice and 1.1 for two sentences,
-            on puppets.
+        distance: mean distance of the aligned features, in standard deviations: on puppets about
+            0.6 for one sentence twice and 1.1 for two sentences.
     """
 
     numbers: npt.NDArray[np.int64]
@@ -90,10 +84,7 @@ def _features(sound: Sound) -> _Floats:
 def warp_times(a: Sound, b: Sound, times: npt.ArrayLike) -> tuple[_Floats, float]:
     """Return the times in *b* that correspond to times in *a*, and the alignment's distance.
 
-    Args:
-        a: int16 (N,), 16 kHz.
-        b: int16 (M,), 16 kHz: the same sentence.
-        times: seconds in *a*, any shape; those in *b* have it too, and never decrease with them.
+    Times are seconds, of any shape, which the result has too; it never decreases with them.
 
     Raises:
         ClipError: a sound is too short, too long, or silent.
@@ -117,11 +108,8 @@ def align(
 ) -> AlignedFrames:
     """Return the corresponding frames of two recordings of one sentence.
 
-    Args:
-        a: int16 (N,), 16 kHz; sample 0 belongs to the begin of frame 0.
-        b: int16 (M,), 16 kHz.
-        frame_rate: frames a second; frame i shows the time ``(i + 0.5) / frame_rate``.
-        frames: how many there are of each; as many as the sounds last when None.
+    Sample 0 belongs to the begin of frame 0; frame i shows the time ``(i + 0.5) / frame_rate``.
+    *frames* are how many each has; as many as the sounds last when None.
 
     Raises:
         ClipError: a sound is too short, too long, or silent, or there are no frames.
@@ -144,12 +132,7 @@ def align(
 
 
 def align_clips(a: Clip, b: Clip, frame_rate: float = 25.0) -> AlignedFrames:
-    """Return the corresponding frames of two recorded clips, without frames that have no picture.
-
-    Args:
-        a: a video, a sound file, or a folder of frames with sound.
-        b: the same sentence.
-        frame_rate: at which frames are numbered.
+    """Return the corresponding frames of two clips: videos, sound files or folders with sound.
 
     Raises:
         ClipError: unreadable, without sound, too short, too long, or silent; names the clip.
@@ -183,11 +166,7 @@ def matched_names(
 ) -> tuple[list[tuple[Path, Path]], int]:
     """Return the recordings of two folders that have one name, and how many are left over.
 
-    Args:
-        a: a folder of videos or sound files.
-        b: another; suffixes may differ.
-        only: names without suffix, or ``001=028`` where the names differ; all of one name when
-            empty.
+    *only* are names without suffix, or ``001=028`` where the names differ; all when empty.
 
     Raises:
         UnknownNameError: a recording of *only* is not there.

@@ -27,15 +27,7 @@ _Cells = Mapping[str, Mapping[str, Sequence[Recording]]]
 
 @dataclass(frozen=True)
 class IndexFinding:
-    """Something missing or odd.
-
-    Attributes:
-        kind: one word for it, the same in every report.
-        says: what it is.
-        count: of files concerned.
-        examples: a few of them.
-        remedy: what to do.
-    """
+    """Something missing or odd; ``kind`` is a word for it that is the same in every report."""
 
     kind: str
     says: str
@@ -68,12 +60,7 @@ class IndexReport:
 
 
 def index_report(card: DatasetCard, index: RecordingsIndex) -> IndexReport:
-    """Return what is here, what is missing and what is odd.
-
-    Args:
-        card: a data set of recordings.
-        index: from :func:`spfem_bench.datasets.indexing.build_index`.
-    """
+    """Return what is here, what is missing and what is odd."""
     settings, expected = card.recordings, recordings(card)
     if settings is None:
         raise ValueError(f"{card.name} has no recordings")
@@ -149,10 +136,7 @@ def swapped_folders(
 ) -> IndexFinding | None:
     """Find files whose folders are in another order, or named video for audio and vice versa.
 
-    Args:
-        card: a data set of recordings.
-        index: what was found.
-        files: all files below the root, relative to it.
+    *files* are all files below the root, relative to it.
     """
     if card.recordings is None:
         return None
@@ -236,7 +220,7 @@ def _swapped_sound(
     """Find two emotions of a speaker whose sounds fit each other's pictures, not their own."""
 
     def difference(pictures: Sequence[Recording], sounds: Sequence[Recording]) -> float:
-        """Return the median of how far one emotion's pictures are from another's sounds."""
+        """Return the median of how far pictures are from sounds, 0 when fewer than two compare."""
         both = []
         for a, b in zip(
             (r for r in pictures if r.sound), (r for r in sounds if r.sound), strict=False

@@ -33,14 +33,7 @@ def build_index(
     """Look for a data set's recordings below *root*, and write where they lie to *path*.
 
     Files that an index at *path* has with the same size and time stamp are not opened again, so
-    a stopped run goes on where it was.
-
-    Args:
-        card: a data set of recordings.
-        root: the folder that holds them; only read.
-        mapping: how this copy is named; None when as published.
-        path: of the index.
-        progress: has the phase ``files``.
+    a stopped run goes on where it was. *progress* has the phase ``files``.
 
     Raises:
         ClipError: the root is no folder, holds none of the recordings, or two files for one.

@@ -49,18 +49,10 @@ def place(
     source_of: SourceOf,
     frame_rate: float | None = None,
 ) -> tuple[list[PlacedOutput], tuple[str, ...]]:
-    """Find every item's output below a folder; nothing is written.
+    """Find every item's output below a folder, and what looks like an output but is no item's.
 
-    Args:
-        layout: how the system names what it writes.
-        folder: what it wrote.
-        protocol: whose items.
-        source_of: returns an item's source clip on this machine, with its sound when the flag
-            is set, or raises a ClipError.
-        frame_rate: of folders of frames, in the place of the layout's.
-
-    Returns:
-        One for each item, and what looks like an output and is no item's.
+    *source_of* returns an item's source clip on this machine, with its sound when the flag is set,
+    or raises a ClipError. *frame_rate* is of folders of frames, in the place of the layout's.
 
     Raises:
         CardError: no template of the layout fits the protocol's list.
@@ -166,11 +158,7 @@ def _setting(protocol: Protocol) -> str:
 def _parts(
     layout: LayoutCard, clip: Clip, sharing: Sequence[Item], source_of: SourceOf
 ) -> Mapping[str, tuple[int, int]] | ClipError:
-    """Return which frames of a folder are which item's, source after source.
-
-    Returns an error when the layout does not join outputs, a source is not here, or the
-    sources' frames do not add up to the folder's.
-    """
+    """Return which frames of a folder are which item's, by the sources' lengths, or an error."""
     if not layout.joined or not clip.path.is_dir():
         return ClipError(
             f"{clip.path} would be the output of {' and of '.join(i.id for i in sharing)}",

@@ -1,7 +1,7 @@
 """Lists of pairs over frames of real clips, in the layout of the authors' ``aligned_path36.json``.
 
 ``{speaker: {emotion: {"001_030": [[0, 1, 1], [0, 0, 1]]}}}``: frame numbers, from 0, of the
-neutral clip 001 and, as many, of the emotional clip 030. ``spfem-bench align`` writes them too.
+neutral clip 001 and, as many, of the emotional clip 030.
 """
 
 from __future__ import annotations
@@ -82,13 +82,10 @@ def write_pair_list(path: Path, pairs: Sequence[ListedPair]) -> None:
 
 
 def split_key(key: str) -> tuple[str, str]:
-    """Return the names of the neutral and the emotional clip.
+    """Return the names of two clips, or raise CardError if it is unclear where the first ends.
 
     >>> split_key("001_030"), split_key("my_clip_my_clip")
     (('001', '030'), ('my_clip', 'my_clip'))
-
-    Raises:
-        CardError: it is unclear where the first name ends.
     """
     middle = len(key) // 2
     if key[:middle] == key[middle + 1 :] and key[middle : middle + 1] == "_" and middle:
@@ -122,14 +119,9 @@ def listed_pairs(
 ) -> list[EmotionPair]:
     """Return the pairs of a list over frames in a folder, after a check that all files exist.
 
-    Args:
-        path: the list.
-        root: the folder of the frames.
-        template: a frame's name in it: ``{speaker}``, ``{emotion}``, ``{clip}``, ``{level}``
-            (MEAD's intensity: 1 for neutral, else 3) and ``{frame}`` are filled in.
-        first: number in the name of the file of frame 0; ffmpeg begins with 1.
-        find: finds a face's five points; None when the frames are square face crops in one pose.
-        forbidden: speakers who must not be in the list.
+    In *template*, ``{speaker}``, ``{emotion}``, ``{clip}``, ``{level}`` (MEAD's intensity: 1 for
+    neutral, else 3) and ``{frame}`` are filled in. *first* is the number in the name of frame 0's
+    file; ffmpeg begins with 1. *find* is None when the frames are square face crops in one pose.
 
     Raises:
         CardError: the list or the template is wrong, a speaker is forbidden, or files are

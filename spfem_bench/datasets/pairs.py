@@ -1,8 +1,4 @@
-"""Pairs for metric learning: one speaker, one sentence, two emotions, frame by frame.
-
-Pairs come from lists over frames of real clips (:mod:`spfem_bench.datasets.pair_lists`), from
-face crops in memory, and from worlds whose frames are drawn (``spfem_bench.puppets.pairs``).
-"""
+"""Pairs for metric learning: one speaker, one sentence, two emotions, frame by frame."""
 
 from __future__ import annotations
 
@@ -37,7 +33,6 @@ class FrameSource(Protocol):
     """A recording of which single frames are read or drawn.
 
     Attributes:
-        name: the recording's name.
         whole: whether a frame is a face crop, to be used whole.
         world: the world that frames are drawn from, in any process; empty for real clips.
     """
@@ -69,11 +64,9 @@ class Pictures:
     """A recording as numbered picture files.
 
     Attributes:
-        name: the recording's name.
-        root: the user's folder.
-        template: a file's name in it, with ``{frame}`` still to be filled in.
+        template: a file's name below the root, with ``{frame}`` still to be filled in.
         first: number in the name of the file of frame 0.
-        find: finds a face's five points; None for square face crops in one pose.
+        find: None for square face crops in one pose.
     """
 
     name: str
@@ -111,7 +104,6 @@ class Held:
     """A recording whose face crops, all in one pose, are in memory.
 
     Attributes:
-        name: the recording's name.
         pictures: uint8 (N, size, size, 3), RGB.
         frames: int64 (N,), the frame number of each, increasing.
     """
@@ -139,10 +131,8 @@ class EmotionPair:
     """Two recordings of one sentence by one speaker.
 
     Attributes:
-        speaker: the speaker's name.
         emotion: of the second recording; the first is neutral.
-        neutral: the first recording, x in the papers.
-        emotional: the second, y.
+        neutral: the first recording, x in the papers; ``emotional`` is y.
         numbers: int64 (N, 2), the frames of the first and the second at which the same is
             spoken; neither column ever decreases.
     """
@@ -157,17 +147,10 @@ class EmotionPair:
         return len(self.numbers)
 
     def pictures(self, index: int, size: int) -> tuple[Frame, Frame]:
-        """Return both frames of one entry in one pose.
+        """Return both frames of one entry in one pose: each uint8 (size, size, 3), RGB.
 
         A neutral face crop is resized whole; in other neutral frames the five points are put on
         the ArcFace template. The emotional face is moved onto the neutral one.
-
-        Args:
-            index: of the entry, 0 to ``len(self) - 1``.
-            size: side of the pictures in pixels.
-
-        Returns:
-            Neutral and emotional, each uint8 (size, size, 3), RGB.
 
         Raises:
             ClipError: a frame is absent, unreadable or shows no face.

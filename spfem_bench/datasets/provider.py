@@ -1,8 +1,4 @@
-"""What a provider of clips can do; each kind of provider is one file.
-
-Pinned files and a user's recordings are in :mod:`spfem_bench.datasets.providers`; the puppets and
-a user's own are plugins (see :mod:`spfem_bench.plugins`).
-"""
+"""What a provider of clips can do; each kind of provider is one file."""
 
 from __future__ import annotations
 
@@ -48,13 +44,7 @@ class Places:
 
 @dataclass(frozen=True)
 class Holdings:
-    """How much of a data set is on this machine.
-
-    Attributes:
-        state: such as ``12/20``.
-        bytes: the size of its files.
-        origin: where they come from.
-    """
+    """How much of a data set is on this machine (such as ``12/20``), and where it comes from."""
 
     state: str
     bytes: int
@@ -66,14 +56,7 @@ class Provider:
 
     This base class finds the files of the card's list of pinned files. A subclass overrides what
     differs, and is registered under the name that data set cards give as ``provider``. Making one
-    touches no disk.
-
-    Args:
-        card: the data set; ``card.provider_settings`` is its table ``[settings]``.
-        places: where its clips lie.
-
-    Raises:
-        CardError: the settings are wrong.
+    touches no disk; it raises CardError for wrong settings (``card.provider_settings``).
     """
 
     makes_clips: ClassVar[bool] = False
@@ -87,10 +70,7 @@ class Provider:
     # ---- clips by name ----
 
     def verified(self, name: str) -> Path:
-        """Return the path of a clip or sound file after checking it.
-
-        Args:
-            name: as in the addresses of the protocols' items.
+        """Return the path of a clip or sound file, named as in items, after checking it.
 
         Raises:
             MissingClipError: it is not on this machine.
@@ -145,11 +125,7 @@ class Provider:
     # ---- methods and controls that only this provider knows ----
 
     def methods(self, item: Item) -> Mapping[str, MethodCard]:
-        """Return the methods whose clips it can make for a protocol, by name.
-
-        Args:
-            item: any item of the protocol; all have the same columns in ``item.row``.
-        """
+        """Return the methods whose clips it can make, by name, given any item of the protocol."""
         del item
         return {}
 
@@ -168,10 +144,7 @@ class Provider:
         return None
 
     def exact_pair(self, item: Item) -> EmotionPair | None:
-        """Return source and real clip with corresponding frames; None if there is no difference.
-
-        Only called where :attr:`has_exact_pairs`.
-        """
+        """Return source and real clip with corresponding frames; None if there is no difference."""
         raise NotImplementedError(f"{type(self).__name__} has no exact pairs: {item.id}")
 
     # ---- for people ----

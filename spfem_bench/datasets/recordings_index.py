@@ -24,7 +24,6 @@ class IndexedFile:
 
     Attributes:
         file: its path below the root.
-        bytes: its size.
         changed: its time stamp in nanoseconds; with the size it decides whether to read it again.
         streams: by ``video`` and ``audio``: start and end in seconds, and packets.
         problem: why it cannot be read; empty when it can.
@@ -47,7 +46,6 @@ class RecordingsIndex:
     """Where the files of a data set lie.
 
     Attributes:
-        root: the folder that was indexed.
         files: by the name that protocols use.
         mapping: how the user's copy is named; None when as published.
         verified: whether it was read with a right checksum; earlier versions wrote none.
@@ -75,11 +73,7 @@ class _Stored(Strict):
 
 
 def save_index(path: Path, card: DatasetCard, index: RecordingsIndex) -> None:
-    """Write an index, whole or not at all.
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
+    """Write an index, whole or not at all; raise StorageError if the folder cannot be written."""
     content = {
         "schema": 1,
         "dataset": card.name,
@@ -91,11 +85,7 @@ def save_index(path: Path, card: DatasetCard, index: RecordingsIndex) -> None:
 
 
 def read_index(path: Path) -> RecordingsIndex:
-    """Read an index.
-
-    Raises:
-        CardError: the file is damaged, or of another version.
-    """
+    """Read an index; raise CardError if the file is damaged, or of another version."""
     try:
         content, verified = read_json(path)
         stored = validate(_Stored, content, "in it")

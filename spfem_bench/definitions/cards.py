@@ -1,10 +1,8 @@
 """Where cards are found, and how one is read.
 
-A card is a TOML file; its name is the file's stem. The project's own cards lie
-in ``metrics/``, ``protocols/`` and ``reference_results/`` at the top of a
-checkout and in ``spfem_bench/data/`` of an installed package. A user's own
-cards lie in folders of the same layout named by ``SPFEM_BENCH_CARDS`` (several
-are separated as in ``PATH``); a name may exist only once.
+A card is a TOML file named by its stem. Cards lie in ``metrics/``, ``protocols/`` and
+``reference_results/`` (in ``spfem_bench/data/`` when installed), and in the folders of that layout
+that ``SPFEM_BENCH_CARDS`` names; a name may exist only once.
 """
 
 from __future__ import annotations
@@ -59,10 +57,8 @@ class Kind(str, Enum):
 class Strict(pydantic.BaseModel):
     """A frozen record that refuses unknown keys.
 
-    ``score_neutral`` lists the fields that cannot change a score; every other field is part of
-    signatures. ``later`` lists fields that are left out of signatures while they are None, so
-    that signatures from before these fields existed stay. ``removed`` lists keys of earlier
-    versions, each with what to do about it.
+    All fields are part of signatures but ``score_neutral`` ones, which cannot change a score, and
+    ``later`` ones while they are None. ``removed``: what to do about keys of earlier versions.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
@@ -143,11 +139,7 @@ def load(model: type[CardType], kind: Kind, name: str) -> CardType:
 
 
 def read_card(model: type[CardType], path: Path) -> CardType:
-    """Read the card in a file; a file is read once.
-
-    Raises:
-        CardError: as :func:`load`.
-    """
+    """Read the card in a file, once; raise CardError as :func:`load` does."""
     card: CardType = _read(model, path)
     return card
 
@@ -167,11 +159,7 @@ def _paths(kind: Kind, folders: tuple[Path, ...]) -> dict[str, Path]:
 
 
 def parse(content: bytes, path: Path) -> dict[str, Any]:
-    """Parse a card's bytes.
-
-    Raises:
-        CardError: they are not TOML.
-    """
+    """Parse a card's bytes; raise CardError when they are not TOML."""
     try:
         text = content.decode()
         if _DOTTED.search(text):  # read in a time that grows with its square
@@ -213,12 +201,7 @@ ModelType = TypeVar("ModelType", bound=pydantic.BaseModel)
 
 
 def read_toml(model: type[ModelType], path: Path, remedy: str) -> ModelType:
-    """Read a user's TOML file that is no card.
-
-    Args:
-        model: what it must be.
-        path: the file.
-        remedy: what to do where it cannot be read.
+    """Read a user's TOML file that is no card; *remedy* is for a file that cannot be read.
 
     Raises:
         CardError: unreadable, not TOML, or it has a wrong, unknown or missing key.
@@ -234,11 +217,7 @@ def _bytes(path: Path, remedy: str) -> bytes:
 
 
 def validate(model: type[ModelType], content: Mapping[str, Any], where: str) -> ModelType:
-    """Build *model* from plain values, with errors in the words of the card's author.
-
-    Raises:
-        CardError: names *where*, the key, what is wrong, and near key names.
-    """
+    """Build *model* from plain values; raise CardError with *where*, key, problem and near keys."""
     try:
         return model.model_validate(dict(content))
     except pydantic.ValidationError as error:

@@ -58,14 +58,8 @@ _RANGES: dict[EditKind, _Range] = {
 class Edit:
     """A known degradation, made while the clip is read (see ``spfem_bench.faces.edits``).
 
-    Written as ``blurred:2``.
-
-    Attributes:
-        kind: what is done.
-        level: how much of it, in the kind's own unit; millionths are rounded.
-
-    Raises:
-        CardError: no such kind, or a level that it cannot have.
+    Written as ``blurred:2``: the kind, and its level in the kind's own unit, of which millionths
+    are rounded. Raises CardError for an unknown kind, or a level that it cannot have.
 
     >>> str(Edit.parse("blurred:0.50"))
     'blurred:0.5'
@@ -90,11 +84,7 @@ class Edit:
 
     @classmethod
     def parse(cls, text: str) -> Edit:
-        """Read an edit written as ``kind:level``.
-
-        Raises:
-            CardError: it is not written so, or not allowed.
-        """
+        """Read an edit written as ``kind:level``; raise CardError when it is none that is allowed."""
         kind, _, level = text.partition(":")
         known = next((k for k in get_args(EditKind) if k == kind), None)
         if known is None:
@@ -121,23 +111,18 @@ class Edit:
 
 @dataclass(frozen=True, order=True)
 class Clip:
-    """One talking-head video with its audio.
+    """A talking-head video with its audio, written as ``path#key=value&key=value``.
 
-    Written as ``path#xywh=x,y,w,h&t=start,end`` for a column of a strip, up to
-    where it ends (the syntax of W3C media fragments), as
-    ``folder#fps=30&audio=sound.wav`` for numbered frames, and as a plain path
-    for a whole video file. ``frames=0,90`` takes the first ninety pictures of a
-    folder. A video whose sound is recorded in a file of its own is written
-    ``001.mp4#audio=001.m4a``. Any of them may end in ``edit=blurred:2``.
+    A plain path is a whole video file. The syntax is that of W3C media fragments:
 
     Attributes:
         path: a video file, or a folder of numbered frames.
-        crop: the part of the picture to use; all of it when None.
-        frame_rate: frames a second, for a folder of frames only.
-        audio: a file whose sound is the clip's; a video file's own sound when None.
-        span: the part of the time to use; all of it when None.
-        edit: a degradation made while the clip is read; none when None.
-        pictures: for a folder of frames only: from which picture, by its place, up to which.
+        crop: ``xywh=x,y,w,h``, the part of the picture to use; all of it when None.
+        frame_rate: ``fps=30``, for a folder of frames only.
+        audio: ``audio=sound.wav``, in the place of a video file's own sound.
+        span: ``t=start,end``, the part of the time to use; all of it when None.
+        edit: ``edit=blurred:2``, a degradation made while the clip is read.
+        pictures: ``frames=0,90``, for a folder of frames only: from which picture up to which.
 
     >>> str(Clip.parse("strip.mp4#xywh=256,0,256,256").crop)
     'Crop(x=256, y=0, width=256, height=256)'
@@ -153,11 +138,7 @@ class Clip:
 
     @classmethod
     def parse(cls, text: str) -> Clip:
-        """Read a clip's address.
-
-        Raises:
-            CardError: the fragment has an unknown key or a bad value.
-        """
+        """Read a clip's address; raise CardError for an unknown key or a bad value."""
         path, mark, fragment = text.rpartition("#") if "#" in text else (text, "", "")
         if mark and not re.match(rf"({'|'.join(_OPTIONS)})=", fragment):
             path, fragment = text, ""  # a '#' that belongs to the file's own name
@@ -187,11 +168,7 @@ class Clip:
         return self.path.as_posix() + ("#" + "&".join(options) if options else "")
 
     def within(self, folder: Path) -> Clip:
-        """Return the clip with its relative paths placed inside *folder*.
-
-        Raises:
-            CardError: a path would leave the folder.
-        """
+        """Place relative paths inside *folder*; raise CardError when one would leave it."""
         audio = None if self.audio is None else inside(folder, self.audio.as_posix())
         return replace(self, path=inside(folder, self.path.as_posix()), audio=audio)
 

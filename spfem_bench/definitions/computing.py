@@ -10,13 +10,10 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class Computing:
-    """How features are computed.
-
-    Only ``precision`` and ``hwaccel`` can move a score; they are in signatures.
+    """How features are computed; only ``precision`` and ``hwaccel`` can move a score.
 
     Attributes:
-        device: where networks run: cpu, cuda, cuda:1, mps.
-        precision: what networks compute in.
+        device: cpu, cuda, cuda:1, mps.
         batch_size: frames in a batch; chosen by device and memory when None.
         hwaccel: a hardware decoder that ``ffmpeg -hwaccels`` lists; none when None.
         workers: processes; one when None, on Ray as many as there are GPUs or processors.

@@ -18,13 +18,7 @@ from spfem_bench.files import inside
 
 
 class WorldSettings(Strict):
-    """A procedural world: clips that are not shipped are drawn when they are needed.
-
-    Attributes:
-        version: version of the rules by which puppets are drawn and speak.
-        seed: seed of everything random.
-        size: side of a frame in pixels.
-    """
+    """A procedural world, drawn by rules of a *version*; *size*: side of a frame in pixels."""
 
     version: int
     seed: int
@@ -35,12 +29,12 @@ class DatasetCard(Card):
     """The clips that protocols refer to, and where they come from.
 
     Attributes:
-        files: a CSV of path, sha256, bytes: all files of a pinned data set, or those that are
-            shipped in a folder beside the card that has the card's name.
+        files: a CSV of path, sha256, bytes: all pinned files, or those that are shipped in a folder
+            beside the card that has the card's name.
         url: where a file is fetched from; ``{commit}`` and ``{path}`` are filled in.
-        world: for drawn clips: which world.
-        recordings: for recordings that users get themselves and index where they lie.
-        provider: for clips that a plugin provides: the name under which it is registered.
+        world: which world drawn clips come from.
+        recordings: those that users get themselves and index where they lie.
+        provider: the name under which a plugin registered its provider of clips.
         provider_settings: the card's table ``[settings]``, which that plugin validates.
     """
 
@@ -116,7 +110,7 @@ def recordings(card: DatasetCard) -> tuple[Recording, ...]:
     """Return the recordings that a data set has in full; none when it has none to index.
 
     Raises:
-        CardError: the list has a bad row; the message names file and line.
+        CardError: the list has a bad row; names file and line.
     """
     settings = card.recordings
     if settings is None:

@@ -17,14 +17,13 @@ class LayoutCard(Card):
     Attributes:
         places: templates, likely ones first, of a video or a folder of frames: ``{column}`` is
             one of the list's columns, or ``{setting}`` (``cross-id``, ``inter-id``, or ``self``
-            where every source is its item's real clip); ``*`` stands for anything within one
-            name. A template with a column that the list lacks is passed over.
+            where every source is its item's real clip); ``*`` is anything within one name. A
+            template with a column that the list lacks is passed over.
         names: by column, the system's words for its cells.
         frame_rate: of folders of frames.
-        joined: folders hold the outputs of all of an actor's sources of one emotion, one after
-            the other; sources follow each other by file name.
-        silent: outputs have no sound and are scored with the source's. Outputs that have sound
-            keep it.
+        joined: folders hold the outputs of all of an actor's sources of one emotion, in the order
+            of the sources' file names.
+        silent: outputs without sound are scored with the source's.
         source: where the names are documented.
         must: what a user has to do where the system's names do not identify the item.
     """

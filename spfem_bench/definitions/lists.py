@@ -17,7 +17,7 @@ MOST_ROWS, MOST_COLUMNS = 100_000, 64
 
 
 def read_list(path: Path) -> list[tuple[str, dict[str, str]]]:
-    """Read a CSV list; each row comes with the words that name its place.
+    """Read a CSV list: each row, after the words that name its place in messages.
 
     Raises:
         CardError: the file is absent, or a row has too few or too many cells.

@@ -1,8 +1,7 @@
-"""Sets of reference numbers measured here: card, numbers and settings.
+"""Sets of reference numbers measured here.
 
-The card (``NAME.toml``) is written by hand, but for its history, to which every update appends.
-``NAME.csv`` holds the numbers and ``NAME.settings.json`` all that made them; both are written by
-``spfem-bench check NAME --update``.
+``NAME.toml`` is written by hand, but for its history. ``NAME.csv`` (the numbers) and
+``NAME.settings.json`` (what made them) are written by ``spfem-bench check NAME --update``.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ class Tolerance(Strict):
     """How far a metric's numbers may lie from their references.
 
     Attributes:
-        absolute: allowed whatever the reference is, in the metric's unit.
-        relative: allowed as a share of the reference; the larger of both counts.
+        absolute: in the metric's unit.
+        relative: a share of the reference; the larger of both counts.
         reason: the measurement behind them.
     """
 
@@ -49,14 +48,7 @@ class Tolerance(Strict):
 
 
 class Update(Strict):
-    """One time that the numbers were written.
-
-    Attributes:
-        date: of the day, in UTC, as ``2026-11-20``.
-        version: of spfem-bench.
-        reason: why the numbers were written.
-        machine: the kind of machine they were made on.
-    """
+    """One time that the numbers were written: when (UTC), with what, why and on which machine."""
 
     date: str = pydantic.Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
     version: str
@@ -68,7 +60,6 @@ class MeasuredCard(Card):
     """A set of reference numbers that ``spfem-bench check`` makes again and compares.
 
     Attributes:
-        profile: the networks used.
         command: what writes the numbers.
         methods: by protocol, what is evaluated on it.
         tolerance: by metric.
@@ -129,12 +120,11 @@ SettingsByPart = dict[str, dict[str, Any]]
 
 
 def measured_card(name: str) -> MeasuredCard:
-    """Read a set of reference numbers' card by name, and check the names in it.
+    """Read a set's card by name, and check the names in it.
 
     Raises:
         UnknownNameError: no such set.
-        CardError: the card names a protocol, method or metric that does not exist, or has
-            no tolerance for a metric.
+        CardError: an unknown protocol, method or metric, or no tolerance for a metric.
     """
     card = load(MeasuredCard, Kind.MEASURED, name)
     metrics: dict[str, None] = {}
@@ -209,11 +199,7 @@ def rows_text(rows: Iterable[ReferenceRow]) -> str:
 
 
 def read_settings(card: MeasuredCard) -> SettingsByPart:
-    """Read what made the numbers of a set.
-
-    Raises:
-        CardError: the file is absent or damaged.
-    """
+    """Read what made the numbers of a set; raise CardError if the file is absent or damaged."""
     path = card.settings_path
     try:
         content = parse_json(read_bounded(path))
@@ -235,11 +221,7 @@ def settings_text(settings: SettingsByPart) -> str:
 
 
 def with_update(card: MeasuredCard, update: Update) -> bytes:
-    """Return a card's bytes with an update appended; what a person wrote stays as it is.
-
-    Raises:
-        CardError: nothing can be appended to it.
-    """
+    """Return a card's bytes with an update appended; raise CardError when that cannot be done."""
     lines = [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in update.settings().items()]
     before = card.path.read_text(encoding="utf-8").rstrip("\n")
     content = "\n".join([before, "", "[[history]]", *lines, ""]).encode()

@@ -13,10 +13,9 @@ class MethodCard(Card):
     """A system of the field, a toy copy of one, or a control.
 
     Attributes:
-        aliases: other names of this method.
-        control: for a control: which clips take the outputs' place.
-        stands_for: for a toy model: the system that it is a small copy of. That system's name
-            selects the toy where a data set has only the toy.
+        control: which clips take the outputs' place.
+        stands_for: the system that a toy is a small copy of; that system's name selects the toy
+            where a data set has only the toy.
     """
 
     label: str
@@ -36,7 +35,7 @@ def method_card(name: str) -> MethodCard:
     """Read a method's card by its name or one of its aliases.
 
     Raises:
-        UnknownNameError: neither exists; near names are suggested.
+        UnknownNameError: neither exists.
     """
     cards = [load(MethodCard, Kind.METHOD, n) for n in names(Kind.METHOD)]
     known: dict[str, MethodCard] = {}

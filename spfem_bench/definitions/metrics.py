@@ -21,20 +21,12 @@ STAGES = "stages"
 
 
 class Statistic(Strict):
-    """The settings of a metric kind; each kind is a class in ``spfem_bench.statistics``.
-
-    Attributes:
-        kind: the name under which the class is registered in :data:`METRIC_KINDS`.
-    """
+    """The settings of a metric kind, registered under ``kind`` in :data:`METRIC_KINDS`."""
 
     kind: str
 
     def check(self, card: MetricCard) -> None:
-        """Refuse a card that the kind cannot compute.
-
-        Raises:
-            ValueError: it cannot; says why.
-        """
+        """Raise ValueError, with the reason, for a card that the kind cannot compute."""
 
     def __reduce__(self) -> tuple[Any, ...]:  # another process may not have imported a plugin
         return read_statistic, (self.model_dump(),)
@@ -44,11 +36,7 @@ METRIC_KINDS: Registry[type[Statistic]] = Registry("spfem_bench.statistics", "me
 
 
 def read_statistic(content: Mapping[str, Any], where: str = "a metric") -> Statistic:
-    """Build the settings of a metric kind from plain values.
-
-    Args:
-        content: ``kind``, and that kind's settings.
-        where: how messages name the card, such as ``metrics/fad.toml``.
+    """Build the settings of a metric kind from plain values; *where* names the card in messages.
 
     Raises:
         CardError: no kind, an unknown one, or a wrong, unknown or missing setting.
@@ -102,7 +90,6 @@ class MetricCard(Card):
         compare: the clips compared, the method's own first.
         resamples: draws of the bootstrap behind the interval.
         hides: what the number cannot show.
-        claims: what it must and must not respond to.
     """
 
     score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
@@ -129,11 +116,7 @@ class MetricCard(Card):
     claims: Claims = Claims()
 
     def badness(self, value: Number) -> Number:
-        """Return a number that is larger for a worse value.
-
-        Args:
-            value: of this metric; a float, or digits as printed.
-        """
+        """Return a number that is larger for a worse value, given as float or Decimal."""
         return {"lower": value, "higher": -value, "zero": abs(value)}[self.direction]
 
     @pydantic.model_validator(mode="after")

@@ -53,14 +53,13 @@ class PinnedFile(Strict):
     """One file, known by its hash.
 
     Attributes:
-        name: the file's name, relative to where its kind is kept.
-        sha256: hash of its bytes, 64 hexadecimal digits. For a network's file whose hash nobody
-            publishes, the word ``unpublished``: :func:`spfem_bench.pinned.pin` replaces it.
+        name: relative to where its kind is kept.
+        sha256: 64 hexadecimal digits. For a network's file whose hash nobody publishes, the word
+            ``unpublished``: :func:`spfem_bench.pinned.pin` replaces it.
         git_blob: hash under which a git repository publishes the file, 40 hexadecimal digits.
-        bytes: its size.
         url: where it is fetched from (https, a fixed commit). A network's file without
             one, and without a page, is shipped in the folder ``weights`` beside its card.
-        member: the url is a zip archive, and this is the file's name in it.
+        member: its name in the zip archive at the url.
         page: where a person downloads a file that has no address of its own.
     """
 

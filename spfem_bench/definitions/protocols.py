@@ -45,13 +45,11 @@ class Item:
     """One thing a method must produce and be scored on.
 
     Attributes:
-        id: unique within its protocol.
-        emotion: the target emotion.
         clips: source, reference and real clips, paths relative to the data set's folder.
-        row: the item's cells in the list.
-        more_real: further real clips, whose frames FAD adds to those of the first.
         outputs: the clips that the methods' authors published, by method.
         output_name: the file name expected from a user's own method.
+        row: the item's cells in the list.
+        more_real: further real clips, whose frames FAD adds to those of the first.
     """
 
     id: str
@@ -80,10 +78,9 @@ def _emotions(names: tuple[str, ...]) -> tuple[str, ...]:
 class ProtocolCard(Card):
     """A named, versioned list of items and the rule that aggregates them.
 
-    ``clips`` and ``outputs`` are clip addresses in which ``{column}`` stands for
-    a column of the list. ``real`` may be several addresses: the first is the item's
-    real clip, and FAD compares with the frames of all. Averages are the plain mean
-    over emotions.
+    ``clips`` and ``outputs`` are clip addresses in which ``{column}`` stands for a column of the
+    list. ``real`` may be several addresses: the first is the item's real clip, and FAD compares
+    with the frames of all. Averages are the plain mean over emotions.
 
     Attributes:
         version: raised whenever any score can move.
@@ -92,8 +89,7 @@ class ProtocolCard(Card):
         on_request: metrics that are computed only when they are named.
         not_applicable: metrics this protocol cannot have, each with the reason.
         published: the published rows to show beside the protocol's own.
-        shows: what may be concluded from scores on it.
-        hides: what may not.
+        shows: what may be concluded from scores on it; ``hides``: what may not.
     """
 
     score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
@@ -161,7 +157,7 @@ def protocol(name: str) -> Protocol:
 
     Raises:
         UnknownNameError: no protocol has that name.
-        CardError: the list has a bad row; the message names file and line.
+        CardError: the list has a bad row; names file and line.
     """
     card = _card_file(Path(name)) if name.endswith(".toml") else load_protocol(name)
     for metric in (*card.metrics, *card.on_request, *card.not_applicable):
@@ -250,10 +246,7 @@ def _item(card: ProtocolCard, row: Mapping[str, str]) -> Item:
 
 
 def _digest(items: Mapping[str, Item], dataset: DatasetCard) -> str:
-    """Return the SHA-256 of addresses, pinned bytes and the provider's settings.
-
-    Published outputs are left out: they cannot move a score.
-    """
+    """Return the SHA-256 of addresses, pinned bytes and settings; outputs cannot move a score."""
     files = dataset_files(dataset)
 
     def pinned(clip: Clip) -> str:

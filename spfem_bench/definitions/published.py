@@ -30,8 +30,8 @@ class PublishedCard(Card):
     Attributes:
         kind: ``published`` when read from the paper, ``second-hand`` when quoted elsewhere.
         values: the CSV file beside the card.
-        doubts: cells that contradict the paper itself, as ``dataset/setting/method/metric/
-            emotion``, each with what is wrong.
+        doubts: what is wrong with cells that contradict the paper itself, by their names
+            ``dataset/setting/method/metric/emotion``.
     """
 
     kind: Literal["published", "second-hand"]
@@ -53,12 +53,11 @@ class PrintedNumber:
     """One line of a tidy table.
 
     Attributes:
-        paper: the paper; the file's name where the table has no such column.
+        paper: the file's name where the table has no such column.
         backbone: the baseline that the method builds on; the method itself for a baseline.
         emotion: an emotion, or ``avg``.
         metric: the metric, or the question of a user study.
         value: digit by digit as printed.
-        line: its line in the file.
     """
 
     paper: str
@@ -85,12 +84,7 @@ class PrintedNumber:
 
 @dataclass(frozen=True)
 class Printed:
-    """A table in the tidy format.
-
-    Attributes:
-        percent: whether its numbers are preferences of a user study, in percent.
-        origin: where it comes from, one line.
-    """
+    """A table in the tidy format; *percent*: its numbers are preferences of a user study."""
 
     name: str
     title: str
@@ -143,11 +137,9 @@ def printed_table(source: str) -> Printed:
 
 
 def read_lines(path: Path, example: str) -> list[tuple[int, dict[str, str]]]:
-    """Read a CSV file with a head: each line's number and cells, spaces around them dropped.
+    """Read a CSV file with a head: each line's number and stripped cells by column.
 
-    Args:
-        path: the file.
-        example: a valid head, for error messages.
+    *example* is a valid head, for messages.
 
     Raises:
         CardError: the file cannot be read, is empty, or a line has too many or too few cells.
@@ -186,21 +178,14 @@ def read_lines(path: Path, example: str) -> list[tuple[int, dict[str, str]]]:
 
 
 def check_columns(path: Path, columns: Mapping[str, str], needed: tuple[str, ...]) -> None:
-    """Check that a table has the columns that it needs.
-
-    Raises:
-        CardError: names the missing column, and one that may have been meant.
-    """
+    """Raise CardError for the first missing column, with one that may have been meant."""
     for name in needed:
         if name not in columns:
             raise CardError(f"{path} has no column '{name}'", near_names(name, columns))
 
 
 def read_tidy(path: Path) -> tuple[tuple[PrintedNumber, ...], bool]:
-    """Read a table with one number a line; lines whose value is empty are left out.
-
-    Returns:
-        The numbers, and whether they are preferences in percent.
+    """Read a table with one number a line, and whether the numbers are preferences in percent.
 
     Raises:
         CardError: as :func:`read_lines`; or a column is missing, a value is no finite
@@ -243,11 +228,8 @@ def read_tidy(path: Path) -> tuple[tuple[PrintedNumber, ...], bool]:
 def published_rows(dataset: str, setting: str) -> pd.DataFrame:
     """Return published numbers of whole result tables for one data set and setting.
 
-    Where papers reprint a baseline, the row of the first (by card name) is kept.
-
-    Returns:
-        Columns: method, emotion, metric, value (float), printed (as in the paper), kind,
-        paper, doubt.
+    Where papers reprint a baseline, the row of the first (by card name) is kept. Columns: method,
+    emotion, metric, value (float), printed (as in the paper), kind, paper, doubt.
     """
     import pandas as pd
 

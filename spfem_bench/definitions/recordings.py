@@ -18,12 +18,7 @@ Templates = Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
 
 
 class UnusedFiles(Strict):
-    """Files that may lie among the recordings and that no protocol uses.
-
-    Attributes:
-        pattern: of their paths below the root, with ``*`` for anything.
-        says: what they are.
-    """
+    """Files that no protocol uses: the pattern of their paths, and what they are."""
 
     pattern: str
     says: str
@@ -38,7 +33,7 @@ class RecordingsSettings(Strict):
             that protocols use, the others are also looked for.
         sound: the same for its sound, when that is a file of its own.
         get: where a user gets them.
-        beside: what else may lie among them.
+        beside: what else may lie among them; ``*`` in a ``pattern`` is anything.
         seconds: the shortest and longest that is not reported as odd.
         apart: seconds by which sound and picture may end apart without being reported.
     """
@@ -55,10 +50,8 @@ class RecordingsSettings(Strict):
 class LayoutMapping(Strict):
     """How a user's copy is named, where it is not named as published.
 
-    Attributes:
-        video: templates as in the data set's card, in the place of its own.
-        sound: the same for sound files.
-        names: by column, other words for its cells: ``{"emotion": {"angry": "ANG"}}``.
+    ``video`` and ``sound`` are templates in the place of the data set's. ``names`` are other words
+    for cells, by column: ``{"emotion": {"angry": "ANG"}}``.
     """
 
     video: Templates
@@ -68,13 +61,7 @@ class LayoutMapping(Strict):
 
 @dataclass(frozen=True)
 class Recording:
-    """One clip of a data set.
-
-    Attributes:
-        row: its cells in the list.
-        video: its path below the root, as published.
-        sound: that of its sound file; empty when the video has the sound.
-    """
+    """A clip: its cells in the list, and paths below the root; no *sound* if the video has it."""
 
     row: Mapping[str, str]
     video: str
@@ -92,11 +79,7 @@ class Recording:
 
 
 def read_mapping(path: Path) -> LayoutMapping:
-    """Read a user's mapping file.
-
-    Raises:
-        CardError: it is absent, no TOML, or has a key that a mapping does not have.
-    """
+    """Read a user's mapping file; raise CardError if absent, no TOML, or with an unknown key."""
     return read_toml(LayoutMapping, path, "Give a TOML file")
 
 
@@ -124,11 +107,7 @@ def candidates(
 
 
 def fill(template: str, row: Mapping[str, str]) -> str:
-    """Put a row's cells into a template; only plain ``{column}`` is understood.
-
-    >>> fill("{speaker}/{id}.mp4", {"id": "7", "speaker": "M003"})
-    'M003/7.mp4'
-    """
+    """Put a row's cells into a template; only plain ``{column}`` is understood."""
 
     def cell(match: re.Match[str]) -> str:
         if match[1] not in row:

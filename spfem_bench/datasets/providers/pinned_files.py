@@ -19,9 +19,7 @@ class PinnedFiles(Provider):
     ) -> int:
         """Download the files that are absent or wrong; return how many the data set has.
 
-        Args:
-            progress: has a phase of the data set's name.
-            report: called with a line when another process is downloading a file.
+        *report* is called with a line when another process is downloading a file.
 
         Raises:
             WeightsError: a file cannot be fetched, or is not the pinned one.

@@ -26,28 +26,14 @@ class IndexedRecordings(Provider):
         return paths[0] if new else next((p for p in paths if p.is_file()), paths[0])
 
     def index(self) -> RecordingsIndex | None:
-        """Return the index; None when there is none.
-
-        Raises:
-            CardError: it is damaged.
-        """
+        """Return the index; None when there is none. A damaged one raises CardError."""
         path = self.index_path()
         return _read_index(path, path.stat().st_mtime_ns) if path.is_file() else None
 
     def build_index(
         self, root: Path, mapping: LayoutMapping | None, progress: Progress = SILENT
     ) -> tuple[RecordingsIndex, Path]:
-        """Look for the recordings below *root*; return the index and its path.
-
-        Args:
-            root: the folder that holds them; only read.
-            mapping: how this copy is named; None when as published.
-            progress: has the phase ``files``.
-
-        Raises:
-            ClipError: the root is no folder, holds none of the recordings, or two files for one.
-            StorageError: the index cannot be written.
-        """
+        """Index the recordings below *root*, see :func:`build_index`; also return the index's path."""
         path = self.index_path(new=True)
         return build_index(self.card, root, mapping, path, progress), path
 
@@ -89,11 +75,7 @@ class IndexedRecordings(Provider):
 
 
 def indexed_recordings(provider: Provider) -> IndexedRecordings:
-    """Return the provider when it is one of recordings.
-
-    Raises:
-        CardError: its data set has no recordings to index.
-    """
+    """Return the provider if it is one of recordings; raise CardError otherwise."""
     if not isinstance(provider, IndexedRecordings):
         allowed = ", ".join(n for n in names(Kind.DATASET) if dataset_card(n).recordings)
         raise CardError(
