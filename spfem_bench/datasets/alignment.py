@@ -85,9 +85,7 @@ def warp_times(a: Sound, b: Sound, times: npt.ArrayLike) -> tuple[_Floats, float
     """Return the times in *b* that correspond to times in *a*, and the alignment's distance.
 
     Times are seconds, of any shape, which the result has too; it never decreases with them.
-
-    Raises:
-        ClipError: a sound is too short, too long, or silent.
+    Raises ClipError when a sound is too short, too long, or silent.
     """
     with extra("train", "alignment by sound"):
         from dtaidistance import dtw

@@ -41,9 +41,7 @@ class DataFolders:
     def provider(self, card: DatasetCard) -> Provider:
         """Return the provider of a data set's clips.
 
-        Raises:
-            UnknownNameError: no provider has the name that the card gives.
-            CardError: the card's settings are wrong for it.
+        Raises UnknownNameError when there is none, CardError when the card's settings are wrong.
         """
         return PROVIDERS.get(card.provider_kind)(card, self.places(card))
 

@@ -36,6 +36,9 @@ class IndexFinding:
     remedy: str = ""
 
 
+_Findings = Iterator[IndexFinding | None]
+
+
 @dataclass(frozen=True)
 class IndexReport:
     """What an index holds of a data set.
@@ -118,7 +121,7 @@ def relative_files(root: Path) -> Iterator[str]:
         yield from ((below / name).as_posix() for name in sorted(files) if name[0] != ".")
 
 
-def _missing(by_cell: _Cells, lacking: set[str]) -> Iterator[IndexFinding | None]:
+def _missing(by_cell: _Cells, lacking: set[str]) -> _Findings:
     remedy = "Items that need them are left out; score the others with 'eval --partial'"
     for speaker, emotions in by_cell.items():
         videos = [r.video for cell in emotions.values() for r in cell]
@@ -134,10 +137,7 @@ def _missing(by_cell: _Cells, lacking: set[str]) -> Iterator[IndexFinding | None
 def swapped_folders(
     card: DatasetCard, index: RecordingsIndex, files: Sequence[str]
 ) -> IndexFinding | None:
-    """Find files whose folders are in another order, or named video for audio and vice versa.
-
-    *files* are all files below the root, relative to it.
-    """
+    """Find files in exchanged folders, among all files below the root, relative to it."""
     if card.recordings is None:
         return None
     used = {file.file for file in index.files.values()}
@@ -163,9 +163,7 @@ def swapped_folders(
     )
 
 
-def _unreadable(
-    expected: Sequence[Recording], index: RecordingsIndex
-) -> Iterator[IndexFinding | None]:
+def _unreadable(expected: Sequence[Recording], index: RecordingsIndex) -> _Findings:
     files = index.files
     broken = [f"{f.file}: {f.problem}" for f in files.values() if f.problem]
     no_picture, no_sound = [], []
@@ -189,7 +187,7 @@ def _unreadable(
 
 def _odd(
     expected: Sequence[Recording], index: RecordingsIndex, settings: RecordingsSettings
-) -> Iterator[IndexFinding | None]:
+) -> _Findings:
     shortest, longest = settings.seconds
     lengths, apart = [], []
     for r in expected:
@@ -214,9 +212,7 @@ def _apart(picture: Stretch, sound: Stretch) -> float:
     return max(abs(picture.start - sound.start), abs(picture.end - sound.end))
 
 
-def _swapped_sound(
-    by_cell: _Cells, index: RecordingsIndex, allowed: float
-) -> Iterator[IndexFinding | None]:
+def _swapped_sound(by_cell: _Cells, index: RecordingsIndex, allowed: float) -> _Findings:
     """Find two emotions of a speaker whose sounds fit each other's pictures, not their own."""
 
     def difference(pictures: Sequence[Recording], sounds: Sequence[Recording]) -> float:
@@ -261,7 +257,7 @@ def _same_bytes(index: RecordingsIndex) -> IndexFinding | None:
 
 def _unused(
     settings: RecordingsSettings, index: RecordingsIndex, files: Sequence[str]
-) -> Iterator[IndexFinding | None]:
+) -> _Findings:
     used = {file.file for file in index.files.values()}
     unused: dict[str, list[str]] = {b.says: [] for b in settings.beside}
     others: list[str] = []

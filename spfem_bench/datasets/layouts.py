@@ -53,9 +53,7 @@ def place(
 
     *source_of* returns an item's source clip on this machine, with its sound when the flag is set,
     or raises a ClipError. *frame_rate* is of folders of frames, in the place of the layout's.
-
-    Raises:
-        CardError: no template of the layout fits the protocol's list.
+    Raises CardError when no template of the layout fits the protocol's list.
     """
     listing = Listing(folder)
     patterns = {item.id: _patterns(layout, item, protocol) for item in protocol.items}
@@ -105,11 +103,7 @@ def place(
 
 
 def folder_sound(listing: Listing, name: str) -> str | None:
-    """Return the sound file of a folder of frames: ``NAME.wav`` or ``NAME/audio.wav``.
-
-    Raises:
-        ClipError: there are both.
-    """
+    """Return a frame folder's sound, ``NAME.wav`` or ``NAME/audio.wav``; raise ClipError for both."""
     name = glob.escape(name)
     sounds = [n for pattern in (f"{name}.wav", f"{name}/audio.wav") for n in listing.find(pattern)]
     if len(sounds) > 1:

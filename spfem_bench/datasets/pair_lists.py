@@ -45,8 +45,7 @@ class ListedPair(NamedTuple):
 def read_pair_list(path: Path, *, fewest: int = 2) -> list[ListedPair]:
     """Read and check a list of pairs, each of at least *fewest* frames, in the file's order.
 
-    Raises:
-        CardError: unreadable, or bad pairs: names the first few and their number.
+    Raises CardError, which names the first few bad pairs and their number.
     """
     pairs: list[ListedPair] = []
     wrong: list[str] = []
@@ -122,10 +121,7 @@ def listed_pairs(
     In *template*, ``{speaker}``, ``{emotion}``, ``{clip}``, ``{level}`` (MEAD's intensity: 1 for
     neutral, else 3) and ``{frame}`` are filled in. *first* is the number in the name of frame 0's
     file; ffmpeg begins with 1. *find* is None when the frames are square face crops in one pose.
-
-    Raises:
-        CardError: the list or the template is wrong, a speaker is forbidden, or files are
-            absent: names the first few and their number.
+    Raises CardError when list or template are wrong, a speaker is forbidden, or files are absent.
     """
     listed = read_pair_list(path)
     barred = sorted({entry.speaker for entry in listed} & set(forbidden))
@@ -161,8 +157,7 @@ def hold_out(
 ) -> tuple[list[EmotionPair], list[EmotionPair]]:
     """Split pairs into those to learn from and those of the speakers to hold out.
 
-    Raises:
-        CardError: a speaker has no pairs, or none are left to learn from.
+    Raises CardError when a speaker has no pairs, or none are left to learn from.
     """
     everyone = {pair.speaker for pair in pairs}
     for speaker in speakers:

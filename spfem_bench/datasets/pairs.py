@@ -45,18 +45,10 @@ class FrameSource(Protocol):
     def world(self) -> str: ...  # noqa: D102
 
     def frame(self, index: int) -> Frame:
-        """Return one frame: uint8 (height, width, 3), RGB.
-
-        Raises:
-            ClipError: it is absent, unreadable or shows no face.
-        """
+        """Return uint8 (height, width, 3), RGB; raise ClipError if unreadable or without a face."""
 
     def points(self, index: int, picture: Frame) -> Landmarks | None:
-        """Return the landmarks of one frame; None when the pose is taken as it is.
-
-        Raises:
-            ClipError: it shows no face.
-        """
+        """Return a frame's landmarks, None to take the pose as it is; ClipError without a face."""
 
 
 @dataclass(frozen=True)
@@ -149,11 +141,9 @@ class EmotionPair:
     def pictures(self, index: int, size: int) -> tuple[Frame, Frame]:
         """Return both frames of one entry in one pose: each uint8 (size, size, 3), RGB.
 
-        A neutral face crop is resized whole; in other neutral frames the five points are put on
-        the ArcFace template. The emotional face is moved onto the neutral one.
-
-        Raises:
-            ClipError: a frame is absent, unreadable or shows no face.
+        A neutral face crop is resized whole; in other neutral frames the five points are put on the
+        ArcFace template. The emotional face is moved onto the neutral one. Raises ClipError for a frame
+        that is absent, unreadable or shows no face.
         """
         i, j = (int(n) for n in self.numbers[index])
         x, y = self.neutral.frame(i), self.emotional.frame(j)

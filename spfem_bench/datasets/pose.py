@@ -20,10 +20,8 @@ Landmarks = npt.NDArray[np.float64]
 def fit_similarity(points: Landmarks, target: Landmarks) -> Landmarks:
     """Return the similarity transform, float64 (2, 3), that moves points closest to their targets.
 
-    Least squares with a shift, a rotation and one scale, no mirror.
-
-    Raises:
-        CardError: shapes differ, a value is not finite, or all points are equal.
+    Least squares with a shift, a rotation and one scale, no mirror. Raises CardError when shapes
+    differ, a value is not finite, or all points are equal.
     """
     points, target = np.asarray(points, np.float64), np.asarray(target, np.float64)
     if points.shape != target.shape or points.ndim != 2 or points.shape[1:] != (2,):
@@ -71,12 +69,5 @@ def warp_picture(picture: Frame, transform: Landmarks, size: int) -> Frame:
         grow = np.array([width / small[0], height / small[1]])
         shift = transform[:, :2] @ (grow / 2 - 0.5) + transform[:, 2]
         transform = np.c_[transform[:, :2] * grow, shift]
-    return np.asarray(
-        cv2.warpAffine(
-            picture,
-            transform,
-            (size, size),
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-    )
+    moved = cv2.warpAffine(picture, transform, (size, size), borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(moved)

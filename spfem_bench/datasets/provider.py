@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from spfem_bench.datasets.pairs import EmotionPair
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.controls import FadedControl, PerfectControl
 from spfem_bench.definitions.datasets import DatasetCard, dataset_files
@@ -19,10 +20,6 @@ from spfem_bench.hashes import sha256_of
 from spfem_bench.media.video import file_sha256
 from spfem_bench.plugins import Registry
 from spfem_bench.progress import SILENT, Progress
-
-if TYPE_CHECKING:
-    from spfem_bench.datasets.pairs import EmotionPair
-
 
 FileState = Literal["missing", "verified", "wrong hash"]
 
@@ -67,8 +64,6 @@ class Provider:
     def __init__(self, card: DatasetCard, places: Places) -> None:
         self.card, self.places = card, places
 
-    # ---- clips by name ----
-
     def verified(self, name: str) -> Path:
         """Return the path of a clip or sound file, named as in items, after checking it.
 
@@ -106,11 +101,8 @@ class Provider:
             return "missing"
         return "verified" if sha256_of(path) == file.sha256 else "wrong hash"
 
-    # ---- clips made on this machine ----
-
     def lacking(self, names: Iterable[str]) -> list[str]:
         """Return the names of clips to make before these can be read, in the order of making."""
-        del names
         return []
 
     def make(self, names: Sequence[str], progress: Progress = SILENT) -> None:
@@ -122,11 +114,8 @@ class Provider:
         """
         raise NotImplementedError(f"{type(self).__name__} makes no clips: {list(names)}")
 
-    # ---- methods and controls that only this provider knows ----
-
     def methods(self, item: Item) -> Mapping[str, MethodCard]:
         """Return the methods whose clips it can make, by name, given any item of the protocol."""
-        del item
         return {}
 
     def output(self, method: str, item: Item) -> Clip:
@@ -135,19 +124,15 @@ class Provider:
 
     def identity(self, method: str) -> Mapping[str, Any]:
         """Return what decides a method's clips, such as hashes of weights, for the record."""
-        del method
         return {}
 
     def control_clip(self, control: PerfectControl | FadedControl, item: Item) -> Clip | None:
         """Return the address of a control's clip for an item; None where there is none."""
-        del control, item
         return None
 
     def exact_pair(self, item: Item) -> EmotionPair | None:
         """Return source and real clip with corresponding frames; None if there is no difference."""
         raise NotImplementedError(f"{type(self).__name__} has no exact pairs: {item.id}")
-
-    # ---- for people ----
 
     def holdings(self) -> Holdings:
         """Return how much of the data set is here."""

@@ -47,10 +47,8 @@ class Architectures(plugins.Registry[Builder]):
     def register(self, kind: str, runtime: str = "torch") -> Callable[[Builder], Builder]:
         """Return a decorator that registers a class or function under the name that cards write.
 
-        *runtime* is the module whose version is part of signatures, such as ``onnxruntime``.
-
-        Raises:
-            CardError: another one has that name.
+        *runtime* is the module whose version is part of signatures, such as ``onnxruntime``. Raises
+        CardError when another one has that name.
         """
         self._runtimes[kind] = runtime
         return super().register(kind)
@@ -63,11 +61,9 @@ class Architectures(plugins.Registry[Builder]):
             )
 
     def get(self, kind: str) -> Builder:
-        """Return what is registered under a name; its module is imported now.
+        """Return what is registered under a name, or raise CardError; its module is imported now.
 
-        Raises:
-            CardError: nothing is.
-            SpfemBenchError: the module needs a package that is not installed.
+        Raises SpfemBenchError when the module needs a package that is not installed.
         """
         self.check(kind, "networks")
         if kind in self._built_in:

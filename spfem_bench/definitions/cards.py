@@ -47,11 +47,10 @@ class Kind(str, Enum):
     @property
     def label(self) -> str:
         """The word for one such card in a message."""
-        return {
-            "PUBLISHED": "published table",
-            "DATASET": "data set",
-            "MEASURED": "reference numbers",
-        }.get(self.name, self.name.lower())
+        return _LABELS.get(self.name, self.name.lower())
+
+
+_LABELS = {"PUBLISHED": "published table", "DATASET": "data set", "MEASURED": "reference numbers"}
 
 
 class Strict(pydantic.BaseModel):
@@ -201,10 +200,9 @@ ModelType = TypeVar("ModelType", bound=pydantic.BaseModel)
 
 
 def read_toml(model: type[ModelType], path: Path, remedy: str) -> ModelType:
-    """Read a user's TOML file that is no card; *remedy* is for a file that cannot be read.
+    """Read a user's TOML file that is no card; *remedy* is for an unreadable one.
 
-    Raises:
-        CardError: unreadable, not TOML, or it has a wrong, unknown or missing key.
+    Raises CardError also when it is not TOML, or has a wrong, unknown or missing key.
     """
     return validate(model, parse(_bytes(path, remedy), path), str(path))
 

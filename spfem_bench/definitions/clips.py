@@ -84,7 +84,7 @@ class Edit:
 
     @classmethod
     def parse(cls, text: str) -> Edit:
-        """Read an edit written as ``kind:level``; raise CardError when it is none that is allowed."""
+        """Read an edit written as ``kind:level``; raise CardError when it is no allowed one."""
         kind, _, level = text.partition(":")
         known = next((k for k in get_args(EditKind) if k == kind), None)
         if known is None:
@@ -151,21 +151,17 @@ class Clip:
         return clip
 
     def __str__(self) -> str:
-        options = []
-        if self.crop:
-            c = self.crop
-            options.append(f"xywh={c.x},{c.y},{c.width},{c.height}")
-        if self.span:
-            options.append(f"t={self.span.start!r},{self.span.end!r}")
-        if self.frame_rate is not None:
-            options.append(f"fps={self.frame_rate!r}")
-        if self.pictures is not None:
-            options.append(f"frames={self.pictures[0]},{self.pictures[1]}")
-        if self.audio is not None:
-            options.append(f"audio={self.audio.as_posix()}")
-        if self.edit is not None:
-            options.append(f"edit={self.edit}")
-        return self.path.as_posix() + ("#" + "&".join(options) if options else "")
+        crop, span, pictures = self.crop, self.span, self.pictures
+        options = {
+            "xywh": crop and f"{crop.x},{crop.y},{crop.width},{crop.height}",
+            "t": span and f"{span.start!r},{span.end!r}",
+            "fps": self.frame_rate,
+            "frames": pictures and f"{pictures[0]},{pictures[1]}",
+            "audio": self.audio and self.audio.as_posix(),
+            "edit": self.edit,
+        }
+        fragment = "&".join(f"{k}={v}" for k, v in options.items() if v is not None)
+        return self.path.as_posix() + (f"#{fragment}" if fragment else "")
 
     def within(self, folder: Path) -> Clip:
         """Place relative paths inside *folder*; raise CardError when one would leave it."""

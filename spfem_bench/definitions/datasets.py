@@ -107,11 +107,7 @@ def dataset_files(card: DatasetCard) -> Mapping[str, PinnedFile]:
 
 @cache
 def recordings(card: DatasetCard) -> tuple[Recording, ...]:
-    """Return the recordings that a data set has in full; none when it has none to index.
-
-    Raises:
-        CardError: the list has a bad row; names file and line.
-    """
+    """Return a data set's recordings; raise CardError, with file and line, for a bad row."""
     settings = card.recordings
     if settings is None:
         return ()

@@ -19,8 +19,7 @@ MOST_ROWS, MOST_COLUMNS = 100_000, 64
 def read_list(path: Path) -> list[tuple[str, dict[str, str]]]:
     """Read a CSV list: each row, after the words that name its place in messages.
 
-    Raises:
-        CardError: the file is absent, or a row has too few or too many cells.
+    Raises CardError when the file is absent, or a row has too few or too many cells.
     """
     try:
         text = read_bounded(path, LARGEST_LIST).decode("utf-8-sig")

@@ -149,11 +149,7 @@ def measured_card(name: str) -> MeasuredCard:
 
 
 def read_rows(card: MeasuredCard) -> dict[RowKey, ReferenceRow]:
-    """Read the numbers of a set.
-
-    Raises:
-        CardError: there are none yet, or a row is damaged; names file and line.
-    """
+    """Read the numbers of a set; raise CardError if there are none yet, or a row is damaged."""
     if not card.values_path.is_file():
         raise CardError(
             f"{card.values_path}: no reference numbers yet",

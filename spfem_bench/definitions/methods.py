@@ -32,11 +32,7 @@ class MethodCard(Card):
 
 
 def method_card(name: str) -> MethodCard:
-    """Read a method's card by its name or one of its aliases.
-
-    Raises:
-        UnknownNameError: neither exists.
-    """
+    """Read a method's card by its name or an alias; raise UnknownNameError if neither exists."""
     cards = [load(MethodCard, Kind.METHOD, n) for n in names(Kind.METHOD)]
     known: dict[str, MethodCard] = {}
     for card in cards:

@@ -36,10 +36,9 @@ METRIC_KINDS: Registry[type[Statistic]] = Registry("spfem_bench.statistics", "me
 
 
 def read_statistic(content: Mapping[str, Any], where: str = "a metric") -> Statistic:
-    """Build the settings of a metric kind from plain values; *where* names the card in messages.
+    """Build a metric kind's settings from plain values; *where* names the card in messages.
 
-    Raises:
-        CardError: no kind, an unknown one, or a wrong, unknown or missing setting.
+    Raises CardError for no kind, an unknown one, or a wrong, unknown or missing setting.
     """
     kind = content.get("kind")
     if not isinstance(kind, str):
@@ -85,8 +84,7 @@ class MetricCard(Card):
         version: raised whenever any score can move.
         direction: which way is better; ``zero`` for signed quantities.
         range: smallest and largest possible value (None: unbounded).
-        role: the network role whose features are compared.
-        output: which output of that network.
+        role: the network role whose features are compared; ``output``: which of its outputs.
         compare: the clips compared, the method's own first.
         resamples: draws of the bootstrap behind the interval.
         hides: what the number cannot show.

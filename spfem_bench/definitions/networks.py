@@ -226,8 +226,7 @@ class ProfileCard(Card):
     def network(self, role: Literal["detector"] | Role) -> NetworkCard:
         """Return the card of the network that fills a role.
 
-        Raises:
-            CardError: that network is for another role, or the profile has no detector.
+        Raises CardError when it is a network for another role, or the profile has no detector.
         """
         name = getattr(self, role)
         if name is None:

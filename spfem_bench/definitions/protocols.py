@@ -62,6 +62,9 @@ class Item:
     more_real: tuple[Clip, ...] = ()
 
 
+_Addresses = dict[ClipRole, str | tuple[str, ...]]
+
+
 class PublishedRows(Strict):
     """Which published rows are shown beside a protocol's own."""
 
@@ -129,9 +132,7 @@ class ProtocolCard(Card):
 
     @pydantic.field_validator("clips")
     @classmethod
-    def _several_are_real(
-        cls, clips: dict[ClipRole, str | tuple[str, ...]]
-    ) -> dict[ClipRole, str | tuple[str, ...]]:
+    def _several_are_real(cls, clips: _Addresses) -> _Addresses:
         for role, address in clips.items():
             if role != "real" and not isinstance(address, str):
                 raise ValueError(f"only 'real' may be several clips, '{role}' is one")
@@ -233,16 +234,11 @@ def _item(card: ProtocolCard, row: Mapping[str, str]) -> Item:
     output_name = fill(card.output_name, row)
     inside(Path(), output_name)
     real = card.clips.get("real", "")
-    return Item(
-        id=row["id"],
-        speaker=row["speaker"],
-        emotion=row["emotion"],
-        clips={role: clip(template) for role, template in card.clips.items()},
-        outputs={method: clip(template) for method, template in card.outputs.items()},
-        output_name=output_name,
-        row=row,
-        more_real=() if isinstance(real, str) else tuple(map(clip, real[1:])),
-    )
+    more_real = () if isinstance(real, str) else tuple(map(clip, real[1:]))
+    clips = {role: clip(template) for role, template in card.clips.items()}
+    outputs = {method: clip(template) for method, template in card.outputs.items()}
+    emotion = row["emotion"]
+    return Item(row["id"], row["speaker"], emotion, clips, outputs, output_name, row, more_real)
 
 
 def _digest(items: Mapping[str, Item], dataset: DatasetCard) -> str:

@@ -139,10 +139,8 @@ def printed_table(source: str) -> Printed:
 def read_lines(path: Path, example: str) -> list[tuple[int, dict[str, str]]]:
     """Read a CSV file with a head: each line's number and stripped cells by column.
 
-    *example* is a valid head, for messages.
-
-    Raises:
-        CardError: the file cannot be read, is empty, or a line has too many or too few cells.
+    *example* is a valid head, for messages. Raises CardError when the file cannot be read, is
+    empty, or a line has too many or too few cells.
     """
     try:
         text = read_bounded(path, LARGEST_LIST).decode("utf-8-sig")
@@ -187,9 +185,8 @@ def check_columns(path: Path, columns: Mapping[str, str], needed: tuple[str, ...
 def read_tidy(path: Path) -> tuple[tuple[PrintedNumber, ...], bool]:
     """Read a table with one number a line, and whether the numbers are preferences in percent.
 
-    Raises:
-        CardError: as :func:`read_lines`; or a column is missing, a value is no finite
-            number, a name is empty, or a cell is given twice.
+    Raises CardError as :func:`read_lines`, and for a missing column, an empty name, a value that is
+    no finite number, or a cell given twice.
     """
     lines = read_lines(path, _EXAMPLE)
     rows: list[PrintedNumber] = []

@@ -33,7 +33,7 @@ class IndexedRecordings(Provider):
     def build_index(
         self, root: Path, mapping: LayoutMapping | None, progress: Progress = SILENT
     ) -> tuple[RecordingsIndex, Path]:
-        """Index the recordings below *root*, see :func:`build_index`; also return the index's path."""
+        """Index the recordings below *root*, see :func:`build_index`; also return its path."""
         path = self.index_path(new=True)
         return build_index(self.card, root, mapping, path, progress), path
 
