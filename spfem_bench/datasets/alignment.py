@@ -62,10 +62,8 @@ def check_sound(sound: Sound) -> None:
     """Raise ClipError for sound that is silent, shorter than 0.2 s or longer than a minute."""
     seconds = len(sound) / audio.SAMPLE_RATE
     if not SHORTEST <= seconds <= LONGEST:
-        raise ClipError(
-            f"{seconds:.2f} s of sound cannot be aligned",
-            f"Give recordings of one sentence, {SHORTEST:g} to {LONGEST:g} s long",
-        )
+        remedy = f"Give recordings of one sentence, {SHORTEST:g} to {LONGEST:g} s long"
+        raise ClipError(f"{seconds:.2f} s of sound cannot be aligned", remedy)
     if audio.level(sound) < AUDIBLE.silence:
         raise ClipError("its sound is silent", SPEAK)
 
@@ -120,9 +118,8 @@ def align(
     sounding = [int(len(sound) / audio.SAMPLE_RATE * frame_rate + 1e-6) for sound in (a, b)]
     counts = [min(pair) for pair in zip(sounding, frames or sounding, strict=True)]
     if min(counts) < 2:
-        raise ClipError(
-            f"{min(counts)} frames of sound and picture cannot be aligned", "Give a whole sentence"
-        )
+        problem = f"{min(counts)} frames of sound and picture cannot be aligned"
+        raise ClipError(problem, "Give a whole sentence")
     numbers = np.arange(counts[0])
     times, distance = warp_times(a, b, (numbers + 0.5) / frame_rate)
     shown = np.clip(np.floor(times * frame_rate), 0, counts[1] - 1)
@@ -181,10 +178,8 @@ def matched_names(
             if name not in files:
                 raise unknown_name(f"recording in {folder}", name, files)
     if not names:
-        raise ClipError(
-            f"{a} and {b} hold no recordings of one name",
-            f"Name recordings of one sentence alike; allowed: {', '.join(SOUNDS)}",
-        )
+        remedy = f"Name recordings of one sentence alike; allowed: {', '.join(SOUNDS)}"
+        raise ClipError(f"{a} and {b} hold no recordings of one name", remedy)
     left = len(first) - len({x for x, _ in names}) + len(second) - len({y for _, y in names})
     return [(first[x], second[y]) for x, y in names], left
 
@@ -199,8 +194,7 @@ def _recordings(folder: Path) -> dict[str, Path]:
             continue
         name = same_name(path.stem)
         if name in files:
-            raise ClipError(
-                f"{folder} holds {files[name].name} and {path.name}", "Keep one of them"
-            )
+            problem = f"{folder} holds {files[name].name} and {path.name}"
+            raise ClipError(problem, "Keep one of them")
         files[name] = path
     return files

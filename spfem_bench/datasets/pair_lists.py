@@ -58,9 +58,8 @@ def read_pair_list(path: Path, *, fewest: int = 2) -> list[ListedPair]:
                 except CardError as error:
                     wrong.append(f"{speaker}/{emotion}/{key}: {error.problem}")
     if wrong:
-        raise CardError(
-            f"{path}: {len(wrong)} pairs cannot be used: {_few(wrong)}", "Align those again"
-        )
+        problem = f"{path}: {len(wrong)} pairs cannot be used: {_few(wrong)}"
+        raise CardError(problem, "Align those again")
     if not pairs:
         raise CardError(f"{path}: holds no pairs", "Make a list with 'spfem-bench align'")
     return pairs
@@ -101,10 +100,8 @@ def join_key(clips: tuple[str, str]) -> str:
     with suppress(CardError):
         if split_key(key) == clips:
             return key
-    raise CardError(
-        f"'{key}' would not tell where the first clip's name ends",
-        "Rename the clips alike, or without '_'",
-    )
+    problem = f"'{key}' would not tell where the first clip's name ends"
+    raise CardError(problem, "Rename the clips alike, or without '_'")
 
 
 def listed_pairs(
@@ -126,10 +123,8 @@ def listed_pairs(
     listed = read_pair_list(path)
     barred = sorted({entry.speaker for entry in listed} & set(forbidden))
     if barred:
-        raise CardError(
-            f"{path}: holds pairs of {', '.join(barred)}, on whom methods are tested",
-            "Leave those speakers out of the list",
-        )
+        problem = f"{path}: holds pairs of {', '.join(barred)}, on whom methods are tested"
+        raise CardError(problem, "Leave those speakers out of the list")
     if not root.is_dir():
         raise CardError(f"{root} is no folder", "Name the folder of the frames")
     pairs = []
@@ -145,10 +140,8 @@ def listed_pairs(
         pairs.append(EmotionPair(speaker, emotion, neutral, emotional, numbers))
     absent = [file.relative_to(root).as_posix() for file in files if not file.is_file()]
     if absent:
-        raise CardError(
-            f"{root}: {len(absent)} of {len(files)} frames are absent: {_few(absent)}",
-            "Check the folder, the template and the number of the first frame",
-        )
+        problem = f"{root}: {len(absent)} of {len(files)} frames are absent: {_few(absent)}"
+        raise CardError(problem, "Check the folder, the template and the number of the first frame")
     return pairs
 
 
@@ -195,9 +188,8 @@ def _json(path: Path) -> Any:
 
 def _table(value: Any, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise CardError(
-            f"{place}: no table of names", 'Write {speaker: {emotion: {"001_001": [[...], [...]]}}}'
-        )
+        problem = f"{place}: no table of names"
+        raise CardError(problem, 'Write {speaker: {emotion: {"001_001": [[...], [...]]}}}')
     return value
 
 

@@ -25,10 +25,8 @@ def fit_similarity(points: Landmarks, target: Landmarks) -> Landmarks:
     """
     points, target = np.asarray(points, np.float64), np.asarray(target, np.float64)
     if points.shape != target.shape or points.ndim != 2 or points.shape[1:] != (2,):
-        raise CardError(
-            f"landmarks of the shapes {points.shape} and {target.shape} cannot be aligned",
-            "Give the same landmarks twice, each (K, 2)",
-        )
+        problem = f"landmarks of the shapes {points.shape} and {target.shape} cannot be aligned"
+        raise CardError(problem, "Give the same landmarks twice, each (K, 2)")
     if not (np.isfinite(points).all() and np.isfinite(target).all()):
         raise CardError("a landmark is not a finite number", "Leave out frames without a face")
     if not np.ptp(points, axis=0).any():
@@ -46,10 +44,8 @@ def fit_square(picture: Frame, size: int, name: str) -> Landmarks:
     """Return the transform that resizes a picture to a square; raise ClipError if it is none."""
     height, width = picture.shape[:2]
     if height != width:
-        raise ClipError(
-            f"{name}: {width} x {height} pixels, which is no square face crop",
-            "Let faces be found in the frames, or give square crops",
-        )
+        problem = f"{name}: {width} x {height} pixels, which is no square face crop"
+        raise ClipError(problem, "Let faces be found in the frames, or give square crops")
     f = size / width
     return np.array([[f, 0, f / 2 - 0.5], [0, f, f / 2 - 0.5]])
 

@@ -94,8 +94,6 @@ def read_index(path: Path) -> RecordingsIndex:
             inside(Path(), file.file)
     except (OSError, ValueError, CardError) as error:
         reason = error.problem if isinstance(error, CardError) else error
-        raise CardError(
-            f"{path} is no index of recordings: {reason}",
-            f"Type 'spfem-bench data index {path.parent.name} ROOT', which writes it anew",
-        ) from None
+        remedy = f"Type 'spfem-bench data index {path.parent.name} ROOT', which writes it anew"
+        raise CardError(f"{path} is no index of recordings: {reason}", remedy) from None
     return RecordingsIndex(Path(stored.root), stored.files, stored.mapping, verified)

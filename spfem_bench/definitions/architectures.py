@@ -56,9 +56,8 @@ class Architectures(plugins.Registry[Builder]):
     def check(self, kind: str, where: object) -> None:
         """Raise CardError for an unknown architecture, with *where* and near names."""
         if kind not in self._built_in and kind not in self.kinds():
-            raise CardError(
-                f"{where}: unknown {self.noun} '{kind}'", near_names(kind, self.kinds())
-            )
+            problem = f"{where}: unknown {self.noun} '{kind}'"
+            raise CardError(problem, near_names(kind, self.kinds()))
 
     def get(self, kind: str) -> Builder:
         """Return what is registered under a name, or raise CardError; its module is imported now.

@@ -230,9 +230,8 @@ def validate(model: type[ModelType], content: Mapping[str, Any], where: str) -> 
             allowed = _keys_beside(model, first["loc"])
             remedy = near_names(str(first["loc"][-1]), allowed)
             raise CardError(f"{where}: unknown key '{key}'", remedy) from None
-        raise CardError(
-            f"{where}: '{key}': {first['msg']}", f"Given: {first['input']!r}"[:200]
-        ) from None
+        problem = f"{where}: '{key}': {first['msg']}"
+        raise CardError(problem, f"Given: {first['input']!r}"[:200]) from None
 
 
 def _keys_beside(model: type[pydantic.BaseModel], location: tuple[int | str, ...]) -> list[str]:

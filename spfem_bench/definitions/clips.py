@@ -90,9 +90,8 @@ class Edit:
         if known is None:
             raise CardError(f"unknown edit '{kind}'", near_names(kind, _RANGES))
         if not re.fullmatch(rf"-?{_NUMBER}", level):
-            raise CardError(
-                f"the edit '{kind}' has no level '{level}'", f"Write for example edit={kind}:1"
-            )
+            problem = f"the edit '{kind}' has no level '{level}'"
+            raise CardError(problem, f"Write for example edit={kind}:1")
         return cls(known, float(level))
 
     def __str__(self) -> str:
@@ -173,18 +172,14 @@ def _with_option(clip: Clip, text: str, key: str, value: str) -> Clip:
     if key == "xywh":
         match = re.fullmatch(r"(\d{1,9}),(\d{1,9}),(\d{1,9}),(\d{1,9})", value)
         if not match or int(match[3]) == 0 or int(match[4]) == 0:
-            raise CardError(
-                f"clip '{text}': bad rectangle '{value}'",
-                "Write xywh=x,y,width,height in whole pixels, for example xywh=256,0,256,256",
-            )
+            remedy = "Write xywh=x,y,width,height in whole pixels, for example xywh=256,0,256,256"
+            raise CardError(f"clip '{text}': bad rectangle '{value}'", remedy)
         return replace(clip, crop=Crop(*(int(g) for g in match.groups())))
     if key == "t":
         match = re.fullmatch(rf"({_NUMBER})?,({_NUMBER})", value)
         if not match or float(match[1] or 0) >= float(match[2]):
-            raise CardError(
-                f"clip '{text}': bad time span '{value}'",
-                "Write t=start,end in seconds, for example t=0,3.6",
-            )
+            problem = f"clip '{text}': bad time span '{value}'"
+            raise CardError(problem, "Write t=start,end in seconds, for example t=0,3.6")
         return replace(clip, span=Span(float(match[1] or 0), float(match[2])))
     if key == "fps":
         if not re.fullmatch(_NUMBER, value) or float(value) == 0:
@@ -193,10 +188,8 @@ def _with_option(clip: Clip, text: str, key: str, value: str) -> Clip:
     if key == "frames":
         match = re.fullmatch(r"(\d{1,9}),(\d{1,9})", value)
         if not match or int(match[1]) >= int(match[2]):
-            raise CardError(
-                f"clip '{text}': bad range of frames '{value}'",
-                "Write frames=FROM,UPTO in whole numbers, for example frames=0,90",
-            )
+            remedy = "Write frames=FROM,UPTO in whole numbers, for example frames=0,90"
+            raise CardError(f"clip '{text}': bad range of frames '{value}'", remedy)
         return replace(clip, pictures=(int(match[1]), int(match[2])))
     if key == "audio" and value:
         return replace(clip, audio=Path(value))

@@ -38,10 +38,8 @@ def read_list(path: Path) -> list[tuple[str, dict[str, str]]]:
             if None in row or None in row.values():
                 raise CardError(f"{where}: the number of cells differs from the header's")
             if len(rows) == MOST_ROWS or len(row) > MOST_COLUMNS:
-                raise CardError(
-                    f"{where}: the list is too large",
-                    f"Allowed: {MOST_ROWS} rows of {MOST_COLUMNS} columns",
-                )
+                problem = f"{where}: the list is too large"
+                raise CardError(problem, f"Allowed: {MOST_ROWS} rows of {MOST_COLUMNS} columns")
             rows.append((where, dict(row)))
     except csv.Error as error:  # a cell without end: a quotation mark that is not closed
         raise CardError(f"{path}, line {reader.line_num}: {error}") from None

@@ -141,20 +141,16 @@ def measured_card(name: str) -> MeasuredCard:
         raise CardError(f"{card.path}: {error.problem}", error.remedy) from None
     for metric in metrics:
         if metric not in card.tolerance:
-            raise CardError(
-                f"{card.path}: no tolerance for '{metric}'",
-                f"Add [tolerance.{metric}]; benchmarks/stability.py measures it",
-            )
+            remedy = f"Add [tolerance.{metric}]; benchmarks/stability.py measures it"
+            raise CardError(f"{card.path}: no tolerance for '{metric}'", remedy)
     return card
 
 
 def read_rows(card: MeasuredCard) -> dict[RowKey, ReferenceRow]:
     """Read the numbers of a set; raise CardError if there are none yet, or a row is damaged."""
     if not card.values_path.is_file():
-        raise CardError(
-            f"{card.values_path}: no reference numbers yet",
-            f"Type 'spfem-bench check {card.name} --update --reason \"...\"'",
-        )
+        problem = f"{card.values_path}: no reference numbers yet"
+        raise CardError(problem, f"Type 'spfem-bench check {card.name} --update --reason \"...\"'")
     names = [f.name for f in fields(ReferenceRow)]
     rows: dict[RowKey, ReferenceRow] = {}
     for where, cells in read_list(card.values_path):

@@ -29,9 +29,8 @@ def read_pins() -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise StorageError(
-            f"{pins_path()} is damaged", "Remove it, then fetch those weights again"
-        ) from error
+        problem = f"{pins_path()} is damaged"
+        raise StorageError(problem, "Remove it, then fetch those weights again") from error
 
 
 def pin_key(owner: str, file: PinnedFile) -> str:

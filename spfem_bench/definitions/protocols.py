@@ -199,10 +199,8 @@ def _read_items(card: ProtocolCard) -> Protocol:
         if missing:
             raise CardError(f"{where}: the list lacks the column '{sorted(missing)[0]}'")
         if row["emotion"] not in card.emotions:
-            raise CardError(
-                f"{where}: emotion '{row['emotion']}' is not one of the protocol's",
-                f"Allowed: {', '.join(card.emotions)}",
-            )
+            problem = f"{where}: emotion '{row['emotion']}' is not one of the protocol's"
+            raise CardError(problem, f"Allowed: {', '.join(card.emotions)}")
         if row["id"] in items:
             raise CardError(f"{where}: the id '{row['id']}' is there twice")
         with located(where):
@@ -212,9 +210,8 @@ def _read_items(card: ProtocolCard) -> Protocol:
     outputs = Counter(same_name(i.output_name) for i in items.values())
     twice = next((name for name, count in outputs.items() if count > 1), None)
     if twice:
-        raise CardError(
-            f"{card.path}: two items expect one output, '{twice}'", "Put {id} into output_name"
-        )
+        problem = f"{card.path}: two items expect one output, '{twice}'"
+        raise CardError(problem, "Put {id} into output_name")
     absent = set(card.emotions) - {i.emotion for i in items.values()}
     if absent:
         raise CardError(f"{card.path}: no item has the emotion '{sorted(absent)[0]}'")

@@ -155,20 +155,16 @@ def read_lines(path: Path, example: str) -> list[tuple[int, dict[str, str]]]:
     except csv.Error as error:
         raise CardError(f"{path}, line {reader.line_num}: {error}", "Give a CSV file") from None
     if len(head) == 1 and (sign := next((s for s in ";\t|" if s in head[0]), "")):
-        raise CardError(
-            f"{path}: columns are separated by {'tabs' if sign == chr(9) else repr(sign)}",
-            f"Separate them by commas, as in: {example}",
-        )
+        problem = f"{path}: columns are separated by {'tabs' if sign == chr(9) else repr(sign)}"
+        raise CardError(problem, f"Separate them by commas, as in: {example}")
     if twice := [name for name, times in Counter(head).items() if times > 1]:
         raise CardError(f"{path} has the column '{twice[0]}' twice", "Remove one of them")
     if not lines:
         raise CardError(f"{path} has no lines under its head", f"The head is like: {example}")
     for number, cells in lines:
         if len(cells) != len(head):
-            raise CardError(
-                f"{path}, line {number}: {len(cells)} cells under a head of {len(head)}",
-                f"The head is: {','.join(head)}",
-            )
+            problem = f"{path}, line {number}: {len(cells)} cells under a head of {len(head)}"
+            raise CardError(problem, f"The head is: {','.join(head)}")
     return [
         (n, dict(zip(head, (cell_text(c.strip()) for c in cells), strict=True)))
         for n, cells in lines
@@ -200,10 +196,8 @@ def read_tidy(path: Path) -> tuple[tuple[PrintedNumber, ...], bool]:
             if not line[name]:
                 raise CardError(f"{path}, line {number}: no {name}", "Fill it in")
         if not _NUMBER.fullmatch(line["value"]):
-            raise CardError(
-                f"{path}, line {number}: '{line['value']}' is no number",
-                "Give digits with a point, or nothing where there is no number",
-            )
+            remedy = "Give digits with a point, or nothing where there is no number"
+            raise CardError(f"{path}, line {number}: '{line['value']}' is no number", remedy)
         if line["emotion"].lower().rstrip(".") in ("avg", "average", "mean"):
             line["emotion"] = AVERAGE
         values = {name: line.get(name, "") for name in (*_NEEDED, *_OPTIONAL)}

@@ -116,10 +116,8 @@ def fill(template: str, row: Mapping[str, str]) -> str:
 
     size = len(template) + sum(len(row.get(m[1], "")) for m in _COLUMN.finditer(template))
     if size > LONGEST_NAME:
-        raise CardError(
-            f"the template '{template}' makes a name of up to {size} characters",
-            f"Allowed: {LONGEST_NAME}, as many as a path may have",
-        )
+        problem = f"the template '{template}' makes a name of up to {size} characters"
+        raise CardError(problem, f"Allowed: {LONGEST_NAME}, as many as a path may have")
     return _COLUMN.sub(cell, template)
 
 

@@ -78,10 +78,8 @@ def indexed_recordings(provider: Provider) -> IndexedRecordings:
     """Return the provider if it is one of recordings; raise CardError otherwise."""
     if not isinstance(provider, IndexedRecordings):
         allowed = ", ".join(n for n in names(Kind.DATASET) if dataset_card(n).recordings)
-        raise CardError(
-            f"the data set '{provider.card.name}' has no recordings of yours to index",
-            f"Allowed: {allowed}",
-        )
+        problem = f"the data set '{provider.card.name}' has no recordings of yours to index"
+        raise CardError(problem, f"Allowed: {allowed}")
     return provider
 
 
