@@ -21,25 +21,15 @@ from spfem_bench.files import same_name
 from spfem_bench.media import audio, headers, video
 from spfem_bench.media.mfcc import mfcc
 
+_Floats = npt.NDArray[np.float64]
 Sound = npt.NDArray[np.int16]
 """Samples of one channel, int16 (N,), 16 kHz."""
-
-_Floats = npt.NDArray[np.float64]
-
 PENALTY = 4.0
 """Cost of a step in one recording alone, in standard deviations; 2 to 6 do about as well."""
-
-STEP, MIDDLE = 0.010, 0.0125
-"""Seconds between MFCC steps, and from a step's begin to its middle."""
-
-AUDIBLE = Audible()
-"""The rule of lip sync for silent sound."""
-
+STEP, MIDDLE = 0.010, 0.0125  # seconds between MFCC steps, and from a step's begin to its middle
+AUDIBLE = Audible()  # the rule of lip sync for silent sound
 SPEAK = "Give recordings in which somebody speaks"
-
-SHORTEST, LONGEST = 0.2, 60.0
-"""Seconds of sound that can be aligned; the memory needed grows with the square."""
-
+SHORTEST, LONGEST = 0.2, 60.0  # seconds of sound; the memory needed grows with the square
 SOUNDS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4a", ".wav", ".mp3", ".flac", ".ogg", ".aac")
 """Suffixes of recordings in a folder."""
 

@@ -87,18 +87,13 @@ def index_report(card: DatasetCard, index: RecordingsIndex) -> IndexReport:
             items = protocol(name).items
             clips = [{c.path.as_posix() for c in (*i.clips.values(), *i.more_real)} for i in items]
             whole[name] = (len(items), sum(paths <= with_picture for paths in clips))
-    return IndexReport(
-        card.name,
-        str(index.root),
-        len(expected),
-        len(with_picture),
-        {
-            speaker: {emotion: _counts(cell, index) for emotion, cell in cells.items()}
-            for speaker, cells in by_cell.items()
-        },
-        tuple(finding for finding in findings if finding),
-        whole,
-    )
+    counts = {
+        speaker: {emotion: _counts(cell, index) for emotion, cell in cells.items()}
+        for speaker, cells in by_cell.items()
+    }
+    root, n_expected, n_found = str(index.root), len(expected), len(with_picture)
+    odd = tuple(finding for finding in findings if finding)
+    return IndexReport(card.name, root, n_expected, n_found, counts, odd, whole)
 
 
 def _counts(cell: Sequence[Recording], index: RecordingsIndex) -> tuple[int, int, int]:
@@ -155,12 +150,8 @@ def swapped_folders(
                 expected = [words(path) for path in paths]
                 expected += [tuple(sorted(exchanged.get(w, w) for w in e)) for e in expected]
                 pairs += [f"{spare[e]} for {name}" for e in expected if e in spare]
-    return _finding(
-        "swapped folders",
-        "files lie in other folders than published",
-        pairs,
-        "Rename the folders, or say with --mapping FILE.toml how your copy is named",
-    )
+    remedy = "Rename the folders, or say with --mapping FILE.toml how your copy is named"
+    return _finding("swapped folders", "files lie in other folders than published", pairs, remedy)
 
 
 def _unreadable(expected: Sequence[Recording], index: RecordingsIndex) -> _Findings:
@@ -174,15 +165,10 @@ def _unreadable(expected: Sequence[Recording], index: RecordingsIndex) -> _Findi
         if video and not (sound and (sound.problem or sound.stretch("audio"))):
             no_sound.append(r.sound or r.video)
     yield _finding("unreadable", "files that cannot be read", broken, "Fetch them again")
-    yield _finding(
-        "no picture", "files of sound only in the place of a video", no_picture, "Fetch the videos"
-    )
-    yield _finding(
-        "no sound",
-        "recordings whose sound is missing",
-        no_sound,
-        "Metrics of lip sync cannot use them as clips; the others can",
-    )
+    says = "files of sound only in the place of a video"
+    yield _finding("no picture", says, no_picture, "Fetch the videos")
+    remedy = "Metrics of lip sync cannot use them as clips; the others can"
+    yield _finding("no sound", "recordings whose sound is missing", no_sound, remedy)
 
 
 def _odd(
@@ -199,12 +185,8 @@ def _odd(
             apart.append(f"{r.video}: {difference:.2f} s")
     says = f"recordings shorter than {shortest:g} s or longer than {longest:g} s"
     yield _finding("odd length", says, lengths, "Look whether they are cut")
-    yield _finding(
-        "sound and picture apart",
-        f"sound and picture begin or end more than {settings.apart:g} s apart",
-        apart,
-        "Look whether they belong together",
-    )
+    says = f"sound and picture begin or end more than {settings.apart:g} s apart"
+    yield _finding("sound and picture apart", says, apart, "Look whether they belong together")
 
 
 def _apart(picture: Stretch, sound: Stretch) -> float:
@@ -247,12 +229,9 @@ def _same_bytes(index: RecordingsIndex) -> IndexFinding | None:
             path = inside(index.root, name)
             if path.is_file():
                 by_hash[file_sha256(path)].append(name)
-    return _finding(
-        "same bytes",
-        "files with the bytes of another",
-        [" = ".join(files) for files in by_hash.values() if len(files) > 1],
-        "One of them is a copy in the wrong place",
-    )
+    copies = [" = ".join(files) for files in by_hash.values() if len(files) > 1]
+    remedy = "One of them is a copy in the wrong place"
+    return _finding("same bytes", "files with the bytes of another", copies, remedy)
 
 
 def _unused(

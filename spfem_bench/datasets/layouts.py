@@ -23,6 +23,7 @@ from spfem_bench.media.video import VIDEO_SUFFIXES
 
 OutputState = Literal["found", "absent", "ambiguous"]
 SourceOf = Callable[[Item, bool], Clip]
+_Parts = Mapping[str, tuple[int, int]] | ClipError
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def place(
         names[item.id] = list(dict.fromkeys(matches))
         for name in names[item.id]:
             takers[name].append(item)
-    parts: dict[str, Mapping[str, tuple[int, int]] | ClipError] = {}
+    parts: dict[str, _Parts] = {}
 
     def find(item: Item) -> tuple[Clip, str]:
         first, *others = names[item.id]
@@ -94,16 +95,15 @@ def place(
         places = tuple(names[item.id])
         try:
             placed.append(PlacedOutput(item.id, "found", places, *find(item)))
-        except CardError as odd:  # a name that no clip can have, such as one with a backslash
-            renamed = ClipError(odd.problem, "Rename it")
-            placed.append(PlacedOutput(item.id, "ambiguous", places, renamed))
-        except ClipError as unclear:
+        except (CardError, ClipError) as odd:
+            # A CardError is about a name that no clip can have, such as one with a backslash.
+            unclear = odd if isinstance(odd, ClipError) else ClipError(odd.problem, "Rename it")
             placed.append(PlacedOutput(item.id, "ambiguous", places, unclear))
     return placed, _extra(layout, listing, protocol, set(takers))
 
 
 def folder_sound(listing: Listing, name: str) -> str | None:
-    """Return a frame folder's sound, ``NAME.wav`` or ``NAME/audio.wav``; raise ClipError for both."""
+    """Return a frame folder's sound, ``NAME.wav`` or ``NAME/audio.wav``; ClipError for both."""
     name = glob.escape(name)
     sounds = [n for pattern in (f"{name}.wav", f"{name}/audio.wav") for n in listing.find(pattern)]
     if len(sounds) > 1:
@@ -149,9 +149,7 @@ def _setting(protocol: Protocol) -> str:
     return "self" if alike else protocol.card.setting
 
 
-def _parts(
-    layout: LayoutCard, clip: Clip, sharing: Sequence[Item], source_of: SourceOf
-) -> Mapping[str, tuple[int, int]] | ClipError:
+def _parts(layout: LayoutCard, clip: Clip, sharing: Sequence[Item], source_of: SourceOf) -> _Parts:
     """Return which frames of a folder are which item's, by the sources' lengths, or an error."""
     if not layout.joined or not clip.path.is_dir():
         return ClipError(

@@ -158,10 +158,8 @@ def hold_out(
             raise unknown_name("speaker to hold out", speaker, everyone)
     if everyone <= set(speakers):
         raise CardError("all speakers are held out", "Leave some to learn from")
-    return (
-        [pair for pair in pairs if pair.speaker not in speakers],
-        [pair for pair in pairs if pair.speaker in speakers],
-    )
+    rest = [pair for pair in pairs if pair.speaker not in speakers]
+    return rest, [pair for pair in pairs if pair.speaker in speakers]
 
 
 def five_points(detect: Detector) -> FindPoints:

@@ -12,20 +12,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.datasets.pose import (
-    Landmarks,
-    fit_similarity,
-    fit_square,
-    move_points,
-    warp_picture,
-)
+from spfem_bench.datasets import pose
 from spfem_bench.errors import ClipError
 from spfem_bench.faces.crop import ARCFACE_TEMPLATE
 from spfem_bench.files import inside
 from spfem_bench.media.pictures import read_picture
 from spfem_bench.media.video import Frame
 
-FindPoints = Callable[[Frame], Landmarks]
+FindPoints = Callable[[Frame], pose.Landmarks]
 """From a picture to its five points: eyes, nose, mouth corners. Raises ClipError without a face."""
 
 
@@ -47,7 +41,7 @@ class FrameSource(Protocol):
     def frame(self, index: int) -> Frame:
         """Return uint8 (height, width, 3), RGB; raise ClipError if unreadable or without a face."""
 
-    def points(self, index: int, picture: Frame) -> Landmarks | None:
+    def points(self, index: int, picture: Frame) -> pose.Landmarks | None:
         """Return a frame's landmarks, None to take the pose as it is; ClipError without a face."""
 
 
@@ -81,7 +75,7 @@ class Pictures:
         """Read one frame."""
         return np.ascontiguousarray(read_picture(self.path(index))[:, :, ::-1])
 
-    def points(self, index: int, picture: Frame) -> Landmarks | None:
+    def points(self, index: int, picture: Frame) -> pose.Landmarks | None:
         """Return a face's five points, (5, 2)."""
         if self.find is None:
             return None
@@ -113,7 +107,7 @@ class Held:
             raise ClipError(f"{self.name}: frame {index} shows no face", "Leave the frame out")
         return np.asarray(self.pictures[row])
 
-    def points(self, index: int, picture: Frame) -> Landmarks | None:
+    def points(self, index: int, picture: Frame) -> pose.Landmarks | None:
         """Return None."""
         return None
 
@@ -142,21 +136,21 @@ class EmotionPair:
         """Return both frames of one entry in one pose: each uint8 (size, size, 3), RGB.
 
         A neutral face crop is resized whole; in other neutral frames the five points are put on the
-        ArcFace template. The emotional face is moved onto the neutral one. Raises ClipError for a frame
-        that is absent, unreadable or shows no face.
+        ArcFace template. The emotional face is moved onto the neutral one. Raises ClipError for an
+        absent or unreadable frame, or one that shows no face.
         """
         i, j = (int(n) for n in self.numbers[index])
         x, y = self.neutral.frame(i), self.emotional.frame(j)
         points, own = self.neutral.points(i, x), self.emotional.points(j, y)
         if self.neutral.whole or points is None:
-            placed = fit_square(x, size, self.neutral.name)
+            placed = pose.fit_square(x, size, self.neutral.name)
         else:
-            placed = fit_similarity(points, (ARCFACE_TEMPLATE + 0.5) * size / 112 - 0.5)
+            placed = pose.fit_similarity(points, (ARCFACE_TEMPLATE + 0.5) * size / 112 - 0.5)
         if points is None or own is None:
-            onto = fit_square(y, size, self.emotional.name)
+            onto = pose.fit_square(y, size, self.emotional.name)
         else:
-            onto = fit_similarity(own, move_points(points, placed))
-        return warp_picture(x, placed, size), warp_picture(y, onto, size)
+            onto = pose.fit_similarity(own, pose.move_points(points, placed))
+        return pose.warp_picture(x, placed, size), pose.warp_picture(y, onto, size)
 
     def windows(self, length: int, *, moving: bool = False) -> npt.NDArray[np.int64]:
         """Return the first entries of all windows of *length* consecutive entries: int64.

@@ -146,6 +146,4 @@ class Provider:
         return "nothing to fetch"
 
 
-PROVIDERS: Registry[type[Provider]] = Registry(
-    "spfem_bench.datasets.providers", "provider of clips"
-)
+PROVIDERS = Registry[type[Provider]]("spfem_bench.datasets.providers", "provider of clips")

@@ -54,9 +54,8 @@ class DatasetCard(Card):
         fetched = (self.repository, self.commit, self.url)
         origins = [any(fetched), self.world, self.recordings, self.provider]
         complete = not any(fetched) or (self.files and all(fetched))
-        misplaced = (self.files and self.recordings) or (
-            self.provider_settings and not self.provider
-        )
+        no_plugin = self.provider_settings and not self.provider
+        misplaced = (self.files and self.recordings) or no_plugin
         if sum(map(bool, origins)) != 1 or not complete or misplaced:
             raise ValueError(
                 "give 'repository', 'commit', 'url' and 'files', or 'world' with or without "

@@ -9,10 +9,7 @@ from pathlib import Path
 from spfem_bench.errors import CardError
 from spfem_bench.stored import read_bounded
 
-LARGEST_LIST = 16_000_000
-"""Bytes of a list; one of forty thousand items takes a tenth of them."""
-
-
+LARGEST_LIST = 16_000_000  # bytes; a list of forty thousand items takes a tenth of them
 MOST_ROWS, MOST_COLUMNS = 100_000, 64
 
 

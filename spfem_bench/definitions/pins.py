@@ -44,8 +44,7 @@ def with_pin(owner: str, file: PinnedFile) -> PinnedFile:
     return file.model_copy(update={"sha256": known}) if known else file
 
 
-UNPUBLISHED = "unpublished"
-"""In the place of a hash that nobody publishes."""
+UNPUBLISHED = "unpublished"  # in the place of a hash that nobody publishes
 
 
 class PinnedFile(Strict):
