@@ -35,16 +35,13 @@ SOUNDS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4a", ".wav", ".mp3", ".fla
 
 
 class AlignedFrames(NamedTuple):
-    """Corresponding frames of two recordings.
+    """Corresponding frames of two recordings."""
 
-    Attributes:
-        numbers: int64 (N, 2), frame numbers from 0: each frame of the first recording, and
-            the corresponding frame of the second. Neither column ever decreases.
-        distance: mean distance of the aligned features, in standard deviations: on puppets about
-            0.6 for one sentence twice and 1.1 for two sentences.
-    """
-
+    # int64 (N, 2), frame numbers from 0: each frame of the first recording, and the corresponding
+    # frame of the second. Neither column ever decreases.
     numbers: npt.NDArray[np.int64]
+    # mean distance of the aligned features, in standard deviations: on puppets about 0.6 for one
+    # sentence twice and 1.1 for two sentences
     distance: float
 
 

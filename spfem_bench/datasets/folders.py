@@ -12,15 +12,11 @@ from spfem_bench.definitions.datasets import DatasetCard
 
 @dataclass(frozen=True)
 class DataFolders:
-    """The folders searched for data sets, each data set in a folder of its name.
+    """The folders searched for data sets, each data set in a folder of its name."""
 
-    Attributes:
-        own: the user's folder (``--data-dir``, else ``SPFEM_BENCH_DATA``), searched first.
-        renders: where clips that are made on this machine go; the cache when None.
-    """
-
+    # the user's folder (`--data-dir`, else `SPFEM_BENCH_DATA`), searched first
     own: Path | None = None
-    renders: Path | None = None
+    renders: Path | None = None  # where clips that are made on this machine go; the cache when None
 
     @classmethod
     def locate(cls, own: Path | None = None, *, renders: Path | None = None) -> DataFolders:

@@ -41,20 +41,17 @@ _Findings = Iterator[IndexFinding | None]
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What an index holds of a data set.
-
-    Attributes:
-        cells: by speaker and emotion: recordings that the data set has, that have a readable
-            picture here, and that have readable sound here.
-        whole: by protocol: its items, and those whose clips are all here.
-    """
+    """What an index holds of a data set."""
 
     dataset: str
     root: str
     recordings: int
     found: int
+    # by speaker and emotion: recordings that the data set has, that have a readable picture here,
+    # and that have readable sound here
     cells: Mapping[str, Mapping[str, tuple[int, int, int]]]
     findings: tuple[IndexFinding, ...]
+    # by protocol: its items, and those whose clips are all here
     whole: Mapping[str, tuple[int, int]]
 
     def plain(self) -> dict[str, Any]:

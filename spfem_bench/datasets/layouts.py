@@ -28,19 +28,14 @@ _Parts = Mapping[str, tuple[int, int]] | ClipError
 
 @dataclass(frozen=True)
 class PlacedOutput:
-    """Where an item's output lies.
-
-    Attributes:
-        places: where it was found, below the folder; where it was looked for when absent.
-        clip: to be read; why there is none when it was not found.
-        sound: which sound is used with it: ``own``, ``source`` or ``none``.
-    """
+    """Where an item's output lies."""
 
     item: str
     state: OutputState
+    # where it was found, below the folder; where it was looked for when absent
     places: tuple[str, ...]
-    clip: Clip | ClipError
-    sound: str = "none"
+    clip: Clip | ClipError  # to be read; why there is none when it was not found
+    sound: str = "none"  # which sound is used with it: `own`, `source` or `none`
 
 
 def place(

@@ -47,19 +47,13 @@ class FrameSource(Protocol):
 
 @dataclass(frozen=True)
 class Pictures:
-    """A recording as numbered picture files.
-
-    Attributes:
-        template: a file's name below the root, with ``{frame}`` still to be filled in.
-        first: number in the name of the file of frame 0.
-        find: None for square face crops in one pose.
-    """
+    """A recording as numbered picture files."""
 
     name: str
     root: Path
-    template: str
-    first: int = 0
-    find: FindPoints | None = None
+    template: str  # a file's name below the root, with `{frame}` still to be filled in
+    first: int = 0  # number in the name of the file of frame 0
+    find: FindPoints | None = None  # None for square face crops in one pose
     world = ""
 
     @property
@@ -87,16 +81,11 @@ class Pictures:
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """A recording whose face crops, all in one pose, are in memory.
-
-    Attributes:
-        pictures: uint8 (N, size, size, 3), RGB.
-        frames: int64 (N,), the frame number of each, increasing.
-    """
+    """A recording whose face crops, all in one pose, are in memory."""
 
     name: str
-    pictures: npt.NDArray[np.uint8]
-    frames: npt.NDArray[np.int64]
+    pictures: npt.NDArray[np.uint8]  # uint8 (N, size, size, 3), RGB
+    frames: npt.NDArray[np.int64]  # int64 (N,), the frame number of each, increasing
     whole = True
     world = ""
 
@@ -114,19 +103,14 @@ class Held:
 
 @dataclass(frozen=True)
 class EmotionPair:
-    """Two recordings of one sentence by one speaker.
-
-    Attributes:
-        emotion: of the second recording; the first is neutral.
-        neutral: the first recording, x in the papers; ``emotional`` is y.
-        numbers: int64 (N, 2), the frames of the first and the second at which the same is
-            spoken; neither column ever decreases.
-    """
+    """Two recordings of one sentence by one speaker."""
 
     speaker: str
-    emotion: str
-    neutral: FrameSource
+    emotion: str  # of the second recording; the first is neutral
+    neutral: FrameSource  # the first recording, x in the papers; `emotional` is y
     emotional: FrameSource
+    # int64 (N, 2), the frames of the first and the second at which the same is spoken; neither
+    # column ever decreases
     numbers: npt.NDArray[np.int64]
 
     def __len__(self) -> int:

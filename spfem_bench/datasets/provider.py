@@ -26,17 +26,11 @@ FileState = Literal["missing", "verified", "wrong hash"]
 
 @dataclass(frozen=True)
 class Places:
-    """The folders of one data set on this machine.
+    """The folders of one data set on this machine."""
 
-    Attributes:
-        searched: where its files may lie, in the order of search.
-        cache: the one of them that downloads go to.
-        generated: where clips that are made on this machine go.
-    """
-
-    searched: tuple[Path, ...]
-    cache: Path
-    generated: Path
+    searched: tuple[Path, ...]  # where its files may lie, in the order of search
+    cache: Path  # the one of them that downloads go to
+    generated: Path  # where clips that are made on this machine go
 
 
 @dataclass(frozen=True)

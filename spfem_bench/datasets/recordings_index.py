@@ -20,21 +20,15 @@ from spfem_bench.stored import read_json, write_json
 
 @dataclass(frozen=True)
 class IndexedFile:
-    """What was found of one file.
-
-    Attributes:
-        file: its path below the root.
-        changed: its time stamp in nanoseconds; with the size it decides whether to read it again.
-        streams: by ``video`` and ``audio``: start and end in seconds, and packets.
-        problem: why it cannot be read; empty when it can.
-    """
+    """What was found of one file."""
 
     __pydantic_config__: ClassVar[pydantic.ConfigDict] = pydantic.ConfigDict(extra="forbid")
-    file: Text
+    file: Text  # its path below the root
     bytes: int
-    changed: int
+    changed: int  # its time stamp in nanoseconds; with the size it decides whether to read it again
+    # by `video` and `audio`: start and end in seconds, and packets
     streams: Mapping[Text, tuple[float, float, int]]
-    problem: Text
+    problem: Text  # why it cannot be read; empty when it can
 
     def stretch(self, kind: str) -> Stretch | None:
         """Return when a stream begins and ends; None when the file has none."""
@@ -43,18 +37,12 @@ class IndexedFile:
 
 @dataclass(frozen=True)
 class RecordingsIndex:
-    """Where the files of a data set lie.
-
-    Attributes:
-        files: by the name that protocols use.
-        mapping: how the user's copy is named; None when as published.
-        verified: whether it was read with a right checksum; earlier versions wrote none.
-    """
+    """Where the files of a data set lie."""
 
     root: Path
-    files: Mapping[str, IndexedFile] = field(default_factory=dict)
-    mapping: LayoutMapping | None = None
-    verified: bool = True
+    files: Mapping[str, IndexedFile] = field(default_factory=dict)  # by the name that protocols use
+    mapping: LayoutMapping | None = None  # how the user's copy is named; None when as published
+    verified: bool = True  # whether it was read with a right checksum; earlier versions wrote none
 
     def stretch(self, name: str, kind: str) -> Stretch | None:
         """Return when a stream of a readable file begins and ends; None without one."""

@@ -110,29 +110,19 @@ class Edit:
 
 @dataclass(frozen=True, order=True)
 class Clip:
-    """A talking-head video with its audio, written as ``path#key=value&key=value``.
-
-    A plain path is a whole video file. The syntax is that of W3C media fragments:
-
-    Attributes:
-        path: a video file, or a folder of numbered frames.
-        crop: ``xywh=x,y,w,h``, the part of the picture to use; all of it when None.
-        frame_rate: ``fps=30``, for a folder of frames only.
-        audio: ``audio=sound.wav``, in the place of a video file's own sound.
-        span: ``t=start,end``, the part of the time to use; all of it when None.
-        edit: ``edit=blurred:2``, a degradation made while the clip is read.
-        pictures: ``frames=0,90``, for a folder of frames only: from which picture up to which.
+    """A talking-head video, written as ``path#key=value&key=value`` like W3C media fragments.
 
     >>> str(Clip.parse("strip.mp4#xywh=256,0,256,256").crop)
     'Crop(x=256, y=0, width=256, height=256)'
     """
 
-    path: Path
-    crop: Crop | None = None
-    frame_rate: float | None = None
-    audio: Path | None = None
-    span: Span | None = None
-    edit: Edit | None = None
+    path: Path  # a video file, or a folder of numbered frames
+    crop: Crop | None = None  # `xywh=x,y,w,h`, the part of the picture to use; all of it when None
+    frame_rate: float | None = None  # `fps=30`, for a folder of frames only
+    audio: Path | None = None  # `audio=sound.wav`, in the place of a video file's own sound
+    span: Span | None = None  # `t=start,end`, the part of the time to use; all of it when None
+    edit: Edit | None = None  # `edit=blurred:2`, a degradation made while the clip is read
+    # `frames=0,90`, for a folder of frames only: from which picture up to which
     pictures: tuple[int, int] | None = None
 
     @classmethod
