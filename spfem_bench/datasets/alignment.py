@@ -22,8 +22,7 @@ from spfem_bench.media import audio, headers, video
 from spfem_bench.media.mfcc import mfcc
 
 _Floats = npt.NDArray[np.float64]
-Sound = npt.NDArray[np.int16]
-"""Samples of one channel, int16 (N,), 16 kHz."""
+Sound = npt.NDArray[np.int16]  # samples of one channel, int16 (N,), 16 kHz
 PENALTY = 4.0
 """Cost of a step in one recording alone, in standard deviations; 2 to 6 do about as well."""
 STEP, MIDDLE = 0.010, 0.0125  # seconds between MFCC steps, and from a step's begin to its middle

@@ -21,8 +21,7 @@ from spfem_bench.files import inside
 from spfem_bench.media.packets import Stretch
 from spfem_bench.media.video import file_sha256
 
-_Cells = Mapping[str, Mapping[str, Sequence[Recording]]]
-"""Recordings by speaker and emotion."""
+_Cells = Mapping[str, Mapping[str, Sequence[Recording]]]  # recordings by speaker and emotion
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,7 @@ from spfem_bench.stored import read_bounded
 TEST_SPEAKERS = ("M003", "M009", "W029", "M012", "M030", "W015")
 """MEAD's speakers on whom the papers test; they must not be in a training list."""
 
-TEMPLATE = "{speaker}/{emotion}/{clip}/{frame:06d}.png"
-"""A frame's default name."""
+TEMPLATE = "{speaker}/{emotion}/{clip}/{frame:06d}.png"  # A frame's default name
 
 _TEMPLATES = f"Write for example {TEMPLATE}"
 

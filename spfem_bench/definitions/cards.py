@@ -174,8 +174,7 @@ def parse(content: bytes, path: Path) -> dict[str, Any]:
 _DOTTED = re.compile(
     r"""(?<![\w\-"'])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){31}""", re.ASCII
 )
-LARGEST_CARD = 256_000
-"""Bytes of a TOML file."""
+LARGEST_CARD = 256_000  # bytes of a TOML file
 
 
 @cache

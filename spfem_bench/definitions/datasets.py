@@ -26,25 +26,19 @@ class WorldSettings(Strict):
 
 
 class DatasetCard(Card):
-    """The clips that protocols refer to, and where they come from.
-
-    Attributes:
-        files: a CSV of path, sha256, bytes: all pinned files, or those that are shipped in a folder
-            beside the card that has the card's name.
-        url: where a file is fetched from; ``{commit}`` and ``{path}`` are filled in.
-        world: which world drawn clips come from.
-        recordings: those that users get themselves and index where they lie.
-        provider: the name under which a plugin registered its provider of clips.
-        provider_settings: the card's table ``[settings]``, which that plugin validates.
-    """
+    """The clips that protocols refer to, and where they come from."""
 
     repository: str = ""
     commit: str = ""
-    url: str = ""
+    url: str = ""  # where a file is fetched from; `{commit}` and `{path}` are filled in
+    # a CSV of path, sha256, bytes: all pinned files, or those that are shipped in a folder beside
+    # the card that has the card's name
     files: str = ""
-    world: WorldSettings | None = None
+    world: WorldSettings | None = None  # which world drawn clips come from
+    # those that users get themselves and index where they lie
     recordings: RecordingsSettings | None = None
-    provider: str = ""
+    provider: str = ""  # the name under which a plugin registered its provider of clips
+    # the card's table `[settings]`, which that plugin validates
     provider_settings: dict[str, Any] = pydantic.Field(default_factory=dict, alias="settings")
     licence: str
     citation: str

@@ -30,17 +30,12 @@ NUMBERS: tuple[NumberName, ...] = ("value", "low", "high")
 
 
 class Tolerance(Strict):
-    """How far a metric's numbers may lie from their references.
+    """How far a metric's numbers may lie from their references."""
 
-    Attributes:
-        absolute: in the metric's unit.
-        relative: a share of the reference; the larger of both counts.
-        reason: the measurement behind them.
-    """
-
-    absolute: float = pydantic.Field(gt=0, allow_inf_nan=False)
+    absolute: float = pydantic.Field(gt=0, allow_inf_nan=False)  # in the metric's unit
+    # a share of the reference; the larger of both counts
     relative: float = pydantic.Field(default=0, ge=0, lt=1)
-    reason: str = pydantic.Field(min_length=1)
+    reason: str = pydantic.Field(min_length=1)  # the measurement behind them
 
     def around(self, reference: float) -> float:
         """Return the largest difference allowed from one number."""
@@ -57,25 +52,17 @@ class Update(Strict):
 
 
 class MeasuredCard(Card):
-    """A set of reference numbers that ``spfem-bench check`` makes again and compares.
+    """A set of reference numbers that ``spfem-bench check`` makes again and compares."""
 
-    Attributes:
-        command: what writes the numbers.
-        methods: by protocol, what is evaluated on it.
-        tolerance: by metric.
-        history: why and when the numbers were written, the last time last.
-    """
-
-    score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
-        "command",
-        "tolerance",
-        "history",
-    }
+    score_neutral: ClassVar[frozenset[str]] = Card.score_neutral.union(
+        ("command", "tolerance", "history")
+    )
     profile: str
-    command: str
+    command: str  # what writes the numbers
+    # by protocol, what is evaluated on it
     methods: dict[str, tuple[str, ...]] = pydantic.Field(min_length=1)
-    tolerance: dict[str, Tolerance]
-    history: tuple[Update, ...] = ()
+    tolerance: dict[str, Tolerance]  # by metric
+    history: tuple[Update, ...] = ()  # why and when the numbers were written, the last time last
 
     @property
     def values_path(self) -> Path:
@@ -88,8 +75,7 @@ class MeasuredCard(Card):
         return self.path.with_suffix(".settings.json")
 
 
-RowKey = tuple[str, str, str, str]
-"""Protocol, method, metric and emotion."""
+RowKey = tuple[str, str, str, str]  # protocol, method, metric and emotion
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,13 @@ from spfem_bench.errors import CardError, unknown_name
 
 
 class MethodCard(Card):
-    """A system of the field, a toy copy of one, or a control.
-
-    Attributes:
-        control: which clips take the outputs' place.
-        stands_for: the system that a toy is a small copy of; that system's name selects the toy
-            where a data set has only the toy.
-    """
+    """A system of the field, a toy copy of one, or a control."""
 
     label: str
     aliases: tuple[str, ...] = ()
-    control: Control | None = None
+    control: Control | None = None  # which clips take the outputs' place
+    # the system that a toy is a small copy of; that system's name selects the toy where a data set
+    # has only the toy
     stands_for: str = ""
     paper: str = ""
     link: str = ""

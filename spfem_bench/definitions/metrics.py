@@ -58,16 +58,12 @@ def _statistic(value: Any, info: pydantic.ValidationInfo) -> Any:
 
 
 class Claims(Strict):
-    """What a metric claims to measure and to ignore; 'spfem-bench validate' tests it.
+    """What a metric claims to measure and to ignore; 'spfem-bench validate' tests it."""
 
-    Attributes:
-        measures: graded controls with which it must get worse, step by step; a metric whose
-            best value is zero must read the control's level off.
-        ignores: graded controls that should hardly move it.
-    """
-
+    # graded controls with which it must get worse, step by step; a metric whose best value is zero
+    # must read the control's level off
     measures: tuple[str, ...] = ()
-    ignores: tuple[str, ...] = ()
+    ignores: tuple[str, ...] = ()  # graded controls that should hardly move it
 
     @pydantic.model_validator(mode="after")
     def _does_not_contradict_itself(self) -> Claims:
@@ -78,38 +74,26 @@ class Claims(Strict):
 
 
 class MetricCard(Card):
-    """What one metric measures.
+    """What one metric measures."""
 
-    Attributes:
-        version: raised whenever any score can move.
-        direction: which way is better; ``zero`` for signed quantities.
-        range: smallest and largest possible value (None: unbounded).
-        role: the network role whose features are compared; ``output``: which of its outputs.
-        compare: the clips compared, the method's own first.
-        resamples: draws of the bootstrap behind the interval.
-        hides: what the number cannot show.
-    """
-
-    score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
-        "label",
-        "direction",
-        "range",
-        "unit",
-        "hides",
-        "citation",
-        "claims",
-    }
-    version: int = pydantic.Field(gt=0)
+    score_neutral: ClassVar[frozenset[str]] = Card.score_neutral.union(
+        ("label", "direction", "range", "unit", "hides", "citation", "claims")
+    )
+    version: int = pydantic.Field(gt=0)  # raised whenever any score can move
     label: str
+    # which way is better; `zero` for signed quantities
     direction: Literal["lower", "higher", "zero"]
+    # smallest and largest possible value (None: unbounded)
     range: tuple[float | None, float | None]
     unit: str
-    role: Role
-    output: str
+    role: Role  # the network role whose features are compared
+    output: str  # which output of that network
+    # the clips compared, the method's own first
     compare: tuple[ClipRole, ...] = pydantic.Field(min_length=1, max_length=2)
     statistic: Annotated[pydantic.SerializeAsAny[Statistic], pydantic.BeforeValidator(_statistic)]
+    # draws of the bootstrap behind the interval
     resamples: int = pydantic.Field(default=1000, ge=100)
-    hides: str
+    hides: str  # what the number cannot show
     citation: str
     claims: Claims = Claims()
 

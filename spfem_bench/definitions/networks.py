@@ -66,21 +66,17 @@ def _odd(number: int) -> int:
 
 
 class SyncChain(Strict):
-    """Steps between a clip and SyncNet in joonson's syncnet_python; the defaults are no steps.
+    """Steps between a clip and SyncNet in joonson's syncnet_python; the defaults are no steps."""
 
-    Attributes:
-        avi: ffmpeg writes the clip as an AVI with ``-r 25`` and an MP3 track: lossless (FFV1), or
-            as MPEG-4 of quality 2. ``none``: 25 frames a second are chosen by time stamps.
-        frames: faces are detected in, and crops cut from, decoded frames or JPEGs of quality 2.
-        crops: SyncNet's input is the crops as cut, those in the MPEG-4 video (tag XVID) that
-            OpenCV writes, or JPEGs made from that video at ffmpeg's default quality.
-        sound: from the clip, or from the AVI.
-    """
-
+    # ffmpeg writes the clip as an AVI with `-r 25` and an MP3 track: lossless (FFV1), or as MPEG-4
+    # of quality 2. `none`: 25 frames a second are chosen by time stamps.
     avi: Literal["none", "lossless", "mpeg4"] = "none"
+    # faces are detected in, and crops cut from, decoded frames or JPEGs of quality 2
     frames: Literal["decoded", "jpeg"] = "decoded"
+    # SyncNet's input is the crops as cut, those in the MPEG-4 video (tag XVID) that OpenCV writes,
+    # or JPEGs made from that video at ffmpeg's default quality
     crops: Literal["as-cut", "xvid", "xvid-jpeg"] = "as-cut"
-    sound: Literal["clip", "avi"] = "clip"
+    sound: Literal["clip", "avi"] = "clip"  # from the clip, or from the AVI
 
     @pydantic.model_validator(mode="after")
     def _sound_has_its_avi(self) -> SyncChain:
@@ -95,37 +91,28 @@ class SyncChain(Strict):
 
 
 class Audible(Strict):
-    """Limits for silent sound (see ``docs/measuring.md``, "Silence").
+    """Limits for silent sound (see ``docs/measuring.md``, "Silence")."""
 
-    Attributes:
-        silence: a sound is silent when no 0.2 s of it reach this level, in dB of full scale.
-        cancelled: channels cancel out when their mix is more than this many dB below their
-            mean power. Two independent channels lose 3 dB.
-    """
-
+    # a sound is silent when no 0.2 s of it reach this level, in dB of full scale
     silence: float = pydantic.Field(default=-90.0, lt=0)
+    # channels cancel out when their mix is more than this many dB below their mean power. Two
+    # independent channels lose 3 dB.
     cancelled: float = pydantic.Field(default=10.0, gt=3)
 
 
 class SyncInput(Strict):
-    """SyncNet's crop, from median-smoothed boxes (syncnet_python, ``run_pipeline.py``).
-
-    Attributes:
-        scale: margin around the box, as a part of its half side.
-        smoothing: frames of the median filter over box centre and size (odd).
-        padding: grey value beyond the picture's edge.
-        chain: the round trips of the field's scripts; none of them when absent.
-        audible: clips whose sound is silent are refused.
-    """
+    """SyncNet's crop, from median-smoothed boxes (syncnet_python, ``run_pipeline.py``)."""
 
     later: ClassVar[frozenset[str]] = frozenset({"chain"})
     crop: Literal["syncnet"]
     size: Pixels
-    scale: float = pydantic.Field(ge=0)
+    scale: float = pydantic.Field(ge=0)  # margin around the box, as a part of its half side
+    # frames of the median filter over box centre and size (odd)
     smoothing: Annotated[int, pydantic.AfterValidator(_odd)] = pydantic.Field(gt=0)
-    padding: int = pydantic.Field(ge=0, le=255)
+    padding: int = pydantic.Field(ge=0, le=255)  # grey value beyond the picture's edge
+    # the round trips of the field's scripts; none of them when absent
     chain: SyncChain | None = None
-    audible: Audible = Audible()
+    audible: Audible = Audible()  # clips whose sound is silent are refused
 
 
 NetworkInput = Annotated[
@@ -167,21 +154,18 @@ class NetworkCard(Card):
 
 
 class FaceSettings(Strict):
-    """How one subject is chosen in a clip and followed (see ``spfem_bench.faces.track``).
+    """How one subject is chosen in a clip and followed (see ``spfem_bench.faces.track``)."""
 
-    Attributes:
-        settle: frames, from the first with a face, over which the subject is chosen.
-        min_overlap: IoU with the last box that a detection must have to continue it.
-        max_gap: longest run of frames without the subject that is interpolated.
-        min_coverage: smallest share of a clip's frames in which the subject is detected.
-        rival: a clip is refused when, in more than half of its frames, another face has at least
-            this share of the subject's box area.
-    """
-
+    # frames, from the first with a face, over which the subject is chosen
     settle: int = pydantic.Field(gt=0)
+    # IoU with the last box that a detection must have to continue it
     min_overlap: float = pydantic.Field(gt=0, lt=1)
+    # longest run of frames without the subject that is interpolated
     max_gap: int = pydantic.Field(ge=0)
+    # smallest share of a clip's frames in which the subject is detected
     min_coverage: float = pydantic.Field(gt=0, le=1)
+    # a clip is refused when, in more than half of its frames, another face has at least this share
+    # of the subject's box area
     rival: Positive
 
 

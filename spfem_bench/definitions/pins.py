@@ -48,28 +48,23 @@ UNPUBLISHED = "unpublished"  # in the place of a hash that nobody publishes
 
 
 class PinnedFile(Strict):
-    """One file, known by its hash.
-
-    Attributes:
-        name: relative to where its kind is kept.
-        sha256: 64 hexadecimal digits. For a network's file whose hash nobody publishes, the word
-            ``unpublished``: :func:`spfem_bench.pinned.pin` replaces it.
-        git_blob: hash under which a git repository publishes the file, 40 hexadecimal digits.
-        url: where it is fetched from (https, a fixed commit). A network's file without
-            one, and without a page, is shipped in the folder ``weights`` beside its card.
-        member: its name in the zip archive at the url.
-        page: where a person downloads a file that has no address of its own.
-    """
+    """One file, known by its hash."""
 
     score_neutral: ClassVar[frozenset[str]] = frozenset(
         {"name", "git_blob", "bytes", "url", "member", "page"}
     )
-    name: str
+    name: str  # relative to where its kind is kept
+    # 64 hexadecimal digits. For a network's file whose hash nobody publishes, the word
+    # `unpublished`, which `spfem_bench.pinned.pin` replaces.
     sha256: str = pydantic.Field(pattern=rf"^([0-9a-f]{{64}}|{UNPUBLISHED})$")
+    # hash under which a git repository publishes the file, 40 hexadecimal digits
     git_blob: str | None = pydantic.Field(default=None, pattern=r"^[0-9a-f]{40}$")
     bytes: int | None = None
+    # where it is fetched from (https, a fixed commit). A network's file without one, and without a
+    # page, is shipped in the folder `weights` beside its card.
     url: str | None = pydantic.Field(default=None, pattern=r"^https://")
-    member: str | None = None
+    member: str | None = None  # its name in the zip archive at the url
+    # where a person downloads a file that has no address of its own
     page: str | None = pydantic.Field(default=None, pattern=r"^https://")
 
     @pydantic.model_validator(mode="after")

@@ -25,8 +25,7 @@ from spfem_bench.files import inside, same_name
 EMOTIONS = ("neutral", "angry", "disgusted", "fear", "happy", "sad", "surprised")
 """The papers' seven, in the papers' order."""
 
-AVERAGE = "avg"
-"""In the place of an emotion: the plain mean over emotions."""
+AVERAGE = "avg"  # in the place of an emotion: the plain mean over emotions
 
 
 def in_order(emotions: Iterable[str]) -> list[str]:
@@ -42,23 +41,18 @@ def in_order(emotions: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Item:
-    """One thing a method must produce and be scored on.
-
-    Attributes:
-        clips: source, reference and real clips, paths relative to the data set's folder.
-        outputs: the clips that the methods' authors published, by method.
-        output_name: the file name expected from a user's own method.
-        row: the item's cells in the list.
-        more_real: further real clips, whose frames FAD adds to those of the first.
-    """
+    """One thing a method must produce and be scored on."""
 
     id: str
     speaker: str
     emotion: str
+    # source, reference and real clips, paths relative to the data set's folder
     clips: Mapping[ClipRole, Clip] = field(hash=False)
+    # the clips that the methods' authors published, by method
     outputs: Mapping[str, Clip] = field(hash=False)
-    output_name: str = ""
-    row: Mapping[str, str] = field(default_factory=dict, hash=False)
+    output_name: str = ""  # the file name expected from a user's own method
+    row: Mapping[str, str] = field(default_factory=dict, hash=False)  # the item's cells in the list
+    # further real clips, whose frames FAD adds to those of the first
     more_real: tuple[Clip, ...] = ()
 
 
@@ -84,50 +78,34 @@ class ProtocolCard(Card):
     ``clips`` and ``outputs`` are clip addresses in which ``{column}`` stands for a column of the
     list. ``real`` may be several addresses: the first is the item's real clip, and FAD compares
     with the frames of all. Averages are the plain mean over emotions.
-
-    Attributes:
-        version: raised whenever any score can move.
-        faces: ``detect``, or ``aligned`` when the clips are already face crops.
-        profile: the networks that fit these clips, unless others are asked for.
-        on_request: metrics that are computed only when they are named.
-        not_applicable: metrics this protocol cannot have, each with the reason.
-        published: the published rows to show beside the protocol's own.
-        shows: what may be concluded from scores on it; ``hides``: what may not.
     """
 
-    score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
-        "outputs",
-        "output_name",
-        "published",
-        "not_applicable",
-        "metrics",
-        "items",
-        "citation",
-        "profile",
-        "on_request",
-        "shows",
-        "hides",
-    }
+    score_neutral: ClassVar[frozenset[str]] = Card.score_neutral.union(
+        ("items", "outputs", "output_name", "metrics", "on_request", "not_applicable"),
+        ("profile", "published", "shows", "hides", "citation"),
+    )
     removed: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("faded", "generated", "perfect"),
         "Delete the line: the provider of the data set makes these clips, see docs/protocols.md",
     )
-    version: int = pydantic.Field(gt=0)
+    version: int = pydantic.Field(gt=0)  # raised whenever any score can move
     setting: Literal["inter-id", "cross-id"]
     dataset: str
     items: str
     emotions: Annotated[tuple[str, ...], pydantic.AfterValidator(_emotions)]
     metrics: tuple[str, ...] = pydantic.Field(min_length=1)
-    on_request: tuple[str, ...] = ()
+    on_request: tuple[str, ...] = ()  # metrics that are computed only when they are named
+    # metrics this protocol cannot have, each with the reason
     not_applicable: dict[str, str] = pydantic.Field(default_factory=dict)
+    # `detect`, or `aligned` when the clips are already face crops
     faces: Literal["detect", "aligned"] = "detect"
-    profile: str = "light"
+    profile: str = "light"  # the networks that fit these clips, unless others are asked for
     clips: dict[ClipRole, str | Annotated[tuple[str, ...], pydantic.Field(min_length=1)]]
     outputs: dict[str, str] = pydantic.Field(default_factory=dict)
     output_name: str = "{id}.mp4"
-    published: PublishedRows | None = None
-    shows: str = ""
-    hides: str = ""
+    published: PublishedRows | None = None  # the published rows to show beside the protocol's own
+    shows: str = ""  # what may be concluded from scores on it
+    hides: str = ""  # what may not
     citation: str = ""
 
     @pydantic.field_validator("clips")

@@ -25,20 +25,16 @@ if TYPE_CHECKING:
 
 
 class PublishedCard(Card):
-    """Provenance of one table of published numbers.
+    """Provenance of one table of published numbers."""
 
-    Attributes:
-        kind: ``published`` when read from the paper, ``second-hand`` when quoted elsewhere.
-        values: the CSV file beside the card.
-        doubts: what is wrong with cells that contradict the paper itself, by their names
-            ``dataset/setting/method/metric/emotion``.
-    """
-
+    # `published` when read from the paper, `second-hand` when quoted elsewhere
     kind: Literal["published", "second-hand"]
     paper: str
     table: str
     read: str
-    values: str
+    values: str  # the CSV file beside the card
+    # what is wrong with cells that contradict the paper itself, by their names
+    # `dataset/setting/method/metric/emotion`
     doubts: dict[str, str] = {}  # noqa: RUF012  (pydantic copies it)
     citation: str
 
@@ -50,25 +46,17 @@ class PublishedCard(Card):
 
 @dataclass(frozen=True)
 class PrintedNumber:
-    """One line of a tidy table.
+    """One line of a tidy table."""
 
-    Attributes:
-        paper: the file's name where the table has no such column.
-        backbone: the baseline that the method builds on; the method itself for a baseline.
-        emotion: an emotion, or ``avg``.
-        metric: the metric, or the question of a user study.
-        value: digit by digit as printed.
-    """
-
-    paper: str
+    paper: str  # the file's name where the table has no such column
     table: str
     dataset: str
     setting: str
     method: str
-    backbone: str
-    emotion: str
-    metric: str
-    value: str
+    backbone: str  # the baseline that the method builds on; the method itself for a baseline
+    emotion: str  # an emotion, or `avg`
+    metric: str  # the metric, or the question of a user study
+    value: str  # digit by digit as printed
     line: int = field(compare=False)
 
     @property

@@ -25,25 +25,18 @@ class UnusedFiles(Strict):
 
 
 class RecordingsSettings(Strict):
-    """Recordings found by templates in which ``{column}`` stands for a column of the list.
+    """Recordings found by templates in which ``{column}`` stands for a column of the list."""
 
-    Attributes:
-        items: a CSV of all recordings, with the columns ``speaker`` and ``emotion``.
-        video: where the video of one lies below the root: the first template gives the name
-            that protocols use, the others are also looked for.
-        sound: the same for its sound, when that is a file of its own.
-        get: where a user gets them.
-        beside: what else may lie among them; ``*`` in a ``pattern`` is anything.
-        seconds: the shortest and longest that is not reported as odd.
-        apart: seconds by which sound and picture may end apart without being reported.
-    """
-
-    items: str
+    items: str  # a CSV of all recordings, with the columns `speaker` and `emotion`
+    # where the video of one lies below the root: the first template gives the name that protocols
+    # use, the others are also looked for
     video: Templates
-    sound: tuple[str, ...] = ()
-    get: str
+    sound: tuple[str, ...] = ()  # the same for its sound, when that is a file of its own
+    get: str  # where a user gets them
+    # what else may lie among them; `*` in a `pattern` is anything
     beside: tuple[UnusedFiles, ...] = ()
-    seconds: tuple[float, float]
+    seconds: tuple[float, float]  # the shortest and longest that is not reported as odd
+    # seconds by which sound and picture may end apart without being reported
     apart: float = pydantic.Field(gt=0)
 
 
