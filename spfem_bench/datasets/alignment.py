@@ -91,11 +91,8 @@ def align(
     """Return the corresponding frames of two recordings of one sentence.
 
     Sample 0 belongs to the begin of frame 0; frame i shows the time ``(i + 0.5) / frame_rate``.
-    *frames* are how many each has; as many as the sounds last when None.
-
-    Raises:
-        ClipError: a sound is too short, too long, or silent, or there are no frames.
-        CardError: the frame rate is not a positive number.
+    *frames* are how many each has; as many as the sounds last when None. Raises ClipError for too
+    short, too long or silent sounds or no frames, CardError for a wrong frame rate.
     """
     if not (np.isfinite(frame_rate) and frame_rate > 0):
         raise CardError(f"the frame rate is {frame_rate}", "Give a positive number, such as 25")
@@ -115,9 +112,7 @@ def align(
 def align_clips(a: Clip, b: Clip, frame_rate: float = 25.0) -> AlignedFrames:
     """Return the corresponding frames of two clips: videos, sound files or folders with sound.
 
-    Raises:
-        ClipError: unreadable, without sound, too short, too long, or silent; names the clip.
-        CardError: the frame rate is not a positive number.
+    Raises as :func:`align`, and ClipError when one is unreadable or without sound; names the clip.
     """
     sounds = [audio.samples(clip) for clip in (a, b)]
     for clip, sound in zip((a, b), sounds, strict=True):
@@ -147,11 +142,9 @@ def matched_names(
 ) -> tuple[list[tuple[Path, Path]], int]:
     """Return the recordings of two folders that have one name, and how many are left over.
 
-    *only* are names without suffix, or ``001=028`` where the names differ; all when empty.
-
-    Raises:
-        UnknownNameError: a recording of *only* is not there.
-        ClipError: no folder, two recordings of one name in one, or no name in both.
+    *only* are names without suffix, or ``001=028`` where the names differ; all when empty. Raises
+    UnknownNameError when one of them is not there, ClipError for no folder, two recordings of one
+    name in one, or no name in both.
     """
     first, second = _recordings(a), _recordings(b)
     if only:

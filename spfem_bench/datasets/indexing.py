@@ -25,11 +25,8 @@ def build_index(
     """Look for a data set's recordings below *root*, and write where they lie to *path*.
 
     Files that an index at *path* has with the same size and time stamp are not opened again, so
-    a stopped run goes on where it was. *progress* has the phase ``files``.
-
-    Raises:
-        ClipError: the root is no folder, holds none of the recordings, or two files for one.
-        StorageError: the index cannot be written.
+    a stopped run goes on where it was. *progress* has the phase ``files``. Raises ClipError for no
+    folder, none of the recordings or two files for one, StorageError for a disk that fails.
     """
     root = root.resolve()
     if not root.is_dir():

@@ -26,8 +26,7 @@ from spfem_bench.stored import read_bounded
 
 TEST_SPEAKERS = ("M003", "M009", "W029", "M012", "M030", "W015")
 """MEAD's speakers on whom the papers test; they must not be in a training list."""
-
-TEMPLATE = "{speaker}/{emotion}/{clip}/{frame:06d}.png"  # A frame's default name
+TEMPLATE = "{speaker}/{emotion}/{clip}/{frame:06d}.png"  # a frame's default name
 
 _TEMPLATES = f"Write for example {TEMPLATE}"
 
@@ -65,11 +64,9 @@ def read_pair_list(path: Path, *, fewest: int = 2) -> list[ListedPair]:
 
 
 def write_pair_list(path: Path, pairs: Sequence[ListedPair]) -> None:
-    """Write pairs so that :func:`read_pair_list` reads them.
+    """Write pairs so that :func:`read_pair_list` reads them; raise StorageError if that fails.
 
-    Raises:
-        CardError: a key would not separate the names of its clips.
-        StorageError: the folder cannot be written, or the disk is full.
+    Raises CardError when a key would not separate the names of its clips.
     """
     content: dict[str, dict[str, dict[str, list[list[int]]]]] = {}
     for pair in pairs:

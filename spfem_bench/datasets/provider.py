@@ -50,10 +50,8 @@ class Provider:
     touches no disk; it raises CardError for wrong settings (``card.provider_settings``).
     """
 
-    makes_clips: ClassVar[bool] = False
-    """Whether clips are made on this machine; then they are known to be readable."""
-    has_exact_pairs: ClassVar[bool] = False
-    """Whether :meth:`exact_pair` knows which frames of two clips correspond."""
+    makes_clips: ClassVar[bool] = False  # on this machine; then they are known to be readable
+    has_exact_pairs: ClassVar[bool] = False  # exact_pair knows which frames of two correspond
 
     def __init__(self, card: DatasetCard, places: Places) -> None:
         self.card, self.places = card, places
@@ -61,9 +59,8 @@ class Provider:
     def verified(self, name: str) -> Path:
         """Return the path of a clip or sound file, named as in items, after checking it.
 
-        Raises:
-            MissingClipError: it is not on this machine.
-            ClipError: the data set has no such file, or its bytes are not the pinned ones.
+        Raises MissingClipError when it is not here, ClipError when it is no file of the data set, or
+        its bytes are not the pinned ones.
         """
         files = dataset_files(self.card)
         if name not in files:
@@ -102,9 +99,8 @@ class Provider:
     def make(self, names: Sequence[str], progress: Progress = SILENT) -> None:
         """Make the clips that :meth:`lacking` returned; *progress* has the phase ``render``.
 
-        Raises:
-            StorageError: the folder cannot be written.
-            SpfemBenchError: a name that no clip can have, or a model's weights are missing.
+        Raises StorageError when the folder cannot be written, SpfemBenchError for a name that no
+        clip can have, or missing weights.
         """
         raise NotImplementedError(f"{type(self).__name__} makes no clips: {list(names)}")
 

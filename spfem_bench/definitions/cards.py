@@ -125,11 +125,9 @@ def names(kind: Kind) -> list[str]:
 
 
 def load(model: type[CardType], kind: Kind, name: str) -> CardType:
-    """Read one card.
+    """Read one card; raise UnknownNameError when none has that name.
 
-    Raises:
-        UnknownNameError: no card has that name; near names are suggested.
-        CardError: the card has an unknown key, lacks one, or has a bad value.
+    Raises CardError when the card has an unknown key, lacks one, or has a bad value.
     """
     paths = _paths(kind, tuple(card_folders()))
     if name not in paths:
@@ -250,10 +248,7 @@ def _keys_beside(model: type[pydantic.BaseModel], location: tuple[int | str, ...
 def _models_in(annotation: Any) -> list[Any]:
     if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
         return [annotation]
-    found: list[Any] = []
-    for argument in getattr(annotation, "__args__", ()):
-        found.extend(_models_in(argument))
-    return found
+    return [m for part in getattr(annotation, "__args__", ()) for m in _models_in(part)]
 
 
 def _tags(model: Any) -> tuple[Any, ...]:

@@ -106,11 +106,9 @@ SettingsByPart = dict[str, dict[str, Any]]
 
 
 def measured_card(name: str) -> MeasuredCard:
-    """Read a set's card by name, and check the names in it.
+    """Read a set's card by name, and check the names in it; raise UnknownNameError without one.
 
-    Raises:
-        UnknownNameError: no such set.
-        CardError: an unknown protocol, method or metric, or no tolerance for a metric.
+    Raises CardError for an unknown protocol, method or metric, or a metric without tolerance.
     """
     card = load(MeasuredCard, Kind.MEASURED, name)
     metrics: dict[str, None] = {}

@@ -134,9 +134,7 @@ class Protocol:
 def protocol(name: str) -> Protocol:
     """Read a protocol and its list, by name or by the path of a card (``my-list.toml``).
 
-    Raises:
-        UnknownNameError: no protocol has that name.
-        CardError: the list has a bad row; names file and line.
+    Raises UnknownNameError when there is none, CardError, with file and line, for a bad row.
     """
     card = _card_file(Path(name)) if name.endswith(".toml") else load_protocol(name)
     for metric in (*card.metrics, *card.on_request, *card.not_applicable):

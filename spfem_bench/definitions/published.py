@@ -105,9 +105,7 @@ def published_cards() -> list[PublishedCard]:
 def printed_table(source: str) -> Printed:
     """Read a table by the name of its card, or from a CSV file in the tidy format.
 
-    Raises:
-        UnknownNameError: neither a card's name nor a CSV file's.
-        CardError: the file cannot be read, lacks a column, or a line is wrong.
+    Raises UnknownNameError when it is neither, CardError when the file is unreadable or wrong.
     """
     cards = {card.name: card for card in published_cards()}
     card = cards.get(source)

@@ -81,9 +81,7 @@ def candidates(
 ) -> tuple[list[str], list[str]]:
     """Return where a recording's video and sound may lie below the root, likely ones first.
 
-    Raises:
-        UnknownNameError: a template names a column that the list lacks.
-        CardError: a name would leave the root.
+    Raises UnknownNameError for a column that the list lacks, CardError for a name outside the root.
     """
     if mapping is None:
         videos, sounds = settings.video, settings.sound

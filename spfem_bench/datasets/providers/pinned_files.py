@@ -19,11 +19,8 @@ class PinnedFiles(Provider):
     ) -> int:
         """Download the files that are absent or wrong; return how many the data set has.
 
-        *report* is called with a line when another process is downloading a file.
-
-        Raises:
-            WeightsError: a file cannot be fetched, or is not the pinned one.
-            StorageError: the cache cannot be written.
+        *report* is called with a line when another process is downloading a file. Raises
+        WeightsError for files that cannot be fetched or are not the pinned ones, and StorageError.
         """
         files, phase = dataset_files(self.card).values(), self.card.name
         progress.begin(phase, len(files), "file")

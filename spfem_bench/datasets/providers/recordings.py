@@ -38,11 +38,9 @@ class IndexedRecordings(Provider):
         return build_index(self.card, root, mapping, path, progress), path
 
     def verified(self, name: str) -> Path:
-        """Return where a recording lies.
+        """Return where a recording lies; raise MissingClipError if it is not here, or not indexed.
 
-        Raises:
-            MissingClipError: it was not found, or nothing has been indexed.
-            ClipError: the data set has no such file.
+        Raises ClipError when the data set has no such file.
         """
         index, card = self.index(), self.card
         remedy = f"Type 'spfem-bench data index {card.name} ROOT'"
