@@ -14,8 +14,7 @@ from spfem_bench.definitions.datasets import DatasetCard
 class DataFolders:
     """The folders searched for data sets, each data set in a folder of its name."""
 
-    # the user's folder (`--data-dir`, else `SPFEM_BENCH_DATA`), searched first
-    own: Path | None = None
+    own: Path | None = None  # the user's (`--data-dir`, else `SPFEM_BENCH_DATA`), searched first
     renders: Path | None = None  # where clips that are made on this machine go; the cache when None
 
     @classmethod

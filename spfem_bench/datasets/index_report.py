@@ -50,8 +50,7 @@ class IndexReport:
     # and that have readable sound here
     cells: Mapping[str, Mapping[str, tuple[int, int, int]]]
     findings: tuple[IndexFinding, ...]
-    # by protocol: its items, and those whose clips are all here
-    whole: Mapping[str, tuple[int, int]]
+    whole: Mapping[str, tuple[int, int]]  # by protocol: its items, and those whose clips are here
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""

@@ -32,8 +32,7 @@ class PlacedOutput:
 
     item: str
     state: OutputState
-    # where it was found, below the folder; where it was looked for when absent
-    places: tuple[str, ...]
+    places: tuple[str, ...]  # where it was found below the folder, or looked for when absent
     clip: Clip | ClipError  # to be read; why there is none when it was not found
     sound: str = "none"  # which sound is used with it: `own`, `source` or `none`
 

@@ -59,7 +59,7 @@ class Provider:
     def verified(self, name: str) -> Path:
         """Return the path of a clip or sound file, named as in items, after checking it.
 
-        Raises MissingClipError when it is not here, ClipError when it is no file of the data set, or
+        Raises MissingClipError when it is not here, ClipError when it is not of the data set or
         its bytes are not the pinned ones.
         """
         files = dataset_files(self.card)

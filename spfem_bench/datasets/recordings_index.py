@@ -26,8 +26,7 @@ class IndexedFile:
     file: Text  # its path below the root
     bytes: int
     changed: int  # its time stamp in nanoseconds; with the size it decides whether to read it again
-    # by `video` and `audio`: start and end in seconds, and packets
-    streams: Mapping[Text, tuple[float, float, int]]
+    streams: Mapping[Text, tuple[float, float, int]]  # by kind: start, end (s), packets
     problem: Text  # why it cannot be read; empty when it can
 
     def stretch(self, kind: str) -> Stretch | None:

@@ -16,6 +16,5 @@ class Computing:
     precision: Precision = "float32"
     batch_size: int | None = None  # frames in a batch; chosen by device and memory when None
     hwaccel: str | None = None  # a hardware decoder that `ffmpeg -hwaccels` lists; none when None
-    # processes; one when None, on Ray as many as there are GPUs or processors
-    workers: int | None = None
+    workers: int | None = None  # processes; when None one, on Ray one for each GPU or processor
     ray: str | None = None  # `local`, `auto` or `HOST:PORT`; no Ray when None

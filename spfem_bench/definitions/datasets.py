@@ -35,8 +35,7 @@ class DatasetCard(Card):
     # the card that has the card's name
     files: str = ""
     world: WorldSettings | None = None  # which world drawn clips come from
-    # those that users get themselves and index where they lie
-    recordings: RecordingsSettings | None = None
+    recordings: RecordingsSettings | None = None  # those that users get themselves and then index
     provider: str = ""  # the name under which a plugin registered its provider of clips
     # the card's table `[settings]`, which that plugin validates
     provider_settings: dict[str, Any] = pydantic.Field(default_factory=dict, alias="settings")

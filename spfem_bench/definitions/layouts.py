@@ -19,8 +19,7 @@ class LayoutCard(Card):
     # item's real clip); `*` is anything within one name. A template with a column that the list
     # lacks is passed over.
     places: Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
-    # by column, the system's words for its cells
-    names: _Cells = pydantic.Field(default_factory=dict)
+    names: _Cells = pydantic.Field(default_factory=dict)  # by column, the system's own words
     frame_rate: float = pydantic.Field(default=25.0, gt=0)  # of folders of frames
     # folders hold the outputs of all of an actor's sources of one emotion, in the order of the
     # sources' file names

@@ -32,9 +32,10 @@ NUMBERS: tuple[NumberName, ...] = ("value", "low", "high")
 class Tolerance(Strict):
     """How far a metric's numbers may lie from their references."""
 
-    absolute: float = pydantic.Field(gt=0, allow_inf_nan=False)  # in the metric's unit
-    # a share of the reference; the larger of both counts
-    relative: float = pydantic.Field(default=0, ge=0, lt=1)
+    absolute: float = pydantic.Field(
+        gt=0, allow_inf_nan=False
+    )  # in the metric's unit; the larger counts
+    relative: float = pydantic.Field(default=0, ge=0, lt=1)  # a share of the reference
     reason: str = pydantic.Field(min_length=1)  # the measurement behind them
 
     def around(self, reference: float) -> float:
@@ -59,8 +60,7 @@ class MeasuredCard(Card):
     )
     profile: str
     command: str  # what writes the numbers
-    # by protocol, what is evaluated on it
-    methods: dict[str, tuple[str, ...]] = pydantic.Field(min_length=1)
+    methods: dict[str, tuple[str, ...]] = pydantic.Field(min_length=1)  # by protocol
     tolerance: dict[str, Tolerance]  # by metric
     history: tuple[Update, ...] = ()  # why and when the numbers were written, the last time last
 

@@ -81,18 +81,15 @@ class MetricCard(Card):
     )
     version: int = pydantic.Field(gt=0)  # raised whenever any score can move
     label: str
-    # which way is better; `zero` for signed quantities
-    direction: Literal["lower", "higher", "zero"]
-    # smallest and largest possible value (None: unbounded)
-    range: tuple[float | None, float | None]
+    direction: Literal["lower", "higher", "zero"]  # what is better; `zero` for signed quantities
+    range: tuple[float | None, float | None]  # smallest and largest value (None: unbounded)
     unit: str
     role: Role  # the network role whose features are compared
     output: str  # which output of that network
     # the clips compared, the method's own first
     compare: tuple[ClipRole, ...] = pydantic.Field(min_length=1, max_length=2)
     statistic: Annotated[pydantic.SerializeAsAny[Statistic], pydantic.BeforeValidator(_statistic)]
-    # draws of the bootstrap behind the interval
-    resamples: int = pydantic.Field(default=1000, ge=100)
+    resamples: int = pydantic.Field(default=1000, ge=100)  # draws of the bootstrap for intervals
     hides: str  # what the number cannot show
     citation: str
     claims: Claims = Claims()

@@ -110,8 +110,7 @@ class SyncInput(Strict):
     # frames of the median filter over box centre and size (odd)
     smoothing: Annotated[int, pydantic.AfterValidator(_odd)] = pydantic.Field(gt=0)
     padding: int = pydantic.Field(ge=0, le=255)  # grey value beyond the picture's edge
-    # the round trips of the field's scripts; none of them when absent
-    chain: SyncChain | None = None
+    chain: SyncChain | None = None  # the round trips of the field's scripts; none when absent
     audible: Audible = Audible()  # clips whose sound is silent are refused
 
 
@@ -156,14 +155,10 @@ class NetworkCard(Card):
 class FaceSettings(Strict):
     """How one subject is chosen in a clip and followed (see ``spfem_bench.faces.track``)."""
 
-    # frames, from the first with a face, over which the subject is chosen
-    settle: int = pydantic.Field(gt=0)
-    # IoU with the last box that a detection must have to continue it
-    min_overlap: float = pydantic.Field(gt=0, lt=1)
-    # longest run of frames without the subject that is interpolated
-    max_gap: int = pydantic.Field(ge=0)
-    # smallest share of a clip's frames in which the subject is detected
-    min_coverage: float = pydantic.Field(gt=0, le=1)
+    settle: int = pydantic.Field(gt=0)  # frames, from the first face, that choose the subject
+    min_overlap: float = pydantic.Field(gt=0, lt=1)  # IoU with the last box to continue it
+    max_gap: int = pydantic.Field(ge=0)  # longest run of frames that is interpolated
+    min_coverage: float = pydantic.Field(gt=0, le=1)  # detected in this share of frames, or more
     # a clip is refused when, in more than half of its frames, another face has at least this share
     # of the subject's box area
     rival: Positive

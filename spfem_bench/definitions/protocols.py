@@ -48,12 +48,10 @@ class Item:
     emotion: str
     # source, reference and real clips, paths relative to the data set's folder
     clips: Mapping[ClipRole, Clip] = field(hash=False)
-    # the clips that the methods' authors published, by method
-    outputs: Mapping[str, Clip] = field(hash=False)
+    outputs: Mapping[str, Clip] = field(hash=False)  # the methods' published clips, by method
     output_name: str = ""  # the file name expected from a user's own method
     row: Mapping[str, str] = field(default_factory=dict, hash=False)  # the item's cells in the list
-    # further real clips, whose frames FAD adds to those of the first
-    more_real: tuple[Clip, ...] = ()
+    more_real: tuple[Clip, ...] = ()  # further real clips, whose frames FAD also takes
 
 
 _Addresses = dict[ClipRole, str | tuple[str, ...]]
@@ -97,8 +95,7 @@ class ProtocolCard(Card):
     on_request: tuple[str, ...] = ()  # metrics that are computed only when they are named
     # metrics this protocol cannot have, each with the reason
     not_applicable: dict[str, str] = pydantic.Field(default_factory=dict)
-    # `detect`, or `aligned` when the clips are already face crops
-    faces: Literal["detect", "aligned"] = "detect"
+    faces: Literal["detect", "aligned"] = "detect"  # `aligned` when clips are face crops already
     profile: str = "light"  # the networks that fit these clips, unless others are asked for
     clips: dict[ClipRole, str | Annotated[tuple[str, ...], pydantic.Field(min_length=1)]]
     outputs: dict[str, str] = pydantic.Field(default_factory=dict)

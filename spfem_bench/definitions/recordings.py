@@ -33,11 +33,9 @@ class RecordingsSettings(Strict):
     video: Templates
     sound: tuple[str, ...] = ()  # the same for its sound, when that is a file of its own
     get: str  # where a user gets them
-    # what else may lie among them; `*` in a `pattern` is anything
-    beside: tuple[UnusedFiles, ...] = ()
+    beside: tuple[UnusedFiles, ...] = ()  # other files among them; `*` in a `pattern` is anything
     seconds: tuple[float, float]  # the shortest and longest that is not reported as odd
-    # seconds by which sound and picture may end apart without being reported
-    apart: float = pydantic.Field(gt=0)
+    apart: float = pydantic.Field(gt=0)  # allowed seconds between the ends of sound and picture
 
 
 class LayoutMapping(Strict):
