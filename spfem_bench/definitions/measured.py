@@ -32,10 +32,8 @@ NUMBERS: tuple[NumberName, ...] = ("value", "low", "high")
 class Tolerance(Strict):
     """How far a metric's numbers may lie from their references."""
 
-    absolute: float = pydantic.Field(
-        gt=0, allow_inf_nan=False
-    )  # in the metric's unit; the larger counts
-    relative: float = pydantic.Field(default=0, ge=0, lt=1)  # a share of the reference
+    absolute: float = pydantic.Field(gt=0, allow_inf_nan=False)  # in the metric's unit
+    relative: float = pydantic.Field(default=0, ge=0, lt=1)  # of the reference; the larger counts
     reason: str = pydantic.Field(min_length=1)  # the measurement behind them
 
     def around(self, reference: float) -> float:

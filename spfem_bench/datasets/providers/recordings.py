@@ -20,21 +20,17 @@ from spfem_bench.progress import SILENT, Progress
 class IndexedRecordings(Provider):
     """Files that ``data index`` found; their bytes are hashed into signatures."""
 
-    def index_path(self, *, new: bool = False) -> Path:
-        """Return where the index lies, or where a *new* one belongs."""
-        paths = [folder / "index.json" for folder in self.places.searched]
-        return paths[0] if new else next((p for p in paths if p.is_file()), paths[0])
-
     def index(self) -> RecordingsIndex | None:
         """Return the index; None when there is none. A damaged one raises CardError."""
-        path = self.index_path()
-        return _read_index(path, path.stat().st_mtime_ns) if path.is_file() else None
+        paths = (folder / "index.json" for folder in self.places.searched)
+        path = next((p for p in paths if p.is_file()), None)
+        return _read_index(path, path.stat().st_mtime_ns) if path else None
 
     def build_index(
         self, root: Path, mapping: LayoutMapping | None, progress: Progress = SILENT
     ) -> tuple[RecordingsIndex, Path]:
         """Index the recordings below *root*, see :func:`build_index`; also return its path."""
-        path = self.index_path(new=True)
+        path = self.places.searched[0] / "index.json"
         return build_index(self.card, root, mapping, path, progress), path
 
     def verified(self, name: str) -> Path:
