@@ -146,10 +146,9 @@ def _setting(protocol: Protocol) -> str:
 def _parts(layout: LayoutCard, clip: Clip, sharing: Sequence[Item], source_of: SourceOf) -> _Parts:
     """Return which frames of a folder are which item's, by the sources' lengths, or an error."""
     if not layout.joined or not clip.path.is_dir():
-        return ClipError(
-            f"{clip.path} would be the output of {' and of '.join(i.id for i in sharing)}",
-            layout.must or "Give each item a name of its own",
-        )
+        items = " and of ".join(item.id for item in sharing)
+        remedy = layout.must or "Give each item a name of its own"
+        return ClipError(f"{clip.path} would be the output of {items}", remedy)
     order = sorted(sharing, key=lambda i: i.clips["source"].path.as_posix())
     try:
         lengths = [_frames(source_of(i, False)) for i in order]

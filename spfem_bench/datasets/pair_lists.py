@@ -64,7 +64,7 @@ def read_pair_list(path: Path, *, fewest: int = 2) -> list[ListedPair]:
 
 
 def write_pair_list(path: Path, pairs: Sequence[ListedPair]) -> None:
-    """Write pairs so that :func:`read_pair_list` reads them; raise StorageError if that fails.
+    """Write pairs for :func:`read_pair_list`; raise StorageError when the disk is full or locked.
 
     Raises CardError when a key would not separate the names of its clips.
     """
@@ -76,11 +76,7 @@ def write_pair_list(path: Path, pairs: Sequence[ListedPair]) -> None:
 
 
 def split_key(key: str) -> tuple[str, str]:
-    """Return the names of two clips, or raise CardError if it is unclear where the first ends.
-
-    >>> split_key("001_030"), split_key("my_clip_my_clip")
-    (('001', '030'), ('my_clip', 'my_clip'))
-    """
+    """Return the clips' names in a key such as ``001_030``; raise CardError if they are unclear."""
     middle = len(key) // 2
     if key[:middle] == key[middle + 1 :] and key[middle : middle + 1] == "_" and middle:
         return key[:middle], key[:middle]

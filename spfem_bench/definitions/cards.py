@@ -147,10 +147,9 @@ def _paths(kind: Kind, folders: tuple[Path, ...]) -> dict[str, Path]:
     for folder in folders:
         for path in sorted(p for p in (folder / kind.value).glob("*.toml") if p.is_file()):
             if path.stem in found:
-                raise CardError(
-                    f"two {kind.label} cards are named '{path.stem}': {found[path.stem]}, {path}",
-                    "Rename yours",
-                )
+                both = f"{found[path.stem]}, {path}"
+                problem = f"two {kind.label} cards are named '{path.stem}': {both}"
+                raise CardError(problem, "Rename yours")
             found[path.stem] = path
     return found
 

@@ -60,9 +60,6 @@ class Edit:
 
     Written as ``blurred:2``: the kind, and its level in the kind's own unit, of which millionths
     are rounded. Raises CardError for an unknown kind, or a level that it cannot have.
-
-    >>> str(Edit.parse("blurred:0.50"))
-    'blurred:0.5'
     """
 
     kind: EditKind

@@ -156,10 +156,9 @@ def _card_file(path: Path) -> ProtocolCard:
         raise UnknownNameError(f"{path}: no such file", "Give the path of a protocol's card")
     known = names(Kind.PROTOCOL)
     if path.stem in known and path.resolve() != load_protocol(path.stem).path.resolve():
-        raise CardError(
-            f"{path}: there is a protocol '{path.stem}' already, which yours would be taken for",
-            f"Name the card otherwise, for example my-{path.name}",
-        )
+        problem = f"there is a protocol '{path.stem}' already, which yours would be taken for"
+        remedy = f"Name the card otherwise, for example my-{path.name}"
+        raise CardError(f"{path}: {problem}", remedy)
     return read_card(ProtocolCard, path.resolve())
 
 

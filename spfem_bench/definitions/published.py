@@ -147,14 +147,14 @@ def read_lines(path: Path, example: str) -> list[tuple[int, dict[str, str]]]:
         raise CardError(f"{path} has the column '{twice[0]}' twice", "Remove one of them")
     if not lines:
         raise CardError(f"{path} has no lines under its head", f"The head is like: {example}")
+    rows = []
     for number, cells in lines:
         if len(cells) != len(head):
             problem = f"{path}, line {number}: {len(cells)} cells under a head of {len(head)}"
             raise CardError(problem, f"The head is: {','.join(head)}")
-    return [
-        (n, dict(zip(head, (cell_text(c.strip()) for c in cells), strict=True)))
-        for n, cells in lines
-    ]
+        texts = (cell_text(cell.strip()) for cell in cells)
+        rows.append((number, dict(zip(head, texts, strict=True))))
+    return rows
 
 
 def check_columns(path: Path, columns: Mapping[str, str], needed: tuple[str, ...]) -> None:
@@ -189,12 +189,9 @@ def read_tidy(path: Path) -> tuple[tuple[PrintedNumber, ...], bool]:
         values = {name: line.get(name, "") for name in (*_NEEDED, *_OPTIONAL)}
         row = PrintedNumber(**values | {"paper": values["paper"] or path.stem}, line=number)
         cell = (row.paper, row.table, row.address)
-        if cell in lines_of_cells:
-            raise CardError(
-                f"{path}, line {number}: the cell of line {lines_of_cells[cell]} again "
-                f"({row.address})",
-                "Remove one of them",
-            )
+        if first := lines_of_cells.get(cell):
+            problem = f"{path}, line {number}: the cell of line {first} again ({row.address})"
+            raise CardError(problem, "Remove one of them")
         lines_of_cells[cell] = number
         rows.append(row)
     if not rows:
