@@ -1,8 +1,7 @@
 """Corresponding frames of two recordings of one sentence, found by their sound.
 
 MFCCs and their slopes, normalised for each recording, are aligned by dynamic time warping (Sakoe
-and Chiba, 1978; the package dtaidistance). ``benchmarks/aligner.py`` measures the error on drawn
-speakers, whose correspondence is known.
+and Chiba, 1978). ``benchmarks/aligner.py`` measures the error on drawn speakers.
 """
 
 from __future__ import annotations
@@ -22,45 +21,26 @@ from spfem_bench.files import same_name
 from spfem_bench.media import audio, headers, video
 from spfem_bench.media.mfcc import mfcc
 
-Sound = npt.NDArray[np.int16]
-"""Samples of one channel, int16 (N,), 16 kHz."""
-
 _Floats = npt.NDArray[np.float64]
-
+Sound = npt.NDArray[np.int16]  # samples of one channel, int16 (N,), 16 kHz
 PENALTY = 4.0
-"""Cost of a step in one recording alone, in standard deviations of the features.
-
-Without it a path wanders within long sounds. On training speakers the error is about the same
-from 2 to 6.
-"""
-
-STEP, MIDDLE = 0.010, 0.0125
-"""Seconds between MFCC steps, and from a step's begin to its middle."""
-
-AUDIBLE = Audible()
-"""The rule of lip sync for silent sound."""
-
+"""Cost of a step in one recording alone, in standard deviations; 2 to 6 do about as well."""
+STEP, MIDDLE = 0.010, 0.0125  # seconds between MFCC steps, and from a step's begin to its middle
+AUDIBLE = Audible()  # the rule of lip sync for silent sound
 SPEAK = "Give recordings in which somebody speaks"
-
-SHORTEST, LONGEST = 0.2, 60.0
-"""Seconds of sound that can be aligned; the memory needed grows with the square."""
-
+SHORTEST, LONGEST = 0.2, 60.0  # seconds of sound; the memory needed grows with the square
 SOUNDS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4a", ".wav", ".mp3", ".flac", ".ogg", ".aac")
 """Suffixes of recordings in a folder."""
 
 
 class AlignedFrames(NamedTuple):
-    """Corresponding frames.
+    """Corresponding frames of two recordings."""
 
-    Attributes:
-        numbers: int64 (N, 2), frame numbers from 0: each frame of the first recording, and
-            the corresponding frame of the second. Neither column ever decreases.
-        distance: mean distance of the aligned features, in standard deviations: 0 for a
-            recording and itself; about 0.6 for one sentence twice and 1.1 for two sentences,
-            on puppets.
-    """
-
+    # int64 (N, 2), frame numbers from 0: each frame of the first recording, and the corresponding
+    # frame of the second. Neither column ever decreases.
     numbers: npt.NDArray[np.int64]
+    # mean distance of the aligned features, in standard deviations: on puppets about 0.6 for one
+    # sentence twice and 1.1 for two sentences
     distance: float
 
 
@@ -68,10 +48,8 @@ def check_sound(sound: Sound) -> None:
     """Raise ClipError for sound that is silent, shorter than 0.2 s or longer than a minute."""
     seconds = len(sound) / audio.SAMPLE_RATE
     if not SHORTEST <= seconds <= LONGEST:
-        raise ClipError(
-            f"{seconds:.2f} s of sound cannot be aligned",
-            f"Give recordings of one sentence, {SHORTEST:g} to {LONGEST:g} s long",
-        )
+        remedy = f"Give recordings of one sentence, {SHORTEST:g} to {LONGEST:g} s long"
+        raise ClipError(f"{seconds:.2f} s of sound cannot be aligned", remedy)
     if audio.level(sound) < AUDIBLE.silence:
         raise ClipError("its sound is silent", SPEAK)
 
@@ -90,13 +68,8 @@ def _features(sound: Sound) -> _Floats:
 def warp_times(a: Sound, b: Sound, times: npt.ArrayLike) -> tuple[_Floats, float]:
     """Return the times in *b* that correspond to times in *a*, and the alignment's distance.
 
-    Args:
-        a: int16 (N,), 16 kHz.
-        b: int16 (M,), 16 kHz: the same sentence.
-        times: seconds in *a*, any shape; those in *b* have it too, and never decrease with them.
-
-    Raises:
-        ClipError: a sound is too short, too long, or silent.
+    Times are seconds, of any shape, which the result has too; it never decreases with them.
+    Raises ClipError when a sound is too short, too long, or silent.
     """
     with extra("train", "alignment by sound"):
         from dtaidistance import dtw
@@ -117,15 +90,9 @@ def align(
 ) -> AlignedFrames:
     """Return the corresponding frames of two recordings of one sentence.
 
-    Args:
-        a: int16 (N,), 16 kHz; sample 0 belongs to the begin of frame 0.
-        b: int16 (M,), 16 kHz.
-        frame_rate: frames a second; frame i shows the time ``(i + 0.5) / frame_rate``.
-        frames: how many there are of each; as many as the sounds last when None.
-
-    Raises:
-        ClipError: a sound is too short, too long, or silent, or there are no frames.
-        CardError: the frame rate is not a positive number.
+    Sample 0 belongs to the begin of frame 0; frame i shows the time ``(i + 0.5) / frame_rate``.
+    *frames* are how many each has; as many as the sounds last when None. Raises ClipError for too
+    short, too long or silent sounds or no frames, CardError for a wrong frame rate.
     """
     if not (np.isfinite(frame_rate) and frame_rate > 0):
         raise CardError(f"the frame rate is {frame_rate}", "Give a positive number, such as 25")
@@ -134,9 +101,8 @@ def align(
     sounding = [int(len(sound) / audio.SAMPLE_RATE * frame_rate + 1e-6) for sound in (a, b)]
     counts = [min(pair) for pair in zip(sounding, frames or sounding, strict=True)]
     if min(counts) < 2:
-        raise ClipError(
-            f"{min(counts)} frames of sound and picture cannot be aligned", "Give a whole sentence"
-        )
+        problem = f"{min(counts)} frames of sound and picture cannot be aligned"
+        raise ClipError(problem, "Give a whole sentence")
     numbers = np.arange(counts[0])
     times, distance = warp_times(a, b, (numbers + 0.5) / frame_rate)
     shown = np.clip(np.floor(times * frame_rate), 0, counts[1] - 1)
@@ -144,16 +110,9 @@ def align(
 
 
 def align_clips(a: Clip, b: Clip, frame_rate: float = 25.0) -> AlignedFrames:
-    """Return the corresponding frames of two recorded clips, without frames that have no picture.
+    """Return the corresponding frames of two clips: videos, sound files or folders with sound.
 
-    Args:
-        a: a video, a sound file, or a folder of frames with sound.
-        b: the same sentence.
-        frame_rate: at which frames are numbered.
-
-    Raises:
-        ClipError: unreadable, without sound, too short, too long, or silent; names the clip.
-        CardError: the frame rate is not a positive number.
+    Raises as :func:`align`, and ClipError when one is unreadable or without sound; names the clip.
     """
     sounds = [audio.samples(clip) for clip in (a, b)]
     for clip, sound in zip((a, b), sounds, strict=True):
@@ -183,15 +142,9 @@ def matched_names(
 ) -> tuple[list[tuple[Path, Path]], int]:
     """Return the recordings of two folders that have one name, and how many are left over.
 
-    Args:
-        a: a folder of videos or sound files.
-        b: another; suffixes may differ.
-        only: names without suffix, or ``001=028`` where the names differ; all of one name when
-            empty.
-
-    Raises:
-        UnknownNameError: a recording of *only* is not there.
-        ClipError: no folder, two recordings of one name in one, or no name in both.
+    *only* are names without suffix, or ``001=028`` where the names differ; all when empty. Raises
+    UnknownNameError when one of them is not there, ClipError for no folder, two recordings of one
+    name in one, or no name in both.
     """
     first, second = _recordings(a), _recordings(b)
     if only:
@@ -204,10 +157,8 @@ def matched_names(
             if name not in files:
                 raise unknown_name(f"recording in {folder}", name, files)
     if not names:
-        raise ClipError(
-            f"{a} and {b} hold no recordings of one name",
-            f"Name recordings of one sentence alike; allowed: {', '.join(SOUNDS)}",
-        )
+        remedy = f"Name recordings of one sentence alike; allowed: {', '.join(SOUNDS)}"
+        raise ClipError(f"{a} and {b} hold no recordings of one name", remedy)
     left = len(first) - len({x for x, _ in names}) + len(second) - len({y for _, y in names})
     return [(first[x], second[y]) for x, y in names], left
 
@@ -222,8 +173,7 @@ def _recordings(folder: Path) -> dict[str, Path]:
             continue
         name = same_name(path.stem)
         if name in files:
-            raise ClipError(
-                f"{folder} holds {files[name].name} and {path.name}", "Keep one of them"
-            )
+            problem = f"{folder} holds {files[name].name} and {path.name}"
+            raise ClipError(problem, "Keep one of them")
         files[name] = path
     return files

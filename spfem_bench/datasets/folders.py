@@ -12,15 +12,10 @@ from spfem_bench.definitions.datasets import DatasetCard
 
 @dataclass(frozen=True)
 class DataFolders:
-    """The folders searched for data sets, each data set in a folder of its name.
+    """The folders searched for data sets, each data set in a folder of its name."""
 
-    Attributes:
-        own: the user's folder (``--data-dir``, else ``SPFEM_BENCH_DATA``), searched first.
-        renders: where clips that are made on this machine go; the cache when None.
-    """
-
-    own: Path | None = None
-    renders: Path | None = None
+    own: Path | None = None  # the user's (`--data-dir`, else `SPFEM_BENCH_DATA`), searched first
+    renders: Path | None = None  # where clips that are made on this machine go; the cache when None
 
     @classmethod
     def locate(cls, own: Path | None = None, *, renders: Path | None = None) -> DataFolders:
@@ -41,9 +36,7 @@ class DataFolders:
     def provider(self, card: DatasetCard) -> Provider:
         """Return the provider of a data set's clips.
 
-        Raises:
-            UnknownNameError: no provider has the name that the card gives.
-            CardError: the card's settings are wrong for it.
+        Raises UnknownNameError when there is none, CardError when the card's settings are wrong.
         """
         return PROVIDERS.get(card.provider_kind)(card, self.places(card))
 

@@ -21,21 +21,12 @@ from spfem_bench.files import inside
 from spfem_bench.media.packets import Stretch
 from spfem_bench.media.video import file_sha256
 
-_Cells = Mapping[str, Mapping[str, Sequence[Recording]]]
-"""Recordings by speaker and emotion."""
+_Cells = Mapping[str, Mapping[str, Sequence[Recording]]]  # recordings by speaker and emotion
 
 
 @dataclass(frozen=True)
 class IndexFinding:
-    """Something missing or odd.
-
-    Attributes:
-        kind: one word for it, the same in every report.
-        says: what it is.
-        count: of files concerned.
-        examples: a few of them.
-        remedy: what to do.
-    """
+    """Something missing or odd; ``kind`` is a word for it that is the same in every report."""
 
     kind: str
     says: str
@@ -44,23 +35,22 @@ class IndexFinding:
     remedy: str = ""
 
 
+_Findings = Iterator[IndexFinding | None]
+
+
 @dataclass(frozen=True)
 class IndexReport:
-    """What an index holds of a data set.
-
-    Attributes:
-        cells: by speaker and emotion: recordings that the data set has, that have a readable
-            picture here, and that have readable sound here.
-        whole: by protocol: its items, and those whose clips are all here.
-    """
+    """What an index holds of a data set."""
 
     dataset: str
     root: str
     recordings: int
     found: int
+    # by speaker and emotion: recordings that the data set has, that have a readable picture here,
+    # and that have readable sound here
     cells: Mapping[str, Mapping[str, tuple[int, int, int]]]
     findings: tuple[IndexFinding, ...]
-    whole: Mapping[str, tuple[int, int]]
+    whole: Mapping[str, tuple[int, int]]  # by protocol: its items, and those whose clips are here
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
@@ -68,12 +58,7 @@ class IndexReport:
 
 
 def index_report(card: DatasetCard, index: RecordingsIndex) -> IndexReport:
-    """Return what is here, what is missing and what is odd.
-
-    Args:
-        card: a data set of recordings.
-        index: from :func:`spfem_bench.datasets.indexing.build_index`.
-    """
+    """Return what is here, what is missing and what is odd."""
     settings, expected = card.recordings, recordings(card)
     if settings is None:
         raise ValueError(f"{card.name} has no recordings")
@@ -97,18 +82,13 @@ def index_report(card: DatasetCard, index: RecordingsIndex) -> IndexReport:
             items = protocol(name).items
             clips = [{c.path.as_posix() for c in (*i.clips.values(), *i.more_real)} for i in items]
             whole[name] = (len(items), sum(paths <= with_picture for paths in clips))
-    return IndexReport(
-        card.name,
-        str(index.root),
-        len(expected),
-        len(with_picture),
-        {
-            speaker: {emotion: _counts(cell, index) for emotion, cell in cells.items()}
-            for speaker, cells in by_cell.items()
-        },
-        tuple(finding for finding in findings if finding),
-        whole,
-    )
+    counts = {
+        speaker: {emotion: _counts(cell, index) for emotion, cell in cells.items()}
+        for speaker, cells in by_cell.items()
+    }
+    root, n_expected, n_found = str(index.root), len(expected), len(with_picture)
+    odd = tuple(finding for finding in findings if finding)
+    return IndexReport(card.name, root, n_expected, n_found, counts, odd, whole)
 
 
 def _counts(cell: Sequence[Recording], index: RecordingsIndex) -> tuple[int, int, int]:
@@ -131,7 +111,7 @@ def relative_files(root: Path) -> Iterator[str]:
         yield from ((below / name).as_posix() for name in sorted(files) if name[0] != ".")
 
 
-def _missing(by_cell: _Cells, lacking: set[str]) -> Iterator[IndexFinding | None]:
+def _missing(by_cell: _Cells, lacking: set[str]) -> _Findings:
     remedy = "Items that need them are left out; score the others with 'eval --partial'"
     for speaker, emotions in by_cell.items():
         videos = [r.video for cell in emotions.values() for r in cell]
@@ -147,13 +127,7 @@ def _missing(by_cell: _Cells, lacking: set[str]) -> Iterator[IndexFinding | None
 def swapped_folders(
     card: DatasetCard, index: RecordingsIndex, files: Sequence[str]
 ) -> IndexFinding | None:
-    """Find files whose folders are in another order, or named video for audio and vice versa.
-
-    Args:
-        card: a data set of recordings.
-        index: what was found.
-        files: all files below the root, relative to it.
-    """
+    """Find files in exchanged folders, among all files below the root, relative to it."""
     if card.recordings is None:
         return None
     used = {file.file for file in index.files.values()}
@@ -171,17 +145,11 @@ def swapped_folders(
                 expected = [words(path) for path in paths]
                 expected += [tuple(sorted(exchanged.get(w, w) for w in e)) for e in expected]
                 pairs += [f"{spare[e]} for {name}" for e in expected if e in spare]
-    return _finding(
-        "swapped folders",
-        "files lie in other folders than published",
-        pairs,
-        "Rename the folders, or say with --mapping FILE.toml how your copy is named",
-    )
+    remedy = "Rename the folders, or say with --mapping FILE.toml how your copy is named"
+    return _finding("swapped folders", "files lie in other folders than published", pairs, remedy)
 
 
-def _unreadable(
-    expected: Sequence[Recording], index: RecordingsIndex
-) -> Iterator[IndexFinding | None]:
+def _unreadable(expected: Sequence[Recording], index: RecordingsIndex) -> _Findings:
     files = index.files
     broken = [f"{f.file}: {f.problem}" for f in files.values() if f.problem]
     no_picture, no_sound = [], []
@@ -192,23 +160,15 @@ def _unreadable(
         if video and not (sound and (sound.problem or sound.stretch("audio"))):
             no_sound.append(r.sound or r.video)
     yield _finding("unreadable", "files that cannot be read", broken, "Fetch them again")
-    yield _finding(
-        "no picture",
-        "files of sound only in the place of a video",
-        no_picture,
-        "Fetch the videos",
-    )
-    yield _finding(
-        "no sound",
-        "recordings whose sound is missing",
-        no_sound,
-        "Metrics of lip sync cannot use them as clips; the others can",
-    )
+    says = "files of sound only in the place of a video"
+    yield _finding("no picture", says, no_picture, "Fetch the videos")
+    remedy = "Metrics of lip sync cannot use them as clips; the others can"
+    yield _finding("no sound", "recordings whose sound is missing", no_sound, remedy)
 
 
 def _odd(
     expected: Sequence[Recording], index: RecordingsIndex, settings: RecordingsSettings
-) -> Iterator[IndexFinding | None]:
+) -> _Findings:
     shortest, longest = settings.seconds
     lengths, apart = [], []
     for r in expected:
@@ -220,12 +180,8 @@ def _odd(
             apart.append(f"{r.video}: {difference:.2f} s")
     says = f"recordings shorter than {shortest:g} s or longer than {longest:g} s"
     yield _finding("odd length", says, lengths, "Look whether they are cut")
-    yield _finding(
-        "sound and picture apart",
-        f"sound and picture begin or end more than {settings.apart:g} s apart",
-        apart,
-        "Look whether they belong together",
-    )
+    says = f"sound and picture begin or end more than {settings.apart:g} s apart"
+    yield _finding("sound and picture apart", says, apart, "Look whether they belong together")
 
 
 def _apart(picture: Stretch, sound: Stretch) -> float:
@@ -233,13 +189,11 @@ def _apart(picture: Stretch, sound: Stretch) -> float:
     return max(abs(picture.start - sound.start), abs(picture.end - sound.end))
 
 
-def _swapped_sound(
-    by_cell: _Cells, index: RecordingsIndex, allowed: float
-) -> Iterator[IndexFinding | None]:
+def _swapped_sound(by_cell: _Cells, index: RecordingsIndex, allowed: float) -> _Findings:
     """Find two emotions of a speaker whose sounds fit each other's pictures, not their own."""
 
     def difference(pictures: Sequence[Recording], sounds: Sequence[Recording]) -> float:
-        """Return the median of how far one emotion's pictures are from another's sounds."""
+        """Return the median of how far pictures are from sounds, 0 when fewer than two compare."""
         both = []
         for a, b in zip(
             (r for r in pictures if r.sound), (r for r in sounds if r.sound), strict=False
@@ -270,17 +224,14 @@ def _same_bytes(index: RecordingsIndex) -> IndexFinding | None:
             path = inside(index.root, name)
             if path.is_file():
                 by_hash[file_sha256(path)].append(name)
-    return _finding(
-        "same bytes",
-        "files with the bytes of another",
-        [" = ".join(files) for files in by_hash.values() if len(files) > 1],
-        "One of them is a copy in the wrong place",
-    )
+    copies = [" = ".join(files) for files in by_hash.values() if len(files) > 1]
+    remedy = "One of them is a copy in the wrong place"
+    return _finding("same bytes", "files with the bytes of another", copies, remedy)
 
 
 def _unused(
     settings: RecordingsSettings, index: RecordingsIndex, files: Sequence[str]
-) -> Iterator[IndexFinding | None]:
+) -> _Findings:
     used = {file.file for file in index.files.values()}
     unused: dict[str, list[str]] = {b.says: [] for b in settings.beside}
     others: list[str] = []

@@ -5,46 +5,28 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
+from spfem_bench.datasets import recordings_index
 from spfem_bench.datasets.index_report import relative_files, swapped_folders
-from spfem_bench.datasets.recordings_index import (
-    IndexedFile,
-    RecordingsIndex,
-    read_index,
-    save_index,
-)
+from spfem_bench.datasets.recordings_index import IndexedFile, RecordingsIndex
 from spfem_bench.definitions.datasets import DatasetCard, recordings
 from spfem_bench.definitions.recordings import LayoutMapping, candidates
 from spfem_bench.errors import CardError, ClipError, unknown_name
 from spfem_bench.files import Listing, inside
 from spfem_bench.media import packets
-from spfem_bench.progress import SILENT, Progress
+from spfem_bench.progress import Progress
 
 SAVE_EVERY = 50
 """Files that are read between two writings of the index, from which a stopped run goes on."""
 
 
 def build_index(
-    card: DatasetCard,
-    root: Path,
-    mapping: LayoutMapping | None,
-    path: Path,
-    progress: Progress = SILENT,
+    card: DatasetCard, root: Path, mapping: LayoutMapping | None, path: Path, progress: Progress
 ) -> RecordingsIndex:
     """Look for a data set's recordings below *root*, and write where they lie to *path*.
 
     Files that an index at *path* has with the same size and time stamp are not opened again, so
-    a stopped run goes on where it was.
-
-    Args:
-        card: a data set of recordings.
-        root: the folder that holds them; only read.
-        mapping: how this copy is named; None when as published.
-        path: of the index.
-        progress: has the phase ``files``.
-
-    Raises:
-        ClipError: the root is no folder, holds none of the recordings, or two files for one.
-        StorageError: the index cannot be written.
+    a stopped run goes on where it was. *progress* has the phase ``files``. Raises ClipError for no
+    folder, none of the recordings or two files for one, StorageError for a disk that fails.
     """
     root = root.resolve()
     if not root.is_dir():
@@ -60,10 +42,10 @@ def build_index(
             files[name] = _read_streams(root, file, known.get(file))
             progress.advance("files")
             if count % SAVE_EVERY == 0:
-                save_index(path, card, RecordingsIndex(root, files, mapping))
+                recordings_index.save_index(path, card, RecordingsIndex(root, files, mapping))
     finally:  # also after Ctrl-C: the next run does not read these files again
         progress.end("files")
-        save_index(path, card, RecordingsIndex(root, files, mapping))
+        recordings_index.save_index(path, card, RecordingsIndex(root, files, mapping))
     return RecordingsIndex(root, files, mapping)
 
 
@@ -112,7 +94,7 @@ def _check_words(card: DatasetCard, mapping: LayoutMapping | None) -> None:
 def _known_files(path: Path, root: Path) -> dict[str, IndexedFile]:
     """Return the files of an index of the same root; none when it cannot be read."""
     try:
-        index = read_index(path)
+        index = recordings_index.read_index(path)
     except CardError:  # absent, damaged, or of an older version: this run makes a new one
         return {}
     if not index.verified or index.root != root:

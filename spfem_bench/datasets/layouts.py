@@ -23,23 +23,18 @@ from spfem_bench.media.video import VIDEO_SUFFIXES
 
 OutputState = Literal["found", "absent", "ambiguous"]
 SourceOf = Callable[[Item, bool], Clip]
+_Parts = Mapping[str, tuple[int, int]] | ClipError
 
 
 @dataclass(frozen=True)
 class PlacedOutput:
-    """Where an item's output lies.
-
-    Attributes:
-        places: where it was found, below the folder; where it was looked for when absent.
-        clip: to be read; why there is none when it was not found.
-        sound: which sound is used with it: ``own``, ``source`` or ``none``.
-    """
+    """Where an item's output lies."""
 
     item: str
     state: OutputState
-    places: tuple[str, ...]
-    clip: Clip | ClipError
-    sound: str = "none"
+    places: tuple[str, ...]  # where it was found below the folder, or looked for when absent
+    clip: Clip | ClipError  # to be read; why there is none when it was not found
+    sound: str = "none"  # which sound is used with it: `own`, `source` or `none`
 
 
 def place(
@@ -49,21 +44,11 @@ def place(
     source_of: SourceOf,
     frame_rate: float | None = None,
 ) -> tuple[list[PlacedOutput], tuple[str, ...]]:
-    """Find every item's output below a folder; nothing is written.
+    """Find every item's output below a folder, and what looks like an output but is no item's.
 
-    Args:
-        layout: how the system names what it writes.
-        folder: what it wrote.
-        protocol: whose items.
-        source_of: returns an item's source clip on this machine, with its sound when the flag
-            is set, or raises a ClipError.
-        frame_rate: of folders of frames, in the place of the layout's.
-
-    Returns:
-        One for each item, and what looks like an output and is no item's.
-
-    Raises:
-        CardError: no template of the layout fits the protocol's list.
+    *source_of* returns an item's source clip on this machine, with its sound when the flag is set,
+    or raises a ClipError. *frame_rate* is of folders of frames, in the place of the layout's.
+    Raises CardError when no template of the layout fits the protocol's list.
     """
     listing = Listing(folder)
     patterns = {item.id: _patterns(layout, item, protocol) for item in protocol.items}
@@ -74,7 +59,7 @@ def place(
         names[item.id] = list(dict.fromkeys(matches))
         for name in names[item.id]:
             takers[name].append(item)
-    parts: dict[str, Mapping[str, tuple[int, int]] | ClipError] = {}
+    parts: dict[str, _Parts] = {}
 
     def find(item: Item) -> tuple[Clip, str]:
         first, *others = names[item.id]
@@ -104,20 +89,15 @@ def place(
         places = tuple(names[item.id])
         try:
             placed.append(PlacedOutput(item.id, "found", places, *find(item)))
-        except CardError as odd:  # a name that no clip can have, such as one with a backslash
-            renamed = ClipError(odd.problem, "Rename it")
-            placed.append(PlacedOutput(item.id, "ambiguous", places, renamed))
-        except ClipError as unclear:
+        except (CardError, ClipError) as odd:
+            # A CardError is about a name that no clip can have, such as one with a backslash.
+            unclear = odd if isinstance(odd, ClipError) else ClipError(odd.problem, "Rename it")
             placed.append(PlacedOutput(item.id, "ambiguous", places, unclear))
     return placed, _extra(layout, listing, protocol, set(takers))
 
 
 def folder_sound(listing: Listing, name: str) -> str | None:
-    """Return the sound file of a folder of frames: ``NAME.wav`` or ``NAME/audio.wav``.
-
-    Raises:
-        ClipError: there are both.
-    """
+    """Return a frame folder's sound, ``NAME.wav`` or ``NAME/audio.wav``; ClipError for both."""
     name = glob.escape(name)
     sounds = [n for pattern in (f"{name}.wav", f"{name}/audio.wav") for n in listing.find(pattern)]
     if len(sounds) > 1:
@@ -163,19 +143,12 @@ def _setting(protocol: Protocol) -> str:
     return "self" if alike else protocol.card.setting
 
 
-def _parts(
-    layout: LayoutCard, clip: Clip, sharing: Sequence[Item], source_of: SourceOf
-) -> Mapping[str, tuple[int, int]] | ClipError:
-    """Return which frames of a folder are which item's, source after source.
-
-    Returns an error when the layout does not join outputs, a source is not here, or the
-    sources' frames do not add up to the folder's.
-    """
+def _parts(layout: LayoutCard, clip: Clip, sharing: Sequence[Item], source_of: SourceOf) -> _Parts:
+    """Return which frames of a folder are which item's, by the sources' lengths, or an error."""
     if not layout.joined or not clip.path.is_dir():
-        return ClipError(
-            f"{clip.path} would be the output of {' and of '.join(i.id for i in sharing)}",
-            layout.must or "Give each item a name of its own",
-        )
+        items = " and of ".join(item.id for item in sharing)
+        remedy = layout.must or "Give each item a name of its own"
+        return ClipError(f"{clip.path} would be the output of {items}", remedy)
     order = sorted(sharing, key=lambda i: i.clips["source"].path.as_posix())
     try:
         lengths = [_frames(source_of(i, False)) for i in order]

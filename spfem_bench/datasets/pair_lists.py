@@ -1,7 +1,7 @@
 """Lists of pairs over frames of real clips, in the layout of the authors' ``aligned_path36.json``.
 
 ``{speaker: {emotion: {"001_030": [[0, 1, 1], [0, 0, 1]]}}}``: frame numbers, from 0, of the
-neutral clip 001 and, as many, of the emotional clip 030. ``spfem-bench align`` writes them too.
+neutral clip 001 and, as many, of the emotional clip 030.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ from spfem_bench.stored import read_bounded
 
 TEST_SPEAKERS = ("M003", "M009", "W029", "M012", "M030", "W015")
 """MEAD's speakers on whom the papers test; they must not be in a training list."""
-
-TEMPLATE = "{speaker}/{emotion}/{clip}/{frame:06d}.png"
-"""A frame's default name."""
+TEMPLATE = "{speaker}/{emotion}/{clip}/{frame:06d}.png"  # a frame's default name
 
 _TEMPLATES = f"Write for example {TEMPLATE}"
 
@@ -45,8 +43,7 @@ class ListedPair(NamedTuple):
 def read_pair_list(path: Path, *, fewest: int = 2) -> list[ListedPair]:
     """Read and check a list of pairs, each of at least *fewest* frames, in the file's order.
 
-    Raises:
-        CardError: unreadable, or bad pairs: names the first few and their number.
+    Raises CardError, which names the first few bad pairs and their number.
     """
     pairs: list[ListedPair] = []
     wrong: list[str] = []
@@ -59,20 +56,17 @@ def read_pair_list(path: Path, *, fewest: int = 2) -> list[ListedPair]:
                 except CardError as error:
                     wrong.append(f"{speaker}/{emotion}/{key}: {error.problem}")
     if wrong:
-        raise CardError(
-            f"{path}: {len(wrong)} pairs cannot be used: {_few(wrong)}", "Align those again"
-        )
+        problem = f"{path}: {len(wrong)} pairs cannot be used: {_few(wrong)}"
+        raise CardError(problem, "Align those again")
     if not pairs:
         raise CardError(f"{path}: holds no pairs", "Make a list with 'spfem-bench align'")
     return pairs
 
 
 def write_pair_list(path: Path, pairs: Sequence[ListedPair]) -> None:
-    """Write pairs so that :func:`read_pair_list` reads them.
+    """Write pairs for :func:`read_pair_list`; raise StorageError when the disk is full or locked.
 
-    Raises:
-        CardError: a key would not separate the names of its clips.
-        StorageError: the folder cannot be written, or the disk is full.
+    Raises CardError when a key would not separate the names of its clips.
     """
     content: dict[str, dict[str, dict[str, list[list[int]]]]] = {}
     for pair in pairs:
@@ -82,14 +76,7 @@ def write_pair_list(path: Path, pairs: Sequence[ListedPair]) -> None:
 
 
 def split_key(key: str) -> tuple[str, str]:
-    """Return the names of the neutral and the emotional clip.
-
-    >>> split_key("001_030"), split_key("my_clip_my_clip")
-    (('001', '030'), ('my_clip', 'my_clip'))
-
-    Raises:
-        CardError: it is unclear where the first name ends.
-    """
+    """Return the clips' names in a key such as ``001_030``; raise CardError if they are unclear."""
     middle = len(key) // 2
     if key[:middle] == key[middle + 1 :] and key[middle : middle + 1] == "_" and middle:
         return key[:middle], key[:middle]
@@ -105,10 +92,8 @@ def join_key(clips: tuple[str, str]) -> str:
     with suppress(CardError):
         if split_key(key) == clips:
             return key
-    raise CardError(
-        f"'{key}' would not tell where the first clip's name ends",
-        "Rename the clips alike, or without '_'",
-    )
+    problem = f"'{key}' would not tell where the first clip's name ends"
+    raise CardError(problem, "Rename the clips alike, or without '_'")
 
 
 def listed_pairs(
@@ -122,26 +107,16 @@ def listed_pairs(
 ) -> list[EmotionPair]:
     """Return the pairs of a list over frames in a folder, after a check that all files exist.
 
-    Args:
-        path: the list.
-        root: the folder of the frames.
-        template: a frame's name in it: ``{speaker}``, ``{emotion}``, ``{clip}``, ``{level}``
-            (MEAD's intensity: 1 for neutral, else 3) and ``{frame}`` are filled in.
-        first: number in the name of the file of frame 0; ffmpeg begins with 1.
-        find: finds a face's five points; None when the frames are square face crops in one pose.
-        forbidden: speakers who must not be in the list.
-
-    Raises:
-        CardError: the list or the template is wrong, a speaker is forbidden, or files are
-            absent: names the first few and their number.
+    In *template*, ``{speaker}``, ``{emotion}``, ``{clip}``, ``{level}`` (MEAD's intensity: 1 for
+    neutral, else 3) and ``{frame}`` are filled in. *first* is the number in the name of frame 0's
+    file; ffmpeg begins with 1. *find* is None when the frames are square face crops in one pose.
+    Raises CardError when list or template are wrong, a speaker is forbidden, or files are absent.
     """
     listed = read_pair_list(path)
     barred = sorted({entry.speaker for entry in listed} & set(forbidden))
     if barred:
-        raise CardError(
-            f"{path}: holds pairs of {', '.join(barred)}, on whom methods are tested",
-            "Leave those speakers out of the list",
-        )
+        problem = f"{path}: holds pairs of {', '.join(barred)}, on whom methods are tested"
+        raise CardError(problem, "Leave those speakers out of the list")
     if not root.is_dir():
         raise CardError(f"{root} is no folder", "Name the folder of the frames")
     pairs = []
@@ -157,10 +132,8 @@ def listed_pairs(
         pairs.append(EmotionPair(speaker, emotion, neutral, emotional, numbers))
     absent = [file.relative_to(root).as_posix() for file in files if not file.is_file()]
     if absent:
-        raise CardError(
-            f"{root}: {len(absent)} of {len(files)} frames are absent: {_few(absent)}",
-            "Check the folder, the template and the number of the first frame",
-        )
+        problem = f"{root}: {len(absent)} of {len(files)} frames are absent: {_few(absent)}"
+        raise CardError(problem, "Check the folder, the template and the number of the first frame")
     return pairs
 
 
@@ -169,8 +142,7 @@ def hold_out(
 ) -> tuple[list[EmotionPair], list[EmotionPair]]:
     """Split pairs into those to learn from and those of the speakers to hold out.
 
-    Raises:
-        CardError: a speaker has no pairs, or none are left to learn from.
+    Raises CardError when a speaker has no pairs, or none are left to learn from.
     """
     everyone = {pair.speaker for pair in pairs}
     for speaker in speakers:
@@ -178,10 +150,8 @@ def hold_out(
             raise unknown_name("speaker to hold out", speaker, everyone)
     if everyone <= set(speakers):
         raise CardError("all speakers are held out", "Leave some to learn from")
-    return (
-        [pair for pair in pairs if pair.speaker not in speakers],
-        [pair for pair in pairs if pair.speaker in speakers],
-    )
+    rest = [pair for pair in pairs if pair.speaker not in speakers]
+    return rest, [pair for pair in pairs if pair.speaker in speakers]
 
 
 def five_points(detect: Detector) -> FindPoints:
@@ -208,9 +178,8 @@ def _json(path: Path) -> Any:
 
 def _table(value: Any, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise CardError(
-            f"{place}: no table of names", 'Write {speaker: {emotion: {"001_001": [[...], [...]]}}}'
-        )
+        problem = f"{place}: no table of names"
+        raise CardError(problem, 'Write {speaker: {emotion: {"001_001": [[...], [...]]}}}')
     return value
 
 

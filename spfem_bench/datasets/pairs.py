@@ -1,8 +1,4 @@
-"""Pairs for metric learning: one speaker, one sentence, two emotions, frame by frame.
-
-Pairs come from lists over frames of real clips (:mod:`spfem_bench.datasets.pair_lists`), from
-face crops in memory, and from worlds whose frames are drawn (``spfem_bench.puppets.pairs``).
-"""
+"""Pairs for metric learning: one speaker, one sentence, two emotions, frame by frame."""
 
 from __future__ import annotations
 
@@ -16,20 +12,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.datasets.pose import (
-    Landmarks,
-    fit_similarity,
-    fit_square,
-    move_points,
-    warp_picture,
-)
+from spfem_bench.datasets import pose
 from spfem_bench.errors import ClipError
 from spfem_bench.faces.crop import ARCFACE_TEMPLATE
 from spfem_bench.files import inside
 from spfem_bench.media.pictures import read_picture
 from spfem_bench.media.video import Frame
 
-FindPoints = Callable[[Frame], Landmarks]
+FindPoints = Callable[[Frame], pose.Landmarks]
 """From a picture to its five points: eyes, nose, mouth corners. Raises ClipError without a face."""
 
 
@@ -37,7 +27,6 @@ class FrameSource(Protocol):
     """A recording of which single frames are read or drawn.
 
     Attributes:
-        name: the recording's name.
         whole: whether a frame is a face crop, to be used whole.
         world: the world that frames are drawn from, in any process; empty for real clips.
     """
@@ -50,37 +39,21 @@ class FrameSource(Protocol):
     def world(self) -> str: ...  # noqa: D102
 
     def frame(self, index: int) -> Frame:
-        """Return one frame: uint8 (height, width, 3), RGB.
+        """Return uint8 (height, width, 3), RGB; raise ClipError if unreadable or without a face."""
 
-        Raises:
-            ClipError: it is absent, unreadable or shows no face.
-        """
-
-    def points(self, index: int, picture: Frame) -> Landmarks | None:
-        """Return the landmarks of one frame; None when the pose is taken as it is.
-
-        Raises:
-            ClipError: it shows no face.
-        """
+    def points(self, index: int, picture: Frame) -> pose.Landmarks | None:
+        """Return a frame's landmarks, None to take the pose as it is; ClipError without a face."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """A recording as numbered picture files.
-
-    Attributes:
-        name: the recording's name.
-        root: the user's folder.
-        template: a file's name in it, with ``{frame}`` still to be filled in.
-        first: number in the name of the file of frame 0.
-        find: finds a face's five points; None for square face crops in one pose.
-    """
+    """A recording as numbered picture files."""
 
     name: str
     root: Path
-    template: str
-    first: int = 0
-    find: FindPoints | None = None
+    template: str  # a file's name below the root, with `{frame}` still to be filled in
+    first: int = 0  # number in the name of the file of frame 0
+    find: FindPoints | None = None  # None for square face crops in one pose
     world = ""
 
     @property
@@ -96,7 +69,7 @@ class Pictures:
         """Read one frame."""
         return np.ascontiguousarray(read_picture(self.path(index))[:, :, ::-1])
 
-    def points(self, index: int, picture: Frame) -> Landmarks | None:
+    def points(self, index: int, picture: Frame) -> pose.Landmarks | None:
         """Return a face's five points, (5, 2)."""
         if self.find is None:
             return None
@@ -108,17 +81,11 @@ class Pictures:
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """A recording whose face crops, all in one pose, are in memory.
-
-    Attributes:
-        name: the recording's name.
-        pictures: uint8 (N, size, size, 3), RGB.
-        frames: int64 (N,), the frame number of each, increasing.
-    """
+    """A recording whose face crops, all in one pose, are in memory."""
 
     name: str
-    pictures: npt.NDArray[np.uint8]
-    frames: npt.NDArray[np.int64]
+    pictures: npt.NDArray[np.uint8]  # uint8 (N, size, size, 3), RGB
+    frames: npt.NDArray[np.int64]  # int64 (N,), the frame number of each, increasing
     whole = True
     world = ""
 
@@ -129,61 +96,45 @@ class Held:
             raise ClipError(f"{self.name}: frame {index} shows no face", "Leave the frame out")
         return np.asarray(self.pictures[row])
 
-    def points(self, index: int, picture: Frame) -> Landmarks | None:
+    def points(self, index: int, picture: Frame) -> pose.Landmarks | None:
         """Return None."""
         return None
 
 
 @dataclass(frozen=True)
 class EmotionPair:
-    """Two recordings of one sentence by one speaker.
-
-    Attributes:
-        speaker: the speaker's name.
-        emotion: of the second recording; the first is neutral.
-        neutral: the first recording, x in the papers.
-        emotional: the second, y.
-        numbers: int64 (N, 2), the frames of the first and the second at which the same is
-            spoken; neither column ever decreases.
-    """
+    """Two recordings of one sentence by one speaker."""
 
     speaker: str
-    emotion: str
-    neutral: FrameSource
+    emotion: str  # of the second recording; the first is neutral
+    neutral: FrameSource  # the first recording, x in the papers; `emotional` is y
     emotional: FrameSource
+    # int64 (N, 2), the frames of the first and the second at which the same is spoken; neither
+    # column ever decreases
     numbers: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def pictures(self, index: int, size: int) -> tuple[Frame, Frame]:
-        """Return both frames of one entry in one pose.
+        """Return both frames of one entry in one pose: each uint8 (size, size, 3), RGB.
 
-        A neutral face crop is resized whole; in other neutral frames the five points are put on
-        the ArcFace template. The emotional face is moved onto the neutral one.
-
-        Args:
-            index: of the entry, 0 to ``len(self) - 1``.
-            size: side of the pictures in pixels.
-
-        Returns:
-            Neutral and emotional, each uint8 (size, size, 3), RGB.
-
-        Raises:
-            ClipError: a frame is absent, unreadable or shows no face.
+        A neutral face crop is resized whole; in other neutral frames the five points are put on the
+        ArcFace template. The emotional face is moved onto the neutral one. Raises ClipError for an
+        absent or unreadable frame, or one that shows no face.
         """
         i, j = (int(n) for n in self.numbers[index])
         x, y = self.neutral.frame(i), self.emotional.frame(j)
         points, own = self.neutral.points(i, x), self.emotional.points(j, y)
         if self.neutral.whole or points is None:
-            placed = fit_square(x, size, self.neutral.name)
+            placed = pose.fit_square(x, size, self.neutral.name)
         else:
-            placed = fit_similarity(points, (ARCFACE_TEMPLATE + 0.5) * size / 112 - 0.5)
+            placed = pose.fit_similarity(points, (ARCFACE_TEMPLATE + 0.5) * size / 112 - 0.5)
         if points is None or own is None:
-            onto = fit_square(y, size, self.emotional.name)
+            onto = pose.fit_square(y, size, self.emotional.name)
         else:
-            onto = fit_similarity(own, move_points(points, placed))
-        return warp_picture(x, placed, size), warp_picture(y, onto, size)
+            onto = pose.fit_similarity(own, pose.move_points(points, placed))
+        return pose.warp_picture(x, placed, size), pose.warp_picture(y, onto, size)
 
     def windows(self, length: int, *, moving: bool = False) -> npt.NDArray[np.int64]:
         """Return the first entries of all windows of *length* consecutive entries: int64.

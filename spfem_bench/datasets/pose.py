@@ -1,7 +1,7 @@
 """One pose for two faces (ASCCL, CVPR 2024, section 4.1).
 
-Corresponding regions of two aligned faces fall on the same cells of a feature map. A transform
-is a float (2, 3) matrix ``m`` that moves points ``p`` (K, 2) to ``p @ m[:, :2].T + m[:, 2]``.
+A transform is a float (2, 3) matrix ``m`` that moves points ``p`` (K, 2) to
+``p @ m[:, :2].T + m[:, 2]``.
 """
 
 from __future__ import annotations
@@ -18,26 +18,15 @@ Landmarks = npt.NDArray[np.float64]
 
 
 def fit_similarity(points: Landmarks, target: Landmarks) -> Landmarks:
-    """Return the similarity transform that moves points closest to their targets.
+    """Return the similarity transform, float64 (2, 3), that moves points closest to their targets.
 
-    Least squares with a shift, a rotation and one scale, no mirror.
-
-    Args:
-        points: float (K, 2), at least two that differ.
-        target: float (K, 2).
-
-    Returns:
-        float64 (2, 3).
-
-    Raises:
-        CardError: shapes differ, a value is not finite, or all points are equal.
+    Least squares with a shift, a rotation and one scale, no mirror. Raises CardError when shapes
+    differ, a value is not finite, or all points are equal.
     """
     points, target = np.asarray(points, np.float64), np.asarray(target, np.float64)
     if points.shape != target.shape or points.ndim != 2 or points.shape[1:] != (2,):
-        raise CardError(
-            f"landmarks of the shapes {points.shape} and {target.shape} cannot be aligned",
-            "Give the same landmarks twice, each (K, 2)",
-        )
+        problem = f"landmarks of the shapes {points.shape} and {target.shape} cannot be aligned"
+        raise CardError(problem, "Give the same landmarks twice, each (K, 2)")
     if not (np.isfinite(points).all() and np.isfinite(target).all()):
         raise CardError("a landmark is not a finite number", "Leave out frames without a face")
     if not np.ptp(points, axis=0).any():
@@ -52,17 +41,11 @@ def move_points(points: Landmarks, transform: Landmarks) -> Landmarks:
 
 
 def fit_square(picture: Frame, size: int, name: str) -> Landmarks:
-    """Return the transform that resizes a whole picture, named for the error, to a square.
-
-    Raises:
-        ClipError: the picture is not square.
-    """
+    """Return the transform that resizes a picture to a square; raise ClipError if it is none."""
     height, width = picture.shape[:2]
     if height != width:
-        raise ClipError(
-            f"{name}: {width} x {height} pixels, which is no square face crop",
-            "Let faces be found in the frames, or give square crops",
-        )
+        problem = f"{name}: {width} x {height} pixels, which is no square face crop"
+        raise ClipError(problem, "Let faces be found in the frames, or give square crops")
     f = size / width
     return np.array([[f, 0, f / 2 - 0.5], [0, f, f / 2 - 0.5]])
 
@@ -70,13 +53,7 @@ def fit_square(picture: Frame, size: int, name: str) -> Landmarks:
 def warp_picture(picture: Frame, transform: Landmarks, size: int) -> Frame:
     """Move a picture by a similarity transform into a square: uint8 (size, size, 3).
 
-    A picture that becomes smaller is averaged first, against aliasing; outside of it, its edge is
-    repeated.
-
-    Args:
-        picture: uint8 (height, width, 3).
-        transform: float (2, 3), from pixels of the picture to pixels of the square.
-        size: the square's side.
+    A picture that becomes smaller is averaged first; outside of it, its edge is repeated.
     """
     cv2 = opencv()
     scale = float(np.hypot(transform[0, 0], transform[1, 0]))
@@ -88,12 +65,5 @@ def warp_picture(picture: Frame, transform: Landmarks, size: int) -> Frame:
         grow = np.array([width / small[0], height / small[1]])
         shift = transform[:, :2] @ (grow / 2 - 0.5) + transform[:, 2]
         transform = np.c_[transform[:, :2] * grow, shift]
-    return np.asarray(
-        cv2.warpAffine(
-            picture,
-            transform,
-            (size, size),
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-    )
+    moved = cv2.warpAffine(picture, transform, (size, size), borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(moved)

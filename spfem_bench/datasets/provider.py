@@ -1,16 +1,13 @@
-"""What a provider of clips can do; each kind of provider is one file.
-
-Pinned files and a user's recordings are in :mod:`spfem_bench.datasets.providers`; the puppets and
-a user's own are plugins (see :mod:`spfem_bench.plugins`).
-"""
+"""What a provider of clips can do; each kind of provider is one file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from spfem_bench.datasets.pairs import EmotionPair
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.controls import FadedControl, PerfectControl
 from spfem_bench.definitions.datasets import DatasetCard, dataset_files
@@ -24,37 +21,21 @@ from spfem_bench.media.video import file_sha256
 from spfem_bench.plugins import Registry
 from spfem_bench.progress import SILENT, Progress
 
-if TYPE_CHECKING:
-    from spfem_bench.datasets.pairs import EmotionPair
-
-
 FileState = Literal["missing", "verified", "wrong hash"]
 
 
 @dataclass(frozen=True)
 class Places:
-    """The folders of one data set on this machine.
+    """The folders of one data set on this machine."""
 
-    Attributes:
-        searched: where its files may lie, in the order of search.
-        cache: the one of them that downloads go to.
-        generated: where clips that are made on this machine go.
-    """
-
-    searched: tuple[Path, ...]
-    cache: Path
-    generated: Path
+    searched: tuple[Path, ...]  # where its files may lie, in the order of search
+    cache: Path  # the one of them that downloads go to
+    generated: Path  # where clips that are made on this machine go
 
 
 @dataclass(frozen=True)
 class Holdings:
-    """How much of a data set is on this machine.
-
-    Attributes:
-        state: such as ``12/20``.
-        bytes: the size of its files.
-        origin: where they come from.
-    """
+    """How much of a data set is on this machine (such as ``12/20``), and where it comes from."""
 
     state: str
     bytes: int
@@ -66,35 +47,20 @@ class Provider:
 
     This base class finds the files of the card's list of pinned files. A subclass overrides what
     differs, and is registered under the name that data set cards give as ``provider``. Making one
-    touches no disk.
-
-    Args:
-        card: the data set; ``card.provider_settings`` is its table ``[settings]``.
-        places: where its clips lie.
-
-    Raises:
-        CardError: the settings are wrong.
+    touches no disk; it raises CardError for wrong settings (``card.provider_settings``).
     """
 
-    makes_clips: ClassVar[bool] = False
-    """Whether clips are made on this machine; then they are known to be readable."""
-    has_exact_pairs: ClassVar[bool] = False
-    """Whether :meth:`exact_pair` knows which frames of two clips correspond."""
+    makes_clips: ClassVar[bool] = False  # on this machine; then they are known to be readable
+    has_exact_pairs: ClassVar[bool] = False  # exact_pair knows which frames of two correspond
 
     def __init__(self, card: DatasetCard, places: Places) -> None:
         self.card, self.places = card, places
 
-    # ---- clips by name ----
-
     def verified(self, name: str) -> Path:
-        """Return the path of a clip or sound file after checking it.
+        """Return the path of a clip or sound file, named as in items, after checking it.
 
-        Args:
-            name: as in the addresses of the protocols' items.
-
-        Raises:
-            MissingClipError: it is not on this machine.
-            ClipError: the data set has no such file, or its bytes are not the pinned ones.
+        Raises MissingClipError when it is not here, ClipError when it is not of the data set or
+        its bytes are not the pinned ones.
         """
         files = dataset_files(self.card)
         if name not in files:
@@ -126,31 +92,20 @@ class Provider:
             return "missing"
         return "verified" if sha256_of(path) == file.sha256 else "wrong hash"
 
-    # ---- clips made on this machine ----
-
     def lacking(self, names: Iterable[str]) -> list[str]:
         """Return the names of clips to make before these can be read, in the order of making."""
-        del names
         return []
 
     def make(self, names: Sequence[str], progress: Progress = SILENT) -> None:
         """Make the clips that :meth:`lacking` returned; *progress* has the phase ``render``.
 
-        Raises:
-            StorageError: the folder cannot be written.
-            SpfemBenchError: a name that no clip can have, or a model's weights are missing.
+        Raises StorageError when the folder cannot be written, SpfemBenchError for a name that no
+        clip can have, or missing weights.
         """
         raise NotImplementedError(f"{type(self).__name__} makes no clips: {list(names)}")
 
-    # ---- methods and controls that only this provider knows ----
-
     def methods(self, item: Item) -> Mapping[str, MethodCard]:
-        """Return the methods whose clips it can make for a protocol, by name.
-
-        Args:
-            item: any item of the protocol; all have the same columns in ``item.row``.
-        """
-        del item
+        """Return the methods whose clips it can make, by name, given any item of the protocol."""
         return {}
 
     def output(self, method: str, item: Item) -> Clip:
@@ -159,22 +114,15 @@ class Provider:
 
     def identity(self, method: str) -> Mapping[str, Any]:
         """Return what decides a method's clips, such as hashes of weights, for the record."""
-        del method
         return {}
 
     def control_clip(self, control: PerfectControl | FadedControl, item: Item) -> Clip | None:
         """Return the address of a control's clip for an item; None where there is none."""
-        del control, item
         return None
 
     def exact_pair(self, item: Item) -> EmotionPair | None:
-        """Return source and real clip with corresponding frames; None if there is no difference.
-
-        Only called where :attr:`has_exact_pairs`.
-        """
+        """Return source and real clip with corresponding frames; None if there is no difference."""
         raise NotImplementedError(f"{type(self).__name__} has no exact pairs: {item.id}")
-
-    # ---- for people ----
 
     def holdings(self) -> Holdings:
         """Return how much of the data set is here."""
@@ -188,6 +136,4 @@ class Provider:
         return "nothing to fetch"
 
 
-PROVIDERS: Registry[type[Provider]] = Registry(
-    "spfem_bench.datasets.providers", "provider of clips"
-)
+PROVIDERS = Registry[type[Provider]]("spfem_bench.datasets.providers", "provider of clips")

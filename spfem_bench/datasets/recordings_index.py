@@ -20,22 +20,14 @@ from spfem_bench.stored import read_json, write_json
 
 @dataclass(frozen=True)
 class IndexedFile:
-    """What was found of one file.
-
-    Attributes:
-        file: its path below the root.
-        bytes: its size.
-        changed: its time stamp in nanoseconds; with the size it decides whether to read it again.
-        streams: by ``video`` and ``audio``: start and end in seconds, and packets.
-        problem: why it cannot be read; empty when it can.
-    """
+    """What was found of one file."""
 
     __pydantic_config__: ClassVar[pydantic.ConfigDict] = pydantic.ConfigDict(extra="forbid")
-    file: Text
+    file: Text  # its path below the root
     bytes: int
-    changed: int
-    streams: Mapping[Text, tuple[float, float, int]]
-    problem: Text
+    changed: int  # its time stamp in nanoseconds; with the size it decides whether to read it again
+    streams: Mapping[Text, tuple[float, float, int]]  # by kind: start, end (s), packets
+    problem: Text  # why it cannot be read; empty when it can
 
     def stretch(self, kind: str) -> Stretch | None:
         """Return when a stream begins and ends; None when the file has none."""
@@ -44,19 +36,12 @@ class IndexedFile:
 
 @dataclass(frozen=True)
 class RecordingsIndex:
-    """Where the files of a data set lie.
-
-    Attributes:
-        root: the folder that was indexed.
-        files: by the name that protocols use.
-        mapping: how the user's copy is named; None when as published.
-        verified: whether it was read with a right checksum; earlier versions wrote none.
-    """
+    """Where the files of a data set lie."""
 
     root: Path
-    files: Mapping[str, IndexedFile] = field(default_factory=dict)
-    mapping: LayoutMapping | None = None
-    verified: bool = True
+    files: Mapping[str, IndexedFile] = field(default_factory=dict)  # by the name that protocols use
+    mapping: LayoutMapping | None = None  # how the user's copy is named; None when as published
+    verified: bool = True  # whether it was read with a right checksum; earlier versions wrote none
 
     def stretch(self, name: str, kind: str) -> Stretch | None:
         """Return when a stream of a readable file begins and ends; None without one."""
@@ -75,11 +60,7 @@ class _Stored(Strict):
 
 
 def save_index(path: Path, card: DatasetCard, index: RecordingsIndex) -> None:
-    """Write an index, whole or not at all.
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
+    """Write an index, whole or not at all; raise StorageError if the folder cannot be written."""
     content = {
         "schema": 1,
         "dataset": card.name,
@@ -91,11 +72,7 @@ def save_index(path: Path, card: DatasetCard, index: RecordingsIndex) -> None:
 
 
 def read_index(path: Path) -> RecordingsIndex:
-    """Read an index.
-
-    Raises:
-        CardError: the file is damaged, or of another version.
-    """
+    """Read an index; raise CardError if the file is damaged, or of another version."""
     try:
         content, verified = read_json(path)
         stored = validate(_Stored, content, "in it")
@@ -104,8 +81,6 @@ def read_index(path: Path) -> RecordingsIndex:
             inside(Path(), file.file)
     except (OSError, ValueError, CardError) as error:
         reason = error.problem if isinstance(error, CardError) else error
-        raise CardError(
-            f"{path} is no index of recordings: {reason}",
-            f"Type 'spfem-bench data index {path.parent.name} ROOT', which writes it anew",
-        ) from None
+        remedy = f"Type 'spfem-bench data index {path.parent.name} ROOT', which writes it anew"
+        raise CardError(f"{path} is no index of recordings: {reason}", remedy) from None
     return RecordingsIndex(Path(stored.root), stored.files, stored.mapping, verified)

@@ -1,7 +1,7 @@
-"""Architectures of networks by name. A card is validated without importing torch.
+"""Architectures of networks by name.
 
-Modules in ``spfem_bench/networks`` import torch and other large packages. Therefore their
-decorators are read as text, and a module is imported when its network is built.
+Modules in ``spfem_bench/networks`` import torch. Therefore their decorators are read as text, and
+a module is imported when its network is built.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ Builder = Callable[..., Any]
 class Architectures(plugins.Registry[Builder]):
     """The registry of architectures.
 
-    A class of torch modules is built without arguments. Its state comes from its static method
-    ``read_state(content, card)``, or from safetensors where it has none. Any other runtime needs
-    a function that returns what :func:`spfem_bench.networks.load.load_network` or
-    ``load_detector`` does.
+    A class of torch modules is built without arguments; its state comes from its static method
+    ``read_state(content, card)``, or from safetensors. Any other runtime needs a function that
+    returns what :func:`spfem_bench.networks.load.load_network` or ``load_detector`` does.
     """
 
     def __init__(self, room: str, noun: str) -> None:
@@ -46,14 +45,10 @@ class Architectures(plugins.Registry[Builder]):
         }
 
     def register(self, kind: str, runtime: str = "torch") -> Callable[[Builder], Builder]:
-        """Return a decorator that registers a class or function under a name.
+        """Return a decorator that registers a class or function under the name that cards write.
 
-        Args:
-            kind: the name, as cards write it.
-            runtime: the module whose version is part of signatures, such as ``onnxruntime``.
-
-        Raises:
-            CardError: another one has that name.
+        *runtime* is the module whose version is part of signatures, such as ``onnxruntime``. Raises
+        CardError when another one has that name.
         """
         self._runtimes[kind] = runtime
         return super().register(kind)
@@ -61,16 +56,13 @@ class Architectures(plugins.Registry[Builder]):
     def check(self, kind: str, where: object) -> None:
         """Raise CardError for an unknown architecture, with *where* and near names."""
         if kind not in self._built_in and kind not in self.kinds():
-            raise CardError(
-                f"{where}: unknown {self.noun} '{kind}'", near_names(kind, self.kinds())
-            )
+            problem = f"{where}: unknown {self.noun} '{kind}'"
+            raise CardError(problem, near_names(kind, self.kinds()))
 
     def get(self, kind: str) -> Builder:
-        """Return what is registered under a name; its module is imported now.
+        """Return what is registered under a name, or raise CardError; its module is imported now.
 
-        Raises:
-            CardError: nothing is.
-            SpfemBenchError: the module needs a package that is not installed.
+        Raises SpfemBenchError when the module needs a package that is not installed.
         """
         self.check(kind, "networks")
         if kind in self._built_in:

@@ -1,10 +1,8 @@
 """Where cards are found, and how one is read.
 
-A card is a TOML file; its name is the file's stem. The project's own cards lie
-in ``metrics/``, ``protocols/`` and ``reference_results/`` at the top of a
-checkout and in ``spfem_bench/data/`` of an installed package. A user's own
-cards lie in folders of the same layout named by ``SPFEM_BENCH_CARDS`` (several
-are separated as in ``PATH``); a name may exist only once.
+A card is a TOML file named by its stem. Cards lie in ``metrics/``, ``protocols/`` and
+``reference_results/`` (in ``spfem_bench/data/`` when installed), and in the folders of that layout
+that ``SPFEM_BENCH_CARDS`` names; a name may exist only once.
 """
 
 from __future__ import annotations
@@ -49,20 +47,17 @@ class Kind(str, Enum):
     @property
     def label(self) -> str:
         """The word for one such card in a message."""
-        return {
-            "PUBLISHED": "published table",
-            "DATASET": "data set",
-            "MEASURED": "reference numbers",
-        }.get(self.name, self.name.lower())
+        return _LABELS.get(self.name, self.name.lower())
+
+
+_LABELS = {"PUBLISHED": "published table", "DATASET": "data set", "MEASURED": "reference numbers"}
 
 
 class Strict(pydantic.BaseModel):
     """A frozen record that refuses unknown keys.
 
-    ``score_neutral`` lists the fields that cannot change a score; every other field is part of
-    signatures. ``later`` lists fields that are left out of signatures while they are None, so
-    that signatures from before these fields existed stay. ``removed`` lists keys of earlier
-    versions, each with what to do about it.
+    All fields are part of signatures but ``score_neutral`` ones, which cannot change a score, and
+    ``later`` ones while they are None. ``removed``: what to do about keys of earlier versions.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
@@ -130,11 +125,9 @@ def names(kind: Kind) -> list[str]:
 
 
 def load(model: type[CardType], kind: Kind, name: str) -> CardType:
-    """Read one card.
+    """Read one card; raise UnknownNameError when none has that name.
 
-    Raises:
-        UnknownNameError: no card has that name; near names are suggested.
-        CardError: the card has an unknown key, lacks one, or has a bad value.
+    Raises CardError when the card has an unknown key, lacks one, or has a bad value.
     """
     paths = _paths(kind, tuple(card_folders()))
     if name not in paths:
@@ -143,11 +136,7 @@ def load(model: type[CardType], kind: Kind, name: str) -> CardType:
 
 
 def read_card(model: type[CardType], path: Path) -> CardType:
-    """Read the card in a file; a file is read once.
-
-    Raises:
-        CardError: as :func:`load`.
-    """
+    """Read the card in a file, once; raise CardError as :func:`load` does."""
     card: CardType = _read(model, path)
     return card
 
@@ -158,20 +147,15 @@ def _paths(kind: Kind, folders: tuple[Path, ...]) -> dict[str, Path]:
     for folder in folders:
         for path in sorted(p for p in (folder / kind.value).glob("*.toml") if p.is_file()):
             if path.stem in found:
-                raise CardError(
-                    f"two {kind.label} cards are named '{path.stem}': {found[path.stem]}, {path}",
-                    "Rename yours",
-                )
+                both = f"{found[path.stem]}, {path}"
+                problem = f"two {kind.label} cards are named '{path.stem}': {both}"
+                raise CardError(problem, "Rename yours")
             found[path.stem] = path
     return found
 
 
 def parse(content: bytes, path: Path) -> dict[str, Any]:
-    """Parse a card's bytes.
-
-    Raises:
-        CardError: they are not TOML.
-    """
+    """Parse a card's bytes; raise CardError when they are not TOML."""
     try:
         text = content.decode()
         if _DOTTED.search(text):  # read in a time that grows with its square
@@ -187,8 +171,7 @@ def parse(content: bytes, path: Path) -> dict[str, Any]:
 _DOTTED = re.compile(
     r"""(?<![\w\-"'])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){31}""", re.ASCII
 )
-LARGEST_CARD = 256_000
-"""Bytes of a TOML file."""
+LARGEST_CARD = 256_000  # bytes of a TOML file
 
 
 @cache
@@ -213,15 +196,9 @@ ModelType = TypeVar("ModelType", bound=pydantic.BaseModel)
 
 
 def read_toml(model: type[ModelType], path: Path, remedy: str) -> ModelType:
-    """Read a user's TOML file that is no card.
+    """Read a user's TOML file that is no card; *remedy* is for an unreadable one.
 
-    Args:
-        model: what it must be.
-        path: the file.
-        remedy: what to do where it cannot be read.
-
-    Raises:
-        CardError: unreadable, not TOML, or it has a wrong, unknown or missing key.
+    Raises CardError also when it is not TOML, or has a wrong, unknown or missing key.
     """
     return validate(model, parse(_bytes(path, remedy), path), str(path))
 
@@ -234,11 +211,7 @@ def _bytes(path: Path, remedy: str) -> bytes:
 
 
 def validate(model: type[ModelType], content: Mapping[str, Any], where: str) -> ModelType:
-    """Build *model* from plain values, with errors in the words of the card's author.
-
-    Raises:
-        CardError: names *where*, the key, what is wrong, and near key names.
-    """
+    """Build *model* from plain values; raise CardError with *where*, key, problem and near keys."""
     try:
         return model.model_validate(dict(content))
     except pydantic.ValidationError as error:
@@ -253,9 +226,8 @@ def validate(model: type[ModelType], content: Mapping[str, Any], where: str) -> 
             allowed = _keys_beside(model, first["loc"])
             remedy = near_names(str(first["loc"][-1]), allowed)
             raise CardError(f"{where}: unknown key '{key}'", remedy) from None
-        raise CardError(
-            f"{where}: '{key}': {first['msg']}", f"Given: {first['input']!r}"[:200]
-        ) from None
+        problem = f"{where}: '{key}': {first['msg']}"
+        raise CardError(problem, f"Given: {first['input']!r}"[:200]) from None
 
 
 def _keys_beside(model: type[pydantic.BaseModel], location: tuple[int | str, ...]) -> list[str]:
@@ -275,10 +247,7 @@ def _keys_beside(model: type[pydantic.BaseModel], location: tuple[int | str, ...
 def _models_in(annotation: Any) -> list[Any]:
     if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
         return [annotation]
-    found: list[Any] = []
-    for argument in getattr(annotation, "__args__", ()):
-        found.extend(_models_in(argument))
-    return found
+    return [m for part in getattr(annotation, "__args__", ()) for m in _models_in(part)]
 
 
 def _tags(model: Any) -> tuple[Any, ...]:

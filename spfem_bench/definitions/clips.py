@@ -58,17 +58,8 @@ _RANGES: dict[EditKind, _Range] = {
 class Edit:
     """A known degradation, made while the clip is read (see ``spfem_bench.faces.edits``).
 
-    Written as ``blurred:2``.
-
-    Attributes:
-        kind: what is done.
-        level: how much of it, in the kind's own unit; millionths are rounded.
-
-    Raises:
-        CardError: no such kind, or a level that it cannot have.
-
-    >>> str(Edit.parse("blurred:0.50"))
-    'blurred:0.5'
+    Written as ``blurred:2``: the kind, and its level in the kind's own unit, of which millionths
+    are rounded. Raises CardError for an unknown kind, or a level that it cannot have.
     """
 
     kind: EditKind
@@ -90,19 +81,14 @@ class Edit:
 
     @classmethod
     def parse(cls, text: str) -> Edit:
-        """Read an edit written as ``kind:level``.
-
-        Raises:
-            CardError: it is not written so, or not allowed.
-        """
+        """Read an edit written as ``kind:level``; raise CardError when it is no allowed one."""
         kind, _, level = text.partition(":")
         known = next((k for k in get_args(EditKind) if k == kind), None)
         if known is None:
             raise CardError(f"unknown edit '{kind}'", near_names(kind, _RANGES))
         if not re.fullmatch(rf"-?{_NUMBER}", level):
-            raise CardError(
-                f"the edit '{kind}' has no level '{level}'", f"Write for example edit={kind}:1"
-            )
+            problem = f"the edit '{kind}' has no level '{level}'"
+            raise CardError(problem, f"Write for example edit={kind}:1")
         return cls(known, float(level))
 
     def __str__(self) -> str:
@@ -121,43 +107,24 @@ class Edit:
 
 @dataclass(frozen=True, order=True)
 class Clip:
-    """One talking-head video with its audio.
-
-    Written as ``path#xywh=x,y,w,h&t=start,end`` for a column of a strip, up to
-    where it ends (the syntax of W3C media fragments), as
-    ``folder#fps=30&audio=sound.wav`` for numbered frames, and as a plain path
-    for a whole video file. ``frames=0,90`` takes the first ninety pictures of a
-    folder. A video whose sound is recorded in a file of its own is written
-    ``001.mp4#audio=001.m4a``. Any of them may end in ``edit=blurred:2``.
-
-    Attributes:
-        path: a video file, or a folder of numbered frames.
-        crop: the part of the picture to use; all of it when None.
-        frame_rate: frames a second, for a folder of frames only.
-        audio: a file whose sound is the clip's; a video file's own sound when None.
-        span: the part of the time to use; all of it when None.
-        edit: a degradation made while the clip is read; none when None.
-        pictures: for a folder of frames only: from which picture, by its place, up to which.
+    """A talking-head video, written as ``path#key=value&key=value`` like W3C media fragments.
 
     >>> str(Clip.parse("strip.mp4#xywh=256,0,256,256").crop)
     'Crop(x=256, y=0, width=256, height=256)'
     """
 
-    path: Path
-    crop: Crop | None = None
-    frame_rate: float | None = None
-    audio: Path | None = None
-    span: Span | None = None
-    edit: Edit | None = None
+    path: Path  # a video file, or a folder of numbered frames
+    crop: Crop | None = None  # `xywh=x,y,w,h`, the part of the picture to use; all of it when None
+    frame_rate: float | None = None  # `fps=30`, for a folder of frames only
+    audio: Path | None = None  # `audio=sound.wav`, in the place of a video file's own sound
+    span: Span | None = None  # `t=start,end`, the part of the time to use; all of it when None
+    edit: Edit | None = None  # `edit=blurred:2`, a degradation made while the clip is read
+    # `frames=0,90`, for a folder of frames only: from which picture up to which
     pictures: tuple[int, int] | None = None
 
     @classmethod
     def parse(cls, text: str) -> Clip:
-        """Read a clip's address.
-
-        Raises:
-            CardError: the fragment has an unknown key or a bad value.
-        """
+        """Read a clip's address; raise CardError for an unknown key or a bad value."""
         path, mark, fragment = text.rpartition("#") if "#" in text else (text, "", "")
         if mark and not re.match(rf"({'|'.join(_OPTIONS)})=", fragment):
             path, fragment = text, ""  # a '#' that belongs to the file's own name
@@ -170,28 +137,20 @@ class Clip:
         return clip
 
     def __str__(self) -> str:
-        options = []
-        if self.crop:
-            c = self.crop
-            options.append(f"xywh={c.x},{c.y},{c.width},{c.height}")
-        if self.span:
-            options.append(f"t={self.span.start!r},{self.span.end!r}")
-        if self.frame_rate is not None:
-            options.append(f"fps={self.frame_rate!r}")
-        if self.pictures is not None:
-            options.append(f"frames={self.pictures[0]},{self.pictures[1]}")
-        if self.audio is not None:
-            options.append(f"audio={self.audio.as_posix()}")
-        if self.edit is not None:
-            options.append(f"edit={self.edit}")
-        return self.path.as_posix() + ("#" + "&".join(options) if options else "")
+        crop, span, pictures = self.crop, self.span, self.pictures
+        options = {
+            "xywh": crop and f"{crop.x},{crop.y},{crop.width},{crop.height}",
+            "t": span and f"{span.start!r},{span.end!r}",
+            "fps": self.frame_rate,
+            "frames": pictures and f"{pictures[0]},{pictures[1]}",
+            "audio": self.audio and self.audio.as_posix(),
+            "edit": self.edit,
+        }
+        fragment = "&".join(f"{k}={v}" for k, v in options.items() if v is not None)
+        return self.path.as_posix() + (f"#{fragment}" if fragment else "")
 
     def within(self, folder: Path) -> Clip:
-        """Return the clip with its relative paths placed inside *folder*.
-
-        Raises:
-            CardError: a path would leave the folder.
-        """
+        """Place relative paths inside *folder*; raise CardError when one would leave it."""
         audio = None if self.audio is None else inside(folder, self.audio.as_posix())
         return replace(self, path=inside(folder, self.path.as_posix()), audio=audio)
 
@@ -200,18 +159,14 @@ def _with_option(clip: Clip, text: str, key: str, value: str) -> Clip:
     if key == "xywh":
         match = re.fullmatch(r"(\d{1,9}),(\d{1,9}),(\d{1,9}),(\d{1,9})", value)
         if not match or int(match[3]) == 0 or int(match[4]) == 0:
-            raise CardError(
-                f"clip '{text}': bad rectangle '{value}'",
-                "Write xywh=x,y,width,height in whole pixels, for example xywh=256,0,256,256",
-            )
+            remedy = "Write xywh=x,y,width,height in whole pixels, for example xywh=256,0,256,256"
+            raise CardError(f"clip '{text}': bad rectangle '{value}'", remedy)
         return replace(clip, crop=Crop(*(int(g) for g in match.groups())))
     if key == "t":
         match = re.fullmatch(rf"({_NUMBER})?,({_NUMBER})", value)
         if not match or float(match[1] or 0) >= float(match[2]):
-            raise CardError(
-                f"clip '{text}': bad time span '{value}'",
-                "Write t=start,end in seconds, for example t=0,3.6",
-            )
+            problem = f"clip '{text}': bad time span '{value}'"
+            raise CardError(problem, "Write t=start,end in seconds, for example t=0,3.6")
         return replace(clip, span=Span(float(match[1] or 0), float(match[2])))
     if key == "fps":
         if not re.fullmatch(_NUMBER, value) or float(value) == 0:
@@ -220,10 +175,8 @@ def _with_option(clip: Clip, text: str, key: str, value: str) -> Clip:
     if key == "frames":
         match = re.fullmatch(r"(\d{1,9}),(\d{1,9})", value)
         if not match or int(match[1]) >= int(match[2]):
-            raise CardError(
-                f"clip '{text}': bad range of frames '{value}'",
-                "Write frames=FROM,UPTO in whole numbers, for example frames=0,90",
-            )
+            remedy = "Write frames=FROM,UPTO in whole numbers, for example frames=0,90"
+            raise CardError(f"clip '{text}': bad range of frames '{value}'", remedy)
         return replace(clip, pictures=(int(match[1]), int(match[2])))
     if key == "audio" and value:
         return replace(clip, audio=Path(value))

@@ -10,22 +10,11 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class Computing:
-    """How features are computed.
+    """How features are computed; only ``precision`` and ``hwaccel`` can move a score."""
 
-    Only ``precision`` and ``hwaccel`` can move a score; they are in signatures.
-
-    Attributes:
-        device: where networks run: cpu, cuda, cuda:1, mps.
-        precision: what networks compute in.
-        batch_size: frames in a batch; chosen by device and memory when None.
-        hwaccel: a hardware decoder that ``ffmpeg -hwaccels`` lists; none when None.
-        workers: processes; one when None, on Ray as many as there are GPUs or processors.
-        ray: ``local``, ``auto`` or ``HOST:PORT``; no Ray when None.
-    """
-
-    device: str = "cpu"
+    device: str = "cpu"  # cpu, cuda, cuda:1, mps
     precision: Precision = "float32"
-    batch_size: int | None = None
-    hwaccel: str | None = None
-    workers: int | None = None
-    ray: str | None = None
+    batch_size: int | None = None  # frames in a batch; chosen by device and memory when None
+    hwaccel: str | None = None  # a hardware decoder that `ffmpeg -hwaccels` lists; none when None
+    workers: int | None = None  # processes; when None one, on Ray one for each GPU or processor
+    ray: str | None = None  # `local`, `auto` or `HOST:PORT`; no Ray when None

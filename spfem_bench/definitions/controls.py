@@ -27,9 +27,8 @@ class PerfectControl(Strict):
 class GradedControl(Strict):
     """A control with levels; metric cards claim which metrics respond to it.
 
-    Attributes:
-        level: the level that is used unless another is given.
-        levels: from the one that changes nothing to the strongest.
+    ``level`` is used unless another is given; ``levels`` go from the one that changes nothing to
+    the strongest.
     """
 
     _UNIT: ClassVar[str] = ""

@@ -18,13 +18,7 @@ from spfem_bench.files import inside
 
 
 class WorldSettings(Strict):
-    """A procedural world: clips that are not shipped are drawn when they are needed.
-
-    Attributes:
-        version: version of the rules by which puppets are drawn and speak.
-        seed: seed of everything random.
-        size: side of a frame in pixels.
-    """
+    """A procedural world, drawn by rules of a *version*; *size*: side of a frame in pixels."""
 
     version: int
     seed: int
@@ -32,25 +26,18 @@ class WorldSettings(Strict):
 
 
 class DatasetCard(Card):
-    """The clips that protocols refer to, and where they come from.
-
-    Attributes:
-        files: a CSV of path, sha256, bytes: all files of a pinned data set, or those that are
-            shipped in a folder beside the card that has the card's name.
-        url: where a file is fetched from; ``{commit}`` and ``{path}`` are filled in.
-        world: for drawn clips: which world.
-        recordings: for recordings that users get themselves and index where they lie.
-        provider: for clips that a plugin provides: the name under which it is registered.
-        provider_settings: the card's table ``[settings]``, which that plugin validates.
-    """
+    """The clips that protocols refer to, and where they come from."""
 
     repository: str = ""
     commit: str = ""
-    url: str = ""
+    url: str = ""  # where a file is fetched from; `{commit}` and `{path}` are filled in
+    # a CSV of path, sha256, bytes: all pinned files, or those that are shipped in a folder beside
+    # the card that has the card's name
     files: str = ""
-    world: WorldSettings | None = None
-    recordings: RecordingsSettings | None = None
-    provider: str = ""
+    world: WorldSettings | None = None  # which world drawn clips come from
+    recordings: RecordingsSettings | None = None  # those that users get themselves and then index
+    provider: str = ""  # the name under which a plugin registered its provider of clips
+    # the card's table `[settings]`, which that plugin validates
     provider_settings: dict[str, Any] = pydantic.Field(default_factory=dict, alias="settings")
     licence: str
     citation: str
@@ -60,9 +47,8 @@ class DatasetCard(Card):
         fetched = (self.repository, self.commit, self.url)
         origins = [any(fetched), self.world, self.recordings, self.provider]
         complete = not any(fetched) or (self.files and all(fetched))
-        misplaced = (self.files and self.recordings) or (
-            self.provider_settings and not self.provider
-        )
+        no_plugin = self.provider_settings and not self.provider
+        misplaced = (self.files and self.recordings) or no_plugin
         if sum(map(bool, origins)) != 1 or not complete or misplaced:
             raise ValueError(
                 "give 'repository', 'commit', 'url' and 'files', or 'world' with or without "
@@ -113,11 +99,7 @@ def dataset_files(card: DatasetCard) -> Mapping[str, PinnedFile]:
 
 @cache
 def recordings(card: DatasetCard) -> tuple[Recording, ...]:
-    """Return the recordings that a data set has in full; none when it has none to index.
-
-    Raises:
-        CardError: the list has a bad row; the message names file and line.
-    """
+    """Return a data set's recordings; raise CardError, with file and line, for a bad row."""
     settings = card.recordings
     if settings is None:
         return ()

@@ -12,30 +12,21 @@ _Cells = dict[str, dict[str, str]]
 
 
 class LayoutCard(Card):
-    """Where a system's output for an item lies below the folder that it wrote.
+    """Where a system's output for an item lies below the folder that it wrote."""
 
-    Attributes:
-        places: templates, likely ones first, of a video or a folder of frames: ``{column}`` is
-            one of the list's columns, or ``{setting}`` (``cross-id``, ``inter-id``, or ``self``
-            where every source is its item's real clip); ``*`` stands for anything within one
-            name. A template with a column that the list lacks is passed over.
-        names: by column, the system's words for its cells.
-        frame_rate: of folders of frames.
-        joined: folders hold the outputs of all of an actor's sources of one emotion, one after
-            the other; sources follow each other by file name.
-        silent: outputs have no sound and are scored with the source's. Outputs that have sound
-            keep it.
-        source: where the names are documented.
-        must: what a user has to do where the system's names do not identify the item.
-    """
-
+    # templates, likely ones first, of a video or a folder of frames: `{column}` is one of the
+    # list's columns, or `{setting}` (`cross-id`, `inter-id`, or `self` where every source is its
+    # item's real clip); `*` is anything within one name. A template with a column that the list
+    # lacks is passed over.
     places: Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
-    names: _Cells = pydantic.Field(default_factory=dict)
-    frame_rate: float = pydantic.Field(default=25.0, gt=0)
+    names: _Cells = pydantic.Field(default_factory=dict)  # by column, the system's own words
+    frame_rate: float = pydantic.Field(default=25.0, gt=0)  # of folders of frames
+    # folders hold the outputs of all of an actor's sources of one emotion, in the order of the
+    # sources' file names
     joined: bool = False
-    silent: bool = False
-    source: str
-    must: str = ""
+    silent: bool = False  # outputs without sound are scored with the source's
+    source: str  # where the names are documented
+    must: str = ""  # what a user has to do where the system's names do not identify the item
 
     @pydantic.field_validator("places")
     @classmethod

@@ -9,18 +9,14 @@ from pathlib import Path
 from spfem_bench.errors import CardError
 from spfem_bench.stored import read_bounded
 
-LARGEST_LIST = 16_000_000
-"""Bytes of a list; one of forty thousand items takes a tenth of them."""
-
-
+LARGEST_LIST = 16_000_000  # bytes; a list of forty thousand items takes a tenth of them
 MOST_ROWS, MOST_COLUMNS = 100_000, 64
 
 
 def read_list(path: Path) -> list[tuple[str, dict[str, str]]]:
-    """Read a CSV list; each row comes with the words that name its place.
+    """Read a CSV list: each row, after the words that name its place in messages.
 
-    Raises:
-        CardError: the file is absent, or a row has too few or too many cells.
+    Raises CardError when the file is absent, or a row has too few or too many cells.
     """
     try:
         text = read_bounded(path, LARGEST_LIST).decode("utf-8-sig")
@@ -39,10 +35,8 @@ def read_list(path: Path) -> list[tuple[str, dict[str, str]]]:
             if None in row or None in row.values():
                 raise CardError(f"{where}: the number of cells differs from the header's")
             if len(rows) == MOST_ROWS or len(row) > MOST_COLUMNS:
-                raise CardError(
-                    f"{where}: the list is too large",
-                    f"Allowed: {MOST_ROWS} rows of {MOST_COLUMNS} columns",
-                )
+                problem = f"{where}: the list is too large"
+                raise CardError(problem, f"Allowed: {MOST_ROWS} rows of {MOST_COLUMNS} columns")
             rows.append((where, dict(row)))
     except csv.Error as error:  # a cell without end: a quotation mark that is not closed
         raise CardError(f"{path}, line {reader.line_num}: {error}") from None

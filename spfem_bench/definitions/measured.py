@@ -1,8 +1,7 @@
-"""Sets of reference numbers measured here: card, numbers and settings.
+"""Sets of reference numbers measured here.
 
-The card (``NAME.toml``) is written by hand, but for its history, to which every update appends.
-``NAME.csv`` holds the numbers and ``NAME.settings.json`` all that made them; both are written by
-``spfem-bench check NAME --update``.
+``NAME.toml`` is written by hand, but for its history. ``NAME.csv`` (the numbers) and
+``NAME.settings.json`` (what made them) are written by ``spfem-bench check NAME --update``.
 """
 
 from __future__ import annotations
@@ -31,17 +30,11 @@ NUMBERS: tuple[NumberName, ...] = ("value", "low", "high")
 
 
 class Tolerance(Strict):
-    """How far a metric's numbers may lie from their references.
+    """How far a metric's numbers may lie from their references."""
 
-    Attributes:
-        absolute: allowed whatever the reference is, in the metric's unit.
-        relative: allowed as a share of the reference; the larger of both counts.
-        reason: the measurement behind them.
-    """
-
-    absolute: float = pydantic.Field(gt=0, allow_inf_nan=False)
-    relative: float = pydantic.Field(default=0, ge=0, lt=1)
-    reason: str = pydantic.Field(min_length=1)
+    absolute: float = pydantic.Field(gt=0, allow_inf_nan=False)  # in the metric's unit
+    relative: float = pydantic.Field(default=0, ge=0, lt=1)  # of the reference; the larger counts
+    reason: str = pydantic.Field(min_length=1)  # the measurement behind them
 
     def around(self, reference: float) -> float:
         """Return the largest difference allowed from one number."""
@@ -49,14 +42,7 @@ class Tolerance(Strict):
 
 
 class Update(Strict):
-    """One time that the numbers were written.
-
-    Attributes:
-        date: of the day, in UTC, as ``2026-11-20``.
-        version: of spfem-bench.
-        reason: why the numbers were written.
-        machine: the kind of machine they were made on.
-    """
+    """One time that the numbers were written: when (UTC), with what, why and on which machine."""
 
     date: str = pydantic.Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
     version: str
@@ -65,26 +51,16 @@ class Update(Strict):
 
 
 class MeasuredCard(Card):
-    """A set of reference numbers that ``spfem-bench check`` makes again and compares.
+    """A set of reference numbers that ``spfem-bench check`` makes again and compares."""
 
-    Attributes:
-        profile: the networks used.
-        command: what writes the numbers.
-        methods: by protocol, what is evaluated on it.
-        tolerance: by metric.
-        history: why and when the numbers were written, the last time last.
-    """
-
-    score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
-        "command",
-        "tolerance",
-        "history",
-    }
+    score_neutral: ClassVar[frozenset[str]] = Card.score_neutral.union(
+        ("command", "tolerance", "history")
+    )
     profile: str
-    command: str
-    methods: dict[str, tuple[str, ...]] = pydantic.Field(min_length=1)
-    tolerance: dict[str, Tolerance]
-    history: tuple[Update, ...] = ()
+    command: str  # what writes the numbers
+    methods: dict[str, tuple[str, ...]] = pydantic.Field(min_length=1)  # by protocol
+    tolerance: dict[str, Tolerance]  # by metric
+    history: tuple[Update, ...] = ()  # why and when the numbers were written, the last time last
 
     @property
     def values_path(self) -> Path:
@@ -97,8 +73,7 @@ class MeasuredCard(Card):
         return self.path.with_suffix(".settings.json")
 
 
-RowKey = tuple[str, str, str, str]
-"""Protocol, method, metric and emotion."""
+RowKey = tuple[str, str, str, str]  # protocol, method, metric and emotion
 
 
 @dataclass(frozen=True)
@@ -129,12 +104,9 @@ SettingsByPart = dict[str, dict[str, Any]]
 
 
 def measured_card(name: str) -> MeasuredCard:
-    """Read a set of reference numbers' card by name, and check the names in it.
+    """Read a set's card by name, and check the names in it; raise UnknownNameError without one.
 
-    Raises:
-        UnknownNameError: no such set.
-        CardError: the card names a protocol, method or metric that does not exist, or has
-            no tolerance for a metric.
+    Raises CardError for an unknown protocol, method or metric, or a metric without tolerance.
     """
     card = load(MeasuredCard, Kind.MEASURED, name)
     metrics: dict[str, None] = {}
@@ -151,24 +123,16 @@ def measured_card(name: str) -> MeasuredCard:
         raise CardError(f"{card.path}: {error.problem}", error.remedy) from None
     for metric in metrics:
         if metric not in card.tolerance:
-            raise CardError(
-                f"{card.path}: no tolerance for '{metric}'",
-                f"Add [tolerance.{metric}]; benchmarks/stability.py measures it",
-            )
+            remedy = f"Add [tolerance.{metric}]; benchmarks/stability.py measures it"
+            raise CardError(f"{card.path}: no tolerance for '{metric}'", remedy)
     return card
 
 
 def read_rows(card: MeasuredCard) -> dict[RowKey, ReferenceRow]:
-    """Read the numbers of a set.
-
-    Raises:
-        CardError: there are none yet, or a row is damaged; names file and line.
-    """
+    """Read the numbers of a set; raise CardError if there are none yet, or a row is damaged."""
     if not card.values_path.is_file():
-        raise CardError(
-            f"{card.values_path}: no reference numbers yet",
-            f"Type 'spfem-bench check {card.name} --update --reason \"...\"'",
-        )
+        problem = f"{card.values_path}: no reference numbers yet"
+        raise CardError(problem, f"Type 'spfem-bench check {card.name} --update --reason \"...\"'")
     names = [f.name for f in fields(ReferenceRow)]
     rows: dict[RowKey, ReferenceRow] = {}
     for where, cells in read_list(card.values_path):
@@ -209,11 +173,7 @@ def rows_text(rows: Iterable[ReferenceRow]) -> str:
 
 
 def read_settings(card: MeasuredCard) -> SettingsByPart:
-    """Read what made the numbers of a set.
-
-    Raises:
-        CardError: the file is absent or damaged.
-    """
+    """Read what made the numbers of a set; raise CardError if the file is absent or damaged."""
     path = card.settings_path
     try:
         content = parse_json(read_bounded(path))
@@ -235,11 +195,7 @@ def settings_text(settings: SettingsByPart) -> str:
 
 
 def with_update(card: MeasuredCard, update: Update) -> bytes:
-    """Return a card's bytes with an update appended; what a person wrote stays as it is.
-
-    Raises:
-        CardError: nothing can be appended to it.
-    """
+    """Return a card's bytes with an update appended; raise CardError when that cannot be done."""
     lines = [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in update.settings().items()]
     before = card.path.read_text(encoding="utf-8").rstrip("\n")
     content = "\n".join([before, "", "[[history]]", *lines, ""]).encode()

@@ -10,18 +10,13 @@ from spfem_bench.errors import CardError, unknown_name
 
 
 class MethodCard(Card):
-    """A system of the field, a toy copy of one, or a control.
-
-    Attributes:
-        aliases: other names of this method.
-        control: for a control: which clips take the outputs' place.
-        stands_for: for a toy model: the system that it is a small copy of. That system's name
-            selects the toy where a data set has only the toy.
-    """
+    """A system of the field, a toy copy of one, or a control."""
 
     label: str
     aliases: tuple[str, ...] = ()
-    control: Control | None = None
+    control: Control | None = None  # which clips take the outputs' place
+    # the system that a toy is a small copy of; that system's name selects the toy where a data set
+    # has only the toy
     stands_for: str = ""
     paper: str = ""
     link: str = ""
@@ -33,11 +28,7 @@ class MethodCard(Card):
 
 
 def method_card(name: str) -> MethodCard:
-    """Read a method's card by its name or one of its aliases.
-
-    Raises:
-        UnknownNameError: neither exists; near names are suggested.
-    """
+    """Read a method's card by its name or an alias; raise UnknownNameError if neither exists."""
     cards = [load(MethodCard, Kind.METHOD, n) for n in names(Kind.METHOD)]
     known: dict[str, MethodCard] = {}
     for card in cards:

@@ -21,20 +21,12 @@ STAGES = "stages"
 
 
 class Statistic(Strict):
-    """The settings of a metric kind; each kind is a class in ``spfem_bench.statistics``.
-
-    Attributes:
-        kind: the name under which the class is registered in :data:`METRIC_KINDS`.
-    """
+    """The settings of a metric kind, registered under ``kind`` in :data:`METRIC_KINDS`."""
 
     kind: str
 
     def check(self, card: MetricCard) -> None:
-        """Refuse a card that the kind cannot compute.
-
-        Raises:
-            ValueError: it cannot; says why.
-        """
+        """Raise ValueError, with the reason, for a card that the kind cannot compute."""
 
     def __reduce__(self) -> tuple[Any, ...]:  # another process may not have imported a plugin
         return read_statistic, (self.model_dump(),)
@@ -44,14 +36,9 @@ METRIC_KINDS: Registry[type[Statistic]] = Registry("spfem_bench.statistics", "me
 
 
 def read_statistic(content: Mapping[str, Any], where: str = "a metric") -> Statistic:
-    """Build the settings of a metric kind from plain values.
+    """Build a metric kind's settings from plain values; *where* names the card in messages.
 
-    Args:
-        content: ``kind``, and that kind's settings.
-        where: how messages name the card, such as ``metrics/fad.toml``.
-
-    Raises:
-        CardError: no kind, an unknown one, or a wrong, unknown or missing setting.
+    Raises CardError for no kind, an unknown one, or a wrong, unknown or missing setting.
     """
     kind = content.get("kind")
     if not isinstance(kind, str):
@@ -71,16 +58,12 @@ def _statistic(value: Any, info: pydantic.ValidationInfo) -> Any:
 
 
 class Claims(Strict):
-    """What a metric claims to measure and to ignore; 'spfem-bench validate' tests it.
+    """What a metric claims to measure and to ignore; 'spfem-bench validate' tests it."""
 
-    Attributes:
-        measures: graded controls with which it must get worse, step by step; a metric whose
-            best value is zero must read the control's level off.
-        ignores: graded controls that should hardly move it.
-    """
-
+    # graded controls with which it must get worse, step by step; a metric whose best value is zero
+    # must read the control's level off
     measures: tuple[str, ...] = ()
-    ignores: tuple[str, ...] = ()
+    ignores: tuple[str, ...] = ()  # graded controls that should hardly move it
 
     @pydantic.model_validator(mode="after")
     def _does_not_contradict_itself(self) -> Claims:
@@ -91,49 +74,28 @@ class Claims(Strict):
 
 
 class MetricCard(Card):
-    """What one metric measures.
+    """What one metric measures."""
 
-    Attributes:
-        version: raised whenever any score can move.
-        direction: which way is better; ``zero`` for signed quantities.
-        range: smallest and largest possible value (None: unbounded).
-        role: the network role whose features are compared.
-        output: which output of that network.
-        compare: the clips compared, the method's own first.
-        resamples: draws of the bootstrap behind the interval.
-        hides: what the number cannot show.
-        claims: what it must and must not respond to.
-    """
-
-    score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
-        "label",
-        "direction",
-        "range",
-        "unit",
-        "hides",
-        "citation",
-        "claims",
-    }
-    version: int = pydantic.Field(gt=0)
+    score_neutral: ClassVar[frozenset[str]] = Card.score_neutral.union(
+        ("label", "direction", "range", "unit", "hides", "citation", "claims")
+    )
+    version: int = pydantic.Field(gt=0)  # raised whenever any score can move
     label: str
-    direction: Literal["lower", "higher", "zero"]
-    range: tuple[float | None, float | None]
+    direction: Literal["lower", "higher", "zero"]  # what is better; `zero` for signed quantities
+    range: tuple[float | None, float | None]  # smallest and largest value (None: unbounded)
     unit: str
-    role: Role
-    output: str
+    role: Role  # the network role whose features are compared
+    output: str  # which output of that network
+    # the clips compared, the method's own first
     compare: tuple[ClipRole, ...] = pydantic.Field(min_length=1, max_length=2)
     statistic: Annotated[pydantic.SerializeAsAny[Statistic], pydantic.BeforeValidator(_statistic)]
-    resamples: int = pydantic.Field(default=1000, ge=100)
-    hides: str
+    resamples: int = pydantic.Field(default=1000, ge=100)  # draws of the bootstrap for intervals
+    hides: str  # what the number cannot show
     citation: str
     claims: Claims = Claims()
 
     def badness(self, value: Number) -> Number:
-        """Return a number that is larger for a worse value.
-
-        Args:
-            value: of this metric; a float, or digits as printed.
-        """
+        """Return a number that is larger for a worse value, given as float or Decimal."""
         return {"lower": value, "higher": -value, "zero": abs(value)}[self.direction]
 
     @pydantic.model_validator(mode="after")

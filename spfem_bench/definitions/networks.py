@@ -48,12 +48,9 @@ class ExpressionInput(Strict):
 
 
 class FaceBoxInput(Strict):
-    """The face box as it is, cut off at the picture's edge and stretched to a square (HSEmotion).
+    """The face box, cut off at the picture's edge and stretched to a square (HSEmotion).
 
-    Attributes:
-        size: side of the square in pixels.
-        mean: subtracted from red, green and blue (0 to 255).
-        std: divides what is left.
+    ``mean`` and ``std`` are of red, green and blue (0 to 255).
     """
 
     crop: Literal["box"]
@@ -69,22 +66,17 @@ def _odd(number: int) -> int:
 
 
 class SyncChain(Strict):
-    """Steps between a clip and SyncNet in joonson's syncnet_python; the defaults are no steps.
+    """Steps between a clip and SyncNet in joonson's syncnet_python; the defaults are no steps."""
 
-    Attributes:
-        avi: ffmpeg writes the clip as an AVI with ``-r 25`` and an MP3 track: with lossless
-            pictures (FFV1), or as MPEG-4 of quality 2. Without an AVI, 25 frames a second are
-            chosen by their time stamps.
-        frames: faces are detected in, and crops cut from, decoded frames or JPEGs of quality 2.
-        crops: SyncNet's input is the crops as cut, those in the MPEG-4 video (tag XVID) that
-            OpenCV writes, or JPEGs made from that video at ffmpeg's default quality.
-        sound: from the clip, or from the AVI.
-    """
-
+    # ffmpeg writes the clip as an AVI with `-r 25` and an MP3 track: lossless (FFV1), or as MPEG-4
+    # of quality 2. `none`: 25 frames a second are chosen by time stamps.
     avi: Literal["none", "lossless", "mpeg4"] = "none"
+    # faces are detected in, and crops cut from, decoded frames or JPEGs of quality 2
     frames: Literal["decoded", "jpeg"] = "decoded"
+    # SyncNet's input is the crops as cut, those in the MPEG-4 video (tag XVID) that OpenCV writes,
+    # or JPEGs made from that video at ffmpeg's default quality
     crops: Literal["as-cut", "xvid", "xvid-jpeg"] = "as-cut"
-    sound: Literal["clip", "avi"] = "clip"
+    sound: Literal["clip", "avi"] = "clip"  # from the clip, or from the AVI
 
     @pydantic.model_validator(mode="after")
     def _sound_has_its_avi(self) -> SyncChain:
@@ -99,39 +91,27 @@ class SyncChain(Strict):
 
 
 class Audible(Strict):
-    """Limits for silent sound (see ``docs/measuring.md``, "Silence").
+    """Limits for silent sound (see ``docs/measuring.md``, "Silence")."""
 
-    Attributes:
-        silence: a sound is silent when no 0.2 s of it reach this level, in dB of full scale. At
-            -90 the samples move by one step of 16 bits.
-        cancelled: channels cancel out when their mix is more than this many dB below their
-            mean power. Two independent channels lose 3 dB; a correlation of -0.8 loses 10.
-    """
-
+    # a sound is silent when no 0.2 s of it reach this level, in dB of full scale
     silence: float = pydantic.Field(default=-90.0, lt=0)
+    # channels cancel out when their mix is more than this many dB below their mean power. Two
+    # independent channels lose 3 dB.
     cancelled: float = pydantic.Field(default=10.0, gt=3)
 
 
 class SyncInput(Strict):
-    """SyncNet's crop, from median-smoothed boxes (syncnet_python, ``run_pipeline.py``).
-
-    Attributes:
-        size: side of the crop in pixels.
-        scale: margin around the box, as a part of its half side.
-        smoothing: frames of the median filter over box centre and size (odd).
-        padding: grey value beyond the picture's edge.
-        chain: the round trips of the field's scripts; none of them when absent.
-        audible: clips whose sound is silent are refused.
-    """
+    """SyncNet's crop, from median-smoothed boxes (syncnet_python, ``run_pipeline.py``)."""
 
     later: ClassVar[frozenset[str]] = frozenset({"chain"})
     crop: Literal["syncnet"]
     size: Pixels
-    scale: float = pydantic.Field(ge=0)
+    scale: float = pydantic.Field(ge=0)  # margin around the box, as a part of its half side
+    # frames of the median filter over box centre and size (odd)
     smoothing: Annotated[int, pydantic.AfterValidator(_odd)] = pydantic.Field(gt=0)
-    padding: int = pydantic.Field(ge=0, le=255)
-    chain: SyncChain | None = None
-    audible: Audible = Audible()
+    padding: int = pydantic.Field(ge=0, le=255)  # grey value beyond the picture's edge
+    chain: SyncChain | None = None  # the round trips of the field's scripts; none when absent
+    audible: Audible = Audible()  # clips whose sound is silent are refused
 
 
 NetworkInput = Annotated[
@@ -141,12 +121,7 @@ NetworkInput = Annotated[
 
 
 class DetectorSettings(Strict):
-    """When a detection counts.
-
-    Attributes:
-        threshold: lowest score.
-        overlap: of boxes that overlap more (IoU), only the best is kept.
-    """
+    """When a detection counts: its lowest score, and the IoU above which only the best is kept."""
 
     threshold: float = pydantic.Field(gt=0, lt=1)
     overlap: float = pydantic.Field(gt=0, lt=1)
@@ -173,37 +148,26 @@ class NetworkCard(Card):
         return self
 
     def settings(self) -> dict[str, Any]:
-        """Return all that can move a score; of a plugin's architecture, also its source's hash."""
+        """Return all that can move a score, also the hash of a plugin's source."""
         return {**super().settings(), **ARCHITECTURES.origin(self.architecture)}
 
 
 class FaceSettings(Strict):
-    """How one subject is chosen in a clip and followed (see ``spfem_bench.faces.track``).
+    """How one subject is chosen in a clip and followed (see ``spfem_bench.faces.track``)."""
 
-    Attributes:
-        settle: frames, from the first with a face, over which the subject is chosen.
-        min_overlap: IoU with the last box that a detection must have to continue it.
-        max_gap: longest run of frames without the subject that is interpolated.
-        min_coverage: a clip is refused when the subject is detected (not interpolated) in a
-            smaller share of its frames.
-        rival: a clip is refused when, in more than half of its frames, another
-            face has at least this share of the subject's box area.
-    """
-
-    settle: int = pydantic.Field(gt=0)
-    min_overlap: float = pydantic.Field(gt=0, lt=1)
-    max_gap: int = pydantic.Field(ge=0)
-    min_coverage: float = pydantic.Field(gt=0, le=1)
+    settle: int = pydantic.Field(gt=0)  # frames, from the first face, that choose the subject
+    min_overlap: float = pydantic.Field(gt=0, lt=1)  # IoU with the last box to continue it
+    max_gap: int = pydantic.Field(ge=0)  # longest run of frames that is interpolated
+    min_coverage: float = pydantic.Field(gt=0, le=1)  # detected in this share of frames, or more
+    # a clip is refused when, in more than half of its frames, another face has at least this share
+    # of the subject's box area
     rival: Positive
 
 
 class ProfileCard(Card):
     """Which network each role uses, and how faces are followed.
 
-    Attributes:
-        detector: the network that finds faces. A profile without it, and then without ``faces``,
-            takes only clips that are face crops already.
-        faces: how one subject is chosen and followed.
+    Without ``detector``, and then without ``faces``, only face crops can be measured.
     """
 
     detector: str | None = None
@@ -241,9 +205,7 @@ class ProfileCard(Card):
     def network(self, role: Literal["detector"] | Role) -> NetworkCard:
         """Return the card of the network that fills a role.
 
-        Raises:
-            CardError: that network's card is made for another role, or the profile has
-                no detector.
+        Raises CardError when it is a network for another role, or the profile has no detector.
         """
         name = getattr(self, role)
         if name is None:

@@ -29,9 +29,8 @@ def read_pins() -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise StorageError(
-            f"{pins_path()} is damaged", "Remove it, then fetch those weights again"
-        ) from error
+        problem = f"{pins_path()} is damaged"
+        raise StorageError(problem, "Remove it, then fetch those weights again") from error
 
 
 def pin_key(owner: str, file: PinnedFile) -> str:
@@ -45,34 +44,27 @@ def with_pin(owner: str, file: PinnedFile) -> PinnedFile:
     return file.model_copy(update={"sha256": known}) if known else file
 
 
-UNPUBLISHED = "unpublished"
-"""In the place of a hash that nobody publishes."""
+UNPUBLISHED = "unpublished"  # in the place of a hash that nobody publishes
 
 
 class PinnedFile(Strict):
-    """One file, known by its hash.
-
-    Attributes:
-        name: the file's name, relative to where its kind is kept.
-        sha256: hash of its bytes, 64 hexadecimal digits. For a network's file whose hash nobody
-            publishes, the word ``unpublished``: :func:`spfem_bench.pinned.pin` replaces it.
-        git_blob: hash under which a git repository publishes the file, 40 hexadecimal digits.
-        bytes: its size.
-        url: where it is fetched from (https, a fixed commit). A network's file without
-            one, and without a page, is shipped in the folder ``weights`` beside its card.
-        member: the url is a zip archive, and this is the file's name in it.
-        page: where a person downloads a file that has no address of its own.
-    """
+    """One file, known by its hash."""
 
     score_neutral: ClassVar[frozenset[str]] = frozenset(
         {"name", "git_blob", "bytes", "url", "member", "page"}
     )
-    name: str
+    name: str  # relative to where its kind is kept
+    # 64 hexadecimal digits. For a network's file whose hash nobody publishes, the word
+    # `unpublished`, which `spfem_bench.pinned.pin` replaces.
     sha256: str = pydantic.Field(pattern=rf"^([0-9a-f]{{64}}|{UNPUBLISHED})$")
+    # hash under which a git repository publishes the file, 40 hexadecimal digits
     git_blob: str | None = pydantic.Field(default=None, pattern=r"^[0-9a-f]{40}$")
     bytes: int | None = None
+    # where it is fetched from (https, a fixed commit). A network's file without one, and without a
+    # page, is shipped in the folder `weights` beside its card.
     url: str | None = pydantic.Field(default=None, pattern=r"^https://")
-    member: str | None = None
+    member: str | None = None  # its name in the zip archive at the url
+    # where a person downloads a file that has no address of its own
     page: str | None = pydantic.Field(default=None, pattern=r"^https://")
 
     @pydantic.model_validator(mode="after")

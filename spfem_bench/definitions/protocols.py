@@ -25,8 +25,7 @@ from spfem_bench.files import inside, same_name
 EMOTIONS = ("neutral", "angry", "disgusted", "fear", "happy", "sad", "surprised")
 """The papers' seven, in the papers' order."""
 
-AVERAGE = "avg"
-"""In the place of an emotion: the plain mean over emotions."""
+AVERAGE = "avg"  # in the place of an emotion: the plain mean over emotions
 
 
 def in_order(emotions: Iterable[str]) -> list[str]:
@@ -42,26 +41,20 @@ def in_order(emotions: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Item:
-    """One thing a method must produce and be scored on.
-
-    Attributes:
-        id: unique within its protocol.
-        emotion: the target emotion.
-        clips: source, reference and real clips, paths relative to the data set's folder.
-        row: the item's cells in the list.
-        more_real: further real clips, whose frames FAD adds to those of the first.
-        outputs: the clips that the methods' authors published, by method.
-        output_name: the file name expected from a user's own method.
-    """
+    """One thing a method must produce and be scored on."""
 
     id: str
     speaker: str
     emotion: str
+    # source, reference and real clips, paths relative to the data set's folder
     clips: Mapping[ClipRole, Clip] = field(hash=False)
-    outputs: Mapping[str, Clip] = field(hash=False)
-    output_name: str = ""
-    row: Mapping[str, str] = field(default_factory=dict, hash=False)
-    more_real: tuple[Clip, ...] = ()
+    outputs: Mapping[str, Clip] = field(hash=False)  # the methods' published clips, by method
+    output_name: str = ""  # the file name expected from a user's own method
+    row: Mapping[str, str] = field(default_factory=dict, hash=False)  # the item's cells in the list
+    more_real: tuple[Clip, ...] = ()  # further real clips, whose frames FAD also takes
+
+
+_Addresses = dict[ClipRole, str | tuple[str, ...]]
 
 
 class PublishedRows(Strict):
@@ -80,62 +73,41 @@ def _emotions(names: tuple[str, ...]) -> tuple[str, ...]:
 class ProtocolCard(Card):
     """A named, versioned list of items and the rule that aggregates them.
 
-    ``clips`` and ``outputs`` are clip addresses in which ``{column}`` stands for
-    a column of the list. ``real`` may be several addresses: the first is the item's
-    real clip, and FAD compares with the frames of all. Averages are the plain mean
-    over emotions.
-
-    Attributes:
-        version: raised whenever any score can move.
-        faces: ``detect``, or ``aligned`` when the clips are already face crops.
-        profile: the networks that fit these clips, unless others are asked for.
-        on_request: metrics that are computed only when they are named.
-        not_applicable: metrics this protocol cannot have, each with the reason.
-        published: the published rows to show beside the protocol's own.
-        shows: what may be concluded from scores on it.
-        hides: what may not.
+    ``clips`` and ``outputs`` are clip addresses in which ``{column}`` stands for a column of the
+    list. ``real`` may be several addresses: the first is the item's real clip, and FAD compares
+    with the frames of all. Averages are the plain mean over emotions.
     """
 
-    score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {
-        "outputs",
-        "output_name",
-        "published",
-        "not_applicable",
-        "metrics",
-        "items",
-        "citation",
-        "profile",
-        "on_request",
-        "shows",
-        "hides",
-    }
+    score_neutral: ClassVar[frozenset[str]] = Card.score_neutral.union(
+        ("items", "outputs", "output_name", "metrics", "on_request", "not_applicable"),
+        ("profile", "published", "shows", "hides", "citation"),
+    )
     removed: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("faded", "generated", "perfect"),
         "Delete the line: the provider of the data set makes these clips, see docs/protocols.md",
     )
-    version: int = pydantic.Field(gt=0)
+    version: int = pydantic.Field(gt=0)  # raised whenever any score can move
     setting: Literal["inter-id", "cross-id"]
     dataset: str
     items: str
     emotions: Annotated[tuple[str, ...], pydantic.AfterValidator(_emotions)]
     metrics: tuple[str, ...] = pydantic.Field(min_length=1)
-    on_request: tuple[str, ...] = ()
+    on_request: tuple[str, ...] = ()  # metrics that are computed only when they are named
+    # metrics this protocol cannot have, each with the reason
     not_applicable: dict[str, str] = pydantic.Field(default_factory=dict)
-    faces: Literal["detect", "aligned"] = "detect"
-    profile: str = "light"
+    faces: Literal["detect", "aligned"] = "detect"  # `aligned` when clips are face crops already
+    profile: str = "light"  # the networks that fit these clips, unless others are asked for
     clips: dict[ClipRole, str | Annotated[tuple[str, ...], pydantic.Field(min_length=1)]]
     outputs: dict[str, str] = pydantic.Field(default_factory=dict)
     output_name: str = "{id}.mp4"
-    published: PublishedRows | None = None
-    shows: str = ""
-    hides: str = ""
+    published: PublishedRows | None = None  # the published rows to show beside the protocol's own
+    shows: str = ""  # what may be concluded from scores on it
+    hides: str = ""  # what may not
     citation: str = ""
 
     @pydantic.field_validator("clips")
     @classmethod
-    def _several_are_real(
-        cls, clips: dict[ClipRole, str | tuple[str, ...]]
-    ) -> dict[ClipRole, str | tuple[str, ...]]:
+    def _several_are_real(cls, clips: _Addresses) -> _Addresses:
         for role, address in clips.items():
             if role != "real" and not isinstance(address, str):
                 raise ValueError(f"only 'real' may be several clips, '{role}' is one")
@@ -159,9 +131,7 @@ class Protocol:
 def protocol(name: str) -> Protocol:
     """Read a protocol and its list, by name or by the path of a card (``my-list.toml``).
 
-    Raises:
-        UnknownNameError: no protocol has that name.
-        CardError: the list has a bad row; the message names file and line.
+    Raises UnknownNameError when there is none, CardError, with file and line, for a bad row.
     """
     card = _card_file(Path(name)) if name.endswith(".toml") else load_protocol(name)
     for metric in (*card.metrics, *card.on_request, *card.not_applicable):
@@ -186,10 +156,9 @@ def _card_file(path: Path) -> ProtocolCard:
         raise UnknownNameError(f"{path}: no such file", "Give the path of a protocol's card")
     known = names(Kind.PROTOCOL)
     if path.stem in known and path.resolve() != load_protocol(path.stem).path.resolve():
-        raise CardError(
-            f"{path}: there is a protocol '{path.stem}' already, which yours would be taken for",
-            f"Name the card otherwise, for example my-{path.name}",
-        )
+        problem = f"there is a protocol '{path.stem}' already, which yours would be taken for"
+        remedy = f"Name the card otherwise, for example my-{path.name}"
+        raise CardError(f"{path}: {problem}", remedy)
     return read_card(ProtocolCard, path.resolve())
 
 
@@ -202,10 +171,8 @@ def _read_items(card: ProtocolCard) -> Protocol:
         if missing:
             raise CardError(f"{where}: the list lacks the column '{sorted(missing)[0]}'")
         if row["emotion"] not in card.emotions:
-            raise CardError(
-                f"{where}: emotion '{row['emotion']}' is not one of the protocol's",
-                f"Allowed: {', '.join(card.emotions)}",
-            )
+            problem = f"{where}: emotion '{row['emotion']}' is not one of the protocol's"
+            raise CardError(problem, f"Allowed: {', '.join(card.emotions)}")
         if row["id"] in items:
             raise CardError(f"{where}: the id '{row['id']}' is there twice")
         with located(where):
@@ -215,9 +182,8 @@ def _read_items(card: ProtocolCard) -> Protocol:
     outputs = Counter(same_name(i.output_name) for i in items.values())
     twice = next((name for name, count in outputs.items() if count > 1), None)
     if twice:
-        raise CardError(
-            f"{card.path}: two items expect one output, '{twice}'", "Put {id} into output_name"
-        )
+        problem = f"{card.path}: two items expect one output, '{twice}'"
+        raise CardError(problem, "Put {id} into output_name")
     absent = set(card.emotions) - {i.emotion for i in items.values()}
     if absent:
         raise CardError(f"{card.path}: no item has the emotion '{sorted(absent)[0]}'")
@@ -237,23 +203,15 @@ def _item(card: ProtocolCard, row: Mapping[str, str]) -> Item:
     output_name = fill(card.output_name, row)
     inside(Path(), output_name)
     real = card.clips.get("real", "")
-    return Item(
-        id=row["id"],
-        speaker=row["speaker"],
-        emotion=row["emotion"],
-        clips={role: clip(template) for role, template in card.clips.items()},
-        outputs={method: clip(template) for method, template in card.outputs.items()},
-        output_name=output_name,
-        row=row,
-        more_real=() if isinstance(real, str) else tuple(map(clip, real[1:])),
-    )
+    more_real = () if isinstance(real, str) else tuple(map(clip, real[1:]))
+    clips = {role: clip(template) for role, template in card.clips.items()}
+    outputs = {method: clip(template) for method, template in card.outputs.items()}
+    emotion = row["emotion"]
+    return Item(row["id"], row["speaker"], emotion, clips, outputs, output_name, row, more_real)
 
 
 def _digest(items: Mapping[str, Item], dataset: DatasetCard) -> str:
-    """Return the SHA-256 of addresses, pinned bytes and the provider's settings.
-
-    Published outputs are left out: they cannot move a score.
-    """
+    """Return the SHA-256 of addresses, pinned bytes and settings; outputs cannot move a score."""
     files = dataset_files(dataset)
 
     def pinned(clip: Clip) -> str:

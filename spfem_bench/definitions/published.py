@@ -25,20 +25,16 @@ if TYPE_CHECKING:
 
 
 class PublishedCard(Card):
-    """Provenance of one table of published numbers.
+    """Provenance of one table of published numbers."""
 
-    Attributes:
-        kind: ``published`` when read from the paper, ``second-hand`` when quoted elsewhere.
-        values: the CSV file beside the card.
-        doubts: cells that contradict the paper itself, as ``dataset/setting/method/metric/
-            emotion``, each with what is wrong.
-    """
-
+    # `published` when read from the paper, `second-hand` when quoted elsewhere
     kind: Literal["published", "second-hand"]
     paper: str
     table: str
     read: str
-    values: str
+    values: str  # the CSV file beside the card
+    # what is wrong with cells that contradict the paper itself, by their names
+    # `dataset/setting/method/metric/emotion`
     doubts: dict[str, str] = {}  # noqa: RUF012  (pydantic copies it)
     citation: str
 
@@ -50,26 +46,17 @@ class PublishedCard(Card):
 
 @dataclass(frozen=True)
 class PrintedNumber:
-    """One line of a tidy table.
+    """One line of a tidy table."""
 
-    Attributes:
-        paper: the paper; the file's name where the table has no such column.
-        backbone: the baseline that the method builds on; the method itself for a baseline.
-        emotion: an emotion, or ``avg``.
-        metric: the metric, or the question of a user study.
-        value: digit by digit as printed.
-        line: its line in the file.
-    """
-
-    paper: str
+    paper: str  # the file's name where the table has no such column
     table: str
     dataset: str
     setting: str
     method: str
-    backbone: str
-    emotion: str
-    metric: str
-    value: str
+    backbone: str  # the baseline that the method builds on; the method itself for a baseline
+    emotion: str  # an emotion, or `avg`
+    metric: str  # the metric, or the question of a user study
+    value: str  # digit by digit as printed
     line: int = field(compare=False)
 
     @property
@@ -85,12 +72,7 @@ class PrintedNumber:
 
 @dataclass(frozen=True)
 class Printed:
-    """A table in the tidy format.
-
-    Attributes:
-        percent: whether its numbers are preferences of a user study, in percent.
-        origin: where it comes from, one line.
-    """
+    """A table in the tidy format; *percent*: its numbers are preferences of a user study."""
 
     name: str
     title: str
@@ -123,9 +105,7 @@ def published_cards() -> list[PublishedCard]:
 def printed_table(source: str) -> Printed:
     """Read a table by the name of its card, or from a CSV file in the tidy format.
 
-    Raises:
-        UnknownNameError: neither a card's name nor a CSV file's.
-        CardError: the file cannot be read, lacks a column, or a line is wrong.
+    Raises UnknownNameError when it is neither, CardError when the file is unreadable or wrong.
     """
     cards = {card.name: card for card in published_cards()}
     card = cards.get(source)
@@ -143,14 +123,10 @@ def printed_table(source: str) -> Printed:
 
 
 def read_lines(path: Path, example: str) -> list[tuple[int, dict[str, str]]]:
-    """Read a CSV file with a head: each line's number and cells, spaces around them dropped.
+    """Read a CSV file with a head: each line's number and stripped cells by column.
 
-    Args:
-        path: the file.
-        example: a valid head, for error messages.
-
-    Raises:
-        CardError: the file cannot be read, is empty, or a line has too many or too few cells.
+    *example* is a valid head, for messages. Raises CardError when the file cannot be read, is
+    empty, or a line has too many or too few cells.
     """
     try:
         text = read_bounded(path, LARGEST_LIST).decode("utf-8-sig")
@@ -165,46 +141,34 @@ def read_lines(path: Path, example: str) -> list[tuple[int, dict[str, str]]]:
     except csv.Error as error:
         raise CardError(f"{path}, line {reader.line_num}: {error}", "Give a CSV file") from None
     if len(head) == 1 and (sign := next((s for s in ";\t|" if s in head[0]), "")):
-        raise CardError(
-            f"{path}: columns are separated by {'tabs' if sign == chr(9) else repr(sign)}",
-            f"Separate them by commas, as in: {example}",
-        )
+        problem = f"{path}: columns are separated by {'tabs' if sign == chr(9) else repr(sign)}"
+        raise CardError(problem, f"Separate them by commas, as in: {example}")
     if twice := [name for name, times in Counter(head).items() if times > 1]:
         raise CardError(f"{path} has the column '{twice[0]}' twice", "Remove one of them")
     if not lines:
         raise CardError(f"{path} has no lines under its head", f"The head is like: {example}")
+    rows = []
     for number, cells in lines:
         if len(cells) != len(head):
-            raise CardError(
-                f"{path}, line {number}: {len(cells)} cells under a head of {len(head)}",
-                f"The head is: {','.join(head)}",
-            )
-    return [
-        (n, dict(zip(head, (cell_text(c.strip()) for c in cells), strict=True)))
-        for n, cells in lines
-    ]
+            problem = f"{path}, line {number}: {len(cells)} cells under a head of {len(head)}"
+            raise CardError(problem, f"The head is: {','.join(head)}")
+        texts = (cell_text(cell.strip()) for cell in cells)
+        rows.append((number, dict(zip(head, texts, strict=True))))
+    return rows
 
 
 def check_columns(path: Path, columns: Mapping[str, str], needed: tuple[str, ...]) -> None:
-    """Check that a table has the columns that it needs.
-
-    Raises:
-        CardError: names the missing column, and one that may have been meant.
-    """
+    """Raise CardError for the first missing column, with one that may have been meant."""
     for name in needed:
         if name not in columns:
             raise CardError(f"{path} has no column '{name}'", near_names(name, columns))
 
 
 def read_tidy(path: Path) -> tuple[tuple[PrintedNumber, ...], bool]:
-    """Read a table with one number a line; lines whose value is empty are left out.
+    """Read a table with one number a line, and whether the numbers are preferences in percent.
 
-    Returns:
-        The numbers, and whether they are preferences in percent.
-
-    Raises:
-        CardError: as :func:`read_lines`; or a column is missing, a value is no finite
-            number, a name is empty, or a cell is given twice.
+    Raises CardError as :func:`read_lines`, and for a missing column, an empty name, a value that is
+    no finite number, or a cell given twice.
     """
     lines = read_lines(path, _EXAMPLE)
     rows: list[PrintedNumber] = []
@@ -218,21 +182,16 @@ def read_tidy(path: Path) -> tuple[tuple[PrintedNumber, ...], bool]:
             if not line[name]:
                 raise CardError(f"{path}, line {number}: no {name}", "Fill it in")
         if not _NUMBER.fullmatch(line["value"]):
-            raise CardError(
-                f"{path}, line {number}: '{line['value']}' is no number",
-                "Give digits with a point, or nothing where there is no number",
-            )
+            remedy = "Give digits with a point, or nothing where there is no number"
+            raise CardError(f"{path}, line {number}: '{line['value']}' is no number", remedy)
         if line["emotion"].lower().rstrip(".") in ("avg", "average", "mean"):
             line["emotion"] = AVERAGE
         values = {name: line.get(name, "") for name in (*_NEEDED, *_OPTIONAL)}
         row = PrintedNumber(**values | {"paper": values["paper"] or path.stem}, line=number)
         cell = (row.paper, row.table, row.address)
-        if cell in lines_of_cells:
-            raise CardError(
-                f"{path}, line {number}: the cell of line {lines_of_cells[cell]} again "
-                f"({row.address})",
-                "Remove one of them",
-            )
+        if first := lines_of_cells.get(cell):
+            problem = f"{path}, line {number}: the cell of line {first} again ({row.address})"
+            raise CardError(problem, "Remove one of them")
         lines_of_cells[cell] = number
         rows.append(row)
     if not rows:
@@ -243,11 +202,8 @@ def read_tidy(path: Path) -> tuple[tuple[PrintedNumber, ...], bool]:
 def published_rows(dataset: str, setting: str) -> pd.DataFrame:
     """Return published numbers of whole result tables for one data set and setting.
 
-    Where papers reprint a baseline, the row of the first (by card name) is kept.
-
-    Returns:
-        Columns: method, emotion, metric, value (float), printed (as in the paper), kind,
-        paper, doubt.
+    Where papers reprint a baseline, the row of the first (by card name) is kept. Columns: method,
+    emotion, metric, value (float), printed (as in the paper), kind, paper, doubt.
     """
     import pandas as pd
 

@@ -18,47 +18,31 @@ Templates = Annotated[tuple[str, ...], pydantic.Field(min_length=1)]
 
 
 class UnusedFiles(Strict):
-    """Files that may lie among the recordings and that no protocol uses.
-
-    Attributes:
-        pattern: of their paths below the root, with ``*`` for anything.
-        says: what they are.
-    """
+    """Files that no protocol uses: the pattern of their paths, and what they are."""
 
     pattern: str
     says: str
 
 
 class RecordingsSettings(Strict):
-    """Recordings found by templates in which ``{column}`` stands for a column of the list.
+    """Recordings found by templates in which ``{column}`` stands for a column of the list."""
 
-    Attributes:
-        items: a CSV of all recordings, with the columns ``speaker`` and ``emotion``.
-        video: where the video of one lies below the root: the first template gives the name
-            that protocols use, the others are also looked for.
-        sound: the same for its sound, when that is a file of its own.
-        get: where a user gets them.
-        beside: what else may lie among them.
-        seconds: the shortest and longest that is not reported as odd.
-        apart: seconds by which sound and picture may end apart without being reported.
-    """
-
-    items: str
+    items: str  # a CSV of all recordings, with the columns `speaker` and `emotion`
+    # where the video of one lies below the root: the first template gives the name that protocols
+    # use, the others are also looked for
     video: Templates
-    sound: tuple[str, ...] = ()
-    get: str
-    beside: tuple[UnusedFiles, ...] = ()
-    seconds: tuple[float, float]
-    apart: float = pydantic.Field(gt=0)
+    sound: tuple[str, ...] = ()  # the same for its sound, when that is a file of its own
+    get: str  # where a user gets them
+    beside: tuple[UnusedFiles, ...] = ()  # other files among them; `*` in a `pattern` is anything
+    seconds: tuple[float, float]  # the shortest and longest that is not reported as odd
+    apart: float = pydantic.Field(gt=0)  # allowed seconds between the ends of sound and picture
 
 
 class LayoutMapping(Strict):
     """How a user's copy is named, where it is not named as published.
 
-    Attributes:
-        video: templates as in the data set's card, in the place of its own.
-        sound: the same for sound files.
-        names: by column, other words for its cells: ``{"emotion": {"angry": "ANG"}}``.
+    ``video`` and ``sound`` are templates in the place of the data set's. ``names`` are other words
+    for cells, by column: ``{"emotion": {"angry": "ANG"}}``.
     """
 
     video: Templates
@@ -68,13 +52,7 @@ class LayoutMapping(Strict):
 
 @dataclass(frozen=True)
 class Recording:
-    """One clip of a data set.
-
-    Attributes:
-        row: its cells in the list.
-        video: its path below the root, as published.
-        sound: that of its sound file; empty when the video has the sound.
-    """
+    """A clip: its cells in the list, and paths below the root; no *sound* if the video has it."""
 
     row: Mapping[str, str]
     video: str
@@ -92,11 +70,7 @@ class Recording:
 
 
 def read_mapping(path: Path) -> LayoutMapping:
-    """Read a user's mapping file.
-
-    Raises:
-        CardError: it is absent, no TOML, or has a key that a mapping does not have.
-    """
+    """Read a user's mapping file; raise CardError if absent, no TOML, or with an unknown key."""
     return read_toml(LayoutMapping, path, "Give a TOML file")
 
 
@@ -105,9 +79,7 @@ def candidates(
 ) -> tuple[list[str], list[str]]:
     """Return where a recording's video and sound may lie below the root, likely ones first.
 
-    Raises:
-        UnknownNameError: a template names a column that the list lacks.
-        CardError: a name would leave the root.
+    Raises UnknownNameError for a column that the list lacks, CardError for a name outside the root.
     """
     if mapping is None:
         videos, sounds = settings.video, settings.sound
@@ -124,11 +96,7 @@ def candidates(
 
 
 def fill(template: str, row: Mapping[str, str]) -> str:
-    """Put a row's cells into a template; only plain ``{column}`` is understood.
-
-    >>> fill("{speaker}/{id}.mp4", {"id": "7", "speaker": "M003"})
-    'M003/7.mp4'
-    """
+    """Put a row's cells into a template; only plain ``{column}`` is understood."""
 
     def cell(match: re.Match[str]) -> str:
         if match[1] not in row:
@@ -137,10 +105,8 @@ def fill(template: str, row: Mapping[str, str]) -> str:
 
     size = len(template) + sum(len(row.get(m[1], "")) for m in _COLUMN.finditer(template))
     if size > LONGEST_NAME:
-        raise CardError(
-            f"the template '{template}' makes a name of up to {size} characters",
-            f"Allowed: {LONGEST_NAME}, as many as a path may have",
-        )
+        problem = f"the template '{template}' makes a name of up to {size} characters"
+        raise CardError(problem, f"Allowed: {LONGEST_NAME}, as many as a path may have")
     return _COLUMN.sub(cell, template)
 
 

@@ -15,19 +15,12 @@ class PinnedFiles(Provider):
     """Files that are downloaded once and verified at every use."""
 
     def fetch(
-        self,
-        progress: Progress = SILENT,
-        report: Callable[[str], object] = lambda message: None,
+        self, progress: Progress = SILENT, report: Callable[[str], object] = lambda message: None
     ) -> int:
         """Download the files that are absent or wrong; return how many the data set has.
 
-        Args:
-            progress: has a phase of the data set's name.
-            report: called with a line when another process is downloading a file.
-
-        Raises:
-            WeightsError: a file cannot be fetched, or is not the pinned one.
-            StorageError: the cache cannot be written.
+        *report* is called with a line when another process is downloading a file. Raises
+        WeightsError for files that cannot be fetched or are not the pinned ones, and StorageError.
         """
         files, phase = dataset_files(self.card).values(), self.card.name
         progress.begin(phase, len(files), "file")

@@ -20,43 +20,23 @@ from spfem_bench.progress import SILENT, Progress
 class IndexedRecordings(Provider):
     """Files that ``data index`` found; their bytes are hashed into signatures."""
 
-    def index_path(self, *, new: bool = False) -> Path:
-        """Return where the index lies, or where a *new* one belongs."""
-        paths = [folder / "index.json" for folder in self.places.searched]
-        return paths[0] if new else next((p for p in paths if p.is_file()), paths[0])
-
     def index(self) -> RecordingsIndex | None:
-        """Return the index; None when there is none.
-
-        Raises:
-            CardError: it is damaged.
-        """
-        path = self.index_path()
-        return _read_index(path, path.stat().st_mtime_ns) if path.is_file() else None
+        """Return the index; None when there is none. A damaged one raises CardError."""
+        paths = (folder / "index.json" for folder in self.places.searched)
+        path = next((p for p in paths if p.is_file()), None)
+        return _read_index(path, path.stat().st_mtime_ns) if path else None
 
     def build_index(
         self, root: Path, mapping: LayoutMapping | None, progress: Progress = SILENT
     ) -> tuple[RecordingsIndex, Path]:
-        """Look for the recordings below *root*; return the index and its path.
-
-        Args:
-            root: the folder that holds them; only read.
-            mapping: how this copy is named; None when as published.
-            progress: has the phase ``files``.
-
-        Raises:
-            ClipError: the root is no folder, holds none of the recordings, or two files for one.
-            StorageError: the index cannot be written.
-        """
-        path = self.index_path(new=True)
+        """Index the recordings below *root*, see :func:`build_index`; also return its path."""
+        path = self.places.searched[0] / "index.json"
         return build_index(self.card, root, mapping, path, progress), path
 
     def verified(self, name: str) -> Path:
-        """Return where a recording lies.
+        """Return where a recording lies; raise MissingClipError if it is not here, or not indexed.
 
-        Raises:
-            MissingClipError: it was not found, or nothing has been indexed.
-            ClipError: the data set has no such file.
+        Raises ClipError when the data set has no such file.
         """
         index, card = self.index(), self.card
         remedy = f"Type 'spfem-bench data index {card.name} ROOT'"
@@ -89,17 +69,11 @@ class IndexedRecordings(Provider):
 
 
 def indexed_recordings(provider: Provider) -> IndexedRecordings:
-    """Return the provider when it is one of recordings.
-
-    Raises:
-        CardError: its data set has no recordings to index.
-    """
+    """Return the provider if it is one of recordings; raise CardError otherwise."""
     if not isinstance(provider, IndexedRecordings):
         allowed = ", ".join(n for n in names(Kind.DATASET) if dataset_card(n).recordings)
-        raise CardError(
-            f"the data set '{provider.card.name}' has no recordings of yours to index",
-            f"Allowed: {allowed}",
-        )
+        problem = f"the data set '{provider.card.name}' has no recordings of yours to index"
+        raise CardError(problem, f"Allowed: {allowed}")
     return provider
 
 
