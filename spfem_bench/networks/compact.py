@@ -175,12 +175,7 @@ class CompactSync(nn.Module):
         self.lips_bn = nn.BatchNorm1d(DIMENSIONS)
         # Each coefficient has a scale of its own.
         self.scale = nn.BatchNorm1d(13)
-        self.ears = nn.Sequential(
-            _conv(1, 32, 3),
-            nn.ReLU(),
-            _stage(32, 64, 2),
-            _stage(64, 96, 2),
-        )
+        self.ears = nn.Sequential(_conv(1, 32, 3), nn.ReLU(), _stage(32, 64, 2), _stage(64, 96, 2))
         self.ears_linear = nn.Linear(96 * 4 * 5, DIMENSIONS, bias=False)
         self.ears_bn = nn.BatchNorm1d(DIMENSIONS)
 

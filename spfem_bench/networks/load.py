@@ -77,10 +77,7 @@ def autocast(device: str, precision: Precision) -> AbstractContextManager[object
 
 
 def load_network(
-    card: NetworkCard,
-    weights: WeightsStore,
-    device: str = "cpu",
-    precision: Precision = "float32",
+    card: NetworkCard, weights: WeightsStore, device: str = "cpu", precision: Precision = "float32"
 ) -> Mapping[str, BatchFunction]:
     """Load a network, in eval mode, as functions on batches.
 
