@@ -1,7 +1,6 @@
 """The crops that networks take, all from one detection.
 
-A frame that is an aligned face already is resized by :mod:`spfem_bench.faces.exact`, so that
-no library's version moves the demo's numbers; OpenCV cuts faces out of larger pictures.
+A frame that is an aligned face is resized by :mod:`spfem_bench.faces.exact`, without OpenCV.
 """
 
 from __future__ import annotations
@@ -144,12 +143,10 @@ def box_centre(face: Face) -> tuple[float, float, float]:
 
 
 class SyncCropper:
-    """SyncNet's crops of one clip, frame by frame.
+    """SyncNet's crops of one clip, frame by frame (syncnet_python, ``run_pipeline.py``).
 
-    Source: syncnet_python, ``run_pipeline.py``. Box centre and half side go through a median
-    filter with zeros beyond the track's ends; the crop reaches ``1 + scale`` half sides to the
-    left and right, one up and ``1 + 2 scale`` down; beyond the picture it is grey. Frames
-    without a face end a track.
+    Box centre and half side go through a median filter with zeros beyond the track's ends; beyond
+    the picture the crop is grey. Frames without a face end a track.
     """
 
     def __init__(self, settings: SyncInput) -> None:
@@ -191,9 +188,9 @@ class SyncCropper:
 
 
 def sync_crop(frame: Frame, x: float, y: float, half: float, settings: SyncInput) -> Frame:
-    """Cut SyncNet's crop around a smoothed box: uint8 (size, size, 3), RGB.
+    """Return SyncNet's crop around a smoothed box: uint8 (size, size, 3), RGB.
 
-    The box has its centre at (x, y), and *half* is half its longer side, in pixels.
+    It reaches ``1 + scale`` half sides to the left and right, one up and ``1 + 2 scale`` down.
     """
     cv2 = opencv()
     pad = int(half * (1 + 2 * settings.scale))

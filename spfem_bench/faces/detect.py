@@ -15,12 +15,9 @@ from spfem_bench.networks.weights import WeightsStore
 
 @dataclass(frozen=True)
 class Detector:
-    """Finds faces.
+    """Finds faces: *many* returns those of each picture, uint8 (height, width, 3) RGB, best first.
 
-    Attributes:
-        many: from pictures, each uint8 (height, width, 3) RGB, to the faces of each, best
-            score first.
-        batched: several pictures go through the network at once.
+    *batched*: several pictures go through the network at once.
     """
 
     many: Callable[[Sequence[Frame]], list[list[Face]]]

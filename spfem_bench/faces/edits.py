@@ -1,8 +1,7 @@
 """Known degradations of a clip, made while it is read: controls of what metrics respond to.
 
-Edits act on frames whose face is known already: the stored face track of the unedited clip is
-used again, so that the detector's response to an edit does not count. No file is written.
-Memory is bounded: one frame, for ``time-shuffled`` one block of frames.
+Edits act on frames whose face is known: the detector's response to an edit does not count. Memory
+is bounded: one frame, for ``time-shuffled`` one block of frames.
 """
 
 from __future__ import annotations
@@ -38,16 +37,13 @@ _Item = TypeVar("_Item")
 def edited_frames(
     pairs: Iterable[_Pair], edit: Edit, n_frames: int = 0, *, aligned: bool = False
 ) -> Iterator[_Pair]:
-    """Apply an edit to a clip's frames.
+    """Apply an edit to a clip's frames and faces; a frame that is not changed is the same object.
 
     Args:
         pairs: uint8 (height, width, 3) RGB frames, each with the subject's face.
         edit: its kind and level; edits of sound leave frames alone.
         n_frames: frames of the clip; needed by ``frozen-mouth`` only.
         aligned: the frames are face crops already and come without faces.
-
-    Yields:
-        as many frames with their faces; a frame that is not changed is the same object.
     """
     if edit.changes_nothing:
         yield from pairs
@@ -65,8 +61,7 @@ def edited_frames(
 def edited_sound(samples: npt.NDArray[np.int16], clip: Clip) -> npt.NDArray[np.int16]:
     """Apply a clip's edit to its int16 samples (N,); return the same object when it has none.
 
-    Raises:
-        ClipError: the sound is shifted by more than its length.
+    Raises ClipError for sound that is shifted by more than its length.
     """
     edit = clip.edit
     if edit is None or edit.kind != "shifted-audio" or edit.changes_nothing:
@@ -85,7 +80,7 @@ def edited_sound(samples: npt.NDArray[np.int16], clip: Clip) -> npt.NDArray[np.i
 
 
 def blurred(frame: Frame, percent: float, *, aligned: bool = False) -> Frame:
-    """Blur a frame with a Gaussian whose sigma is a part of the picture's height.
+    """Blur a frame with a Gaussian whose sigma is in percent of the picture's height.
 
     Aligned faces are small: they are blurred exactly, larger pictures by OpenCV.
     """
@@ -118,10 +113,9 @@ def _permuted(held: list[_Item], number: int) -> list[_Item]:
 
 @dataclass(frozen=True)
 class _Ellipse:
-    """Mouth and chin in one picture, in pixels; points are complex numbers x + iy.
+    """Mouth and chin in a picture, in pixels; points are x + iy.
 
-    *across* is the direction from the picture's left to its right corner of the mouth, of length
-    1; the half axes lie across the face, and down.
+    *across* has length 1, from the left to the right corner; half axes lie across, and down.
     """
 
     centre: complex
@@ -170,10 +164,7 @@ def _with_mouth(
 
 
 def _frozen(pairs: Iterable[_Pair], count: int, *, aligned: bool) -> Iterator[_Pair]:
-    """Give the first *count* frames the mouth of the first one that has a face.
-
-    Frames without a face stay as they are, unless all pictures are aligned faces.
-    """
+    """Give the first *count* frames with a face (all if aligned) the mouth of the first of them."""
     first: tuple[Frame, Face | None, _Ellipse] | None = None
     for index, (frame, face) in enumerate(pairs):
         if index >= count or (face is None and not aligned):

@@ -1,8 +1,7 @@
 """Picture arithmetic in whole numbers: the same bytes with every version of every library.
 
-Pictures are uint8 (height, width) or (height, width, channels). Resizing and blurring are products
-with matrices of whole numbers, halves rounded up. Every sum stays below 2^53, so float64 holds it
-exactly, in whatever order a BLAS library adds.
+Pictures are uint8 (height, width) or (height, width, channels); halves are rounded up. Every sum
+stays below 2^53, so float64 holds it exactly, in whatever order a BLAS library adds.
 """
 
 from __future__ import annotations
@@ -32,11 +31,7 @@ def shrink(frame: Frame, size: int) -> Frame:
 
 
 def resize(frame: Frame, size: int) -> Frame:
-    """Resize a picture to a square by linear interpolation between pixel centres.
-
-    As OpenCV's ``INTER_LINEAR``: centres lie at halves, edges are repeated, and nothing is
-    averaged beforehand.
-    """
+    """Resize a picture to a square by linear interpolation, as OpenCV's ``INTER_LINEAR`` does."""
     return _product(frame, _lines, size, size)
 
 

@@ -1,11 +1,10 @@
 """One subject followed through a clip, in one pass and with bounded memory.
 
-*Choice*: over the first ``settle`` frames from the first one with a face, detections are linked
-by overlap; the subject is the linked face with the largest sum of box areas. *Following*: in each
-frame the detection that overlaps the subject's last box most, by an IoU of at least
-``min_overlap``, continues it. *Gaps*: up to ``max_gap`` frames without such a detection are
-interpolated linearly; a longer gap leaves them without a face, and the largest face that appears
-after it is the subject again.
+*Choice*: over the first ``settle`` frames from the first one with a face, detections are linked by
+overlap; the subject is the linked face with the largest sum of box areas. *Following*: the
+detection that overlaps the last box most, by an IoU of at least ``min_overlap``, continues it.
+*Gaps*: up to ``max_gap`` frames are interpolated linearly; after a longer gap without a face, the
+largest face is the subject again.
 """
 
 from __future__ import annotations
@@ -46,10 +45,9 @@ class Face(NamedTuple):
 
 @dataclass
 class FaceTrack:
-    """Where the subject is in every frame of a clip.
+    """Where the subject is in every frame of a clip; None where there is no face.
 
     Attributes:
-        faces: one entry per frame; None where there is no face.
         detected: per frame, whether the face was detected (not interpolated).
         rivals: frames in which another face was nearly as large.
     """
@@ -122,10 +120,7 @@ def overlap(a: _Array, b: _Array) -> float:
 def follow(
     frames: Iterable[_Detected], settings: FaceSettings, track: FaceTrack
 ) -> Iterator[tuple[Frame, Face | None]]:
-    """Follow one subject through frames with their detections.
-
-    At most ``settle + max_gap`` frames are held back.
-    """
+    """Follow one subject through frames with detections; hold ``settle + max_gap`` at most."""
     last: Face | None = None
     waiting: list[Frame] = []  # frames since the subject was last detected
 
@@ -159,8 +154,7 @@ def follow(
 def _settled(frames: Iterable[_Detected], settings: FaceSettings) -> Iterator[_Detected]:
     """Put the chosen subject first in the list of the first frame that shows it.
 
-    Frames before the first face pass at once; the ``settle`` frames from there
-    are held until the choice is made.
+    Frames before the first face pass at once; ``settle`` frames from there are held.
     """
     source = iter(frames)
     held: list[_Detected] = []

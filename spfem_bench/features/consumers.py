@@ -19,10 +19,9 @@ from spfem_bench.media.video import Frame
 def consumer(
     x: ClipNetworks, role: Role, outputs: Outputs, folder: Path | None
 ) -> _FaceConsumer | _SyncConsumer:
-    """Return the consumer for a network's input.
+    """Return the consumer of a clip's frames with a face, in order, for a network's input.
 
-    It takes a clip's frames with a face in order and adds the network's samples to its batches;
-    *outputs* receive the rows. *folder* is for the crops' video, where the card has a chain.
+    *outputs* receive the rows; *folder* is for the crops' video, where the card has a chain.
     """
     card = x.profile.network(role)
     if isinstance(card.input, SyncInput):
@@ -65,7 +64,6 @@ class _SyncConsumer:
             self._encode(number, cut)
 
     def _encode(self, index: int, cut: Frame) -> None:
-        """Send a crop through its video, where the chain has one."""
         if self.crops == "as-cut" or self.folder is None:
             self._take(index, cut)
             return

@@ -48,19 +48,11 @@ class ClipLag(NamedTuple):
 
 
 def find_lag(source: Crops, generated: Crops, max_lag: int) -> ClipLag:
-    """Return the lag between a clip and its source, from their pixels.
+    """Return the lag between a clip and its source, from the motion in their pixels.
 
-    Published strips are up to three frames out of step with their source. Motion, the difference
-    of adjacent frames in small grey pictures, is correlated at each lag; identity, light and
-    labels cancel out.
-
-    Args:
-        source: the source's crops.
-        generated: the output's.
-        max_lag: lags from minus to plus this are tried; 0 takes frames as they are.
-
-    Returns:
-        The lag with the highest correlation, of equals the one nearest to 0; 0 without motion.
+    Motion, the difference of adjacent frames in small grey pictures, is correlated at each lag from
+    ``-max_lag`` to ``max_lag``; identity, light and labels cancel out. Of equal correlations the
+    lag nearest to 0 is taken; without motion it is 0.
     """
     moved_x, at_x = _motion(source)
     moved_y, at_y = _motion(generated)
@@ -92,10 +84,7 @@ def _motion(crops: Crops) -> tuple[_Floats, npt.NDArray[np.int64]]:
 
 
 def in_step(source: Crops, generated: Crops, lag: int) -> npt.NDArray[np.int64]:
-    """Return rows of both clips that show the same moment: int64 (N, 2), generated first.
-
-    Rows count crops, not frames of the clip: frames without a face have none.
-    """
+    """Return rows of both clips that show the same moment: int64 (N, 2), generated first."""
     _, of_source, of_generated = np.intersect1d(
         source.frames, generated.frames + lag, return_indices=True
     )

@@ -32,10 +32,8 @@ class FeatureKeys:
 
     Attributes:
         faces: ``detect``, or ``aligned`` for clips that are face crops already.
-        batch_size: frames in a batch; moves no score beyond rounding. When None, 32 on a
-            processor, and on a GPU what fits well.
-        precision: what torch's networks compute in.
-        hwaccel: the hardware decoder, if one is wanted.
+        batch_size: frames in a batch; moves no score beyond rounding. When None, 32 on a processor,
+            and on a GPU what fits well.
         progress: receives the phases ``clips``, ``decode`` and ``networks``.
 
     Raises:
@@ -93,8 +91,7 @@ class FeatureKeys:
     def key(self, clip: Clip, role: Role | None) -> dict[str, Any]:
         """Return the key of a clip's features, or of its face track when *role* is None.
 
-        Raises:
-            ClipError: a file is absent.
+        Raises ClipError for an absent file.
         """
         silent_edit = clip.edit is not None and clip.edit.kind == "shifted-audio" and role != "sync"
         if role is None or silent_edit:  # made without the edit

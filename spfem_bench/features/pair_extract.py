@@ -1,9 +1,7 @@
 """How coherent clips are with their sources: crops in step, four stages, every position.
 
-Clips are read once and kept as face crops (37 kB a frame); frames of many clips share the
-batches of the network; maps live only until their frames have been compared. What is kept,
-about 30 kB a clip, is the mean over time for each region and the mean over regions for each
-frame, from which scores, tables and heat-maps are made without a network.
+Maps live only until their frames have been compared. What is kept, about 30 kB a clip, is the mean
+over time for each region and the mean over regions for each frame.
 """
 
 from __future__ import annotations
@@ -51,11 +49,9 @@ _Stages = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class PairExtractor:
-    """Compares many clips with their sources and stores the comparisons.
+    """Compares clips with their sources and stores the comparisons.
 
-    Attributes:
-        extractor: profile (whose identity network is used), store, device, batch size, and
-            precision: of the network; everything after it is float32.
+    It uses the extractor's identity network and precision; everything after it is float32.
     """
 
     extractor: Extractor
@@ -90,14 +86,9 @@ class PairExtractor:
     def ensure(
         self, requests: Iterable[tuple[Clip, PairRequest]], *, same_length: bool = False
     ) -> dict[tuple[Clip, PairRequest], ClipError]:
-        """Compare and store all pairs that are not in the store yet.
+        """Compare and store missing pairs; return the reason for each that cannot be compared.
 
-        Args:
-            requests: clips, each with its source.
-            same_length: refuse pairs whose lengths differ by more than the largest lag.
-
-        Returns:
-            The reason for each pair that cannot be compared.
+        With *same_length*, pairs whose lengths differ by more than the largest lag are refused.
 
         Raises:
             WeightsError: a network's weights are missing or wrong.
@@ -129,11 +120,7 @@ class PairExtractor:
         return failures
 
     def crops(self, clip: Clip) -> Crops:
-        """Return a clip's face crops, edited if the clip is.
-
-        Raises:
-            ClipError: unreadable, or no face that could be followed.
-        """
+        """Return a clip's face crops, edited if the clip is; raise ClipError where that fails."""
         unchanged = Unchanged.since(clip)
         crops = self._crops.pop(unchanged, None)
         if crops is None:

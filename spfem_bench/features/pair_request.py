@@ -9,13 +9,12 @@ from spfem_bench.definitions.clips import Clip
 
 @dataclass(frozen=True)
 class PairRequest:
-    """A comparison of a clip with another one.
+    """A comparison of a clip with another one, its source.
 
     Attributes:
-        other: the source.
         max_lag: frames by which the two may be out of step.
-        learned: a learnt metric whose backbone and heads are used; the extractor's identity
-            network and no heads when empty.
+        learned: a learnt metric whose backbone and heads are used; the extractor's identity network
+            and no heads when empty.
     """
 
     other: Clip

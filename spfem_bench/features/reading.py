@@ -35,10 +35,8 @@ ClipFailures = dict[tuple[Clip, Role], ClipError]
 class ClipReader:
     """Reads one clip's frames and sound, and stores its features.
 
-    Reading begins at once in threads: sound, and frames whose faces need no search.
-
-    Raises:
-        ClipError: a file is absent.
+    Reading begins at once in threads: sound, and frames whose faces need no search. Raises
+    ClipError where a file is absent.
     """
 
     def __init__(
@@ -130,8 +128,7 @@ class ClipReader:
     def _sound(self, source: Clip) -> Iterator[_Samples]:
         """Yield a clip's sound, once; *source* is the clip or the AVI that a chain made of it.
 
-        Silence is judged in the clip itself: an AVI's encoder rounds, and an edit such as
-        shifted-audio adds silence on purpose.
+        Silence is judged in the clip itself: an AVI's encoder rounds, and an edit may add silence.
         """
         bare = replace(self.clip, edit=None)
         contract = self.networks.profile.network("sync").input

@@ -42,11 +42,7 @@ def pair_extractor(extractor: Extractor) -> PairExtractor:
 
 
 def request_key(extractor: Extractor, clip: Clip, request: Request) -> RequestKey:
-    """Return everything that decides what the features of a request are.
-
-    Raises:
-        ClipError: the clip cannot be read.
-    """
+    """Return all that decides a request's features; raise ClipError for an unreadable clip."""
     if isinstance(request, PairRequest):
         return pair_extractor(extractor).key(clip, request)
     return extractor.key(clip, request)
@@ -55,10 +51,7 @@ def request_key(extractor: Extractor, clip: Clip, request: Request) -> RequestKe
 def load_features(
     extractor: Extractor, clip: Clip, request: Request, failures: Failures
 ) -> Features:
-    """Return the stored features of a request.
-
-    Returns:
-        Of a comparison, its arrays by name in the place of a network's outputs.
+    """Return the stored features of a request; of a comparison, its arrays by name.
 
     Raises:
         ClipError: the request has failed, its features are gone, or are not finite.
@@ -95,15 +88,9 @@ def without_failed(requests: Requests, failures: Failures) -> dict[Clip, frozens
 def missing(
     extractor: Extractor, requests: Requests, *, whole: bool = True
 ) -> tuple[RequestKeys, Failures]:
-    """Return the requests that the store does not have, and those that already fail.
+    """Return the key of each request that the store lacks, and why keys of others cannot be made.
 
-    Args:
-        extractor: whose store.
-        requests: to look up.
-        whole: whether stored arrays are read and verified.
-
-    Returns:
-        The key of each request that the store lacks; why the key of another cannot be made.
+    Stored arrays are read and verified if *whole*.
     """
     lacking: RequestKeys = {}
     failures: Failures = {}
@@ -122,15 +109,9 @@ def missing(
 def ensure(
     extractor: Extractor, requests: Requests, pairs: PairExtractor | None = None
 ) -> Failures:
-    """Compute and store what is missing: clips by themselves, then comparisons.
+    """Compute and store what is missing; return why each request that cannot be met failed.
 
-    Args:
-        extractor: networks and store.
-        requests: of which clips.
-        pairs: of that extractor, with networks that are loaded already; a new one when None.
-
-    Returns:
-        Why each request that cannot be met failed.
+    *pairs* has networks that are loaded already; a new one is made when None.
 
     Raises:
         StorageError: the store cannot be written.

@@ -27,12 +27,11 @@ class _Searched(NamedTuple):
 class Search:
     """Finds the faces of clips, one clip after the other, in batches of one size.
 
-    Where a clip ends within a batch, the next clips fill it up: their first frames wait here
-    with their faces until those clips are read.
+    Where a clip ends within a batch, the next clips fill it up: their first frames wait here with
+    their faces until those clips are read.
 
     Args:
         clips: without edits, in the order in which they will be read.
-        read: yields a clip's frames.
         detector: called once there is a clip to search.
         batch_size: frames in a batch of crops.
     """
@@ -53,8 +52,7 @@ class Search:
     def of(self, clip: Clip) -> Iterator[tuple[Frame, list[Face]]] | None:
         """Return a clip's frames with their faces, once; None for a clip that is not searched.
 
-        Raises:
-            ClipError: its files have changed since it was read.
+        Raises ClipError when its files have changed since it was read.
         """
         if clip not in self._clips:
             return None

@@ -1,7 +1,6 @@
 """Versions of the libraries whose arithmetic is in features.
 
-Each module names its libraries beside the code that computes with them. A library that only
-reads what a hash pins (safetensors, h5py, onnx) is in none.
+A library that only reads what a hash pins (safetensors, h5py, onnx) is in none.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""The feature store: arrays kept under a hash of all that made them.
+"""The feature store: arrays (safetensors) kept under a hash of all that made them.
 
-Files (safetensors) are written under a temporary name and renamed, so that several processes
-may share a store. Each carries a checksum of its key and arrays in its metadata; a file with
+Several processes may share a store. Each file carries a checksum of its key and arrays; a file with
 another checksum counts as absent.
 """
 
@@ -51,9 +50,7 @@ class FeatureStore:
         return self.path(made_of).is_file()
 
     def get(self, made_of: Mapping[str, Any]) -> Arrays | None:
-        """Return stored arrays; None when absent or damaged (then the file is removed).
-
-        Arrays read last are kept while their file does not change, so they are read-only.
+        """Return stored arrays, read-only; None when absent or damaged (then the file is removed).
 
         Raises:
             StorageError: the entry cannot be read, or is a FIFO, a socket or a device.

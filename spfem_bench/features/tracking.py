@@ -22,8 +22,7 @@ from spfem_bench.media.video import Frame, Unchanged, changed
 from spfem_bench.networks.load import load_network
 
 RUN = 4
-"""Windows of frames per sample of a sync network, in eight frames: at most three of a clip's last
-sample are padding."""
+"""Windows of frames per sample of a sync network: at most three of a clip's last are padding."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,8 @@ class ClipNetworks(FeatureKeys):
     ) -> Iterator[tuple[Frame, Face | None]]:
         """Yield a clip's frames with the subject's face, and fill *track*, which is empty.
 
-        A stored track is used again; a new one is stored when the clip ends. An edit
-        acts on frames whose face is known; the track is the unedited clip's.
+        A stored track is used again; a new one is stored when the clip ends. An edit acts on frames
+        whose face is known; the track is the unedited clip's.
 
         Raises:
             ClipError: unreadable, changed meanwhile, or no face that could be followed.

@@ -1,12 +1,8 @@
 """The round trips between a clip and SyncNet in the field's scripts.
 
-joonson's syncnet_python (``run_pipeline.py``, ``SyncNetInstance.py``) writes a clip as an AVI of
-MPEG-4 and MP3 at 25 frames a second, its frames as JPEGs, the crops as another AVI, and that
-one's frames as JPEGs. Here its ffmpeg commands run with the same options, each step only where
-the card names it, with one difference: encoders have one thread, because the bytes depend on
-the number of threads.
-
-All files lie in a temporary folder, which is removed also after an error.
+joonson's syncnet_python (``run_pipeline.py``, ``SyncNetInstance.py``) runs these ffmpeg commands
+with the same options; here encoders have one thread, because the bytes depend on the number of
+threads.
 """
 
 from __future__ import annotations
@@ -37,12 +33,9 @@ def chain_libraries(chain: SyncChain | None) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Carried:
-    """A clip after the steps before face detection.
+    """A clip after the steps before face detection: the clip itself, an AVI, or a folder of JPEGs.
 
-    Attributes:
-        frames: the clip itself, an AVI, or a folder of JPEGs.
-        sound: the clip itself, or the AVI.
-        folder: for the files of later steps.
+    *sound* is of the clip or the AVI; *folder* is for the files of later steps.
     """
 
     frames: Clip
@@ -52,12 +45,10 @@ class Carried:
 
 @contextmanager
 def carried(clip: Clip, chain: SyncChain) -> Iterator[Carried]:
-    """Send a clip without an edit through a chain's steps before face detection.
+    """Yield a clip without an edit after a chain's steps before face detection.
 
-    The outcome's files exist until the block is left.
-
-    Raises:
-        ClipError: unreadable, without video, or without the sound that a step needs.
+    Its files are removed when the block is left. Raises ClipError for a clip that is unreadable,
+    without video, or without the sound that a step needs.
     """
     frames = sound = clip
     with temporary_folder() as folder:
@@ -83,9 +74,7 @@ def carried(clip: Clip, chain: SyncChain) -> Iterator[Carried]:
 def _write_avi(clip: Clip, path: Path, *, lossless: bool) -> None:
     """Run ``ffmpeg -i CLIP -qscale:v 2 -async 1 -r 25 video.avi`` (``run_pipeline.py``).
 
-    The codecs are ffmpeg's defaults for an AVI, and the sound's filter is the meaning of
-    ``-async 1``. The sound is written whether it is used or not: silence before its first sample
-    moves the pictures.
+    The sound is written also where it is not used: silence before it moves the pictures.
     """
     import ffmpeg as graph
 
@@ -122,13 +111,10 @@ def _jpegs(clip: Clip, folder: Path, options: dict[str, Any], *, timed: bool = F
 
 
 class CropVideo:
-    """One run of crops, written as a video and read again.
+    """One run of crops, written as a video and read again; raises ClipError where OpenCV cannot.
 
-    ``run_pipeline.py`` writes it by OpenCV's VideoWriter with the tag XVID;
-    ``SyncNetInstance.py`` reads it by ``ffmpeg -i crop.avi -threads 1 -f image2 %06d.jpg``.
-
-    Raises:
-        ClipError: this OpenCV cannot write such a file.
+    ``run_pipeline.py`` writes it by OpenCV's VideoWriter with the tag XVID; ``SyncNetInstance.py``
+    reads it by ``ffmpeg -i crop.avi -threads 1 -f image2 %06d.jpg``.
     """
 
     def __init__(

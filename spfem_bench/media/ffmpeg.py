@@ -1,7 +1,6 @@
 """The ffmpeg program: which one, its commands, and the limits of a clip.
 
-It reads local files only, in the container formats below: no playlist or script format that
-could name other files or addresses.
+It reads local files only, in container formats that cannot name other files or addresses.
 """
 
 from __future__ import annotations
@@ -18,15 +17,13 @@ from spfem_bench.errors import ClipError
 FORMATS = "mov,matroska,avi,flv,ogg,wav,mp3,flac,aac"
 
 LARGEST = 1 << 25
-"""Pixels of a picture that is decoded: 8192 x 4096, in which 8K has room. A damaged header can
-claim any size, and a pixel costs three bytes several times over."""
+"""Pixels of a picture that is decoded: 8192 x 4096. A damaged header can claim any size."""
 
 SCALER = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
 """How YUV becomes RGB: the exact path, the same on every processor."""
 
 LONGEST = 3600
-"""Seconds of a clip. One packet with a late time stamp makes a file last for years, which ffmpeg
-fills with pictures and silence."""
+"""Seconds of a clip. A packet with a late time stamp would be filled up with years of pictures."""
 
 
 class CostError(ClipError):

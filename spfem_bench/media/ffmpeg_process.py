@@ -1,7 +1,6 @@
 """Processes of ffmpeg: started with limits, watched, and ended.
 
-On Linux the kernel limits the memory and the processor time of each process; other systems have
-no such limits here.
+Linux limits the memory and the processor time of each; other systems have no such limits here.
 """
 
 from __future__ import annotations
@@ -26,19 +25,16 @@ from spfem_bench.media import ffmpeg
 from spfem_bench.media.ffmpeg import CostError, reading, reason_of
 
 PATIENCE = 60.0
-"""Seconds without a byte after which ffmpeg is ended: an 8K frame takes under one, and a sleeping
-disk or a busy file server some ten."""
+"""Seconds without a byte after which ffmpeg is ended: a sleeping disk takes some ten."""
 
 ROOM = 1 << 30
-"""Bytes of memory for ffmpeg's program, queues and index of a file; :data:`THREAD` and
-:data:`PIXEL` come on top. A clip of 1280 x 720 pixels takes 0.15 GB in all."""
+"""Bytes of memory for ffmpeg's program, queues and index of a file, beside THREAD and PIXEL."""
 
 THREAD = 64 << 20
 """Bytes of memory for each processor core: ffmpeg starts several threads for one."""
 
 PIXEL = 96
-"""Bytes of memory for each pixel of a picture, in all frames that decoders hold at a time: H.264
-takes 70 with 16 threads, HEVC with 10 bits and full chroma 88."""
+"""Bytes of memory for each pixel of a picture, in all frames that decoders hold at a time."""
 
 READING = 15
 """Seconds of processor time for headers and packets, and as many more for each GB of a file."""

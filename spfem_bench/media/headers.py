@@ -16,8 +16,7 @@ from spfem_bench.errors import ClipError
 from spfem_bench.media import ffmpeg, ffmpeg_process
 
 FASTEST = 768_000
-"""Samples a second of sound, the highest rate of recorders: a resampler's tables grow with it, to
-1.5 GB and minutes for a rate of 1.5 GHz."""
+"""Samples a second of sound: a resampler's tables grow with the rate, to gigabytes."""
 
 BOXES = frozenset(
     b"ftyp styp moov moof mdat free skip wide uuid meta meco udta pdin sidx ssix mfra emsg prft "
@@ -31,15 +30,13 @@ class MediaInfo:
     """The streams of a file.
 
     Attributes:
-        size: width and height in pixels of the upright picture (rotation applied);
-            None without a video stream.
+        size: width and height in pixels of the upright picture; None without a video stream.
         seconds: its duration by its header; None when the header has none.
-        video: indices of the video streams that may be meant: those marked default, or all
-            where none is marked. Cover pictures do not count.
+        video: indices of the video streams that may be meant: those marked default, or all where
+            none is marked. Cover pictures do not count.
         audio: the same of the audio streams.
         turned: whether metadata rotate or mirror the picture.
         edits: whether the container may have an edit list.
-        path: the file.
     """
 
     size: tuple[int, int] | None
@@ -94,8 +91,7 @@ def probe(path: Path) -> MediaInfo:
     """Read a file's header, from the text that ffmpeg prints (imageio-ffmpeg has no ffprobe).
 
     Raises:
-        ClipError: the file is absent, empty, not a video or sound file, or it goes beyond
-            :data:`~spfem_bench.media.ffmpeg.LARGEST` or :data:`FASTEST`.
+        ClipError: the file is absent, empty, not a video or sound file, or beyond a limit.
     """
     if not path.is_file():
         raise ClipError(f"{path}: no such file", "Check the name and the folder")
@@ -170,8 +166,7 @@ def pixels(path: Path) -> int:
 def _refuse_cut_mp4(path: Path) -> None:
     """Raise ClipError for an mp4 or mov whose last box ends beyond the end of the file.
 
-    ffmpeg decodes one that was cut exactly between two packets without an error. Bytes after the
-    last box, such as a tag, are not checked.
+    ffmpeg decodes one that was cut exactly between two packets without an error.
     """
     end = path.stat().st_size
     with path.open("rb") as file:
@@ -198,8 +193,8 @@ def _refuse_cut_mp4(path: Path) -> None:
 def sized(path: Path) -> Iterator[Path]:
     """Yield a file that ffmpeg can read to its end: *path*, or a repaired copy of a WAV.
 
-    A WAV that was written to a pipe has the size 0 or FFFFFFFF in its header, and ffmpeg
-    takes its last packet, which is shorter, for damaged.
+    A WAV that was written to a pipe has the size 0 or FFFFFFFF in its header, and ffmpeg takes its
+    last packet, which is shorter, for damaged.
     """
     with path.open("rb") as file:
         head = bytearray(file.read(1 << 16))

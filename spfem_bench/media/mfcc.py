@@ -1,7 +1,4 @@
-"""SyncNet's sound: MFCCs, in windows that last as long as its frames.
-
-Kept apart from the network, so that runs that only read stored features do not import torch.
-"""
+"""SyncNet's sound: MFCCs, in windows that last as long as its frames. It does not import torch."""
 
 from __future__ import annotations
 
@@ -23,8 +20,7 @@ STEPS_PER_FRAME = 4
 def mfcc(samples: npt.NDArray[np.int16], sample_rate: int = 16_000) -> npt.NDArray[np.float32]:
     """Return 13 MFCCs per 10 ms, float32 (steps, 13), of int16 samples (N,).
 
-    They are python_speech_features', as in SyncNet. Pieces of one minute change no value: each
-    step of 25 ms is computed from its own samples, after one pre-emphasis of all.
+    They are python_speech_features', as in SyncNet; pieces of one minute change no value.
     """
     from python_speech_features import mfcc as reference
     from python_speech_features import sigproc

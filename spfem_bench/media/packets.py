@@ -21,12 +21,10 @@ from spfem_bench.media.ffmpeg_process import Limits
 from spfem_bench.media.headers import file_identity, pixels, probe, sized
 
 STILL = 30.0
-"""Seconds for which one picture may be shown: in its place there are 25 frames a second. A flipped
-bit in the duration of a frame makes hours of it."""
+"""Seconds for which one picture may be shown; a flipped bit in a duration makes hours of it."""
 
 MOST_PACKETS = 2_000_000
-"""Packets of a file: an hour of sound in the shortest packets (Opus, 2.5 ms) has 1,440,000. A list
-of edits can repeat a stream any number of times."""
+"""Packets of a file: an hour of sound in the shortest packets (Opus, 2.5 ms) has 1,440,000."""
 
 ROUNDING = 0.0021
 """Seconds by which the intervals of time stamps in whole milliseconds may differ."""
@@ -50,9 +48,7 @@ class Stretch:
 
 
 def stream_times(path: Path) -> dict[str, Stretch]:
-    """Return when a file's ``video`` and ``audio`` stream begin and end.
-
-    The time stamps of all packets are read; nothing is decoded.
+    """Return when a file's ``video`` and ``audio`` stream begin and end, without decoding.
 
     Raises:
         ClipError: the file is unreadable or breaks off, or several streams may be meant.
@@ -76,14 +72,9 @@ def stream_times(path: Path) -> dict[str, Stretch]:
 
 @dataclass(frozen=True, slots=True)
 class _Packet:
-    """A packet.
+    """A packet of the stream at place *stream* among those read; *content*: size and checksum.
 
-    Attributes:
-        stream: its place among the streams that are read.
-        time: when it is shown, in seconds; None where the container has times of decoding only.
-        start: the same, or else when it is decoded.
-        end: *start* and its duration.
-        content: the number of its bytes, and their checksum.
+    *time*, in seconds, is None where the container has only times of decoding, as *start* then is.
     """
 
     stream: int
@@ -125,13 +116,7 @@ def _packets(
 
 @dataclass(frozen=True)
 class _Pictures:
-    """The packets of a video stream.
-
-    Attributes:
-        first: the first of them; None where there is none.
-        seconds: from the first picture to the end of the last one.
-        still: for how many seconds one picture is shown at most.
-    """
+    """The packets of a video stream: *still* is how many seconds one picture is shown at most."""
 
     first: _Packet | None
     seconds: float
@@ -165,8 +150,7 @@ def check_pictures(path: Path, *, whole: bool) -> float:
 
     Raises:
         ClipError: as :func:`~spfem_bench.media.headers.probe`, or several streams may be meant.
-        CostError: one picture is shown longer than :data:`STILL`, or the whole lasts longer
-            than :data:`~spfem_bench.media.ffmpeg.LONGEST`.
+        CostError: that is longer than :data:`STILL`, or the whole longer than ffmpeg.LONGEST.
     """
     shown = _pictures(path, *file_identity(path))
     if shown.still > STILL:
@@ -182,9 +166,9 @@ def check_pictures(path: Path, *, whole: bool) -> float:
 def first_picture(path: Path) -> float:
     """Return when a file's first picture is shown, in seconds, as ffmpeg's decoder gives it.
 
-    ffmpeg counts from the start of the file, which is that of its first stream. In a fragmented
-    mp4 whose pictures begin later than its sound, only the first picture lasts longer than the
-    others, and not for a whole number of frames: then its time is counted back from the second.
+    ffmpeg counts from the start of the file's first stream. In a fragmented mp4 whose pictures
+    begin later than its sound, only the first picture lasts longer than the others, and not for a
+    whole number of frames: then its time is counted back from the second.
 
     Raises:
         ClipError: unreadable or damaged, or several streams may be meant.
@@ -207,12 +191,11 @@ def _first_picture(path: Path, *identity: int) -> float:
 def picture_zero(path: Path) -> float:
     """Return when a file's first picture is shown by its own time stamps, in seconds.
 
-    It is later than :func:`first_picture` where an edit list begins within a picture, as after
-    a cut without decoding: ffmpeg moves the next picture to the cut, and does not move sound.
+    It is later than :func:`first_picture` where an edit list begins within a picture: ffmpeg moves
+    the next picture to the cut, and does not move sound.
 
     Raises:
-        ClipError: as :func:`first_picture`, or an AVI holds B-frames: it has no times of display,
-            and programs differ in the delay of one or two frames.
+        ClipError: as :func:`first_picture`, or an AVI holds B-frames: it has no times of display.
     """
     return _picture_zero(path, *file_identity(path))
 

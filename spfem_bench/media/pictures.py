@@ -33,11 +33,7 @@ _Frame = npt.NDArray[np.uint8]
 
 
 def picture_libraries(clip: Clip) -> frozenset[str]:
-    """Return the modules beside ffmpeg that a clip's pixels depend on.
-
-    OpenCV reads a folder's pictures. The pixels of a JPEG depend on its version; PNG and BMP are
-    lossless, so that any reader gives the same.
-    """
+    """Return the modules beside ffmpeg that pixels depend on: OpenCV, where it reads JPEGs."""
     folder = clip.path.iterdir() if clip.path.is_dir() else ()
     lossy = any(_is_jpeg(path) for path in folder if path.suffix.lower() in PICTURES)
     return frozenset({"cv2"}) if lossy else frozenset()
@@ -53,10 +49,7 @@ def _is_jpeg(path: Path) -> bool:
 
 
 def read_picture(path: Path) -> _Frame:
-    """Read a picture file.
-
-    Returns:
-        uint8 (height, width, 3), BGR, alpha dropped.
+    """Return a picture file's pixels: uint8 (height, width, 3), BGR, alpha dropped.
 
     Raises:
         ClipError: absent, unreadable, cut short, of another format than PNG, JPEG and BMP, or
@@ -85,10 +78,9 @@ def read_picture(path: Path) -> _Frame:
 
 
 def _jpeg_is_whole(content: bytes) -> bool:
-    """Return whether a JPEG has its end-of-image marker; anything may follow it.
+    """Return whether a JPEG has its end-of-image marker, within :data:`MOST_SCANS` scans.
 
-    One of more than :data:`MOST_SCANS` counts as cut short. The markers are followed from the
-    first on (ITU-T T.81, B.1.1): a thumbnail in a segment has an end marker of its own.
+    Markers are followed from the first on (ITU-T T.81, B.1.1): a thumbnail has an end of its own.
     """
     at, scans = len(JPEG), 0
     while content[at : at + 1] == b"\xff":
@@ -108,10 +100,7 @@ def _jpeg_is_whole(content: bytes) -> bool:
 
 
 def _claimed_size(path: Path) -> tuple[int, int] | None:
-    """Return the size in a picture's header; None when it is not in a known format.
-
-    OpenCV recognises many formats by content, not by name, and allocates the claimed size.
-    """
+    """Return the size in a picture's header, which OpenCV allocates; None for another format."""
     from PIL import Image
 
     try:

@@ -65,9 +65,7 @@ def frames(clip: Clip, hwaccel: str | None = None) -> Iterator[Frame]:
 
 
 def cropped_stream(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterator[bytes] | None]:
-    """Return an ffmpeg-python stream of a clip's pictures, cropped, at the rate they have.
-
-    With it come the blocks to feed to its ``pipe:0``, if it reads that.
+    """Return an ffmpeg-python stream of a clip's cropped pictures, and blocks to feed to its pipe.
 
     Raises:
         ClipError: unreadable, without video, or the crop does not fit.
@@ -129,10 +127,7 @@ def _to_rgb(stream: Any) -> Any:
 
 
 def timed_stream(stream: Any, clip: Clip) -> Any:
-    """Return a stream of 25 frames a second by their time stamps, those in the clip's span.
-
-    Frame k is the one shown k / 25 s after the first picture.
-    """
+    """Return a stream of 25 frames a second by their time stamps, those in the clip's span."""
     first = 0.0 if clip.path.is_dir() else first_picture(clip.path)
     stream = stream.filter("fps", FRAME_RATE, start_time=repr(first))
     if clip.span:
@@ -142,11 +137,7 @@ def timed_stream(stream: Any, clip: Clip) -> Any:
 
 
 def span_frames(span: Span) -> tuple[int, int]:
-    """Return the first frame whose time lies in a span, and the first after it.
-
-    >>> span_frames(Span(0.2, 0.61))
-    (5, 16)
-    """
+    """Return the first frame whose time lies in a span, and the first after it."""
     return math.ceil(span.start * FRAME_RATE - 1e-9), math.ceil(span.end * FRAME_RATE - 1e-9)
 
 
@@ -216,10 +207,9 @@ def _state(clip: Clip) -> _State:
 
 @dataclass(frozen=True)
 class Unchanged:
-    """A clip's files as they were before they were hashed.
+    """A clip's files before they were hashed: features under that hash come from the same bytes.
 
-    Features kept under a hash of a clip must come from the same bytes. No program can set the
-    time of a file's last change (ctime): with equal states, nothing was written or replaced.
+    No program can set a file's ctime: with equal states, nothing was written or replaced.
     """
 
     clip: Clip

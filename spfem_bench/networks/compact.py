@@ -1,9 +1,7 @@
-"""Three small networks of the profile ``compact``, made for this project.
+"""Three small networks of the profile ``compact``, trained on the project's own puppets.
 
-All three are stacks of residual depthwise-separable convolutions (Howard et al.,
-MobileNets, 2017; He et al., CVPR 2016), small enough for any processor. They are
-trained on the project's own puppets (``spfem_bench/puppets/compact``), so their
-weights are free of anyone's pictures and travel with the cards.
+All are stacks of residual depthwise-separable convolutions (Howard et al., MobileNets, 2017; He et
+al., CVPR 2016), small enough for any processor.
 """
 
 from __future__ import annotations
@@ -68,10 +66,8 @@ def _trunk(widths: Sequence[int], blocks: Sequence[int]) -> nn.ModuleList:
 class CompactIdentity(nn.Module):
     """Face embedding network.
 
-    Input float32 (B, 3, 112, 112), RGB, ``(x - 127.5) / 127.5``; output
-    ``embedding`` (B, 64), not normalised. The last layers are those of
-    MobileFaceNet (Chen et al., CCBR 2018): a depthwise convolution over all
-    positions, then a linear layer and BatchNorm, as ArcFace wants it.
+    Input float32 (B, 3, 112, 112), RGB, ``(x - 127.5) / 127.5``; output ``embedding`` (B, 64), not
+    normalised. The last layers are MobileFaceNet's (Chen et al., CCBR 2018).
     """
 
     WIDTHS = (24, 56, 112, 192)
@@ -89,8 +85,8 @@ class CompactIdentity(nn.Module):
     def stages(self, x: Tensor) -> list[Tensor]:
         """Return the feature maps after each of the four stages, all at least 0.
 
-        Of float32 (B, 3, 112, 112): (B, 24, 56, 56), (B, 56, 28, 28), (B, 112, 14, 14),
-        (B, 192, 7, 7).
+        Of float32 (B, 3, 112, 112): (B, 24, 56, 56), (B, 56, 28, 28), (B, 112, 14, 14), (B, 192, 7,
+        7).
         """
         maps = []
         x = F.relu(self.stem(x))
@@ -110,10 +106,8 @@ class CompactIdentity(nn.Module):
 class CompactExpression(nn.Module):
     """Seven-expression network.
 
-    Input float32 (B, 3, 64, 64), RGB, ``(x - 127.5) / 127.5``; outputs
-    ``features`` (B, 64), a linear layer and BatchNorm before the cosine classifier, and
-    ``probabilities`` (B, 7) in the order of ``EMOTIONS``: neutral, angry,
-    disgusted, fear, happy, sad, surprised.
+    Input float32 (B, 3, 64, 64), RGB, ``(x - 127.5) / 127.5``; outputs ``features`` (B, 64) and
+    ``probabilities`` (B, 7) in the order of ``EMOTIONS``.
     """
 
     WIDTHS = (24, 48, 96, 160)
@@ -137,10 +131,7 @@ class CompactExpression(nn.Module):
         return vectors
 
     def scores(self, features: Tensor) -> Tensor:
-        """Return logits: scaled cosines, (B, 7), of features (Wang et al., NormFace, 2017).
-
-        CSIM compares features by their cosine, so they are trained by it.
-        """
+        """Return logits: scaled cosines, (B, 7), of features (Wang et al., NormFace, 2017)."""
         return self.SCALE * F.linear(F.normalize(features), F.normalize(self.prototypes))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -153,8 +144,7 @@ class CompactExpression(nn.Module):
 class CompactSync(nn.Module):
     """Video and audio encoder with one space of vectors (Chung and Zisserman, 2016).
 
-    The video encoder convolves over time in its first layer only, five frames wide: a run of
-    frames gives the vectors of its windows. Vectors have length 1, distances lie in 0 to 2.
+    The video encoder convolves over time in its first layer only. Vectors have length 1.
     """
 
     WIDTHS = (32, 64, 96, 160)
@@ -180,10 +170,7 @@ class CompactSync(nn.Module):
         self.ears_bn = nn.BatchNorm1d(DIMENSIONS)
 
     def visual(self, frames: Tensor) -> Tensor:
-        """Embed every five-frame window: (B, T - 4, 64) of (B, 3, T, 64, 64).
-
-        Frames are float32, BGR, 0 to 255, T at least 5; each vector has length 1.
-        """
+        """Embed every window of five: unit vectors (B, T - 4, 64) of (B, 3, T, 64, 64), float32 BGR."""
         x = self.time((frames - 127.5) / 127.5)
         batch, channels, windows, height, width = x.shape
         x = x.transpose(1, 2).reshape(batch * windows, channels, height, width)

@@ -13,16 +13,9 @@ from spfem_bench.networks.weights import WeightsStore, is_shipped, remedy
 def fetch_network(
     store: WeightsStore, card: NetworkCard, progress: bool, report: Callable[[str], object]
 ) -> Iterator[str | WeightsError]:
-    """Download and verify a network's files, and yield what became of each.
+    """Download and verify a network's files; yield a line, or the reason of a failure, for each.
 
-    Args:
-        store: files that are there and right are not fetched again.
-        card: of the network.
-        progress: show a bar on standard error.
-        report: called with a line when another process is downloading a file.
-
-    Yields:
-        A line, or the reason why a file cannot be fetched; the others follow.
+    *report* is called with a line when another process is downloading a file.
 
     Raises:
         WeightsError: the network is shipped with the package, and damaged.

@@ -1,8 +1,6 @@
 """IResNet-50 (Duta et al., Improved Residual Networks, 2020), as ArcFace is trained on it.
 
-Parameter names are those of insightface's ``arcface_torch`` checkpoints (``backbone.pth``),
-a plain dictionary of tensors. The network keeps the input's size up to its first stage; each
-of the four stages then halves it.
+Parameter names are those of insightface's ``arcface_torch`` checkpoints (``backbone.pth``).
 """
 
 from __future__ import annotations
@@ -45,8 +43,8 @@ class _Block(nn.Module):
 class IResNet50(nn.Module):
     """Face embedding network.
 
-    Input float32 (B, 3, 112, 112), RGB, ``(x - 127.5) / 127.5``; output ``embedding``
-    (B, 512), not normalised. The stages take any size.
+    Input float32 (B, 3, 112, 112), RGB, ``(x - 127.5) / 127.5``; output ``embedding`` (B, 512), not
+    normalised. The stages take any size.
     """
 
     read_state = staticmethod(torch_state)

@@ -1,8 +1,4 @@
-"""From a network's card to functions on batches.
-
-A network that needs no torch (onnxruntime, ncnn) is loaded by the function that its architecture
-registers; a torch module is wrapped here.
-"""
+"""From a network's card to functions on batches; only torch's modules are wrapped here."""
 
 from __future__ import annotations
 
@@ -82,10 +78,9 @@ def load_network(
     """Load a network, in eval mode, as functions on batches.
 
     Returns:
-        For image networks ``{"crops": f}``, f on uint8 (B, height, width, channels).
-        For lip sync ``{"frames": f, "sound": g}``: f on uint8 (B, T, size, size, 3) RGB
-        gives ``visual`` (B, T - 4, D); g on float32 (B, 1, 13, 20) gives ``audio`` (B, D).
-        The card's input gives the size (224 for SyncNet), its outputs D (1024).
+        For image networks ``{"crops": f}``, f on uint8 (B, height, width, channels). For lip sync
+            ``{"frames": f, "sound": g}``: f on uint8 (B, T, size, size, 3) RGB gives ``visual`` (B,
+            T - 4, D); g on float32 (B, 1, 13, 20) gives ``audio`` (B, D).
 
     Raises:
         WeightsError: missing, not the pinned ones, or of another architecture.

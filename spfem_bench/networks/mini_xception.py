@@ -68,9 +68,8 @@ class _Block(nn.Module):
 class MiniXception(nn.Module):
     """Seven-expression network.
 
-    Input float32 (B, 1, 64, 64), grey, in [-1, 1]; outputs ``features`` (B, 128),
-    the channels before the last convolution averaged over the picture, and
-    ``probabilities`` (B, 7): angry, disgust, fear, happy, sad, surprise, neutral.
+    Input float32 (B, 1, 64, 64), grey, in [-1, 1]; outputs ``features`` (B, 128), averaged over the
+    picture, and ``probabilities`` (B, 7): angry, disgust, fear, happy, sad, surprise, neutral.
     """
 
     def __init__(self) -> None:
@@ -101,12 +100,9 @@ class MiniXception(nn.Module):
 
 
 def _state_from_hdf5(content: bytes) -> dict[str, Tensor]:
-    """Return the weights of a Keras HDF5 file by :class:`MiniXception`'s names.
+    """Return the weights of a Keras HDF5 file by our names; raise KeyError for other layers.
 
     Keras numbers its layers as they were built: a block's shortcut, then its two convolutions.
-
-    Raises:
-        KeyError: the file has other layers than this network.
     """
     state: dict[str, Tensor] = {}
     with h5py.File(io.BytesIO(content), "r") as file:

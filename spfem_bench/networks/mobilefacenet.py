@@ -1,7 +1,6 @@
 """MobileFaceNet (Chen et al., CCBR 2018, table 1) for 112 x 96 faces.
 
-Parameter names follow the checkpoint of Xiaoccer/MobileFaceNet_Pytorch
-(``net_state_dict``), whose last depthwise layer spans 7 x 6 positions.
+Parameter names follow the checkpoint of Xiaoccer/MobileFaceNet_Pytorch.
 """
 
 from __future__ import annotations
@@ -65,8 +64,7 @@ class _Bottleneck(nn.Module):
 class MobileFaceNet(nn.Module):
     """Face embedding network.
 
-    Input float32 (B, 3, 112, 96), RGB, ``(x - 127.5) / 128``; output (B, 128),
-    not normalised.
+    Input float32 (B, 3, 112, 96), RGB, ``(x - 127.5) / 128``; output (B, 128), not normalised.
     """
 
     def __init__(self) -> None:

@@ -33,11 +33,7 @@ ALIKE = 1e-4
 
 
 def parse_model(content: bytes, card: NetworkCard) -> Any:
-    """Return the ``onnx.ModelProto`` in verified bytes.
-
-    Raises:
-        WeightsError: they are no such file, or it keeps weights in other files.
-    """
+    """Return the ``onnx.ModelProto`` in verified bytes; raise WeightsError for others."""
     try:
         model = onnx.load_model_from_string(content)
         empty = not model.graph.input or not model.graph.output
@@ -61,20 +57,12 @@ def _tensors(graph: Any) -> Iterator[Any]:
 
 
 def start(model: Any, card: NetworkCard, device: str = "cpu") -> tuple[_Run, bool]:
-    """Start a network, on batches where the file's graph can do that.
+    """Return a function on (B, 3, height, width), and whether it computes batches as such.
 
-    Many files declare a batch of one, and some of them mix a batch's pictures in their outputs.
-    So two pictures of noise are computed one by one and together; batches are used where one
-    of :data:`LAYOUTS` gives the same.
-
-    Args:
-        model: from :func:`parse_model`; its first axis is made free.
-        card: its input gives the pictures' size.
-        device: ``cuda`` needs onnxruntime-gpu; beside ``mps`` the processor is used.
-
-    Returns:
-        A function on (B, 3, height, width), whose outputs are in the file's order, and
-        whether it computes batches as such.
+    Many files declare a batch of one, and some mix a batch's pictures in their outputs. So two
+    pictures of noise are computed one by one and together; batches are used where one of
+    :data:`LAYOUTS` gives the same. The first axis of *model* is made free; on ``mps`` the processor
+    is used.
 
     Raises:
         WeightsError: onnxruntime cannot run the graph, or not on that device.
@@ -212,17 +200,12 @@ def scaled(pictures: npt.NDArray[np.generic], mean: Any, std: Any) -> _Array:
 def crops_network(
     card: NetworkCard, contents: Sequence[bytes], device: str = "cpu"
 ) -> Mapping[str, BatchFunction]:
-    """Load a network on crops.
+    """Load a network on crops: ``{"crops": f}``, f from uint8 (B, height, width, 3) RGB to outputs.
 
-    ``arcface-onnx`` has one output (insightface's ``ArcFaceONNX``), ``embedding``.
-    ``hsemotion-onnx`` ends in a fully connected layer: its input are the ``features``, as in
-    EmotiEffLib's ``extract_features``, and ``probabilities`` are the softmax of its output.
-
-    Returns:
-        ``{"crops": f}``, f from uint8 (B, height, width, 3), RGB, to the card's outputs, (B, N).
-
-    Raises:
-        WeightsError: the bytes are not such a network's.
+    ``arcface-onnx`` has one output, ``embedding``. ``hsemotion-onnx`` ends in a fully connected
+    layer: its input are the ``features``, as in EmotiEffLib's ``extract_features``, and
+    ``probabilities`` are the softmax of its output. Raises WeightsError for another network's
+    bytes.
     """
     model = parse_model(contents[0], card)
     if len(model.graph.output) != 1:

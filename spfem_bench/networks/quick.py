@@ -30,10 +30,7 @@ class Tower(nn.Module):
 
 
 class Dense(nn.Module):
-    """A convolution that is a linear layer where its kernel is as large as its input.
-
-    A convolution reorders its weights at each call, a linear layer does not.
-    """
+    """A convolution that is a linear layer, which is faster, where its kernel fills its input."""
 
     def __init__(self, convolution: nn.Conv3d) -> None:
         super().__init__()

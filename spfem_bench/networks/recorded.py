@@ -20,12 +20,7 @@ _Record = TypeVar("_Record", bound=Strict)
 
 
 def load_weights_record(path: Path, kind: type[_Record], what: str) -> _Record:
-    """Read a record.
-
-    Raises:
-        OSError: it cannot be read.
-        CardError: it is not valid JSON, or lacks or misspells a key.
-    """
+    """Read a record; raise OSError where it is unreadable, CardError where it is not valid."""
     try:
         content, verified = read_json(path)
     except ValueError as error:
@@ -55,11 +50,7 @@ def read_weights(path: Path, sha256: str, again: str) -> bytes:
 
 
 def tensors(content: bytes) -> dict[str, Tensor]:
-    """Return the tensors in a safetensors file's bytes, by name.
-
-    Raises:
-        Exception: of several kinds, when the bytes are of another format.
-    """
+    """Return the tensors in a safetensors file's bytes, by name; others raise several kinds."""
     return dict(read_tensors(content))
 
 

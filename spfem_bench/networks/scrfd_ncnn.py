@@ -96,10 +96,7 @@ def _decode(
 def suppress(
     boxes: _Array, scores: npt.NDArray[np.floating], overlap: float
 ) -> npt.NDArray[np.int64]:
-    """Return which boxes (N, 4) are kept, best score first.
-
-    Of boxes whose intersection over union is above *overlap*, only the best is.
-    """
+    """Return which boxes (N, 4) are kept, best first: no IoU of two is above *overlap*."""
     import cv2
 
     if not len(boxes):

@@ -62,8 +62,7 @@ def _detections(
 ) -> Detections:
     """Turn one picture's scores (N, 1), boxes (N, 4) and points (N, 10) into faces.
 
-    Rows go by row, column and anchor (two each); boxes are distances from the anchor's centre
-    to the four sides, points are offsets, both in strides.
+    Rows go by row, column and anchor (two each); distances from its centre are in strides.
     """
     parts = []
     for i, stride in enumerate(STRIDES):
@@ -83,11 +82,7 @@ def _detections(
 
 
 def _suppress(boxes: _Array, overlap: float) -> list[int]:
-    """Return which boxes (N, 4), best score first, are kept.
-
-    The limit is the intersection over union as insightface computes it: a box from pixel a to
-    pixel b is b - a + 1 wide.
-    """
+    """Return which boxes (N, 4), best first, are kept: one from pixel a to b is b - a + 1 wide."""
     low, high = boxes[:, :2], boxes[:, 2:]
     areas = (high - low + 1).prod(axis=1)
     kept, rest = [], np.arange(len(boxes))

@@ -1,7 +1,6 @@
 """Pinned weights: where they are looked for, and how they are read.
 
-Every load reads the file once, checks the SHA-256 of those bytes, and reads the network from
-the same bytes. No reader executes pickles.
+Every load checks the SHA-256 of the bytes that it reads. No reader executes pickles.
 """
 
 from __future__ import annotations
@@ -17,12 +16,9 @@ from spfem_bench.errors import WeightsError
 
 
 class Check(NamedTuple):
-    """The state of a network's weights.
+    """The state of a network's weights; *problem* is empty when there is none.
 
-    Attributes:
-        state: in a word.
-        problem: in a sentence; empty when there is none.
-        remedy: what to type next, where it is not to fetch them.
+    *remedy* is what to type next, where it is not to fetch them.
     """
 
     state: Literal["verified", "missing", "not pinned", "wrong hash"]
@@ -34,9 +30,8 @@ class Check(NamedTuple):
 class WeightsStore:
     """The folders searched for weights, first to last.
 
-    Attributes:
-        own: the user's folder (``--weights-dir``, else ``SPFEM_BENCH_WEIGHTS``),
-            searched by hash, whatever its files are called.
+    *own* is the user's (``--weights-dir``, else ``SPFEM_BENCH_WEIGHTS``), searched by hash,
+    whatever its files are called.
     """
 
     own: Path | None = None
@@ -138,11 +133,7 @@ def safetensors_state(content: bytes, card: NetworkCard) -> dict[str, object]:
 
 
 def torch_state(content: bytes, card: NetworkCard) -> dict[str, object]:
-    """Read a PyTorch checkpoint without executing pickles (``weights_only``).
-
-    Raises:
-        WeightsError: it holds anything but tensors and plain values.
-    """
+    """Return a checkpoint's tensors and plain values; raise WeightsError for anything else."""
     import torch
 
     try:
