@@ -13,13 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.definitions.networks import (
-    ArcFaceInput,
-    ExpressionInput,
-    FaceBoxInput,
-    NetworkInput,
-    SyncInput,
-)
+from spfem_bench.definitions import networks
 from spfem_bench.faces import exact
 from spfem_bench.faces.track import Face
 from spfem_bench.media.video import Frame
@@ -27,15 +21,9 @@ from spfem_bench.media.video import Frame
 LIBRARIES = frozenset({"cv2"})
 """Modules that cut a face out of a frame. A frame that is an aligned face needs none."""
 
-ARCFACE_TEMPLATE = np.array(
-    [
-        [38.2946, 51.6963],
-        [73.5318, 51.5014],
-        [56.0252, 71.7366],
-        [41.5493, 92.3655],
-        [70.7299, 92.2041],
-    ]
-)
+_X = (38.2946, 73.5318, 56.0252, 41.5493, 70.7299)
+_Y = (51.6963, 51.5014, 71.7366, 92.3655, 92.2041)
+ARCFACE_TEMPLATE = np.column_stack([_X, _Y])
 """The five points in a crop of 112 x 112 pixels (insightface's ``arcface_dst``)."""
 
 
@@ -69,21 +57,21 @@ def similarity_transform(
         return np.column_stack([scale * rotation, shift])
 
 
-def cut(frame: Frame, face: Face | None, settings: NetworkInput) -> Frame:
+def cut(frame: Frame, face: Face | None, settings: networks.NetworkInput) -> Frame:
     """Return the crop of one frame, uint8 RGB, that a network takes; of the frame without a face.
 
     SyncNet's crops are smoothed over time: TypeError.
     """
-    if isinstance(settings, ArcFaceInput):
+    if isinstance(settings, networks.ArcFaceInput):
         return arcface(frame, face, settings)
-    if isinstance(settings, ExpressionInput):
+    if isinstance(settings, networks.ExpressionInput):
         return expression(frame, face, settings)
-    if isinstance(settings, FaceBoxInput):
+    if isinstance(settings, networks.FaceBoxInput):
         return box(frame, face, settings)
     raise TypeError(f"{settings.crop}: no crop of one frame")
 
 
-def arcface(frame: Frame, face: Face | None, settings: ArcFaceInput) -> Frame:
+def arcface(frame: Frame, face: Face | None, settings: networks.ArcFaceInput) -> Frame:
     """Align a face by its five points (insightface's ``norm_crop``): uint8 (112, width, 3)."""
     if face is None:
         aligned = exact.shrink(frame, 112)
@@ -95,7 +83,7 @@ def arcface(frame: Frame, face: Face | None, settings: ArcFaceInput) -> Frame:
     return np.ascontiguousarray(aligned[:, side : side + settings.width])
 
 
-def expression(frame: Frame, face: Face | None, settings: ExpressionInput) -> Frame:
+def expression(frame: Frame, face: Face | None, settings: networks.ExpressionInput) -> Frame:
     """Cut a square around the face box, with a margin: uint8 (size, size, 3), or 1 for grey.
 
     Beyond the picture's edge the edge's pixels are repeated.
@@ -112,7 +100,7 @@ def expression(frame: Frame, face: Face | None, settings: ExpressionInput) -> Fr
     return exact.grey(resized)[:, :, None] if settings.colour == "grey" else np.asarray(resized)
 
 
-def box(frame: Frame, face: Face | None, settings: FaceBoxInput) -> Frame:
+def box(frame: Frame, face: Face | None, settings: networks.FaceBoxInput) -> Frame:
     """Cut out the face box up to the picture's edge and stretch it: uint8 (size, size, 3).
 
     As HSEmotion's examples: ``frame[y1:y2, x1:x2]`` at whole pixels, resized bilinearly.
@@ -149,7 +137,7 @@ class SyncCropper:
     the picture the crop is grey. Frames without a face end a track.
     """
 
-    def __init__(self, settings: SyncInput) -> None:
+    def __init__(self, settings: networks.SyncInput) -> None:
         self.settings = settings
         self.reach = settings.smoothing // 2
         self._boxes: deque[npt.NDArray[np.float64]] = deque(maxlen=settings.smoothing)
@@ -187,7 +175,7 @@ class SyncCropper:
             yield index, sync_crop(frame, x, y, half, self.settings)
 
 
-def sync_crop(frame: Frame, x: float, y: float, half: float, settings: SyncInput) -> Frame:
+def sync_crop(frame: Frame, x: float, y: float, half: float, settings: networks.SyncInput) -> Frame:
     """Return SyncNet's crop around a smoothed box: uint8 (size, size, 3), RGB.
 
     It reaches ``1 + scale`` half sides to the left and right, one up and ``1 + 2 scale`` down.

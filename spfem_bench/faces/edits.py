@@ -45,14 +45,13 @@ def edited_frames(
         n_frames: frames of the clip; needed by ``frozen-mouth`` only.
         aligned: the frames are face crops already and come without faces.
     """
-    if edit.changes_nothing:
-        yield from pairs
-    elif edit.kind == "blurred":
+    kind = None if edit.changes_nothing else edit.kind
+    if kind == "blurred":
         for frame, face in pairs:
             yield blurred(frame, edit.level, aligned=aligned), face
-    elif edit.kind == "frozen-mouth":
+    elif kind == "frozen-mouth":
         yield from _frozen(pairs, int(edit.level * n_frames + 0.5), aligned=aligned)
-    elif edit.kind == "time-shuffled":
+    elif kind == "time-shuffled":
         yield from shuffled(pairs, int(edit.level))
     else:
         yield from pairs

@@ -22,6 +22,7 @@ from spfem_bench.media.video import Frame
 
 _Array = npt.NDArray[np.float32]
 _Detected = tuple[Frame, list["Face"]]
+_Followed = tuple[Frame, "Face | None"]
 
 
 class Face(NamedTuple):
@@ -65,22 +66,16 @@ class FaceTrack:
         for i, face in enumerate(self.faces):
             if face is not None:
                 boxes[i], points[i], scores[i] = face
-        return {
-            "boxes": boxes,
-            "points": points,
-            "scores": scores,
-            "detected": np.array(self.detected, np.uint8),
-            "rivals": np.array([self.rivals], np.int64),
-        }
+        counts = {"detected": np.array(self.detected, np.uint8)}
+        rivals = np.array([self.rivals], np.int64)
+        return {"boxes": boxes, "points": points, "scores": scores, **counts, "rivals": rivals}
 
     def fill(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> FaceTrack:
         """Replace the content by that of :meth:`to_arrays`; return the track."""
-        boxes, points, scores = (
-            np.asarray(arrays[name], np.float32) for name in ("boxes", "points", "scores")
-        )
+        floats = (np.asarray(arrays[name], np.float32) for name in ("boxes", "points", "scores"))
         self.faces = [
             None if np.isnan(score) else Face(box, point, float(score))
-            for box, point, score in zip(boxes, points, scores, strict=True)
+            for box, point, score in zip(*floats, strict=True)
         ]
         self.detected = [bool(d) for d in np.asarray(arrays["detected"])]
         self.rivals = int(np.asarray(arrays["rivals"])[0])
@@ -119,14 +114,12 @@ def overlap(a: _Array, b: _Array) -> float:
 
 def follow(
     frames: Iterable[_Detected], settings: FaceSettings, track: FaceTrack
-) -> Iterator[tuple[Frame, Face | None]]:
+) -> Iterator[_Followed]:
     """Follow one subject through frames with detections; hold ``settle + max_gap`` at most."""
     last: Face | None = None
     waiting: list[Frame] = []  # frames since the subject was last detected
 
-    def passed(
-        frame: Frame, face: Face | None, detected: bool = False
-    ) -> tuple[Frame, Face | None]:
+    def passed(frame: Frame, face: Face | None, detected: bool = False) -> _Followed:
         track.faces.append(face)
         track.detected.append(detected)
         return frame, face

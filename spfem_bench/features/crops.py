@@ -66,9 +66,8 @@ def find_lag(source: Crops, generated: Crops, max_lag: int) -> ClipLag:
             curve[i] = float((u * v).sum()) / np.sqrt(energy)
     if np.isnan(curve).all():
         return ClipLag(0, curve)
-    best = [
-        lag for lag, v in zip(lags, curve, strict=True) if v >= np.nanmax(curve) - 1e-9
-    ]  # rounding
+    highest = np.nanmax(curve) - 1e-9  # rounding
+    best = [lag for lag, v in zip(lags, curve, strict=True) if v >= highest]
     return ClipLag(min(best, key=abs), curve)
 
 

@@ -49,6 +49,7 @@ class FeatureKeys:
     precision: Precision = "float32"
     hwaccel: str | None = None
     progress: Progress = field(default=SILENT, compare=False)
+    _made: dict[Role | None, str] = field(default_factory=dict, init=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
@@ -119,10 +120,6 @@ class FeatureKeys:
             text = json.dumps(everything, sort_keys=True)
             self._made[role] = hashlib.sha256(text.encode()).hexdigest()
         return self._made[role]
-
-    @cached_property
-    def _made(self) -> dict[Role | None, str]:
-        return {}
 
     @cached_property
     def chain(self) -> SyncChain | None:

@@ -43,6 +43,8 @@ KEPT = 4
 
 CROP = ArcFaceInput(crop="arcface", width=SIZE, mean=127.5, std=127.5)
 
+_Network = tuple[Batcher, Heads | None]
+_Rows = npt.NDArray[np.int64]
 _Stages = Mapping[str, Any]
 """Maps of one picture by stage: a tensor each, which stays on its device."""
 
@@ -55,17 +57,16 @@ class PairExtractor:
     """
 
     extractor: Extractor
+    _networks: dict[str, _Network] = field(default_factory=dict, init=False, compare=False)
+    _crops: dict[Unchanged, Crops] = field(default_factory=dict, init=False, compare=False)
 
     def key(self, clip: Clip, request: PairRequest) -> dict[str, Any]:
         """Return everything that decides a comparison; the store's key."""
         network: Any = None
         if request.learned:
             record = read_checkpoint(request.learned).record
-            network = {
-                "backbone": record.backbone.model_dump(mode="json"),
-                "heads": record.sha256,
-                "software": provenance.versions({"torch"}),
-            }
+            network = {"heads": record.sha256, "software": provenance.versions({"torch"})}
+            network["backbone"] = record.backbone.model_dump(mode="json")
         return {
             "coherence": {
                 "max_lag": request.max_lag,
@@ -112,11 +113,11 @@ class PairExtractor:
                 except ClipError as error:
                     failures[clip, request] = error
                 self.extractor.progress.advance("clips")
-            for network in self._networks.values():
-                network.batcher.flush()
+            for batcher, _ in self._networks.values():
+                batcher.flush()
         finally:  # after an error nothing is left for the next call
-            for network in self._networks.values():
-                network.batcher.drop()
+            for batcher, _ in self._networks.values():
+                batcher.drop()
         return failures
 
     def crops(self, clip: Clip) -> Crops:
@@ -162,22 +163,17 @@ class PairExtractor:
                 "Give an output that is as long as its source",
             )
         counts = [generated.n_frames, generated.n_interpolated, source.n_frames]
-        described: Arrays = {
-            "rows": rows,
-            "lag": np.array(alignment.lag, np.int64),
-            "curve": alignment.curve.astype(np.float32),
-            "frames": generated.frames[rows[:, 0]],
-            "counts": np.array(counts, np.int64),
-        }
+        described: Arrays = {"rows": rows, "frames": generated.frames[rows[:, 0]]}
+        described["lag"] = np.array(alignment.lag, np.int64)
+        described["curve"] = alignment.curve.astype(np.float32)
+        described["counts"] = np.array(counts, np.int64)
 
         def done(arrays: Arrays) -> None:
             self.extractor.store.put(key, {**described, **arrays})
 
-        network = self._network(request.learned)
+        batcher, heads = self._network(request.learned)
         same = key["generated"] == key["source"]
-        _Pair(PairMaps(network.heads), done).send(
-            network.batcher, source, generated, rows, same=same
-        )
+        _Pair(PairMaps(heads), done).send(batcher, source, generated, rows, same=same)
 
     def _network(self, learned: str) -> _Network:
         """Return the network of a learnt metric, else the profile's; it is loaded first."""
@@ -196,29 +192,14 @@ class PairExtractor:
                     maps = stages.stages(batch / 127.5 - 1)
                 return {str(stage): m.float() for stage, m in enumerate(maps)}
 
-            batcher = Batcher(
-                run, x.batch_size or FRAMES, self._runner, partial(x.progress.advance, "networks")
-            )
-            self._networks[learned] = _Network(batcher, heads)
+            report = partial(x.progress.advance, "networks")
+            batcher = Batcher(run, x.batch_size or FRAMES, self._runner, report)
+            self._networks[learned] = batcher, heads
         return self._networks[learned]
-
-    @cached_property
-    def _networks(self) -> dict[str, _Network]:
-        return {}
 
     @cached_property
     def _runner(self) -> Executor:
         return ThreadPoolExecutor(1, "stages")
-
-    @cached_property
-    def _crops(self) -> dict[Unchanged, Crops]:
-        return {}
-
-
-@dataclass(frozen=True)
-class _Network:
-    batcher: Batcher
-    heads: Heads | None
 
 
 def _check_lengths(clip: Clip, request: PairRequest, generated: int, source: int) -> None:
@@ -244,24 +225,17 @@ class _Pair:
     first: bool = True
 
     def send(
-        self,
-        batcher: Batcher,
-        source: Crops,
-        generated: Crops,
-        rows: npt.NDArray[np.int64],
-        *,
-        same: bool,
+        self, batcher: Batcher, source: Crops, generated: Crops, rows: _Rows, *, same: bool
     ) -> None:
         """Send the pictures of all rows; once, where both clips are one."""
         frames = np.stack([generated.frames[rows[:, 0]], source.frames[rows[:, 1]]], axis=1)
         breaks = np.flatnonzero((np.diff(frames, axis=0) != 1).any(axis=1)) + 1
         self.rows, self.begins = len(rows), frozenset(breaks.tolist())
+        take = self._take_both if same else self._take_generated
         for of_generated, of_source in rows.tolist():
             if not same:
                 batcher.add(source.pictures[of_source], self._take_source)
-            batcher.add(
-                generated.pictures[of_generated], self._take_both if same else self._take_generated
-            )
+            batcher.add(generated.pictures[of_generated], take)
 
     def _take_source(self, stages: _Stages) -> None:
         self.source.append(list(stages.values()))

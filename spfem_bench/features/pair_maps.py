@@ -27,11 +27,8 @@ class _Sums:
     def add(self, coherence: dense.StageCoherence) -> None:
         self.positive = self.positive + coherence.positive.double().sum(0)
         self.size = self.size + coherence.size.double().sum(0)
-        self.rows.append(
-            torch.stack(
-                [coherence.positive.mean((1, 2)), coherence.elsewhere, coherence.near], dim=1
-            )
-        )
+        means = [coherence.positive.mean((1, 2)), coherence.elsewhere, coherence.near]
+        self.rows.append(torch.stack(means, dim=1))
 
     def arrays(self, name: str) -> Arrays:
         if not self.rows:

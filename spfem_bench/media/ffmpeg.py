@@ -93,6 +93,14 @@ def local_input(path: Path, **options: Any) -> Any:
     )
 
 
+def raw_input(pix_fmt: str, size: tuple[int, int], frame_rate: object) -> Any:
+    """Return an ffmpeg-python input node for raw pictures of (width, height) in ``pipe:0``."""
+    import ffmpeg
+
+    raw = {"format": "rawvideo", "pix_fmt": pix_fmt, "video_size": size}
+    return ffmpeg.input("pipe:0", framerate=frame_rate, **raw)
+
+
 def reading(path: Path, *options: str) -> list[str]:
     """Return the beginning of a command that reads a file, with options before its name."""
     return [

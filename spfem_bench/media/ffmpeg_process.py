@@ -24,6 +24,8 @@ from spfem_bench.errors import ClipError
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.ffmpeg import CostError, reading, reason_of
 
+_Process = subprocess.Popen[bytes]
+
 PATIENCE = 60.0
 """Seconds without a byte after which ffmpeg is ended: a sleeping disk takes some ten."""
 
@@ -78,7 +80,8 @@ def header_text(path: Path) -> str:
     """Return what ffmpeg prints about a file; raise CostError at a limit of time or memory."""
     limits = Limits.reading(path)
     with tempfile.TemporaryFile() as errors:
-        with _started(reading(path), limits, errors) as process:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": errors}
+        with _started(reading(path), limits, **streams) as process:
             try:
                 status = process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
@@ -129,23 +132,32 @@ def command_output(
     """Start a command of ffmpeg and yield its output, see :func:`decoding`."""
     feed = subprocess.DEVNULL if stdin is None else subprocess.PIPE
     problems: list[ClipError] = []
-    patience = PATIENCE if patience is None else patience
+    most = PATIENCE if patience is None else patience
     with tempfile.TemporaryFile() as errors:
-        with _started(command, limits, errors, feed, subprocess.PIPE) as process:
+        streams = {"stdin": feed, "stdout": subprocess.PIPE, "stderr": errors}
+        with _started(command, limits, **streams) as process:
             if process.stdout is None:
                 raise RuntimeError("the process has no pipe")
             output, over = _TimedPipe(process.stdout), Event()
+
+            def end_when_stalled() -> None:
+                while not over.wait(min(1.0, most / 4)):
+                    since = output.since
+                    if since is not None and time.monotonic() - since > most:
+                        problems.append(_stalled(path, most))
+                        process.kill()
+                        return
+
             if stdin is not None:
                 Thread(target=_feed, args=(process, stdin, problems), daemon=True).start()
-            if patience < math.inf:
-                arguments = (process, output, path, patience, over, problems)
-                Thread(target=_end_when_stalled, args=arguments, daemon=True).start()
+            if most < math.inf:
+                Thread(target=end_when_stalled, daemon=True).start()
             try:
                 with io.BufferedReader(output, 1 << 16) as pipe:
                     yield pipe
-                    status = process.wait(patience)
+                    status = process.wait(most)
             except subprocess.TimeoutExpired:
-                raise _stalled(path, patience) from None
+                raise _stalled(path, most) from None
             finally:  # also when the reader stops early
                 over.set()
                 process.stdout.close()
@@ -158,15 +170,9 @@ def command_output(
 
 
 @contextmanager
-def _started(
-    command: list[str],
-    limits: Limits,
-    stderr: IO[bytes],
-    stdin: int = subprocess.DEVNULL,
-    stdout: int = subprocess.DEVNULL,
-) -> Iterator[subprocess.Popen[bytes]]:
+def _started(command: list[str], limits: Limits, **streams: Any) -> Iterator[_Process]:
     """Start a process with limits, and end it when the block is left."""
-    process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr)
+    process: _Process = subprocess.Popen(command, **streams)
     try:
         # Set from outside: code between fork and exec is unsafe where threads run.
         if sys.platform == "linux" and "-hwaccel" not in command:  # a driver maps a lot of memory
@@ -210,26 +216,7 @@ class _TimedPipe(io.RawIOBase):
             self.since = None
 
 
-def _end_when_stalled(
-    process: subprocess.Popen[bytes],
-    output: _TimedPipe,
-    path: Path,
-    patience: float,
-    over: Event,
-    problems: list[ClipError],
-) -> None:
-    """End a process when its reader waits longer than *patience*."""
-    while not over.wait(min(1.0, patience / 4)):
-        since = output.since
-        if since is not None and time.monotonic() - since > patience:
-            problems.append(_stalled(path, patience))
-            process.kill()
-            return
-
-
-def _feed(
-    process: subprocess.Popen[bytes], blocks: Iterator[bytes], problems: list[ClipError]
-) -> None:
+def _feed(process: _Process, blocks: Iterator[bytes], problems: list[ClipError]) -> None:
     if process.stdin is None:
         raise RuntimeError("the process has no pipe")
     with suppress(BrokenPipeError, ValueError):  # ffmpeg has ended; its messages name the reason

@@ -64,9 +64,8 @@ def stream_times(path: Path) -> dict[str, Stretch]:
         for packet in _packets(file, [info.chosen(kind) for kind in kinds], path):
             kind = kinds[packet.stream]
             before = streams.get(kind, Stretch(packet.start, packet.end, 0))
-            streams[kind] = Stretch(
-                min(before.start, packet.start), max(before.end, packet.end), before.packets + 1
-            )
+            start, end = min(before.start, packet.start), max(before.end, packet.end)
+            streams[kind] = Stretch(start, end, before.packets + 1)
     return streams
 
 

@@ -71,8 +71,6 @@ def cropped_stream(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterato
         ClipError: unreadable, without video, or the crop does not fit.
         ValueError: the clip has an edit.
     """
-    import ffmpeg as graph
-
     if clip.edit is not None:
         raise ValueError(f"{clip}: frames are read without the edit, which is applied to them")
     files = _files(clip)
@@ -80,13 +78,7 @@ def cropped_stream(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterato
     if clip.path.is_dir():
         height, width = read_picture(files[0]).shape[:2]
         _check_crop(clip, (width, height))
-        stream = graph.input(
-            "pipe:0",
-            format="rawvideo",
-            pix_fmt="bgr24",
-            video_size=(width, height),
-            framerate=repr(clip.frame_rate),
-        )
+        stream = ffmpeg.raw_input("bgr24", (width, height), repr(clip.frame_rate))
         stdin = raw_pictures(files, (height, width))
     else:
         info = probe(clip.path)

@@ -155,12 +155,8 @@ class CompactSync(nn.Module):
             3, self.WIDTHS[0], (5, 5, 5), stride=(1, 2, 2), padding=(0, 2, 2), bias=False
         )
         self.time_bn = nn.BatchNorm2d(self.WIDTHS[0])
-        self.lips = nn.Sequential(
-            *(
-                _stage(a, b, n)
-                for a, b, n in zip(self.WIDTHS[:-1], self.WIDTHS[1:], (2, 3, 1), strict=True)
-            )
-        )
+        sizes = zip(self.WIDTHS[:-1], self.WIDTHS[1:], (2, 3, 1), strict=True)
+        self.lips = nn.Sequential(*(_stage(*size) for size in sizes))
         self.lips_linear = nn.Linear(self.WIDTHS[-1] * 16, DIMENSIONS, bias=False)
         self.lips_bn = nn.BatchNorm1d(DIMENSIONS)
         # Each coefficient has a scale of its own.
@@ -170,7 +166,7 @@ class CompactSync(nn.Module):
         self.ears_bn = nn.BatchNorm1d(DIMENSIONS)
 
     def visual(self, frames: Tensor) -> Tensor:
-        """Embed every window of five: unit vectors (B, T - 4, 64) of (B, 3, T, 64, 64), float32 BGR."""
+        """Embed windows of five: unit vectors (B, T - 4, 64) of (B, 3, T, 64, 64), float32 BGR."""
         x = self.time((frames - 127.5) / 127.5)
         batch, channels, windows, height, width = x.shape
         x = x.transpose(1, 2).reshape(batch * windows, channels, height, width)

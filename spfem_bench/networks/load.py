@@ -127,9 +127,8 @@ def load_network(
         return {"frames": frames, "sound": sound}
 
     whole = quickened(module, precision)
-    mean, std = (
-        torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (card.input.mean, card.input.std)
-    )
+    numbers = (card.input.mean, card.input.std)
+    mean, std = (torch.tensor(n, device=device).reshape(-1, 1, 1) for n in numbers)
 
     def crops(batch: npt.NDArray[np.generic]) -> Mapping[str, _Array]:
         pictures = to_device(batch).permute(0, 3, 1, 2).float()

@@ -18,6 +18,8 @@ with extra("networks", "a network in Keras' format (HDF5)"):
     import h5py
 
 EPSILON = 1e-3  # Keras' BatchNormalization, as in the file's model configuration
+NORM = {"weight": "gamma", "bias": "beta"}
+NORM |= {"running_mean": "moving_mean", "running_var": "moving_variance"}
 
 
 def _bn(channels: int) -> nn.BatchNorm2d:
@@ -123,12 +125,7 @@ def _state_from_hdf5(content: bytes) -> dict[str, Tensor]:
 
         def norm(name: str, number: int) -> None:
             layer = f"batch_normalization_{number}"
-            for ours, theirs in (
-                ("weight", "gamma"),
-                ("bias", "beta"),
-                ("running_mean", "moving_mean"),
-                ("running_var", "moving_variance"),
-            ):
+            for ours, theirs in NORM.items():
                 state[f"{name}.{ours}"] = array(layer, theirs)
             state[f"{name}.num_batches_tracked"] = torch.tensor(0)
 

@@ -12,25 +12,18 @@ from spfem_bench.definitions.architectures import ARCHITECTURES
 from spfem_bench.definitions.networks import NetworkCard
 from spfem_bench.networks.weights import torch_state
 
+_Size = int | tuple[int, int]
+
 # Table 1 of the paper: expansion, channels, repeats, stride of the first.
 BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 
 
 class _Conv(nn.Module):
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int | tuple[int, int],
-        stride: int = 1,
-        padding: int = 0,
-        *,
-        depthwise: bool = False,
-        linear: bool = False,
+        self, inputs: int, outputs: int, kernel: _Size, *, linear: bool = False, **options: int
     ) -> None:
         super().__init__()
-        groups = inputs if depthwise else 1
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+        self.conv = nn.Conv2d(inputs, outputs, kernel, bias=False, **options)  # type: ignore[arg-type]
         self.bn = nn.BatchNorm2d(outputs)
         self.prelu = None if linear else nn.PReLU(outputs)
 
@@ -69,8 +62,8 @@ class MobileFaceNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1 = _Conv(3, 64, 3, 2, 1)
-        self.dw_conv1 = _Conv(64, 64, 3, 1, 1, depthwise=True)
+        self.conv1 = _Conv(3, 64, 3, stride=2, padding=1)
+        self.dw_conv1 = _Conv(64, 64, 3, padding=1, groups=64)
         blocks, inputs = [], 64
         self.strides: list[int] = []
         for expansion, outputs, repeats, stride in BOTTLENECKS:
@@ -80,7 +73,7 @@ class MobileFaceNet(nn.Module):
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.conv2 = _Conv(128, 512, 1)
-        self.linear7 = _Conv(512, 512, (7, 6), depthwise=True, linear=True)
+        self.linear7 = _Conv(512, 512, (7, 6), linear=True, groups=512)
         self.linear1 = _Conv(512, 128, 1, linear=True)
 
     @staticmethod

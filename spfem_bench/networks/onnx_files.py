@@ -77,7 +77,9 @@ def start(model: Any, card: NetworkCard, device: str = "cpu") -> tuple[_Run, boo
 
     def one_by_one(pictures: _Array) -> list[_Array]:
         rows = [single(pictures[i : i + 1]) for i in range(len(pictures))]
-        return [np.stack([_bare(r) for r in column]) for column in zip(*rows, strict=True)]
+        # The axis of a batch of one is dropped, where there is one.
+        bare = [[r[0] if len(r) == 1 else r for r in row] for row in rows]
+        return [np.stack(column) for column in zip(*bare, strict=True)]
 
     try:
         alone = one_by_one(noise)
@@ -98,11 +100,6 @@ def start(model: Any, card: NetworkCard, device: str = "cpu") -> tuple[_Run, boo
 
             return batch, True
     return one_by_one, False
-
-
-def _bare(output: _Array) -> _Array:
-    """Drop the axis of a batch of one, where there is one."""
-    return output[0] if output.shape[0] == 1 else output
 
 
 def _stacked(output: _Array, count: int, one: _Array) -> _Array | None:
@@ -151,9 +148,8 @@ def _session(model: Any, card: NetworkCard, device: str) -> _Run:
     options.log_severity_level = 3
     # As many threads as torch, which is not imported for that; 0: one for each processor core.
     torch = sys.modules.get("torch")
-    options.intra_op_num_threads = (
-        torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS") or 0)
-    )
+    wanted = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    options.intra_op_num_threads = torch.get_num_threads() if torch else wanted
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = ["CPUExecutionProvider"]
     on_gpu = device.partition(":")[0] == "cuda"
@@ -167,9 +163,8 @@ def _session(model: Any, card: NetworkCard, device: str) -> _Run:
                 "Install onnxruntime-gpu in its place, or use --device cpu",
             )
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=providers
-        )
+        content = model.SerializeToString()
+        session = onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:  # onnxruntime's errors have no common kind
         raise wrong_weights(card, error) from error
     provider = "CUDAExecutionProvider" if on_gpu else "CPUExecutionProvider"
@@ -237,6 +232,5 @@ def _add_features(model: Any, card: NetworkCard) -> None:
     last = next((n for n in graph.node if graph.output[0].name in n.output), None)
     if last is None or last.op_type != "Gemm":
         raise wrong_weights(card, ValueError("it does not end in a fully connected layer"))
-    graph.output.append(
-        onnx.helper.make_tensor_value_info(last.input[0], onnx.TensorProto.FLOAT, None)
-    )
+    kind = onnx.TensorProto.FLOAT
+    graph.output.append(onnx.helper.make_tensor_value_info(last.input[0], kind, None))

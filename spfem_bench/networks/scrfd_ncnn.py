@@ -20,6 +20,8 @@ from spfem_bench.texts import visible
 with extra("networks", "a network in ncnn's format"):
     import ncnn
 
+OUTPUTS = ("score", "bbox", "kps")
+
 _Array = npt.NDArray[np.float32]
 
 
@@ -47,10 +49,8 @@ def scrfd_ncnn(card: NetworkCard, contents: Sequence[bytes], device: str) -> Det
         extractor.input("input.1", ncnn.Mat(planes))
         parts = []
         for stride in (8, 16, 32):
-            score, box, five = (
-                np.array(extractor.extract(f"{name}_{stride}")[1], np.float32)
-                for name in ("score", "bbox", "kps")
-            )
+            outputs = [extractor.extract(f"{name}_{stride}")[1] for name in OUTPUTS]
+            score, box, five = (np.array(output, np.float32) for output in outputs)
             parts.append(_decode(score, box, five, stride, settings.threshold))
         boxes, points, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
         boxes, points = ((part / scale).astype(np.float32) for part in (boxes, points))

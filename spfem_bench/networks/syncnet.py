@@ -78,7 +78,7 @@ class SyncNet(nn.Module):
         )
 
     def visual(self, frames: Tensor) -> Tensor:
-        """Embed every window of five: (B, T - 4, 1024) of (B, 3, T, 224, 224), float32 BGR, 0 to 255."""
+        """Embed windows of five: (B, T - 4, 1024) of (B, 3, T, 224, 224), float32 BGR to 255."""
         maps = self.netcnnlip(frames)  # (B, 512, T - 4, 1, 1)
         batch, channels, windows = maps.shape[:3]
         rows = maps.reshape(batch, channels, windows).transpose(1, 2).reshape(-1, channels)

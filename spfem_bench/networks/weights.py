@@ -64,7 +64,7 @@ class WeightsStore:
             if path and (reason := pinned.file_problem(path, file)):
                 return Check("wrong hash", pinned.is_not(path, file, reason))
             if path and not file.is_pinned:
-                return Check("not pinned", _unpinned(card, path), _pin_remedy(card))
+                return Check("not pinned", *_unpinned(card, path))
         return Check("verified", "")
 
     def read(self, card: NetworkCard) -> list[bytes]:
@@ -76,7 +76,7 @@ class WeightsStore:
                     f"the weights of '{card.name}' are missing ({file.name})", remedy(card)
                 )
             if not file.is_pinned:
-                raise WeightsError(_unpinned(card, path), _pin_remedy(card))
+                raise WeightsError(*_unpinned(card, path))
             contents.append(pinned.read_verified(path, file, remedy(card)))
         return contents
 
@@ -91,15 +91,12 @@ def is_shipped(card: NetworkCard) -> bool:
     return all(file.shipped for file in card.files)
 
 
-def _unpinned(card: NetworkCard, path: Path) -> str:
-    return f"the weights of '{card.name}' ({path}) are not pinned yet"
-
-
-def _pin_remedy(card: NetworkCard) -> str:
-    return (
-        f"Type 'spfem-bench networks fetch {card.name}' to pin it (with --weights-dir where it "
-        "lies in a folder of yours)"
-    )
+def _unpinned(card: NetworkCard, path: Path) -> tuple[str, str]:
+    """Return the problem of a file that is not pinned, and its remedy."""
+    command = f"spfem-bench networks fetch {card.name}"
+    advice = "(with --weights-dir where it lies in a folder of yours)"
+    problem = f"the weights of '{card.name}' ({path}) are not pinned yet"
+    return problem, f"Type '{command}' to pin it {advice}"
 
 
 def remedy(card: NetworkCard) -> str:
