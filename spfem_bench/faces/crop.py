@@ -1,7 +1,4 @@
-"""The crops that networks take, all from one detection.
-
-A frame that is an aligned face is resized by :mod:`spfem_bench.faces.exact`, without OpenCV.
-"""
+"""The crops that networks take, all from one detection; frames that are faces need no OpenCV."""
 
 from __future__ import annotations
 
@@ -58,10 +55,7 @@ def similarity_transform(
 
 
 def cut(frame: Frame, face: Face | None, settings: networks.NetworkInput) -> Frame:
-    """Return the crop of one frame, uint8 RGB, that a network takes; of the frame without a face.
-
-    SyncNet's crops are smoothed over time: TypeError.
-    """
+    """Return a network's crop of one frame, uint8 RGB; raise TypeError for SyncNet's."""
     if isinstance(settings, networks.ArcFaceInput):
         return arcface(frame, face, settings)
     if isinstance(settings, networks.ExpressionInput):
@@ -84,10 +78,7 @@ def arcface(frame: Frame, face: Face | None, settings: networks.ArcFaceInput) ->
 
 
 def expression(frame: Frame, face: Face | None, settings: networks.ExpressionInput) -> Frame:
-    """Cut a square around the face box, with a margin: uint8 (size, size, 3), or 1 for grey.
-
-    Beyond the picture's edge the edge's pixels are repeated.
-    """
+    """Cut a square around the face box, with a margin: uint8 (size, size, 3), or 1 for grey."""
     if face is None:
         resized = exact.shrink(frame, settings.size)
     else:
@@ -101,10 +92,7 @@ def expression(frame: Frame, face: Face | None, settings: networks.ExpressionInp
 
 
 def box(frame: Frame, face: Face | None, settings: networks.FaceBoxInput) -> Frame:
-    """Cut out the face box up to the picture's edge and stretch it: uint8 (size, size, 3).
-
-    As HSEmotion's examples: ``frame[y1:y2, x1:x2]`` at whole pixels, resized bilinearly.
-    """
+    """Cut out the face box and stretch it, as HSEmotion's examples: uint8 (size, size, 3)."""
     if face is None:
         return exact.resize(frame, settings.size)
     height, width = frame.shape[:2]
@@ -133,8 +121,7 @@ def box_centre(face: Face) -> tuple[float, float, float]:
 class SyncCropper:
     """SyncNet's crops of one clip, frame by frame (syncnet_python, ``run_pipeline.py``).
 
-    Box centre and half side go through a median filter with zeros beyond the track's ends; beyond
-    the picture the crop is grey. Frames without a face end a track.
+    Boxes go through a median filter with zeros beyond the track's ends; a missing face ends one.
     """
 
     def __init__(self, settings: networks.SyncInput) -> None:

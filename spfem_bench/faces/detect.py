@@ -15,10 +15,7 @@ from spfem_bench.networks.weights import WeightsStore
 
 @dataclass(frozen=True)
 class Detector:
-    """Finds faces: *many* returns those of each picture, uint8 (height, width, 3) RGB, best first.
-
-    *batched*: several pictures go through the network at once.
-    """
+    """Finds the faces of pictures, uint8 (height, width, 3) RGB, best first."""
 
     many: Callable[[Sequence[Frame]], list[list[Face]]]
     batched: bool = False
@@ -48,8 +45,8 @@ def load_detector(card: NetworkCard, weights: WeightsStore, device: str = "cpu")
 
     def many(frames: Sequence[Frame]) -> list[list[Face]]:
         return [
-            [Face(box, points, float(score)) for box, points, score in zip(*found, strict=True)]
-            for found in network.run(frames)
+            [Face(box, points, float(score)) for box, points, score in zip(*one, strict=True)]
+            for one in network.run(frames)
         ]
 
     return Detector(many, network.batched)

@@ -20,10 +20,9 @@ DETECTED, INTERPOLATED, TEXT = (40, 220, 60), (255, 170, 0), (255, 255, 255)
 def contact_sheet(
     rows: Sequence[tuple[int, Frame, Face | None, bool]], inputs: Sequence[NetworkInput]
 ) -> Frame:
-    """Draw rows of frames with the subject's box and points, 224 pixels high, and the crops beside.
+    """Draw rows of frames with box and points, 224 pixels high, and the networks' crops beside.
 
-    *rows* are frame index, picture, face and whether it was detected (green) or interpolated
-    (orange). SyncNet's crop is not smoothed.
+    Rows are frame index, picture, face, and whether it was detected (green) or not (orange).
     """
     lines = []
     for index, picture, face, detected in rows:

@@ -1,7 +1,6 @@
 """Known degradations of a clip, made while it is read: controls of what metrics respond to.
 
-Edits act on frames whose face is known: the detector's response to an edit does not count. Memory
-is bounded: one frame, for ``time-shuffled`` one block of frames.
+They act on frames whose face is known: the detector's response to an edit does not count.
 """
 
 from __future__ import annotations
@@ -58,10 +57,7 @@ def edited_frames(
 
 
 def edited_sound(samples: npt.NDArray[np.int16], clip: Clip) -> npt.NDArray[np.int16]:
-    """Apply a clip's edit to its int16 samples (N,); return the same object when it has none.
-
-    Raises ClipError for sound that is shifted by more than its length.
-    """
+    """Apply a clip's edit to int16 samples (N,); raise ClipError for a shift beyond the end."""
     edit = clip.edit
     if edit is None or edit.kind != "shifted-audio" or edit.changes_nothing:
         return samples
@@ -79,10 +75,7 @@ def edited_sound(samples: npt.NDArray[np.int16], clip: Clip) -> npt.NDArray[np.i
 
 
 def blurred(frame: Frame, percent: float, *, aligned: bool = False) -> Frame:
-    """Blur a frame with a Gaussian whose sigma is in percent of the picture's height.
-
-    Aligned faces are small: they are blurred exactly, larger pictures by OpenCV.
-    """
+    """Blur a frame with a sigma in percent of the picture's height; aligned faces exactly."""
     sigma = percent / 100 * frame.shape[0]
     if aligned:
         return exact.blur(frame, sigma)
@@ -112,10 +105,7 @@ def _permuted(held: list[_Item], number: int) -> list[_Item]:
 
 @dataclass(frozen=True)
 class _Ellipse:
-    """Mouth and chin in a picture, in pixels; points are x + iy.
-
-    *across* has length 1, from the left to the right corner; half axes lie across, and down.
-    """
+    """Mouth and chin in pixels, x + iy; *across* has length 1, half axes lie across, and down."""
 
     centre: complex
     across: complex

@@ -1,7 +1,6 @@
 """Picture arithmetic in whole numbers: the same bytes with every version of every library.
 
-Pictures are uint8 (height, width) or (height, width, channels); halves are rounded up. Every sum
-stays below 2^53, so float64 holds it exactly, in whatever order a BLAS library adds.
+Pictures are uint8 (height, width, ...); sums stay below 2^53, exact in float64 in any order.
 """
 
 from __future__ import annotations

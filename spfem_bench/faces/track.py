@@ -1,10 +1,8 @@
 """One subject followed through a clip, in one pass and with bounded memory.
 
-*Choice*: over the first ``settle`` frames from the first one with a face, detections are linked by
-overlap; the subject is the linked face with the largest sum of box areas. *Following*: the
-detection that overlaps the last box most, by an IoU of at least ``min_overlap``, continues it.
-*Gaps*: up to ``max_gap`` frames are interpolated linearly; after a longer gap without a face, the
-largest face is the subject again.
+*Choice*: over the first ``settle`` frames with a face, linked by overlap, the largest sum of box
+areas. *Following*: the detection with the largest IoU, at least ``min_overlap``. *Gaps*: up to
+``max_gap`` frames are interpolated; after a longer gap the largest face is the subject.
 """
 
 from __future__ import annotations
@@ -46,11 +44,9 @@ class Face(NamedTuple):
 
 @dataclass
 class FaceTrack:
-    """Where the subject is in every frame of a clip; None where there is no face.
+    """Where the subject is in each frame, or None; whether it was detected, not interpolated.
 
-    Attributes:
-        detected: per frame, whether the face was detected (not interpolated).
-        rivals: frames in which another face was nearly as large.
+    *rivals* counts the frames in which another face was nearly as large.
     """
 
     faces: list[Face | None] = field(default_factory=list)
@@ -85,20 +81,14 @@ class FaceTrack:
         """Raise ClipError when the subject is absent, rarely detected, or not clearly one."""
         n, detected = len(self.faces), sum(self.detected)
         if detected == 0:
-            raise ClipError(
-                f"{clip}: no face in any of its {n} frames",
-                "Look with 'spfem-bench faces CLIP'; a face must be upright and not too small",
-            )
+            advice = "Look with 'spfem-bench faces CLIP'; a face must be upright and not too small"
+            raise ClipError(f"{clip}: no face in any of its {n} frames", advice)
         if detected < settings.min_coverage * n:
-            raise ClipError(
-                f"{clip}: a face in only {detected} of {n} frames",
-                f"{settings.min_coverage:.0%} are needed; cut the clip to where the face is",
-            )
+            advice = f"{settings.min_coverage:.0%} are needed; cut the clip to where the face is"
+            raise ClipError(f"{clip}: a face in only {detected} of {n} frames", advice)
         if self.rivals > n / 2:
-            raise ClipError(
-                f"{clip}: two faces of similar size in {self.rivals} of {n} frames",
-                "Cut out the subject with #xywh=x,y,width,height",
-            )
+            problem = f"{clip}: two faces of similar size in {self.rivals} of {n} frames"
+            raise ClipError(problem, "Cut out the subject with #xywh=x,y,width,height")
 
 
 def overlap(a: _Array, b: _Array) -> float:
@@ -145,10 +135,7 @@ def follow(
 
 
 def _settled(frames: Iterable[_Detected], settings: FaceSettings) -> Iterator[_Detected]:
-    """Put the chosen subject first in the list of the first frame that shows it.
-
-    Frames before the first face pass at once; ``settle`` frames from there are held.
-    """
+    """Put the chosen subject first in the list of the first frame that shows it."""
     source = iter(frames)
     held: list[_Detected] = []
     for frame, faces in source:

@@ -37,12 +37,8 @@ class Batcher:
     """Collects samples of many clips; a network computes them in batches of one fixed size.
 
     Batches run in order in another thread; takers are called in the thread that adds samples. The
-    last batch is filled up, so that a sample's outputs do not depend on its neighbours.
-
-    Args:
-        size: samples in a batch, see :func:`fitting` when None.
-        report: called with how many samples are done.
-        each: frames in a sample.
+    last batch is filled up: a sample's outputs do not depend on its neighbours. When *size* is
+    None, see :func:`fitting`; *report* gets how many samples are done; *each* is the frames in one.
     """
 
     function: Callable[[_Sample], BatchOutputs]

@@ -19,10 +19,7 @@ from spfem_bench.media.video import Frame
 def consumer(
     x: ClipNetworks, role: Role, outputs: Outputs, folder: Path | None
 ) -> _FaceConsumer | _SyncConsumer:
-    """Return the consumer of a clip's frames with a face, in order, for a network's input.
-
-    *outputs* receive the rows; *folder* is for the crops' video, where the card has a chain.
-    """
+    """Return the consumer of frames with a face for a network; *outputs* receive the rows."""
     card = x.profile.network(role)
     if isinstance(card.input, SyncInput):
         return _SyncConsumer(x.batcher("sync", "frames"), card.input, outputs, folder)

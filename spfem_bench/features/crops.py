@@ -35,12 +35,10 @@ class Crops(NamedTuple):
 
 
 class ClipLag(NamedTuple):
-    """The lag between two clips.
+    """The lag: frame t of the generated clip goes with frame ``t + lag`` of the source.
 
-    Attributes:
-        lag: frame t of the generated clip goes with frame ``t + lag`` of the source.
-        curve: float64 (2 max_lag + 1,), correlation of motion at each lag from -max_lag on;
-            NaN where the two have no motion in common.
+    *curve* is float64 (2 max_lag + 1,), the correlation of motion at each lag from -max_lag on; NaN
+    where the two have no motion in common.
     """
 
     lag: int
@@ -48,10 +46,9 @@ class ClipLag(NamedTuple):
 
 
 def find_lag(source: Crops, generated: Crops, max_lag: int) -> ClipLag:
-    """Return the lag between a clip and its source, from the motion in their pixels.
+    """Return the lag between two clips at which motion in their pixels correlates best.
 
-    Motion, the difference of adjacent frames in small grey pictures, is correlated at each lag from
-    ``-max_lag`` to ``max_lag``; identity, light and labels cancel out. Of equal correlations the
+    Motion is the difference of adjacent frames in small grey pictures. Of equal correlations the
     lag nearest to 0 is taken; without motion it is 0.
     """
     moved_x, at_x = _motion(source)

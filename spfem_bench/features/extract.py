@@ -25,8 +25,6 @@ class Extractor(ClipNetworks):
     def ensure(self, requests: Mapping[Clip, frozenset[Role]]) -> ClipFailures:
         """Compute and store missing features; return the reason for each that cannot be had.
 
-        While networks compute one clip, the next ones are decoded and searched for faces.
-
         Raises:
             WeightsError: a network's weights are missing or wrong.
             StorageError: the store cannot be written.

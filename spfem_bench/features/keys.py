@@ -28,16 +28,12 @@ Faces = Literal["detect", "aligned"]
 
 @dataclass(frozen=True)
 class FeatureKeys:
-    """The settings of features and the keys of the store.
+    """The settings of features and the keys of the store; raises CardError for a wrong precision.
 
     Attributes:
         faces: ``detect``, or ``aligned`` for clips that are face crops already.
-        batch_size: frames in a batch; moves no score beyond rounding. When None, 32 on a processor,
-            and on a GPU what fits well.
+        batch_size: frames in a batch; when None, 32 on a processor, and on a GPU what fits well.
         progress: receives the phases ``clips``, ``decode`` and ``networks``.
-
-    Raises:
-        CardError: no such precision, or float16 on a processor.
     """
 
     profile: ProfileCard
@@ -90,10 +86,7 @@ class FeatureKeys:
         return provenance.versions(modules.union(*map(picture_libraries, clips)))
 
     def key(self, clip: Clip, role: Role | None) -> dict[str, Any]:
-        """Return the key of a clip's features, or of its face track when *role* is None.
-
-        Raises ClipError for an absent file.
-        """
+        """Return the key of a clip's features, or of its face track; it may raise ClipError."""
         silent_edit = clip.edit is not None and clip.edit.kind == "shifted-audio" and role != "sync"
         if role is None or silent_edit:  # made without the edit
             clip = replace(clip, edit=None)

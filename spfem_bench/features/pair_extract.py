@@ -1,7 +1,6 @@
 """How coherent clips are with their sources: crops in step, four stages, every position.
 
-Maps live only until their frames have been compared. What is kept, about 30 kB a clip, is the mean
-over time for each region and the mean over regions for each frame.
+Maps live only until their frames have been compared; means of about 30 kB a clip are kept.
 """
 
 from __future__ import annotations
@@ -51,10 +50,7 @@ _Stages = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class PairExtractor:
-    """Compares clips with their sources and stores the comparisons.
-
-    It uses the extractor's identity network and precision; everything after it is float32.
-    """
+    """Compares clips with their sources, by the identity network, and stores the comparisons."""
 
     extractor: Extractor
     _networks: dict[str, _Network] = field(default_factory=dict, init=False, compare=False)
@@ -158,10 +154,8 @@ class PairExtractor:
         alignment = find_lag(source, generated, request.max_lag)
         rows = in_step(source, generated, alignment.lag)
         if not len(rows):
-            raise ClipError(
-                f"{clip} and {request.other} have no frame with a face in common",
-                "Give an output that is as long as its source",
-            )
+            problem = f"{clip} and {request.other} have no frame with a face in common"
+            raise ClipError(problem, "Give an output that is as long as its source")
         counts = [generated.n_frames, generated.n_interpolated, source.n_frames]
         described: Arrays = {"rows": rows, "frames": generated.frames[rows[:, 0]]}
         described["lag"] = np.array(alignment.lag, np.int64)

@@ -50,9 +50,7 @@ class PairMaps:
     _temporal: dict[int, _Sums] = field(default_factory=dict)
 
     def add(self, source: Sequence[Tensor], generated: Sequence[Tensor], *, first: bool) -> None:
-        """Add consecutive frames: maps of each stage, ``(T, C, H, W)``.
-
-        With *first*, frame 0 is new; else it is the last of what was added before.
+        """Add maps of each stage, ``(T, C, H, W)``; unless *first*, frame 0 was the last before.
 
         Raises:
             StcclError: shapes differ, or a value is not finite.

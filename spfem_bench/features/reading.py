@@ -126,10 +126,7 @@ class ClipReader:
                 self._fail(role, problem)
 
     def _sound(self, source: Clip) -> Iterator[_Samples]:
-        """Yield a clip's sound, once; *source* is the clip or the AVI that a chain made of it.
-
-        Silence is judged in the clip itself: an AVI's encoder rounds, and an edit may add silence.
-        """
+        """Yield the sound of *source*, a clip or its AVI; silence is judged in the clip itself."""
         bare = replace(self.clip, edit=None)
         contract = self.networks.profile.network("sync").input
         sound = audio.samples(bare)

@@ -1,7 +1,4 @@
-"""Requests for features of clips: one network's of one clip, or a comparison of two clips.
-
-Kept apart from torch, so that runs that only read stored features start faster.
-"""
+"""Requests for features: one network's of a clip, or a comparison of two clips; without torch."""
 
 from __future__ import annotations
 
@@ -69,10 +66,8 @@ def load_features(
         return Features(outputs, frames, int(counts[0]), int(counts[1]))
     features = Features.from_arrays(arrays)
     if not all(np.isfinite(a).all() for a in features.outputs.values()):
-        raise ClipError(
-            f"{clip}: the {request} network returned numbers that are not finite",
-            "Look at the frames, and at the network's weights",
-        )
+        problem = f"{clip}: the {request} network returned numbers that are not finite"
+        raise ClipError(problem, "Look at the frames, and at the network's weights")
     return features
 
 
@@ -88,10 +83,7 @@ def without_failed(requests: Requests, failures: Failures) -> dict[Clip, frozens
 def missing(
     extractor: Extractor, requests: Requests, *, whole: bool = True
 ) -> tuple[RequestKeys, Failures]:
-    """Return the key of each request that the store lacks, and why keys of others cannot be made.
-
-    Stored arrays are read and verified if *whole*.
-    """
+    """Return the key of each request that is not stored (read if *whole*), and keys' failures."""
     lacking: RequestKeys = {}
     failures: Failures = {}
     store = extractor.store
@@ -110,8 +102,6 @@ def ensure(
     extractor: Extractor, requests: Requests, pairs: PairExtractor | None = None
 ) -> Failures:
     """Compute and store what is missing; return why each request that cannot be met failed.
-
-    *pairs* has networks that are loaded already; a new one is made when None.
 
     Raises:
         StorageError: the store cannot be written.

@@ -1,7 +1,6 @@
 """The feature store: arrays (safetensors) kept under a hash of all that made them.
 
-Several processes may share a store. Each file carries a checksum of its key and arrays; a file with
-another checksum counts as absent.
+Several processes may share a store. A file whose checksum is wrong counts as absent.
 """
 
 from __future__ import annotations

@@ -27,13 +27,9 @@ RUN = 4
 
 @dataclass(frozen=True)
 class Reading:
-    """How a clip is read, where its reading has begun.
+    """How a clip is read; *key* is of its unedited face track, *unchanged* was noted before it.
 
-    Attributes:
-        key: of its face track, which is the unedited clip's.
-        unchanged: its files, noted before the key was made.
-        started: the unedited clip's frames, when they are being read already.
-        search: that finds the unedited clip's faces already.
+    *started* are the unedited frames, and *search* finds their faces, where these have begun.
     """
 
     key: Mapping[str, Any]
@@ -83,8 +79,8 @@ class ClipNetworks(FeatureKeys):
     ) -> Iterator[tuple[Frame, Face | None]]:
         """Yield a clip's frames with the subject's face, and fill *track*, which is empty.
 
-        A stored track is used again; a new one is stored when the clip ends. An edit acts on frames
-        whose face is known; the track is the unedited clip's.
+        A stored track is used again; a new one is stored when the clip ends. It is the unedited
+        clip's.
 
         Raises:
             ClipError: unreadable, changed meanwhile, or no face that could be followed.

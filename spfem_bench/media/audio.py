@@ -46,9 +46,8 @@ FAR = 1 << 40
 def samples(clip: Clip) -> npt.NDArray[np.int16]:
     """Return a clip's sound, mixed to one channel, at 16 kHz: int16 (samples,).
 
-    Sample 0 belongs to the first picture of the file that holds the sound; without pictures it is
-    the file's first sample. The others are placed by their time stamps: missing sound is silence,
-    and sound before the first picture is left out.
+    Sample 0 belongs to the first picture of the file, if any. The others are placed by their time
+    stamps: missing sound is silence, and sound before the first picture is left out.
 
     Raises:
         ClipError: no sound, it is damaged, or several streams may be meant.
@@ -69,16 +68,11 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
             # Decoding ends a second after the span.
             stream = stream.filter("atrim", end=repr(begin + last / FRAME_RATE + 1))
         # No filter counts time: ffmpeg builds its graph again when the channel layout changes.
-        both = (
-            stream.filter("aresample")
-            .filter("aformat", sample_fmts="s16", sample_rates=SAMPLE_RATE, channel_layouts="mono")
-            .filter_multi_output("asplit")
-        )
+        mixed = {"sample_fmts": "s16", "sample_rates": SAMPLE_RATE, "channel_layouts": "mono"}
+        both = stream.filter("aresample").filter("aformat", **mixed).filter_multi_output("asplit")
         stamps = Path(folder) / "stamps"
-        output = graph.merge_outputs(
-            both[0].output("pipe:", format="s16le"),
-            both[1].output(f"file:{stamps}", format="framecrc", acodec="pcm_s16le"),
-        )
+        times = both[1].output(f"file:{stamps}", format="framecrc", acodec="pcm_s16le")
+        output = graph.merge_outputs(both[0].output("pipe:", format="s16le"), times)
         with decoding(output, path, pixels=0) as pipe:
             content = pipe.read(LARGEST + 1)
             if len(content) > LARGEST:
@@ -144,11 +138,7 @@ def sound_file(clip: Clip) -> Path:
 
 
 def level(samples: npt.NDArray[np.int16]) -> float:
-    """Return the level of the loudest 0.2 s of int16 samples (N,), in dB of full scale.
-
-    It is the standard deviation: a constant offset counts as silence, -inf. A remainder below 0.2 s
-    is left out of longer sound.
-    """
+    """Return the standard deviation of the loudest 0.2 s of int16 samples, in dB of full scale."""
     if len(samples) == 0:
         return -math.inf
     whole = len(samples) // LEVEL_SAMPLES * LEVEL_SAMPLES or len(samples)
@@ -158,10 +148,7 @@ def level(samples: npt.NDArray[np.int16]) -> float:
 
 
 def check_audible(clip: Clip, mixed: npt.NDArray[np.int16], rule: Audible) -> None:
-    """Raise ClipError for a clip without an edit whose sound, *mixed*, is silent or not finite.
-
-    It is silent also when its channels cancel out in the mix.
-    """
+    """Raise ClipError for a clip whose sound, *mixed*, is silent, cancels out or is not finite."""
     if not len(mixed):
         return  # too short: reported where sound is needed
     path = sound_file(clip)

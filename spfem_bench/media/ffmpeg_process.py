@@ -1,7 +1,4 @@
-"""Processes of ffmpeg: started with limits, watched, and ended.
-
-Linux limits the memory and the processor time of each; other systems have no such limits here.
-"""
+"""Processes of ffmpeg: started with limits (on Linux), watched, and ended."""
 
 from __future__ import annotations
 
@@ -103,17 +100,12 @@ def decoding(
 ) -> Iterator[IO[bytes]]:
     """Start ffmpeg on a compiled graph and yield its output as a pipe.
 
-    Args:
-        node: an ffmpeg-python output node that writes to ``pipe:``.
-        path: the clip, for messages.
-        stdin: blocks to feed to ``pipe:0``.
-        patience: seconds without output (while the reader waits) or without an end (when all is
-            read) after which ffmpeg is ended; :data:`PATIENCE` when None.
-        pixels: of a picture, by which its memory is limited.
+    *node* is an ffmpeg-python output that writes to ``pipe:``; *stdin* feeds ``pipe:0``. ffmpeg is
+    ended after *patience* seconds (:data:`PATIENCE` when None) without output, or without an end
+    when all is read. *pixels* of a picture limit its memory.
 
     Raises:
-        ClipError: on leaving the block, when ffmpeg found damage in the file.
-        CostError: on leaving the block, when ffmpeg hung, or reached a limit.
+        ClipError: on leaving the block, for damage; CostError when it hung, or reached a limit.
     """
     # -xerror: a damaged stream ends with an error instead of patched-up frames.
     command = [*node.compile(cmd=ffmpeg.program()), "-hide_banner", "-v", "error", "-xerror"]
@@ -259,11 +251,7 @@ def _damaged(path: Path, messages: str) -> ClipError:
         return ffmpeg.too_large(path, f"{claimed[1]} x {claimed[2]}")
     for message, change in CHANGES.items():
         if message in messages:
-            return ClipError(
-                f"{path}: the {change} changes in the stream",
-                f"Write it again with one: ffmpeg -i {path.name} CLIP.mp4",
-            )
-    return ClipError(
-        f"{path}: damaged or truncated: {reason_of(messages, path)}",
-        "Write the clip again; a truncated download must be repeated",
-    )
+            problem = f"{path}: the {change} changes in the stream"
+            return ClipError(problem, f"Write it again with one: ffmpeg -i {path.name} CLIP.mp4")
+    problem = f"{path}: damaged or truncated: {reason_of(messages, path)}"
+    return ClipError(problem, "Write the clip again; a truncated download must be repeated")

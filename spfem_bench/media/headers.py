@@ -30,10 +30,9 @@ class MediaInfo:
     """The streams of a file.
 
     Attributes:
-        size: width and height in pixels of the upright picture; None without a video stream.
+        size: width and height of the upright picture; None without a video stream.
         seconds: its duration by its header; None when the header has none.
-        video: indices of the video streams that may be meant: those marked default, or all where
-            none is marked. Cover pictures do not count.
+        video: indices of the video streams that may be meant: the default ones, or else all.
         audio: the same of the audio streams.
         turned: whether metadata rotate or mirror the picture.
         edits: whether the container may have an edit list.
@@ -58,12 +57,10 @@ class MediaInfo:
         if len(streams) == 1:
             return streams[0]
         if streams:
-            maps = "-map 0:a" if kind == "video" else "-map 0:v"
-            raise ClipError(
-                f"{self.path}: {len(streams)} {kind} streams ({', '.join(map(str, streams))}), and "
-                "not one alone is marked default",
-                f"Keep one: ffmpeg -i {self.path.name} -map 0:{streams[0]} {maps} -c copy CLIP",
-            )
+            listed = f"{len(streams)} {kind} streams ({', '.join(map(str, streams))})"
+            maps = f"-map 0:{streams[0]} {'-map 0:a' if kind == 'video' else '-map 0:v'}"
+            advice = f"Keep one: ffmpeg -i {self.path.name} {maps} -c copy CLIP"
+            raise ClipError(f"{self.path}: {listed}, and not one alone is marked default", advice)
         raise no_sound(self.path) if kind == "audio" else no_pictures(self.path)
 
 
@@ -74,11 +71,8 @@ def no_pictures(path: Path) -> ClipError:
 
 def no_sound(path: Path) -> ClipError:
     """Return the error for a file without an audio stream."""
-    return ClipError(
-        f"{path}: has no sound",
-        "Add the source's sound: "
-        f"ffmpeg -i {path.name} -i SOURCE -map 0:v -map 1:a -c copy WITH_SOUND.mp4",
-    )
+    command = f"ffmpeg -i {path.name} -i SOURCE -map 0:v -map 1:a -c copy WITH_SOUND.mp4"
+    return ClipError(f"{path}: has no sound", f"Add the source's sound: {command}")
 
 
 def file_identity(path: Path) -> tuple[int, int, int, int]:
@@ -126,10 +120,8 @@ def _probe(path: Path, *identity: int) -> MediaInfo:
     for _, _, text in audio:
         rate = re.search(r", (\d+) Hz", text.split("\n")[0])
         if rate and int(rate[1]) > FASTEST:
-            raise ClipError(
-                f"{path}: sound of {rate[1]} samples a second",
-                f"Allowed: {FASTEST}; the header may be damaged: write the clip again",
-            )
+            advice = f"Allowed: {FASTEST}; the header may be damaged: write the clip again"
+            raise ClipError(f"{path}: sound of {rate[1]} samples a second", advice)
     duration = re.search(r"(?m)^  Duration: (\d+):(\d\d):(\d\d\.\d+)", header)
     seconds = None
     if duration:
@@ -164,10 +156,7 @@ def pixels(path: Path) -> int:
 
 
 def _refuse_cut_mp4(path: Path) -> None:
-    """Raise ClipError for an mp4 or mov whose last box ends beyond the end of the file.
-
-    ffmpeg decodes one that was cut exactly between two packets without an error.
-    """
+    """Raise ClipError for an mp4 or mov cut between two packets, which ffmpeg decodes silently."""
     end = path.stat().st_size
     with path.open("rb") as file:
         at = 0
@@ -183,18 +172,15 @@ def _refuse_cut_mp4(path: Path) -> None:
                 return
             at += size
     if at > end:
-        raise ClipError(
-            f"{path}: truncated: {at - end} bytes are missing at its end",
-            "Write the clip again; a truncated download must be repeated",
-        )
+        problem = f"{path}: truncated: {at - end} bytes are missing at its end"
+        raise ClipError(problem, "Write the clip again; a truncated download must be repeated")
 
 
 @contextmanager
 def sized(path: Path) -> Iterator[Path]:
     """Yield a file that ffmpeg can read to its end: *path*, or a repaired copy of a WAV.
 
-    A WAV that was written to a pipe has the size 0 or FFFFFFFF in its header, and ffmpeg takes its
-    last packet, which is shorter, for damaged.
+    A WAV written to a pipe has the size 0 or FFFFFFFF: ffmpeg takes its short end for damaged.
     """
     with path.open("rb") as file:
         head = bytearray(file.read(1 << 16))

@@ -71,10 +71,7 @@ def stream_times(path: Path) -> dict[str, Stretch]:
 
 @dataclass(frozen=True, slots=True)
 class _Packet:
-    """A packet of the stream at place *stream* among those read; *content*: size and checksum.
-
-    *time*, in seconds, is None where the container has only times of decoding, as *start* then is.
-    """
+    """A packet at *start* seconds; *time* is None where it has no time of display."""
 
     stream: int
     time: float | None
@@ -103,10 +100,8 @@ def _packets(
             elif row := re.match(r"(\d), *(-?\d+), *(-?\d+), *(\d+), *(\d+, *\w+)", text):
                 count += 1
                 if count > MOST_PACKETS:
-                    raise CostError(
-                        f"{path}: more than {MOST_PACKETS:,} packets",
-                        "Write the clip again without its edit list: ffmpeg -i CLIP NEW.mp4",
-                    )
+                    advice = "Write the clip again without its edit list: ffmpeg -i CLIP NEW.mp4"
+                    raise CostError(f"{path}: more than {MOST_PACKETS:,} packets", advice)
                 unit_s = units[int(row[1])]
                 time = None if row[3] == NO_TIME else int(row[3]) * unit_s
                 start = int(row[2]) * unit_s if time is None else time
@@ -153,10 +148,8 @@ def check_pictures(path: Path, *, whole: bool) -> float:
     """
     shown = _pictures(path, *file_identity(path))
     if shown.still > STILL:
-        raise CostError(
-            f"{path}: one picture is shown for {shown.still:,.0f} s",
-            f"Allowed: {STILL:g} s; a damaged header causes this: write the clip again",
-        )
+        advice = f"Allowed: {STILL:g} s; a damaged header causes this: write the clip again"
+        raise CostError(f"{path}: one picture is shown for {shown.still:,.0f} s", advice)
     if whole and shown.seconds > ffmpeg.LONGEST:
         raise ffmpeg.too_long(path)
     return shown.still

@@ -135,10 +135,8 @@ def numbered_pictures(clip: Clip) -> list[Path]:
     """
     folder = clip.path
     if clip.frame_rate is None:
-        raise ClipError(
-            f"{folder}: a folder of frames needs its frame rate",
-            "Write for example FOLDER#fps=30, or --frame-rate 30 with --videos",
-        )
+        advice = "Write for example FOLDER#fps=30, or --frame-rate 30 with --videos"
+        raise ClipError(f"{folder}: a folder of frames needs its frame rate", advice)
     paths = [p for p in folder.iterdir() if p.suffix.lower() in PICTURES and p.name[0] != "."]
     if not paths:
         raise ClipError(f"{folder}: holds no pictures", f"Allowed: {', '.join(PICTURES)}")

@@ -143,10 +143,8 @@ def check_length(clip: Clip, seconds: float | None) -> None:
 def _check_crop(clip: Clip, size: tuple[int, int]) -> None:
     crop = clip.crop
     if crop and (crop.x + crop.width > size[0] or crop.y + crop.height > size[1]):
-        raise ClipError(
-            f"{clip}: the crop rectangle leaves the picture of {size[0]} x {size[1]} pixels",
-            "Write #xywh=x,y,width,height within it",
-        )
+        problem = f"{clip}: the crop rectangle leaves the picture of {size[0]} x {size[1]} pixels"
+        raise ClipError(problem, "Write #xywh=x,y,width,height within it")
 
 
 def _read_ppm(pipe: IO[bytes]) -> Frame | None:
@@ -199,10 +197,7 @@ def _state(clip: Clip) -> _State:
 
 @dataclass(frozen=True)
 class Unchanged:
-    """A clip's files before they were hashed: features under that hash come from the same bytes.
-
-    No program can set a file's ctime: with equal states, nothing was written or replaced.
-    """
+    """A clip's files as they were before they were hashed; no program can set a file's ctime."""
 
     clip: Clip
     state: _State

@@ -25,10 +25,8 @@ def _conv(
     inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
     """Return a convolution that keeps size / stride, and its BatchNorm."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
-    )
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
 
 
 class _Block(nn.Module):
@@ -49,17 +47,15 @@ class _Block(nn.Module):
 
 def _stage(inputs: int, outputs: int, blocks: int, stride: int = 2) -> nn.Sequential:
     """Return blocks of one size, the first of which changes size and channels."""
-    return nn.Sequential(
-        *(_Block(outputs if i else inputs, outputs, 1 if i else stride) for i in range(blocks))
-    )
+    rest = (_Block(outputs, outputs, 1) for _ in range(blocks - 1))
+    return nn.Sequential(_Block(inputs, outputs, stride), *rest)
 
 
 def _trunk(widths: Sequence[int], blocks: Sequence[int]) -> nn.ModuleList:
     """Return stages, each half the size of the one before; the first keeps the stem's size."""
     inputs = (widths[0], *widths)
-    return nn.ModuleList(
-        _stage(inputs[i], widths[i], blocks[i], 2 if i else 1) for i in range(len(widths))
-    )
+    sizes = zip(inputs, widths, blocks, (1, 2, 2, 2), strict=False)
+    return nn.ModuleList(_stage(*size) for size in sizes)
 
 
 @ARCHITECTURES.register("compact-identity")
@@ -83,11 +79,7 @@ class CompactIdentity(nn.Module):
         self.linear_bn = nn.BatchNorm1d(DIMENSIONS)
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """Return the feature maps after each of the four stages, all at least 0.
-
-        Of float32 (B, 3, 112, 112): (B, 24, 56, 56), (B, 56, 28, 28), (B, 112, 14, 14), (B, 192, 7,
-        7).
-        """
+        """Return the maps of four stages: (B, 24, 56, 56), (B, 56, 28, 28), …, (B, 192, 7, 7)."""
         maps = []
         x = F.relu(self.stem(x))
         for stage in self.trunk:
@@ -142,10 +134,7 @@ class CompactExpression(nn.Module):
 
 @ARCHITECTURES.register("compact-sync")
 class CompactSync(nn.Module):
-    """Video and audio encoder with one space of vectors (Chung and Zisserman, 2016).
-
-    The video encoder convolves over time in its first layer only. Vectors have length 1.
-    """
+    """Video and audio encoder with one space of unit vectors (Chung and Zisserman, 2016)."""
 
     WIDTHS = (32, 64, 96, 160)
 

@@ -40,12 +40,7 @@ class Detections(NamedTuple):
 
 @dataclass(frozen=True)
 class DetectorNetwork:
-    """A face detector.
-
-    Attributes:
-        run: from pictures, each uint8 (height, width, 3) RGB, to the detections in each.
-        batched: several pictures are computed at once.
-    """
+    """A face detector: the detections in each picture, uint8 (height, width, 3) RGB."""
 
     run: Callable[[Sequence[npt.NDArray[np.uint8]]], list[Detections]]
     batched: bool = False
@@ -75,15 +70,12 @@ def autocast(device: str, precision: Precision) -> AbstractContextManager[object
 def load_network(
     card: NetworkCard, weights: WeightsStore, device: str = "cpu", precision: Precision = "float32"
 ) -> Mapping[str, BatchFunction]:
-    """Load a network, in eval mode, as functions on batches.
+    """Load a network, in eval mode, as functions on batches; raise WeightsError for wrong weights.
 
     Returns:
         For image networks ``{"crops": f}``, f on uint8 (B, height, width, channels). For lip sync
             ``{"frames": f, "sound": g}``: f on uint8 (B, T, size, size, 3) RGB gives ``visual`` (B,
             T - 4, D); g on float32 (B, 1, 13, 20) gives ``audio`` (B, D).
-
-    Raises:
-        WeightsError: missing, not the pinned ones, or of another architecture.
     """
     if ARCHITECTURES.runtime(card.architecture) != "torch":
         functions: Mapping[str, BatchFunction] = load_by_function(card, weights, device)
@@ -110,9 +102,8 @@ def load_network(
         return np.asarray(output.float().cpu().numpy())
 
     if isinstance(card.input, SyncInput):
-        video_encoder, audio_encoder = (
-            quickened(Tower(module, name), precision) for name in ("visual", "audio")
-        )
+        video_encoder = quickened(Tower(module, "visual"), precision)
+        audio_encoder = quickened(Tower(module, "audio"), precision)
         takes_bytes = any(isinstance(m, PooledWindows) for m in video_encoder.modules())
 
         def frames(batch: npt.NDArray[np.generic]) -> Mapping[str, _Array]:

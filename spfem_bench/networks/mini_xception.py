@@ -102,10 +102,7 @@ class MiniXception(nn.Module):
 
 
 def _state_from_hdf5(content: bytes) -> dict[str, Tensor]:
-    """Return the weights of a Keras HDF5 file by our names; raise KeyError for other layers.
-
-    Keras numbers its layers as they were built: a block's shortcut, then its two convolutions.
-    """
+    """Return the weights of a Keras HDF5 file by our names; raise KeyError for other layers."""
     state: dict[str, Tensor] = {}
     with h5py.File(io.BytesIO(content), "r") as file:
         groups = file["model_weights"]

@@ -1,7 +1,4 @@
-"""MobileFaceNet (Chen et al., CCBR 2018, table 1) for 112 x 96 faces.
-
-Parameter names follow the checkpoint of Xiaoccer/MobileFaceNet_Pytorch.
-"""
+"""MobileFaceNet (Chen et al., CCBR 2018) for 112 x 96 faces, named as Xiaoccer's checkpoint."""
 
 from __future__ import annotations
 
@@ -83,11 +80,7 @@ class MobileFaceNet(nn.Module):
         return state.get("net_state_dict", state)
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """Return the last feature maps of each of four sizes: a stage ends before a stride.
-
-        Of float32 (B, 3, H, W): (B, 64, H/2, W/2), (B, 64, H/4, W/4), (B, 128, H/8, W/8),
-        (B, 128, H/16, W/16), sizes rounded up.
-        """
+        """Return the last maps of four sizes: (B, 64, H/2, W/2) to (B, 128, H/16, W/16), ceiled."""
         maps = [self.dw_conv1(self.conv1(x))]
         for block, stride in zip(self.blocks, self.strides, strict=True):
             if stride == 2:

@@ -59,13 +59,9 @@ def _tensors(graph: Any) -> Iterator[Any]:
 def start(model: Any, card: NetworkCard, device: str = "cpu") -> tuple[_Run, bool]:
     """Return a function on (B, 3, height, width), and whether it computes batches as such.
 
-    Many files declare a batch of one, and some mix a batch's pictures in their outputs. So two
-    pictures of noise are computed one by one and together; batches are used where one of
-    :data:`LAYOUTS` gives the same. The first axis of *model* is made free; on ``mps`` the processor
-    is used.
-
-    Raises:
-        WeightsError: onnxruntime cannot run the graph, or not on that device.
+    Many files declare a batch of one, and some mix a batch's pictures in their outputs: batches are
+    used where two pictures of noise, one by one and together, give the same in one of
+    :data:`LAYOUTS`. Raises WeightsError where onnxruntime cannot run the graph on that device.
     """
     shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
     size = _size(card)
@@ -158,10 +154,8 @@ def _session(model: Any, card: NetworkCard, device: str) -> _Run:
         # As elsewhere, full float32: TF32 would move scores in the third digit.
         providers = [("CUDAExecutionProvider", {"device_id": number, "use_tf32": 0})]
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            raise WeightsError(
-                f"the onnxruntime that is installed cannot run '{card.name}' on {device}",
-                "Install onnxruntime-gpu in its place, or use --device cpu",
-            )
+            problem = f"the onnxruntime that is installed cannot run '{card.name}' on {device}"
+            raise WeightsError(problem, "Install onnxruntime-gpu in its place, or use --device cpu")
     try:
         content = model.SerializeToString()
         session = onnxruntime.InferenceSession(content, options, providers=providers)
@@ -169,10 +163,8 @@ def _session(model: Any, card: NetworkCard, device: str) -> _Run:
         raise wrong_weights(card, error) from error
     provider = "CUDAExecutionProvider" if on_gpu else "CPUExecutionProvider"
     if session.get_providers()[0] != provider:  # onnxruntime falls back without an error
-        raise WeightsError(
-            f"onnxruntime did not start '{card.name}' on {device}",
-            "Check its CUDA and cuDNN libraries, or use --device cpu",
-        )
+        problem = f"onnxruntime did not start '{card.name}' on {device}"
+        raise WeightsError(problem, "Check its CUDA and cuDNN libraries, or use --device cpu")
     name = session.get_inputs()[0].name
 
     def run(pictures: _Array) -> list[_Array]:
@@ -197,10 +189,8 @@ def crops_network(
 ) -> Mapping[str, BatchFunction]:
     """Load a network on crops: ``{"crops": f}``, f from uint8 (B, height, width, 3) RGB to outputs.
 
-    ``arcface-onnx`` has one output, ``embedding``. ``hsemotion-onnx`` ends in a fully connected
-    layer: its input are the ``features``, as in EmotiEffLib's ``extract_features``, and
-    ``probabilities`` are the softmax of its output. Raises WeightsError for another network's
-    bytes.
+    ``arcface-onnx`` has one output, ``embedding``. The input of ``hsemotion-onnx``'s last layer are
+    its ``features``, and the softmax of its output ``probabilities``, as in EmotiEffLib.
     """
     model = parse_model(contents[0], card)
     if len(model.graph.output) != 1:

@@ -24,10 +24,8 @@ def load_weights_record(path: Path, kind: type[_Record], what: str) -> _Record:
     try:
         content, verified = read_json(path)
     except ValueError as error:
-        raise CardError(
-            f"{path} is no record of {what}, or is damaged: {error}",
-            "Take both files again as the training left them",
-        ) from error
+        problem = f"{path} is no record of {what}, or is damaged: {error}"
+        raise CardError(problem, "Take both files again as the training left them") from error
     record = validate(kind, content, str(path))
     if not verified:
         warn_unverified(path, "Train again, or use it if you trust it")
@@ -42,10 +40,8 @@ def read_weights(path: Path, sha256: str, again: str) -> bytes:
     content = file.read_bytes()
     actual = hashlib.sha256(content).hexdigest()
     if actual != sha256:
-        raise WeightsError(
-            f"{file} is not what its record says: SHA-256 {actual[:16]}…, expected {sha256[:16]}…",
-            again,
-        )
+        hashes = f"SHA-256 {actual[:16]}…, expected {sha256[:16]}…"
+        raise WeightsError(f"{file} is not what its record says: {hashes}", again)
     return content
 
 

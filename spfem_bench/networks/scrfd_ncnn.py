@@ -83,10 +83,8 @@ def _decode(
 ) -> tuple[_Array, _Array, _Array]:
     """Return one stride's boxes, points and scores; outputs are distances from anchor centres."""
     anchors, rows, columns = np.nonzero(scores >= threshold)
-    boxes, points = (
-        part.reshape(len(scores), -1, *scores.shape[1:])[anchors, :, rows, columns] * stride
-        for part in (boxes, points)
-    )
+    parts = (part.reshape(len(scores), -1, *scores.shape[1:]) for part in (boxes, points))
+    boxes, points = (part[anchors, :, rows, columns] * stride for part in parts)
     centres = np.stack([columns, rows], axis=1).astype(np.float32) * stride
     corners = np.concatenate([centres - boxes[:, :2], centres + boxes[:, 2:]], axis=1)
     fives = points.reshape(-1, 5, 2) + centres[:, None]

@@ -1,7 +1,6 @@
 """SyncNet (Chung and Zisserman, 2016), in the layout of the authors' ``syncnet_v2.model``.
 
-The video encoder convolves over time in its first layer only: a run of frames goes through once and
-gives one vector for each window of five frames.
+The video encoder gives one vector for each window of five in a run of frames, in one pass.
 """
 
 from __future__ import annotations
@@ -42,11 +41,7 @@ def _video_pool(padding: int = 0) -> nn.MaxPool3d:
 
 @ARCHITECTURES.register("syncnet")
 class SyncNet(nn.Module):
-    """Both encoders of SyncNet under the names of the authors' checkpoint.
-
-    The numbers in the names are places in a sequence: the pooling of the audio encoder that has no
-    effect (size 1) keeps its place.
-    """
+    """Both encoders of SyncNet; the numbers in the checkpoint's names are places in a sequence."""
 
     read_state = staticmethod(torch_state)
 

@@ -45,10 +45,7 @@ def mixes() -> tuple[Tensor, Tensor]:
 
 
 def mix_windows(products: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Mix eight products, at 0, 1, -1, 2, -2, 1/2, -1/2 and infinity, into four windows.
-
-    Window j is the sum of point^j times the product. Products are overwritten.
-    """
+    """Mix eight products, at 0, ±1, ±2, ±1/2 and infinity, into four windows, in place."""
     zero, one, minus_one, two, minus_two, half, minus_half, infinite = products
     for plus, minus in ((one, minus_one), (two, minus_two), (half, minus_half)):
         plus += minus  # even powers
@@ -94,8 +91,7 @@ def _triple(size: int | str | Sequence[int]) -> tuple[Any, ...]:
 class PooledWindows(nn.Module):
     """A convolution over five frames, ReLU and max-pooling, for processors.
 
-    It works in strips of :data:`STRIP` bytes. Frames and taps are mixed in float32; *precision* is
-    that of products and windows.
+    Frames and taps are mixed in float32; *precision* is that of products and windows.
     """
 
     def __init__(self, convolution: nn.Conv3d, pool: nn.MaxPool3d, precision: torch.dtype) -> None:

@@ -1,7 +1,4 @@
-"""Pinned weights: where they are looked for, and how they are read.
-
-Every load checks the SHA-256 of the bytes that it reads. No reader executes pickles.
-"""
+"""Pinned weights: where they are, and how they are read. No reader executes pickles."""
 
 from __future__ import annotations
 
@@ -16,10 +13,7 @@ from spfem_bench.errors import WeightsError
 
 
 class Check(NamedTuple):
-    """The state of a network's weights; *problem* is empty when there is none.
-
-    *remedy* is what to type next, where it is not to fetch them.
-    """
+    """The state of a network's weights; a remedy is named where it is not to fetch them."""
 
     state: Literal["verified", "missing", "not pinned", "wrong hash"]
     problem: str
@@ -28,11 +22,7 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True)
 class WeightsStore:
-    """The folders searched for weights, first to last.
-
-    *own* is the user's (``--weights-dir``, else ``SPFEM_BENCH_WEIGHTS``), searched by hash,
-    whatever its files are called.
-    """
+    """The folders searched for weights; the user's, *own*, is searched by hash, not by names."""
 
     own: Path | None = None
 
@@ -49,10 +39,8 @@ class WeightsStore:
     def paths(self, card: NetworkCard) -> list[Path | None]:
         """Return where each file of a network lies; None for those not found."""
         own = [self.own] if self.own else []
-        return [
-            pinned.find(f, [shipped_folder(card) if f.shipped else self.cache], own)
-            for f in card.files
-        ]
+        folders = (shipped_folder(card) if f.shipped else self.cache for f in card.files)
+        return [pinned.find(f, [at], own) for f, at in zip(card.files, folders, strict=True)]
 
     def check(self, card: NetworkCard) -> Check:
         """Return whether a network's files are there and have the right hashes."""
@@ -103,10 +91,8 @@ def remedy(card: NetworkCard) -> str:
     """Return the sentence on how to get a network's weights."""
     own = f"{card.files[0].name} with --weights-dir or SPFEM_BENCH_WEIGHTS"
     if is_shipped(card):
-        return (
-            f"It is shipped in {shipped_folder(card)}: install spfem-bench again, or name a "
-            f"folder that holds {own}"
-        )
+        action = f"install spfem-bench again, or name a folder that holds {own}"
+        return f"It is shipped in {shipped_folder(card)}: {action}"
     return f"Type 'spfem-bench networks fetch {card.name}', or name a folder that holds {own}"
 
 
