@@ -31,12 +31,7 @@ def detector_libraries(card: NetworkCard) -> frozenset[str]:
 
 
 def load_detector(card: NetworkCard, weights: WeightsStore, device: str = "cpu") -> Detector:
-    """Load the detector that a card describes.
-
-    Raises:
-        CardError: the card is no detector's.
-        WeightsError: weights missing, not the pinned ones, or not a detector's.
-    """
+    """Load the detector that a card describes; raise CardError or WeightsError for another."""
     if card.detector is None or not isinstance(card.input, FrameInput):
         raise CardError(f"{card.path}: a detector's card needs [detector] and crop = 'frame'")
     network = load_by_function(card, weights, device)

@@ -63,11 +63,9 @@ def edited_sound(samples: npt.NDArray[np.int16], clip: Clip) -> npt.NDArray[np.i
         return samples
     early = int(edit.level) * SAMPLES_PER_FRAME
     if abs(early) >= len(samples):
-        raise ClipError(
-            f"{clip}: the sound is {len(samples) / SAMPLE_RATE:.2f} s long, all of which would be "
-            "shifted away",
-            f"Shift by fewer than {len(samples) / SAMPLES_PER_FRAME:.0f} frames",
-        )
+        length = f"the sound is {len(samples) / SAMPLE_RATE:.2f} s long"
+        advice = f"Shift by fewer than {len(samples) / SAMPLES_PER_FRAME:.0f} frames"
+        raise ClipError(f"{clip}: {length}, all of which would be shifted away", advice)
     silence = np.zeros(abs(early), np.int16)
     if early > 0:
         return np.concatenate([samples[early:], silence])

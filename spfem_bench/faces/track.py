@@ -24,12 +24,9 @@ _Followed = tuple[Frame, "Face | None"]
 
 
 class Face(NamedTuple):
-    """One detected face.
+    """A face: box, float32 (4,), left, top, right, bottom; points, float32 (5, 2); score 0 to 1.
 
-    Attributes:
-        box: float32 (4,): left, top, right, bottom in pixels.
-        points: float32 (5, 2): left eye, right eye, nose, left and right mouth corner.
-        score: the detector's confidence, 0 to 1.
+    The points are the left eye, right eye, nose, left and right corner of the mouth.
     """
 
     box: _Array

@@ -24,10 +24,7 @@ class Ahead(Iterator[_Item]):
     """Items of an iterator, made in a thread while their reader is busy; its error comes last."""
 
     def __init__(
-        self,
-        items: Iterable[_Item],
-        weigh: Callable[[_Item], int] = lambda item: 1,
-        room: int = ROOM,
+        self, items: Iterable[_Item], weigh: Callable[[_Item], int] = lambda _: 1, room: int = ROOM
     ) -> None:
         self._weigh, self._room = weigh, room
         self._waiting: deque[_Item] = deque()

@@ -19,13 +19,9 @@ _Floats = npt.NDArray[np.float64]
 
 
 class Crops(NamedTuple):
-    """A clip's face crops.
+    """A clip's face crops, uint8 (N, 112, 112, 3), RGB, and the frames that they show, int64 (N,).
 
-    Attributes:
-        pictures: uint8 (N, 112, 112, 3), RGB.
-        frames: int64 (N,), which frame each shows, increasing.
-        n_frames: frames of the clip, with or without a face.
-        n_interpolated: frames whose face was not seen but interpolated.
+    *n_frames* are all frames; in *n_interpolated* the face was not detected but interpolated.
     """
 
     pictures: npt.NDArray[np.uint8]

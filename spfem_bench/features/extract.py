@@ -25,9 +25,7 @@ class Extractor(ClipNetworks):
     def ensure(self, requests: Mapping[Clip, frozenset[Role]]) -> ClipFailures:
         """Compute and store missing features; return the reason for each that cannot be had.
 
-        Raises:
-            WeightsError: a network's weights are missing or wrong.
-            StorageError: the store cannot be written.
+        Raises WeightsError for wrong weights, StorageError for a store that cannot be written.
         """
         failures: ClipFailures = {}
         lacking = self._lacking(requests, failures)

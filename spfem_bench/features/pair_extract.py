@@ -86,10 +86,7 @@ class PairExtractor:
         """Compare and store missing pairs; return the reason for each that cannot be compared.
 
         With *same_length*, pairs whose lengths differ by more than the largest lag are refused.
-
-        Raises:
-            WeightsError: a network's weights are missing or wrong.
-            StorageError: the store cannot be written.
+        Raises WeightsError for wrong weights, StorageError for a store that cannot be written.
         """
         failures: dict[tuple[Clip, PairRequest], ClipError] = {}
         checked = False
@@ -198,11 +195,9 @@ class PairExtractor:
 
 def _check_lengths(clip: Clip, request: PairRequest, generated: int, source: int) -> None:
     if abs(generated - source) > request.max_lag:
-        raise ClipError(
-            f"{clip} has {generated} frames, {request.other} has {source}",
-            f"Give an output as long as its source; {request.max_lag} frames may be missing "
-            "(--max-lag)",
-        )
+        problem = f"{clip} has {generated} frames, {request.other} has {source}"
+        missing = f"{request.max_lag} frames may be missing (--max-lag)"
+        raise ClipError(problem, f"Give an output as long as its source; {missing}")
 
 
 @dataclass

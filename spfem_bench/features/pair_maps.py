@@ -50,11 +50,7 @@ class PairMaps:
     _temporal: dict[int, _Sums] = field(default_factory=dict)
 
     def add(self, source: Sequence[Tensor], generated: Sequence[Tensor], *, first: bool) -> None:
-        """Add maps of each stage, ``(T, C, H, W)``; unless *first*, frame 0 was the last before.
-
-        Raises:
-            StcclError: shapes differ, or a value is not finite.
-        """
+        """Add maps (T, C, H, W) of stages; unless *first*, frame 0 was the last. Raises StcclError."""
         for stage, (x, y) in enumerate(zip(source, generated, strict=True), start=1):
             new = 0 if first else 1
             if len(x) > new:

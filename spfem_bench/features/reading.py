@@ -40,27 +40,22 @@ class ClipReader:
     """
 
     def __init__(
-        self,
-        networks: ClipNetworks,
-        clip: Clip,
-        roles: set[Role],
-        search: Search,
-        failures: ClipFailures,
+        self, x: ClipNetworks, clip: Clip, roles: set[Role], search: Search, failures: ClipFailures
     ) -> None:
-        self.networks, self.clip, self.search, self.failures = networks, clip, search, failures
+        self.networks, self.clip, self.search, self.failures = x, clip, search, failures
         # In this order: hashed and decoded are the same bytes if the state is the same at the end.
         self.unchanged = Unchanged.since(clip)
-        self.keys = {role: networks.key(clip, role) for role in roles}
-        self.track_key = networks.key(clip, None)
+        self.keys = {role: x.key(clip, role) for role in roles}
+        self.track_key = x.key(clip, None)
         self.roles = roles
         self.outputs: dict[Role, Outputs] = {}
         self.sound = Outputs()
         self.tracks: dict[Role, FaceTrack] = {}
-        bare, chained = replace(clip, edit=None), "sync" in roles and networks.chain is not None
+        bare, chained = replace(clip, edit=None), "sync" in roles and x.chain is not None
         self.samples = Ahead(self._sound(bare)) if "sync" in roles and not chained else None
         direct = roles - {"sync"} if chained else roles
-        known = networks.faces == "aligned" or networks.store.has(self.track_key)
-        self.pictures = Ahead(networks.frames(bare), frame_bytes) if direct and known else None
+        known = x.faces == "aligned" or x.store.has(self.track_key)
+        self.pictures = Ahead(x.frames(bare), frame_bytes) if direct and known else None
 
     def read(self) -> None:
         """Send the clip's frames and sound through the networks; note errors."""

@@ -48,11 +48,7 @@ def request_key(extractor: Extractor, clip: Clip, request: Request) -> RequestKe
 def load_features(
     extractor: Extractor, clip: Clip, request: Request, failures: Failures
 ) -> Features:
-    """Return the stored features of a request; of a comparison, its arrays by name.
-
-    Raises:
-        ClipError: the request has failed, its features are gone, or are not finite.
-    """
+    """Return a request's stored features, a pair's arrays; raise ClipError unless they are usable."""
     if (clip, request) in failures:
         raise failures[clip, request]
     pair = isinstance(request, PairRequest)
@@ -103,9 +99,7 @@ def ensure(
 ) -> Failures:
     """Compute and store what is missing; return why each request that cannot be met failed.
 
-    Raises:
-        StorageError: the store cannot be written.
-        WeightsError: a network's weights are missing or wrong.
+    Raises WeightsError for wrong weights, StorageError for a store that cannot be written.
     """
     roles: dict[Clip, frozenset[Role]] = {}
     compared: list[tuple[Clip, PairRequest]] = []

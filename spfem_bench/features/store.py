@@ -51,8 +51,7 @@ class FeatureStore:
     def get(self, made_of: Mapping[str, Any]) -> Arrays | None:
         """Return stored arrays, read-only; None when absent or damaged (then the file is removed).
 
-        Raises:
-            StorageError: the entry cannot be read, or is a FIFO, a socket or a device.
+        Raises StorageError for an unreadable entry.
         """
         path = self.path(made_of)
         try:
@@ -75,9 +74,8 @@ class FeatureStore:
         except FileNotFoundError:
             return None
         except OSError as error:  # no damage: another user's file, or too many open ones
-            raise StorageError(
-                f"cannot read {path}: {error.strerror}", "Name a cache folder of your own"
-            ) from error
+            problem = f"cannot read {path}: {error.strerror}"
+            raise StorageError(problem, "Name a cache folder of your own") from error
         arrays: Arrays | None = None
         try:
             arrays = safetensors.numpy.load(content)

@@ -79,11 +79,8 @@ class ClipNetworks(FeatureKeys):
     ) -> Iterator[tuple[Frame, Face | None]]:
         """Yield a clip's frames with the subject's face, and fill *track*, which is empty.
 
-        A stored track is used again; a new one is stored when the clip ends. It is the unedited
-        clip's.
-
-        Raises:
-            ClipError: unreadable, changed meanwhile, or no face that could be followed.
+        A stored track is used again; a new one, the unedited clip's, is stored when the clip ends.
+        Raises ClipError where it is unreadable, changed meanwhile, or without a face to follow.
         """
         if reading is None:
             unchanged = Unchanged.since(clip)  # before the key is made

@@ -47,11 +47,8 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
     """Return a clip's sound, mixed to one channel, at 16 kHz: int16 (samples,).
 
     Sample 0 belongs to the first picture of the file, if any. The others are placed by their time
-    stamps: missing sound is silence, and sound before the first picture is left out.
-
-    Raises:
-        ClipError: no sound, it is damaged, or several streams may be meant.
-        ValueError: the clip has an edit, which is applied to the returned sound.
+    stamps: missing sound is silence, and sound before the first picture is left out. Raises
+    ClipError where there is none, or it is damaged; ValueError for a clip with an edit.
     """
     import ffmpeg as graph
 

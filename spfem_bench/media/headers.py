@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from spfem_bench.errors import ClipError
 from spfem_bench.media import ffmpeg, ffmpeg_process
+
+_Result = TypeVar("_Result")
 
 FASTEST = 768_000
 """Samples a second of sound: a resampler's tables grow with the rate, to gigabytes."""
@@ -29,13 +31,9 @@ BOXES = frozenset(
 class MediaInfo:
     """The streams of a file.
 
-    Attributes:
-        size: width and height of the upright picture; None without a video stream.
-        seconds: its duration by its header; None when the header has none.
-        video: indices of the video streams that may be meant: the default ones, or else all.
-        audio: the same of the audio streams.
-        turned: whether metadata rotate or mirror the picture.
-        edits: whether the container may have an edit list.
+    *size* is of the upright picture, in pixels. *video* and *audio* are indices of the streams that
+    may be meant: those marked default, or else all. *turned*: metadata rotate or mirror the
+    picture; *edits*: the container may have an edit list.
     """
 
     size: tuple[int, int] | None
@@ -81,23 +79,23 @@ def file_identity(path: Path) -> tuple[int, int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def probe(path: Path) -> MediaInfo:
-    """Read a file's header, from the text that ffmpeg prints (imageio-ffmpeg has no ffprobe).
+def kept_by_file(function: Callable[[Path], _Result]) -> Callable[[Path], _Result]:
+    """Return a function whose results are kept while a file does not change."""
+    kept = lru_cache(maxsize=2000)(lambda path, *identity: function(path))
+    return wraps(function)(lambda path: kept(path, *file_identity(path)))
 
-    Raises:
-        ClipError: the file is absent, empty, not a video or sound file, or beyond a limit.
-    """
+
+def probe(path: Path) -> MediaInfo:
+    """Read a file's header, as ffmpeg prints it; raise ClipError for one that cannot be a clip's."""
     if not path.is_file():
         raise ClipError(f"{path}: no such file", "Check the name and the folder")
-    identity = file_identity(path)
-    if identity[0] == 0:
+    if file_identity(path)[0] == 0:
         raise ClipError(f"{path}: the file is empty (0 bytes)", "Write the clip again")
-    return _probe(path, *identity)
+    return _probe(path)
 
 
-@lru_cache(maxsize=1000)  # pictures, sound and edits of a clip all need it
-def _probe(path: Path, *identity: int) -> MediaInfo:
-    del identity  # a part of the cache's key
+@kept_by_file
+def _probe(path: Path) -> MediaInfo:
     header = ffmpeg_process.header_text(path)
     if "\nInput #0" not in f"\n{header}":
         raise ClipError(

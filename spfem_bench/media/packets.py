@@ -7,7 +7,6 @@ from array import array
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -18,7 +17,7 @@ from spfem_bench.errors import ClipError
 from spfem_bench.media import ffmpeg, ffmpeg_process
 from spfem_bench.media.ffmpeg import CostError, reading
 from spfem_bench.media.ffmpeg_process import Limits
-from spfem_bench.media.headers import file_identity, pixels, probe, sized
+from spfem_bench.media.headers import kept_by_file, pixels, probe, sized
 
 STILL = 30.0
 """Seconds for which one picture may be shown; a flipped bit in a duration makes hours of it."""
@@ -48,11 +47,7 @@ class Stretch:
 
 
 def stream_times(path: Path) -> dict[str, Stretch]:
-    """Return when a file's ``video`` and ``audio`` stream begin and end, without decoding.
-
-    Raises:
-        ClipError: the file is unreadable or breaks off, or several streams may be meant.
-    """
+    """Return when a file's streams begin and end, without decoding; raise ClipError as probe."""
     info = probe(path)
     kinds: list[Literal["video", "audio"]] = []
     kinds += ["video"] if info.video else []
@@ -117,10 +112,9 @@ class _Pictures:
     still: float
 
 
-@lru_cache(maxsize=2000)  # pictures and sound both need it
-def _pictures(path: Path, *identity: int) -> _Pictures:
+@kept_by_file
+def _pictures(path: Path) -> _Pictures:
     """Read the packets of a file's video stream, up to where it is damaged."""
-    del identity  # a part of the cache's key
     starts, first, longest = array("d"), None, 0.0
     packets = _packets(path, [probe(path).chosen("video")], path)
     try:
@@ -142,11 +136,9 @@ def _pictures(path: Path, *identity: int) -> _Pictures:
 def check_pictures(path: Path, *, whole: bool) -> float:
     """Return for how many seconds a file shows one picture at most, by its time stamps.
 
-    Raises:
-        ClipError: as :func:`~spfem_bench.media.headers.probe`, or several streams may be meant.
-        CostError: that is longer than :data:`STILL`, or the whole longer than ffmpeg.LONGEST.
+    Raises CostError when that is longer than :data:`STILL`, or the *whole* too long, else as probe.
     """
-    shown = _pictures(path, *file_identity(path))
+    shown = _pictures(path)
     if shown.still > STILL:
         advice = f"Allowed: {STILL:g} s; a damaged header causes this: write the clip again"
         raise CostError(f"{path}: one picture is shown for {shown.still:,.0f} s", advice)
@@ -155,22 +147,14 @@ def check_pictures(path: Path, *, whole: bool) -> float:
     return shown.still
 
 
+@kept_by_file
 def first_picture(path: Path) -> float:
     """Return when a file's first picture is shown, in seconds, as ffmpeg's decoder gives it.
 
     ffmpeg counts from the start of the file's first stream. In a fragmented mp4 whose pictures
     begin later than its sound, only the first picture lasts longer than the others, and not for a
     whole number of frames: then its time is counted back from the second.
-
-    Raises:
-        ClipError: unreadable or damaged, or several streams may be meant.
     """
-    return _first_picture(path, *file_identity(path))
-
-
-@lru_cache(maxsize=2000)  # pictures and sound both begin there
-def _first_picture(path: Path, *identity: int) -> float:
-    del identity  # a part of the cache's key
     # Decoded, because earlier packets may be there only as references for decoding.
     times = _first_times(path, 4)
     if len(times) < 4:
@@ -180,21 +164,14 @@ def _first_picture(path: Path, *identity: int) -> float:
     return times[1] - short if odd and abs(short - third) < ROUNDING else times[0]
 
 
+@kept_by_file
 def picture_zero(path: Path) -> float:
     """Return when a file's first picture is shown by its own time stamps, in seconds.
 
     It is later than :func:`first_picture` where an edit list begins within a picture: ffmpeg moves
-    the next picture to the cut, and does not move sound.
-
-    Raises:
-        ClipError: as :func:`first_picture`, or an AVI holds B-frames: it has no times of display.
+    the next picture to the cut, and not the sound. Raises ClipError for an AVI with B-frames.
     """
-    return _picture_zero(path, *file_identity(path))
-
-
-@lru_cache(maxsize=2000)  # a clip's levels and its sound both need it
-def _picture_zero(path: Path, *identity: int) -> float:
-    first, packet = first_picture(path), _pictures(path, *identity).first
+    first, packet = first_picture(path), _pictures(path).first
     if packet is None:
         raise _no_picture(path)
     if packet.time is None:

@@ -51,9 +51,7 @@ def _is_jpeg(path: Path) -> bool:
 def read_picture(path: Path) -> _Frame:
     """Return a picture file's pixels: uint8 (height, width, 3), BGR, alpha dropped.
 
-    Raises:
-        ClipError: absent, unreadable, cut short, of another format than PNG, JPEG and BMP, or
-            larger than :data:`~spfem_bench.media.ffmpeg.LARGEST`.
+    Raises ClipError unless it is a whole PNG, JPEG or BMP of an allowed size.
     """
     import cv2
 
@@ -62,9 +60,8 @@ def read_picture(path: Path) -> _Frame:
         if size := _claimed_size(path):
             check_size(path, size)
             if path.stat().st_size > MOST_BYTES:
-                raise ffmpeg.CostError(
-                    f"{path}: more than {MOST_BYTES / 1e6:.0f} MB for one picture", "Write it again"
-                )
+                problem = f"{path}: more than {MOST_BYTES / 1e6:.0f} MB for one picture"
+                raise ffmpeg.CostError(problem, "Write it again")
             content = path.read_bytes()
             # OpenCV fills up a JPEG that was cut.
             if not content.startswith(JPEG) or _jpeg_is_whole(content):
@@ -119,20 +116,14 @@ def raw_pictures(paths: list[Path], shape: tuple[int, int]) -> Iterator[bytes]:
     for path in paths:
         picture = read_picture(path)
         if picture.shape[:2] != shape:
-            raise ClipError(
-                f"{path}: {picture.shape[1]} x {picture.shape[0]} pixels, the first frame has "
-                f"{shape[1]} x {shape[0]}",
-                "Write all frames in one size",
-            )
+            actual, first = (f"{width} x {height}" for height, width in (picture.shape[:2], shape))
+            problem = f"{path}: {actual} pixels, the first frame has {first}"
+            raise ClipError(problem, "Write all frames in one size")
         yield picture.tobytes()
 
 
 def numbered_pictures(clip: Clip) -> list[Path]:
-    """Return the paths of a clip's pictures in a folder, in order of their numbers.
-
-    Raises:
-        ClipError: no frame rate, no or too few pictures, one without a number, or a gap.
-    """
+    """Return the paths of a folder's pictures by their numbers; raise ClipError for a gap."""
     folder = clip.path
     if clip.frame_rate is None:
         advice = "Write for example FOLDER#fps=30, or --frame-rate 30 with --videos"
@@ -144,9 +135,8 @@ def numbered_pictures(clip: Clip) -> list[Path]:
     for path in paths:
         match = re.search(r"(\d+)$", path.stem)
         if not match or int(match[1]) in numbered:
-            raise ClipError(
-                f"{path}: not a frame number of its own", "Name frames 000000.png, 000001.png, …"
-            )
+            problem = f"{path}: not a frame number of its own"
+            raise ClipError(problem, "Name frames 000000.png, 000001.png, …")
         numbered[int(match[1])] = path
     order = sorted(numbered)
     if order[-1] - order[0] + 1 != len(order):
@@ -154,7 +144,6 @@ def numbered_pictures(clip: Clip) -> list[Path]:
         raise ClipError(f"{folder}: frame {gap} is missing", "Write the frames again, without gaps")
     first, last = clip.pictures or (0, len(order))
     if last > len(order):
-        raise ClipError(
-            f"{clip}: the folder holds {len(order)} pictures", "Correct its frames=FROM,UPTO"
-        )
+        problem = f"{clip}: the folder holds {len(order)} pictures"
+        raise ClipError(problem, "Correct its frames=FROM,UPTO")
     return [numbered[n] for n in order[first:last]]

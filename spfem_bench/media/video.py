@@ -38,11 +38,8 @@ def frames(clip: Clip, hwaccel: str | None = None) -> Iterator[Frame]:
     """Yield a clip's frames, uint8 (height, width, 3), RGB, at 25 frames a second.
 
     Frames are chosen by their time stamps (ffmpeg's ``fps`` filter, rounding to the nearest), for
-    any frame rate; rotation metadata is applied; deeper colour is brought to 8 bits.
-
-    Raises:
-        ClipError: unreadable, damaged, without video, or the crop does not fit.
-        ValueError: the clip has an edit, which acts only after faces are found.
+    any frame rate; rotation metadata is applied; deeper colour is brought to 8 bits. Raises
+    ClipError where that fails, ValueError for a clip with an edit.
     """
     stream, stdin = cropped_stream(clip, hwaccel)
     if not clip.path.is_dir() and check_pictures(clip.path, whole=not clip.span) > FEW:
@@ -59,17 +56,14 @@ def frames(clip: Clip, hwaccel: str | None = None) -> Iterator[Frame]:
                 raise ffmpeg.too_long(clip)
             yield picture
     if count == 0:
-        raise ClipError(
-            f"{clip}: holds no frame", "Write the clip again, or correct its t=start,end"
-        )
+        advice = "Write the clip again, or correct its t=start,end"
+        raise ClipError(f"{clip}: holds no frame", advice)
 
 
 def cropped_stream(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterator[bytes] | None]:
     """Return an ffmpeg-python stream of a clip's cropped pictures, and blocks to feed to its pipe.
 
-    Raises:
-        ClipError: unreadable, without video, or the crop does not fit.
-        ValueError: the clip has an edit.
+    Raises ClipError where it has none or the crop does not fit; ValueError for an edit.
     """
     if clip.edit is not None:
         raise ValueError(f"{clip}: frames are read without the edit, which is applied to them")

@@ -27,10 +27,7 @@ BatchFunction = Callable[[npt.NDArray[np.generic]], Mapping[str, _Array]]
 class Detections(NamedTuple):
     """The faces in one picture, best score first.
 
-    Attributes:
-        boxes: float32 (N, 4): left, top, right, bottom in pixels.
-        points: float32 (N, 5, 2): eyes, nose, corners of the mouth.
-        scores: float32 (N,), 0 to 1.
+    Boxes are float32 (N, 4), left, top, right, bottom; points float32 (N, 5, 2), as a face's.
     """
 
     boxes: _Array
@@ -131,9 +128,7 @@ def load_network(
 def load_by_function(card: NetworkCard, weights: WeightsStore, device: str) -> Any:
     """Return what the function of a network's architecture makes of its files.
 
-    Raises:
-        CardError: the architecture is a torch module.
-        WeightsError: missing, not the pinned ones, or of another architecture.
+    Raises CardError for a torch module, WeightsError for wrong weights.
     """
     if ARCHITECTURES.runtime(card.architecture) == "torch":
         raise CardError(f"{card.path}: '{card.architecture}' is no {card.role}")
@@ -144,9 +139,7 @@ def load_by_function(card: NetworkCard, weights: WeightsStore, device: str) -> A
 def load_module(card: NetworkCard, weights: WeightsStore, device: str = "cpu") -> nn.Module:
     """Load a torch module in eval mode and without gradients.
 
-    Raises:
-        CardError: the architecture is no torch module.
-        WeightsError: missing, not the pinned ones, or of another architecture.
+    Raises CardError for another architecture, WeightsError for wrong weights.
     """
     if ARCHITECTURES.runtime(card.architecture) != "torch":
         raise CardError(f"'{card.name}' ({card.architecture}) is no network that PyTorch holds")

@@ -53,12 +53,7 @@ def tensors(content: bytes) -> dict[str, Tensor]:
 def save_network(
     path: Path, network: nn.Module, kind: type[_Record], record: Mapping[str, Any]
 ) -> _Record:
-    """Write weights and their record; the record comes last, so that with it both are whole.
-
-    Raises:
-        CardError: the record is none of that kind.
-        StorageError: the folder cannot be written, or the disk is full.
-    """
+    """Write weights, then their record; raise CardError or StorageError where that fails."""
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     content = tensors_as_bytes(state)
     digest = hashlib.sha256(content).hexdigest()

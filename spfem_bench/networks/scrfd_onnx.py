@@ -29,13 +29,11 @@ def scrfd_onnx(card: NetworkCard, contents: Sequence[bytes], device: str) -> Det
         raise CardError(f"{card.path}: a detector's card needs [detector] and crop = 'frame'")
     model = onnx_files.parse_model(contents[0], card)
     if len(model.graph.output) != 3 * len(STRIDES):
-        raise WeightsError(
-            f"'{card.name}' is not a SCRFD detector with five points: "
-            f"{len(model.graph.output)} outputs, not 9",
-            remedy(card),
-        )
+        problem = f"'{card.name}' is not a SCRFD detector with five points"
+        outputs = f"{len(model.graph.output)} outputs, not 9"
+        raise WeightsError(f"{problem}: {outputs}", remedy(card))
     run, batched = onnx_files.start(model, card, device)
-    side = frame_input.long_side
+    side, normalisation = frame_input.long_side, (frame_input.mean, frame_input.std)
 
     def letterbox(frame: _Frame) -> tuple[_Frame, float]:
         """Scale a picture into the top left corner of a black square."""
@@ -48,11 +46,8 @@ def scrfd_onnx(card: NetworkCard, contents: Sequence[bytes], device: str) -> Det
 
     def detect(frames: Sequence[_Frame]) -> list[Detections]:
         squares, scales = zip(*(letterbox(frame) for frame in frames), strict=True)
-        outputs = run(onnx_files.scaled(np.stack(squares), frame_input.mean, frame_input.std))
-        return [
-            _detections([output[i] for output in outputs], side, scale, settings)
-            for i, scale in enumerate(scales)
-        ]
+        rows = zip(*run(onnx_files.scaled(np.stack(squares), *normalisation)), strict=True)
+        return [_detections(r, side, s, settings) for r, s in zip(rows, scales, strict=True)]
 
     return DetectorNetwork(detect, batched)
 

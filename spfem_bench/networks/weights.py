@@ -60,9 +60,8 @@ class WeightsStore:
         contents = []
         for path, file in zip(self.paths(card), card.files, strict=True):
             if path is None:
-                raise WeightsError(
-                    f"the weights of '{card.name}' are missing ({file.name})", remedy(card)
-                )
+                problem = f"the weights of '{card.name}' are missing ({file.name})"
+                raise WeightsError(problem, remedy(card))
             if not file.is_pinned:
                 raise WeightsError(*_unpinned(card, path))
             contents.append(pinned.read_verified(path, file, remedy(card)))
