@@ -77,7 +77,6 @@ def _motion(crops: Crops) -> tuple[_Floats, npt.NDArray[np.int64]]:
 
 def in_step(source: Crops, generated: Crops, lag: int) -> npt.NDArray[np.int64]:
     """Return rows of both clips that show the same moment: int64 (N, 2), generated first."""
-    _, of_source, of_generated = np.intersect1d(
-        source.frames, generated.frames + lag, return_indices=True
-    )
+    moments = (source.frames, generated.frames + lag)
+    _, of_source, of_generated = np.intersect1d(*moments, return_indices=True)
     return np.stack([of_generated, of_source], axis=1).astype(np.int64)

@@ -33,10 +33,7 @@ class Features:
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Features:
         """Rebuild features from the store's arrays."""
-        outputs = {
-            k.removeprefix("output."): np.asarray(v, np.float32)
-            for k, v in arrays.items()
-            if k.startswith("output.")
-        }
+        names = [name for name in arrays if name.startswith("output.")]
+        outputs = {n.removeprefix("output."): np.asarray(arrays[n], np.float32) for n in names}
         n_frames, n_interpolated = (int(n) for n in np.asarray(arrays["counts"]))
         return cls(outputs, np.asarray(arrays["frames"], np.int64), n_frames, n_interpolated)

@@ -58,11 +58,8 @@ class FeatureKeys:
         """Return all that decides where the subject is."""
         if self.faces == "aligned":
             return {"faces": "aligned"}
-        return {
-            "faces": "detect",
-            "detector": self.profile.network("detector").settings(),
-            "follow": self.profile.follow().settings(),
-        }
+        detector = self.profile.network("detector").settings()
+        return {"faces": "detect", "detector": detector, "follow": self.profile.follow().settings()}
 
     def precision_settings(self, network: NetworkCard) -> dict[str, Any]:
         """Return a network's precision; nothing for float32."""
@@ -71,13 +68,9 @@ class FeatureKeys:
 
     def media_settings(self) -> dict[str, Any]:
         """Return all that decides what frames and sound come out of a file."""
-        return {
-            "frame_rate": video.FRAME_RATE,
-            "sample_rate": audio.SAMPLE_RATE,
-            "scaler": ffmpeg.SCALER,
-            "ffmpeg": ffmpeg.version(),
-            **({"hwaccel": self.hwaccel} if self.hwaccel else {}),
-        }
+        rates = {"frame_rate": video.FRAME_RATE, "sample_rate": audio.SAMPLE_RATE}
+        decoder = {"hwaccel": self.hwaccel} if self.hwaccel else {}
+        return {**rates, "scaler": ffmpeg.SCALER, "ffmpeg": ffmpeg.version(), **decoder}
 
     def software(self, network: NetworkCard | None, clips: Iterable[Clip] = ()) -> dict[str, str]:
         """Return the versions of what a network's features are computed with, beside ffmpeg."""
@@ -102,14 +95,11 @@ class FeatureKeys:
         """Return a hash of everything but the clip that decides its features."""
         if role not in self._made:
             network = self.profile.network(role) if role else None
-            everything = {
-                "media": self.media_settings(),
-                "faces": self.face_settings(),
-                "network": network and network.settings(),
-                **(self.precision_settings(network) if network else {}),
-                "software": self.software(network),
-                "device": self.device.partition(":")[0],
-            }
+            everything: dict[str, Any] = self.precision_settings(network) if network else {}
+            everything |= {"media": self.media_settings(), "faces": self.face_settings()}
+            everything["network"] = network and network.settings()
+            everything["software"] = self.software(network)
+            everything["device"] = self.device.partition(":")[0]
             text = json.dumps(everything, sort_keys=True)
             self._made[role] = hashlib.sha256(text.encode()).hexdigest()
         return self._made[role]

@@ -63,18 +63,11 @@ class PairExtractor:
             record = read_checkpoint(request.learned).record
             network = {"heads": record.sha256, "software": provenance.versions({"torch"})}
             network["backbone"] = record.backbone.model_dump(mode="json")
-        return {
-            "coherence": {
-                "max_lag": request.max_lag,
-                "learned": network,
-                "size": SIZE,
-                "window": dense.WINDOW,
-                "format": FORMAT,
-                "precision": self.extractor.precision,
-            },
-            "generated": self.extractor.key(clip, "identity"),
-            "source": self.extractor.key(request.other, "identity"),
-        }
+        x = self.extractor
+        settings = {"max_lag": request.max_lag, "learned": network, "precision": x.precision}
+        settings |= {"size": SIZE, "window": dense.WINDOW, "format": FORMAT}
+        clips = {"generated": x.key(clip, "identity"), "source": x.key(request.other, "identity")}
+        return {"coherence": settings, **clips}
 
     def load(self, clip: Clip, request: PairRequest) -> Arrays | None:
         """Return a stored comparison, or None."""

@@ -34,11 +34,9 @@ class _Sums:
         if not self.rows:
             return {}
         rows = torch.cat(self.rows)
-        return {
-            f"{name}.positive": (self.positive / len(rows)).float().cpu().numpy(),
-            f"{name}.size": (self.size / len(rows)).float().cpu().numpy(),
-            f"{name}.frames": rows.float().cpu().numpy(),
-        }
+        n = len(rows)
+        kept = {"positive": self.positive / n, "size": self.size / n, "frames": rows}
+        return {f"{name}.{k}": v.float().cpu().numpy() for k, v in kept.items()}
 
 
 @dataclass
@@ -50,7 +48,7 @@ class PairMaps:
     _temporal: dict[int, _Sums] = field(default_factory=dict)
 
     def add(self, source: Sequence[Tensor], generated: Sequence[Tensor], *, first: bool) -> None:
-        """Add maps (T, C, H, W) of stages; unless *first*, frame 0 was the last. Raises StcclError."""
+        """Add maps (T, C, H, W) of stages; unless *first*, frame 0 was there. Raises StcclError."""
         for stage, (x, y) in enumerate(zip(source, generated, strict=True), start=1):
             new = 0 if first else 1
             if len(x) > new:

@@ -48,7 +48,7 @@ def request_key(extractor: Extractor, clip: Clip, request: Request) -> RequestKe
 def load_features(
     extractor: Extractor, clip: Clip, request: Request, failures: Failures
 ) -> Features:
-    """Return a request's stored features, a pair's arrays; raise ClipError unless they are usable."""
+    """Return a request's stored features, a pair's arrays; raise ClipError for unusable ones."""
     if (clip, request) in failures:
         raise failures[clip, request]
     pair = isinstance(request, PairRequest)

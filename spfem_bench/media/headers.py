@@ -86,7 +86,7 @@ def kept_by_file(function: Callable[[Path], _Result]) -> Callable[[Path], _Resul
 
 
 def probe(path: Path) -> MediaInfo:
-    """Read a file's header, as ffmpeg prints it; raise ClipError for one that cannot be a clip's."""
+    """Read a file's header, as ffmpeg prints it; raise ClipError where it is no clip's."""
     if not path.is_file():
         raise ClipError(f"{path}: no such file", "Check the name and the folder")
     if file_identity(path)[0] == 0:

@@ -37,8 +37,7 @@ class _Block(nn.Module):
         self.depthwise = _conv(inputs, inputs, 3, stride, groups=inputs)
         self.pointwise = _conv(inputs, outputs)
         self.pool = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
-        same = inputs == outputs
-        self.shortcut = nn.Identity() if same else _conv(inputs, outputs)
+        self.shortcut = nn.Identity() if inputs == outputs else _conv(inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.pointwise(F.relu(self.depthwise(x)))

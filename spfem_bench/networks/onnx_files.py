@@ -147,21 +147,18 @@ def _session(model: Any, card: NetworkCard, device: str) -> _Run:
     wanted = int(os.environ.get("OMP_NUM_THREADS") or 0)
     options.intra_op_num_threads = torch.get_num_threads() if torch else wanted
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers: list[Any] = ["CPUExecutionProvider"]
-    on_gpu = device.partition(":")[0] == "cuda"
-    if on_gpu:
-        number = int(device.partition(":")[2] or 0)
-        # As elsewhere, full float32: TF32 would move scores in the third digit.
-        providers = [("CUDAExecutionProvider", {"device_id": number, "use_tf32": 0})]
-        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            problem = f"the onnxruntime that is installed cannot run '{card.name}' on {device}"
-            raise WeightsError(problem, "Install onnxruntime-gpu in its place, or use --device cpu")
+    kind, _, number = device.partition(":")
+    provider = "CUDAExecutionProvider" if kind == "cuda" else "CPUExecutionProvider"
+    # As elsewhere, full float32: TF32 would move scores in the third digit.
+    settings = {"device_id": int(number or 0), "use_tf32": 0} if kind == "cuda" else {}
+    if provider not in onnxruntime.get_available_providers():
+        problem = f"the onnxruntime that is installed cannot run '{card.name}' on {device}"
+        raise WeightsError(problem, "Install onnxruntime-gpu in its place, or use --device cpu")
     try:
         content = model.SerializeToString()
-        session = onnxruntime.InferenceSession(content, options, providers=providers)
+        session = onnxruntime.InferenceSession(content, options, [(provider, settings)])
     except Exception as error:  # onnxruntime's errors have no common kind
         raise wrong_weights(card, error) from error
-    provider = "CUDAExecutionProvider" if on_gpu else "CPUExecutionProvider"
     if session.get_providers()[0] != provider:  # onnxruntime falls back without an error
         problem = f"onnxruntime did not start '{card.name}' on {device}"
         raise WeightsError(problem, "Check its CUDA and cuDNN libraries, or use --device cpu")
