@@ -98,9 +98,6 @@ def _permuted(held: list[_Item], number: int) -> list[_Item]:
     return [held[i] for i in order]
 
 
-# ---- frozen-mouth --------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Ellipse:
     """Mouth and chin in pixels, x + iy; *across* has length 1, half axes lie across, and down."""

@@ -48,7 +48,10 @@ class PairMaps:
     _temporal: dict[int, _Sums] = field(default_factory=dict)
 
     def add(self, source: Sequence[Tensor], generated: Sequence[Tensor], *, first: bool) -> None:
-        """Add maps (T, C, H, W) of stages; unless *first*, frame 0 was there. Raises StcclError."""
+        """Add maps of each stage, (T, C, H, W); raise StcclError for unequal or infinite ones.
+
+        Unless *first*, frame 0 is the last one that was added before.
+        """
         for stage, (x, y) in enumerate(zip(source, generated, strict=True), start=1):
             new = 0 if first else 1
             if len(x) > new:

@@ -59,9 +59,6 @@ def check_hardware(name: str) -> None:
         raise ClipError(problem, "Leave out --hwaccel, or repair the driver")
 
 
-# ---- commands ------------------------------------------------------------------------------
-
-
 class _Name(str):
     """A file's name, which may be no UTF-8: ffmpeg-python hashes the result of ``str``."""
 
@@ -95,9 +92,6 @@ def reading(path: Path, *options: str) -> list[str]:
     limits = ["-protocol_whitelist", "file", "-format_whitelist", FORMATS]
     limits += ["-max_pixels", str(LARGEST)]
     return [program(), "-hide_banner", "-nostdin", *limits, *options, "-i", f"file:{path}"]
-
-
-# ---- errors --------------------------------------------------------------------------------
 
 
 def too_large(path: Path, pixels: str) -> ClipError:

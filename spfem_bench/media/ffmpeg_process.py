@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event, Thread
 from typing import IO, Any
@@ -61,16 +61,13 @@ class Limits:
     @classmethod
     def reading(cls, path: Path) -> Limits:
         """Return the limits for a file's header and packets."""
-        return cls(_memory(0), math.ceil(READING * (1 + path.stat().st_size / 1e9)))
+        seconds = math.ceil(READING * (1 + path.stat().st_size / 1e9))
+        return replace(cls.decoding(0), seconds=seconds)
 
     @classmethod
     def decoding(cls, pixels: int) -> Limits:
         """Return the limits for decoding pictures of so many pixels."""
-        return cls(_memory(pixels), DECODING)
-
-
-def _memory(pixels: int) -> int:
-    return ROOM + THREAD * (os.cpu_count() or 1) + PIXEL * pixels
+        return cls(ROOM + THREAD * (os.cpu_count() or 1) + PIXEL * pixels, DECODING)
 
 
 def header_text(path: Path) -> str:
@@ -174,8 +171,7 @@ def _started(command: list[str], limits: Limits, **streams: Any) -> Iterator[_Pr
             for kind, most in pairs:
                 with suppress(ProcessLookupError):  # it has ended
                     held = (n for n in resource.prlimit(process.pid, kind) if n >= 0)
-                    lowest = min([most, *held])
-                    resource.prlimit(process.pid, kind, (lowest, lowest))
+                    resource.prlimit(process.pid, kind, (min([most, *held]),) * 2)
         yield process
     finally:
         process.kill()

@@ -123,7 +123,11 @@ def timed_stream(stream: Any, clip: Clip) -> Any:
 
 
 def span_frames(span: Span) -> tuple[int, int]:
-    """Return the first frame whose time lies in a span, and the first after it."""
+    """Return the first frame whose time lies in a span, and the first after it.
+
+    >>> span_frames(Span(0.2, 0.61))
+    (5, 16)
+    """
     return math.ceil(span.start * FRAME_RATE - 1e-9), math.ceil(span.end * FRAME_RATE - 1e-9)
 
 
@@ -150,9 +154,6 @@ def _read_ppm(pipe: IO[bytes]) -> Frame | None:
     if len(content) < width * height * 3:
         return None
     return np.frombuffer(content, np.uint8).reshape(height, width, 3)
-
-
-# ---- identity ------------------------------------------------------------------------------
 
 
 def _files(clip: Clip) -> list[Path]:

@@ -80,7 +80,7 @@ class MobileFaceNet(nn.Module):
         return state.get("net_state_dict", state)
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """Return the last maps of four sizes: (B, 64, H/2, W/2) to (B, 128, H/16, W/16), ceiled."""
+        """Return four sizes' last maps: (B, 64, H/2, W/2) to (B, 128, H/16, W/16), rounded up."""
         maps = [self.dw_conv1(self.conv1(x))]
         for block, stride in zip(self.blocks, self.strides, strict=True):
             if stride == 2:
