@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 from typing import IO, Any
@@ -61,13 +61,16 @@ class Limits:
     @classmethod
     def reading(cls, path: Path) -> Limits:
         """Return the limits for a file's header and packets."""
-        seconds = math.ceil(READING * (1 + path.stat().st_size / 1e9))
-        return replace(cls.decoding(0), seconds=seconds)
+        return cls(_memory(0), math.ceil(READING * (1 + path.stat().st_size / 1e9)))
 
     @classmethod
     def decoding(cls, pixels: int) -> Limits:
         """Return the limits for decoding pictures of so many pixels."""
-        return cls(ROOM + THREAD * (os.cpu_count() or 1) + PIXEL * pixels, DECODING)
+        return cls(_memory(pixels), DECODING)
+
+
+def _memory(pixels: int) -> int:
+    return ROOM + THREAD * (os.cpu_count() or 1) + PIXEL * pixels
 
 
 def header_text(path: Path) -> str:
