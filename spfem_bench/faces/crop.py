@@ -1,8 +1,4 @@
-"""The crops that networks take, all from one detection.
-
-A frame that is an aligned face already is resized by :mod:`spfem_bench.faces.exact`, so that
-no library's version moves the demo's numbers; OpenCV cuts faces out of larger pictures.
-"""
+"""The crops that networks take, all from one detection; frames that are faces need no OpenCV."""
 
 from __future__ import annotations
 
@@ -14,13 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spfem_bench.definitions.networks import (
-    ArcFaceInput,
-    ExpressionInput,
-    FaceBoxInput,
-    NetworkInput,
-    SyncInput,
-)
+from spfem_bench.definitions import networks
 from spfem_bench.faces import exact
 from spfem_bench.faces.track import Face
 from spfem_bench.media.video import Frame
@@ -28,15 +18,9 @@ from spfem_bench.media.video import Frame
 LIBRARIES = frozenset({"cv2"})
 """Modules that cut a face out of a frame. A frame that is an aligned face needs none."""
 
-ARCFACE_TEMPLATE = np.array(
-    [
-        [38.2946, 51.6963],
-        [73.5318, 51.5014],
-        [56.0252, 71.7366],
-        [41.5493, 92.3655],
-        [70.7299, 92.2041],
-    ]
-)
+_X = (38.2946, 73.5318, 56.0252, 41.5493, 70.7299)
+_Y = (51.6963, 51.5014, 71.7366, 92.3655, 92.2041)
+ARCFACE_TEMPLATE = np.column_stack([_X, _Y])
 """The five points in a crop of 112 x 112 pixels (insightface's ``arcface_dst``)."""
 
 
@@ -70,21 +54,18 @@ def similarity_transform(
         return np.column_stack([scale * rotation, shift])
 
 
-def cut(frame: Frame, face: Face | None, settings: NetworkInput) -> Frame:
-    """Return the crop of one frame, uint8 RGB, that a network takes; of the frame without a face.
-
-    SyncNet's crops are smoothed over time: TypeError.
-    """
-    if isinstance(settings, ArcFaceInput):
+def cut(frame: Frame, face: Face | None, settings: networks.NetworkInput) -> Frame:
+    """Return a network's crop of one frame, uint8 RGB; raise TypeError for SyncNet's."""
+    if isinstance(settings, networks.ArcFaceInput):
         return arcface(frame, face, settings)
-    if isinstance(settings, ExpressionInput):
+    if isinstance(settings, networks.ExpressionInput):
         return expression(frame, face, settings)
-    if isinstance(settings, FaceBoxInput):
+    if isinstance(settings, networks.FaceBoxInput):
         return box(frame, face, settings)
     raise TypeError(f"{settings.crop}: no crop of one frame")
 
 
-def arcface(frame: Frame, face: Face | None, settings: ArcFaceInput) -> Frame:
+def arcface(frame: Frame, face: Face | None, settings: networks.ArcFaceInput) -> Frame:
     """Align a face by its five points (insightface's ``norm_crop``): uint8 (112, width, 3)."""
     if face is None:
         aligned = exact.shrink(frame, 112)
@@ -96,11 +77,8 @@ def arcface(frame: Frame, face: Face | None, settings: ArcFaceInput) -> Frame:
     return np.ascontiguousarray(aligned[:, side : side + settings.width])
 
 
-def expression(frame: Frame, face: Face | None, settings: ExpressionInput) -> Frame:
-    """Cut a square around the face box, with a margin: uint8 (size, size, 3), or 1 for grey.
-
-    Beyond the picture's edge the edge's pixels are repeated.
-    """
+def expression(frame: Frame, face: Face | None, settings: networks.ExpressionInput) -> Frame:
+    """Cut a square around the face box, with a margin: uint8 (size, size, 3), or 1 for grey."""
     if face is None:
         resized = exact.shrink(frame, settings.size)
     else:
@@ -113,11 +91,8 @@ def expression(frame: Frame, face: Face | None, settings: ExpressionInput) -> Fr
     return exact.grey(resized)[:, :, None] if settings.colour == "grey" else np.asarray(resized)
 
 
-def box(frame: Frame, face: Face | None, settings: FaceBoxInput) -> Frame:
-    """Cut out the face box up to the picture's edge and stretch it: uint8 (size, size, 3).
-
-    As HSEmotion's examples: ``frame[y1:y2, x1:x2]`` at whole pixels, resized bilinearly.
-    """
+def box(frame: Frame, face: Face | None, settings: networks.FaceBoxInput) -> Frame:
+    """Cut out the face box and stretch it, as HSEmotion's examples: uint8 (size, size, 3)."""
     if face is None:
         return exact.resize(frame, settings.size)
     height, width = frame.shape[:2]
@@ -144,15 +119,12 @@ def box_centre(face: Face) -> tuple[float, float, float]:
 
 
 class SyncCropper:
-    """SyncNet's crops of one clip, frame by frame.
+    """SyncNet's crops of one clip, frame by frame (syncnet_python, ``run_pipeline.py``).
 
-    Source: syncnet_python, ``run_pipeline.py``. Box centre and half side go through a median
-    filter with zeros beyond the track's ends; the crop reaches ``1 + scale`` half sides to the
-    left and right, one up and ``1 + 2 scale`` down; beyond the picture it is grey. Frames
-    without a face end a track.
+    Boxes go through a median filter with zeros beyond the track's ends; a missing face ends one.
     """
 
-    def __init__(self, settings: SyncInput) -> None:
+    def __init__(self, settings: networks.SyncInput) -> None:
         self.settings = settings
         self.reach = settings.smoothing // 2
         self._boxes: deque[npt.NDArray[np.float64]] = deque(maxlen=settings.smoothing)
@@ -190,10 +162,10 @@ class SyncCropper:
             yield index, sync_crop(frame, x, y, half, self.settings)
 
 
-def sync_crop(frame: Frame, x: float, y: float, half: float, settings: SyncInput) -> Frame:
-    """Cut SyncNet's crop around a smoothed box: uint8 (size, size, 3), RGB.
+def sync_crop(frame: Frame, x: float, y: float, half: float, settings: networks.SyncInput) -> Frame:
+    """Return SyncNet's crop around a smoothed box: uint8 (size, size, 3), RGB.
 
-    The box has its centre at (x, y), and *half* is half its longer side, in pixels.
+    It reaches ``1 + scale`` half sides to the left and right, one up and ``1 + 2 scale`` down.
     """
     cv2 = opencv()
     pad = int(half * (1 + 2 * settings.scale))

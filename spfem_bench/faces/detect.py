@@ -15,13 +15,7 @@ from spfem_bench.networks.weights import WeightsStore
 
 @dataclass(frozen=True)
 class Detector:
-    """Finds faces.
-
-    Attributes:
-        many: from pictures, each uint8 (height, width, 3) RGB, to the faces of each, best
-            score first.
-        batched: several pictures go through the network at once.
-    """
+    """Finds the faces of pictures, uint8 (height, width, 3) RGB, best first."""
 
     many: Callable[[Sequence[Frame]], list[list[Face]]]
     batched: bool = False
@@ -37,12 +31,7 @@ def detector_libraries(card: NetworkCard) -> frozenset[str]:
 
 
 def load_detector(card: NetworkCard, weights: WeightsStore, device: str = "cpu") -> Detector:
-    """Load the detector that a card describes.
-
-    Raises:
-        CardError: the card is no detector's.
-        WeightsError: weights missing, not the pinned ones, or not a detector's.
-    """
+    """Load the detector that a card describes; raise CardError or WeightsError for another."""
     if card.detector is None or not isinstance(card.input, FrameInput):
         raise CardError(f"{card.path}: a detector's card needs [detector] and crop = 'frame'")
     network = load_by_function(card, weights, device)
@@ -51,8 +40,8 @@ def load_detector(card: NetworkCard, weights: WeightsStore, device: str = "cpu")
 
     def many(frames: Sequence[Frame]) -> list[list[Face]]:
         return [
-            [Face(box, points, float(score)) for box, points, score in zip(*found, strict=True)]
-            for found in network.run(frames)
+            [Face(box, points, float(score)) for box, points, score in zip(*one, strict=True)]
+            for one in network.run(frames)
         ]
 
     return Detector(many, network.batched)

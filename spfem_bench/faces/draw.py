@@ -20,13 +20,9 @@ DETECTED, INTERPOLATED, TEXT = (40, 220, 60), (255, 170, 0), (255, 255, 255)
 def contact_sheet(
     rows: Sequence[tuple[int, Frame, Face | None, bool]], inputs: Sequence[NetworkInput]
 ) -> Frame:
-    """Draw frames with the subject's box and points, and beside each its crops.
+    """Draw rows of frames with box and points, 224 pixels high, and the networks' crops beside.
 
-    Green boxes were detected, orange ones interpolated. SyncNet's crop is not smoothed.
-
-    Args:
-        rows: frame index, picture, face, whether it was detected; 224 pixels high.
-        inputs: the networks' input contracts, one crop each.
+    Rows are frame index, picture, face, and whether it was detected (green) or not (orange).
     """
     lines = []
     for index, picture, face, detected in rows:

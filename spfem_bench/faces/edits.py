@@ -1,8 +1,6 @@
 """Known degradations of a clip, made while it is read: controls of what metrics respond to.
 
-Edits act on frames whose face is known already: the stored face track of the unedited clip is
-used again, so that the detector's response to an edit does not count. No file is written.
-Memory is bounded: one frame, for ``time-shuffled`` one block of frames.
+They act on frames whose face is known: the detector's response to an edit does not count.
 """
 
 from __future__ import annotations
@@ -38,46 +36,36 @@ _Item = TypeVar("_Item")
 def edited_frames(
     pairs: Iterable[_Pair], edit: Edit, n_frames: int = 0, *, aligned: bool = False
 ) -> Iterator[_Pair]:
-    """Apply an edit to a clip's frames.
+    """Apply an edit to a clip's frames and faces; a frame that is not changed is the same object.
 
     Args:
         pairs: uint8 (height, width, 3) RGB frames, each with the subject's face.
         edit: its kind and level; edits of sound leave frames alone.
         n_frames: frames of the clip; needed by ``frozen-mouth`` only.
         aligned: the frames are face crops already and come without faces.
-
-    Yields:
-        as many frames with their faces; a frame that is not changed is the same object.
     """
-    if edit.changes_nothing:
-        yield from pairs
-    elif edit.kind == "blurred":
+    kind = None if edit.changes_nothing else edit.kind
+    if kind == "blurred":
         for frame, face in pairs:
             yield blurred(frame, edit.level, aligned=aligned), face
-    elif edit.kind == "frozen-mouth":
+    elif kind == "frozen-mouth":
         yield from _frozen(pairs, int(edit.level * n_frames + 0.5), aligned=aligned)
-    elif edit.kind == "time-shuffled":
+    elif kind == "time-shuffled":
         yield from shuffled(pairs, int(edit.level))
     else:
         yield from pairs
 
 
 def edited_sound(samples: npt.NDArray[np.int16], clip: Clip) -> npt.NDArray[np.int16]:
-    """Apply a clip's edit to its int16 samples (N,); return the same object when it has none.
-
-    Raises:
-        ClipError: the sound is shifted by more than its length.
-    """
+    """Apply a clip's edit to int16 samples (N,); raise ClipError for a shift beyond the end."""
     edit = clip.edit
     if edit is None or edit.kind != "shifted-audio" or edit.changes_nothing:
         return samples
     early = int(edit.level) * SAMPLES_PER_FRAME
     if abs(early) >= len(samples):
-        raise ClipError(
-            f"{clip}: the sound is {len(samples) / SAMPLE_RATE:.2f} s long, all of which would be "
-            "shifted away",
-            f"Shift by fewer than {len(samples) / SAMPLES_PER_FRAME:.0f} frames",
-        )
+        length = f"the sound is {len(samples) / SAMPLE_RATE:.2f} s long"
+        advice = f"Shift by fewer than {len(samples) / SAMPLES_PER_FRAME:.0f} frames"
+        raise ClipError(f"{clip}: {length}, all of which would be shifted away", advice)
     silence = np.zeros(abs(early), np.int16)
     if early > 0:
         return np.concatenate([samples[early:], silence])
@@ -85,10 +73,7 @@ def edited_sound(samples: npt.NDArray[np.int16], clip: Clip) -> npt.NDArray[np.i
 
 
 def blurred(frame: Frame, percent: float, *, aligned: bool = False) -> Frame:
-    """Blur a frame with a Gaussian whose sigma is a part of the picture's height.
-
-    Aligned faces are small: they are blurred exactly, larger pictures by OpenCV.
-    """
+    """Blur a frame with a sigma in percent of the picture's height; aligned faces exactly."""
     sigma = percent / 100 * frame.shape[0]
     if aligned:
         return exact.blur(frame, sigma)
@@ -113,16 +98,9 @@ def _permuted(held: list[_Item], number: int) -> list[_Item]:
     return [held[i] for i in order]
 
 
-# ---- frozen-mouth --------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Ellipse:
-    """Mouth and chin in one picture, in pixels; points are complex numbers x + iy.
-
-    *across* is the direction from the picture's left to its right corner of the mouth, of length
-    1; the half axes lie across the face, and down.
-    """
+    """Mouth and chin in pixels, x + iy; *across* has length 1, half axes lie across, and down."""
 
     centre: complex
     across: complex
@@ -170,10 +148,7 @@ def _with_mouth(
 
 
 def _frozen(pairs: Iterable[_Pair], count: int, *, aligned: bool) -> Iterator[_Pair]:
-    """Give the first *count* frames the mouth of the first one that has a face.
-
-    Frames without a face stay as they are, unless all pictures are aligned faces.
-    """
+    """Give the first *count* frames with a face (all if aligned) the mouth of the first of them."""
     first: tuple[Frame, Face | None, _Ellipse] | None = None
     for index, (frame, face) in enumerate(pairs):
         if index >= count or (face is None and not aligned):

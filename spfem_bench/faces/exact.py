@@ -1,14 +1,12 @@
 """Picture arithmetic in whole numbers: the same bytes with every version of every library.
 
-Pictures are uint8 (height, width) or (height, width, channels). Resizing and blurring are products
-with matrices of whole numbers, halves rounded up. Every sum stays below 2^53, so float64 holds it
-exactly, in whatever order a BLAS library adds.
+Pictures are uint8 (height, width, ...); sums stay below 2^53, exact in float64 in any order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import exp, floor, gcd
 
 import numpy as np
@@ -32,22 +30,13 @@ def shrink(frame: Frame, size: int) -> Frame:
 
 
 def resize(frame: Frame, size: int) -> Frame:
-    """Resize a picture to a square by linear interpolation between pixel centres.
-
-    As OpenCV's ``INTER_LINEAR``: centres lie at halves, edges are repeated, and nothing is
-    averaged beforehand.
-    """
+    """Resize a picture to a square by linear interpolation, as OpenCV's ``INTER_LINEAR`` does."""
     return _product(frame, _lines, size, size)
 
 
 def blur(frame: Frame, sigma: float) -> Frame:
     """Blur a picture with a Gaussian of *sigma* pixels; beyond its edges it is mirrored."""
-    height, width = frame.shape[:2]
-
-    def gaussian(length: int, _: int) -> Weights:
-        return _gaussian(length, sigma)
-
-    return _product(frame, gaussian, height, width)
+    return _product(frame, partial(_gaussian, sigma), *frame.shape[:2])
 
 
 def grey(frame: Frame) -> Frame:
@@ -90,7 +79,7 @@ def _lines(inputs: int, outputs: int) -> Weights:
 
 
 @lru_cache(maxsize=64)
-def _gaussian(length: int, sigma: float) -> Weights:
+def _gaussian(sigma: float, length: int, _: int) -> Weights:
     """Return a Gaussian around each pixel, mirrored at the ends (the end itself once)."""
     reach = floor(REACH * sigma + 0.5)
     taps = [round(exp(-(x * x) / (2 * sigma * sigma)) * 4096) for x in range(-reach, reach + 1)]

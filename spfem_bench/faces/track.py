@@ -1,11 +1,8 @@
 """One subject followed through a clip, in one pass and with bounded memory.
 
-*Choice*: over the first ``settle`` frames from the first one with a face, detections are linked
-by overlap; the subject is the linked face with the largest sum of box areas. *Following*: in each
-frame the detection that overlaps the subject's last box most, by an IoU of at least
-``min_overlap``, continues it. *Gaps*: up to ``max_gap`` frames without such a detection are
-interpolated linearly; a longer gap leaves them without a face, and the largest face that appears
-after it is the subject again.
+*Choice*: over the first ``settle`` frames with a face, linked by overlap, the largest sum of box
+areas. *Following*: the detection with the largest IoU, at least ``min_overlap``. *Gaps*: up to
+``max_gap`` frames are interpolated; after a longer gap the largest face is the subject.
 """
 
 from __future__ import annotations
@@ -23,15 +20,13 @@ from spfem_bench.media.video import Frame
 
 _Array = npt.NDArray[np.float32]
 _Detected = tuple[Frame, list["Face"]]
+_Followed = tuple[Frame, "Face | None"]
 
 
 class Face(NamedTuple):
-    """One detected face.
+    """A face: box, float32 (4,), left, top, right, bottom; points, float32 (5, 2); score 0 to 1.
 
-    Attributes:
-        box: float32 (4,): left, top, right, bottom in pixels.
-        points: float32 (5, 2): left eye, right eye, nose, left and right mouth corner.
-        score: the detector's confidence, 0 to 1.
+    The points are the left eye, right eye, nose, left and right corner of the mouth.
     """
 
     box: _Array
@@ -46,12 +41,9 @@ class Face(NamedTuple):
 
 @dataclass
 class FaceTrack:
-    """Where the subject is in every frame of a clip.
+    """Where the subject is in each frame, or None; whether it was detected, not interpolated.
 
-    Attributes:
-        faces: one entry per frame; None where there is no face.
-        detected: per frame, whether the face was detected (not interpolated).
-        rivals: frames in which another face was nearly as large.
+    *rivals* counts the frames in which another face was nearly as large.
     """
 
     faces: list[Face | None] = field(default_factory=list)
@@ -67,22 +59,16 @@ class FaceTrack:
         for i, face in enumerate(self.faces):
             if face is not None:
                 boxes[i], points[i], scores[i] = face
-        return {
-            "boxes": boxes,
-            "points": points,
-            "scores": scores,
-            "detected": np.array(self.detected, np.uint8),
-            "rivals": np.array([self.rivals], np.int64),
-        }
+        counts = {"detected": np.array(self.detected, np.uint8)}
+        rivals = np.array([self.rivals], np.int64)
+        return {"boxes": boxes, "points": points, "scores": scores, **counts, "rivals": rivals}
 
     def fill(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> FaceTrack:
         """Replace the content by that of :meth:`to_arrays`; return the track."""
-        boxes, points, scores = (
-            np.asarray(arrays[name], np.float32) for name in ("boxes", "points", "scores")
-        )
+        floats = (np.asarray(arrays[name], np.float32) for name in ("boxes", "points", "scores"))
         self.faces = [
             None if np.isnan(score) else Face(box, point, float(score))
-            for box, point, score in zip(boxes, points, scores, strict=True)
+            for box, point, score in zip(*floats, strict=True)
         ]
         self.detected = [bool(d) for d in np.asarray(arrays["detected"])]
         self.rivals = int(np.asarray(arrays["rivals"])[0])
@@ -92,20 +78,14 @@ class FaceTrack:
         """Raise ClipError when the subject is absent, rarely detected, or not clearly one."""
         n, detected = len(self.faces), sum(self.detected)
         if detected == 0:
-            raise ClipError(
-                f"{clip}: no face in any of its {n} frames",
-                "Look with 'spfem-bench faces CLIP'; a face must be upright and not too small",
-            )
+            advice = "Look with 'spfem-bench faces CLIP'; a face must be upright and not too small"
+            raise ClipError(f"{clip}: no face in any of its {n} frames", advice)
         if detected < settings.min_coverage * n:
-            raise ClipError(
-                f"{clip}: a face in only {detected} of {n} frames",
-                f"{settings.min_coverage:.0%} are needed; cut the clip to where the face is",
-            )
+            advice = f"{settings.min_coverage:.0%} are needed; cut the clip to where the face is"
+            raise ClipError(f"{clip}: a face in only {detected} of {n} frames", advice)
         if self.rivals > n / 2:
-            raise ClipError(
-                f"{clip}: two faces of similar size in {self.rivals} of {n} frames",
-                "Cut out the subject with #xywh=x,y,width,height",
-            )
+            problem = f"{clip}: two faces of similar size in {self.rivals} of {n} frames"
+            raise ClipError(problem, "Cut out the subject with #xywh=x,y,width,height")
 
 
 def overlap(a: _Array, b: _Array) -> float:
@@ -121,17 +101,12 @@ def overlap(a: _Array, b: _Array) -> float:
 
 def follow(
     frames: Iterable[_Detected], settings: FaceSettings, track: FaceTrack
-) -> Iterator[tuple[Frame, Face | None]]:
-    """Follow one subject through frames with their detections.
-
-    At most ``settle + max_gap`` frames are held back.
-    """
+) -> Iterator[_Followed]:
+    """Follow one subject through frames with detections; hold ``settle + max_gap`` at most."""
     last: Face | None = None
     waiting: list[Frame] = []  # frames since the subject was last detected
 
-    def passed(
-        frame: Frame, face: Face | None, detected: bool = False
-    ) -> tuple[Frame, Face | None]:
+    def passed(frame: Frame, face: Face | None, detected: bool = False) -> _Followed:
         track.faces.append(face)
         track.detected.append(detected)
         return frame, face
@@ -157,11 +132,7 @@ def follow(
 
 
 def _settled(frames: Iterable[_Detected], settings: FaceSettings) -> Iterator[_Detected]:
-    """Put the chosen subject first in the list of the first frame that shows it.
-
-    Frames before the first face pass at once; the ``settle`` frames from there
-    are held until the choice is made.
-    """
+    """Put the chosen subject first in the list of the first frame that shows it."""
     source = iter(frames)
     held: list[_Detected] = []
     for frame, faces in source:

@@ -21,16 +21,10 @@ def frame_bytes(item: npt.NDArray[Any] | Exception) -> int:
 
 
 class Ahead(Iterator[_Item]):
-    """The items of an iterator, made in a thread of its own while its reader is busy.
-
-    What the iterator raises is raised to the reader, after all items before it.
-    """
+    """Items of an iterator, made in a thread while their reader is busy; its error comes last."""
 
     def __init__(
-        self,
-        items: Iterable[_Item],
-        weigh: Callable[[_Item], int] = lambda item: 1,
-        room: int = ROOM,
+        self, items: Iterable[_Item], weigh: Callable[[_Item], int] = lambda _: 1, room: int = ROOM
     ) -> None:
         self._weigh, self._room = weigh, room
         self._waiting: deque[_Item] = deque()
@@ -97,10 +91,7 @@ _Work = TypeVar("_Work", bound=_Closable)
 
 
 def begun(works: Iterable[_Work], count: int) -> Generator[_Work, None, None]:
-    """Yield works, each when *count* more behind it have begun.
-
-    Works that have begun and are not yielded are closed when the reader stops early.
-    """
+    """Yield works, each when *count* more have begun; when stopped early, close all not yielded."""
     waiting: deque[_Work] = deque()
     try:
         for work in works:

@@ -36,16 +36,9 @@ UNDER_WAY = 2
 class Batcher:
     """Collects samples of many clips; a network computes them in batches of one fixed size.
 
-    Batches run in order in another thread; takers are called in the thread that adds samples.
-    The last batch is filled up, so that a sample's outputs do not depend on its neighbours.
-
-    Args:
-        function: the network.
-        size: samples in a batch, see :func:`fitting` when None.
-        runner: runs the batches.
-        report: called with how many samples are done.
-        device: of the network.
-        each: frames in a sample.
+    Batches run in order in another thread; takers are called in the thread that adds samples. The
+    last batch is filled up: a sample's outputs do not depend on its neighbours. When *size* is
+    None, see :func:`fitting`; *report* gets how many samples are done; *each* is the frames in one.
     """
 
     function: Callable[[_Sample], BatchOutputs]
@@ -105,8 +98,7 @@ def fitting(
     """Return how many samples a batch should have.
 
     On a processor those of :data:`FRAMES`, or of :data:`BYTES` where samples are large. On a GPU
-    the size is doubled from there up to :data:`MOST`, as long as the network takes at most half
-    of the free memory.
+    the size is doubled up to :data:`MOST` while the network takes at most half of the free memory.
     """
     size, most = max(1, FRAMES // each), max(1, MOST // each)
     if not device.startswith("cuda"):

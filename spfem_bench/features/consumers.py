@@ -19,11 +19,7 @@ from spfem_bench.media.video import Frame
 def consumer(
     x: ClipNetworks, role: Role, outputs: Outputs, folder: Path | None
 ) -> _FaceConsumer | _SyncConsumer:
-    """Return the consumer for a network's input.
-
-    It takes a clip's frames with a face in order and adds the network's samples to its batches;
-    *outputs* receive the rows. *folder* is for the crops' video, where the card has a chain.
-    """
+    """Return the consumer of frames with a face for a network; *outputs* receive the rows."""
     card = x.profile.network(role)
     if isinstance(card.input, SyncInput):
         return _SyncConsumer(x.batcher("sync", "frames"), card.input, outputs, folder)
@@ -65,7 +61,6 @@ class _SyncConsumer:
             self._encode(number, cut)
 
     def _encode(self, index: int, cut: Frame) -> None:
-        """Send a crop through its video, where the chain has one."""
         if self.crops == "as-cut" or self.folder is None:
             self._take(index, cut)
             return

@@ -19,13 +19,9 @@ _Floats = npt.NDArray[np.float64]
 
 
 class Crops(NamedTuple):
-    """A clip's face crops.
+    """A clip's face crops, uint8 (N, 112, 112, 3), RGB, and the frames that they show, int64 (N,).
 
-    Attributes:
-        pictures: uint8 (N, 112, 112, 3), RGB.
-        frames: int64 (N,), which frame each shows, increasing.
-        n_frames: frames of the clip, with or without a face.
-        n_interpolated: frames whose face was not seen but interpolated.
+    *n_frames* are all frames; in *n_interpolated* the face was not detected but interpolated.
     """
 
     pictures: npt.NDArray[np.uint8]
@@ -35,12 +31,10 @@ class Crops(NamedTuple):
 
 
 class ClipLag(NamedTuple):
-    """The lag between two clips.
+    """The lag: frame t of the generated clip goes with frame ``t + lag`` of the source.
 
-    Attributes:
-        lag: frame t of the generated clip goes with frame ``t + lag`` of the source.
-        curve: float64 (2 max_lag + 1,), correlation of motion at each lag from -max_lag on;
-            NaN where the two have no motion in common.
+    *curve* is float64 (2 max_lag + 1,), the correlation of motion at each lag from -max_lag on; NaN
+    where the two have no motion in common.
     """
 
     lag: int
@@ -48,19 +42,10 @@ class ClipLag(NamedTuple):
 
 
 def find_lag(source: Crops, generated: Crops, max_lag: int) -> ClipLag:
-    """Return the lag between a clip and its source, from their pixels.
+    """Return the lag between two clips at which motion in their pixels correlates best.
 
-    Published strips are up to three frames out of step with their source. Motion, the difference
-    of adjacent frames in small grey pictures, is correlated at each lag; identity, light and
-    labels cancel out.
-
-    Args:
-        source: the source's crops.
-        generated: the output's.
-        max_lag: lags from minus to plus this are tried; 0 takes frames as they are.
-
-    Returns:
-        The lag with the highest correlation, of equals the one nearest to 0; 0 without motion.
+    Motion is the difference of adjacent frames in small grey pictures. Of equal correlations the
+    lag nearest to 0 is taken; without motion it is 0.
     """
     moved_x, at_x = _motion(source)
     moved_y, at_y = _motion(generated)
@@ -74,9 +59,8 @@ def find_lag(source: Crops, generated: Crops, max_lag: int) -> ClipLag:
             curve[i] = float((u * v).sum()) / np.sqrt(energy)
     if np.isnan(curve).all():
         return ClipLag(0, curve)
-    best = [
-        lag for lag, v in zip(lags, curve, strict=True) if v >= np.nanmax(curve) - 1e-9
-    ]  # rounding
+    highest = np.nanmax(curve) - 1e-9  # rounding
+    best = [lag for lag, v in zip(lags, curve, strict=True) if v >= highest]
     return ClipLag(min(best, key=abs), curve)
 
 
@@ -92,11 +76,7 @@ def _motion(crops: Crops) -> tuple[_Floats, npt.NDArray[np.int64]]:
 
 
 def in_step(source: Crops, generated: Crops, lag: int) -> npt.NDArray[np.int64]:
-    """Return rows of both clips that show the same moment: int64 (N, 2), generated first.
-
-    Rows count crops, not frames of the clip: frames without a face have none.
-    """
-    _, of_source, of_generated = np.intersect1d(
-        source.frames, generated.frames + lag, return_indices=True
-    )
+    """Return rows of both clips that show the same moment: int64 (N, 2), generated first."""
+    moments = (source.frames, generated.frames + lag)
+    _, of_source, of_generated = np.intersect1d(*moments, return_indices=True)
     return np.stack([of_generated, of_source], axis=1).astype(np.int64)

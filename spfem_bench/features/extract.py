@@ -1,8 +1,4 @@
-"""Features of many clips in one pass: decode once, find the face once, crop for each network.
-
-Crops of different clips share batches. Every batch has the same size (the last
-is filled up), so that a clip's features do not depend on its neighbours.
-"""
+"""Features of many clips in one pass: decode once, find the face once, crop for each network."""
 
 from __future__ import annotations
 
@@ -27,16 +23,9 @@ class Extractor(ClipNetworks):
     """Computes features with the networks of one profile and keeps them in the store."""
 
     def ensure(self, requests: Mapping[Clip, frozenset[Role]]) -> ClipFailures:
-        """Compute and store all features that are not in the store yet.
+        """Compute and store missing features; return the reason for each that cannot be had.
 
-        While networks compute one clip, the next ones are decoded and searched for faces.
-
-        Returns:
-            The reason for each clip and role that cannot be had.
-
-        Raises:
-            WeightsError: a network's weights are missing or wrong.
-            StorageError: the store cannot be written.
+        Raises WeightsError for wrong weights, StorageError for a store that cannot be written.
         """
         failures: ClipFailures = {}
         lacking = self._lacking(requests, failures)

@@ -13,13 +13,10 @@ from spfem_bench.features.store import Arrays
 
 @dataclass(frozen=True)
 class Features:
-    """One network's outputs for one clip.
+    """One network's outputs for one clip, by name, first axis over *frames*, int64 (N,).
 
-    Attributes:
-        outputs: arrays by output name, first axis over ``frames``.
-        frames: int64 (N,), the frame (or first frame of the window) of each row.
-        n_frames: frames of the clip, with or without a face.
-        n_interpolated: frames whose face was not detected but interpolated.
+    A frame is the first of a row's window. *n_frames* are all frames, with or without a face; in
+    *n_interpolated* the face was not detected but interpolated.
     """
 
     outputs: Mapping[str, npt.NDArray[np.float32]]
@@ -36,10 +33,7 @@ class Features:
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Features:
         """Rebuild features from the store's arrays."""
-        outputs = {
-            k.removeprefix("output."): np.asarray(v, np.float32)
-            for k, v in arrays.items()
-            if k.startswith("output.")
-        }
+        names = [name for name in arrays if name.startswith("output.")]
+        outputs = {n.removeprefix("output."): np.asarray(arrays[n], np.float32) for n in names}
         n_frames, n_interpolated = (int(n) for n in np.asarray(arrays["counts"]))
         return cls(outputs, np.asarray(arrays["frames"], np.int64), n_frames, n_interpolated)

@@ -28,18 +28,12 @@ Faces = Literal["detect", "aligned"]
 
 @dataclass(frozen=True)
 class FeatureKeys:
-    """The settings of features and the keys of the store.
+    """The settings of features and the keys of the store; raises CardError for a wrong precision.
 
     Attributes:
         faces: ``detect``, or ``aligned`` for clips that are face crops already.
-        batch_size: frames in a batch; moves no score beyond rounding. When None, 32 on a
-            processor, and on a GPU what fits well.
-        precision: what torch's networks compute in.
-        hwaccel: the hardware decoder, if one is wanted.
+        batch_size: frames in a batch; when None, 32 on a processor, and on a GPU what fits well.
         progress: receives the phases ``clips``, ``decode`` and ``networks``.
-
-    Raises:
-        CardError: no such precision, or float16 on a processor.
     """
 
     profile: ProfileCard
@@ -51,6 +45,7 @@ class FeatureKeys:
     precision: Precision = "float32"
     hwaccel: str | None = None
     progress: Progress = field(default=SILENT, compare=False)
+    _made: dict[Role | None, str] = field(default_factory=dict, init=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
@@ -63,11 +58,8 @@ class FeatureKeys:
         """Return all that decides where the subject is."""
         if self.faces == "aligned":
             return {"faces": "aligned"}
-        return {
-            "faces": "detect",
-            "detector": self.profile.network("detector").settings(),
-            "follow": self.profile.follow().settings(),
-        }
+        detector = self.profile.network("detector").settings()
+        return {"faces": "detect", "detector": detector, "follow": self.profile.follow().settings()}
 
     def precision_settings(self, network: NetworkCard) -> dict[str, Any]:
         """Return a network's precision; nothing for float32."""
@@ -76,13 +68,9 @@ class FeatureKeys:
 
     def media_settings(self) -> dict[str, Any]:
         """Return all that decides what frames and sound come out of a file."""
-        return {
-            "frame_rate": video.FRAME_RATE,
-            "sample_rate": audio.SAMPLE_RATE,
-            "scaler": ffmpeg.SCALER,
-            "ffmpeg": ffmpeg.version(),
-            **({"hwaccel": self.hwaccel} if self.hwaccel else {}),
-        }
+        rates = {"frame_rate": video.FRAME_RATE, "sample_rate": audio.SAMPLE_RATE}
+        decoder = {"hwaccel": self.hwaccel} if self.hwaccel else {}
+        return {**rates, "scaler": ffmpeg.SCALER, "ffmpeg": ffmpeg.version(), **decoder}
 
     def software(self, network: NetworkCard | None, clips: Iterable[Clip] = ()) -> dict[str, str]:
         """Return the versions of what a network's features are computed with, beside ffmpeg."""
@@ -91,11 +79,7 @@ class FeatureKeys:
         return provenance.versions(modules.union(*map(picture_libraries, clips)))
 
     def key(self, clip: Clip, role: Role | None) -> dict[str, Any]:
-        """Return the key of a clip's features, or of its face track when *role* is None.
-
-        Raises:
-            ClipError: a file is absent.
-        """
+        """Return the key of a clip's features, or of its face track; it may raise ClipError."""
         silent_edit = clip.edit is not None and clip.edit.kind == "shifted-audio" and role != "sync"
         if role is None or silent_edit:  # made without the edit
             clip = replace(clip, edit=None)
@@ -111,21 +95,14 @@ class FeatureKeys:
         """Return a hash of everything but the clip that decides its features."""
         if role not in self._made:
             network = self.profile.network(role) if role else None
-            everything = {
-                "media": self.media_settings(),
-                "faces": self.face_settings(),
-                "network": network and network.settings(),
-                **(self.precision_settings(network) if network else {}),
-                "software": self.software(network),
-                "device": self.device.partition(":")[0],
-            }
+            everything: dict[str, Any] = self.precision_settings(network) if network else {}
+            everything |= {"media": self.media_settings(), "faces": self.face_settings()}
+            everything["network"] = network and network.settings()
+            everything["software"] = self.software(network)
+            everything["device"] = self.device.partition(":")[0]
             text = json.dumps(everything, sort_keys=True)
             self._made[role] = hashlib.sha256(text.encode()).hexdigest()
         return self._made[role]
-
-    @cached_property
-    def _made(self) -> dict[Role | None, str]:
-        return {}
 
     @cached_property
     def chain(self) -> SyncChain | None:

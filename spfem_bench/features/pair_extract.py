@@ -1,9 +1,6 @@
 """How coherent clips are with their sources: crops in step, four stages, every position.
 
-Clips are read once and kept as face crops (37 kB a frame); frames of many clips share the
-batches of the network; maps live only until their frames have been compared. What is kept,
-about 30 kB a clip, is the mean over time for each region and the mean over regions for each
-frame, from which scores, tables and heat-maps are made without a network.
+Maps live only until their frames have been compared; means of about 30 kB a clip are kept.
 """
 
 from __future__ import annotations
@@ -45,43 +42,32 @@ KEPT = 4
 
 CROP = ArcFaceInput(crop="arcface", width=SIZE, mean=127.5, std=127.5)
 
+_Network = tuple[Batcher, Heads | None]
+_Rows = npt.NDArray[np.int64]
 _Stages = Mapping[str, Any]
 """Maps of one picture by stage: a tensor each, which stays on its device."""
 
 
 @dataclass(frozen=True)
 class PairExtractor:
-    """Compares many clips with their sources and stores the comparisons.
-
-    Attributes:
-        extractor: profile (whose identity network is used), store, device, batch size, and
-            precision: of the network; everything after it is float32.
-    """
+    """Compares clips with their sources, by the identity network, and stores the comparisons."""
 
     extractor: Extractor
+    _networks: dict[str, _Network] = field(default_factory=dict, init=False, compare=False)
+    _crops: dict[Unchanged, Crops] = field(default_factory=dict, init=False, compare=False)
 
     def key(self, clip: Clip, request: PairRequest) -> dict[str, Any]:
         """Return everything that decides a comparison; the store's key."""
         network: Any = None
         if request.learned:
             record = read_checkpoint(request.learned).record
-            network = {
-                "backbone": record.backbone.model_dump(mode="json"),
-                "heads": record.sha256,
-                "software": provenance.versions({"torch"}),
-            }
-        return {
-            "coherence": {
-                "max_lag": request.max_lag,
-                "learned": network,
-                "size": SIZE,
-                "window": dense.WINDOW,
-                "format": FORMAT,
-                "precision": self.extractor.precision,
-            },
-            "generated": self.extractor.key(clip, "identity"),
-            "source": self.extractor.key(request.other, "identity"),
-        }
+            network = {"heads": record.sha256, "software": provenance.versions({"torch"})}
+            network["backbone"] = record.backbone.model_dump(mode="json")
+        x = self.extractor
+        settings = {"max_lag": request.max_lag, "learned": network, "precision": x.precision}
+        settings |= {"size": SIZE, "window": dense.WINDOW, "format": FORMAT}
+        clips = {"generated": x.key(clip, "identity"), "source": x.key(request.other, "identity")}
+        return {"coherence": settings, **clips}
 
     def load(self, clip: Clip, request: PairRequest) -> Arrays | None:
         """Return a stored comparison, or None."""
@@ -90,18 +76,10 @@ class PairExtractor:
     def ensure(
         self, requests: Iterable[tuple[Clip, PairRequest]], *, same_length: bool = False
     ) -> dict[tuple[Clip, PairRequest], ClipError]:
-        """Compare and store all pairs that are not in the store yet.
+        """Compare and store missing pairs; return the reason for each that cannot be compared.
 
-        Args:
-            requests: clips, each with its source.
-            same_length: refuse pairs whose lengths differ by more than the largest lag.
-
-        Returns:
-            The reason for each pair that cannot be compared.
-
-        Raises:
-            WeightsError: a network's weights are missing or wrong.
-            StorageError: the store cannot be written.
+        With *same_length*, pairs whose lengths differ by more than the largest lag are refused.
+        Raises WeightsError for wrong weights, StorageError for a store that cannot be written.
         """
         failures: dict[tuple[Clip, PairRequest], ClipError] = {}
         checked = False
@@ -121,19 +99,15 @@ class PairExtractor:
                 except ClipError as error:
                     failures[clip, request] = error
                 self.extractor.progress.advance("clips")
-            for network in self._networks.values():
-                network.batcher.flush()
+            for batcher, _ in self._networks.values():
+                batcher.flush()
         finally:  # after an error nothing is left for the next call
-            for network in self._networks.values():
-                network.batcher.drop()
+            for batcher, _ in self._networks.values():
+                batcher.drop()
         return failures
 
     def crops(self, clip: Clip) -> Crops:
-        """Return a clip's face crops, edited if the clip is.
-
-        Raises:
-            ClipError: unreadable, or no face that could be followed.
-        """
+        """Return a clip's face crops, edited if the clip is; raise ClipError where that fails."""
         unchanged = Unchanged.since(clip)
         crops = self._crops.pop(unchanged, None)
         if crops is None:
@@ -170,27 +144,20 @@ class PairExtractor:
         alignment = find_lag(source, generated, request.max_lag)
         rows = in_step(source, generated, alignment.lag)
         if not len(rows):
-            raise ClipError(
-                f"{clip} and {request.other} have no frame with a face in common",
-                "Give an output that is as long as its source",
-            )
+            problem = f"{clip} and {request.other} have no frame with a face in common"
+            raise ClipError(problem, "Give an output that is as long as its source")
         counts = [generated.n_frames, generated.n_interpolated, source.n_frames]
-        described: Arrays = {
-            "rows": rows,
-            "lag": np.array(alignment.lag, np.int64),
-            "curve": alignment.curve.astype(np.float32),
-            "frames": generated.frames[rows[:, 0]],
-            "counts": np.array(counts, np.int64),
-        }
+        described: Arrays = {"rows": rows, "frames": generated.frames[rows[:, 0]]}
+        described["lag"] = np.array(alignment.lag, np.int64)
+        described["curve"] = alignment.curve.astype(np.float32)
+        described["counts"] = np.array(counts, np.int64)
 
         def done(arrays: Arrays) -> None:
             self.extractor.store.put(key, {**described, **arrays})
 
-        network = self._network(request.learned)
+        batcher, heads = self._network(request.learned)
         same = key["generated"] == key["source"]
-        _Pair(PairMaps(network.heads), done).send(
-            network.batcher, source, generated, rows, same=same
-        )
+        _Pair(PairMaps(heads), done).send(batcher, source, generated, rows, same=same)
 
     def _network(self, learned: str) -> _Network:
         """Return the network of a learnt metric, else the profile's; it is loaded first."""
@@ -209,38 +176,21 @@ class PairExtractor:
                     maps = stages.stages(batch / 127.5 - 1)
                 return {str(stage): m.float() for stage, m in enumerate(maps)}
 
-            batcher = Batcher(
-                run, x.batch_size or FRAMES, self._runner, partial(x.progress.advance, "networks")
-            )
-            self._networks[learned] = _Network(batcher, heads)
+            report = partial(x.progress.advance, "networks")
+            batcher = Batcher(run, x.batch_size or FRAMES, self._runner, report)
+            self._networks[learned] = batcher, heads
         return self._networks[learned]
-
-    @cached_property
-    def _networks(self) -> dict[str, _Network]:
-        return {}
 
     @cached_property
     def _runner(self) -> Executor:
         return ThreadPoolExecutor(1, "stages")
 
-    @cached_property
-    def _crops(self) -> dict[Unchanged, Crops]:
-        return {}
-
-
-@dataclass(frozen=True)
-class _Network:
-    batcher: Batcher
-    heads: Heads | None
-
 
 def _check_lengths(clip: Clip, request: PairRequest, generated: int, source: int) -> None:
     if abs(generated - source) > request.max_lag:
-        raise ClipError(
-            f"{clip} has {generated} frames, {request.other} has {source}",
-            f"Give an output as long as its source; {request.max_lag} frames may be missing "
-            "(--max-lag)",
-        )
+        problem = f"{clip} has {generated} frames, {request.other} has {source}"
+        missing = f"{request.max_lag} frames may be missing (--max-lag)"
+        raise ClipError(problem, f"Give an output as long as its source; {missing}")
 
 
 @dataclass
@@ -257,24 +207,17 @@ class _Pair:
     first: bool = True
 
     def send(
-        self,
-        batcher: Batcher,
-        source: Crops,
-        generated: Crops,
-        rows: npt.NDArray[np.int64],
-        *,
-        same: bool,
+        self, batcher: Batcher, source: Crops, generated: Crops, rows: _Rows, *, same: bool
     ) -> None:
         """Send the pictures of all rows; once, where both clips are one."""
         frames = np.stack([generated.frames[rows[:, 0]], source.frames[rows[:, 1]]], axis=1)
         breaks = np.flatnonzero((np.diff(frames, axis=0) != 1).any(axis=1)) + 1
         self.rows, self.begins = len(rows), frozenset(breaks.tolist())
+        take = self._take_both if same else self._take_generated
         for of_generated, of_source in rows.tolist():
             if not same:
                 batcher.add(source.pictures[of_source], self._take_source)
-            batcher.add(
-                generated.pictures[of_generated], self._take_both if same else self._take_generated
-            )
+            batcher.add(generated.pictures[of_generated], take)
 
     def _take_source(self, stages: _Stages) -> None:
         self.source.append(list(stages.values()))

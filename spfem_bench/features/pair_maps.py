@@ -20,8 +20,6 @@ CHUNK = 8 * (dense.WINDOW - 1) + 1
 
 @dataclass
 class _Sums:
-    """Sums of one stage in space or in time."""
-
     positive: Any = 0.0
     size: Any = 0.0
     rows: list[Tensor] = field(default_factory=list)
@@ -29,45 +27,30 @@ class _Sums:
     def add(self, coherence: dense.StageCoherence) -> None:
         self.positive = self.positive + coherence.positive.double().sum(0)
         self.size = self.size + coherence.size.double().sum(0)
-        self.rows.append(
-            torch.stack(
-                [coherence.positive.mean((1, 2)), coherence.elsewhere, coherence.near], dim=1
-            )
-        )
+        means = [coherence.positive.mean((1, 2)), coherence.elsewhere, coherence.near]
+        self.rows.append(torch.stack(means, dim=1))
 
     def arrays(self, name: str) -> Arrays:
         if not self.rows:
             return {}
         rows = torch.cat(self.rows)
-        return {
-            f"{name}.positive": (self.positive / len(rows)).float().cpu().numpy(),
-            f"{name}.size": (self.size / len(rows)).float().cpu().numpy(),
-            f"{name}.frames": rows.float().cpu().numpy(),
-        }
+        n = len(rows)
+        kept = {"positive": self.positive / n, "size": self.size / n, "frames": rows}
+        return {f"{name}.{k}": v.float().cpu().numpy() for k, v in kept.items()}
 
 
 @dataclass
 class PairMaps:
-    """Compares two clips' maps as they come, in bounded memory.
-
-    Args:
-        heads: mappings of a learnt metric.
-    """
+    """Compares two clips' maps as they come, in bounded memory, with heads of a learnt metric."""
 
     heads: Heads | None = None
     _spatial: dict[int, _Sums] = field(default_factory=dict)
     _temporal: dict[int, _Sums] = field(default_factory=dict)
 
     def add(self, source: Sequence[Tensor], generated: Sequence[Tensor], *, first: bool) -> None:
-        """Add consecutive frames.
+        """Add maps of each stage, (T, C, H, W); raise StcclError for unequal or infinite ones.
 
-        Args:
-            source: maps of each stage, ``(T, C, H, W)``.
-            generated: of the same shapes.
-            first: whether frame 0 is new; else it is the last of what was added before.
-
-        Raises:
-            StcclError: shapes differ, or a value is not finite.
+        Unless *first*, frame 0 is the last one that was added before.
         """
         for stage, (x, y) in enumerate(zip(source, generated, strict=True), start=1):
             new = 0 if first else 1
@@ -82,12 +65,11 @@ class PairMaps:
         return None if self.heads is None else getattr(self.heads, space)[stage - 1]
 
     def arrays(self) -> Arrays:
-        """Return the means by name.
+        """Return the means by name, for each stage S from 1 and each of ``scc`` and ``tcc``.
 
-        For each stage S from 1 and each of ``scc`` and ``tcc``: ``sccS.positive`` and
-        ``sccS.size``, float32 (h, w), means over time (see `dense.StageCoherence`);
-        ``sccS.frames``, float32 (N, 3), for each frame (``tcc``: for each two adjacent
-        frames) the mean over regions of positive, elsewhere and near.
+        ``sccS.positive`` and ``sccS.size``, float32 (h, w), are means over time (see
+        `dense.StageCoherence`); ``sccS.frames``, float32 (N, 3), has for each frame (``tcc``: for
+        each two adjacent frames) the mean over regions of positive, elsewhere and near.
         """
         named: Arrays = {}
         for name, stages in (("scc", self._spatial), ("tcc", self._temporal)):

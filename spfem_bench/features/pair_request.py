@@ -9,13 +9,10 @@ from spfem_bench.definitions.clips import Clip
 
 @dataclass(frozen=True)
 class PairRequest:
-    """A comparison of a clip with another one.
+    """A comparison of a clip with its source, *other*, at a lag of up to *max_lag* frames.
 
-    Attributes:
-        other: the source.
-        max_lag: frames by which the two may be out of step.
-        learned: a learnt metric whose backbone and heads are used; the extractor's identity
-            network and no heads when empty.
+    *learned* names a learnt metric whose backbone and heads are used; when it is empty, the
+    extractor's identity network and no heads.
     """
 
     other: Clip

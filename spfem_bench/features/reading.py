@@ -35,34 +35,27 @@ ClipFailures = dict[tuple[Clip, Role], ClipError]
 class ClipReader:
     """Reads one clip's frames and sound, and stores its features.
 
-    Reading begins at once in threads: sound, and frames whose faces need no search.
-
-    Raises:
-        ClipError: a file is absent.
+    Reading begins at once in threads: sound, and frames whose faces need no search. Raises
+    ClipError where a file is absent.
     """
 
     def __init__(
-        self,
-        networks: ClipNetworks,
-        clip: Clip,
-        roles: set[Role],
-        search: Search,
-        failures: ClipFailures,
+        self, x: ClipNetworks, clip: Clip, roles: set[Role], search: Search, failures: ClipFailures
     ) -> None:
-        self.networks, self.clip, self.search, self.failures = networks, clip, search, failures
+        self.networks, self.clip, self.search, self.failures = x, clip, search, failures
         # In this order: hashed and decoded are the same bytes if the state is the same at the end.
         self.unchanged = Unchanged.since(clip)
-        self.keys = {role: networks.key(clip, role) for role in roles}
-        self.track_key = networks.key(clip, None)
+        self.keys = {role: x.key(clip, role) for role in roles}
+        self.track_key = x.key(clip, None)
         self.roles = roles
         self.outputs: dict[Role, Outputs] = {}
         self.sound = Outputs()
         self.tracks: dict[Role, FaceTrack] = {}
-        bare, chained = replace(clip, edit=None), "sync" in roles and networks.chain is not None
+        bare, chained = replace(clip, edit=None), "sync" in roles and x.chain is not None
         self.samples = Ahead(self._sound(bare)) if "sync" in roles and not chained else None
         direct = roles - {"sync"} if chained else roles
-        known = networks.faces == "aligned" or networks.store.has(self.track_key)
-        self.pictures = Ahead(networks.frames(bare), frame_bytes) if direct and known else None
+        known = x.faces == "aligned" or x.store.has(self.track_key)
+        self.pictures = Ahead(x.frames(bare), frame_bytes) if direct and known else None
 
     def read(self) -> None:
         """Send the clip's frames and sound through the networks; note errors."""
@@ -128,11 +121,7 @@ class ClipReader:
                 self._fail(role, problem)
 
     def _sound(self, source: Clip) -> Iterator[_Samples]:
-        """Yield a clip's sound, once; *source* is the clip or the AVI that a chain made of it.
-
-        Silence is judged in the clip itself: an AVI's encoder rounds, and an edit such as
-        shifted-audio adds silence on purpose.
-        """
+        """Yield the sound of *source*, a clip or its AVI; silence is judged in the clip itself."""
         bare = replace(self.clip, edit=None)
         contract = self.networks.profile.network("sync").input
         sound = audio.samples(bare)

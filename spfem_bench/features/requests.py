@@ -1,7 +1,4 @@
-"""Requests for features of clips: one network's of one clip, or a comparison of two clips.
-
-Kept apart from torch, so that runs that only read stored features start faster.
-"""
+"""Requests for features: one network's of a clip, or a comparison of two clips; without torch."""
 
 from __future__ import annotations
 
@@ -42,11 +39,7 @@ def pair_extractor(extractor: Extractor) -> PairExtractor:
 
 
 def request_key(extractor: Extractor, clip: Clip, request: Request) -> RequestKey:
-    """Return everything that decides what the features of a request are.
-
-    Raises:
-        ClipError: the clip cannot be read.
-    """
+    """Return all that decides a request's features; raise ClipError for an unreadable clip."""
     if isinstance(request, PairRequest):
         return pair_extractor(extractor).key(clip, request)
     return extractor.key(clip, request)
@@ -55,14 +48,7 @@ def request_key(extractor: Extractor, clip: Clip, request: Request) -> RequestKe
 def load_features(
     extractor: Extractor, clip: Clip, request: Request, failures: Failures
 ) -> Features:
-    """Return the stored features of a request.
-
-    Returns:
-        Of a comparison, its arrays by name in the place of a network's outputs.
-
-    Raises:
-        ClipError: the request has failed, its features are gone, or are not finite.
-    """
+    """Return a request's stored features, a pair's arrays; raise ClipError for unusable ones."""
     if (clip, request) in failures:
         raise failures[clip, request]
     pair = isinstance(request, PairRequest)
@@ -76,10 +62,8 @@ def load_features(
         return Features(outputs, frames, int(counts[0]), int(counts[1]))
     features = Features.from_arrays(arrays)
     if not all(np.isfinite(a).all() for a in features.outputs.values()):
-        raise ClipError(
-            f"{clip}: the {request} network returned numbers that are not finite",
-            "Look at the frames, and at the network's weights",
-        )
+        problem = f"{clip}: the {request} network returned numbers that are not finite"
+        raise ClipError(problem, "Look at the frames, and at the network's weights")
     return features
 
 
@@ -95,16 +79,7 @@ def without_failed(requests: Requests, failures: Failures) -> dict[Clip, frozens
 def missing(
     extractor: Extractor, requests: Requests, *, whole: bool = True
 ) -> tuple[RequestKeys, Failures]:
-    """Return the requests that the store does not have, and those that already fail.
-
-    Args:
-        extractor: whose store.
-        requests: to look up.
-        whole: whether stored arrays are read and verified.
-
-    Returns:
-        The key of each request that the store lacks; why the key of another cannot be made.
-    """
+    """Return the key of each request that is not stored (read if *whole*), and keys' failures."""
     lacking: RequestKeys = {}
     failures: Failures = {}
     store = extractor.store
@@ -122,19 +97,9 @@ def missing(
 def ensure(
     extractor: Extractor, requests: Requests, pairs: PairExtractor | None = None
 ) -> Failures:
-    """Compute and store what is missing: clips by themselves, then comparisons.
+    """Compute and store what is missing; return why each request that cannot be met failed.
 
-    Args:
-        extractor: networks and store.
-        requests: of which clips.
-        pairs: of that extractor, with networks that are loaded already; a new one when None.
-
-    Returns:
-        Why each request that cannot be met failed.
-
-    Raises:
-        StorageError: the store cannot be written.
-        WeightsError: a network's weights are missing or wrong.
+    Raises WeightsError for wrong weights, StorageError for a store that cannot be written.
     """
     roles: dict[Clip, frozenset[Role]] = {}
     compared: list[tuple[Clip, PairRequest]] = []

@@ -27,14 +27,8 @@ class _Searched(NamedTuple):
 class Search:
     """Finds the faces of clips, one clip after the other, in batches of one size.
 
-    Where a clip ends within a batch, the next clips fill it up: their first frames wait here
-    with their faces until those clips are read.
-
-    Args:
-        clips: without edits, in the order in which they will be read.
-        read: yields a clip's frames.
-        detector: called once there is a clip to search.
-        batch_size: frames in a batch of crops.
+    Where a clip ends within a batch, the first frames of the next ones fill it up. Clips have no
+    edits and come in the order in which they are read; *detector* is called once there is one.
     """
 
     def __init__(
@@ -51,11 +45,7 @@ class Search:
         self._groups = groupby(self._ahead, key=lambda one: one.clip)
 
     def of(self, clip: Clip) -> Iterator[tuple[Frame, list[Face]]] | None:
-        """Return a clip's frames with their faces, once; None for a clip that is not searched.
-
-        Raises:
-            ClipError: its files have changed since it was read.
-        """
+        """Return a clip's frames with faces, once; None unless it is searched. Raises ClipError."""
         if clip not in self._clips:
             return None
         for owner, searched in self._groups:

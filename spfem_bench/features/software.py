@@ -1,8 +1,4 @@
-"""Versions of the libraries whose arithmetic is in features.
-
-Each module names its libraries beside the code that computes with them. A library that only
-reads what a hash pins (safetensors, h5py, onnx) is in none.
-"""
+"""Versions of the libraries whose arithmetic is in features; not those that read pinned files."""
 
 from __future__ import annotations
 

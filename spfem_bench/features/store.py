@@ -1,8 +1,6 @@
-"""The feature store: arrays kept under a hash of all that made them.
+"""The feature store: arrays (safetensors) kept under a hash of all that made them.
 
-Files (safetensors) are written under a temporary name and renamed, so that several processes
-may share a store. Each carries a checksum of its key and arrays in its metadata; a file with
-another checksum counts as absent.
+Several processes may share a store. A file whose checksum is wrong counts as absent.
 """
 
 from __future__ import annotations
@@ -51,12 +49,9 @@ class FeatureStore:
         return self.path(made_of).is_file()
 
     def get(self, made_of: Mapping[str, Any]) -> Arrays | None:
-        """Return stored arrays; None when absent or damaged (then the file is removed).
+        """Return stored arrays, read-only; None when absent or damaged (then the file is removed).
 
-        Arrays read last are kept while their file does not change, so they are read-only.
-
-        Raises:
-            StorageError: the entry cannot be read, or is a FIFO, a socket or a device.
+        Raises StorageError for an unreadable entry.
         """
         path = self.path(made_of)
         try:
@@ -79,9 +74,8 @@ class FeatureStore:
         except FileNotFoundError:
             return None
         except OSError as error:  # no damage: another user's file, or too many open ones
-            raise StorageError(
-                f"cannot read {path}: {error.strerror}", "Name a cache folder of your own"
-            ) from error
+            problem = f"cannot read {path}: {error.strerror}"
+            raise StorageError(problem, "Name a cache folder of your own") from error
         arrays: Arrays | None = None
         try:
             arrays = safetensors.numpy.load(content)

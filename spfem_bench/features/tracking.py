@@ -22,19 +22,14 @@ from spfem_bench.media.video import Frame, Unchanged, changed
 from spfem_bench.networks.load import load_network
 
 RUN = 4
-"""Windows of frames per sample of a sync network, in eight frames: at most three of a clip's last
-sample are padding."""
+"""Windows of frames per sample of a sync network: at most three of a clip's last are padding."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a clip is read, where its reading has begun.
+    """How a clip is read; *key* is of its unedited face track, *unchanged* was noted before it.
 
-    Attributes:
-        key: of its face track, which is the unedited clip's.
-        unchanged: its files, noted before the key was made.
-        started: the unedited clip's frames, when they are being read already.
-        search: that finds the unedited clip's faces already.
+    *started* are the unedited frames, and *search* finds their faces, where these have begun.
     """
 
     key: Mapping[str, Any]
@@ -84,11 +79,8 @@ class ClipNetworks(FeatureKeys):
     ) -> Iterator[tuple[Frame, Face | None]]:
         """Yield a clip's frames with the subject's face, and fill *track*, which is empty.
 
-        A stored track is used again; a new one is stored when the clip ends. An edit
-        acts on frames whose face is known; the track is the unedited clip's.
-
-        Raises:
-            ClipError: unreadable, changed meanwhile, or no face that could be followed.
+        A stored track is used again; a new one, the unedited clip's, is stored when the clip ends.
+        Raises ClipError where it is unreadable, changed meanwhile, or without a face to follow.
         """
         if reading is None:
             unchanged = Unchanged.since(clip)  # before the key is made

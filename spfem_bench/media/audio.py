@@ -34,8 +34,7 @@ LARGEST = ffmpeg.LONGEST * SAMPLE_RATE * 2
 """Bytes of the longest sound."""
 
 JITTER = SAMPLE_RATE // 400
-"""Samples by which time stamps may differ from the end of the sound before: 2.5 ms, Opus's
-shortest packet. Beyond that, packets are missing or overlap."""
+"""Samples by which time stamps may differ from the end of the sound before: 2.5 ms."""
 
 AROUND = 3
 """Blocks before and after each one: the median of their time stamps decides its place."""
@@ -47,13 +46,9 @@ FAR = 1 << 40
 def samples(clip: Clip) -> npt.NDArray[np.int16]:
     """Return a clip's sound, mixed to one channel, at 16 kHz: int16 (samples,).
 
-    Sample 0 belongs to the first picture of the file that holds the sound; without pictures it
-    is the file's first sample. The others are placed by their time stamps: missing sound is
-    silence, and sound before the first picture is left out.
-
-    Raises:
-        ClipError: no sound, it is damaged, or several streams may be meant.
-        ValueError: the clip has an edit, which is applied to the returned sound.
+    Sample 0 belongs to the first picture of the file, if any. The others are placed by their time
+    stamps: missing sound is silence, and sound before the first picture is left out. Raises
+    ClipError where there is none, or it is damaged; ValueError for a clip with an edit.
     """
     import ffmpeg as graph
 
@@ -70,16 +65,11 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
             # Decoding ends a second after the span.
             stream = stream.filter("atrim", end=repr(begin + last / FRAME_RATE + 1))
         # No filter counts time: ffmpeg builds its graph again when the channel layout changes.
-        both = (
-            stream.filter("aresample")
-            .filter("aformat", sample_fmts="s16", sample_rates=SAMPLE_RATE, channel_layouts="mono")
-            .filter_multi_output("asplit")
-        )
+        mixed = {"sample_fmts": "s16", "sample_rates": SAMPLE_RATE, "channel_layouts": "mono"}
+        both = stream.filter("aresample").filter("aformat", **mixed).filter_multi_output("asplit")
         stamps = Path(folder) / "stamps"
-        output = graph.merge_outputs(
-            both[0].output("pipe:", format="s16le"),
-            both[1].output(f"file:{stamps}", format="framecrc", acodec="pcm_s16le"),
-        )
+        times = both[1].output(f"file:{stamps}", format="framecrc", acodec="pcm_s16le")
+        output = graph.merge_outputs(both[0].output("pipe:", format="s16le"), times)
         with decoding(output, path, pixels=0) as pipe:
             content = pipe.read(LARGEST + 1)
             if len(content) > LARGEST:
@@ -93,11 +83,7 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
 
 
 def _blocks(stamps: Path, begin: float | None) -> tuple[npt.NDArray[np.int64], ...]:
-    """Return where blocks of sound begin, and how many samples each has.
-
-    Returns:
-        two int64 arrays of shape (blocks,).
-    """
+    """Return where blocks of sound begin, and how many samples each has: int64 (blocks,) each."""
     starts, counts = array("q"), array("q")
     with stamps.open() as lines:
         for line in lines:
@@ -115,11 +101,7 @@ def _blocks(stamps: Path, begin: float | None) -> tuple[npt.NDArray[np.int64], .
 def _placed(
     sound: npt.NDArray[np.int16], starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int16]:
-    """Return sound in which each block stands where its time stamp is.
-
-    Returns:
-        int16 (M,): from 0 to the last block's end.
-    """
+    """Return sound, int16 (M,), in which each block stands where its time stamp is."""
     reads = np.concatenate([[0], np.cumsum(counts)])
     # The distance of each block from its place without gaps.
     moves = starts - reads[:-1]
@@ -153,11 +135,7 @@ def sound_file(clip: Clip) -> Path:
 
 
 def level(samples: npt.NDArray[np.int16]) -> float:
-    """Return the level of the loudest 0.2 s of int16 samples (N,), in dB of full scale.
-
-    It is the standard deviation, so a constant offset counts as silence: -inf. A remainder below
-    0.2 s is left out of longer sound.
-    """
+    """Return the standard deviation of the loudest 0.2 s of int16 samples, in dB of full scale."""
     if len(samples) == 0:
         return -math.inf
     whole = len(samples) // LEVEL_SAMPLES * LEVEL_SAMPLES or len(samples)
@@ -167,12 +145,7 @@ def level(samples: npt.NDArray[np.int16]) -> float:
 
 
 def check_audible(clip: Clip, mixed: npt.NDArray[np.int16], rule: Audible) -> None:
-    """Refuse a clip without an edit whose sound, *mixed*, is silent.
-
-    Raises:
-        ClipError: the sound holds numbers that are not finite, its channels cancel out in the
-            mix, or it is silent.
-    """
+    """Raise ClipError for a clip whose sound, *mixed*, is silent, cancels out or is not finite."""
     if not len(mixed):
         return  # too short: reported where sound is needed
     path = sound_file(clip)

@@ -1,12 +1,6 @@
 """The round trips between a clip and SyncNet in the field's scripts.
 
-joonson's syncnet_python (``run_pipeline.py``, ``SyncNetInstance.py``) writes a clip as an AVI of
-MPEG-4 and MP3 at 25 frames a second, its frames as JPEGs, the crops as another AVI, and that
-one's frames as JPEGs. Here its ffmpeg commands run with the same options, each step only where
-the card names it, with one difference: encoders have one thread, because the bytes depend on
-the number of threads.
-
-All files lie in a temporary folder, which is removed also after an error.
+They are the ffmpeg commands of joonson's syncnet_python, with one thread for fixed bytes.
 """
 
 from __future__ import annotations
@@ -37,13 +31,7 @@ def chain_libraries(chain: SyncChain | None) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Carried:
-    """A clip after the steps before face detection.
-
-    Attributes:
-        frames: the clip itself, an AVI, or a folder of JPEGs.
-        sound: the clip itself, or the AVI.
-        folder: for the files of later steps.
-    """
+    """A clip, its sound, and a folder for files, after the steps before face detection."""
 
     frames: Clip
     sound: Clip
@@ -52,12 +40,9 @@ class Carried:
 
 @contextmanager
 def carried(clip: Clip, chain: SyncChain) -> Iterator[Carried]:
-    """Send a clip without an edit through a chain's steps before face detection.
+    """Yield a clip without an edit after a chain's steps before face detection.
 
-    The outcome's files exist until the block is left.
-
-    Raises:
-        ClipError: unreadable, without video, or without the sound that a step needs.
+    Its files are removed when the block is left. Raises ClipError where a step cannot read it.
     """
     frames = sound = clip
     with temporary_folder() as folder:
@@ -81,12 +66,7 @@ def carried(clip: Clip, chain: SyncChain) -> Iterator[Carried]:
 
 
 def _write_avi(clip: Clip, path: Path, *, lossless: bool) -> None:
-    """Run ``ffmpeg -i CLIP -qscale:v 2 -async 1 -r 25 video.avi`` (``run_pipeline.py``).
-
-    The codecs are ffmpeg's defaults for an AVI, and the sound's filter is the meaning of
-    ``-async 1``. The sound is written whether it is used or not: silence before its first sample
-    moves the pictures.
-    """
+    """Run ``ffmpeg -i CLIP -qscale:v 2 -async 1 -r 25 video.avi``; its sound moves the pictures."""
     import ffmpeg as graph
 
     pictures, stdin = video.cropped_stream(clip)
@@ -102,9 +82,8 @@ def _write_avi(clip: Clip, path: Path, *, lossless: bool) -> None:
             pictures = pictures.filter("trim", start=start, end=end)
             pictures = pictures.filter("setpts", "PTS-STARTPTS")
             sound = sound.filter("atrim", start=start, end=end).filter("asetpts", "PTS-STARTPTS")
-        output = graph.output(
-            pictures, sound, str(path), r=FRAME_RATE, acodec="libmp3lame", threads=1, **codec
-        )
+        coding = {"r": FRAME_RATE, "acodec": "libmp3lame", "threads": 1, **codec}
+        output = graph.output(pictures, sound, str(path), **coding)
         with decoding(output, clip.path, stdin, patience=ffmpeg.LONGEST):
             pass
 
@@ -122,13 +101,10 @@ def _jpegs(clip: Clip, folder: Path, options: dict[str, Any], *, timed: bool = F
 
 
 class CropVideo:
-    """One run of crops, written as a video and read again.
+    """One run of crops, written as a video and read again; raises ClipError where OpenCV cannot.
 
-    ``run_pipeline.py`` writes it by OpenCV's VideoWriter with the tag XVID;
-    ``SyncNetInstance.py`` reads it by ``ffmpeg -i crop.avi -threads 1 -f image2 %06d.jpg``.
-
-    Raises:
-        ClipError: this OpenCV cannot write such a file.
+    It is written by OpenCV's VideoWriter with the tag XVID (``run_pipeline.py``), and read by
+    ``ffmpeg -i crop.avi -threads 1 -f image2 %06d.jpg`` (``SyncNetInstance.py``).
     """
 
     def __init__(
@@ -141,10 +117,8 @@ class CropVideo:
         tag = cv2.VideoWriter.fourcc(*"XVID")
         self._writer = cv2.VideoWriter(str(self.path), cv2.CAP_FFMPEG, tag, FRAME_RATE, (size,) * 2)
         if not self._writer.isOpened():
-            raise ClipError(
-                "OpenCV cannot write MPEG-4 video",
-                "Type: pip install --force-reinstall opencv-python-headless",
-            )
+            problem = "OpenCV cannot write MPEG-4 video"
+            raise ClipError(problem, "Type: pip install --force-reinstall opencv-python-headless")
 
     def add(self, index: int, crop: Frame) -> None:
         """Write the next crop, uint8 (size, size, 3), RGB."""

@@ -1,8 +1,4 @@
-"""The ffmpeg program: which one, its commands, and the limits of a clip.
-
-It reads local files only, in the container formats below: no playlist or script format that
-could name other files or addresses.
-"""
+"""The ffmpeg program, its commands, and a clip's limits; it reads no other files or addresses."""
 
 from __future__ import annotations
 
@@ -18,15 +14,13 @@ from spfem_bench.errors import ClipError
 FORMATS = "mov,matroska,avi,flv,ogg,wav,mp3,flac,aac"
 
 LARGEST = 1 << 25
-"""Pixels of a picture that is decoded: 8192 x 4096, in which 8K has room. A damaged header can
-claim any size, and a pixel costs three bytes several times over."""
+"""Pixels of a picture that is decoded: 8192 x 4096. A damaged header can claim any size."""
 
 SCALER = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
 """How YUV becomes RGB: the exact path, the same on every processor."""
 
 LONGEST = 3600
-"""Seconds of a clip. One packet with a late time stamp makes a file last for years, which ffmpeg
-fills with pictures and silence."""
+"""Seconds of a clip. A packet with a late time stamp would be filled up with years of pictures."""
 
 
 class CostError(ClipError):
@@ -58,17 +52,11 @@ def check_hardware(name: str) -> None:
         allowed = ", ".join(known) or "none"
         raise ClipError(f"ffmpeg has no hardware decoder '{name}'", f"Allowed: {allowed}")
     nothing = ["-f", "lavfi", "-i", "nullsrc=s=16x16", "-frames:v", "1", "-f", "null", "-"]
-    tried = subprocess.run(
-        [*command, "-init_hw_device", name, *nothing], capture_output=True, text=True, check=False
-    )
+    command += ["-init_hw_device", name, *nothing]
+    tried = subprocess.run(command, capture_output=True, text=True, check=False)
     if tried.returncode != 0:
-        raise ClipError(
-            f"ffmpeg cannot start '{name}' here: {reason_of(tried.stderr, Path())}",
-            "Leave out --hwaccel, or repair the driver",
-        )
-
-
-# ---- commands ------------------------------------------------------------------------------
+        problem = f"ffmpeg cannot start '{name}' here: {reason_of(tried.stderr, Path())}"
+        raise ClipError(problem, "Leave out --hwaccel, or repair the driver")
 
 
 class _Name(str):
@@ -86,42 +74,36 @@ def local_input(path: Path, **options: Any) -> Any:
 
     # A step of more than an hour is an error in the time stamp: ffmpeg would queue in memory
     # all the frames that fill it, up to 30 hours and 1.5 GB.
-    return ffmpeg.input(
-        _Name(f"file:{path}"),
-        protocol_whitelist="file",
-        format_whitelist=FORMATS,
-        max_pixels=LARGEST,
-        dts_error_threshold=LONGEST,
-        **options,
-    )
+    options |= {"dts_error_threshold": LONGEST, "max_pixels": LARGEST}
+    options |= {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+    return ffmpeg.input(_Name(f"file:{path}"), **options)
+
+
+def raw_input(pix_fmt: str, size: tuple[int, int], frame_rate: object) -> Any:
+    """Return an ffmpeg-python input node for raw pictures of (width, height) in ``pipe:0``."""
+    import ffmpeg
+
+    raw = {"format": "rawvideo", "pix_fmt": pix_fmt, "video_size": size}
+    return ffmpeg.input("pipe:0", framerate=frame_rate, **raw)
 
 
 def reading(path: Path, *options: str) -> list[str]:
     """Return the beginning of a command that reads a file, with options before its name."""
-    return [
-        *(program(), "-hide_banner", "-nostdin", "-protocol_whitelist", "file"),
-        *("-format_whitelist", FORMATS, "-max_pixels", str(LARGEST)),
-        *(*options, "-i", f"file:{path}"),
-    ]
-
-
-# ---- errors --------------------------------------------------------------------------------
+    limits = ["-protocol_whitelist", "file", "-format_whitelist", FORMATS]
+    limits += ["-max_pixels", str(LARGEST)]
+    return [program(), "-hide_banner", "-nostdin", *limits, *options, "-i", f"file:{path}"]
 
 
 def too_large(path: Path, pixels: str) -> ClipError:
     """Return the error for a picture that has more pixels than :data:`LARGEST`."""
-    return ClipError(
-        f"{path}: pictures of {pixels} pixels",
-        f"Allowed: {LARGEST:,}, such as 8192 x 4096; write them smaller",
-    )
+    problem = f"{path}: pictures of {pixels} pixels"
+    return ClipError(problem, f"Allowed: {LARGEST:,}, such as 8192 x 4096; write them smaller")
 
 
 def too_long(clip: object) -> ClipError:
     """Return the error for a clip, or a span of it, that is longer than :data:`LONGEST`."""
-    return CostError(
-        f"{clip}: lasts longer than {LONGEST} s",
-        "Cut it, or name a part of it with #t=start,end in seconds, for example #t=0,3.6",
-    )
+    advice = "Cut it, or name a part of it with #t=start,end in seconds, for example #t=0,3.6"
+    return CostError(f"{clip}: lasts longer than {LONGEST} s", advice)
 
 
 def reason_of(messages: str, path: Path) -> str:

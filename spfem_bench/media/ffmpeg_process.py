@@ -1,8 +1,4 @@
-"""Processes of ffmpeg: started with limits, watched, and ended.
-
-On Linux the kernel limits the memory and the processor time of each process; other systems have
-no such limits here.
-"""
+"""Processes of ffmpeg: started with limits (on Linux), watched, and ended."""
 
 from __future__ import annotations
 
@@ -25,20 +21,19 @@ from spfem_bench.errors import ClipError
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.ffmpeg import CostError, reading, reason_of
 
+_Process = subprocess.Popen[bytes]
+
 PATIENCE = 60.0
-"""Seconds without a byte after which ffmpeg is ended: an 8K frame takes under one, and a sleeping
-disk or a busy file server some ten."""
+"""Seconds without a byte after which ffmpeg is ended: a sleeping disk takes some ten."""
 
 ROOM = 1 << 30
-"""Bytes of memory for ffmpeg's program, queues and index of a file; :data:`THREAD` and
-:data:`PIXEL` come on top. A clip of 1280 x 720 pixels takes 0.15 GB in all."""
+"""Bytes of memory for ffmpeg's program, queues and index of a file, beside THREAD and PIXEL."""
 
 THREAD = 64 << 20
 """Bytes of memory for each processor core: ffmpeg starts several threads for one."""
 
 PIXEL = 96
-"""Bytes of memory for each pixel of a picture, in all frames that decoders hold at a time: H.264
-takes 70 with 16 threads, HEVC with 10 bits and full chroma 88."""
+"""Bytes of memory for each pixel of a picture, in all frames that decoders hold at a time."""
 
 READING = 15
 """Seconds of processor time for headers and packets, and as many more for each GB of a file."""
@@ -82,7 +77,8 @@ def header_text(path: Path) -> str:
     """Return what ffmpeg prints about a file; raise CostError at a limit of time or memory."""
     limits = Limits.reading(path)
     with tempfile.TemporaryFile() as errors:
-        with _started(reading(path), limits, errors) as process:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": errors}
+        with _started(reading(path), limits, **streams) as process:
             try:
                 status = process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
@@ -104,17 +100,12 @@ def decoding(
 ) -> Iterator[IO[bytes]]:
     """Start ffmpeg on a compiled graph and yield its output as a pipe.
 
-    Args:
-        node: an ffmpeg-python output node that writes to ``pipe:``.
-        path: the clip, for messages.
-        stdin: blocks to feed to ``pipe:0``.
-        patience: seconds without output (while the reader waits) or without an end (when all is
-            read) after which ffmpeg is ended; :data:`PATIENCE` when None.
-        pixels: of a picture, by which its memory is limited.
+    *node* is an ffmpeg-python output that writes to ``pipe:``; *stdin* feeds ``pipe:0``. ffmpeg is
+    ended after *patience* seconds (:data:`PATIENCE` when None) without output, or without an end
+    when all is read. *pixels* of a picture limit its memory.
 
     Raises:
-        ClipError: on leaving the block, when ffmpeg found damage in the file.
-        CostError: on leaving the block, when ffmpeg hung, or reached a limit.
+        ClipError: on leaving the block, for damage; CostError when it hung, or reached a limit.
     """
     # -xerror: a damaged stream ends with an error instead of patched-up frames.
     command = [*node.compile(cmd=ffmpeg.program()), "-hide_banner", "-v", "error", "-xerror"]
@@ -133,23 +124,32 @@ def command_output(
     """Start a command of ffmpeg and yield its output, see :func:`decoding`."""
     feed = subprocess.DEVNULL if stdin is None else subprocess.PIPE
     problems: list[ClipError] = []
-    patience = PATIENCE if patience is None else patience
+    most = PATIENCE if patience is None else patience
     with tempfile.TemporaryFile() as errors:
-        with _started(command, limits, errors, feed, subprocess.PIPE) as process:
+        streams = {"stdin": feed, "stdout": subprocess.PIPE, "stderr": errors}
+        with _started(command, limits, **streams) as process:
             if process.stdout is None:
                 raise RuntimeError("the process has no pipe")
             output, over = _TimedPipe(process.stdout), Event()
+
+            def end_when_stalled() -> None:
+                while not over.wait(min(1.0, most / 4)):
+                    since = output.since
+                    if since is not None and time.monotonic() - since > most:
+                        problems.append(_stalled(path, most))
+                        process.kill()
+                        return
+
             if stdin is not None:
                 Thread(target=_feed, args=(process, stdin, problems), daemon=True).start()
-            if patience < math.inf:
-                arguments = (process, output, path, patience, over, problems)
-                Thread(target=_end_when_stalled, args=arguments, daemon=True).start()
+            if most < math.inf:
+                Thread(target=end_when_stalled, daemon=True).start()
             try:
                 with io.BufferedReader(output, 1 << 16) as pipe:
                     yield pipe
-                    status = process.wait(patience)
+                    status = process.wait(most)
             except subprocess.TimeoutExpired:
-                raise _stalled(path, patience) from None
+                raise _stalled(path, most) from None
             finally:  # also when the reader stops early
                 over.set()
                 process.stdout.close()
@@ -162,15 +162,9 @@ def command_output(
 
 
 @contextmanager
-def _started(
-    command: list[str],
-    limits: Limits,
-    stderr: IO[bytes],
-    stdin: int = subprocess.DEVNULL,
-    stdout: int = subprocess.DEVNULL,
-) -> Iterator[subprocess.Popen[bytes]]:
+def _started(command: list[str], limits: Limits, **streams: Any) -> Iterator[_Process]:
     """Start a process with limits, and end it when the block is left."""
-    process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr)
+    process: _Process = subprocess.Popen(command, **streams)
     try:
         # Set from outside: code between fork and exec is unsafe where threads run.
         if sys.platform == "linux" and "-hwaccel" not in command:  # a driver maps a lot of memory
@@ -180,8 +174,7 @@ def _started(
             for kind, most in pairs:
                 with suppress(ProcessLookupError):  # it has ended
                     held = (n for n in resource.prlimit(process.pid, kind) if n >= 0)
-                    lowest = min([most, *held])
-                    resource.prlimit(process.pid, kind, (lowest, lowest))
+                    resource.prlimit(process.pid, kind, (min([most, *held]),) * 2)
         yield process
     finally:
         process.kill()
@@ -214,26 +207,7 @@ class _TimedPipe(io.RawIOBase):
             self.since = None
 
 
-def _end_when_stalled(
-    process: subprocess.Popen[bytes],
-    output: _TimedPipe,
-    path: Path,
-    patience: float,
-    over: Event,
-    problems: list[ClipError],
-) -> None:
-    """End a process when its reader waits longer than *patience*."""
-    while not over.wait(min(1.0, patience / 4)):
-        since = output.since
-        if since is not None and time.monotonic() - since > patience:
-            problems.append(_stalled(path, patience))
-            process.kill()
-            return
-
-
-def _feed(
-    process: subprocess.Popen[bytes], blocks: Iterator[bytes], problems: list[ClipError]
-) -> None:
+def _feed(process: _Process, blocks: Iterator[bytes], problems: list[ClipError]) -> None:
     if process.stdin is None:
         raise RuntimeError("the process has no pipe")
     with suppress(BrokenPipeError, ValueError):  # ffmpeg has ended; its messages name the reason
@@ -276,11 +250,7 @@ def _damaged(path: Path, messages: str) -> ClipError:
         return ffmpeg.too_large(path, f"{claimed[1]} x {claimed[2]}")
     for message, change in CHANGES.items():
         if message in messages:
-            return ClipError(
-                f"{path}: the {change} changes in the stream",
-                f"Write it again with one: ffmpeg -i {path.name} CLIP.mp4",
-            )
-    return ClipError(
-        f"{path}: damaged or truncated: {reason_of(messages, path)}",
-        "Write the clip again; a truncated download must be repeated",
-    )
+            problem = f"{path}: the {change} changes in the stream"
+            return ClipError(problem, f"Write it again with one: ffmpeg -i {path.name} CLIP.mp4")
+    problem = f"{path}: damaged or truncated: {reason_of(messages, path)}"
+    return ClipError(problem, "Write the clip again; a truncated download must be repeated")

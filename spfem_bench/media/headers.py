@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from spfem_bench.errors import ClipError
 from spfem_bench.media import ffmpeg, ffmpeg_process
 
+_Result = TypeVar("_Result")
+
 FASTEST = 768_000
-"""Samples a second of sound, the highest rate of recorders: a resampler's tables grow with it, to
-1.5 GB and minutes for a rate of 1.5 GHz."""
+"""Samples a second of sound: a resampler's tables grow with the rate, to gigabytes."""
 
 BOXES = frozenset(
     b"ftyp styp moov moof mdat free skip wide uuid meta meco udta pdin sidx ssix mfra emsg prft "
@@ -30,16 +31,9 @@ BOXES = frozenset(
 class MediaInfo:
     """The streams of a file.
 
-    Attributes:
-        size: width and height in pixels of the upright picture (rotation applied);
-            None without a video stream.
-        seconds: its duration by its header; None when the header has none.
-        video: indices of the video streams that may be meant: those marked default, or all
-            where none is marked. Cover pictures do not count.
-        audio: the same of the audio streams.
-        turned: whether metadata rotate or mirror the picture.
-        edits: whether the container may have an edit list.
-        path: the file.
+    *size* is of the upright picture, in pixels. *video* and *audio* are indices of the streams that
+    may be meant: those marked default, or else all. *turned*: metadata rotate or mirror the
+    picture; *edits*: the container may have an edit list.
     """
 
     size: tuple[int, int] | None
@@ -61,12 +55,10 @@ class MediaInfo:
         if len(streams) == 1:
             return streams[0]
         if streams:
-            maps = "-map 0:a" if kind == "video" else "-map 0:v"
-            raise ClipError(
-                f"{self.path}: {len(streams)} {kind} streams ({', '.join(map(str, streams))}), and "
-                "not one alone is marked default",
-                f"Keep one: ffmpeg -i {self.path.name} -map 0:{streams[0]} {maps} -c copy CLIP",
-            )
+            listed = f"{len(streams)} {kind} streams ({', '.join(map(str, streams))})"
+            maps = f"-map 0:{streams[0]} {'-map 0:a' if kind == 'video' else '-map 0:v'}"
+            advice = f"Keep one: ffmpeg -i {self.path.name} {maps} -c copy CLIP"
+            raise ClipError(f"{self.path}: {listed}, and not one alone is marked default", advice)
         raise no_sound(self.path) if kind == "audio" else no_pictures(self.path)
 
 
@@ -77,11 +69,8 @@ def no_pictures(path: Path) -> ClipError:
 
 def no_sound(path: Path) -> ClipError:
     """Return the error for a file without an audio stream."""
-    return ClipError(
-        f"{path}: has no sound",
-        "Add the source's sound: "
-        f"ffmpeg -i {path.name} -i SOURCE -map 0:v -map 1:a -c copy WITH_SOUND.mp4",
-    )
+    command = f"ffmpeg -i {path.name} -i SOURCE -map 0:v -map 1:a -c copy WITH_SOUND.mp4"
+    return ClipError(f"{path}: has no sound", f"Add the source's sound: {command}")
 
 
 def file_identity(path: Path) -> tuple[int, int, int, int]:
@@ -90,24 +79,23 @@ def file_identity(path: Path) -> tuple[int, int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def probe(path: Path) -> MediaInfo:
-    """Read a file's header, from the text that ffmpeg prints (imageio-ffmpeg has no ffprobe).
+def kept_by_file(function: Callable[[Path], _Result]) -> Callable[[Path], _Result]:
+    """Return a function whose results are kept while a file does not change."""
+    kept = lru_cache(maxsize=2000)(lambda path, *identity: function(path))
+    return wraps(function)(lambda path: kept(path, *file_identity(path)))
 
-    Raises:
-        ClipError: the file is absent, empty, not a video or sound file, or it goes beyond
-            :data:`~spfem_bench.media.ffmpeg.LARGEST` or :data:`FASTEST`.
-    """
+
+def probe(path: Path) -> MediaInfo:
+    """Read a file's header, as ffmpeg prints it; raise ClipError where it is no clip's."""
     if not path.is_file():
         raise ClipError(f"{path}: no such file", "Check the name and the folder")
-    identity = file_identity(path)
-    if identity[0] == 0:
+    if file_identity(path)[0] == 0:
         raise ClipError(f"{path}: the file is empty (0 bytes)", "Write the clip again")
-    return _probe(path, *identity)
+    return _probe(path)
 
 
-@lru_cache(maxsize=1000)  # pictures, sound and edits of a clip all need it
-def _probe(path: Path, *identity: int) -> MediaInfo:
-    del identity  # a part of the cache's key
+@kept_by_file
+def _probe(path: Path) -> MediaInfo:
     header = ffmpeg_process.header_text(path)
     if "\nInput #0" not in f"\n{header}":
         raise ClipError(
@@ -130,10 +118,8 @@ def _probe(path: Path, *identity: int) -> MediaInfo:
     for _, _, text in audio:
         rate = re.search(r", (\d+) Hz", text.split("\n")[0])
         if rate and int(rate[1]) > FASTEST:
-            raise ClipError(
-                f"{path}: sound of {rate[1]} samples a second",
-                f"Allowed: {FASTEST}; the header may be damaged: write the clip again",
-            )
+            advice = f"Allowed: {FASTEST}; the header may be damaged: write the clip again"
+            raise ClipError(f"{path}: sound of {rate[1]} samples a second", advice)
     duration = re.search(r"(?m)^  Duration: (\d+):(\d\d):(\d\d\.\d+)", header)
     seconds = None
     if duration:
@@ -168,11 +154,7 @@ def pixels(path: Path) -> int:
 
 
 def _refuse_cut_mp4(path: Path) -> None:
-    """Raise ClipError for an mp4 or mov whose last box ends beyond the end of the file.
-
-    ffmpeg decodes one that was cut exactly between two packets without an error. Bytes after the
-    last box, such as a tag, are not checked.
-    """
+    """Raise ClipError for an mp4 or mov cut between two packets, which ffmpeg decodes silently."""
     end = path.stat().st_size
     with path.open("rb") as file:
         at = 0
@@ -188,18 +170,15 @@ def _refuse_cut_mp4(path: Path) -> None:
                 return
             at += size
     if at > end:
-        raise ClipError(
-            f"{path}: truncated: {at - end} bytes are missing at its end",
-            "Write the clip again; a truncated download must be repeated",
-        )
+        problem = f"{path}: truncated: {at - end} bytes are missing at its end"
+        raise ClipError(problem, "Write the clip again; a truncated download must be repeated")
 
 
 @contextmanager
 def sized(path: Path) -> Iterator[Path]:
     """Yield a file that ffmpeg can read to its end: *path*, or a repaired copy of a WAV.
 
-    A WAV that was written to a pipe has the size 0 or FFFFFFFF in its header, and ffmpeg
-    takes its last packet, which is shorter, for damaged.
+    A WAV written to a pipe has the size 0 or FFFFFFFF: ffmpeg takes its short end for damaged.
     """
     with path.open("rb") as file:
         head = bytearray(file.read(1 << 16))

@@ -1,7 +1,4 @@
-"""SyncNet's sound: MFCCs, in windows that last as long as its frames.
-
-Kept apart from the network, so that runs that only read stored features do not import torch.
-"""
+"""SyncNet's sound: MFCCs, in windows that last as long as its frames. It does not import torch."""
 
 from __future__ import annotations
 
@@ -21,11 +18,7 @@ STEPS_PER_FRAME = 4
 
 
 def mfcc(samples: npt.NDArray[np.int16], sample_rate: int = 16_000) -> npt.NDArray[np.float32]:
-    """Return 13 MFCCs per 10 ms, float32 (steps, 13), of int16 samples (N,).
-
-    They are python_speech_features', as in SyncNet. Pieces of one minute change no value: each
-    step of 25 ms is computed from its own samples, after one pre-emphasis of all.
-    """
+    """Return python_speech_features' 13 MFCCs per 10 ms, float32 (steps, 13), of int16 samples."""
     from python_speech_features import mfcc as reference
     from python_speech_features import sigproc
 
@@ -42,9 +35,6 @@ def mfcc(samples: npt.NDArray[np.int16], sample_rate: int = 16_000) -> npt.NDArr
 
 
 def sound_windows(steps: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
-    """Return the windows that begin with frames 0 to ``count - 1``: float32 (count, 1, 13, 20).
-
-    *steps* are float32 (S, 13) from :func:`mfcc`, with ``4 * count + 16 <= S``.
-    """
+    """Return windows of frames 0 to ``count - 1``, float32 (count, 1, 13, 20), of MFCC steps."""
     starts = np.arange(count)[:, None] * STEPS_PER_FRAME + np.arange(MFCC_STEPS)[None]
     return np.ascontiguousarray(steps[starts].transpose(0, 2, 1)[:, None])

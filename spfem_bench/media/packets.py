@@ -7,7 +7,6 @@ from array import array
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -18,15 +17,13 @@ from spfem_bench.errors import ClipError
 from spfem_bench.media import ffmpeg, ffmpeg_process
 from spfem_bench.media.ffmpeg import CostError, reading
 from spfem_bench.media.ffmpeg_process import Limits
-from spfem_bench.media.headers import file_identity, pixels, probe, sized
+from spfem_bench.media.headers import kept_by_file, pixels, probe, sized
 
 STILL = 30.0
-"""Seconds for which one picture may be shown: in its place there are 25 frames a second. A flipped
-bit in the duration of a frame makes hours of it."""
+"""Seconds for which one picture may be shown; a flipped bit in a duration makes hours of it."""
 
 MOST_PACKETS = 2_000_000
-"""Packets of a file: an hour of sound in the shortest packets (Opus, 2.5 ms) has 1,440,000. A list
-of edits can repeat a stream any number of times."""
+"""Packets of a file: an hour of sound in the shortest packets (Opus, 2.5 ms) has 1,440,000."""
 
 ROUNDING = 0.0021
 """Seconds by which the intervals of time stamps in whole milliseconds may differ."""
@@ -50,13 +47,7 @@ class Stretch:
 
 
 def stream_times(path: Path) -> dict[str, Stretch]:
-    """Return when a file's ``video`` and ``audio`` stream begin and end.
-
-    The time stamps of all packets are read; nothing is decoded.
-
-    Raises:
-        ClipError: the file is unreadable or breaks off, or several streams may be meant.
-    """
+    """Return when a file's streams begin and end, without decoding; raise ClipError as probe."""
     info = probe(path)
     kinds: list[Literal["video", "audio"]] = []
     kinds += ["video"] if info.video else []
@@ -68,23 +59,14 @@ def stream_times(path: Path) -> dict[str, Stretch]:
         for packet in _packets(file, [info.chosen(kind) for kind in kinds], path):
             kind = kinds[packet.stream]
             before = streams.get(kind, Stretch(packet.start, packet.end, 0))
-            streams[kind] = Stretch(
-                min(before.start, packet.start), max(before.end, packet.end), before.packets + 1
-            )
+            start, end = min(before.start, packet.start), max(before.end, packet.end)
+            streams[kind] = Stretch(start, end, before.packets + 1)
     return streams
 
 
 @dataclass(frozen=True, slots=True)
 class _Packet:
-    """A packet.
-
-    Attributes:
-        stream: its place among the streams that are read.
-        time: when it is shown, in seconds; None where the container has times of decoding only.
-        start: the same, or else when it is decoded.
-        end: *start* and its duration.
-        content: the number of its bytes, and their checksum.
-    """
+    """A packet at *start* seconds; *time* is None where it has no time of display."""
 
     stream: int
     time: float | None
@@ -113,10 +95,8 @@ def _packets(
             elif row := re.match(r"(\d), *(-?\d+), *(-?\d+), *(\d+), *(\d+, *\w+)", text):
                 count += 1
                 if count > MOST_PACKETS:
-                    raise CostError(
-                        f"{path}: more than {MOST_PACKETS:,} packets",
-                        "Write the clip again without its edit list: ffmpeg -i CLIP NEW.mp4",
-                    )
+                    advice = "Write the clip again without its edit list: ffmpeg -i CLIP NEW.mp4"
+                    raise CostError(f"{path}: more than {MOST_PACKETS:,} packets", advice)
                 unit_s = units[int(row[1])]
                 time = None if row[3] == NO_TIME else int(row[3]) * unit_s
                 start = int(row[2]) * unit_s if time is None else time
@@ -125,23 +105,16 @@ def _packets(
 
 @dataclass(frozen=True)
 class _Pictures:
-    """The packets of a video stream.
-
-    Attributes:
-        first: the first of them; None where there is none.
-        seconds: from the first picture to the end of the last one.
-        still: for how many seconds one picture is shown at most.
-    """
+    """The packets of a video stream: *still* is how many seconds one picture is shown at most."""
 
     first: _Packet | None
     seconds: float
     still: float
 
 
-@lru_cache(maxsize=2000)  # pictures and sound both need it
-def _pictures(path: Path, *identity: int) -> _Pictures:
+@kept_by_file
+def _pictures(path: Path) -> _Pictures:
     """Read the packets of a file's video stream, up to where it is damaged."""
-    del identity  # a part of the cache's key
     starts, first, longest = array("d"), None, 0.0
     packets = _packets(path, [probe(path).chosen("video")], path)
     try:
@@ -163,38 +136,25 @@ def _pictures(path: Path, *identity: int) -> _Pictures:
 def check_pictures(path: Path, *, whole: bool) -> float:
     """Return for how many seconds a file shows one picture at most, by its time stamps.
 
-    Raises:
-        ClipError: as :func:`~spfem_bench.media.headers.probe`, or several streams may be meant.
-        CostError: one picture is shown longer than :data:`STILL`, or the whole lasts longer
-            than :data:`~spfem_bench.media.ffmpeg.LONGEST`.
+    Raises CostError when that is longer than :data:`STILL`, or the *whole* too long, else as probe.
     """
-    shown = _pictures(path, *file_identity(path))
+    shown = _pictures(path)
     if shown.still > STILL:
-        raise CostError(
-            f"{path}: one picture is shown for {shown.still:,.0f} s",
-            f"Allowed: {STILL:g} s; a damaged header causes this: write the clip again",
-        )
+        advice = f"Allowed: {STILL:g} s; a damaged header causes this: write the clip again"
+        raise CostError(f"{path}: one picture is shown for {shown.still:,.0f} s", advice)
     if whole and shown.seconds > ffmpeg.LONGEST:
         raise ffmpeg.too_long(path)
     return shown.still
 
 
+@kept_by_file
 def first_picture(path: Path) -> float:
     """Return when a file's first picture is shown, in seconds, as ffmpeg's decoder gives it.
 
-    ffmpeg counts from the start of the file, which is that of its first stream. In a fragmented
-    mp4 whose pictures begin later than its sound, only the first picture lasts longer than the
-    others, and not for a whole number of frames: then its time is counted back from the second.
-
-    Raises:
-        ClipError: unreadable or damaged, or several streams may be meant.
+    ffmpeg counts from the start of the file's first stream. In a fragmented mp4 whose pictures
+    begin later than its sound, only the first picture lasts longer than the others, and not for a
+    whole number of frames: then its time is counted back from the second.
     """
-    return _first_picture(path, *file_identity(path))
-
-
-@lru_cache(maxsize=2000)  # pictures and sound both begin there
-def _first_picture(path: Path, *identity: int) -> float:
-    del identity  # a part of the cache's key
     # Decoded, because earlier packets may be there only as references for decoding.
     times = _first_times(path, 4)
     if len(times) < 4:
@@ -204,22 +164,14 @@ def _first_picture(path: Path, *identity: int) -> float:
     return times[1] - short if odd and abs(short - third) < ROUNDING else times[0]
 
 
+@kept_by_file
 def picture_zero(path: Path) -> float:
     """Return when a file's first picture is shown by its own time stamps, in seconds.
 
-    It is later than :func:`first_picture` where an edit list begins within a picture, as after
-    a cut without decoding: ffmpeg moves the next picture to the cut, and does not move sound.
-
-    Raises:
-        ClipError: as :func:`first_picture`, or an AVI holds B-frames: it has no times of display,
-            and programs differ in the delay of one or two frames.
+    It is later than :func:`first_picture` where an edit list begins within a picture: ffmpeg moves
+    the next picture to the cut, and not the sound. Raises ClipError for an AVI with B-frames.
     """
-    return _picture_zero(path, *file_identity(path))
-
-
-@lru_cache(maxsize=2000)  # a clip's levels and its sound both need it
-def _picture_zero(path: Path, *identity: int) -> float:
-    first, packet = first_picture(path), _pictures(path, *identity).first
+    first, packet = first_picture(path), _pictures(path).first
     if packet is None:
         raise _no_picture(path)
     if packet.time is None:

@@ -33,11 +33,7 @@ _Frame = npt.NDArray[np.uint8]
 
 
 def picture_libraries(clip: Clip) -> frozenset[str]:
-    """Return the modules beside ffmpeg that a clip's pixels depend on.
-
-    OpenCV reads a folder's pictures. The pixels of a JPEG depend on its version; PNG and BMP are
-    lossless, so that any reader gives the same.
-    """
+    """Return the modules beside ffmpeg that pixels depend on: OpenCV, where it reads JPEGs."""
     folder = clip.path.iterdir() if clip.path.is_dir() else ()
     lossy = any(_is_jpeg(path) for path in folder if path.suffix.lower() in PICTURES)
     return frozenset({"cv2"}) if lossy else frozenset()
@@ -53,14 +49,9 @@ def _is_jpeg(path: Path) -> bool:
 
 
 def read_picture(path: Path) -> _Frame:
-    """Read a picture file.
+    """Return a picture file's pixels: uint8 (height, width, 3), BGR, alpha dropped.
 
-    Returns:
-        uint8 (height, width, 3), BGR, alpha dropped.
-
-    Raises:
-        ClipError: absent, unreadable, cut short, of another format than PNG, JPEG and BMP, or
-            larger than :data:`~spfem_bench.media.ffmpeg.LARGEST`.
+    Raises ClipError unless it is a whole PNG, JPEG or BMP of an allowed size.
     """
     import cv2
 
@@ -69,9 +60,8 @@ def read_picture(path: Path) -> _Frame:
         if size := _claimed_size(path):
             check_size(path, size)
             if path.stat().st_size > MOST_BYTES:
-                raise ffmpeg.CostError(
-                    f"{path}: more than {MOST_BYTES / 1e6:.0f} MB for one picture", "Write it again"
-                )
+                problem = f"{path}: more than {MOST_BYTES / 1e6:.0f} MB for one picture"
+                raise ffmpeg.CostError(problem, "Write it again")
             content = path.read_bytes()
             # OpenCV fills up a JPEG that was cut.
             if not content.startswith(JPEG) or _jpeg_is_whole(content):
@@ -85,10 +75,9 @@ def read_picture(path: Path) -> _Frame:
 
 
 def _jpeg_is_whole(content: bytes) -> bool:
-    """Return whether a JPEG has its end-of-image marker; anything may follow it.
+    """Return whether a JPEG has its end-of-image marker, within :data:`MOST_SCANS` scans.
 
-    One of more than :data:`MOST_SCANS` counts as cut short. The markers are followed from the
-    first on (ITU-T T.81, B.1.1): a thumbnail in a segment has an end marker of its own.
+    Markers are followed from the first on (ITU-T T.81, B.1.1): a thumbnail has an end of its own.
     """
     at, scans = len(JPEG), 0
     while content[at : at + 1] == b"\xff":
@@ -108,10 +97,7 @@ def _jpeg_is_whole(content: bytes) -> bool:
 
 
 def _claimed_size(path: Path) -> tuple[int, int] | None:
-    """Return the size in a picture's header; None when it is not in a known format.
-
-    OpenCV recognises many formats by content, not by name, and allocates the claimed size.
-    """
+    """Return the size in a picture's header, which OpenCV allocates; None for another format."""
     from PIL import Image
 
     try:
@@ -130,26 +116,18 @@ def raw_pictures(paths: list[Path], shape: tuple[int, int]) -> Iterator[bytes]:
     for path in paths:
         picture = read_picture(path)
         if picture.shape[:2] != shape:
-            raise ClipError(
-                f"{path}: {picture.shape[1]} x {picture.shape[0]} pixels, the first frame has "
-                f"{shape[1]} x {shape[0]}",
-                "Write all frames in one size",
-            )
+            actual, first = (f"{width} x {height}" for height, width in (picture.shape[:2], shape))
+            problem = f"{path}: {actual} pixels, the first frame has {first}"
+            raise ClipError(problem, "Write all frames in one size")
         yield picture.tobytes()
 
 
 def numbered_pictures(clip: Clip) -> list[Path]:
-    """Return the paths of a clip's pictures in a folder, in order of their numbers.
-
-    Raises:
-        ClipError: no frame rate, no or too few pictures, one without a number, or a gap.
-    """
+    """Return the paths of a folder's pictures by their numbers; raise ClipError for a gap."""
     folder = clip.path
     if clip.frame_rate is None:
-        raise ClipError(
-            f"{folder}: a folder of frames needs its frame rate",
-            "Write for example FOLDER#fps=30, or --frame-rate 30 with --videos",
-        )
+        advice = "Write for example FOLDER#fps=30, or --frame-rate 30 with --videos"
+        raise ClipError(f"{folder}: a folder of frames needs its frame rate", advice)
     paths = [p for p in folder.iterdir() if p.suffix.lower() in PICTURES and p.name[0] != "."]
     if not paths:
         raise ClipError(f"{folder}: holds no pictures", f"Allowed: {', '.join(PICTURES)}")
@@ -157,9 +135,8 @@ def numbered_pictures(clip: Clip) -> list[Path]:
     for path in paths:
         match = re.search(r"(\d+)$", path.stem)
         if not match or int(match[1]) in numbered:
-            raise ClipError(
-                f"{path}: not a frame number of its own", "Name frames 000000.png, 000001.png, …"
-            )
+            problem = f"{path}: not a frame number of its own"
+            raise ClipError(problem, "Name frames 000000.png, 000001.png, …")
         numbered[int(match[1])] = path
     order = sorted(numbered)
     if order[-1] - order[0] + 1 != len(order):
@@ -167,7 +144,6 @@ def numbered_pictures(clip: Clip) -> list[Path]:
         raise ClipError(f"{folder}: frame {gap} is missing", "Write the frames again, without gaps")
     first, last = clip.pictures or (0, len(order))
     if last > len(order):
-        raise ClipError(
-            f"{clip}: the folder holds {len(order)} pictures", "Correct its frames=FROM,UPTO"
-        )
+        problem = f"{clip}: the folder holds {len(order)} pictures"
+        raise ClipError(problem, "Correct its frames=FROM,UPTO")
     return [numbered[n] for n in order[first:last]]

@@ -38,11 +38,8 @@ def frames(clip: Clip, hwaccel: str | None = None) -> Iterator[Frame]:
     """Yield a clip's frames, uint8 (height, width, 3), RGB, at 25 frames a second.
 
     Frames are chosen by their time stamps (ffmpeg's ``fps`` filter, rounding to the nearest), for
-    any frame rate; rotation metadata is applied; deeper colour is brought to 8 bits.
-
-    Raises:
-        ClipError: unreadable, damaged, without video, or the crop does not fit.
-        ValueError: the clip has an edit, which acts only after faces are found.
+    any frame rate; rotation metadata is applied; deeper colour is brought to 8 bits. Raises
+    ClipError where that fails, ValueError for a clip with an edit.
     """
     stream, stdin = cropped_stream(clip, hwaccel)
     if not clip.path.is_dir() and check_pictures(clip.path, whole=not clip.span) > FEW:
@@ -59,22 +56,15 @@ def frames(clip: Clip, hwaccel: str | None = None) -> Iterator[Frame]:
                 raise ffmpeg.too_long(clip)
             yield picture
     if count == 0:
-        raise ClipError(
-            f"{clip}: holds no frame", "Write the clip again, or correct its t=start,end"
-        )
+        advice = "Write the clip again, or correct its t=start,end"
+        raise ClipError(f"{clip}: holds no frame", advice)
 
 
 def cropped_stream(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterator[bytes] | None]:
-    """Return an ffmpeg-python stream of a clip's pictures, cropped, at the rate they have.
+    """Return an ffmpeg-python stream of a clip's cropped pictures, and blocks to feed to its pipe.
 
-    With it come the blocks to feed to its ``pipe:0``, if it reads that.
-
-    Raises:
-        ClipError: unreadable, without video, or the crop does not fit.
-        ValueError: the clip has an edit.
+    Raises ClipError where it has none or the crop does not fit; ValueError for an edit.
     """
-    import ffmpeg as graph
-
     if clip.edit is not None:
         raise ValueError(f"{clip}: frames are read without the edit, which is applied to them")
     files = _files(clip)
@@ -82,13 +72,7 @@ def cropped_stream(clip: Clip, hwaccel: str | None = None) -> tuple[Any, Iterato
     if clip.path.is_dir():
         height, width = read_picture(files[0]).shape[:2]
         _check_crop(clip, (width, height))
-        stream = graph.input(
-            "pipe:0",
-            format="rawvideo",
-            pix_fmt="bgr24",
-            video_size=(width, height),
-            framerate=repr(clip.frame_rate),
-        )
+        stream = ffmpeg.raw_input("bgr24", (width, height), repr(clip.frame_rate))
         stdin = raw_pictures(files, (height, width))
     else:
         info = probe(clip.path)
@@ -129,10 +113,7 @@ def _to_rgb(stream: Any) -> Any:
 
 
 def timed_stream(stream: Any, clip: Clip) -> Any:
-    """Return a stream of 25 frames a second by their time stamps, those in the clip's span.
-
-    Frame k is the one shown k / 25 s after the first picture.
-    """
+    """Return a stream of 25 frames a second by their time stamps, those in the clip's span."""
     first = 0.0 if clip.path.is_dir() else first_picture(clip.path)
     stream = stream.filter("fps", FRAME_RATE, start_time=repr(first))
     if clip.span:
@@ -160,10 +141,8 @@ def check_length(clip: Clip, seconds: float | None) -> None:
 def _check_crop(clip: Clip, size: tuple[int, int]) -> None:
     crop = clip.crop
     if crop and (crop.x + crop.width > size[0] or crop.y + crop.height > size[1]):
-        raise ClipError(
-            f"{clip}: the crop rectangle leaves the picture of {size[0]} x {size[1]} pixels",
-            "Write #xywh=x,y,width,height within it",
-        )
+        problem = f"{clip}: the crop rectangle leaves the picture of {size[0]} x {size[1]} pixels"
+        raise ClipError(problem, "Write #xywh=x,y,width,height within it")
 
 
 def _read_ppm(pipe: IO[bytes]) -> Frame | None:
@@ -175,9 +154,6 @@ def _read_ppm(pipe: IO[bytes]) -> Frame | None:
     if len(content) < width * height * 3:
         return None
     return np.frombuffer(content, np.uint8).reshape(height, width, 3)
-
-
-# ---- identity ------------------------------------------------------------------------------
 
 
 def _files(clip: Clip) -> list[Path]:
@@ -216,11 +192,7 @@ def _state(clip: Clip) -> _State:
 
 @dataclass(frozen=True)
 class Unchanged:
-    """A clip's files as they were before they were hashed.
-
-    Features kept under a hash of a clip must come from the same bytes. No program can set the
-    time of a file's last change (ctime): with equal states, nothing was written or replaced.
-    """
+    """A clip's files as they were before they were hashed; no program can set a file's ctime."""
 
     clip: Clip
     state: _State

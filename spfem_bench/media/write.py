@@ -14,7 +14,7 @@ import numpy.typing as npt
 from spfem_bench.errors import ClipError
 from spfem_bench.files import temporary_folder, write_atomically
 from spfem_bench.media.audio import SAMPLE_RATE
-from spfem_bench.media.ffmpeg import local_input
+from spfem_bench.media.ffmpeg import local_input, raw_input
 from spfem_bench.media.ffmpeg_process import decoding
 from spfem_bench.media.video import FRAME_RATE, Frame
 
@@ -69,29 +69,14 @@ def write_clip(
             file.setsampwidth(2)
             file.setframerate(SAMPLE_RATE)
             file.writeframes(np.asarray(samples, "<i2").tobytes())
-        video = graph.input(
-            "pipe:0",
-            format="rawvideo",
-            pix_fmt="rgb24",
-            video_size=(width, height),
-            framerate=FRAME_RATE,
-        )
+        video = raw_input("rgb24", (width, height), FRAME_RATE)
+        video = video.filter("scale", flags="bicubic+accurate_rnd+full_chroma_int+bitexact")
+        inputs = [video, local_input(sound)] if len(samples) or sound_codec == "flac" else [video]
+        coding |= {"vcodec": "libx264", "crf": quality, "preset": "veryfast", "pix_fmt": "yuv420p"}
         # One thread and no dates or versions inside: the bytes depend on the input only.
-        node = graph.output(
-            video.filter("scale", flags="bicubic+accurate_rnd+full_chroma_int+bitexact"),
-            *([local_input(sound)] if len(samples) or sound_codec == "flac" else []),
-            str(clip),
-            vcodec="libx264",
-            crf=quality,
-            preset="veryfast",
-            pix_fmt="yuv420p",
-            threads=1,
-            **coding,
-            movflags="faststart",
-            map_metadata=-1,
-            fflags="+bitexact",
-            **{"flags:v": "+bitexact", "flags:a": "+bitexact"},
-        )
+        coding |= {"threads": 1, "movflags": "faststart", "map_metadata": -1}
+        coding |= dict.fromkeys(("fflags", "flags:v", "flags:a"), "+bitexact")
+        node = graph.output(*inputs, str(clip), **coding)
         # No timeout: frames are made while they are written.
         with decoding(node, path, iter(raw()), patience=math.inf):
             pass

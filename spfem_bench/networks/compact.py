@@ -1,9 +1,7 @@
-"""Three small networks of the profile ``compact``, made for this project.
+"""Three small networks of the profile ``compact``, trained on the project's own puppets.
 
-All three are stacks of residual depthwise-separable convolutions (Howard et al.,
-MobileNets, 2017; He et al., CVPR 2016), small enough for any processor. They are
-trained on the project's own puppets (``spfem_bench/puppets/compact``), so their
-weights are free of anyone's pictures and travel with the cards.
+All are stacks of residual depthwise-separable convolutions (Howard et al., MobileNets, 2017; He et
+al., CVPR 2016), small enough for any processor.
 """
 
 from __future__ import annotations
@@ -27,10 +25,8 @@ def _conv(
     inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
     """Return a convolution that keeps size / stride, and its BatchNorm."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
-    )
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
 
 
 class _Block(nn.Module):
@@ -41,8 +37,7 @@ class _Block(nn.Module):
         self.depthwise = _conv(inputs, inputs, 3, stride, groups=inputs)
         self.pointwise = _conv(inputs, outputs)
         self.pool = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
-        same = inputs == outputs
-        self.shortcut = nn.Identity() if same else _conv(inputs, outputs)
+        self.shortcut = nn.Identity() if inputs == outputs else _conv(inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.pointwise(F.relu(self.depthwise(x)))
@@ -51,27 +46,23 @@ class _Block(nn.Module):
 
 def _stage(inputs: int, outputs: int, blocks: int, stride: int = 2) -> nn.Sequential:
     """Return blocks of one size, the first of which changes size and channels."""
-    return nn.Sequential(
-        *(_Block(outputs if i else inputs, outputs, 1 if i else stride) for i in range(blocks))
-    )
+    rest = (_Block(outputs, outputs, 1) for _ in range(blocks - 1))
+    return nn.Sequential(_Block(inputs, outputs, stride), *rest)
 
 
 def _trunk(widths: Sequence[int], blocks: Sequence[int]) -> nn.ModuleList:
     """Return stages, each half the size of the one before; the first keeps the stem's size."""
     inputs = (widths[0], *widths)
-    return nn.ModuleList(
-        _stage(inputs[i], widths[i], blocks[i], 2 if i else 1) for i in range(len(widths))
-    )
+    sizes = zip(inputs, widths, blocks, (1, 2, 2, 2), strict=False)
+    return nn.ModuleList(_stage(*size) for size in sizes)
 
 
 @ARCHITECTURES.register("compact-identity")
 class CompactIdentity(nn.Module):
     """Face embedding network.
 
-    Input float32 (B, 3, 112, 112), RGB, ``(x - 127.5) / 127.5``; output
-    ``embedding`` (B, 64), not normalised. The last layers are those of
-    MobileFaceNet (Chen et al., CCBR 2018): a depthwise convolution over all
-    positions, then a linear layer and BatchNorm, as ArcFace wants it.
+    Input float32 (B, 3, 112, 112), RGB, ``(x - 127.5) / 127.5``; output ``embedding`` (B, 64), not
+    normalised. The last layers are MobileFaceNet's (Chen et al., CCBR 2018).
     """
 
     WIDTHS = (24, 56, 112, 192)
@@ -87,11 +78,7 @@ class CompactIdentity(nn.Module):
         self.linear_bn = nn.BatchNorm1d(DIMENSIONS)
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """Return the feature maps after each of the four stages, all at least 0.
-
-        Of float32 (B, 3, 112, 112): (B, 24, 56, 56), (B, 56, 28, 28), (B, 112, 14, 14),
-        (B, 192, 7, 7).
-        """
+        """Return the maps of four stages: (B, 24, 56, 56), (B, 56, 28, 28), …, (B, 192, 7, 7)."""
         maps = []
         x = F.relu(self.stem(x))
         for stage in self.trunk:
@@ -110,10 +97,8 @@ class CompactIdentity(nn.Module):
 class CompactExpression(nn.Module):
     """Seven-expression network.
 
-    Input float32 (B, 3, 64, 64), RGB, ``(x - 127.5) / 127.5``; outputs
-    ``features`` (B, 64), a linear layer and BatchNorm before the cosine classifier, and
-    ``probabilities`` (B, 7) in the order of ``EMOTIONS``: neutral, angry,
-    disgusted, fear, happy, sad, surprised.
+    Input float32 (B, 3, 64, 64), RGB, ``(x - 127.5) / 127.5``; outputs ``features`` (B, 64) and
+    ``probabilities`` (B, 7) in the order of ``EMOTIONS``.
     """
 
     WIDTHS = (24, 48, 96, 160)
@@ -137,10 +122,7 @@ class CompactExpression(nn.Module):
         return vectors
 
     def scores(self, features: Tensor) -> Tensor:
-        """Return logits: scaled cosines, (B, 7), of features (Wang et al., NormFace, 2017).
-
-        CSIM compares features by their cosine, so they are trained by it.
-        """
+        """Return logits: scaled cosines, (B, 7), of features (Wang et al., NormFace, 2017)."""
         return self.SCALE * F.linear(F.normalize(features), F.normalize(self.prototypes))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -151,11 +133,7 @@ class CompactExpression(nn.Module):
 
 @ARCHITECTURES.register("compact-sync")
 class CompactSync(nn.Module):
-    """Video and audio encoder with one space of vectors (Chung and Zisserman, 2016).
-
-    The video encoder convolves over time in its first layer only, five frames wide: a run of
-    frames gives the vectors of its windows. Vectors have length 1, distances lie in 0 to 2.
-    """
+    """Video and audio encoder with one space of unit vectors (Chung and Zisserman, 2016)."""
 
     WIDTHS = (32, 64, 96, 160)
 
@@ -165,30 +143,18 @@ class CompactSync(nn.Module):
             3, self.WIDTHS[0], (5, 5, 5), stride=(1, 2, 2), padding=(0, 2, 2), bias=False
         )
         self.time_bn = nn.BatchNorm2d(self.WIDTHS[0])
-        self.lips = nn.Sequential(
-            *(
-                _stage(a, b, n)
-                for a, b, n in zip(self.WIDTHS[:-1], self.WIDTHS[1:], (2, 3, 1), strict=True)
-            )
-        )
+        sizes = zip(self.WIDTHS[:-1], self.WIDTHS[1:], (2, 3, 1), strict=True)
+        self.lips = nn.Sequential(*(_stage(*size) for size in sizes))
         self.lips_linear = nn.Linear(self.WIDTHS[-1] * 16, DIMENSIONS, bias=False)
         self.lips_bn = nn.BatchNorm1d(DIMENSIONS)
         # Each coefficient has a scale of its own.
         self.scale = nn.BatchNorm1d(13)
-        self.ears = nn.Sequential(
-            _conv(1, 32, 3),
-            nn.ReLU(),
-            _stage(32, 64, 2),
-            _stage(64, 96, 2),
-        )
+        self.ears = nn.Sequential(_conv(1, 32, 3), nn.ReLU(), _stage(32, 64, 2), _stage(64, 96, 2))
         self.ears_linear = nn.Linear(96 * 4 * 5, DIMENSIONS, bias=False)
         self.ears_bn = nn.BatchNorm1d(DIMENSIONS)
 
     def visual(self, frames: Tensor) -> Tensor:
-        """Embed every five-frame window: (B, T - 4, 64) of (B, 3, T, 64, 64).
-
-        Frames are float32, BGR, 0 to 255, T at least 5; each vector has length 1.
-        """
+        """Embed windows of five: unit vectors (B, T - 4, 64) of (B, 3, T, 64, 64), float32 BGR."""
         x = self.time((frames - 127.5) / 127.5)
         batch, channels, windows, height, width = x.shape
         x = x.transpose(1, 2).reshape(batch * windows, channels, height, width)

@@ -13,19 +13,9 @@ from spfem_bench.networks.weights import WeightsStore, is_shipped, remedy
 def fetch_network(
     store: WeightsStore, card: NetworkCard, progress: bool, report: Callable[[str], object]
 ) -> Iterator[str | WeightsError]:
-    """Download and verify a network's files, and yield what became of each.
+    """Download and verify a network's files; yield a line, or the reason of a failure, for each.
 
-    Args:
-        store: files that are there and right are not fetched again.
-        card: of the network.
-        progress: show a bar on standard error.
-        report: called with a line when another process is downloading a file.
-
-    Yields:
-        A line, or the reason why a file cannot be fetched; the others follow.
-
-    Raises:
-        WeightsError: the network is shipped with the package, and damaged.
+    Raises WeightsError where it is shipped and damaged; *report* gets lines about waiting.
     """
     if store.check(card).state == "verified":
         yield "there and verified"
@@ -35,12 +25,8 @@ def fetch_network(
     yield f"licence: {card.licence}"
     for file, path in zip(card.files, store.paths(card), strict=True):
         try:
-            fetched = path
-            if (
-                file.is_pinned
-                or fetched is None
-                or (file.url and pinned.file_problem(fetched, file))
-            ):
+            fetched = None if file.is_pinned else path
+            if fetched is None or (file.url and pinned.file_problem(fetched, file)):
                 fetched = pinned.fetch(file, store.cache, progress=progress, report=report)
             if file.is_pinned:
                 yield f"{fetched} verified"

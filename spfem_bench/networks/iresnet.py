@@ -1,9 +1,4 @@
-"""IResNet-50 (Duta et al., Improved Residual Networks, 2020), as ArcFace is trained on it.
-
-Parameter names are those of insightface's ``arcface_torch`` checkpoints (``backbone.pth``),
-a plain dictionary of tensors. The network keeps the input's size up to its first stage; each
-of the four stages then halves it.
-"""
+"""IResNet-50 (Duta et al., 2020), with parameters named as by insightface's ``arcface_torch``."""
 
 from __future__ import annotations
 
@@ -31,9 +26,8 @@ class _Block(nn.Module):
         self.bn3 = nn.BatchNorm2d(outputs)
         self.downsample: nn.Module = nn.Identity()
         if stride > 1:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+            shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv2(self.prelu(self.bn2(self.conv1(self.bn1(x)))))
@@ -45,8 +39,7 @@ class _Block(nn.Module):
 class IResNet50(nn.Module):
     """Face embedding network.
 
-    Input float32 (B, 3, 112, 112), RGB, ``(x - 127.5) / 127.5``; output ``embedding``
-    (B, 512), not normalised. The stages take any size.
+    Input float32 (B, 3, 112, 112), RGB, in [-1, 1]; ``embedding`` (B, 512), not normalised.
     """
 
     read_state = staticmethod(torch_state)
@@ -67,11 +60,7 @@ class IResNet50(nn.Module):
         self.features = nn.BatchNorm1d(EMBEDDING)
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """Return the feature maps after each of the four stages.
-
-        Of float32 (B, 3, H, W): (B, 64, H/2, W/2), (B, 128, H/4, W/4), (B, 256, H/8, W/8),
-        (B, 512, H/16, W/16), sizes rounded up.
-        """
+        """Return the maps of four stages: (B, 64, H/2, W/2) to (B, 512, H/16, W/16), rounded up."""
         x = self.prelu(self.bn1(self.conv1(x)))
         maps = []
         for number in range(1, 5):

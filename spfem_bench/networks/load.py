@@ -1,8 +1,4 @@
-"""From a network's card to functions on batches.
-
-A network that needs no torch (onnxruntime, ncnn) is loaded by the function that its architecture
-registers; a torch module is wrapped here.
-"""
+"""From a network's card to functions on batches; only torch's modules are wrapped here."""
 
 from __future__ import annotations
 
@@ -31,10 +27,7 @@ BatchFunction = Callable[[npt.NDArray[np.generic]], Mapping[str, _Array]]
 class Detections(NamedTuple):
     """The faces in one picture, best score first.
 
-    Attributes:
-        boxes: float32 (N, 4): left, top, right, bottom in pixels.
-        points: float32 (N, 5, 2): eyes, nose, corners of the mouth.
-        scores: float32 (N,), 0 to 1.
+    Boxes are float32 (N, 4), left, top, right, bottom; points float32 (N, 5, 2), as a face's.
     """
 
     boxes: _Array
@@ -44,12 +37,7 @@ class Detections(NamedTuple):
 
 @dataclass(frozen=True)
 class DetectorNetwork:
-    """A face detector.
-
-    Attributes:
-        run: from pictures, each uint8 (height, width, 3) RGB, to the detections in each.
-        batched: several pictures are computed at once.
-    """
+    """A face detector: the detections in each picture, uint8 (height, width, 3) RGB."""
 
     run: Callable[[Sequence[npt.NDArray[np.uint8]]], list[Detections]]
     batched: bool = False
@@ -77,21 +65,14 @@ def autocast(device: str, precision: Precision) -> AbstractContextManager[object
 
 
 def load_network(
-    card: NetworkCard,
-    weights: WeightsStore,
-    device: str = "cpu",
-    precision: Precision = "float32",
+    card: NetworkCard, weights: WeightsStore, device: str = "cpu", precision: Precision = "float32"
 ) -> Mapping[str, BatchFunction]:
-    """Load a network, in eval mode, as functions on batches.
+    """Load a network, in eval mode, as functions on batches; raise WeightsError for wrong weights.
 
     Returns:
-        For image networks ``{"crops": f}``, f on uint8 (B, height, width, channels).
-        For lip sync ``{"frames": f, "sound": g}``: f on uint8 (B, T, size, size, 3) RGB
-        gives ``visual`` (B, T - 4, D); g on float32 (B, 1, 13, 20) gives ``audio`` (B, D).
-        The card's input gives the size (224 for SyncNet), its outputs D (1024).
-
-    Raises:
-        WeightsError: missing, not the pinned ones, or of another architecture.
+        For image networks ``{"crops": f}``, f on uint8 (B, height, width, channels). For lip sync
+            ``{"frames": f, "sound": g}``: f on uint8 (B, T, size, size, 3) RGB gives ``visual`` (B,
+            T - 4, D); g on float32 (B, 1, 13, 20) gives ``audio`` (B, D).
     """
     if ARCHITECTURES.runtime(card.architecture) != "torch":
         functions: Mapping[str, BatchFunction] = load_by_function(card, weights, device)
@@ -118,9 +99,8 @@ def load_network(
         return np.asarray(output.float().cpu().numpy())
 
     if isinstance(card.input, SyncInput):
-        video_encoder, audio_encoder = (
-            quickened(Tower(module, name), precision) for name in ("visual", "audio")
-        )
+        video_encoder = quickened(Tower(module, "visual"), precision)
+        audio_encoder = quickened(Tower(module, "audio"), precision)
         takes_bytes = any(isinstance(m, PooledWindows) for m in video_encoder.modules())
 
         def frames(batch: npt.NDArray[np.generic]) -> Mapping[str, _Array]:
@@ -135,9 +115,8 @@ def load_network(
         return {"frames": frames, "sound": sound}
 
     whole = quickened(module, precision)
-    mean, std = (
-        torch.tensor(v, device=device).reshape(-1, 1, 1) for v in (card.input.mean, card.input.std)
-    )
+    numbers = (card.input.mean, card.input.std)
+    mean, std = (torch.tensor(n, device=device).reshape(-1, 1, 1) for n in numbers)
 
     def crops(batch: npt.NDArray[np.generic]) -> Mapping[str, _Array]:
         pictures = to_device(batch).permute(0, 3, 1, 2).float()
@@ -149,9 +128,7 @@ def load_network(
 def load_by_function(card: NetworkCard, weights: WeightsStore, device: str) -> Any:
     """Return what the function of a network's architecture makes of its files.
 
-    Raises:
-        CardError: the architecture is a torch module.
-        WeightsError: missing, not the pinned ones, or of another architecture.
+    Raises CardError for a torch module, WeightsError for wrong weights.
     """
     if ARCHITECTURES.runtime(card.architecture) == "torch":
         raise CardError(f"{card.path}: '{card.architecture}' is no {card.role}")
@@ -162,9 +139,7 @@ def load_by_function(card: NetworkCard, weights: WeightsStore, device: str) -> A
 def load_module(card: NetworkCard, weights: WeightsStore, device: str = "cpu") -> nn.Module:
     """Load a torch module in eval mode and without gradients.
 
-    Raises:
-        CardError: the architecture is no torch module.
-        WeightsError: missing, not the pinned ones, or of another architecture.
+    Raises CardError for another architecture, WeightsError for wrong weights.
     """
     if ARCHITECTURES.runtime(card.architecture) != "torch":
         raise CardError(f"'{card.name}' ({card.architecture}) is no network that PyTorch holds")

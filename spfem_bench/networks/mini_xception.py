@@ -18,6 +18,8 @@ with extra("networks", "a network in Keras' format (HDF5)"):
     import h5py
 
 EPSILON = 1e-3  # Keras' BatchNormalization, as in the file's model configuration
+NORM = {"weight": "gamma", "bias": "beta"}
+NORM |= {"running_mean": "moving_mean", "running_var": "moving_variance"}
 
 
 def _bn(channels: int) -> nn.BatchNorm2d:
@@ -68,9 +70,8 @@ class _Block(nn.Module):
 class MiniXception(nn.Module):
     """Seven-expression network.
 
-    Input float32 (B, 1, 64, 64), grey, in [-1, 1]; outputs ``features`` (B, 128),
-    the channels before the last convolution averaged over the picture, and
-    ``probabilities`` (B, 7): angry, disgust, fear, happy, sad, surprise, neutral.
+    Input float32 (B, 1, 64, 64), grey, in [-1, 1]; outputs ``features`` (B, 128), averaged over the
+    picture, and ``probabilities`` (B, 7): angry, disgust, fear, happy, sad, surprise, neutral.
     """
 
     def __init__(self) -> None:
@@ -101,13 +102,7 @@ class MiniXception(nn.Module):
 
 
 def _state_from_hdf5(content: bytes) -> dict[str, Tensor]:
-    """Return the weights of a Keras HDF5 file by :class:`MiniXception`'s names.
-
-    Keras numbers its layers as they were built: a block's shortcut, then its two convolutions.
-
-    Raises:
-        KeyError: the file has other layers than this network.
-    """
+    """Return the weights of a Keras HDF5 file by our names; raise KeyError for other layers."""
     state: dict[str, Tensor] = {}
     with h5py.File(io.BytesIO(content), "r") as file:
         groups = file["model_weights"]
@@ -127,12 +122,7 @@ def _state_from_hdf5(content: bytes) -> dict[str, Tensor]:
 
         def norm(name: str, number: int) -> None:
             layer = f"batch_normalization_{number}"
-            for ours, theirs in (
-                ("weight", "gamma"),
-                ("bias", "beta"),
-                ("running_mean", "moving_mean"),
-                ("running_var", "moving_variance"),
-            ):
+            for ours, theirs in NORM.items():
                 state[f"{name}.{ours}"] = array(layer, theirs)
             state[f"{name}.num_batches_tracked"] = torch.tensor(0)
 

@@ -1,8 +1,4 @@
-"""MobileFaceNet (Chen et al., CCBR 2018, table 1) for 112 x 96 faces.
-
-Parameter names follow the checkpoint of Xiaoccer/MobileFaceNet_Pytorch
-(``net_state_dict``), whose last depthwise layer spans 7 x 6 positions.
-"""
+"""MobileFaceNet (Chen et al., CCBR 2018) for 112 x 96 faces, named as Xiaoccer's checkpoint."""
 
 from __future__ import annotations
 
@@ -13,25 +9,18 @@ from spfem_bench.definitions.architectures import ARCHITECTURES
 from spfem_bench.definitions.networks import NetworkCard
 from spfem_bench.networks.weights import torch_state
 
+_Size = int | tuple[int, int]
+
 # Table 1 of the paper: expansion, channels, repeats, stride of the first.
 BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 
 
 class _Conv(nn.Module):
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int | tuple[int, int],
-        stride: int = 1,
-        padding: int = 0,
-        *,
-        depthwise: bool = False,
-        linear: bool = False,
+        self, inputs: int, outputs: int, kernel: _Size, *, linear: bool = False, **options: int
     ) -> None:
         super().__init__()
-        groups = inputs if depthwise else 1
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+        self.conv = nn.Conv2d(inputs, outputs, kernel, bias=False, **options)  # type: ignore[arg-type]
         self.bn = nn.BatchNorm2d(outputs)
         self.prelu = None if linear else nn.PReLU(outputs)
 
@@ -65,14 +54,13 @@ class _Bottleneck(nn.Module):
 class MobileFaceNet(nn.Module):
     """Face embedding network.
 
-    Input float32 (B, 3, 112, 96), RGB, ``(x - 127.5) / 128``; output (B, 128),
-    not normalised.
+    Input float32 (B, 3, 112, 96), RGB, ``(x - 127.5) / 128``; output (B, 128), not normalised.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1 = _Conv(3, 64, 3, 2, 1)
-        self.dw_conv1 = _Conv(64, 64, 3, 1, 1, depthwise=True)
+        self.conv1 = _Conv(3, 64, 3, stride=2, padding=1)
+        self.dw_conv1 = _Conv(64, 64, 3, padding=1, groups=64)
         blocks, inputs = [], 64
         self.strides: list[int] = []
         for expansion, outputs, repeats, stride in BOTTLENECKS:
@@ -82,7 +70,7 @@ class MobileFaceNet(nn.Module):
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.conv2 = _Conv(128, 512, 1)
-        self.linear7 = _Conv(512, 512, (7, 6), depthwise=True, linear=True)
+        self.linear7 = _Conv(512, 512, (7, 6), linear=True, groups=512)
         self.linear1 = _Conv(512, 128, 1, linear=True)
 
     @staticmethod
@@ -92,11 +80,7 @@ class MobileFaceNet(nn.Module):
         return state.get("net_state_dict", state)
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """Return the last feature maps of each of four sizes: a stage ends before a stride.
-
-        Of float32 (B, 3, H, W): (B, 64, H/2, W/2), (B, 64, H/4, W/4), (B, 128, H/8, W/8),
-        (B, 128, H/16, W/16), sizes rounded up.
-        """
+        """Return four sizes' last maps: (B, 64, H/2, W/2) to (B, 128, H/16, W/16), rounded up."""
         maps = [self.dw_conv1(self.conv1(x))]
         for block, stride in zip(self.blocks, self.strides, strict=True):
             if stride == 2:

@@ -33,11 +33,7 @@ ALIKE = 1e-4
 
 
 def parse_model(content: bytes, card: NetworkCard) -> Any:
-    """Return the ``onnx.ModelProto`` in verified bytes.
-
-    Raises:
-        WeightsError: they are no such file, or it keeps weights in other files.
-    """
+    """Return the ``onnx.ModelProto`` in verified bytes; raise WeightsError for others."""
     try:
         model = onnx.load_model_from_string(content)
         empty = not model.graph.input or not model.graph.output
@@ -61,23 +57,11 @@ def _tensors(graph: Any) -> Iterator[Any]:
 
 
 def start(model: Any, card: NetworkCard, device: str = "cpu") -> tuple[_Run, bool]:
-    """Start a network, on batches where the file's graph can do that.
+    """Return a function on (B, 3, height, width), and whether it computes batches as such.
 
-    Many files declare a batch of one, and some of them mix a batch's pictures in their outputs.
-    So two pictures of noise are computed one by one and together; batches are used where one
-    of :data:`LAYOUTS` gives the same.
-
-    Args:
-        model: from :func:`parse_model`; its first axis is made free.
-        card: its input gives the pictures' size.
-        device: ``cuda`` needs onnxruntime-gpu; beside ``mps`` the processor is used.
-
-    Returns:
-        A function on (B, 3, height, width), whose outputs are in the file's order, and
-        whether it computes batches as such.
-
-    Raises:
-        WeightsError: onnxruntime cannot run the graph, or not on that device.
+    Many files declare a batch of one, and some mix a batch's pictures in their outputs: batches are
+    used where two pictures of noise, one by one and together, give the same in one of
+    :data:`LAYOUTS`. Raises WeightsError where onnxruntime cannot run the graph on that device.
     """
     shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
     size = _size(card)
@@ -89,7 +73,9 @@ def start(model: Any, card: NetworkCard, device: str = "cpu") -> tuple[_Run, boo
 
     def one_by_one(pictures: _Array) -> list[_Array]:
         rows = [single(pictures[i : i + 1]) for i in range(len(pictures))]
-        return [np.stack([_bare(r) for r in column]) for column in zip(*rows, strict=True)]
+        # The axis of a batch of one is dropped, where there is one.
+        bare = [[r[0] if len(r) == 1 else r for r in row] for row in rows]
+        return [np.stack(column) for column in zip(*bare, strict=True)]
 
     try:
         alone = one_by_one(noise)
@@ -110,11 +96,6 @@ def start(model: Any, card: NetworkCard, device: str = "cpu") -> tuple[_Run, boo
 
             return batch, True
     return one_by_one, False
-
-
-def _bare(output: _Array) -> _Array:
-    """Drop the axis of a batch of one, where there is one."""
-    return output[0] if output.shape[0] == 1 else output
 
 
 def _stacked(output: _Array, count: int, one: _Array) -> _Array | None:
@@ -163,33 +144,24 @@ def _session(model: Any, card: NetworkCard, device: str) -> _Run:
     options.log_severity_level = 3
     # As many threads as torch, which is not imported for that; 0: one for each processor core.
     torch = sys.modules.get("torch")
-    options.intra_op_num_threads = (
-        torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS") or 0)
-    )
+    wanted = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    options.intra_op_num_threads = torch.get_num_threads() if torch else wanted
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers: list[Any] = ["CPUExecutionProvider"]
-    on_gpu = device.partition(":")[0] == "cuda"
-    if on_gpu:
-        number = int(device.partition(":")[2] or 0)
-        # As elsewhere, full float32: TF32 would move scores in the third digit.
-        providers = [("CUDAExecutionProvider", {"device_id": number, "use_tf32": 0})]
-        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            raise WeightsError(
-                f"the onnxruntime that is installed cannot run '{card.name}' on {device}",
-                "Install onnxruntime-gpu in its place, or use --device cpu",
-            )
+    kind, _, number = device.partition(":")
+    provider = "CUDAExecutionProvider" if kind == "cuda" else "CPUExecutionProvider"
+    # As elsewhere, full float32: TF32 would move scores in the third digit.
+    settings = {"device_id": int(number or 0), "use_tf32": 0} if kind == "cuda" else {}
+    if provider not in onnxruntime.get_available_providers():
+        problem = f"the onnxruntime that is installed cannot run '{card.name}' on {device}"
+        raise WeightsError(problem, "Install onnxruntime-gpu in its place, or use --device cpu")
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=providers
-        )
+        content = model.SerializeToString()
+        session = onnxruntime.InferenceSession(content, options, [(provider, settings)])
     except Exception as error:  # onnxruntime's errors have no common kind
         raise wrong_weights(card, error) from error
-    provider = "CUDAExecutionProvider" if on_gpu else "CPUExecutionProvider"
     if session.get_providers()[0] != provider:  # onnxruntime falls back without an error
-        raise WeightsError(
-            f"onnxruntime did not start '{card.name}' on {device}",
-            "Check its CUDA and cuDNN libraries, or use --device cpu",
-        )
+        problem = f"onnxruntime did not start '{card.name}' on {device}"
+        raise WeightsError(problem, "Check its CUDA and cuDNN libraries, or use --device cpu")
     name = session.get_inputs()[0].name
 
     def run(pictures: _Array) -> list[_Array]:
@@ -212,17 +184,10 @@ def scaled(pictures: npt.NDArray[np.generic], mean: Any, std: Any) -> _Array:
 def crops_network(
     card: NetworkCard, contents: Sequence[bytes], device: str = "cpu"
 ) -> Mapping[str, BatchFunction]:
-    """Load a network on crops.
+    """Load a network on crops: ``{"crops": f}``, f from uint8 (B, height, width, 3) RGB to outputs.
 
-    ``arcface-onnx`` has one output (insightface's ``ArcFaceONNX``), ``embedding``.
-    ``hsemotion-onnx`` ends in a fully connected layer: its input are the ``features``, as in
-    EmotiEffLib's ``extract_features``, and ``probabilities`` are the softmax of its output.
-
-    Returns:
-        ``{"crops": f}``, f from uint8 (B, height, width, 3), RGB, to the card's outputs, (B, N).
-
-    Raises:
-        WeightsError: the bytes are not such a network's.
+    ``arcface-onnx`` has one output, ``embedding``. The input of ``hsemotion-onnx``'s last layer are
+    its ``features``, and the softmax of its output ``probabilities``, as in EmotiEffLib.
     """
     model = parse_model(contents[0], card)
     if len(model.graph.output) != 1:
@@ -254,6 +219,5 @@ def _add_features(model: Any, card: NetworkCard) -> None:
     last = next((n for n in graph.node if graph.output[0].name in n.output), None)
     if last is None or last.op_type != "Gemm":
         raise wrong_weights(card, ValueError("it does not end in a fully connected layer"))
-    graph.output.append(
-        onnx.helper.make_tensor_value_info(last.input[0], onnx.TensorProto.FLOAT, None)
-    )
+    kind = onnx.TensorProto.FLOAT
+    graph.output.append(onnx.helper.make_tensor_value_info(last.input[0], kind, None))

@@ -30,10 +30,7 @@ class Tower(nn.Module):
 
 
 class Dense(nn.Module):
-    """A convolution that is a linear layer where its kernel is as large as its input.
-
-    A convolution reorders its weights at each call, a linear layer does not.
-    """
+    """A convolution that is a linear layer, which is faster, where its kernel fills its input."""
 
     def __init__(self, convolution: nn.Conv3d) -> None:
         super().__init__()
@@ -52,10 +49,9 @@ class Dense(nn.Module):
 def quickened(module: nn.Module, precision: Precision = "float32") -> nn.Module:
     """Return a faster network that computes the same, to rounding.
 
-    BatchNorms are folded into the convolutions right before them in a sequence, and channels lie
-    last in memory. On a processor, SyncNet's first layers become
-    :func:`~spfem_bench.networks.toom_cook.pooled_windows`, and its last :class:`Dense`. In half
-    precision weights are rounded now, not by autocast at each call.
+    BatchNorms are folded into convolutions, channels lie last in memory, and half precision is
+    rounded now. On a processor SyncNet's first layers become
+    :func:`~spfem_bench.networks.toom_cook.pooled_windows`, and its last :class:`Dense`.
     """
     quick = deepcopy(module)
     sequences = [part for part in quick.modules() if isinstance(part, nn.Sequential)]

@@ -20,19 +20,12 @@ _Record = TypeVar("_Record", bound=Strict)
 
 
 def load_weights_record(path: Path, kind: type[_Record], what: str) -> _Record:
-    """Read a record.
-
-    Raises:
-        OSError: it cannot be read.
-        CardError: it is not valid JSON, or lacks or misspells a key.
-    """
+    """Read a record; raise OSError where it is unreadable, CardError where it is not valid."""
     try:
         content, verified = read_json(path)
     except ValueError as error:
-        raise CardError(
-            f"{path} is no record of {what}, or is damaged: {error}",
-            "Take both files again as the training left them",
-        ) from error
+        problem = f"{path} is no record of {what}, or is damaged: {error}"
+        raise CardError(problem, "Take both files again as the training left them") from error
     record = validate(kind, content, str(path))
     if not verified:
         warn_unverified(path, "Train again, or use it if you trust it")
@@ -47,31 +40,20 @@ def read_weights(path: Path, sha256: str, again: str) -> bytes:
     content = file.read_bytes()
     actual = hashlib.sha256(content).hexdigest()
     if actual != sha256:
-        raise WeightsError(
-            f"{file} is not what its record says: SHA-256 {actual[:16]}…, expected {sha256[:16]}…",
-            again,
-        )
+        hashes = f"SHA-256 {actual[:16]}…, expected {sha256[:16]}…"
+        raise WeightsError(f"{file} is not what its record says: {hashes}", again)
     return content
 
 
 def tensors(content: bytes) -> dict[str, Tensor]:
-    """Return the tensors in a safetensors file's bytes, by name.
-
-    Raises:
-        Exception: of several kinds, when the bytes are of another format.
-    """
+    """Return the tensors in a safetensors file's bytes, by name; others raise several kinds."""
     return dict(read_tensors(content))
 
 
 def save_network(
     path: Path, network: nn.Module, kind: type[_Record], record: Mapping[str, Any]
 ) -> _Record:
-    """Write weights and their record; the record comes last, so that with it both are whole.
-
-    Raises:
-        CardError: the record is none of that kind.
-        StorageError: the folder cannot be written, or the disk is full.
-    """
+    """Write weights, then their record; raise CardError or StorageError where that fails."""
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     content = tensors_as_bytes(state)
     digest = hashlib.sha256(content).hexdigest()

@@ -20,6 +20,8 @@ from spfem_bench.texts import visible
 with extra("networks", "a network in ncnn's format"):
     import ncnn
 
+OUTPUTS = ("score", "bbox", "kps")
+
 _Array = npt.NDArray[np.float32]
 
 
@@ -47,10 +49,8 @@ def scrfd_ncnn(card: NetworkCard, contents: Sequence[bytes], device: str) -> Det
         extractor.input("input.1", ncnn.Mat(planes))
         parts = []
         for stride in (8, 16, 32):
-            score, box, five = (
-                np.array(extractor.extract(f"{name}_{stride}")[1], np.float32)
-                for name in ("score", "bbox", "kps")
-            )
+            outputs = [extractor.extract(f"{name}_{stride}")[1] for name in OUTPUTS]
+            score, box, five = (np.array(output, np.float32) for output in outputs)
             parts.append(_decode(score, box, five, stride, settings.threshold))
         boxes, points, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
         boxes, points = ((part / scale).astype(np.float32) for part in (boxes, points))
@@ -83,10 +83,8 @@ def _decode(
 ) -> tuple[_Array, _Array, _Array]:
     """Return one stride's boxes, points and scores; outputs are distances from anchor centres."""
     anchors, rows, columns = np.nonzero(scores >= threshold)
-    boxes, points = (
-        part.reshape(len(scores), -1, *scores.shape[1:])[anchors, :, rows, columns] * stride
-        for part in (boxes, points)
-    )
+    parts = (part.reshape(len(scores), -1, *scores.shape[1:]) for part in (boxes, points))
+    boxes, points = (part[anchors, :, rows, columns] * stride for part in parts)
     centres = np.stack([columns, rows], axis=1).astype(np.float32) * stride
     corners = np.concatenate([centres - boxes[:, :2], centres + boxes[:, 2:]], axis=1)
     fives = points.reshape(-1, 5, 2) + centres[:, None]
@@ -96,10 +94,7 @@ def _decode(
 def suppress(
     boxes: _Array, scores: npt.NDArray[np.floating], overlap: float
 ) -> npt.NDArray[np.int64]:
-    """Return which boxes (N, 4) are kept, best score first.
-
-    Of boxes whose intersection over union is above *overlap*, only the best is.
-    """
+    """Return which boxes (N, 4) are kept, best first: no IoU of two is above *overlap*."""
     import cv2
 
     if not len(boxes):

@@ -29,13 +29,11 @@ def scrfd_onnx(card: NetworkCard, contents: Sequence[bytes], device: str) -> Det
         raise CardError(f"{card.path}: a detector's card needs [detector] and crop = 'frame'")
     model = onnx_files.parse_model(contents[0], card)
     if len(model.graph.output) != 3 * len(STRIDES):
-        raise WeightsError(
-            f"'{card.name}' is not a SCRFD detector with five points: "
-            f"{len(model.graph.output)} outputs, not 9",
-            remedy(card),
-        )
+        problem = f"'{card.name}' is not a SCRFD detector with five points"
+        outputs = f"{len(model.graph.output)} outputs, not 9"
+        raise WeightsError(f"{problem}: {outputs}", remedy(card))
     run, batched = onnx_files.start(model, card, device)
-    side = frame_input.long_side
+    side, normalisation = frame_input.long_side, (frame_input.mean, frame_input.std)
 
     def letterbox(frame: _Frame) -> tuple[_Frame, float]:
         """Scale a picture into the top left corner of a black square."""
@@ -48,11 +46,8 @@ def scrfd_onnx(card: NetworkCard, contents: Sequence[bytes], device: str) -> Det
 
     def detect(frames: Sequence[_Frame]) -> list[Detections]:
         squares, scales = zip(*(letterbox(frame) for frame in frames), strict=True)
-        outputs = run(onnx_files.scaled(np.stack(squares), frame_input.mean, frame_input.std))
-        return [
-            _detections([output[i] for output in outputs], side, scale, settings)
-            for i, scale in enumerate(scales)
-        ]
+        rows = zip(*run(onnx_files.scaled(np.stack(squares), *normalisation)), strict=True)
+        return [_detections(r, side, s, settings) for r, s in zip(rows, scales, strict=True)]
 
     return DetectorNetwork(detect, batched)
 
@@ -62,8 +57,7 @@ def _detections(
 ) -> Detections:
     """Turn one picture's scores (N, 1), boxes (N, 4) and points (N, 10) into faces.
 
-    Rows go by row, column and anchor (two each); boxes are distances from the anchor's centre
-    to the four sides, points are offsets, both in strides.
+    Rows go by row, column and anchor (two each); distances from its centre are in strides.
     """
     parts = []
     for i, stride in enumerate(STRIDES):
@@ -83,11 +77,7 @@ def _detections(
 
 
 def _suppress(boxes: _Array, overlap: float) -> list[int]:
-    """Return which boxes (N, 4), best score first, are kept.
-
-    The limit is the intersection over union as insightface computes it: a box from pixel a to
-    pixel b is b - a + 1 wide.
-    """
+    """Return which boxes (N, 4), best first, are kept: one from pixel a to b is b - a + 1 wide."""
     low, high = boxes[:, :2], boxes[:, 2:]
     areas = (high - low + 1).prod(axis=1)
     kept, rest = [], np.arange(len(boxes))

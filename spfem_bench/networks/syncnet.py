@@ -1,8 +1,6 @@
 """SyncNet (Chung and Zisserman, 2016), in the layout of the authors' ``syncnet_v2.model``.
 
-The video encoder convolves over time in its first layer only. Therefore a run of frames goes
-through once and gives one vector for each window of five frames. The result is that of window by
-window, and no frame is computed five times.
+The video encoder gives one vector for each window of five in a run of frames, in one pass.
 """
 
 from __future__ import annotations
@@ -43,12 +41,7 @@ def _video_pool(padding: int = 0) -> nn.MaxPool3d:
 
 @ARCHITECTURES.register("syncnet")
 class SyncNet(nn.Module):
-    """Both encoders of SyncNet under the names of the authors' checkpoint.
-
-    ``netcnnaud`` and ``netfcaud`` are the audio encoder, ``netcnnlip`` and ``netfclip`` the video
-    encoder. The numbers in the names are places in a sequence: the pooling of the audio encoder
-    that has no effect (size 1) keeps its place.
-    """
+    """Both encoders of SyncNet; the numbers in the checkpoint's names are places in a sequence."""
 
     read_state = staticmethod(torch_state)
 
@@ -80,10 +73,7 @@ class SyncNet(nn.Module):
         )
 
     def visual(self, frames: Tensor) -> Tensor:
-        """Embed every five-frame window: (B, T - 4, 1024) of (B, 3, T, 224, 224).
-
-        Frames are float32, BGR, 0 to 255, T at least 5.
-        """
+        """Embed windows of five: (B, T - 4, 1024) of (B, 3, T, 224, 224), float32 BGR to 255."""
         maps = self.netcnnlip(frames)  # (B, 512, T - 4, 1, 1)
         batch, channels, windows = maps.shape[:3]
         rows = maps.reshape(batch, channels, windows).transpose(1, 2).reshape(-1, channels)

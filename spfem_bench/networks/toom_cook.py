@@ -1,9 +1,7 @@
 """A convolution over time with fewer multiplications (Toom-Cook; Winograd's minimal filtering).
 
 Four overlapping windows of five frames need 20 products with a filter's five taps; eight are enough
-(Winograd, Arithmetic Complexity of Computations, 1980; Lavin and Gray, CVPR 2016). Frames are mixed
-into eight, each is convolved in space with a mix of the taps, and the results are mixed into four
-windows.
+(Winograd, Arithmetic Complexity of Computations, 1980; Lavin and Gray, CVPR 2016).
 """
 
 from __future__ import annotations
@@ -27,14 +25,13 @@ POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
 PRODUCTS = len(POINTS) + 1
 
 STRIP = 30 << 20
-"""Bytes of products at once. Larger strips make glibc return memory to the system after each call,
-which costs 50 %."""
+"""Bytes of products at once. Larger strips make glibc return memory after each call."""
 
 
 def mixes() -> tuple[Tensor, Tensor]:
     """Return how frames and how taps are mixed, float64 (8, 8) and (8, 5).
 
-    A filter g gives windows y_j = sum_k d_(j+k) g_k of frames d: transposed, the product of two
+    Windows y_j = sum_k d_(j+k) g_k of frames d and a filter g are, transposed, the product of two
     polynomials of degrees 3 and 4, which its values at eight points determine.
     """
     frames, taps = [], []
@@ -48,10 +45,7 @@ def mixes() -> tuple[Tensor, Tensor]:
 
 
 def mix_windows(products: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Mix eight products, at 0, 1, -1, 2, -2, 1/2, -1/2 and infinity, into four windows.
-
-    Window j is the sum of point^j times the product. Products are overwritten.
-    """
+    """Mix eight products, at 0, ±1, ±2, ±1/2 and infinity, into four windows, in place."""
     zero, one, minus_one, two, minus_two, half, minus_half, infinite = products
     for plus, minus in ((one, minus_one), (two, minus_two), (half, minus_half)):
         plus += minus  # even powers
@@ -66,10 +60,8 @@ def mix_windows(products: Sequence[Tensor]) -> tuple[Tensor, ...]:
 def pooled_windows(layers: Sequence[nn.Module], precision: torch.dtype) -> nn.Module | None:
     """Return a module that computes three layers at once; None where it cannot.
 
-    Args:
-        layers: a convolution (float32) over five frames without stride in time, padding, dilation
-            and groups; ReLU; max-pooling in space without padding; all as high as wide.
-        precision: of the result.
+    They are a convolution (float32) over five frames without stride in time, padding, dilation and
+    groups; ReLU; max-pooling in space without padding; all as high as wide.
     """
     convolution, activation, pool = layers
     if not (
@@ -99,8 +91,7 @@ def _triple(size: int | str | Sequence[int]) -> tuple[Any, ...]:
 class PooledWindows(nn.Module):
     """A convolution over five frames, ReLU and max-pooling, for processors.
 
-    It needs 40 % of the multiplications and works in strips of :data:`STRIP` bytes. Frames and taps
-    are mixed in float32; *precision* is that of products and windows.
+    Frames and taps are mixed in float32; *precision* is that of products and windows.
     """
 
     def __init__(self, convolution: nn.Conv3d, pool: nn.MaxPool3d, precision: torch.dtype) -> None:
@@ -112,13 +103,9 @@ class PooledWindows(nn.Module):
         self.filters = [f.contiguous(memory_format=torch.channels_last) for f in mixed]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return pooled windows.
+        """Return pooled windows (B, K, T - 4, H', W'), channels last in memory.
 
-        Args:
-            x: float32, or uint8 for values of 0 to 255, (B, C, T, H, W), T at least 5.
-
-        Returns:
-            (B, K, T - 4, H', W') in the precision given, channels last in memory.
+        *x* is float32, or uint8 for values of 0 to 255, (B, C, T, H, W), T at least 5.
         """
         batch, _, length, *sizes = x.shape
         kernel, stride = self.convolution.kernel_size[1], self.convolution.stride[1]

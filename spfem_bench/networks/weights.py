@@ -1,8 +1,4 @@
-"""Pinned weights: where they are looked for, and how they are read.
-
-Every load reads the file once, checks the SHA-256 of those bytes, and reads the network from
-the same bytes. No reader executes pickles.
-"""
+"""Pinned weights: where they are, and how they are read. No reader executes pickles."""
 
 from __future__ import annotations
 
@@ -17,13 +13,7 @@ from spfem_bench.errors import WeightsError
 
 
 class Check(NamedTuple):
-    """The state of a network's weights.
-
-    Attributes:
-        state: in a word.
-        problem: in a sentence; empty when there is none.
-        remedy: what to type next, where it is not to fetch them.
-    """
+    """The state of a network's weights; a remedy is named where it is not to fetch them."""
 
     state: Literal["verified", "missing", "not pinned", "wrong hash"]
     problem: str
@@ -32,12 +22,7 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True)
 class WeightsStore:
-    """The folders searched for weights, first to last.
-
-    Attributes:
-        own: the user's folder (``--weights-dir``, else ``SPFEM_BENCH_WEIGHTS``),
-            searched by hash, whatever its files are called.
-    """
+    """The folders searched for weights; the user's, *own*, is searched by hash, not by names."""
 
     own: Path | None = None
 
@@ -54,10 +39,8 @@ class WeightsStore:
     def paths(self, card: NetworkCard) -> list[Path | None]:
         """Return where each file of a network lies; None for those not found."""
         own = [self.own] if self.own else []
-        return [
-            pinned.find(f, [shipped_folder(card) if f.shipped else self.cache], own)
-            for f in card.files
-        ]
+        folders = (shipped_folder(card) if f.shipped else self.cache for f in card.files)
+        return [pinned.find(f, [at], own) for f, at in zip(card.files, folders, strict=True)]
 
     def check(self, card: NetworkCard) -> Check:
         """Return whether a network's files are there and have the right hashes."""
@@ -69,7 +52,7 @@ class WeightsStore:
             if path and (reason := pinned.file_problem(path, file)):
                 return Check("wrong hash", pinned.is_not(path, file, reason))
             if path and not file.is_pinned:
-                return Check("not pinned", _unpinned(card, path), _pin_remedy(card))
+                return Check("not pinned", *_unpinned(card, path))
         return Check("verified", "")
 
     def read(self, card: NetworkCard) -> list[bytes]:
@@ -77,11 +60,10 @@ class WeightsStore:
         contents = []
         for path, file in zip(self.paths(card), card.files, strict=True):
             if path is None:
-                raise WeightsError(
-                    f"the weights of '{card.name}' are missing ({file.name})", remedy(card)
-                )
+                problem = f"the weights of '{card.name}' are missing ({file.name})"
+                raise WeightsError(problem, remedy(card))
             if not file.is_pinned:
-                raise WeightsError(_unpinned(card, path), _pin_remedy(card))
+                raise WeightsError(*_unpinned(card, path))
             contents.append(pinned.read_verified(path, file, remedy(card)))
         return contents
 
@@ -96,25 +78,20 @@ def is_shipped(card: NetworkCard) -> bool:
     return all(file.shipped for file in card.files)
 
 
-def _unpinned(card: NetworkCard, path: Path) -> str:
-    return f"the weights of '{card.name}' ({path}) are not pinned yet"
-
-
-def _pin_remedy(card: NetworkCard) -> str:
-    return (
-        f"Type 'spfem-bench networks fetch {card.name}' to pin it (with --weights-dir where it "
-        "lies in a folder of yours)"
-    )
+def _unpinned(card: NetworkCard, path: Path) -> tuple[str, str]:
+    """Return the problem of a file that is not pinned, and its remedy."""
+    command = f"spfem-bench networks fetch {card.name}"
+    advice = "(with --weights-dir where it lies in a folder of yours)"
+    problem = f"the weights of '{card.name}' ({path}) are not pinned yet"
+    return problem, f"Type '{command}' to pin it {advice}"
 
 
 def remedy(card: NetworkCard) -> str:
     """Return the sentence on how to get a network's weights."""
     own = f"{card.files[0].name} with --weights-dir or SPFEM_BENCH_WEIGHTS"
     if is_shipped(card):
-        return (
-            f"It is shipped in {shipped_folder(card)}: install spfem-bench again, or name a "
-            f"folder that holds {own}"
-        )
+        action = f"install spfem-bench again, or name a folder that holds {own}"
+        return f"It is shipped in {shipped_folder(card)}: {action}"
     return f"Type 'spfem-bench networks fetch {card.name}', or name a folder that holds {own}"
 
 
@@ -138,11 +115,7 @@ def safetensors_state(content: bytes, card: NetworkCard) -> dict[str, object]:
 
 
 def torch_state(content: bytes, card: NetworkCard) -> dict[str, object]:
-    """Read a PyTorch checkpoint without executing pickles (``weights_only``).
-
-    Raises:
-        WeightsError: it holds anything but tensors and plain values.
-    """
+    """Return a checkpoint's tensors and plain values; raise WeightsError for anything else."""
     import torch
 
     try:
