@@ -1,8 +1,7 @@
 """Comparison of one stage of source and generated, in space and in time.
 
-Gradients reach the generated maps (and a mapping head, through both), never the source. Everything
-is in float32 or float64, under ``torch.autocast`` too; only a head runs in autocast's precision.
-See `losses` for the choices that the papers leave open.
+Gradients reach the generated maps and heads, never the source. Arithmetic is float32 or float64;
+only a head runs in autocast's precision. `losses` lists choices that the papers leave open.
 """
 
 from __future__ import annotations
@@ -34,18 +33,12 @@ def spatial_terms(
     head: Head | None = None,
     generator: torch.Generator | None = None,
 ) -> Terms:
-    """Compare one stage of two batches of images (equations 1, 3, 4, 6, 7).
+    """Compare one stage ``(B, C, H, W)`` of two batches of images (equations 1, 3, 4, 6, 7).
 
-    Dense ``vd`` needs about ``34 C H W`` numbers per image for both, ``cm`` ``5 (H W)^2``.
-
-    Args:
-        source: feature maps ``(B, C, H, W)``; no gradient reaches them.
-        generated: feature maps of the same shape.
-        settings: of the comparison; without them the paper's.
-        centres: regions ``(N, 2)``, the same for the whole batch; without it all.
-        head: mapping f, applied to disparities (``vd``) or to regions before the product
-            (``cm``).
-        generator: of the negatives that ``released-code`` reports.
+    No gradient reaches the source. Without settings the paper's are used; without centres
+    ``(N, 2)``, the same for the whole batch, all regions. The head f maps disparities (``vd``), or
+    regions before the product (``cm``). The generator draws the negatives that ``released-code``
+    reports. Dense ``vd`` needs about ``34 C H W`` numbers per image, ``cm`` ``5 (H W)^2``.
 
     Raises:
         StcclError: shapes differ, a value is not finite, or there are too few regions.
@@ -88,18 +81,9 @@ def temporal_terms(
     head: Head | None = None,
     generator: torch.Generator | None = None,
 ) -> Terms:
-    """Compare one stage of two batches of sequences (as `spatial_terms`, over time).
+    """Compare one stage of two batches of sequences ``(B, T, C, H, W)``, as `spatial_terms`.
 
-    Sequences longer than ``settings.window`` are divided by `representations.frame_windows`.
-
-    Args:
-        source: sequences ``(B, T, C, H, W)``, T at least ``settings.window``; no gradient
-            reaches them.
-        generated: sequences of the same shape.
-        settings: this argument and those that follow are as in `spatial_terms`.
-        centres: regions.
-        head: mapping f.
-        generator: of negatives.
+    T is at least ``settings.window``; longer ones are divided by `representations.frame_windows`.
 
     Raises:
         StcclError: shapes differ, a value is not finite, or there are too few frames.
@@ -150,14 +134,9 @@ def stage_terms(
     heads: nn.ModuleList | None,
     generator: torch.Generator | None = None,
 ) -> list[Terms]:
-    """Return the terms of all stages, first to last.
+    """Return the terms of all stages, first to last: of source, generated and centres of each.
 
-    Args:
-        compare: `spatial_terms` or `temporal_terms`.
-        stages: source, generated and centres of each.
-        settings: of the comparison.
-        heads: mapping f of each stage; without them features are compared as they are.
-        generator: of negatives.
+    *compare* is `spatial_terms` or `temporal_terms`; *heads* has the mapping f of each stage.
     """
     return [
         compare(x, y, settings, where, head=heads[k] if heads else None, generator=generator)
@@ -166,16 +145,11 @@ def stage_terms(
 
 
 def parts(spatial: Sequence[Terms] = (), temporal: Sequence[Terms] = ()) -> dict[str, Tensor]:
-    """Average stages, and name every part (the sum over layers of equation 7, as a mean).
+    """Return scalars by name: means over stages (the sum over layers of equation 7, as a mean).
 
-    Args:
-        spatial: `spatial_terms` of each stage, first to last.
-        temporal: `temporal_terms` of each stage, first to last.
-
-    Returns:
-        scalars: ``loss``, the sum of ``scc`` and ``tcc`` where given, each the mean of its
-        stages' losses; ``scc_positive``, ``scc_negative``, the mean similarities; and the same
-        of each stage, ``scc_stage1``, ``scc_stage1_positive`` and so on.
+    ``loss`` is the sum of ``scc`` and ``tcc`` where they are given, each the mean of its stages'
+    losses; ``scc_positive`` and ``scc_negative`` are mean similarities; ``scc_stage1``,
+    ``scc_stage1_positive`` and so on are the same of each stage.
     """
     named: dict[str, Tensor] = {}
     for name, stages in (("scc", spatial), ("tcc", temporal)):

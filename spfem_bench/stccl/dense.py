@@ -1,11 +1,7 @@
 """Coherent correlation at every position of a map: deterministic, without sampling.
 
-The mean cosine of N vectors with N others needs no N x N similarities: it is the product of their
-summed directions. An unmapped disparity of two regions is the reverse of the opposite one, so
-each pair of neighbours is computed once.
-
-A cosine of disparities is Pearson's correlation when the mean over channels is removed from the
-maps first.
+The mean cosine of N vectors with N others is the product of their summed directions. A cosine of
+disparities is Pearson's correlation when maps are `centred` first.
 """
 
 from __future__ import annotations
@@ -30,19 +26,16 @@ WINDOW = 5
 
 
 class StageCoherence(NamedTuple):
-    """The similarity of one stage of two clips.
+    """The similarity of one stage of two clips, cosines in [-1, 1].
 
     Attributes:
-        positive: cosine of corresponding disparities, float32 in [-1, 1]: spatial
-            ``(T, H - 2, W - 2)``, the mean over a region's eight neighbours; temporal
-            ``(T - 1, H, W)``.
-        size: length of the source's disparities (root mean square over channels), of the
-            same shape.
-        elsewhere: ``(T,)`` or ``(T - 1,)``, mean cosine with the disparities of all other pairs of
+        positive: of corresponding disparities, float32: spatial ``(T, H - 2, W - 2)``, the mean
+            over a region's eight neighbours; temporal ``(T - 1, H, W)``.
+        size: length of the source's disparities (root mean square over channels), of that shape.
+        elsewhere: ``(T,)`` or ``(T - 1,)``, mean with the disparities of all other pairs of
             regions in the frame, or of all other regions between the same two frames.
-        near: of the same shape, mean cosine with the other neighbours of the same region
-            (equations 1 and 4 of ASCCL), or with its other moments within the window; NaN where
-            there are none.
+        near: like ``elsewhere``, mean with the other neighbours of the same region (equations 1
+            and 4 of ASCCL), or with its other moments within the window; NaN without any.
     """
 
     positive: Tensor
@@ -54,10 +47,8 @@ class StageCoherence(NamedTuple):
 def spatial(source: Tensor, generated: Tensor, head: Head | None = None) -> StageCoherence:
     """Compare the visual disparities of two clips, frame by frame (equations 1 and 3).
 
-    Args:
-        source: feature maps ``(T, C, H, W)``, H and W at least 3.
-        generated: of the same shape.
-        head: mapping of equation 3; without it the features as they are.
+    Feature maps are ``(T, C, H, W)``, H and W at least 3. Without the mapping of equation 3
+    features are compared as they are.
 
     Raises:
         StcclError: other shapes, or a value is not finite.
@@ -78,15 +69,10 @@ def spatial(source: Tensor, generated: Tensor, head: Head | None = None) -> Stag
 
 
 def temporal(source: Tensor, generated: Tensor, head: Head | None = None) -> StageCoherence:
-    """Compare the changes of each region between adjacent frames.
+    """Compare the changes of each region between adjacent frames of maps ``(T, C, H, W)``.
 
-    Other moments (``near``) are those in the same block of `WINDOW` frames: blocks begin with
-    frames 0, 4, 8, ...
-
-    Args:
-        source: feature maps of consecutive frames ``(T, C, H, W)``, T at least 2.
-        generated: of the same shape.
-        head: mapping of equation 3; without it the features as they are.
+    T is at least 2. Other moments (``near``) are those in the same block of `WINDOW` frames: blocks
+    begin with frames 0, 4, 8, ...
 
     Raises:
         StcclError: other shapes, or a value is not finite.

@@ -67,11 +67,8 @@ def choose_centres(
 ) -> list[Tensor | None]:
     """Return the regions that are compared at each stage: int64 ``(N, 2)``, or None for all.
 
-    Args:
-        maps: the stages' feature maps, used for their sizes.
-        how: ``sampled`` at random; ``grid``, see :func:`grid_of_regions`; ``dense`` for all.
-        counts: regions to sample at each stage.
-        generator: on the CPU; without it torch's own.
+    ``sampled`` draws *counts* at random on the CPU; ``grid`` is :func:`grid_of_regions`; ``dense``
+    is all. Only the sizes of *maps* are used.
 
     Raises:
         StcclError: a map is too small, or another word for *how*.
@@ -96,19 +93,9 @@ def compare_maps(
     centres: Centres = "sampled",
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
-    """Compare the feature maps of all stages, in space and, where there are frames, in time.
+    """Return `contrast.parts` of the stages' maps ``(B, C, H, W)``, or ``(B, T, C, H, W)`` for time too.
 
-    Args:
-        source: maps of the stages, each ``(B, C, H, W)``, or ``(B, T, C, H, W)`` for time too;
-            no gradient reaches them.
-        generated: maps of the same shapes.
-        settings: of the comparison.
-        heads: the mappings; without them features are compared as they are.
-        centres: regions; see :func:`choose_centres`, like *generator*.
-        generator: for ``sampled``.
-
-    Returns:
-        parts by name, as `contrast.parts`, with its errors.
+    No gradient reaches the source. Without heads features are compared as they are.
     """
     in_time = source[0].ndim == 5
     how = settings.contrast
@@ -133,9 +120,7 @@ class STCCL(nn.Module):
     or photographs of both.
 
     Args:
-        backbone: frozen.
         heads: mappings of one form; without them features are compared as they are.
-        settings: of the comparison.
         value_range: of the pictures, ``(0, 1)`` or ``(-1, 1)``; or give it at each call.
         centres: regions that are compared: ``sampled`` anew at each call, as in training;
             ``grid``, the same each time; ``dense``, all.
@@ -178,16 +163,9 @@ class STCCL(nn.Module):
         weights: WeightsStore | Path | None = None,
         device: str | torch.device = "cpu",
     ) -> STCCL:
-        """Load a learnt metric after a check of every hash.
+        """Load a learnt metric by name or path (see `checkpoint.metric_path`) after a check of hashes.
 
-        Args:
-            name: of a metric in ``metrics/stccl/``, or a path (see
-                :func:`spfem_bench.stccl.checkpoint.metric_path`).
-            form: ``vd``, visual disparities, or ``cm``, correlation matrices.
-            value_range: as in the class, like *centres*.
-            centres: regions.
-            weights: store or folder of the backbone's weights.
-            device: a torch device.
+        The form is ``vd``, visual disparities, or ``cm``, correlation matrices.
 
         Raises:
             UnknownNameError: no metric has that name.
@@ -232,15 +210,10 @@ class STCCL(nn.Module):
         )
 
     def maps(self, pictures: Tensor, *, value_range: ValueRange | None = None) -> list[Tensor]:
-        """Return four maps ``(B, C, h, w)``, or ``(B, T, C, h, w)``.
-
-        Args:
-            pictures: ``(B, 3, H, W)`` or ``(B, T, 3, H, W)``, RGB, any size.
-            value_range: see :meth:`forward`.
+        """Return four maps ``(B, C, h, w)`` or ``(B, T, C, h, w)`` of pictures as in :meth:`forward`.
 
         Raises:
-            StcclError: another shape, whole numbers, or values that are not finite or outside the
-                range.
+            StcclError: another shape, whole numbers, or values not finite or outside the range.
         """
         return self._stages(self._checked(pictures, value_range, "pictures"))
 
@@ -261,11 +234,8 @@ class STCCL(nn.Module):
                 pose, as large as ArcFace crops; any H and W, resized to the backbone's square.
             generated: the same of the generated; H and W may be others.
             value_range: ``(0, 1)`` or ``(-1, 1)``; needed here unless given when loading.
-            parts: return all parts by name instead, as `contrast.parts`.
+            parts: return `contrast.parts` by name, not the scalar ``loss`` of at least 0.
             generator: for sampled regions, on the CPU; without it torch's own.
-
-        Returns:
-            a scalar of at least 0, or with *parts* scalars by name, of which ``loss`` is it.
 
         Raises:
             StcclError: shapes that do not fit, whole numbers, values that are not finite or

@@ -1,17 +1,12 @@
 """Relations of local regions, in space and in time: pure functions on feature maps.
 
-A *region* is one position of a feature map: it stands for a patch of the image (ASCCL, section
-4.1). There are two forms of relation:
-
-* **visual disparity** (VD): the difference of the features of two regions, ``x_i - x_j``
-  (equation 3, before the mapping ``f``);
-* **correlation matrices** (CM; STCCL, figure of the algorithm, right half): the features of the
-  regions of one image (or of one region over the frames), scaled to unit length, multiplied by
-  their own transpose.
+A *region* is one position of a feature map, which stands for a patch of the image (ASCCL, section
+4.1). Visual disparity (VD) is the difference of the features of two regions, ``x_i - x_j``
+(equation 3, before the mapping ``f``). Correlation matrices (CM; STCCL, figure of the algorithm,
+right half) are cosines between the regions of one image, or of one region over the frames.
 
 Maps are ``(B, C, H, W)``, sequences ``(B, T, C, H, W)``, of any floating type. Half precision is
-widened to float32, float64 stays, and ``torch.autocast`` is off inside. Regions are numbered row
-by row. Only `sample_centres` is random.
+widened to float32, and ``torch.autocast`` is off inside. Regions are numbered row by row.
 """
 
 from __future__ import annotations
@@ -43,18 +38,11 @@ def spatial_disparity(
 ) -> Tensor:
     """Return the disparities of regions and their neighbours, ``x_i - x_j`` (equation 3).
 
-    Only positions with all eight neighbours inside the map are centres: maps are not padded.
-
-    Args:
-        maps: feature maps ``(B, C, H, W)``, H and W at least 3.
-        centres: rows and columns ``(N, 2)``; without it every interior position, row by row.
-        neighbours: 8, or 4 for those that share an edge; their order is `STEPS`.
-
-    Returns:
-        ``(B, R, neighbours, C)``. R is N, or (H - 2)(W - 2).
+    Only positions with all eight neighbours inside the map ``(B, C, H, W)`` are centres, by default
+    all, row by row. The result is ``(B, R, neighbours, C)``, neighbours in the order of `STEPS`.
 
     Raises:
-        StcclError: the maps or the centres are not as above, or a value is not finite.
+        StcclError: the maps or the centres ``(N, 2)`` do not fit, or a value is not finite.
     """
     maps = checked_maps(maps)
     height, width = maps.shape[-2:]
@@ -86,15 +74,8 @@ def temporal_disparity(
 ) -> Tensor:
     """Return the change of each region between two frames, ``x_t - x_s`` with t before s.
 
-    Equation 3 with frames in the place of regions (STCCL). Every position is a region.
-
-    Args:
-        maps: sequences ``(B, T, C, H, W)``, T at least 2.
-        pairs: of frames, in the order of `frame_pairs`.
-        window: frames per window; without it the whole sequence is one.
-
-    Returns:
-        ``(B, P, H * W, C)``.
+    Equation 3 with frames in the place of regions (STCCL). Sequences ``(B, T, C, H, W)``, T at
+    least 2, give ``(B, P, H * W, C)``; pairs and windows are those of `frame_pairs`.
 
     Raises:
         StcclError: the sequences are not as above, or a value is not finite.
@@ -131,10 +112,7 @@ def cosine_grid(x: Tensor, y: Tensor) -> Tensor:
 
 
 def unit(rows: Tensor, flat: float = 1e-6) -> Tensor:
-    """Scale the last axis to length 1, or to 0 (with gradient 0) where it is shorter than *flat*.
-
-    Such a vector has no direction in float32: its gradient would be noise, or infinite.
-    """
+    """Scale the last axis to length 1, or to 0 (with gradient 0) where it is shorter than *flat*."""
     square = rows.square().sum(-1, keepdim=True)
     solid = square > flat * flat
     return rows * (torch.where(solid, square, 1.0).rsqrt() * solid)
@@ -154,16 +132,7 @@ def sample_centres(
     """Draw distinct centres from the middle 95 percent of a map, as the released code does.
 
     All positions whose cell lies in the middle 95 percent of height and width, and which have
-    eight neighbours, are equally likely (our choice: the papers do not say).
-
-    Args:
-        height: rows of the map.
-        width: columns of the map.
-        count: how many; `CENTRES_PER_STAGE` has the authors' numbers.
-        generator: on the CPU; without it torch's own.
-
-    Returns:
-        int64 ``(count, 2)``, row and column of each.
+    eight neighbours, are equally likely (our choice). Return int64 ``(count, 2)``, row and column.
 
     Raises:
         StcclError: the map has fewer such positions than *count*, or *count* is below 1.
@@ -182,11 +151,7 @@ def sample_centres(
 def grid_centres(height: int, width: int, step: int = 1, *, border: int = 1) -> Tensor:
     """Return every *step*-th position as centres, row by row: int64 ``(N, 2)``, row and column.
 
-    Args:
-        height: rows of the map.
-        width: columns of the map.
-        step: distance between centres.
-        border: outermost rows and columns left out: 1 where neighbours are needed, else 0.
+    The border of outermost rows and columns is left out: 1 where neighbours are needed, else 0.
 
     Raises:
         StcclError: no position is left, or *step* is below 1.
@@ -205,16 +170,10 @@ def frame_windows(frames: int, window: int | None = None) -> Tensor:
     """Return the frames of each window of a sequence: int64 ``(n, window)``.
 
     Each window begins with the last frame of the one before, so that every adjacent pair is in
-    one. One more window ends with the sequence where that is needed.
+    one. One more window ends with the sequence where needed. Without *window* the sequence is one.
 
-    >>> frame_windows(9, 5).tolist()
-    [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8]]
     >>> frame_windows(6, 5).tolist()
     [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]]
-
-    Args:
-        frames: length T of the sequence.
-        window: frames per window, at least 2; without it the whole sequence is one.
 
     Raises:
         StcclError: fewer than two frames, or a window longer than the sequence.
@@ -239,13 +198,7 @@ def frame_windows(frames: int, window: int | None = None) -> Tensor:
 def frame_pairs(frames: int, pairs: Pairs = "adjacent", *, window: int | None = None) -> Tensor:
     """Return the pairs of frames whose disparity is taken: int64 ``(P, 2)``, sorted, none twice.
 
-    >>> frame_pairs(3, "window").tolist()
-    [[0, 1], [0, 2], [1, 2]]
-
-    Args:
-        frames: length T of the sequence.
-        pairs: ``adjacent``, or ``window`` for all pairs inside one of the `frame_windows`.
-        window: frames per window; without it the whole sequence is one.
+    Pairs are ``adjacent``, or ``window`` for all pairs inside one of the `frame_windows`.
 
     Raises:
         StcclError: as `frame_windows`, or another word for *pairs*.

@@ -1,8 +1,7 @@
 """What all trainings share: seeded chance, gradient descent, checkpoints, and the record.
 
-All chance of a step follows from the seed and the step's number. A training that was killed
-therefore continues from its last checkpoint and ends with the same bytes, on the CPU and with as
-many threads.
+All chance of a step follows from the seed and the step's number, so that an interrupted training
+ends with the same bytes, on the CPU and with as many threads.
 """
 
 from __future__ import annotations
@@ -57,17 +56,7 @@ def seeded_generator(seed: int, purpose: str, number: int = 0) -> torch.Generato
 
 
 def batch_of(step: int, batch: int, count: int, seed: int) -> Tensor:
-    """Return the samples of a step: all are used once before any is used again.
-
-    Args:
-        step: its number, from 0.
-        batch: samples in a step.
-        count: samples in total.
-        seed: of the order.
-
-    Returns:
-        int64 ``(batch,)``.
-    """
+    """Return the samples of a step, counted from 0: int64 ``(batch,)``, none again before all."""
     places = range(step * batch, (step + 1) * batch)
     orders = {
         epoch: torch.randperm(count, generator=seeded_generator(seed, "order", epoch))
@@ -91,11 +80,7 @@ def falling_cosine(step: int, steps: int) -> float:
 
 
 def warm_cosine(step: int, steps: int) -> float:
-    """Return a share that rises over the first twentieth, then falls to 0.01 as a cosine.
-
-    >>> [round(warm_cosine(k, 101), 2) for k in (0, 4, 5, 53, 101)]
-    [0.2, 1.0, 1.0, 0.51, 0.01]
-    """
+    """Return a share that rises over the first twentieth, then falls to 0.01 as a cosine."""
     rise = max(1, steps // 20)
     if step < rise:
         return (step + 1) / rise
@@ -111,14 +96,10 @@ class Descent:
 
     Args:
         optimiser: its learning rates, as they are now, are the largest of the schedule.
-        steps: in total.
-        schedule: of the learning rates.
+        steps: in total; ``step`` counts those that were taken.
         clip: parameters whose gradient is clipped to the norm :data:`LARGEST_GRADIENT`.
         accelerator: an ``accelerate.Accelerator`` that prepared the optimiser; the loss is then
             averaged over its processes.
-
-    Attributes:
-        step: how many steps were taken.
     """
 
     def __init__(
@@ -145,11 +126,8 @@ class Descent:
     ) -> Iterator[float]:
         """Take steps and yield the loss of each; nothing happens unless the caller iterates.
 
-        Args:
-            loss: from a step's number to its loss, a scalar with gradients.
-            until: the step to stop before; the last one when None.
-            progress: receives a phase of :attr:`steps` parts.
-            phase: its name.
+        *loss* returns a step's loss by its number, a scalar with gradients. The step *until*, by
+        default none, is not taken.
 
         Raises:
             SpfemBenchError: a loss is not finite; the step is not taken.
@@ -207,9 +185,7 @@ def first_and_last(losses: Sequence[float]) -> dict[str, float]:
 class Checkpoint:
     """The file from which an interrupted training continues.
 
-    Args:
-        path: the file.
-        identity: everything that affects the result; a file of another training is refused.
+    *identity* is everything that affects the result; a file of another training is refused.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
@@ -267,17 +243,10 @@ def _differences(old: Any, new: Any) -> list[str]:
 
 
 def circumstances(device: str, packages: Iterable[str], *code: str) -> dict[str, Any]:
-    """Return where and with what a training runs, for its record.
+    """Return ``device``, ``threads``, ``software``, ``commit``, ``code`` of a training's record.
 
-    Call it before the work: files may have changed when that ends.
-
-    Args:
-        device: a torch device.
-        packages: modules whose versions are recorded.
-        code: patterns of the package's files that make the result.
-
-    Returns:
-        ``device``, ``threads``, ``software``, ``commit``, ``code``.
+    *code* are patterns of the package's files. Call it before the work: files may have changed
+    when that ends.
     """
     return {
         "device": provenance.device_name(device),

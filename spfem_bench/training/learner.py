@@ -71,9 +71,9 @@ def form_centres(
 def standardise(learner: Learner, windows: Windows, seed: int) -> None:
     """Scale the heads' first weights to the features of a few windows.
 
-    Disparities of early stages are small beside a layer's usual first biases, and the features
-    of regions share a large common part; both would map all regions to one direction. So each
-    channel is divided by its deviation, for ``cm`` less its mean, and the output gets mean 0.
+    Disparities of early stages are small beside a layer's first biases, and features share a large
+    common part: so each channel is divided by its deviation, for ``cm`` less its mean, and the
+    output gets mean 0.
     """
     few = torch.linspace(0, len(windows) - 1, min(16, len(windows))).long()
     centres = form_centres(windows.sizes, learner.forms, "grid", seeded_generator(seed, "start"))
@@ -103,15 +103,9 @@ def measure_heads(
 ) -> dict[str, dict[str, Any]]:
     """Return the similarity of corresponding and of other regions, on a fixed grid of regions.
 
-    Args:
-        windows: to compare.
-        forms: how each form compares.
-        heads: of each form; without them features as they are.
-
-    Returns:
-        for each form ``loss`` and, for ``scc`` and ``tcc``, ``positive`` and ``negative``, the
-        means over stages, and the same of ``stages``; rounded to five digits. The loss is
-        without adaptive weights, which grow with the size of the heads' output.
+    For each form: ``loss`` without adaptive weights, which grow with the heads' output; and for
+    ``scc`` and ``tcc`` ``positive`` and ``negative``, the means over stages, and the same of
+    ``stages``; rounded to five digits. Without heads features are compared as they are.
     """
     centres = form_centres(windows.sizes, forms, "grid")
     totals: dict[str, dict[str, float]] = {form: {} for form in forms}

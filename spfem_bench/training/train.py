@@ -88,11 +88,7 @@ def find_data(
 ) -> TrainingPairs:
     """Return the pairs of a configuration, after a check that every file of a list exists.
 
-    Args:
-        config: the configuration.
-        folder: that paths in it are relative to.
-        weights: the store with a face detector's weights.
-        drawn: source of drawn pairs, for configurations that use them.
+    Paths are relative to *folder*; *drawn* is needed by configurations of drawn pairs.
 
     Raises:
         CardError: a wrong list, absent files, unknown speakers, no source of drawn pairs.
@@ -126,12 +122,7 @@ def find_data(
 
 
 def check_settings(config: TrainConfig, sizes: Sequence[tuple[int, int]], processes: int) -> None:
-    """Refuse settings that would fail only during the training.
-
-    Args:
-        config: the configuration.
-        sizes: height and width of the backbone's maps.
-        processes: that share each batch.
+    """Refuse settings that would fail only during the training; *sizes* are those of the maps.
 
     Raises:
         StcclError: too many regions, or too few for a contrast; names the form.
@@ -203,7 +194,7 @@ def train_metric(
     fresh: bool = False,
     progress: Progress = SILENT,
 ) -> kit.Trained:
-    """Train a metric, or continue a training that was interrupted.
+    """Train a metric, or continue an interrupted training; keep the heads of the best validation.
 
     In several processes (``accelerate launch``), each holds all windows and computes its share
     of every batch; gradients are averaged.
@@ -222,14 +213,10 @@ def train_metric(
         fresh: ignore the checkpoint of an interrupted training.
         progress: receives the phases.
 
-    Returns:
-        the metric of the step that did best on the held-out speakers.
-
     Raises:
         CardError: data that cannot be used, or the folder holds another training.
         StcclError: settings that do not fit the backbone.
-        SpfemBenchError: packages of the extra ``train`` are not installed, or a loss that is
-            not finite.
+        SpfemBenchError: the extra ``train`` is not installed, or a loss is not finite.
         StorageError: the folder cannot be written, or memory is too small for the cache.
         WeightsError: the backbone's weights are missing or wrong.
     """
@@ -304,11 +291,7 @@ class _Training:
     """The state of a training: heads, optimiser, step, and the best heads so far."""
 
     def __init__(
-        self,
-        config: TrainConfig,
-        backbone: Backbone,
-        accelerator: Any,
-        checkpoint: kit.Checkpoint,
+        self, config: TrainConfig, backbone: Backbone, accelerator: Any, checkpoint: kit.Checkpoint
     ) -> None:
         self.config, self.accelerator, self.checkpoint = config, accelerator, checkpoint
         self.sizes = map_sizes(backbone)

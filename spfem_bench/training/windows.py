@@ -39,9 +39,8 @@ class Window(NamedTuple):
 class Regions(NamedTuple):
     """The regions of one stage, cut out of the maps: small maps that give the same terms.
 
-    Attributes:
-        maps: float32 ``(2, B, T, C, h, w)``, source and generated.
-        centres: ``(N, 2)`` on that map, or None for all of it.
+    ``maps`` is float32 ``(2, B, T, C, h, w)``, source and generated; ``centres`` ``(N, 2)`` on it,
+    or None for all.
     """
 
     maps: Tensor
@@ -96,14 +95,10 @@ class Windows:
     """Windows in memory, whose regions can be cut out at any step.
 
     Args:
-        pairs: sources of the frames.
-        windows: of these pairs.
         frames: entries in a window.
         backbone: on the device where it is to run.
         cache: ``maps`` or ``pictures`` (see :class:`spfem_bench.training.config.TrainConfig`).
         workers: processes that draw frames; their number changes no result.
-        progress: receives a part for each pair.
-        phase: its name.
 
     Raises:
         ClipError: a frame is absent, unreadable or shows no face.
