@@ -18,17 +18,16 @@ STAGES = {
 }
 """Channels of the four stages, by architecture."""
 
-COLOURS = ("rgb", "bgr")
-
 
 class Backbone(nn.Module):
-    """A frozen network in eval mode with its input contract; gradients pass through to the pictures.
+    """A frozen network in eval mode with its input contract; gradients pass to the pictures.
 
     Args:
         network: has a method ``stages`` from (B, 3, H, W) to four maps.
         channels: of the four stages.
-        size: side in pixels of the network's square input.
+        size: side in pixels of the network's square input, 32 to 1024.
         mean: subtracted from pixels of 0 to 255, before the division by *std*.
+        std: divisor.
         colour: the order of the network's input channels, ``rgb`` or ``bgr``.
     """
 
@@ -36,14 +35,13 @@ class Backbone(nn.Module):
         self,
         network: nn.Module,
         channels: tuple[int, ...],
-        *,
-        size: int = 112,
-        mean: float = 127.5,
-        std: float = 127.5,
-        colour: str = "rgb",
+        size: int,
+        mean: float,
+        std: float,
+        colour: str,
     ) -> None:
         super().__init__()
-        if colour not in COLOURS:
+        if colour not in ("rgb", "bgr"):
             raise CardError(f"the backbone's colour is {colour!r}", "Allowed: rgb, bgr")
         if not 32 <= size <= 1024:
             raise CardError(
@@ -114,14 +112,8 @@ def backbone(
     """
     card = network_card(name)
     contract = check_stages(card)
-    return Backbone(
-        load_module(card, weights, str(device)),
-        STAGES[card.architecture],
-        size=size,
-        mean=contract.mean,
-        std=contract.std,
-        colour=colour,
-    )
+    network, channels = load_module(card, weights, str(device)), STAGES[card.architecture]
+    return Backbone(network, channels, size, contract.mean, contract.std, colour)
 
 
 def check_stages(card: NetworkCard) -> ArcFaceInput:

@@ -45,7 +45,7 @@ def _mapping(channels: int) -> nn.Sequential:
 
 
 class BackboneRecord(Strict):
-    """The network below a metric's heads: card, hashes of weights, input's side in pixels and colour."""
+    """The network below a metric's heads: card, hashes, and the side in pixels of its input."""
 
     network: str
     sha256: tuple[str, ...]

@@ -65,9 +65,8 @@ def spatial_terms(
     else:
         if settings.spatial_negatives == "neighbours":
             x, y = (torch.unflatten(rows, 1, (-1, settings.neighbours)) for rows in (x, y))
-        terms = losses.contrast_terms(
-            x, y, losses.region_weights(x, settings), settings.temperature
-        )
+        weights = losses.region_weights(x, settings)
+        terms = losses.contrast_terms(x, y, weights, settings.temperature)
     each = terms.per_region.reshape(len(source), -1, settings.neighbours)
     return terms._replace(per_region=torch.unflatten(each.mean(-1), 1, layout))
 
@@ -100,10 +99,10 @@ def temporal_terms(
         terms = losses.matrix_terms(gram_x, gram_y, settings, "frames")
         return _ungrouped(terms, groups, frames, layout)
     released = settings.definition == "released-code"
-    pairs, groups = rep.grouped_pairs(
-        frames, "window" if released else settings.pairs, settings.window
+    which = "window" if released else settings.pairs
+    pairs, groups = (
+        numbers.to(source.device) for numbers in rep.grouped_pairs(frames, which, settings.window)
     )
-    pairs, groups = pairs.to(source.device), groups.to(source.device)
     if settings.temporal_negatives == "regions" and not released:
         return _neighbour_terms(source, generated, pairs, settings, centres, head)
     x, y = (
@@ -115,15 +114,14 @@ def temporal_terms(
             x.flatten(0, 1), y.flatten(0, 1), settings, temporal=True, generator=generator
         )
         return terms._replace(per_region=terms.per_region.reshape(-1, len(pairs), *layout))
-    if settings.temporal_negatives == "positions":
-        if x.shape[2] < 2:
-            raise StcclError("one region has no others to differ from", "Sample at least 2")
-        terms = losses.contrast_terms(
-            x, y, losses.region_weights(x, settings), settings.temperature
-        )
-        return terms._replace(per_region=torch.unflatten(terms.per_region, 2, layout))
-    x, y = _grouped(x, groups), _grouped(y, groups)
+    by_positions = settings.temporal_negatives == "positions"
+    if by_positions and x.shape[2] < 2:
+        raise StcclError("one region has no others to differ from", "Sample at least 2")
+    if not by_positions:
+        x, y = _grouped(x, groups), _grouped(y, groups)
     terms = losses.contrast_terms(x, y, losses.region_weights(x, settings), settings.temperature)
+    if by_positions:
+        return terms._replace(per_region=torch.unflatten(terms.per_region, 2, layout))
     return _ungrouped(terms, groups, len(pairs), layout)
 
 

@@ -91,11 +91,11 @@ def region_weights(disparity: Tensor, settings: ContrastSettings) -> Tensor | No
 
 
 def matrix_weights(matrix: Tensor, settings: ContrastSettings) -> Tensor | None:
-    """Return the weight ``(..., N)`` of each row of a source matrix ``(..., N, N)`` (equation 6, CM).
+    """Return the weight ``(..., N)`` of each row of a matrix ``(..., N, N)`` (equation 6, CM).
 
     Between two features of unit length the squared disparity is ``2 - 2 G_ij``. The distance of
-    region i from the others (root mean square over j, or ``norm`` for the root of the sum) takes the
-    place of x; with ``channels`` the entries of the row do. Our reading: the papers leave it open.
+    region i from the others (root mean square over j, or ``norm`` for the root of the sum) takes
+    the place of x; with ``channels`` the row's entries do. Our reading: the papers leave it open.
     """
     if not settings.adaptive:
         return None
@@ -113,8 +113,8 @@ def matrix_rows(matrix: Tensor, rows: Literal["centred", "cosine"] = "centred") 
     """Return the rows of a correlation matrix ``(..., N, N)``, scaled to length 1, or 0 where flat.
 
     ``cosine`` is the row as it stands (N at least 2); its 1 on the diagonal makes unrelated regions
-    similar. ``centred`` (N at least 3) leaves the diagonal out and subtracts the mean of the others:
-    the cosine of two such rows is a Pearson correlation.
+    similar. ``centred`` (N at least 3) leaves the diagonal out and subtracts the others' mean: the
+    cosine of two such rows is a Pearson correlation.
     """
     if rows == "cosine":
         return rep.unit(matrix)

@@ -17,28 +17,10 @@ from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.stccl import contrast
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone, backbone
-from spfem_bench.stccl.checkpoint import (
-    FOLDER,
-    Heads,
-    MetricRecord,
-    backbone_record,
-    load_backbone,
-    read_checkpoint,
-    write_checkpoint,
-)
+from spfem_bench.stccl.checkpoint import Heads, MetricRecord, load_backbone, read_checkpoint
 from spfem_bench.stccl.settings import ContrastSettings, Form, FormSettings
 
-__all__ = [
-    "FOLDER",
-    "STCCL",
-    "Form",
-    "FormSettings",
-    "Heads",
-    "backbone_record",
-    "load_backbone",
-    "read_checkpoint",
-    "write_checkpoint",
-]
+__all__ = ["STCCL", "Form", "FormSettings", "Heads", "load_backbone", "read_checkpoint"]
 
 Centres = Literal["sampled", "grid", "dense"]
 ValueRange = tuple[float, float]
@@ -82,35 +64,6 @@ def choose_centres(
         else:
             centres.append(grid_of_regions(height, width) if how == "grid" else None)
     return centres
-
-
-def compare_maps(
-    source: Sequence[Tensor],
-    generated: Sequence[Tensor],
-    settings: FormSettings,
-    heads: Heads | None = None,
-    *,
-    centres: Centres = "sampled",
-    generator: torch.Generator | None = None,
-) -> dict[str, Tensor]:
-    """Return `contrast.parts` of the stages' maps ``(B, C, H, W)``, or ``(B, T, C, H, W)`` for time too.
-
-    No gradient reaches the source. Without heads features are compared as they are.
-    """
-    in_time = source[0].ndim == 5
-    how = settings.contrast
-    chosen = choose_centres(source, centres, settings.spatial_centres, generator)
-    x, y = ([m.flatten(0, 1) for m in maps] if in_time else maps for maps in (source, generated))
-    stages = zip(x, y, chosen, strict=True)
-    own = heads.spatial if heads else None
-    spatial = contrast.stage_terms(contrast.spatial_terms, stages, how, own, generator)
-    if not in_time:
-        return contrast.parts(spatial)
-    chosen = choose_centres(source, centres, settings.temporal_centres, generator)
-    stages = zip(source, generated, chosen, strict=True)
-    own = heads.temporal if heads else None
-    temporal = contrast.stage_terms(contrast.temporal_terms, stages, how, own, generator)
-    return contrast.parts(spatial, temporal)
 
 
 class STCCL(nn.Module):
@@ -163,7 +116,7 @@ class STCCL(nn.Module):
         weights: WeightsStore | Path | None = None,
         device: str | torch.device = "cpu",
     ) -> STCCL:
-        """Load a learnt metric by name or path (see `checkpoint.metric_path`) after a check of hashes.
+        """Load a learnt metric by name or path (`checkpoint.metric_path`) after a check of hashes.
 
         The form is ``vd``, visual disparities, or ``cm``, correlation matrices.
 
@@ -183,9 +136,9 @@ class STCCL(nn.Module):
                 f"the metric '{name}' has no heads for '{record.backbone.network}'",
                 "Train it again with 'spfem-bench train'",
             )
-        settings = record.forms[form]
+        own, settings = heads[form], record.forms[form]
         loaded = cls(
-            network, heads[form], settings, value_range=value_range, centres=centres, record=record
+            network, own, settings, value_range=value_range, centres=centres, record=record
         )
         return loaded.to(device)
 
@@ -201,16 +154,12 @@ class STCCL(nn.Module):
         device: str | torch.device = "cpu",
     ) -> STCCL:
         """Return a loss on a backbone's features as they are, without mappings."""
-        return cls(
-            backbone(network, _store(weights), device=device),
-            None,
-            settings or FormSettings(contrast=ContrastSettings()),
-            value_range=value_range,
-            centres=centres,
-        )
+        loaded = backbone(network, _store(weights), device=device)
+        settings = settings or FormSettings(contrast=ContrastSettings())
+        return cls(loaded, None, settings, value_range=value_range, centres=centres)
 
     def maps(self, pictures: Tensor, *, value_range: ValueRange | None = None) -> list[Tensor]:
-        """Return four maps ``(B, C, h, w)`` or ``(B, T, C, h, w)`` of pictures as in :meth:`forward`.
+        """Return four maps ``(B, C, h, w)`` or ``(B, T, C, h, w)`` of pictures as in `forward`.
 
         Raises:
             StcclError: another shape, whole numbers, or values not finite or outside the range.
@@ -254,15 +203,28 @@ class STCCL(nn.Module):
             )
         with torch.no_grad():
             source_maps = self._stages(x.detach())
-        named = compare_maps(
-            source_maps,
-            self._stages(y),
-            self.settings,
-            self.heads,
-            centres=self.centres,
-            generator=generator,
-        )
+        named = self._compare(source_maps, self._stages(y), generator)
         return named if parts else named["loss"]
+
+    def _compare(
+        self, source: list[Tensor], generated: list[Tensor], generator: torch.Generator | None
+    ) -> dict[str, Tensor]:
+        """Return `contrast.parts` of maps ``(B, C, H, W)``, or ``(B, T, C, H, W)`` for time too."""
+        in_time, how = source[0].ndim == 5, self.settings.contrast
+        chosen = choose_centres(source, self.centres, self.settings.spatial_centres, generator)
+        x, y = (
+            [m.flatten(0, 1) for m in maps] if in_time else maps for maps in (source, generated)
+        )
+        stages = zip(x, y, chosen, strict=True)
+        own = self.heads.spatial if self.heads else None
+        spatial = contrast.stage_terms(contrast.spatial_terms, stages, how, own, generator)
+        if not in_time:
+            return contrast.parts(spatial)
+        chosen = choose_centres(source, self.centres, self.settings.temporal_centres, generator)
+        stages = zip(source, generated, chosen, strict=True)
+        own = self.heads.temporal if self.heads else None
+        temporal = contrast.stage_terms(contrast.temporal_terms, stages, how, own, generator)
+        return contrast.parts(spatial, temporal)
 
     def _stages(self, pictures: Tensor) -> list[Tensor]:
         if pictures.ndim == 4:

@@ -30,9 +30,6 @@ STEPS: dict[int, tuple[tuple[int, int], ...]] = {
 CENTRES_PER_STAGE = (32, 16, 8, 4)
 
 
-# ---- disparities and matrices --------------------------------------------------------------
-
-
 def spatial_disparity(
     maps: Tensor, centres: Tensor | None = None, *, neighbours: int = 8
 ) -> Tensor:
@@ -112,7 +109,10 @@ def cosine_grid(x: Tensor, y: Tensor) -> Tensor:
 
 
 def unit(rows: Tensor, flat: float = 1e-6) -> Tensor:
-    """Scale the last axis to length 1, or to 0 (with gradient 0) where it is shorter than *flat*."""
+    """Scale the last axis to length 1, or to 0 (with gradient 0) where it is shorter than *flat*.
+
+    Such a vector has no direction in float32.
+    """
     square = rows.square().sum(-1, keepdim=True)
     solid = square > flat * flat
     return rows * (torch.where(solid, square, 1.0).rsqrt() * solid)
@@ -121,9 +121,6 @@ def unit(rows: Tensor, flat: float = 1e-6) -> Tensor:
 def widened(values: Tensor) -> Tensor:
     """Return half precision as float32, other floating types unchanged."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-
-
-# ---- which regions and frames --------------------------------------------------------------
 
 
 def sample_centres(
@@ -217,9 +214,6 @@ def grouped_pairs(frames: int, pairs: Pairs, window: int | None) -> tuple[Tensor
     every = groups[:, within]
     chosen, number = torch.unique(every.flatten(0, 1), dim=0, return_inverse=True)
     return chosen, number.view(every.shape[:2])
-
-
-# ---- checks --------------------------------------------------------------------------------
 
 
 def checked_maps(maps: Tensor) -> Tensor:

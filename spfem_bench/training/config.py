@@ -9,7 +9,8 @@ import pydantic
 
 from spfem_bench.datasets.pair_lists import TEMPLATE
 from spfem_bench.definitions.cards import Strict, builtin_folder, read_toml
-from spfem_bench.stccl.metric import FOLDER, Form, FormSettings
+from spfem_bench.stccl.checkpoint import FOLDER
+from spfem_bench.stccl.settings import Form, FormSettings
 
 _Count = Annotated[int, pydantic.Field(ge=1)]
 

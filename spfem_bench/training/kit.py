@@ -39,9 +39,6 @@ class Trained(NamedTuple):
     record: dict[str, Any]
 
 
-# ---- chance and schedules ------------------------------------------------------------------
-
-
 def seed_torch(seed: int) -> None:
     """Seed torch's own generator, and allow deterministic algorithms of cuDNN only."""
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
@@ -86,9 +83,6 @@ def warm_cosine(step: int, steps: int) -> float:
         return (step + 1) / rise
     done = min(1.0, (step - rise) / max(1, steps - rise))
     return 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2
-
-
-# ---- descent -------------------------------------------------------------------------------
 
 
 class Descent:
@@ -179,9 +173,6 @@ def first_and_last(losses: Sequence[float]) -> dict[str, float]:
     return {"first": float(np.mean(losses[:part])), "last": float(np.mean(losses[-part:]))}
 
 
-# ---- checkpoints ---------------------------------------------------------------------------
-
-
 class Checkpoint:
     """The file from which an interrupted training continues.
 
@@ -237,9 +228,6 @@ def _differences(old: Any, new: Any) -> list[str]:
 
     was, now = flat(old), flat(new)
     return [key for key in {**was, **now} if was.get(key) != now.get(key)]
-
-
-# ---- the record ----------------------------------------------------------------------------
 
 
 def circumstances(device: str, packages: Iterable[str], *code: str) -> dict[str, Any]:

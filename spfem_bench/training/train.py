@@ -7,6 +7,8 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,31 +25,12 @@ from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.progress import SILENT, Progress
 from spfem_bench.stccl import contrast
 from spfem_bench.stccl.backbone import Backbone
-from spfem_bench.stccl.metric import (
-    FormSettings,
-    Heads,
-    backbone_record,
-    load_backbone,
-    write_checkpoint,
-)
+from spfem_bench.stccl.checkpoint import Heads, backbone_record, load_backbone, write_checkpoint
+from spfem_bench.stccl.settings import FormSettings
 from spfem_bench.stored import read_json
-from spfem_bench.training import kit
+from spfem_bench.training import kit, learner
 from spfem_bench.training.config import PuppetData, TrainConfig
-from spfem_bench.training.learner import (
-    SIGNS,
-    TERMS,
-    Learner,
-    form_centres,
-    measure_heads,
-    standardise,
-)
-from spfem_bench.training.windows import (
-    Window,
-    Windows,
-    choose_windows,
-    map_sizes,
-    needs_neighbours,
-)
+from spfem_bench.training.windows import Windows, choose_windows, map_sizes, needs_neighbours
 
 CHECKPOINT = "training.pt"
 """The file in the training's folder from which an interrupted training continues."""
@@ -66,9 +49,6 @@ CODE = (
 """The code that makes a metric."""
 
 MixedPrecision = Literal["no", "bf16", "fp16"]
-
-
-# ---- data ---------------------------------------------------------------------------------
 
 
 class TrainingPairs(NamedTuple):
@@ -107,13 +87,8 @@ def find_data(
         from spfem_bench.faces.detect import load_detector
 
         find = five_points(load_detector(network_card(data.detector), weights))
-    pairs = listed_pairs(
-        folder / data.list,
-        folder / data.frames,
-        template=data.template,
-        first=data.first,
-        find=find,
-    )
+    paths = folder / data.list, folder / data.frames
+    pairs = listed_pairs(*paths, template=data.template, first=data.first, find=find)
     rest, held_out = hold_out(pairs, data.held_out)
     if not data.checked:
         return TrainingPairs(rest, held_out, held_out)
@@ -137,7 +112,7 @@ def check_settings(config: TrainConfig, sizes: Sequence[tuple[int, int]], proces
         generator = kit.seeded_generator(0, "check")
         try:
             for how in ("sampled", "grid"):
-                chosen = form_centres(sizes, {form: settings}, how, generator)[form]
+                chosen = learner.form_centres(sizes, {form: settings}, how, generator)[form]
                 _compare_empty_maps(settings, chosen, config.frames)
         except StcclError as error:
             raise StcclError(f"forms.{form}: {error.problem}", error.remedy) from error
@@ -161,22 +136,18 @@ def _compare_empty_maps(
                 contrast.spatial_terms(maps[:, 0], maps[:, 0], settings.contrast, middles)
 
 
-def _described(data: TrainingPairs, chosen: Sequence[list[Window]]) -> dict[str, Any]:
+def _described(data: TrainingPairs, chosen: Sequence[Sequence[Any]]) -> dict[str, Any]:
     """Return the data as the record has it."""
     described: dict[str, Any] = {}
     for part, pairs, windows in zip(data._fields, data, chosen, strict=True):
-        starts = hashlib.sha256(json.dumps([list(w) for w in windows]).encode()).hexdigest()
         described[part] = {
             "speakers": sorted({pair.speaker for pair in pairs}),
             "pairs": len(pairs),
             "windows": len(windows),
             "pairs_sha256": pairs_digest(pairs),
-            "windows_sha256": starts,
+            "windows_sha256": hashlib.sha256(json.dumps(windows).encode()).hexdigest(),
         }
     return described
-
-
-# ---- training -----------------------------------------------------------------------------
 
 
 def train_metric(
@@ -229,15 +200,17 @@ def train_metric(
         progress = SILENT
     check_writable(output)
     circumstances = kit.circumstances(str(accelerator.device), SOFTWARE, *CODE)
-    record = backbone_record(
-        config.backbone.network, size=config.backbone.size, colour=config.backbone.colour
-    )
+    record = backbone_record(**config.backbone.model_dump())
     backbone = load_backbone(record, weights, accelerator.device)
     check_settings(config, map_sizes(backbone), accelerator.num_processes)
     data = find_data(config, folder or Path(), weights, drawn)
     chosen = [choose_windows(part, config.frames, config.data.windows) for part in data]
     described = _described(data, chosen)
-    writer = _writer(output) if tensorboard and accelerator.is_main_process else None
+    writer: Any = None
+    if tensorboard and accelerator.is_main_process:
+        with extra("train", "--tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+        writer = SummaryWriter(str(output / "logs"))
     identity = {
         "configuration": config.model_dump(mode="json", exclude={"save_every"}),
         "data": described,
@@ -247,22 +220,12 @@ def train_metric(
     run = _Training(config, backbone, accelerator, kit.Checkpoint(output / CHECKPOINT, identity))
     run.resume(fresh=fresh)
 
-    def load(part: int, phase: str) -> Windows:
-        return Windows(
-            data[part],
-            chosen[part],
-            config.frames,
-            backbone,
-            cache=config.cache,
-            workers=workers,
-            progress=progress,
-            phase=phase,
-        )
-
-    held_out = load(1, "draw held-out")
+    in_memory = partial(Windows, frames=config.frames, backbone=backbone, cache=config.cache)
+    draw = partial(in_memory, workers=workers, progress=progress)
+    held_out = draw(data.held_out, chosen[1], phase="draw held-out")
     if run.descent.step < config.steps:
-        run.learn(load(0, "draw training"), held_out, writer, progress)
-    quality = run.quality(load(2, "draw check"))
+        run.learn(draw(data.train, chosen[0], phase="draw training"), held_out, writer, progress)
+    quality = run.quality(draw(data.checked, chosen[2], phase="draw check"))
     path = output / f"{name}.safetensors"
     if accelerator.is_main_process:
         content = {
@@ -296,7 +259,7 @@ class _Training:
         self.config, self.accelerator, self.checkpoint = config, accelerator, checkpoint
         self.sizes = map_sizes(backbone)
         kit.seed_torch(config.seed)
-        self.learner = Learner(backbone.channels, config.forms)
+        self.learner = learner.Learner(backbone.channels, config.forms)
         self.prepared, optimiser = accelerator.prepare(
             self.learner, torch.optim.Adam(self.learner.parameters(), lr=config.rate)
         )
@@ -352,15 +315,14 @@ class _Training:
         """Take all steps that are left; validate and save between them."""
         config = self.config
         if self.descent.step == 0:
-            standardise(self.learner, windows, config.seed)
+            learner.standardise(self.learner, windows, config.seed)
         for loss in self.descent.run(lambda step: self._loss(windows, step), progress=progress):
             step = self.descent.step
             last = step == config.steps
             if writer is not None:
                 writer.add_scalar("training/loss", loss, step)
-                writer.add_scalar(
-                    "training/rate", self.descent.optimiser.param_groups[0]["lr"], step
-                )
+                rate = self.descent.optimiser.param_groups[0]["lr"]
+                writer.add_scalar("training/rate", rate, step)
             if step % config.validate_every == 0 or last:
                 self._validate(held_out, writer, loss)
             if step % config.save_every == 0 or last:
@@ -371,7 +333,7 @@ class _Training:
         batch = kit.batch_of(step, config.batch, len(windows), config.seed)
         own = batch[accelerator.process_index :: accelerator.num_processes]
         generator = kit.seeded_generator(config.seed, "centres", step)
-        centres = form_centres(self.sizes, config.forms, "sampled", generator)
+        centres = learner.form_centres(self.sizes, config.forms, "sampled", generator)
         with accelerator.autocast():
             parts = self.prepared(windows.sample(own, config.forms, centres))
             return torch.stack([named["loss"] for named in parts.values()]).sum()
@@ -379,7 +341,7 @@ class _Training:
     def _validate(self, held_out: Windows, writer: Any, loss: float) -> None:
         """Compare the held-out speakers, and keep the heads that do best there."""
         step = self.descent.step
-        quality = measure_heads(held_out, self.config.forms, self.learner.heads)
+        quality = learner.measure_heads(held_out, self.config.forms, self.learner.heads)
         self.history.append({"step": step, "training_loss": round(loss, 6), **quality})
         for form, parts in quality.items():
             if parts["loss"] < self.best_losses.get(form, math.inf):
@@ -388,9 +350,8 @@ class _Training:
                 self.best[form] = {k: v.detach().cpu().clone() for k, v in state.items()}
             if writer is not None:
                 writer.add_scalar(f"held-out/{form}/loss", parts["loss"], step)
-                for term in TERMS:
-                    for sign in SIGNS:
-                        writer.add_scalar(f"held-out/{form}/{term}_{sign}", parts[term][sign], step)
+                for term, sign in product(learner.TERMS, learner.SIGNS):
+                    writer.add_scalar(f"held-out/{form}/{term}_{sign}", parts[term][sign], step)
 
     def best_heads(self) -> dict[Any, Heads]:
         """Return each form's heads that did best on the held-out speakers, on the CPU."""
@@ -404,12 +365,6 @@ class _Training:
         """Return the final numbers, and those of features without heads."""
         best = nn.ModuleDict(self.best_heads()).to(self.accelerator.device)
         return {
-            "trained": measure_heads(checked, self.config.forms, best),
-            "untrained": measure_heads(checked, self.config.forms, None),
+            "trained": learner.measure_heads(checked, self.config.forms, best),
+            "untrained": learner.measure_heads(checked, self.config.forms, None),
         }
-
-
-def _writer(output: Path) -> Any:
-    with extra("train", "--tensorboard"):
-        from torch.utils.tensorboard import SummaryWriter
-    return SummaryWriter(str(output / "logs"))

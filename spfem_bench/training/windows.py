@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,10 +81,8 @@ def window_pictures(
     drawn = np.empty((len(starts), 2, frames, 3, size, size), np.uint8)
     entries = sorted({start + t for start in starts for t in range(frames)})
     pictures = {entry: pair.pictures(entry, size) for entry in entries}
-    for k, start in enumerate(starts):
-        for t in range(frames):
-            for side in (0, 1):
-                drawn[k, side, t] = pictures[start + t][side].transpose(2, 0, 1)
+    for (k, start), side, t in product(enumerate(starts), (0, 1), range(frames)):
+        drawn[k, side, t] = pictures[start + t][side].transpose(2, 0, 1)
     return drawn
 
 
