@@ -171,12 +171,8 @@ def _neighbour_terms(
     head: Head | None,
 ) -> Terms:
     """Contrast each region's change with that of its neighbours, in the same pair of frames."""
+    rep.check_neighbours(source, "Use larger images, or temporal negatives from 'frames'")
     height, width = source.shape[-2:]
-    if min(height, width) < 3:
-        raise StcclError(
-            f"a region with its neighbours is 3 x 3, larger than the map of {height} x {width}",
-            "Use larger images, or temporal negatives from 'frames'",
-        )
     layout = (height - 2, width - 2) if centres is None else (len(centres),)
     if centres is None:
         centres = rep.grid_centres(height, width)

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spfem_bench.errors import StcclError
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.contrast import Head
 
@@ -54,12 +53,7 @@ def spatial(source: Tensor, generated: Tensor, head: Head | None = None) -> Stag
         StcclError: other shapes, or a value is not finite.
     """
     x, y = _checked(source, generated)
-    if min(x.shape[-2:]) < 3:
-        raise StcclError(
-            f"a region with its neighbours is 3 x 3, larger than the map of {x.shape[-2]} x "
-            f"{x.shape[-1]}",
-            "Use larger images or an earlier stage of the network",
-        )
+    rep.check_neighbours(x)
     with torch.autocast(x.device.type, enabled=False):
         if head:
             return _mapped_spatial(x, y, head)
@@ -94,10 +88,8 @@ def temporal(source: Tensor, generated: Tensor, head: Head | None = None) -> Sta
             if count > 1:
                 others = _others(ux[block].sum(0), uy[block].sum(0), same[block].sum(0), count)
                 near[block] = others.mean()
-    layout = x.shape[-2:]
-    return StageCoherence(
-        torch.unflatten(same, 1, layout), torch.unflatten(size, 1, layout), elsewhere, near
-    )
+    same, size = (torch.unflatten(values, 1, x.shape[-2:]) for values in (same, size))
+    return StageCoherence(same, size, elsewhere, near)
 
 
 def centred(maps: Tensor) -> Tensor:
@@ -146,13 +138,8 @@ def _mapped_spatial(x: Tensor, y: Tensor, head: Head) -> StageCoherence:
 
 def _spatial(same: Tensor, size: Tensor, around: Tensor, sx: Tensor, sy: Tensor) -> StageCoherence:
     """Join sums over neighbours: of cosines, of summed directions, of all directions."""
-    count = 8 * same[0].numel()
-    return StageCoherence(
-        positive=same / 8,
-        size=size,
-        elsewhere=_others(sx, sy, same.sum((1, 2)), count),
-        near=((around - same) / 56).mean((1, 2)),
-    )
+    elsewhere = _others(sx, sy, same.sum((1, 2)), 8 * same[0].numel())
+    return StageCoherence(same / 8, size, elsewhere, ((around - same) / 56).mean((1, 2)))
 
 
 def _part(top: int, bottom: int, left: int, right: int) -> tuple[slice, ...]:

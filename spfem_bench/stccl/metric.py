@@ -25,20 +25,13 @@ __all__ = ["STCCL", "Form", "FormSettings", "Heads", "load_backbone", "read_chec
 Centres = Literal["sampled", "grid", "dense"]
 ValueRange = tuple[float, float]
 
-RANGES: tuple[ValueRange, ...] = ((0, 1), (-1, 1))
-"""Value ranges of pictures; given by the caller, never inferred from the values."""
-
 SLACK = 1e-3
 """Distance outside the range that is accepted: resizing and half precision round that much."""
-
-GRID = 7
-"""Regions a side, at most, of the centres ``grid``."""
 
 
 def grid_of_regions(height: int, width: int) -> Tensor:
     """Return at most 7 x 7 regions of a map in even distances, inside a border of 1: (N, 2)."""
-    step = max(1, -(-(max(height, width) - 2) // GRID))
-    return rep.grid_centres(height, width, step)
+    return rep.grid_centres(height, width, max(1, -(-(max(height, width) - 2) // 7)))
 
 
 def choose_centres(
@@ -69,8 +62,7 @@ def choose_centres(
 class STCCL(nn.Module):
     """Spatial and temporal coherent correlation of two pictures or sequences, as a loss.
 
-    Nothing in it is trained: backbone, heads and source get no gradients. Give renders of both,
-    or photographs of both.
+    Backbone, heads and source get no gradients. Give renders of both, or photographs of both.
 
     Args:
         heads: mappings of one form; without them features are compared as they are.
@@ -178,9 +170,9 @@ class STCCL(nn.Module):
         """Return the loss: low where the generated keeps the source's local correlations.
 
         Args:
-            source: RGB, floating point, ``(B, 3, H, W)`` for space alone, or
-                ``(B, T, 3, H, W)``, T consecutive frames, for space and time. Faces in one
-                pose, as large as ArcFace crops; any H and W, resized to the backbone's square.
+            source: RGB, floating point, ``(B, 3, H, W)`` for space alone, or ``(B, T, 3, H, W)``, T
+                consecutive frames, for space and time. Faces in one pose, as large as ArcFace
+                crops; any H and W, resized to the backbone's square.
             generated: the same of the generated; H and W may be others.
             value_range: ``(0, 1)`` or ``(-1, 1)``; needed here unless given when loading.
             parts: return `contrast.parts` by name, not the scalar ``loss`` of at least 0.
@@ -272,6 +264,6 @@ def _check_centres(centres: str) -> None:
 
 
 def _checked_range(value_range: ValueRange) -> ValueRange:
-    if tuple(value_range) not in RANGES:
+    if tuple(value_range) not in ((0, 1), (-1, 1)):
         raise StcclError(f"a value range of {value_range}", "Allowed: (0, 1), (-1, 1)")
     return value_range[0], value_range[1]

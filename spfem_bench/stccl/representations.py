@@ -45,11 +45,7 @@ def spatial_disparity(
     height, width = maps.shape[-2:]
     if neighbours not in STEPS:
         raise StcclError(f"{neighbours} neighbours were asked for", "Allowed: 4, 8")
-    if min(height, width) < 3:
-        raise StcclError(
-            f"a region with its neighbours is 3 x 3, larger than the map of {height} x {width}",
-            "Use larger images or an earlier stage of the network",
-        )
+    check_neighbours(maps)
     grid = maps.permute(0, 2, 3, 1)
     if centres is None:
         inner = grid[:, 1:-1, 1:-1]
@@ -145,21 +141,18 @@ def sample_centres(
     return torch.stack([rows[drawn // len(columns)], columns[drawn % len(columns)]], dim=1)
 
 
-def grid_centres(height: int, width: int, step: int = 1, *, border: int = 1) -> Tensor:
-    """Return every *step*-th position as centres, row by row: int64 ``(N, 2)``, row and column.
-
-    The border of outermost rows and columns is left out: 1 where neighbours are needed, else 0.
+def grid_centres(height: int, width: int, step: int = 1) -> Tensor:
+    """Return every *step*-th position with eight neighbours, row by row: int64 ``(N, 2)``.
 
     Raises:
         StcclError: no position is left, or *step* is below 1.
     """
-    if step < 1 or min(height, width) <= 2 * border:
+    if step < 1 or min(height, width) <= 2:
         raise StcclError(
-            f"a grid of step {step} inside a border of {border} on a map of {height} x {width}",
+            f"a grid of step {step} inside a border of 1 on a map of {height} x {width}",
             "Allowed: a step of 1 or more, and a map larger than its borders",
         )
-    rows = torch.arange(border, height - border, step)
-    columns = torch.arange(border, width - border, step)
+    rows, columns = (torch.arange(1, length - 1, step) for length in (height, width))
     return torch.cartesian_prod(rows, columns)
 
 
@@ -262,6 +255,18 @@ def check_same_shape(source: Tensor, generated: Tensor) -> None:
         raise StcclError(
             f"source {tuple(source.shape)} and generated {tuple(generated.shape)} differ in shape",
             "Give the same frames of both, at one size",
+        )
+
+
+def check_neighbours(
+    maps: Tensor, remedy: str = "Use larger images or an earlier stage of the network"
+) -> None:
+    """Raise StcclError when maps have no region with eight neighbours."""
+    height, width = maps.shape[-2:]
+    if min(height, width) < 3:
+        raise StcclError(
+            f"a region with its neighbours is 3 x 3, larger than the map of {height} x {width}",
+            remedy,
         )
 
 

@@ -28,8 +28,7 @@ class PuppetData(Strict):
         held_out: training puppets held out for early validation.
         checked: validation puppets, with sentences of their own, for the final numbers.
         windows: of each pair, evenly over it.
-        second: the other recording of a pair: a ``recording`` of its own, or the first with
-            another ``face``.
+        second: a ``recording`` of its own, or the pair's first with another ``face``.
     """
 
     kind: Literal["puppets"]
@@ -81,10 +80,8 @@ class TrainConfig(Strict):
         seed: of first weights, of the order of windows, of sampled regions.
         batch: windows in a step, over all processes together.
         frames: consecutive entries of a pair in a window.
-        rate: Adam's learning rate.
-        schedule: ``cosine`` lowers the rate to a hundredth; ``constant`` is the authors'.
+        rate: Adam's learning rate; ``schedule`` ``cosine`` lowers it to a hundredth.
         validate_every: steps between validations on the held-out speakers; the best heads stay.
-        save_every: steps between checkpoints.
         cache: ``maps`` keeps feature maps of all windows in memory, in half precision;
             ``pictures`` takes a sixth to a tenth of that, and runs the backbone at each step.
     """

@@ -77,7 +77,11 @@ def falling_cosine(step: int, steps: int) -> float:
 
 
 def warm_cosine(step: int, steps: int) -> float:
-    """Return a share that rises over the first twentieth, then falls to 0.01 as a cosine."""
+    """Return a share that rises over the first twentieth, then falls to 0.01 as a cosine.
+
+    >>> [round(warm_cosine(k, 101), 2) for k in (0, 4, 5, 53, 101)]
+    [0.2, 1.0, 1.0, 0.51, 0.01]
+    """
     rise = max(1, steps // 20)
     if step < rise:
         return (step + 1) / rise
@@ -100,8 +104,8 @@ class Descent:
         self,
         optimiser: torch.optim.Optimizer,
         steps: int,
-        *,
         schedule: Schedule = warm_cosine,
+        *,
         clip: Iterable[nn.Parameter] = (),
         accelerator: Any = None,
     ) -> None:

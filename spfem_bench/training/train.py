@@ -167,22 +167,13 @@ def train_metric(
 ) -> kit.Trained:
     """Train a metric, or continue an interrupted training; keep the heads of the best validation.
 
-    In several processes (``accelerate launch``), each holds all windows and computes its share
-    of every batch; gradients are averaged.
-
-    Args:
-        config: everything that affects the result.
-        output: folder of the metric's two files and the checkpoint.
-        name: of the metric.
-        folder: that the configuration's paths are relative to; the working folder when None.
-        drawn: source of drawn pairs, such as ``spfem_bench.puppets.pairs.drawn_pairs``.
-        weights: the store with the backbone's weights.
-        device: ``cpu``, ``cuda`` or None for accelerate's choice.
-        precision: of the heads' arithmetic; comparisons are float32 always.
-        workers: processes that draw frames; their number changes no result.
-        tensorboard: write logs to ``output/logs``.
-        fresh: ignore the checkpoint of an interrupted training.
-        progress: receives the phases.
+    In several processes (``accelerate launch``), each holds all windows and computes its share of
+    every batch; gradients are averaged. *config* is everything that affects the result; its paths
+    are relative to *folder*, by default the working folder. *output* receives the metric's two
+    files, the checkpoint and, with *tensorboard*, ``logs``. *drawn* is a source of drawn pairs,
+    such as ``spfem_bench.puppets.pairs.drawn_pairs``. *device* is ``cpu``, ``cuda`` or None for
+    accelerate's choice. *precision* is that of the heads; comparisons are float32 always. *workers*
+    processes draw frames. With *fresh* an earlier checkpoint is ignored.
 
     Raises:
         CardError: data that cannot be used, or the folder holds another training.
@@ -260,13 +251,10 @@ class _Training:
         self.sizes = map_sizes(backbone)
         kit.seed_torch(config.seed)
         self.learner = learner.Learner(backbone.channels, config.forms)
-        self.prepared, optimiser = accelerator.prepare(
-            self.learner, torch.optim.Adam(self.learner.parameters(), lr=config.rate)
-        )
+        adam = torch.optim.Adam(self.learner.parameters(), lr=config.rate)
+        self.prepared, optimiser = accelerator.prepare(self.learner, adam)
         schedule = kit.falling_cosine if config.schedule == "cosine" else kit.constant
-        self.descent = kit.Descent(
-            optimiser, config.steps, schedule=schedule, accelerator=accelerator
-        )
+        self.descent = kit.Descent(optimiser, config.steps, schedule, accelerator=accelerator)
         self.began = time.monotonic()
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, dict[str, Tensor]] = {}
@@ -298,18 +286,11 @@ class _Training:
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
-        self.checkpoint.write(
-            {
-                "learner": self.learner.state_dict(),
-                **self.descent.state(),
-                "scaler": {} if scaler is None else scaler.state_dict(),
-                "seconds": self.seconds,
-                "history": self.history,
-                "best": self.best,
-                "best_steps": self.best_steps,
-                "best_losses": self.best_losses,
-            }
-        )
+        state = {"learner": self.learner.state_dict(), **self.descent.state()}
+        state["scaler"] = {} if scaler is None else scaler.state_dict()
+        state |= {"seconds": self.seconds, "history": self.history, "best": self.best}
+        state |= {"best_steps": self.best_steps, "best_losses": self.best_losses}
+        self.checkpoint.write(state)
 
     def learn(self, windows: Windows, held_out: Windows, writer: Any, progress: Progress) -> None:
         """Take all steps that are left; validate and save between them."""
@@ -364,7 +345,6 @@ class _Training:
     def quality(self, checked: Windows) -> dict[str, Any]:
         """Return the final numbers, and those of features without heads."""
         best = nn.ModuleDict(self.best_heads()).to(self.accelerator.device)
-        return {
-            "trained": learner.measure_heads(checked, self.config.forms, best),
-            "untrained": learner.measure_heads(checked, self.config.forms, None),
-        }
+        heads = {"trained": best, "untrained": None}
+        forms = self.config.forms
+        return {name: learner.measure_heads(checked, forms, own) for name, own in heads.items()}

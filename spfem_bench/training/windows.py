@@ -18,8 +18,7 @@ from spfem_bench.processes import spread
 from spfem_bench.progress import SILENT, Progress
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone
-from spfem_bench.stccl.contrast import ContrastSettings
-from spfem_bench.stccl.metric import FormSettings
+from spfem_bench.stccl.settings import ContrastSettings, FormSettings
 
 AHEAD = 8
 """Pairs drawn by each process before the backbone processes them, at most."""
@@ -91,13 +90,10 @@ def _draw(job: tuple[EmotionPair, list[int], int, int]) -> npt.NDArray[np.uint8]
 
 
 class Windows:
-    """Windows in memory, whose regions can be cut out at any step.
+    """Windows of *frames* entries in memory, whose regions can be cut out at any step.
 
-    Args:
-        frames: entries in a window.
-        backbone: on the device where it is to run.
-        cache: ``maps`` or ``pictures`` (see :class:`spfem_bench.training.config.TrainConfig`).
-        workers: processes that draw frames; their number changes no result.
+    The cache is ``maps`` or ``pictures`` (see :class:`spfem_bench.training.config.TrainConfig`).
+    *workers* processes draw frames; their number changes no result.
 
     Raises:
         ClipError: a frame is absent, unreadable or shows no face.
@@ -118,6 +114,7 @@ class Windows:
         phase: str = "draw",
     ) -> None:
         self.backbone, self.frames, self.sizes = backbone, frames, map_sizes(backbone)
+        self._device = next(backbone.parameters()).device
         self.pictures: Tensor | None = None
         self.rows: list[Tensor] = []
         shape = (len(windows), 2, frames)
@@ -170,10 +167,6 @@ class Windows:
         maps = self.backbone.stages(scaled)
         return [torch.unflatten(rep.feature_rows(m), 0, drawn.shape[:3]) for m in maps]
 
-    @property
-    def _device(self) -> torch.device:
-        return next(self.backbone.parameters()).device
-
     def sample(
         self, chosen: Tensor, forms: Mapping[Any, FormSettings], centres: Mapping[str, Chosen]
     ) -> dict[str, StepRegions]:
@@ -202,13 +195,13 @@ class Windows:
 
         samples = {}
         for form, settings in forms.items():
-            regions = zip(centres[form], needs_neighbours(settings.contrast), strict=True)
-            samples[form] = StepRegions(
-                *(
-                    [cut(stage, where, patches) for stage, where in enumerate(stages)]
-                    for stages, patches in regions
+            spatial, temporal = (
+                [cut(stage, where, patches) for stage, where in enumerate(stages)]
+                for stages, patches in zip(
+                    centres[form], needs_neighbours(settings.contrast), strict=True
                 )
             )
+            samples[form] = StepRegions(spatial, temporal)
         return samples
 
 
