@@ -1,7 +1,7 @@
 """Comparison of one stage of source and generated, in space and in time.
 
 Gradients reach the generated maps and heads, never the source. Arithmetic is float32 or float64;
-only a head runs in autocast's precision. `losses` lists choices that the papers leave open.
+only a head runs in autocast's precision.
 """
 
 from __future__ import annotations
@@ -35,10 +35,9 @@ def spatial_terms(
 ) -> Terms:
     """Compare one stage ``(B, C, H, W)`` of two batches of images (equations 1, 3, 4, 6, 7).
 
-    No gradient reaches the source. Without settings the paper's are used; without centres
-    ``(N, 2)``, the same for the whole batch, all regions. The head f maps disparities (``vd``), or
-    regions before the product (``cm``). The generator draws the negatives that ``released-code``
-    reports. Dense ``vd`` needs about ``34 C H W`` numbers per image, ``cm`` ``5 (H W)^2``.
+    Defaults: the paper's settings, and all regions for centres ``(N, 2)``. The head f maps
+    disparities (``vd``), or regions before the product (``cm``). The generator draws negatives of
+    ``released-code``. Dense ``vd`` needs about ``34 C H W`` numbers an image, ``cm`` ``5 (H W)^2``.
 
     Raises:
         StcclError: shapes differ, a value is not finite, or there are too few regions.
@@ -47,10 +46,8 @@ def spatial_terms(
     source, generated = _matched(source, generated)
     height, width = source.shape[-2:]
     if settings.form == "cm":
-        x, y = (
-            _mapped(rep.feature_rows(rep.checked_maps(maps), centres), head)
-            for maps in (source, generated)
-        )
+        x, y = rep.checked_maps(source), rep.checked_maps(generated)
+        x, y = (_mapped(rep.feature_rows(maps, centres), head) for maps in (x, y))
         layout = (height, width) if centres is None else (len(centres),)
         terms = losses.matrix_terms(rep.gram(x), rep.gram(y), settings, "regions")
         return terms._replace(per_region=torch.unflatten(terms.per_region, 1, layout))
@@ -105,14 +102,11 @@ def temporal_terms(
     )
     if settings.temporal_negatives == "regions" and not released:
         return _neighbour_terms(source, generated, pairs, settings, centres, head)
-    x, y = (
-        _mapped(rep.disparity_of_frames(rep.feature_rows(maps, centres), pairs), head)
-        for maps in (source, generated)
-    )
+    x, y = (rep.feature_rows(maps, centres) for maps in (source, generated))
+    x, y = (_mapped(rep.disparity_of_frames(rows, pairs), head) for rows in (x, y))
     if released:
-        terms = losses.released_terms(
-            x.flatten(0, 1), y.flatten(0, 1), settings, temporal=True, generator=generator
-        )
+        x, y = x.flatten(0, 1), y.flatten(0, 1)
+        terms = losses.released_terms(x, y, settings, temporal=True, generator=generator)
         return terms._replace(per_region=terms.per_region.reshape(-1, len(pairs), *layout))
     by_positions = settings.temporal_negatives == "positions"
     if by_positions and x.shape[2] < 2:
@@ -174,8 +168,7 @@ def _neighbour_terms(
     rep.check_neighbours(source, "Use larger images, or temporal negatives from 'frames'")
     height, width = source.shape[-2:]
     layout = (height - 2, width - 2) if centres is None else (len(centres),)
-    if centres is None:
-        centres = rep.grid_centres(height, width)
+    centres = rep.grid_centres(height, width) if centres is None else centres
     centres = rep.checked_centres(centres, height, width, border=1).to(source.device)
     x = _mapped(rep.disparity_of_frames(rep.feature_rows(source, centres), pairs), head)
     y = _mapped(rep.disparity_of_frames(rep.feature_rows(generated), pairs), head)

@@ -1,19 +1,7 @@
 """The contrastive loss and its weights, in float32 or float64, under ``torch.autocast`` too.
 
-Choices where the papers leave something open, or a printed equation cannot be meant:
-
-* Equation 4 as printed has no minus log, and the exponential of a sum in the denominator. InfoNCE,
-  its named model, is used: ``-log(exp(p / tau) / (exp(p / tau) + sum_k exp(n_k / tau)))``, with
-  cosines for dot products, as in equation 1.
-* Equations 5 and 7 are sums, here means over images, pairs and stages; weights act inside them.
-* The weight of equation 6 is a number, the disparity in it a vector: see `region_weights`.
-* Correlation matrices: row i of both is the positive pair, other rows of generated are negatives.
-* Spatial negatives are the other neighbours of the region (equations 1 and 4: ``y_i->k``,
-  k != j). They share region i, so their similarity begins well above 0;
-  ``spatial_negatives="positions"``, as in the released code, begins near 0.
-* Temporal negatives are other pairs of frames of the region (STCCL's figure of the algorithm). Its
-  overview figure has other regions of the same frames: ``temporal_negatives="regions"`` or
-  ``"positions"``.
+Each function and `settings` state the choices that the papers leave open. The sums of equations
+5 and 7 are means over images, pairs and stages here; weights act inside them.
 """
 
 from __future__ import annotations
@@ -28,21 +16,18 @@ from spfem_bench.errors import StcclError
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.settings import ContrastSettings
 
-#: Rows of a centred matrix that are shorter are rounding: its entries are good to about 1e-7.
-_FLAT_ROW = 1e-5
-
 
 class Terms(NamedTuple):
-    """One stage's comparison; similarities are detached, in [-1, 1].
+    """One stage's comparison.
 
     Attributes:
         loss: scalar, at least 0; gradients reach the generated maps.
-        positive: mean similarity of corresponding pairs, a scalar.
-        negative: mean similarity of the others, a scalar.
-        per_region: similarity of corresponding pairs. Spatial ``(B, h, w)``, the mean over
-            neighbours; temporal ``(B, P, h, w)`` in the order of `representations.frame_pairs`, or
-            ``(B, T, h, w)`` for ``cm``. h and w are those of the map, less its border where
-            neighbours are compared; N with sampled centres.
+        positive: mean similarity of corresponding pairs, detached in [-1, 1] like all that follow.
+        negative: mean similarity of the others.
+        per_region: of corresponding pairs: spatial ``(B, h, w)``, the mean over neighbours;
+            temporal ``(B, P, h, w)``, P as `representations.frame_pairs`, or ``(B, T, h, w)`` for
+            ``cm``. h and w are the map's, less its border where neighbours are compared; N with
+            sampled centres.
     """
 
     loss: Tensor
@@ -63,10 +48,11 @@ def contrast_terms(
 
 
 def info_nce(similarities: Tensor, temperature: float = 0.07) -> Tensor:
-    """Return ``-log(exp(s_jj / tau) / sum_k exp(s_jk / tau))`` (equation 4, as InfoNCE).
+    """Return ``-log(exp(s_jj / tau) / sum_k exp(s_jk / tau))`` of ``(..., K, K)``: ``(..., K)``.
 
-    Similarities ``(..., K, K)`` are anchors by candidates, positives on the diagonal. The result
-    ``(..., K)`` is at least 0, and ``log K`` where all candidates are equal.
+    Rows are anchors, positives are on the diagonal. Equation 4 as printed has no minus log, and the
+    exponential of a sum in the denominator; InfoNCE is the model that it names. The result is
+    ``log K`` where all candidates are equal.
     """
     with torch.autocast(similarities.device.type, enabled=False):
         logits = rep.widened(similarities) / temperature
@@ -77,9 +63,8 @@ def region_weights(disparity: Tensor, settings: ContrastSettings) -> Tensor | No
     """Return the weight ``(...)`` of each pair, ``lambda * sigmoid(x)^r`` (equation 6), detached.
 
     None when not adaptive. The equation has a vector x where a number is needed, here of the mapped
-    source disparity ``(..., D)``: ``rms``, our choice, its root mean square over channels;
+    source disparity ``(..., D)``: ``rms``, our choice, is its root mean square over channels;
     ``norm`` its length; ``channels`` the mean over channels of the formula as printed, with signs.
-    A gradient through the weight would let a head lower its loss by shrinking hard regions.
     """
     if not settings.adaptive:
         return None
@@ -122,7 +107,8 @@ def matrix_rows(matrix: Tensor, rows: Literal["centred", "cosine"] = "centred") 
     itself = torch.eye(count, dtype=torch.bool, device=matrix.device)
     others = matrix.masked_fill(itself, 0.0)
     mean = others.sum(-1, keepdim=True) / (count - 1)
-    return rep.unit((others - mean).masked_fill(itself, 0.0), _FLAT_ROW)
+    # Shorter rows are rounding: entries are good to about 1e-7.
+    return rep.unit((others - mean).masked_fill(itself, 0.0), 1e-5)
 
 
 def released_terms(
@@ -139,12 +125,9 @@ def released_terms(
     * Cross-entropy over 1 positive and S - 1 negatives: all other positions of the image.
     * Weight 1, or ``2 sigmoid(|x|)^2`` where ``sigmoid(|x|) > 0.8``, for every number x of the
       mapped source disparity. The loss is averaged first, so only the mean weight counts.
-    * Temporal: 0.07 takes the place of the weight, and the loss is multiplied by 5. Each pair of
-      frames counts as an image.
-    * The similarity reported is the cosine over positions, channel by channel; the negative one has
-      the generated positions in a random order, from a generator on the CPU.
-
-    ``per_region`` is ``(B, S)``, cosines over channels.
+    * Temporal: 0.07 takes the place of the weight, and the loss is multiplied by 5.
+    * ``positive`` is the cosine over positions, channel by channel; ``negative`` has the generated
+      positions in random order. ``per_region`` ``(B, S)`` has cosines over channels.
     """
     source, generated = rep.widened(source).detach(), rep.widened(generated)
     if source.shape[1] < 2:
@@ -171,6 +154,8 @@ def released_terms(
 
 def matrix_terms(x: Tensor, y: Tensor, settings: ContrastSettings, what: str) -> Terms:
     """Contrast the rows of two correlation matrices ``(..., N, N)``, of *what* for the error.
+
+    Row i of both is the positive pair; the other rows of generated are the negatives.
 
     Raises:
         StcclError: fewer than three rows (two for ``cosine``).

@@ -151,11 +151,7 @@ class STCCL(nn.Module):
         return cls(loaded, None, settings, value_range=value_range, centres=centres)
 
     def maps(self, pictures: Tensor, *, value_range: ValueRange | None = None) -> list[Tensor]:
-        """Return four maps ``(B, C, h, w)`` or ``(B, T, C, h, w)`` of pictures as in `forward`.
-
-        Raises:
-            StcclError: another shape, whole numbers, or values not finite or outside the range.
-        """
+        """Return four maps ``(B, C, h, w)`` or ``(B, T, C, h, w)`` of pictures as in `forward`."""
         return self._stages(self._checked(pictures, value_range, "pictures"))
 
     def forward(

@@ -1,12 +1,9 @@
 """Relations of local regions, in space and in time: pure functions on feature maps.
 
-A *region* is one position of a feature map, which stands for a patch of the image (ASCCL, section
-4.1). Visual disparity (VD) is the difference of the features of two regions, ``x_i - x_j``
-(equation 3, before the mapping ``f``). Correlation matrices (CM; STCCL, figure of the algorithm,
-right half) are cosines between the regions of one image, or of one region over the frames.
-
-Maps are ``(B, C, H, W)``, sequences ``(B, T, C, H, W)``, of any floating type. Half precision is
-widened to float32, and ``torch.autocast`` is off inside. Regions are numbered row by row.
+A region is one position of a map (ASCCL, section 4.1). Visual disparity (VD) is the difference of
+the features of two, ``x_i - x_j`` (equation 3, before the mapping ``f``). Correlation matrices
+(CM; STCCL, figure of the algorithm) are cosines between regions of an image, or of one region
+over frames. Half precision is widened to float32, and ``torch.autocast`` is off inside.
 """
 
 from __future__ import annotations
@@ -122,10 +119,10 @@ def widened(values: Tensor) -> Tensor:
 def sample_centres(
     height: int, width: int, count: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Draw distinct centres from the middle 95 percent of a map, as the released code does.
+    """Draw distinct centres, int64 ``(count, 2)``, row and column, as the released code does.
 
     All positions whose cell lies in the middle 95 percent of height and width, and which have
-    eight neighbours, are equally likely (our choice). Return int64 ``(count, 2)``, row and column.
+    eight neighbours, are equally likely (our choice).
 
     Raises:
         StcclError: the map has fewer such positions than *count*, or *count* is below 1.

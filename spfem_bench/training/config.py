@@ -50,7 +50,7 @@ class ListData(Strict):
         first: number in the name of the file of frame 0.
         detector: card of the face detector; without it frames are square face crops.
         held_out: speakers held out for early validation.
-        checked: speakers held out for the final numbers; those of early validation when empty.
+        checked: speakers for the final numbers; those of early validation when empty.
         windows: of each pair, evenly over it.
     """
 

@@ -103,8 +103,8 @@ def measure_heads(
     """Return the similarity of corresponding and of other regions, on a fixed grid of regions.
 
     For each form: ``loss`` without adaptive weights, which grow with the heads' output; and for
-    ``scc`` and ``tcc`` ``positive`` and ``negative``, the means over stages, and the same of
-    ``stages``; rounded to five digits. Without heads features are compared as they are.
+    ``scc`` and ``tcc`` ``positive`` and ``negative``, the means over stages, and ``stages``, the
+    same of each; rounded to five digits. Without heads features are compared as they are.
     """
     centres = form_centres(windows.sizes, forms, "grid")
     totals: dict[str, dict[str, float]] = {form: {} for form in forms}
