@@ -22,13 +22,8 @@ STAGES = {
 class Backbone(nn.Module):
     """A frozen network in eval mode with its input contract; gradients pass to the pictures.
 
-    Args:
-        network: has a method ``stages`` from (B, 3, H, W) to four maps.
-        channels: of the four stages.
-        size: side in pixels of the network's square input, 32 to 1024.
-        mean: subtracted from pixels of 0 to 255, before the division by *std*.
-        std: divisor.
-        colour: the order of the network's input channels, ``rgb`` or ``bgr``.
+    The network has a method ``stages`` from (B, 3, size, size) to four maps of *channels*. Its input
+    is ``(x - mean) / std`` of pixels of 0 to 255, *size* 32 to 1024, *colour* ``rgb`` or ``bgr``.
     """
 
     def __init__(

@@ -56,11 +56,8 @@ class BackboneRecord(Strict):
 class MetricRecord(Strict):
     """The record of a metric.
 
-    Attributes:
-        forms: the forms that were trained.
-        sha256: of the file of heads, like ``bytes``.
-        held_out: quality on speakers and sentences that were not used in training.
-        training: configuration, data, software, commit and so on.
+    ``sha256`` and ``bytes`` are of the file of heads; ``held_out`` is the quality on speakers and
+    sentences that were not used in training.
     """
 
     format: Literal[1] = 1

@@ -27,9 +27,7 @@ STEPS: dict[int, tuple[tuple[int, int], ...]] = {
 CENTRES_PER_STAGE = (32, 16, 8, 4)
 
 
-def spatial_disparity(
-    maps: Tensor, centres: Tensor | None = None, *, neighbours: int = 8
-) -> Tensor:
+def spatial_disparity(maps: Tensor, centres: Tensor | None = None, neighbours: int = 8) -> Tensor:
     """Return the disparities of regions and their neighbours, ``x_i - x_j`` (equation 3).
 
     Only positions with all eight neighbours inside the map ``(B, C, H, W)`` are centres, by default

@@ -60,12 +60,9 @@ class ContrastSettings(Strict):
 
 
 class FormSettings(Strict):
-    """Settings of one form of the metric.
+    """Settings of one form: comparison, and regions sampled at each stage for SCC and for TCC.
 
-    Attributes:
-        spatial_centres: regions sampled at each stage for SCC.
-        temporal_centres: regions sampled at each stage for TCC.
-        learning_temperature: tau while heads are learnt, where it is another than in use.
+    ``learning_temperature`` is tau while heads are learnt, where it is another than in use.
     """
 
     contrast: ContrastSettings

@@ -1,7 +1,7 @@
 """What all trainings share: seeded chance, gradient descent, checkpoints, and the record.
 
 All chance of a step follows from the seed and the step's number, so that an interrupted training
-ends with the same bytes, on the CPU and with as many threads.
+ends with the same bytes, on the CPU with as many threads.
 """
 
 from __future__ import annotations
@@ -92,12 +92,9 @@ def warm_cosine(step: int, steps: int) -> float:
 class Descent:
     """Gradient descent over a known number of steps, which can be interrupted after each.
 
-    Args:
-        optimiser: its learning rates, as they are now, are the largest of the schedule.
-        steps: in total; ``step`` counts those that were taken.
-        clip: parameters whose gradient is clipped to the norm :data:`LARGEST_GRADIENT`.
-        accelerator: an ``accelerate.Accelerator`` that prepared the optimiser; the loss is then
-            averaged over its processes.
+    The optimiser's learning rates are the largest of the schedule. Gradients of the parameters
+    *clip* are clipped to the norm :data:`LARGEST_GRADIENT`. An ``accelerate.Accelerator`` is one
+    that prepared the optimiser; the loss is then averaged over its processes.
     """
 
     def __init__(

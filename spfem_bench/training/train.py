@@ -100,7 +100,7 @@ def check_settings(config: TrainConfig, sizes: Sequence[tuple[int, int]], proces
     """Refuse settings that would fail only during the training; *sizes* are those of the maps.
 
     Raises:
-        StcclError: too many regions, or too few for a contrast; names the form.
+        StcclError: too many regions, or too few for a contrast.
         CardError: the batch cannot be shared among the processes.
     """
     if config.batch % processes:

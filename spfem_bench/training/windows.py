@@ -195,11 +195,10 @@ class Windows:
 
         samples = {}
         for form, settings in forms.items():
+            patched = needs_neighbours(settings.contrast)
             spatial, temporal = (
                 [cut(stage, where, patches) for stage, where in enumerate(stages)]
-                for stages, patches in zip(
-                    centres[form], needs_neighbours(settings.contrast), strict=True
-                )
+                for stages, patches in zip(centres[form], patched, strict=True)
             )
             samples[form] = StepRegions(spatial, temporal)
         return samples
