@@ -22,8 +22,9 @@ STAGES = {
 class Backbone(nn.Module):
     """A frozen network in eval mode with its input contract; gradients pass to the pictures.
 
-    The network has a method ``stages`` from (B, 3, size, size) to four maps of *channels*. Its input
-    is ``(x - mean) / std`` of pixels of 0 to 255, *size* 32 to 1024, *colour* ``rgb`` or ``bgr``.
+    The network has a method ``stages`` from (B, 3, size, size) to four maps of *channels*. Its
+    input is ``(x - mean) / std`` of pixels of 0 to 255; the size is 32 to 1024 pixels, the colour
+    ``rgb`` or ``bgr``.
     """
 
     def __init__(
