@@ -631,11 +631,11 @@ def small_training(made: Path) -> Any:
     from accelerate import Accelerator
 
     from spfem_bench.networks.weights import WeightsStore
-    from spfem_bench.stccl import metric
+    from spfem_bench.stccl.checkpoint import backbone_record, load_backbone
     from spfem_bench.training import config, kit, train
 
-    settings = config.read_config(config.default_config())
-    backbone = metric.load_backbone(metric.backbone_record("compact-identity"), WeightsStore())
+    settings = config.read_train_config(config.default_config())
+    backbone = load_backbone(backbone_record("compact-identity"), WeightsStore())
     checkpoint = kit.Checkpoint(made / train.CHECKPOINT, {"a": 1})
     run = train._Training(settings, backbone, Accelerator(cpu=True), checkpoint)
     run.save()

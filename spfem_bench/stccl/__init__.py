@@ -1,7 +1,5 @@
 """STCCL, the reference method: local correlations that survive a change of emotion.
 
-Chen et al., *Learning Adaptive Spatial Coherent Correlations for Speech-Preserving
-Facial Expression Manipulation* (ASCCL, CVPR 2024, equations 1 to 7), and its successor
-STCCL (IEEE TPAMI 2026, doi 10.1109/TPAMI.2026.3687518), which adds time and a second
-form of both, correlation matrices.
+Chen et al., ASCCL (CVPR 2024, equations 1 to 7), and its successor STCCL (IEEE TPAMI 2026, doi
+10.1109/TPAMI.2026.3687518), which adds time and correlation matrices.
 """

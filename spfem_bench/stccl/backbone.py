@@ -1,8 +1,4 @@
-"""Four-stage feature extractors: pictures in, one feature map per stage out.
-
-ASCCL (CVPR 2024, section 4.1) takes "the output of four convolutional layers with dimension
-decline" of an ArcFace network. Any identity network whose architecture has stages will do.
-"""
+"""Four-stage feature extractors (ASCCL, CVPR 2024, section 4.1): one feature map per stage."""
 
 from __future__ import annotations
 
@@ -22,36 +18,26 @@ STAGES = {
 }
 """Channels of the four stages, by architecture."""
 
-COLOURS = ("rgb", "bgr")
-
 
 class Backbone(nn.Module):
-    """A frozen network with its input contract.
+    """A frozen network in eval mode with its input contract; gradients pass to the pictures.
 
-    It stays in eval mode and has no gradients of its own; gradients pass through it to the
-    pictures.
-
-    Args:
-        network: has a method ``stages`` from (B, 3, H, W) to four maps.
-        channels: of the four stages.
-        size: side in pixels of the network's square input.
-        mean: subtracted from pixels of 0 to 255.
-        std: divisor after that.
-        colour: the order of the network's input channels, ``rgb`` or ``bgr``.
+    The network has a method ``stages`` from (B, 3, size, size) to four maps of *channels*. Its
+    input is ``(x - mean) / std`` of pixels of 0 to 255; the size is 32 to 1024 pixels, the colour
+    ``rgb`` or ``bgr``.
     """
 
     def __init__(
         self,
         network: nn.Module,
         channels: tuple[int, ...],
-        *,
-        size: int = 112,
-        mean: float = 127.5,
-        std: float = 127.5,
-        colour: str = "rgb",
+        size: int,
+        mean: float,
+        std: float,
+        colour: str,
     ) -> None:
         super().__init__()
-        if colour not in COLOURS:
+        if colour not in ("rgb", "bgr"):
             raise CardError(f"the backbone's colour is {colour!r}", "Allowed: rgb, bgr")
         if not 32 <= size <= 1024:
             raise CardError(
@@ -72,16 +58,10 @@ class Backbone(nn.Module):
         return maps
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
-        """Return one feature map for each stage, from fine to coarse.
+        """Return a map (B, C_s, H_s, W_s) for each stage, from fine to coarse.
 
-        Pictures of another size are resized by bilinear interpolation with antialiasing; every
-        step is differentiable.
-
-        Args:
-            pictures: floating point (B, 3, H, W), RGB, -1 to 1, of any size.
-
-        Returns:
-            Four maps (B, C_s, H_s, W_s).
+        Pictures are floating point (B, 3, H, W), RGB, -1 to 1. Other sizes are resized (bilinear,
+        antialiased); every step is differentiable.
 
         Raises:
             CardError: another shape, or whole numbers.
@@ -116,16 +96,10 @@ def backbone(
     colour: str = "rgb",
     device: str | torch.device = "cpu",
 ) -> Backbone:
-    """Load the four stages of an identity network, frozen.
+    """Load the four stages of an identity network by its card's name, frozen.
 
-    Args:
-        name: a network card's name, such as ``compact-identity``.
-        weights: the store with its files, which are verified.
-        size: side in pixels of its square input. ArcFace networks are trained with 112; STCCL's
-            released code gives 224.
-        colour: the order of its input's channels. The cards' networks are trained on RGB; STCCL's
-            released code gives BGR.
-        device: a torch device.
+    ArcFace networks are trained with 112 pixels a side, the cards' on RGB; STCCL's released code
+    gives 224 and BGR.
 
     Raises:
         UnknownNameError: no such card.
@@ -134,14 +108,8 @@ def backbone(
     """
     card = network_card(name)
     contract = check_stages(card)
-    return Backbone(
-        load_module(card, weights, str(device)),
-        STAGES[card.architecture],
-        size=size,
-        mean=contract.mean,
-        std=contract.std,
-        colour=colour,
-    )
+    network, channels = load_module(card, weights, str(device)), STAGES[card.architecture]
+    return Backbone(network, channels, size, contract.mean, contract.std, colour)
 
 
 def check_stages(card: NetworkCard) -> ArcFaceInput:

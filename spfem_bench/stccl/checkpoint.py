@@ -1,7 +1,6 @@
-"""The files of a learnt metric: mapping heads, and the record of what made them.
+"""The two files of a learnt metric: mapping heads (``.safetensors``), and their record (``.json``).
 
-A metric is two files: ``NAME.safetensors``, the heads, and ``NAME.json``, the record, which is
-the metric's card too. Without its record, which names the backbone, a checkpoint is refused.
+The record is the metric's card too. A checkpoint without it is refused.
 """
 
 from __future__ import annotations
@@ -27,13 +26,10 @@ FOLDER = "metrics/stccl"
 
 
 class Heads(nn.Module):
-    """One mapping ``f`` (equation 3) for each stage, in space and in time.
+    """A mapping ``f`` (equation 3) for each stage, in space and in time.
 
     Two fully connected layers with a ReLU between, from C to C to C / 4 numbers: the released
     code's 64-64-16 to 512-512-128, in proportion to the backbone's channels.
-
-    Args:
-        channels: of the backbone's stages.
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
@@ -49,10 +45,7 @@ def _mapping(channels: int) -> nn.Sequential:
 
 
 class BackboneRecord(Strict):
-    """The network below a metric's heads: its card, hashes of its weights, and its input.
-
-    ``size`` is the side in pixels and ``colour`` the order of channels of its input.
-    """
+    """The network below a metric's heads: card, hashes, and the side in pixels of its input."""
 
     network: str
     sha256: tuple[str, ...]
@@ -63,14 +56,8 @@ class BackboneRecord(Strict):
 class MetricRecord(Strict):
     """The record of a metric.
 
-    Attributes:
-        format: of this record.
-        backbone: the network below the heads.
-        forms: the forms that were trained, ``vd``, ``cm`` or both.
-        sha256: of the file of heads.
-        bytes: its size.
-        held_out: quality on speakers and sentences that were not used in training.
-        training: configuration, data, software, commit and so on.
+    ``sha256`` and ``bytes`` are of the file of heads; ``held_out`` is the quality on speakers and
+    sentences that were not used in training.
     """
 
     format: Literal[1] = 1
@@ -110,9 +97,8 @@ def metric_paths() -> dict[str, Path]:
 def metric_path(name: str | Path) -> Path:
     """Return the path of a metric's record.
 
-    Args:
-        name: of a metric in ``metrics/stccl/``; or a path: one of a metric's two files, or a
-            folder that holds one metric.
+    A name is of a metric in ``metrics/stccl/``; a path is of one of its two files, or of a folder
+    that holds one metric.
 
     Raises:
         UnknownNameError: no metric has that name.
@@ -167,12 +153,9 @@ def read_checkpoint(name: str | Path) -> LearntMetric:
 def write_checkpoint(
     path: Path, heads: Mapping[Form, Heads], record: Mapping[str, Any]
 ) -> MetricRecord:
-    """Write a metric's two files, the record last.
+    """Write a metric's two files at a path with either suffix, the record last.
 
-    Args:
-        path: of either; suffixes are corrected.
-        heads: by form.
-        record: all of :class:`MetricRecord` but ``sha256`` and ``bytes``.
+    The record lacks only ``sha256`` and ``bytes`` of :class:`MetricRecord`.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.

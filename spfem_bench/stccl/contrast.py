@@ -1,8 +1,7 @@
 """Comparison of one stage of source and generated, in space and in time.
 
-Gradients reach the generated maps (and a mapping head, through both), never the source. Everything
-is in float32 or float64, under ``torch.autocast`` too; only a head runs in autocast's precision.
-See `losses` for the choices that the papers leave open.
+Gradients reach the generated maps and heads, never the source. Arithmetic is float32 or float64;
+only a head runs in autocast's precision.
 """
 
 from __future__ import annotations
@@ -34,18 +33,11 @@ def spatial_terms(
     head: Head | None = None,
     generator: torch.Generator | None = None,
 ) -> Terms:
-    """Compare one stage of two batches of images (equations 1, 3, 4, 6, 7).
+    """Compare one stage ``(B, C, H, W)`` of two batches of images (equations 1, 3, 4, 6, 7).
 
-    Dense ``vd`` needs about ``34 C H W`` numbers per image for both, ``cm`` ``5 (H W)^2``.
-
-    Args:
-        source: feature maps ``(B, C, H, W)``; no gradient reaches them.
-        generated: feature maps of the same shape.
-        settings: of the comparison; without them the paper's.
-        centres: regions ``(N, 2)``, the same for the whole batch; without it all.
-        head: mapping f, applied to disparities (``vd``) or to regions before the product
-            (``cm``).
-        generator: of the negatives that ``released-code`` reports.
+    Defaults: the paper's settings, and all regions for centres ``(N, 2)``. The head f maps
+    disparities (``vd``), or regions before the product (``cm``). The generator draws negatives of
+    ``released-code``. Dense ``vd`` needs about ``34 C H W`` numbers an image, ``cm`` ``5 (H W)^2``.
 
     Raises:
         StcclError: shapes differ, a value is not finite, or there are too few regions.
@@ -54,10 +46,8 @@ def spatial_terms(
     source, generated = _matched(source, generated)
     height, width = source.shape[-2:]
     if settings.form == "cm":
-        x, y = (
-            _mapped(rep.feature_rows(rep.checked_maps(maps), centres), head)
-            for maps in (source, generated)
-        )
+        x, y = rep.checked_maps(source), rep.checked_maps(generated)
+        x, y = (_mapped(rep.feature_rows(maps, centres), head) for maps in (x, y))
         layout = (height, width) if centres is None else (len(centres),)
         terms = losses.matrix_terms(rep.gram(x), rep.gram(y), settings, "regions")
         return terms._replace(per_region=torch.unflatten(terms.per_region, 1, layout))
@@ -72,9 +62,8 @@ def spatial_terms(
     else:
         if settings.spatial_negatives == "neighbours":
             x, y = (torch.unflatten(rows, 1, (-1, settings.neighbours)) for rows in (x, y))
-        terms = losses.contrast_terms(
-            x, y, losses.region_weights(x, settings), settings.temperature
-        )
+        weights = losses.region_weights(x, settings)
+        terms = losses.contrast_terms(x, y, weights, settings.temperature)
     each = terms.per_region.reshape(len(source), -1, settings.neighbours)
     return terms._replace(per_region=torch.unflatten(each.mean(-1), 1, layout))
 
@@ -88,18 +77,9 @@ def temporal_terms(
     head: Head | None = None,
     generator: torch.Generator | None = None,
 ) -> Terms:
-    """Compare one stage of two batches of sequences (as `spatial_terms`, over time).
+    """Compare one stage of two batches of sequences ``(B, T, C, H, W)``, as `spatial_terms`.
 
-    Sequences longer than ``settings.window`` are divided by `representations.frame_windows`.
-
-    Args:
-        source: sequences ``(B, T, C, H, W)``, T at least ``settings.window``; no gradient
-            reaches them.
-        generated: sequences of the same shape.
-        settings: this argument and those that follow are as in `spatial_terms`.
-        centres: regions.
-        head: mapping f.
-        generator: of negatives.
+    T is at least ``settings.window``; longer ones are divided by `representations.frame_windows`.
 
     Raises:
         StcclError: shapes differ, a value is not finite, or there are too few frames.
@@ -116,30 +96,26 @@ def temporal_terms(
         terms = losses.matrix_terms(gram_x, gram_y, settings, "frames")
         return _ungrouped(terms, groups, frames, layout)
     released = settings.definition == "released-code"
-    pairs, groups = rep.grouped_pairs(
-        frames, "window" if released else settings.pairs, settings.window
+    which = "window" if released else settings.pairs
+    pairs, groups = (
+        numbers.to(source.device) for numbers in rep.grouped_pairs(frames, which, settings.window)
     )
-    pairs, groups = pairs.to(source.device), groups.to(source.device)
     if settings.temporal_negatives == "regions" and not released:
         return _neighbour_terms(source, generated, pairs, settings, centres, head)
-    x, y = (
-        _mapped(rep.disparity_of_frames(rep.feature_rows(maps, centres), pairs), head)
-        for maps in (source, generated)
-    )
+    x, y = (rep.feature_rows(maps, centres) for maps in (source, generated))
+    x, y = (_mapped(rep.disparity_of_frames(rows, pairs), head) for rows in (x, y))
     if released:
-        terms = losses.released_terms(
-            x.flatten(0, 1), y.flatten(0, 1), settings, temporal=True, generator=generator
-        )
+        x, y = x.flatten(0, 1), y.flatten(0, 1)
+        terms = losses.released_terms(x, y, settings, temporal=True, generator=generator)
         return terms._replace(per_region=terms.per_region.reshape(-1, len(pairs), *layout))
-    if settings.temporal_negatives == "positions":
-        if x.shape[2] < 2:
-            raise StcclError("one region has no others to differ from", "Sample at least 2")
-        terms = losses.contrast_terms(
-            x, y, losses.region_weights(x, settings), settings.temperature
-        )
-        return terms._replace(per_region=torch.unflatten(terms.per_region, 2, layout))
-    x, y = _grouped(x, groups), _grouped(y, groups)
+    by_positions = settings.temporal_negatives == "positions"
+    if by_positions and x.shape[2] < 2:
+        raise StcclError("one region has no others to differ from", "Sample at least 2")
+    if not by_positions:
+        x, y = _grouped(x, groups), _grouped(y, groups)
     terms = losses.contrast_terms(x, y, losses.region_weights(x, settings), settings.temperature)
+    if by_positions:
+        return terms._replace(per_region=torch.unflatten(terms.per_region, 2, layout))
     return _ungrouped(terms, groups, len(pairs), layout)
 
 
@@ -150,14 +126,9 @@ def stage_terms(
     heads: nn.ModuleList | None,
     generator: torch.Generator | None = None,
 ) -> list[Terms]:
-    """Return the terms of all stages, first to last.
+    """Return the terms of all stages, first to last: of source, generated and centres of each.
 
-    Args:
-        compare: `spatial_terms` or `temporal_terms`.
-        stages: source, generated and centres of each.
-        settings: of the comparison.
-        heads: mapping f of each stage; without them features are compared as they are.
-        generator: of negatives.
+    *compare* is `spatial_terms` or `temporal_terms`; *heads* has the mapping f of each stage.
     """
     return [
         compare(x, y, settings, where, head=heads[k] if heads else None, generator=generator)
@@ -166,16 +137,11 @@ def stage_terms(
 
 
 def parts(spatial: Sequence[Terms] = (), temporal: Sequence[Terms] = ()) -> dict[str, Tensor]:
-    """Average stages, and name every part (the sum over layers of equation 7, as a mean).
+    """Return scalars by name: means over stages (the sum over layers of equation 7, as a mean).
 
-    Args:
-        spatial: `spatial_terms` of each stage, first to last.
-        temporal: `temporal_terms` of each stage, first to last.
-
-    Returns:
-        scalars: ``loss``, the sum of ``scc`` and ``tcc`` where given, each the mean of its
-        stages' losses; ``scc_positive``, ``scc_negative``, the mean similarities; and the same
-        of each stage, ``scc_stage1``, ``scc_stage1_positive`` and so on.
+    ``loss`` is the sum of ``scc`` and ``tcc`` where they are given, each the mean of its stages'
+    losses; ``scc_positive`` and ``scc_negative`` are mean similarities; ``scc_stage1``,
+    ``scc_stage1_positive`` and so on are the same of each stage.
     """
     named: dict[str, Tensor] = {}
     for name, stages in (("scc", spatial), ("tcc", temporal)):
@@ -199,15 +165,10 @@ def _neighbour_terms(
     head: Head | None,
 ) -> Terms:
     """Contrast each region's change with that of its neighbours, in the same pair of frames."""
+    rep.check_neighbours(source, "Use larger images, or temporal negatives from 'frames'")
     height, width = source.shape[-2:]
-    if min(height, width) < 3:
-        raise StcclError(
-            f"a region with its neighbours is 3 x 3, larger than the map of {height} x {width}",
-            "Use larger images, or temporal negatives from 'frames'",
-        )
     layout = (height - 2, width - 2) if centres is None else (len(centres),)
-    if centres is None:
-        centres = rep.grid_centres(height, width)
+    centres = rep.grid_centres(height, width) if centres is None else centres
     centres = rep.checked_centres(centres, height, width, border=1).to(source.device)
     x = _mapped(rep.disparity_of_frames(rep.feature_rows(source, centres), pairs), head)
     y = _mapped(rep.disparity_of_frames(rep.feature_rows(generated), pairs), head)

@@ -1,11 +1,7 @@
 """Coherent correlation at every position of a map: deterministic, without sampling.
 
-The mean cosine of N vectors with N others needs no N x N similarities: it is the product of their
-summed directions. An unmapped disparity of two regions is the reverse of the opposite one, so
-each pair of neighbours is computed once.
-
-A cosine of disparities is Pearson's correlation when the mean over channels is removed from the
-maps first.
+The mean cosine of N vectors with N others is the product of their summed directions. A cosine of
+disparities is Pearson's correlation when maps are `centred` first.
 """
 
 from __future__ import annotations
@@ -15,7 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spfem_bench.errors import StcclError
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.contrast import Head
 
@@ -30,19 +25,16 @@ WINDOW = 5
 
 
 class StageCoherence(NamedTuple):
-    """The similarity of one stage of two clips.
+    """The similarity of one stage of two clips, cosines in [-1, 1].
 
     Attributes:
-        positive: cosine of corresponding disparities, float32 in [-1, 1]: spatial
-            ``(T, H - 2, W - 2)``, the mean over a region's eight neighbours; temporal
-            ``(T - 1, H, W)``.
-        size: length of the source's disparities (root mean square over channels), of the
-            same shape.
-        elsewhere: ``(T,)`` or ``(T - 1,)``, mean cosine with the disparities of all other pairs of
+        positive: of corresponding disparities, float32: spatial ``(T, H - 2, W - 2)``, the mean
+            over a region's eight neighbours; temporal ``(T - 1, H, W)``.
+        size: length of the source's disparities (root mean square over channels), of that shape.
+        elsewhere: ``(T,)`` or ``(T - 1,)``, mean with the disparities of all other pairs of
             regions in the frame, or of all other regions between the same two frames.
-        near: of the same shape, mean cosine with the other neighbours of the same region
-            (equations 1 and 4 of ASCCL), or with its other moments within the window; NaN where
-            there are none.
+        near: like ``elsewhere``, mean with the other neighbours of the same region (equations 1
+            and 4 of ASCCL), or with its other moments within the window; NaN without any.
     """
 
     positive: Tensor
@@ -54,21 +46,14 @@ class StageCoherence(NamedTuple):
 def spatial(source: Tensor, generated: Tensor, head: Head | None = None) -> StageCoherence:
     """Compare the visual disparities of two clips, frame by frame (equations 1 and 3).
 
-    Args:
-        source: feature maps ``(T, C, H, W)``, H and W at least 3.
-        generated: of the same shape.
-        head: mapping of equation 3; without it the features as they are.
+    Feature maps are ``(T, C, H, W)``, H and W at least 3. Without the mapping of equation 3
+    features are compared as they are.
 
     Raises:
         StcclError: other shapes, or a value is not finite.
     """
     x, y = _checked(source, generated)
-    if min(x.shape[-2:]) < 3:
-        raise StcclError(
-            f"a region with its neighbours is 3 x 3, larger than the map of {x.shape[-2]} x "
-            f"{x.shape[-1]}",
-            "Use larger images or an earlier stage of the network",
-        )
+    rep.check_neighbours(x)
     with torch.autocast(x.device.type, enabled=False):
         if head:
             return _mapped_spatial(x, y, head)
@@ -78,15 +63,10 @@ def spatial(source: Tensor, generated: Tensor, head: Head | None = None) -> Stag
 
 
 def temporal(source: Tensor, generated: Tensor, head: Head | None = None) -> StageCoherence:
-    """Compare the changes of each region between adjacent frames.
+    """Compare the changes of each region between adjacent frames of maps ``(T, C, H, W)``.
 
-    Other moments (``near``) are those in the same block of `WINDOW` frames: blocks begin with
-    frames 0, 4, 8, ...
-
-    Args:
-        source: feature maps of consecutive frames ``(T, C, H, W)``, T at least 2.
-        generated: of the same shape.
-        head: mapping of equation 3; without it the features as they are.
+    T is at least 2. Other moments (``near``) are those in the same block of `WINDOW` frames: blocks
+    begin with frames 0, 4, 8, ...
 
     Raises:
         StcclError: other shapes, or a value is not finite.
@@ -108,10 +88,8 @@ def temporal(source: Tensor, generated: Tensor, head: Head | None = None) -> Sta
             if count > 1:
                 others = _others(ux[block].sum(0), uy[block].sum(0), same[block].sum(0), count)
                 near[block] = others.mean()
-    layout = x.shape[-2:]
-    return StageCoherence(
-        torch.unflatten(same, 1, layout), torch.unflatten(size, 1, layout), elsewhere, near
-    )
+    same, size = (torch.unflatten(values, 1, x.shape[-2:]) for values in (same, size))
+    return StageCoherence(same, size, elsewhere, near)
 
 
 def centred(maps: Tensor) -> Tensor:
@@ -160,13 +138,8 @@ def _mapped_spatial(x: Tensor, y: Tensor, head: Head) -> StageCoherence:
 
 def _spatial(same: Tensor, size: Tensor, around: Tensor, sx: Tensor, sy: Tensor) -> StageCoherence:
     """Join sums over neighbours: of cosines, of summed directions, of all directions."""
-    count = 8 * same[0].numel()
-    return StageCoherence(
-        positive=same / 8,
-        size=size,
-        elsewhere=_others(sx, sy, same.sum((1, 2)), count),
-        near=((around - same) / 56).mean((1, 2)),
-    )
+    elsewhere = _others(sx, sy, same.sum((1, 2)), 8 * same[0].numel())
+    return StageCoherence(same / 8, size, elsewhere, ((around - same) / 56).mean((1, 2)))
 
 
 def _part(top: int, bottom: int, left: int, right: int) -> tuple[slice, ...]:

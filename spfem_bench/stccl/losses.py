@@ -1,24 +1,7 @@
-"""The contrastive loss and its weights.
+"""The contrastive loss and its weights, in float32 or float64, under ``torch.autocast`` too.
 
-Where the papers leave something open, or a printed equation cannot be meant, the choice is:
-
-* Equation 4 as printed has no minus log, and the exponential of a sum in the denominator:
-  minimised, it would separate corresponding regions. InfoNCE, which the paper names as its
-  model, is used: ``-log(exp(p / tau) / (exp(p / tau) + sum_k exp(n_k / tau)))``.
-* The dot products in it are cosines, as in equation 1.
-* Equations 5 and 7 are sums; here they are means (over images, pairs and stages), so that the
-  loss does not depend on the size of maps and batches. Weights act inside the mean.
-* The weight of equation 6 is a number, the disparity in it a vector: see `region_weights`.
-* Contrast of correlation matrices: row i of source and row i of generated are the positive pair,
-  other rows of generated the negatives. See `matrix_rows` for what a row is.
-* Spatial negatives are the other neighbours of the same region, as in equations 1 and 4
-  (``y_i->k``, k != j). Their disparities share the region i, so before training their similarity
-  is well above 0; with ``spatial_negatives="positions"``, as in the released code, near 0.
-* Temporal negatives are the other pairs of frames of the same region, as in STCCL's figure of the
-  algorithm. STCCL's overview figure has other regions of the same pair of frames: the settings
-  ``temporal_negatives="regions"`` (its neighbours) and ``"positions"`` (all).
-
-Everything is in float32 or float64, under ``torch.autocast`` too.
+Each function and `settings` state the choices that the papers leave open. The sums of equations
+5 and 7 are means over images, pairs and stages here; weights act inside them.
 """
 
 from __future__ import annotations
@@ -33,21 +16,18 @@ from spfem_bench.errors import StcclError
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.settings import ContrastSettings
 
-#: Rows of a centred matrix that are shorter are rounding: its entries are good to about 1e-7.
-_FLAT_ROW = 1e-5
-
 
 class Terms(NamedTuple):
     """One stage's comparison.
 
     Attributes:
         loss: scalar, at least 0; gradients reach the generated maps.
-        positive: mean similarity of corresponding pairs, detached scalar in [-1, 1].
-        negative: mean similarity of the others, detached scalar in [-1, 1].
-        per_region: detached similarity of corresponding pairs, in [-1, 1]. Spatial
-            ``(B, h, w)``, the mean over neighbours; temporal ``(B, P, h, w)`` in the order of
-            `representations.frame_pairs`, or ``(B, T, h, w)`` for ``cm``. h and w are those of
-            the map, less its border where neighbours are compared; N with sampled centres.
+        positive: mean similarity of corresponding pairs, detached in [-1, 1] like all that follow.
+        negative: mean similarity of the others.
+        per_region: of corresponding pairs: spatial ``(B, h, w)``, the mean over neighbours;
+            temporal ``(B, P, h, w)``, P as `representations.frame_pairs`, or ``(B, T, h, w)`` for
+            ``cm``. h and w are the map's, less its border where neighbours are compared; N with
+            sampled centres.
     """
 
     loss: Tensor
@@ -59,31 +39,20 @@ class Terms(NamedTuple):
 def contrast_terms(
     source: Tensor, generated: Tensor, weights: Tensor | None, temperature: float = 0.07
 ) -> Terms:
-    """Contrast K representations of each region (equations 1, 4 and 7).
+    """Contrast K >= 2 representations ``(..., K, D)`` of each region (equations 1, 4 and 7).
 
-    ``s_jk = cos(x_j, y_k)``, positive where j = k. The loss is the mean of ``w_j * InfoNCE_j``.
-
-    Args:
-        source: ``(..., K, D)``, the anchors x, K at least 2.
-        generated: ``(..., K, D)``, y.
-        weights: ``(..., K)``, of each anchor; without it 1.
-        temperature: tau.
-
-    Returns:
-        terms with ``per_region`` of shape ``(..., K)``.
+    ``s_jk = cos(x_j, y_k)``, positive where j = k. The loss is the mean of ``w_j * InfoNCE_j``, for
+    weights ``(..., K)`` of the source's anchors. ``per_region`` has the shape ``(..., K)``.
     """
     return _terms_of(rep.cosine_grid(source, generated), weights, temperature)
 
 
 def info_nce(similarities: Tensor, temperature: float = 0.07) -> Tensor:
-    """Return ``-log(exp(s_jj / tau) / sum_k exp(s_jk / tau))`` (equation 4, as InfoNCE).
+    """Return ``-log(exp(s_jj / tau) / sum_k exp(s_jk / tau))`` of ``(..., K, K)``: ``(..., K)``.
 
-    Args:
-        similarities: ``(..., K, K)``, anchors by candidates, positives on the diagonal.
-        temperature: tau.
-
-    Returns:
-        ``(..., K)``, at least 0; ``log K`` where all candidates are equal.
+    Rows are anchors, positives are on the diagonal. Equation 4 as printed has no minus log, and the
+    exponential of a sum in the denominator; InfoNCE is the model that it names. The result is
+    ``log K`` where all candidates are equal.
     """
     with torch.autocast(similarities.device.type, enabled=False):
         logits = rep.widened(similarities) / temperature
@@ -91,20 +60,11 @@ def info_nce(similarities: Tensor, temperature: float = 0.07) -> Tensor:
 
 
 def region_weights(disparity: Tensor, settings: ContrastSettings) -> Tensor | None:
-    """Return the adaptive weight of each pair, ``lambda * sigmoid(x)^r`` (equation 6).
+    """Return the weight ``(...)`` of each pair, ``lambda * sigmoid(x)^r`` (equation 6), detached.
 
-    The equation has a vector x where a number is needed; the text says that a larger disparity
-    weighs more. ``rms``, our choice, is the root mean square over channels: not negative,
-    unchanged by a rotation of channels, on one scale for any number of them. ``norm`` is the
-    length; ``channels`` is the mean over channels of the formula as printed, signs included.
-    No gradient goes through the weight, or a head could lower its loss by shrinking hard regions.
-
-    Args:
-        disparity: ``(..., D)``, of the source, after the mapping.
-        settings: ``adaptive``, ``strength``, ``power`` and ``size``.
-
-    Returns:
-        ``(...)``, detached, or None when not adaptive.
+    None when not adaptive. The equation has a vector x where a number is needed, here of the mapped
+    source disparity ``(..., D)``: ``rms``, our choice, is its root mean square over channels;
+    ``norm`` its length; ``channels`` the mean over channels of the formula as printed, with signs.
     """
     if not settings.adaptive:
         return None
@@ -116,19 +76,11 @@ def region_weights(disparity: Tensor, settings: ContrastSettings) -> Tensor | No
 
 
 def matrix_weights(matrix: Tensor, settings: ContrastSettings) -> Tensor | None:
-    """Return the adaptive weight of each row of a correlation matrix (equation 6, CM).
+    """Return the weight ``(..., N)`` of each row of a matrix ``(..., N, N)`` (equation 6, CM).
 
     Between two features of unit length the squared disparity is ``2 - 2 G_ij``. The distance of
     region i from the others (root mean square over j, or ``norm`` for the root of the sum) takes
-    the place of x; with ``channels`` the entries of the row do. Our reading: the public material
-    leaves it open.
-
-    Args:
-        matrix: ``(..., N, N)`` of the source.
-        settings: as in `region_weights`.
-
-    Returns:
-        ``(..., N)``, detached, or None when not adaptive.
+    the place of x; with ``channels`` the row's entries do. Our reading: the papers leave it open.
     """
     if not settings.adaptive:
         return None
@@ -143,19 +95,11 @@ def matrix_weights(matrix: Tensor, settings: ContrastSettings) -> Tensor | None:
 
 
 def matrix_rows(matrix: Tensor, rows: Literal["centred", "cosine"] = "centred") -> Tensor:
-    """Return the representation of each region in a correlation matrix, scaled to unit length.
+    """Return the rows of a correlation matrix ``(..., N, N)``, scaled to length 1, or 0 where flat.
 
-    ``cosine`` is the row as it stands. Its 1 on the diagonal makes unrelated regions similar,
-    which a head can exploit; so does a common part of the features. ``centred`` leaves the
-    diagonal out and subtracts the mean of the others: the cosine of two such rows is a Pearson
-    correlation.
-
-    Args:
-        matrix: ``(..., N, N)``, N at least 3 (2 for ``cosine``).
-        rows: ``centred`` or ``cosine``.
-
-    Returns:
-        ``(..., N, N)``, each row of length 1, or 0 where it is flat.
+    ``cosine`` is the row as it stands (N at least 2); its 1 on the diagonal makes unrelated regions
+    similar. ``centred`` (N at least 3) leaves the diagonal out and subtracts the others' mean: the
+    cosine of two such rows is a Pearson correlation.
     """
     if rows == "cosine":
         return rep.unit(matrix)
@@ -163,7 +107,8 @@ def matrix_rows(matrix: Tensor, rows: Literal["centred", "cosine"] = "centred") 
     itself = torch.eye(count, dtype=torch.bool, device=matrix.device)
     others = matrix.masked_fill(itself, 0.0)
     mean = others.sum(-1, keepdim=True) / (count - 1)
-    return rep.unit((others - mean).masked_fill(itself, 0.0), _FLAT_ROW)
+    # Shorter rows are rounding: entries are good to about 1e-7.
+    return rep.unit((others - mean).masked_fill(itself, 0.0), 1e-5)
 
 
 def released_terms(
@@ -174,27 +119,15 @@ def released_terms(
     temporal: bool = False,
     generator: torch.Generator | None = None,
 ) -> Terms:
-    """Compare as the authors' released code does.
+    """Compare mapped disparities ``(B, S, D)``, S at least 2, as the authors' released code does.
 
-    * The generated positions are the anchors; the source, scaled to unit length, is detached
-      after the mapping.
+    * The generated positions are the anchors; the source, scaled to unit length, is detached.
     * Cross-entropy over 1 positive and S - 1 negatives: all other positions of the image.
     * Weight 1, or ``2 sigmoid(|x|)^2`` where ``sigmoid(|x|) > 0.8``, for every number x of the
       mapped source disparity. The loss is averaged first, so only the mean weight counts.
-    * Temporal: 0.07 takes the place of the weight, and the loss is multiplied by 5. Each pair of
-      frames counts as an image.
-    * The similarity reported is the cosine over positions, channel by channel; the negative one
-      has the generated positions in a random order.
-
-    Args:
-        source: mapped disparities ``(B, S, D)``, S at least 2; S x S similarities are computed.
-        generated: the same of the generated.
-        settings: ``temperature``, ``adaptive``, ``strength`` and ``power``.
-        temporal: whether the disparities are between frames.
-        generator: of the random order, on the CPU.
-
-    Returns:
-        terms with ``per_region`` ``(B, S)``, cosines over channels.
+    * Temporal: 0.07 takes the place of the weight, and the loss is multiplied by 5.
+    * ``positive`` is the cosine over positions, channel by channel; ``negative`` has the generated
+      positions in random order. ``per_region`` ``(B, S)`` has cosines over channels.
     """
     source, generated = rep.widened(source).detach(), rep.widened(generated)
     if source.shape[1] < 2:
@@ -221,6 +154,8 @@ def released_terms(
 
 def matrix_terms(x: Tensor, y: Tensor, settings: ContrastSettings, what: str) -> Terms:
     """Contrast the rows of two correlation matrices ``(..., N, N)``, of *what* for the error.
+
+    Row i of both is the positive pair; the other rows of generated are the negatives.
 
     Raises:
         StcclError: fewer than three rows (two for ``cosine``).

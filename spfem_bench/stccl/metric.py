@@ -17,46 +17,21 @@ from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.stccl import contrast
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone, backbone
-from spfem_bench.stccl.checkpoint import (
-    FOLDER,
-    Heads,
-    MetricRecord,
-    backbone_record,
-    load_backbone,
-    read_checkpoint,
-    write_checkpoint,
-)
+from spfem_bench.stccl.checkpoint import Heads, MetricRecord, load_backbone, read_checkpoint
 from spfem_bench.stccl.settings import ContrastSettings, Form, FormSettings
 
-__all__ = [
-    "FOLDER",
-    "STCCL",
-    "Form",
-    "FormSettings",
-    "Heads",
-    "backbone_record",
-    "load_backbone",
-    "read_checkpoint",
-    "write_checkpoint",
-]
+__all__ = ["STCCL", "Form", "FormSettings", "Heads", "load_backbone", "read_checkpoint"]
 
 Centres = Literal["sampled", "grid", "dense"]
 ValueRange = tuple[float, float]
 
-RANGES: tuple[ValueRange, ...] = ((0, 1), (-1, 1))
-"""Value ranges of pictures; given by the caller, never inferred from the values."""
-
 SLACK = 1e-3
 """Distance outside the range that is accepted: resizing and half precision round that much."""
-
-GRID = 7
-"""Regions a side, at most, of the centres ``grid``."""
 
 
 def grid_of_regions(height: int, width: int) -> Tensor:
     """Return at most 7 x 7 regions of a map in even distances, inside a border of 1: (N, 2)."""
-    step = max(1, -(-(max(height, width) - 2) // GRID))
-    return rep.grid_centres(height, width, step)
+    return rep.grid_centres(height, width, max(1, -(-(max(height, width) - 2) // 7)))
 
 
 def choose_centres(
@@ -67,11 +42,8 @@ def choose_centres(
 ) -> list[Tensor | None]:
     """Return the regions that are compared at each stage: int64 ``(N, 2)``, or None for all.
 
-    Args:
-        maps: the stages' feature maps, used for their sizes.
-        how: ``sampled`` at random; ``grid``, see :func:`grid_of_regions`; ``dense`` for all.
-        counts: regions to sample at each stage.
-        generator: on the CPU; without it torch's own.
+    ``sampled`` draws *counts* at random on the CPU; ``grid`` is :func:`grid_of_regions`; ``dense``
+    is all. Only the sizes of *maps* are used.
 
     Raises:
         StcclError: a map is too small, or another word for *how*.
@@ -87,55 +59,13 @@ def choose_centres(
     return centres
 
 
-def compare_maps(
-    source: Sequence[Tensor],
-    generated: Sequence[Tensor],
-    settings: FormSettings,
-    heads: Heads | None = None,
-    *,
-    centres: Centres = "sampled",
-    generator: torch.Generator | None = None,
-) -> dict[str, Tensor]:
-    """Compare the feature maps of all stages, in space and, where there are frames, in time.
-
-    Args:
-        source: maps of the stages, each ``(B, C, H, W)``, or ``(B, T, C, H, W)`` for time too;
-            no gradient reaches them.
-        generated: maps of the same shapes.
-        settings: of the comparison.
-        heads: the mappings; without them features are compared as they are.
-        centres: regions; see :func:`choose_centres`, like *generator*.
-        generator: for ``sampled``.
-
-    Returns:
-        parts by name, as `contrast.parts`, with its errors.
-    """
-    in_time = source[0].ndim == 5
-    how = settings.contrast
-    chosen = choose_centres(source, centres, settings.spatial_centres, generator)
-    x, y = ([m.flatten(0, 1) for m in maps] if in_time else maps for maps in (source, generated))
-    stages = zip(x, y, chosen, strict=True)
-    own = heads.spatial if heads else None
-    spatial = contrast.stage_terms(contrast.spatial_terms, stages, how, own, generator)
-    if not in_time:
-        return contrast.parts(spatial)
-    chosen = choose_centres(source, centres, settings.temporal_centres, generator)
-    stages = zip(source, generated, chosen, strict=True)
-    own = heads.temporal if heads else None
-    temporal = contrast.stage_terms(contrast.temporal_terms, stages, how, own, generator)
-    return contrast.parts(spatial, temporal)
-
-
 class STCCL(nn.Module):
     """Spatial and temporal coherent correlation of two pictures or sequences, as a loss.
 
-    Nothing in it is trained: backbone, heads and source get no gradients. Give renders of both,
-    or photographs of both.
+    Backbone, heads and source get no gradients. Give renders of both, or photographs of both.
 
     Args:
-        backbone: frozen.
         heads: mappings of one form; without them features are compared as they are.
-        settings: of the comparison.
         value_range: of the pictures, ``(0, 1)`` or ``(-1, 1)``; or give it at each call.
         centres: regions that are compared: ``sampled`` anew at each call, as in training;
             ``grid``, the same each time; ``dense``, all.
@@ -178,16 +108,9 @@ class STCCL(nn.Module):
         weights: WeightsStore | Path | None = None,
         device: str | torch.device = "cpu",
     ) -> STCCL:
-        """Load a learnt metric after a check of every hash.
+        """Load a learnt metric by name or path (`checkpoint.metric_path`) after a check of hashes.
 
-        Args:
-            name: of a metric in ``metrics/stccl/``, or a path (see
-                :func:`spfem_bench.stccl.checkpoint.metric_path`).
-            form: ``vd``, visual disparities, or ``cm``, correlation matrices.
-            value_range: as in the class, like *centres*.
-            centres: regions.
-            weights: store or folder of the backbone's weights.
-            device: a torch device.
+        The form is ``vd``, visual disparities, or ``cm``, correlation matrices.
 
         Raises:
             UnknownNameError: no metric has that name.
@@ -205,9 +128,9 @@ class STCCL(nn.Module):
                 f"the metric '{name}' has no heads for '{record.backbone.network}'",
                 "Train it again with 'spfem-bench train'",
             )
-        settings = record.forms[form]
+        own, settings = heads[form], record.forms[form]
         loaded = cls(
-            network, heads[form], settings, value_range=value_range, centres=centres, record=record
+            network, own, settings, value_range=value_range, centres=centres, record=record
         )
         return loaded.to(device)
 
@@ -223,25 +146,12 @@ class STCCL(nn.Module):
         device: str | torch.device = "cpu",
     ) -> STCCL:
         """Return a loss on a backbone's features as they are, without mappings."""
-        return cls(
-            backbone(network, _store(weights), device=device),
-            None,
-            settings or FormSettings(contrast=ContrastSettings()),
-            value_range=value_range,
-            centres=centres,
-        )
+        loaded = backbone(network, _store(weights), device=device)
+        settings = settings or FormSettings(contrast=ContrastSettings())
+        return cls(loaded, None, settings, value_range=value_range, centres=centres)
 
     def maps(self, pictures: Tensor, *, value_range: ValueRange | None = None) -> list[Tensor]:
-        """Return four maps ``(B, C, h, w)``, or ``(B, T, C, h, w)``.
-
-        Args:
-            pictures: ``(B, 3, H, W)`` or ``(B, T, 3, H, W)``, RGB, any size.
-            value_range: see :meth:`forward`.
-
-        Raises:
-            StcclError: another shape, whole numbers, or values that are not finite or outside the
-                range.
-        """
+        """Return four maps ``(B, C, h, w)`` or ``(B, T, C, h, w)`` of pictures as in `forward`."""
         return self._stages(self._checked(pictures, value_range, "pictures"))
 
     def forward(
@@ -256,16 +166,13 @@ class STCCL(nn.Module):
         """Return the loss: low where the generated keeps the source's local correlations.
 
         Args:
-            source: RGB, floating point, ``(B, 3, H, W)`` for space alone, or
-                ``(B, T, 3, H, W)``, T consecutive frames, for space and time. Faces in one
-                pose, as large as ArcFace crops; any H and W, resized to the backbone's square.
+            source: RGB, floating point, ``(B, 3, H, W)`` for space alone, or ``(B, T, 3, H, W)``, T
+                consecutive frames, for space and time. Faces in one pose, as large as ArcFace
+                crops; any H and W, resized to the backbone's square.
             generated: the same of the generated; H and W may be others.
             value_range: ``(0, 1)`` or ``(-1, 1)``; needed here unless given when loading.
-            parts: return all parts by name instead, as `contrast.parts`.
+            parts: return `contrast.parts` by name, not the scalar ``loss`` of at least 0.
             generator: for sampled regions, on the CPU; without it torch's own.
-
-        Returns:
-            a scalar of at least 0, or with *parts* scalars by name, of which ``loss`` is it.
 
         Raises:
             StcclError: shapes that do not fit, whole numbers, values that are not finite or
@@ -284,15 +191,28 @@ class STCCL(nn.Module):
             )
         with torch.no_grad():
             source_maps = self._stages(x.detach())
-        named = compare_maps(
-            source_maps,
-            self._stages(y),
-            self.settings,
-            self.heads,
-            centres=self.centres,
-            generator=generator,
-        )
+        named = self._compare(source_maps, self._stages(y), generator)
         return named if parts else named["loss"]
+
+    def _compare(
+        self, source: list[Tensor], generated: list[Tensor], generator: torch.Generator | None
+    ) -> dict[str, Tensor]:
+        """Return `contrast.parts` of maps ``(B, C, H, W)``, or ``(B, T, C, H, W)`` for time too."""
+        in_time, how = source[0].ndim == 5, self.settings.contrast
+        chosen = choose_centres(source, self.centres, self.settings.spatial_centres, generator)
+        x, y = (
+            [m.flatten(0, 1) for m in maps] if in_time else maps for maps in (source, generated)
+        )
+        stages = zip(x, y, chosen, strict=True)
+        own = self.heads.spatial if self.heads else None
+        spatial = contrast.stage_terms(contrast.spatial_terms, stages, how, own, generator)
+        if not in_time:
+            return contrast.parts(spatial)
+        chosen = choose_centres(source, self.centres, self.settings.temporal_centres, generator)
+        stages = zip(source, generated, chosen, strict=True)
+        own = self.heads.temporal if self.heads else None
+        temporal = contrast.stage_terms(contrast.temporal_terms, stages, how, own, generator)
+        return contrast.parts(spatial, temporal)
 
     def _stages(self, pictures: Tensor) -> list[Tensor]:
         if pictures.ndim == 4:
@@ -340,6 +260,6 @@ def _check_centres(centres: str) -> None:
 
 
 def _checked_range(value_range: ValueRange) -> ValueRange:
-    if tuple(value_range) not in RANGES:
+    if tuple(value_range) not in ((0, 1), (-1, 1)):
         raise StcclError(f"a value range of {value_range}", "Allowed: (0, 1), (-1, 1)")
     return value_range[0], value_range[1]

@@ -1,17 +1,9 @@
 """Relations of local regions, in space and in time: pure functions on feature maps.
 
-A *region* is one position of a feature map: it stands for a patch of the image (ASCCL, section
-4.1). There are two forms of relation:
-
-* **visual disparity** (VD): the difference of the features of two regions, ``x_i - x_j``
-  (equation 3, before the mapping ``f``);
-* **correlation matrices** (CM; STCCL, figure of the algorithm, right half): the features of the
-  regions of one image (or of one region over the frames), scaled to unit length, multiplied by
-  their own transpose.
-
-Maps are ``(B, C, H, W)``, sequences ``(B, T, C, H, W)``, of any floating type. Half precision is
-widened to float32, float64 stays, and ``torch.autocast`` is off inside. Regions are numbered row
-by row. Only `sample_centres` is random.
+A region is one position of a map (ASCCL, section 4.1). Visual disparity (VD) is the difference of
+the features of two, ``x_i - x_j`` (equation 3, before the mapping ``f``). Correlation matrices
+(CM; STCCL, figure of the algorithm) are cosines between regions of an image, or of one region
+over frames. Half precision is widened to float32, and ``torch.autocast`` is off inside.
 """
 
 from __future__ import annotations
@@ -35,36 +27,20 @@ STEPS: dict[int, tuple[tuple[int, int], ...]] = {
 CENTRES_PER_STAGE = (32, 16, 8, 4)
 
 
-# ---- disparities and matrices --------------------------------------------------------------
-
-
-def spatial_disparity(
-    maps: Tensor, centres: Tensor | None = None, *, neighbours: int = 8
-) -> Tensor:
+def spatial_disparity(maps: Tensor, centres: Tensor | None = None, neighbours: int = 8) -> Tensor:
     """Return the disparities of regions and their neighbours, ``x_i - x_j`` (equation 3).
 
-    Only positions with all eight neighbours inside the map are centres: maps are not padded.
-
-    Args:
-        maps: feature maps ``(B, C, H, W)``, H and W at least 3.
-        centres: rows and columns ``(N, 2)``; without it every interior position, row by row.
-        neighbours: 8, or 4 for those that share an edge; their order is `STEPS`.
-
-    Returns:
-        ``(B, R, neighbours, C)``. R is N, or (H - 2)(W - 2).
+    Only positions with all eight neighbours inside the map ``(B, C, H, W)`` are centres, by default
+    all, row by row. The result is ``(B, R, neighbours, C)``, neighbours in the order of `STEPS`.
 
     Raises:
-        StcclError: the maps or the centres are not as above, or a value is not finite.
+        StcclError: the maps or the centres ``(N, 2)`` do not fit, or a value is not finite.
     """
     maps = checked_maps(maps)
     height, width = maps.shape[-2:]
     if neighbours not in STEPS:
         raise StcclError(f"{neighbours} neighbours were asked for", "Allowed: 4, 8")
-    if min(height, width) < 3:
-        raise StcclError(
-            f"a region with its neighbours is 3 x 3, larger than the map of {height} x {width}",
-            "Use larger images or an earlier stage of the network",
-        )
+    check_neighbours(maps)
     grid = maps.permute(0, 2, 3, 1)
     if centres is None:
         inner = grid[:, 1:-1, 1:-1]
@@ -86,15 +62,8 @@ def temporal_disparity(
 ) -> Tensor:
     """Return the change of each region between two frames, ``x_t - x_s`` with t before s.
 
-    Equation 3 with frames in the place of regions (STCCL). Every position is a region.
-
-    Args:
-        maps: sequences ``(B, T, C, H, W)``, T at least 2.
-        pairs: of frames, in the order of `frame_pairs`.
-        window: frames per window; without it the whole sequence is one.
-
-    Returns:
-        ``(B, P, H * W, C)``.
+    Equation 3 with frames in the place of regions (STCCL). Sequences ``(B, T, C, H, W)``, T at
+    least 2, give ``(B, P, H * W, C)``; pairs and windows are those of `frame_pairs`.
 
     Raises:
         StcclError: the sequences are not as above, or a value is not finite.
@@ -133,7 +102,7 @@ def cosine_grid(x: Tensor, y: Tensor) -> Tensor:
 def unit(rows: Tensor, flat: float = 1e-6) -> Tensor:
     """Scale the last axis to length 1, or to 0 (with gradient 0) where it is shorter than *flat*.
 
-    Such a vector has no direction in float32: its gradient would be noise, or infinite.
+    Such a vector has no direction in float32.
     """
     square = rows.square().sum(-1, keepdim=True)
     solid = square > flat * flat
@@ -145,25 +114,13 @@ def widened(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
-# ---- which regions and frames --------------------------------------------------------------
-
-
 def sample_centres(
     height: int, width: int, count: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Draw distinct centres from the middle 95 percent of a map, as the released code does.
+    """Draw distinct centres, int64 ``(count, 2)``, row and column, as the released code does.
 
     All positions whose cell lies in the middle 95 percent of height and width, and which have
-    eight neighbours, are equally likely (our choice: the papers do not say).
-
-    Args:
-        height: rows of the map.
-        width: columns of the map.
-        count: how many; `CENTRES_PER_STAGE` has the authors' numbers.
-        generator: on the CPU; without it torch's own.
-
-    Returns:
-        int64 ``(count, 2)``, row and column of each.
+    eight neighbours, are equally likely (our choice).
 
     Raises:
         StcclError: the map has fewer such positions than *count*, or *count* is below 1.
@@ -179,25 +136,18 @@ def sample_centres(
     return torch.stack([rows[drawn // len(columns)], columns[drawn % len(columns)]], dim=1)
 
 
-def grid_centres(height: int, width: int, step: int = 1, *, border: int = 1) -> Tensor:
-    """Return every *step*-th position as centres, row by row: int64 ``(N, 2)``, row and column.
-
-    Args:
-        height: rows of the map.
-        width: columns of the map.
-        step: distance between centres.
-        border: outermost rows and columns left out: 1 where neighbours are needed, else 0.
+def grid_centres(height: int, width: int, step: int = 1) -> Tensor:
+    """Return every *step*-th position with eight neighbours, row by row: int64 ``(N, 2)``.
 
     Raises:
         StcclError: no position is left, or *step* is below 1.
     """
-    if step < 1 or min(height, width) <= 2 * border:
+    if step < 1 or min(height, width) <= 2:
         raise StcclError(
-            f"a grid of step {step} inside a border of {border} on a map of {height} x {width}",
+            f"a grid of step {step} inside a border of 1 on a map of {height} x {width}",
             "Allowed: a step of 1 or more, and a map larger than its borders",
         )
-    rows = torch.arange(border, height - border, step)
-    columns = torch.arange(border, width - border, step)
+    rows, columns = (torch.arange(1, length - 1, step) for length in (height, width))
     return torch.cartesian_prod(rows, columns)
 
 
@@ -205,16 +155,10 @@ def frame_windows(frames: int, window: int | None = None) -> Tensor:
     """Return the frames of each window of a sequence: int64 ``(n, window)``.
 
     Each window begins with the last frame of the one before, so that every adjacent pair is in
-    one. One more window ends with the sequence where that is needed.
+    one. One more window ends with the sequence where needed. Without *window* the sequence is one.
 
-    >>> frame_windows(9, 5).tolist()
-    [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8]]
     >>> frame_windows(6, 5).tolist()
     [[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]]
-
-    Args:
-        frames: length T of the sequence.
-        window: frames per window, at least 2; without it the whole sequence is one.
 
     Raises:
         StcclError: fewer than two frames, or a window longer than the sequence.
@@ -239,13 +183,7 @@ def frame_windows(frames: int, window: int | None = None) -> Tensor:
 def frame_pairs(frames: int, pairs: Pairs = "adjacent", *, window: int | None = None) -> Tensor:
     """Return the pairs of frames whose disparity is taken: int64 ``(P, 2)``, sorted, none twice.
 
-    >>> frame_pairs(3, "window").tolist()
-    [[0, 1], [0, 2], [1, 2]]
-
-    Args:
-        frames: length T of the sequence.
-        pairs: ``adjacent``, or ``window`` for all pairs inside one of the `frame_windows`.
-        window: frames per window; without it the whole sequence is one.
+    Pairs are ``adjacent``, or ``window`` for all pairs inside one of the `frame_windows`.
 
     Raises:
         StcclError: as `frame_windows`, or another word for *pairs*.
@@ -264,9 +202,6 @@ def grouped_pairs(frames: int, pairs: Pairs, window: int | None) -> tuple[Tensor
     every = groups[:, within]
     chosen, number = torch.unique(every.flatten(0, 1), dim=0, return_inverse=True)
     return chosen, number.view(every.shape[:2])
-
-
-# ---- checks --------------------------------------------------------------------------------
 
 
 def checked_maps(maps: Tensor) -> Tensor:
@@ -315,6 +250,18 @@ def check_same_shape(source: Tensor, generated: Tensor) -> None:
         raise StcclError(
             f"source {tuple(source.shape)} and generated {tuple(generated.shape)} differ in shape",
             "Give the same frames of both, at one size",
+        )
+
+
+def check_neighbours(
+    maps: Tensor, remedy: str = "Use larger images or an earlier stage of the network"
+) -> None:
+    """Raise StcclError when maps have no region with eight neighbours."""
+    height, width = maps.shape[-2:]
+    if min(height, width) < 3:
+        raise StcclError(
+            f"a region with its neighbours is 3 x 3, larger than the map of {height} x {width}",
+            remedy,
         )
 
 

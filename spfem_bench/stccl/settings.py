@@ -17,22 +17,20 @@ class ContrastSettings(Strict):
 
     Attributes:
         form: ``vd`` for visual disparities, ``cm`` for correlation matrices.
-        definition: ``paper``, or ``released-code`` for the arithmetic of the authors' code
-            (`losses.released_terms`), which has visual disparities only.
+        definition: ``paper``, or the authors' ``released-code`` (`losses.released_terms`; ``vd``).
         temperature: tau of equation 4.
-        adaptive: whether the weights of equation 6 are used (else all are 1).
-        strength: lambda of equation 6.
-        power: r of equation 6.
+        adaptive: use the weights of equation 6 with lambda ``strength`` and r ``power`` (else 1).
         size: the number in the place of the disparity in equation 6; see `losses.region_weights`.
         neighbours: 8, or 4 (``vd``, wherever regions are compared with their neighbours).
-        pairs: pairs of frames (temporal ``vd``): ``adjacent``, or ``window`` for all inside a
-            window, which the released code has always.
+        pairs: of frames (temporal ``vd``): ``adjacent``, or ``window`` for all inside a window, as
+            the released code has always.
         window: frames among which temporal negatives are (`representations.frame_windows`).
-        spatial_negatives: ``neighbours``, the other neighbours of the same region; or
-            ``positions``, every other disparity of the image (spatial ``vd``, sampled centres).
-        temporal_negatives: ``frames`` for other pairs of frames of the same region, ``regions``
-            for the neighbours in the same pair of frames, ``positions`` for every other region
-            in it (temporal ``vd``).
+        spatial_negatives: ``neighbours``, the others of the same region (equations 1 and 4:
+            ``y_i->k``, k != j), whose similarity begins well above 0; or ``positions``, every other
+            disparity of the image, as in the released code (spatial ``vd``, sampled centres).
+        temporal_negatives: other pairs of ``frames`` of the region (STCCL, figure of the
+            algorithm); or in the same frames (its overview figure) the neighbouring ``regions``, or
+            all ``positions`` (temporal ``vd``).
         rows: the representation of a region in ``cm``; see `losses.matrix_rows`.
     """
 
@@ -62,13 +60,9 @@ class ContrastSettings(Strict):
 
 
 class FormSettings(Strict):
-    """Settings of one form of the metric.
+    """Settings of one form: comparison, and regions sampled at each stage for SCC and for TCC.
 
-    Attributes:
-        contrast: of the arithmetic.
-        spatial_centres: regions sampled at each stage for SCC.
-        temporal_centres: regions sampled at each stage for TCC.
-        learning_temperature: tau while heads are learnt, where it is another than in use.
+    ``learning_temperature`` is tau while heads are learnt, where it is another than in use.
     """
 
     contrast: ContrastSettings

@@ -1,7 +1,4 @@
-"""The configuration of a training of the metric: a TOML file, which the metric's record repeats.
-
-``metrics/stccl/puppets.toml`` makes the metric that is shipped, and is a model for others.
-"""
+"""The configuration of a training of the metric: a TOML file, which the metric's record repeats."""
 
 from __future__ import annotations
 
@@ -12,7 +9,8 @@ import pydantic
 
 from spfem_bench.datasets.pair_lists import TEMPLATE
 from spfem_bench.definitions.cards import Strict, builtin_folder, read_toml
-from spfem_bench.stccl.metric import FOLDER, Form, FormSettings
+from spfem_bench.stccl.checkpoint import FOLDER
+from spfem_bench.stccl.settings import Form, FormSettings
 
 _Count = Annotated[int, pydantic.Field(ge=1)]
 
@@ -26,15 +24,11 @@ class PuppetData(Strict):
     """Pairs of the drawn world (see ``spfem_bench.puppets.pairs.puppet_pairs``).
 
     Attributes:
-        version: of the world.
-        seed: of the world.
         size: side of its frames in pixels.
-        speakers: training puppets to learn from.
         held_out: training puppets held out for early validation.
         checked: validation puppets, with sentences of their own, for the final numbers.
         windows: of each pair, evenly over it.
-        second: the other recording of a pair: a ``recording`` of its own, or the first with
-            another ``face``.
+        second: a ``recording`` of its own, or the pair's first with another ``face``.
     """
 
     kind: Literal["puppets"]
@@ -53,12 +47,10 @@ class ListData(Strict):
 
     Attributes:
         list: the JSON file; like ``frames``, relative to the configuration's folder.
-        frames: the folder of the frames.
-        template: a frame's name in it.
         first: number in the name of the file of frame 0.
         detector: card of the face detector; without it frames are square face crops.
         held_out: speakers held out for early validation.
-        checked: speakers held out for the final numbers; those of early validation when empty.
+        checked: speakers for the final numbers; those of early validation when empty.
         windows: of each pair, evenly over it.
     """
 
@@ -74,13 +66,7 @@ class ListData(Strict):
 
 
 class BackboneSettings(Strict):
-    """The network below the heads.
-
-    Attributes:
-        network: a card's name.
-        size: side in pixels of its input.
-        colour: order of its input's channels.
-    """
+    """The network below the heads: a card's name, side in pixels and channel order of its input."""
 
     network: str = "compact-identity"
     size: int = pydantic.Field(default=112, ge=32, le=1024)
@@ -92,21 +78,12 @@ class TrainConfig(Strict):
 
     Attributes:
         seed: of first weights, of the order of windows, of sampled regions.
-        steps: of the optimiser.
         batch: windows in a step, over all processes together.
         frames: consecutive entries of a pair in a window.
-        rate: Adam's learning rate.
-        schedule: ``cosine`` lowers the rate to a hundredth; ``constant`` keeps it, as the
-            authors do.
-        validate_every: steps between validations on the held-out speakers; the heads that do
-            best there are kept.
-        save_every: steps between checkpoints.
+        rate: Adam's learning rate; ``schedule`` ``cosine`` lowers it to a hundredth.
+        validate_every: steps between validations on the held-out speakers; the best heads stay.
         cache: ``maps`` keeps feature maps of all windows in memory, in half precision;
-            ``pictures`` keeps pictures, a sixth to a tenth of that, and runs the backbone at
-            each step.
-        backbone: the network below the heads.
-        data: the pairs.
-        forms: the forms to train, each by itself.
+            ``pictures`` takes a sixth to a tenth of that, and runs the backbone at each step.
     """
 
     seed: int = pydantic.Field(default=8, ge=0, lt=2**32)

@@ -1,8 +1,7 @@
 """What all trainings share: seeded chance, gradient descent, checkpoints, and the record.
 
-All chance of a step follows from the seed and the step's number. A training that was killed
-therefore continues from its last checkpoint and ends with the same bytes, on the CPU and with as
-many threads.
+All chance of a step follows from the seed and the step's number, so that an interrupted training
+ends with the same bytes, on the CPU with as many threads.
 """
 
 from __future__ import annotations
@@ -40,9 +39,6 @@ class Trained(NamedTuple):
     record: dict[str, Any]
 
 
-# ---- chance and schedules ------------------------------------------------------------------
-
-
 def seed_torch(seed: int) -> None:
     """Seed torch's own generator, and allow deterministic algorithms of cuDNN only."""
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
@@ -57,17 +53,7 @@ def seeded_generator(seed: int, purpose: str, number: int = 0) -> torch.Generato
 
 
 def batch_of(step: int, batch: int, count: int, seed: int) -> Tensor:
-    """Return the samples of a step: all are used once before any is used again.
-
-    Args:
-        step: its number, from 0.
-        batch: samples in a step.
-        count: samples in total.
-        seed: of the order.
-
-    Returns:
-        int64 ``(batch,)``.
-    """
+    """Return the samples of a step, counted from 0: int64 ``(batch,)``, none again before all."""
     places = range(step * batch, (step + 1) * batch)
     orders = {
         epoch: torch.randperm(count, generator=seeded_generator(seed, "order", epoch))
@@ -103,30 +89,20 @@ def warm_cosine(step: int, steps: int) -> float:
     return 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2
 
 
-# ---- descent -------------------------------------------------------------------------------
-
-
 class Descent:
     """Gradient descent over a known number of steps, which can be interrupted after each.
 
-    Args:
-        optimiser: its learning rates, as they are now, are the largest of the schedule.
-        steps: in total.
-        schedule: of the learning rates.
-        clip: parameters whose gradient is clipped to the norm :data:`LARGEST_GRADIENT`.
-        accelerator: an ``accelerate.Accelerator`` that prepared the optimiser; the loss is then
-            averaged over its processes.
-
-    Attributes:
-        step: how many steps were taken.
+    The optimiser's learning rates are the largest of the schedule. Gradients of the parameters
+    *clip* are clipped to the norm :data:`LARGEST_GRADIENT`. An ``accelerate.Accelerator`` is one
+    that prepared the optimiser; the loss is then averaged over its processes.
     """
 
     def __init__(
         self,
         optimiser: torch.optim.Optimizer,
         steps: int,
-        *,
         schedule: Schedule = warm_cosine,
+        *,
         clip: Iterable[nn.Parameter] = (),
         accelerator: Any = None,
     ) -> None:
@@ -145,11 +121,8 @@ class Descent:
     ) -> Iterator[float]:
         """Take steps and yield the loss of each; nothing happens unless the caller iterates.
 
-        Args:
-            loss: from a step's number to its loss, a scalar with gradients.
-            until: the step to stop before; the last one when None.
-            progress: receives a phase of :attr:`steps` parts.
-            phase: its name.
+        *loss* returns a step's loss by its number, a scalar with gradients. The step *until*, by
+        default none, is not taken.
 
         Raises:
             SpfemBenchError: a loss is not finite; the step is not taken.
@@ -201,15 +174,10 @@ def first_and_last(losses: Sequence[float]) -> dict[str, float]:
     return {"first": float(np.mean(losses[:part])), "last": float(np.mean(losses[-part:]))}
 
 
-# ---- checkpoints ---------------------------------------------------------------------------
-
-
 class Checkpoint:
     """The file from which an interrupted training continues.
 
-    Args:
-        path: the file.
-        identity: everything that affects the result; a file of another training is refused.
+    *identity* is everything that affects the result; a file of another training is refused.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
@@ -263,21 +231,11 @@ def _differences(old: Any, new: Any) -> list[str]:
     return [key for key in {**was, **now} if was.get(key) != now.get(key)]
 
 
-# ---- the record ----------------------------------------------------------------------------
-
-
 def circumstances(device: str, packages: Iterable[str], *code: str) -> dict[str, Any]:
-    """Return where and with what a training runs, for its record.
+    """Return ``device``, ``threads``, ``software``, ``commit``, ``code`` of a training's record.
 
-    Call it before the work: files may have changed when that ends.
-
-    Args:
-        device: a torch device.
-        packages: modules whose versions are recorded.
-        code: patterns of the package's files that make the result.
-
-    Returns:
-        ``device``, ``threads``, ``software``, ``commit``, ``code``.
+    *code* are patterns of the package's files. Call it before the work: files may have changed
+    when that ends.
     """
     return {
         "device": provenance.device_name(device),

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from spfem_bench.stccl import contrast
 from spfem_bench.stccl import representations as rep
-from spfem_bench.stccl.metric import Centres, FormSettings, Heads, choose_centres
+from spfem_bench.stccl.checkpoint import Heads
+from spfem_bench.stccl.metric import Centres, choose_centres
+from spfem_bench.stccl.settings import FormSettings
 from spfem_bench.training.kit import seeded_generator
 from spfem_bench.training.windows import Chosen, StepRegions, Windows
 
@@ -39,14 +41,11 @@ def sample_parts(
     """Compare source and generated of one step, as `contrast.parts`."""
     how = settings.contrast
     stages = [(*maps.flatten(1, 2), centres) for maps, centres in sample.spatial]
-    spatial = contrast.stage_terms(
-        contrast.spatial_terms, stages, how, heads.spatial if heads else None
-    )
+    own = heads.spatial if heads else None
+    spatial = contrast.stage_terms(contrast.spatial_terms, stages, how, own)
     stages = [(*maps, centres) for maps, centres in sample.temporal]
-    temporal = contrast.stage_terms(
-        contrast.temporal_terms, stages, how, heads.temporal if heads else None
-    )
-    return contrast.parts(spatial, temporal)
+    own = heads.temporal if heads else None
+    return contrast.parts(spatial, contrast.stage_terms(contrast.temporal_terms, stages, how, own))
 
 
 def form_centres(
@@ -71,9 +70,9 @@ def form_centres(
 def standardise(learner: Learner, windows: Windows, seed: int) -> None:
     """Scale the heads' first weights to the features of a few windows.
 
-    Disparities of early stages are small beside a layer's usual first biases, and the features
-    of regions share a large common part; both would map all regions to one direction. So each
-    channel is divided by its deviation, for ``cm`` less its mean, and the output gets mean 0.
+    Disparities of early stages are small beside a layer's first biases, and features share a large
+    common part: so each channel is divided by its deviation, for ``cm`` less its mean, and the
+    output gets mean 0.
     """
     few = torch.linspace(0, len(windows) - 1, min(16, len(windows))).long()
     centres = form_centres(windows.sizes, learner.forms, "grid", seeded_generator(seed, "start"))
@@ -103,15 +102,9 @@ def measure_heads(
 ) -> dict[str, dict[str, Any]]:
     """Return the similarity of corresponding and of other regions, on a fixed grid of regions.
 
-    Args:
-        windows: to compare.
-        forms: how each form compares.
-        heads: of each form; without them features as they are.
-
-    Returns:
-        for each form ``loss`` and, for ``scc`` and ``tcc``, ``positive`` and ``negative``, the
-        means over stages, and the same of ``stages``; rounded to five digits. The loss is
-        without adaptive weights, which grow with the size of the heads' output.
+    For each form: ``loss`` without adaptive weights, which grow with the heads' output; and for
+    ``scc`` and ``tcc`` ``positive`` and ``negative``, the means over stages, and ``stages``, the
+    same of each; rounded to five digits. Without heads features are compared as they are.
     """
     centres = form_centres(windows.sizes, forms, "grid")
     totals: dict[str, dict[str, float]] = {form: {} for form in forms}
@@ -119,24 +112,20 @@ def measure_heads(
         share = len(chosen) / len(windows)
         for form, sample in windows.sample(chosen, forms, centres).items():
             own = cast("Heads", heads[form]) if heads is not None else None
-            named = sample_parts(sample, _unweighted(forms[form].learning()), own)
+            settings = forms[form].learning()
+            even = settings.contrast.model_copy(update={"adaptive": False})
+            named = sample_parts(sample, settings.model_copy(update={"contrast": even}), own)
             for key, value in named.items():
                 totals[form][key] = totals[form].get(key, 0.0) + float(value) * share
     return {form: _nested(parts) for form, parts in totals.items()}
 
 
-def _unweighted(settings: FormSettings) -> FormSettings:
-    even = settings.contrast.model_copy(update={"adaptive": False})
-    return settings.model_copy(update={"contrast": even})
-
-
 def _nested(parts: Mapping[str, float]) -> dict[str, Any]:
     nested: dict[str, Any] = {"loss": round(parts["loss"], 5)}
     for term in TERMS:
-        stages = {
+        nested[term] = {sign: round(parts[f"{term}_{sign}"], 5) for sign in SIGNS}
+        nested[term]["stages"] = {
             sign: [round(parts[f"{term}_stage{k}_{sign}"], 5) for k in (1, 2, 3, 4)]
             for sign in SIGNS
         }
-        means = {sign: round(parts[f"{term}_{sign}"], 5) for sign in SIGNS}
-        nested[term] = {**means, "stages": stages}
     return nested

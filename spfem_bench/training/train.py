@@ -7,6 +7,8 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,31 +25,12 @@ from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.progress import SILENT, Progress
 from spfem_bench.stccl import contrast
 from spfem_bench.stccl.backbone import Backbone
-from spfem_bench.stccl.metric import (
-    FormSettings,
-    Heads,
-    backbone_record,
-    load_backbone,
-    write_checkpoint,
-)
+from spfem_bench.stccl.checkpoint import Heads, backbone_record, load_backbone, write_checkpoint
+from spfem_bench.stccl.settings import FormSettings
 from spfem_bench.stored import read_json
-from spfem_bench.training import kit
+from spfem_bench.training import kit, learner
 from spfem_bench.training.config import PuppetData, TrainConfig
-from spfem_bench.training.learner import (
-    SIGNS,
-    TERMS,
-    Learner,
-    form_centres,
-    measure_heads,
-    standardise,
-)
-from spfem_bench.training.windows import (
-    Window,
-    Windows,
-    choose_windows,
-    map_sizes,
-    needs_neighbours,
-)
+from spfem_bench.training.windows import Windows, choose_windows, map_sizes, needs_neighbours
 
 CHECKPOINT = "training.pt"
 """The file in the training's folder from which an interrupted training continues."""
@@ -68,9 +51,6 @@ CODE = (
 MixedPrecision = Literal["no", "bf16", "fp16"]
 
 
-# ---- data ---------------------------------------------------------------------------------
-
-
 class TrainingPairs(NamedTuple):
     """Pairs to learn from, of speakers held out, and for the final numbers."""
 
@@ -88,11 +68,7 @@ def find_data(
 ) -> TrainingPairs:
     """Return the pairs of a configuration, after a check that every file of a list exists.
 
-    Args:
-        config: the configuration.
-        folder: that paths in it are relative to.
-        weights: the store with a face detector's weights.
-        drawn: source of drawn pairs, for configurations that use them.
+    Paths are relative to *folder*; *drawn* is needed by configurations of drawn pairs.
 
     Raises:
         CardError: a wrong list, absent files, unknown speakers, no source of drawn pairs.
@@ -111,13 +87,8 @@ def find_data(
         from spfem_bench.faces.detect import load_detector
 
         find = five_points(load_detector(network_card(data.detector), weights))
-    pairs = listed_pairs(
-        folder / data.list,
-        folder / data.frames,
-        template=data.template,
-        first=data.first,
-        find=find,
-    )
+    paths = folder / data.list, folder / data.frames
+    pairs = listed_pairs(*paths, template=data.template, first=data.first, find=find)
     rest, held_out = hold_out(pairs, data.held_out)
     if not data.checked:
         return TrainingPairs(rest, held_out, held_out)
@@ -126,15 +97,10 @@ def find_data(
 
 
 def check_settings(config: TrainConfig, sizes: Sequence[tuple[int, int]], processes: int) -> None:
-    """Refuse settings that would fail only during the training.
-
-    Args:
-        config: the configuration.
-        sizes: height and width of the backbone's maps.
-        processes: that share each batch.
+    """Refuse settings that would fail only during the training; *sizes* are those of the maps.
 
     Raises:
-        StcclError: too many regions, or too few for a contrast; names the form.
+        StcclError: too many regions, or too few for a contrast.
         CardError: the batch cannot be shared among the processes.
     """
     if config.batch % processes:
@@ -146,7 +112,7 @@ def check_settings(config: TrainConfig, sizes: Sequence[tuple[int, int]], proces
         generator = kit.seeded_generator(0, "check")
         try:
             for how in ("sampled", "grid"):
-                chosen = form_centres(sizes, {form: settings}, how, generator)[form]
+                chosen = learner.form_centres(sizes, {form: settings}, how, generator)[form]
                 _compare_empty_maps(settings, chosen, config.frames)
         except StcclError as error:
             raise StcclError(f"forms.{form}: {error.problem}", error.remedy) from error
@@ -170,22 +136,18 @@ def _compare_empty_maps(
                 contrast.spatial_terms(maps[:, 0], maps[:, 0], settings.contrast, middles)
 
 
-def _described(data: TrainingPairs, chosen: Sequence[list[Window]]) -> dict[str, Any]:
+def _described(data: TrainingPairs, chosen: Sequence[Sequence[Any]]) -> dict[str, Any]:
     """Return the data as the record has it."""
     described: dict[str, Any] = {}
     for part, pairs, windows in zip(data._fields, data, chosen, strict=True):
-        starts = hashlib.sha256(json.dumps([list(w) for w in windows]).encode()).hexdigest()
         described[part] = {
             "speakers": sorted({pair.speaker for pair in pairs}),
             "pairs": len(pairs),
             "windows": len(windows),
             "pairs_sha256": pairs_digest(pairs),
-            "windows_sha256": starts,
+            "windows_sha256": hashlib.sha256(json.dumps(windows).encode()).hexdigest(),
         }
     return described
-
-
-# ---- training -----------------------------------------------------------------------------
 
 
 def train_metric(
@@ -203,33 +165,20 @@ def train_metric(
     fresh: bool = False,
     progress: Progress = SILENT,
 ) -> kit.Trained:
-    """Train a metric, or continue a training that was interrupted.
+    """Train a metric, or continue an interrupted training; keep the heads of the best validation.
 
-    In several processes (``accelerate launch``), each holds all windows and computes its share
-    of every batch; gradients are averaged.
-
-    Args:
-        config: everything that affects the result.
-        output: folder of the metric's two files and the checkpoint.
-        name: of the metric.
-        folder: that the configuration's paths are relative to; the working folder when None.
-        drawn: source of drawn pairs, such as ``spfem_bench.puppets.pairs.drawn_pairs``.
-        weights: the store with the backbone's weights.
-        device: ``cpu``, ``cuda`` or None for accelerate's choice.
-        precision: of the heads' arithmetic; comparisons are float32 always.
-        workers: processes that draw frames; their number changes no result.
-        tensorboard: write logs to ``output/logs``.
-        fresh: ignore the checkpoint of an interrupted training.
-        progress: receives the phases.
-
-    Returns:
-        the metric of the step that did best on the held-out speakers.
+    In several processes (``accelerate launch``), each holds all windows and computes its share of
+    every batch; gradients are averaged. *config* is everything that affects the result; its paths
+    are relative to *folder*, by default the working folder. *output* receives the metric's two
+    files, the checkpoint and, with *tensorboard*, ``logs``. *drawn* is a source of drawn pairs,
+    such as ``spfem_bench.puppets.pairs.drawn_pairs``. *device* is ``cpu``, ``cuda`` or None for
+    accelerate's choice. *precision* is that of the heads; comparisons are float32 always. *workers*
+    processes draw frames. With *fresh* an earlier checkpoint is ignored.
 
     Raises:
         CardError: data that cannot be used, or the folder holds another training.
         StcclError: settings that do not fit the backbone.
-        SpfemBenchError: packages of the extra ``train`` are not installed, or a loss that is
-            not finite.
+        SpfemBenchError: the extra ``train`` is not installed, or a loss is not finite.
         StorageError: the folder cannot be written, or memory is too small for the cache.
         WeightsError: the backbone's weights are missing or wrong.
     """
@@ -242,15 +191,17 @@ def train_metric(
         progress = SILENT
     check_writable(output)
     circumstances = kit.circumstances(str(accelerator.device), SOFTWARE, *CODE)
-    record = backbone_record(
-        config.backbone.network, size=config.backbone.size, colour=config.backbone.colour
-    )
+    record = backbone_record(**config.backbone.model_dump())
     backbone = load_backbone(record, weights, accelerator.device)
     check_settings(config, map_sizes(backbone), accelerator.num_processes)
     data = find_data(config, folder or Path(), weights, drawn)
     chosen = [choose_windows(part, config.frames, config.data.windows) for part in data]
     described = _described(data, chosen)
-    writer = _writer(output) if tensorboard and accelerator.is_main_process else None
+    writer: Any = None
+    if tensorboard and accelerator.is_main_process:
+        with extra("train", "--tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+        writer = SummaryWriter(str(output / "logs"))
     identity = {
         "configuration": config.model_dump(mode="json", exclude={"save_every"}),
         "data": described,
@@ -260,22 +211,12 @@ def train_metric(
     run = _Training(config, backbone, accelerator, kit.Checkpoint(output / CHECKPOINT, identity))
     run.resume(fresh=fresh)
 
-    def load(part: int, phase: str) -> Windows:
-        return Windows(
-            data[part],
-            chosen[part],
-            config.frames,
-            backbone,
-            cache=config.cache,
-            workers=workers,
-            progress=progress,
-            phase=phase,
-        )
-
-    held_out = load(1, "draw held-out")
+    in_memory = partial(Windows, frames=config.frames, backbone=backbone, cache=config.cache)
+    draw = partial(in_memory, workers=workers, progress=progress)
+    held_out = draw(data.held_out, chosen[1], phase="draw held-out")
     if run.descent.step < config.steps:
-        run.learn(load(0, "draw training"), held_out, writer, progress)
-    quality = run.quality(load(2, "draw check"))
+        run.learn(draw(data.train, chosen[0], phase="draw training"), held_out, writer, progress)
+    quality = run.quality(draw(data.checked, chosen[2], phase="draw check"))
     path = output / f"{name}.safetensors"
     if accelerator.is_main_process:
         content = {
@@ -304,23 +245,16 @@ class _Training:
     """The state of a training: heads, optimiser, step, and the best heads so far."""
 
     def __init__(
-        self,
-        config: TrainConfig,
-        backbone: Backbone,
-        accelerator: Any,
-        checkpoint: kit.Checkpoint,
+        self, config: TrainConfig, backbone: Backbone, accelerator: Any, checkpoint: kit.Checkpoint
     ) -> None:
         self.config, self.accelerator, self.checkpoint = config, accelerator, checkpoint
         self.sizes = map_sizes(backbone)
         kit.seed_torch(config.seed)
-        self.learner = Learner(backbone.channels, config.forms)
-        self.prepared, optimiser = accelerator.prepare(
-            self.learner, torch.optim.Adam(self.learner.parameters(), lr=config.rate)
-        )
+        self.learner = learner.Learner(backbone.channels, config.forms)
+        adam = torch.optim.Adam(self.learner.parameters(), lr=config.rate)
+        self.prepared, optimiser = accelerator.prepare(self.learner, adam)
         schedule = kit.falling_cosine if config.schedule == "cosine" else kit.constant
-        self.descent = kit.Descent(
-            optimiser, config.steps, schedule=schedule, accelerator=accelerator
-        )
+        self.descent = kit.Descent(optimiser, config.steps, schedule, accelerator=accelerator)
         self.began = time.monotonic()
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, dict[str, Tensor]] = {}
@@ -352,32 +286,24 @@ class _Training:
         if not self.accelerator.is_main_process:
             return
         scaler = self.accelerator.scaler
-        self.checkpoint.write(
-            {
-                "learner": self.learner.state_dict(),
-                **self.descent.state(),
-                "scaler": {} if scaler is None else scaler.state_dict(),
-                "seconds": self.seconds,
-                "history": self.history,
-                "best": self.best,
-                "best_steps": self.best_steps,
-                "best_losses": self.best_losses,
-            }
-        )
+        state = {"learner": self.learner.state_dict(), **self.descent.state()}
+        state["scaler"] = {} if scaler is None else scaler.state_dict()
+        state |= {"seconds": self.seconds, "history": self.history, "best": self.best}
+        state |= {"best_steps": self.best_steps, "best_losses": self.best_losses}
+        self.checkpoint.write(state)
 
     def learn(self, windows: Windows, held_out: Windows, writer: Any, progress: Progress) -> None:
         """Take all steps that are left; validate and save between them."""
         config = self.config
         if self.descent.step == 0:
-            standardise(self.learner, windows, config.seed)
+            learner.standardise(self.learner, windows, config.seed)
         for loss in self.descent.run(lambda step: self._loss(windows, step), progress=progress):
             step = self.descent.step
             last = step == config.steps
             if writer is not None:
                 writer.add_scalar("training/loss", loss, step)
-                writer.add_scalar(
-                    "training/rate", self.descent.optimiser.param_groups[0]["lr"], step
-                )
+                rate = self.descent.optimiser.param_groups[0]["lr"]
+                writer.add_scalar("training/rate", rate, step)
             if step % config.validate_every == 0 or last:
                 self._validate(held_out, writer, loss)
             if step % config.save_every == 0 or last:
@@ -388,7 +314,7 @@ class _Training:
         batch = kit.batch_of(step, config.batch, len(windows), config.seed)
         own = batch[accelerator.process_index :: accelerator.num_processes]
         generator = kit.seeded_generator(config.seed, "centres", step)
-        centres = form_centres(self.sizes, config.forms, "sampled", generator)
+        centres = learner.form_centres(self.sizes, config.forms, "sampled", generator)
         with accelerator.autocast():
             parts = self.prepared(windows.sample(own, config.forms, centres))
             return torch.stack([named["loss"] for named in parts.values()]).sum()
@@ -396,7 +322,7 @@ class _Training:
     def _validate(self, held_out: Windows, writer: Any, loss: float) -> None:
         """Compare the held-out speakers, and keep the heads that do best there."""
         step = self.descent.step
-        quality = measure_heads(held_out, self.config.forms, self.learner.heads)
+        quality = learner.measure_heads(held_out, self.config.forms, self.learner.heads)
         self.history.append({"step": step, "training_loss": round(loss, 6), **quality})
         for form, parts in quality.items():
             if parts["loss"] < self.best_losses.get(form, math.inf):
@@ -405,9 +331,8 @@ class _Training:
                 self.best[form] = {k: v.detach().cpu().clone() for k, v in state.items()}
             if writer is not None:
                 writer.add_scalar(f"held-out/{form}/loss", parts["loss"], step)
-                for term in TERMS:
-                    for sign in SIGNS:
-                        writer.add_scalar(f"held-out/{form}/{term}_{sign}", parts[term][sign], step)
+                for term, sign in product(learner.TERMS, learner.SIGNS):
+                    writer.add_scalar(f"held-out/{form}/{term}_{sign}", parts[term][sign], step)
 
     def best_heads(self) -> dict[Any, Heads]:
         """Return each form's heads that did best on the held-out speakers, on the CPU."""
@@ -420,13 +345,6 @@ class _Training:
     def quality(self, checked: Windows) -> dict[str, Any]:
         """Return the final numbers, and those of features without heads."""
         best = nn.ModuleDict(self.best_heads()).to(self.accelerator.device)
-        return {
-            "trained": measure_heads(checked, self.config.forms, best),
-            "untrained": measure_heads(checked, self.config.forms, None),
-        }
-
-
-def _writer(output: Path) -> Any:
-    with extra("train", "--tensorboard"):
-        from torch.utils.tensorboard import SummaryWriter
-    return SummaryWriter(str(output / "logs"))
+        heads = {"trained": best, "untrained": None}
+        forms = self.config.forms
+        return {name: learner.measure_heads(checked, forms, own) for name, own in heads.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +18,7 @@ from spfem_bench.processes import spread
 from spfem_bench.progress import SILENT, Progress
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone
-from spfem_bench.stccl.contrast import ContrastSettings
-from spfem_bench.stccl.metric import FormSettings
+from spfem_bench.stccl.settings import ContrastSettings, FormSettings
 
 AHEAD = 8
 """Pairs drawn by each process before the backbone processes them, at most."""
@@ -39,9 +39,8 @@ class Window(NamedTuple):
 class Regions(NamedTuple):
     """The regions of one stage, cut out of the maps: small maps that give the same terms.
 
-    Attributes:
-        maps: float32 ``(2, B, T, C, h, w)``, source and generated.
-        centres: ``(N, 2)`` on that map, or None for all of it.
+    ``maps`` is float32 ``(2, B, T, C, h, w)``, source and generated; ``centres`` ``(N, 2)`` on it,
+    or None for all.
     """
 
     maps: Tensor
@@ -81,10 +80,8 @@ def window_pictures(
     drawn = np.empty((len(starts), 2, frames, 3, size, size), np.uint8)
     entries = sorted({start + t for start in starts for t in range(frames)})
     pictures = {entry: pair.pictures(entry, size) for entry in entries}
-    for k, start in enumerate(starts):
-        for t in range(frames):
-            for side in (0, 1):
-                drawn[k, side, t] = pictures[start + t][side].transpose(2, 0, 1)
+    for (k, start), side, t in product(enumerate(starts), (0, 1), range(frames)):
+        drawn[k, side, t] = pictures[start + t][side].transpose(2, 0, 1)
     return drawn
 
 
@@ -93,17 +90,10 @@ def _draw(job: tuple[EmotionPair, list[int], int, int]) -> npt.NDArray[np.uint8]
 
 
 class Windows:
-    """Windows in memory, whose regions can be cut out at any step.
+    """Windows of *frames* entries in memory, whose regions can be cut out at any step.
 
-    Args:
-        pairs: sources of the frames.
-        windows: of these pairs.
-        frames: entries in a window.
-        backbone: on the device where it is to run.
-        cache: ``maps`` or ``pictures`` (see :class:`spfem_bench.training.config.TrainConfig`).
-        workers: processes that draw frames; their number changes no result.
-        progress: receives a part for each pair.
-        phase: its name.
+    The cache is ``maps`` or ``pictures`` (see :class:`spfem_bench.training.config.TrainConfig`).
+    *workers* processes draw frames; their number changes no result.
 
     Raises:
         ClipError: a frame is absent, unreadable or shows no face.
@@ -124,6 +114,7 @@ class Windows:
         phase: str = "draw",
     ) -> None:
         self.backbone, self.frames, self.sizes = backbone, frames, map_sizes(backbone)
+        self._device = next(backbone.parameters()).device
         self.pictures: Tensor | None = None
         self.rows: list[Tensor] = []
         shape = (len(windows), 2, frames)
@@ -176,10 +167,6 @@ class Windows:
         maps = self.backbone.stages(scaled)
         return [torch.unflatten(rep.feature_rows(m), 0, drawn.shape[:3]) for m in maps]
 
-    @property
-    def _device(self) -> torch.device:
-        return next(self.backbone.parameters()).device
-
     def sample(
         self, chosen: Tensor, forms: Mapping[Any, FormSettings], centres: Mapping[str, Chosen]
     ) -> dict[str, StepRegions]:
@@ -208,13 +195,12 @@ class Windows:
 
         samples = {}
         for form, settings in forms.items():
-            regions = zip(centres[form], needs_neighbours(settings.contrast), strict=True)
-            samples[form] = StepRegions(
-                *(
-                    [cut(stage, where, patches) for stage, where in enumerate(stages)]
-                    for stages, patches in regions
-                )
+            patched = needs_neighbours(settings.contrast)
+            spatial, temporal = (
+                [cut(stage, where, patches) for stage, where in enumerate(stages)]
+                for stages, patches in zip(centres[form], patched, strict=True)
             )
+            samples[form] = StepRegions(spatial, temporal)
         return samples
 
 

@@ -35,9 +35,9 @@ from spfem_bench.puppets.world import World
 from spfem_bench.reporting import discovery as reporting
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import STAGES, backbone
-from spfem_bench.stccl.contrast import ContrastSettings
+from spfem_bench.stccl.checkpoint import Heads, backbone_record, write_checkpoint
 from spfem_bench.stccl.losses import released_terms
-from spfem_bench.stccl.metric import FormSettings, Heads, backbone_record, write_checkpoint
+from spfem_bench.stccl.settings import ContrastSettings, FormSettings
 
 
 class Tiny(nn.Module):

@@ -53,8 +53,8 @@ from spfem_bench.puppets.provider import Puppets, demo_puppets
 from spfem_bench.puppets.shots import Shot
 from spfem_bench.puppets.world import World
 from spfem_bench.reporting.tables import make_table
-from spfem_bench.stccl.contrast import ContrastSettings
-from spfem_bench.stccl.metric import FormSettings, Heads, backbone_record, write_checkpoint
+from spfem_bench.stccl.checkpoint import Heads, backbone_record, write_checkpoint
+from spfem_bench.stccl.settings import ContrastSettings, FormSettings
 from tests.conftest import ROOT
 from tests.reporting.test_tables import NED, record
 

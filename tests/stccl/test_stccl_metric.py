@@ -16,17 +16,15 @@ from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.puppets.pairs import puppet_pairs
 from spfem_bench.puppets.world import World
 from spfem_bench.stccl import checkpoint
-from spfem_bench.stccl.contrast import ContrastSettings
-from spfem_bench.stccl.metric import (
-    STCCL,
-    Form,
-    FormSettings,
+from spfem_bench.stccl.checkpoint import (
     Heads,
     backbone_record,
     load_backbone,
     read_checkpoint,
     write_checkpoint,
 )
+from spfem_bench.stccl.metric import STCCL
+from spfem_bench.stccl.settings import ContrastSettings, Form, FormSettings
 from spfem_bench.stored import write_json
 from spfem_bench.training.learner import measure_heads
 from spfem_bench.training.windows import Windows, choose_windows
