@@ -44,11 +44,7 @@ class Voice:
 
 
 def synthesise(
-    phones: Sequence[Phone],
-    voice: Voice,
-    manner: Manner,
-    n_samples: int,
-    rng: np.random.Generator,
+    phones: Sequence[Phone], voice: Voice, manner: Manner, n_samples: int, rng: np.random.Generator
 ) -> npt.NDArray[np.int16]:
     """Return the sound of a reading of at least one phone: int16 (n_samples,), 16 kHz.
 
@@ -100,11 +96,7 @@ def _amplitudes(phones: Sequence[Phone], total: int) -> tuple[_Floats, _Floats]:
 
 
 def _melody(
-    phones: Sequence[Phone],
-    voice: Voice,
-    manner: Manner,
-    total: int,
-    rng: np.random.Generator,
+    phones: Sequence[Phone], voice: Voice, manner: Manner, total: int, rng: np.random.Generator
 ) -> _Floats:
     """Return the fundamental frequency, Hz, float64 (total,): declination and accents."""
     times = np.arange(0, total, _BLOCK) / SAMPLE_RATE

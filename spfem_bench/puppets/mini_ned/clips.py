@@ -69,12 +69,7 @@ def lacking(world: World, folder: Path, names: Sequence[str]) -> list[str]:
 
 
 def make_all(
-    world: World,
-    folder: Path,
-    names: Sequence[str],
-    *,
-    workers: int,
-    progress: Progress = SILENT,
+    world: World, folder: Path, names: Sequence[str], *, workers: int, progress: Progress = SILENT
 ) -> None:
     """Generate clips in several processes; their number changes no pixel.
 

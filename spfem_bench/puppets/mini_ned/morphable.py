@@ -247,10 +247,7 @@ class Morphable(nn.Module):
         x, z = x * yaw.cos() + z * yaw.sin(), z * yaw.cos() - x * yaw.sin()
         y = y * pitch.cos() + z * pitch.sin()
         # A cosine for each use: sharing it would change how gradients round.
-        x, y = (
-            x * roll.cos() - y * roll.sin() + across,
-            x * roll.sin() + y * roll.cos() + down,
-        )
+        x, y = (x * roll.cos() - y * roll.sin() + across, x * roll.sin() + y * roll.cos() + down)
         return torch.stack([x, y], -1) * self.camera[0] + self.camera[1:], looks
 
     def _vector(self, face: Coefficients) -> Tensor:
