@@ -46,13 +46,10 @@ class DownloadError(Exception):
 
 
 def receive(url: str, part: Path, size: int | None, *, progress: bool) -> None:
-    """Download a file; it continues after the bytes that are there, and keeps them after an error.
+    """Download a file behind the bytes that *part* has; keep them after an error.
 
-    Args:
-        url: https.
-        part: the file, whole or not; only one process may write to it.
-        size: bytes of the whole, where known; at most one block beyond it is written.
-        progress: show a bar on standard error.
+    At most one block beyond *size*, bytes of the whole where known, is written. Only one process
+    may write to *part*.
 
     Raises:
         DownloadError: no connection, or the server refuses, breaks off, is too slow, redirects to

@@ -9,12 +9,7 @@ from spfem_bench.texts import visible
 
 
 class SpfemBenchError(Exception):
-    """Any failure that a user can do something about.
-
-    Args:
-        problem: what is wrong and with what, one line without a final stop.
-        remedy: what to do or type next.
-    """
+    """A failure that a user can do something about: the problem, one line, and the remedy."""
 
     def __init__(self, problem: str, remedy: str = "") -> None:
         problem, remedy = printable(problem), printable(remedy)

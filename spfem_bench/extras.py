@@ -13,14 +13,9 @@ Extra = Literal["networks", "ray", "train"]
 
 @contextmanager
 def extra(name: Extra, feature: str) -> Iterator[None]:
-    """Turn a missing package into an error with the pip command that installs it.
+    """Raise SpfemBenchError with the pip command for packages that are not installed.
 
-    Args:
-        name: the extra in ``pyproject.toml`` with the packages imported in the block.
-        feature: an option or a noun phrase: the subject of "needs" in the error.
-
-    Raises:
-        SpfemBenchError: a package is not installed.
+    *feature* is an option or a noun phrase: the subject of "needs" in the error.
     """
     try:
         yield

@@ -1,9 +1,7 @@
 """Files that appear under their name whole or not at all, and names as file systems have them.
 
-A process locks the temporary files and folders that it writes. The system releases the lock when
-the process ends; the next process that writes to the same folder removes those without a lock.
-
-What writes raises StorageError when the folder cannot be written, or the disk is full.
+A process locks its temporary files; the next one removes those without a lock. Functions that
+write raise StorageError when the folder cannot be written, or the disk is full.
 """
 
 from __future__ import annotations
@@ -36,11 +34,7 @@ else:
 
 
 def _lock(file: IO[bytes]) -> bool | None:
-    """Lock an open file until it is closed, without waiting.
-
-    Returns:
-        False when another process has locked it; None where the file system has no locks.
-    """
+    """Lock a file until it is closed: False if another process has it, None if it has no locks."""
     try:
         if sys.platform == "win32":
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
@@ -57,7 +51,7 @@ def _is_removed(file: IO[bytes]) -> bool:
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[], object] | None = None) -> Iterator[None]:
-    """Let one process at a time into the block, by a lock file beside the file that it writes.
+    """Let one process at a time into the block, by a lock file beside *path*.
 
     *waiting* is called once when another process is in its block.
     """
@@ -156,7 +150,7 @@ def _create(name: Callable[[], Path]) -> tuple[Path, IO[bytes]]:
 def temporary_folder(within: Path | None = None) -> Iterator[Path]:
     """Make a folder that is removed with the block, or by a later process if this one is killed.
 
-    It lies in *within*, or in the system's folder for temporary files when None.
+    It lies in *within*, by default the system's folder for temporary files.
     """
     within = within or Path(tempfile.gettempdir())
     remove_stale(within)
@@ -190,7 +184,7 @@ def marker(folder: Path) -> Iterator[Path]:
 def atomic_file(path: Path, within: Path | None = None) -> Iterator[IO[bytes]]:
     """Open a file that appears under its name whole or not at all; its folder is made.
 
-    *within* is a folder on the same disk for the temporary file; the file's own when None.
+    *within* is a folder on the same disk for the temporary file; by default the file's own.
     """
     folder, temporary = within or path.parent, None
     try:
@@ -225,10 +219,7 @@ def _not_written(path: Path, error: OSError) -> StorageError:
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a small file whole or not at all.
-
-    Text is written as UTF-8; halves of characters become backslash escapes, as in JSON.
-    """
+    """Write a small file whole or not at all; text as UTF-8, halves of characters escaped."""
     if isinstance(content, str):
         content = content.encode(errors="backslashreplace")
     with atomic_file(path) as file:
@@ -236,12 +227,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def read_file(path: Path) -> bytes:
-    """Return a file's bytes.
-
-    Raises:
-        StorageError: it is a FIFO, a socket or a device.
-        OSError: it cannot be read.
-    """
+    """Return a file's bytes; raise StorageError for a FIFO, a socket or a device."""
     check_ends(path)
     return path.read_bytes()
 
@@ -262,13 +248,7 @@ def check_writable(folder: Path) -> None:
 
 
 def same_name(name: str) -> str:
-    """Return a file's name in the form in which names are compared.
-
-    That is Unicode's NFC, with the suffix of a picture, sound or video in small letters.
-
-    >>> same_name("cafe\u0301.MP4") == "caf\u00e9.mp4"
-    True
-    """
+    """Return a file's name as names are compared: NFC, suffixes of media in small letters."""
     name = unicodedata.normalize("NFC", name)
     return _MEDIA.sub(lambda suffix: suffix[0].lower(), name)
 
@@ -284,12 +264,7 @@ class Listing:
         self._names: dict[str, dict[str, list[str]]] = {}
 
     def find(self, pattern: str) -> list[str]:
-        """Return the sorted paths that match a pattern, relative to the folder.
-
-        Args:
-            pattern: a relative path; each part is in the syntax of :mod:`fnmatch` and matches the
-                :func:`same_name` of names.
-        """
+        """Return the sorted relative paths that match a pattern (:mod:`fnmatch`) as same names."""
         paths = [""]
         for part in map(same_name, pattern.split("/")):
             paths = [
@@ -318,12 +293,7 @@ class Listing:
 
 
 def check_name(name: str) -> None:
-    """Refuse a path that no file system has.
-
-    Raises:
-        CardError: it has a NUL or characters outside the system's encoding, a part of more than
-            255 bytes, or is longer than 4096.
-    """
+    """Raise CardError for a path that no file system has: NUL, wrong encoding, too long."""
     try:
         encoded = os.fsencode(name)
     except UnicodeEncodeError:
@@ -337,11 +307,11 @@ def check_name(name: str) -> None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return ``folder/name``, and refuse any name that leaves the folder; links are followed.
+    """Return ``folder/name``; links are followed.
 
     Raises:
-        CardError: the name is empty, absolute, or has a ``..``, a backslash, a
-            drive or a control character; or see :func:`check_name`.
+        CardError: the name is empty, absolute, or has a ``..``, a backslash, a drive or a control
+            character; or see :func:`check_name`.
     """
     check_name(name)
     pure = PurePosixPath(name)

@@ -1,7 +1,6 @@
 """The formats of weights: a first check of files whose hash nobody publishes.
 
-The beginning of a file, and the lengths that its format states, tell weights from a server's error
-page, a pointer of Git LFS and a truncated file. Nothing is decoded.
+It recognises error pages, Git LFS pointers and truncated files; nothing is decoded.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def _git_blob(content: bytes) -> str:
 
 
 def file_problem(path: Path, file: PinnedFile, content: bytes | None = None) -> str | None:
-    """Return why a file (with *content*, where it is read) is not a card's; None when it may be.
+    """Return why a file (or *content*, its bytes) is not a card's; None when it may be.
 
     Without a published hash its size, where the card states one, and its format are checked.
     """
@@ -51,14 +51,9 @@ def is_not(path: Path, file: PinnedFile, reason: str) -> str:
 
 
 def find(file: PinnedFile, by_name: Iterable[Path], by_hash: Iterable[Path] = ()) -> Path | None:
-    """Return where a pinned file lies.
+    """Return where a pinned file lies, one with wrong bytes only when there is no right one.
 
-    One of the right name and wrong bytes is returned only when there is no right one.
-
-    Args:
-        file: of a card.
-        by_name: folders in which it has its own name.
-        by_hash: folders searched before those, whatever their files are called.
+    In the folders *by_hash*, searched first, files may have any name.
     """
     wrong = None
     for folder in by_hash:
@@ -84,8 +79,7 @@ def pin(owner: str, file: PinnedFile, path: Path) -> str:
     """Pin a file without a published SHA-256 to the bytes at *path*, and return their hash.
 
     Raises:
-        WeightsError: the file has another size, kind or git hash than its card states, or other
-            bytes than those pinned by another process meanwhile.
+        WeightsError: another size, kind or git hash than the card's, or bytes other than pinned.
         StorageError: the file of pins cannot be written.
     """
     content = read_file(path)  # once: the checked bytes are the pinned ones
@@ -104,12 +98,7 @@ def pin(owner: str, file: PinnedFile, path: Path) -> str:
 
 
 def read_verified(path: Path, file: PinnedFile, remedy: str) -> bytes:
-    """Return a file's bytes after checking them.
-
-    Raises:
-        WeightsError: the bytes are not those of the card.
-        StorageError: it is a FIFO, a socket or a device.
-    """
+    """Return a file's bytes; raise WeightsError when they are not those of the card."""
     content = read_file(path)
     actual = hashlib.sha256(content).hexdigest()
     if actual != file.sha256:
@@ -126,15 +115,8 @@ def fetch(
 ) -> Path:
     """Download a pinned file into *folder* and verify it; wrong bytes never get its name.
 
-    One process at a time downloads a file. The part before a broken connection is kept (``.part``)
-    and continued. An archive stays in ``archives`` for its other members
-    (:func:`discard_archives`).
-
-    Args:
-        file: of a card.
-        folder: for the file, under its name.
-        progress: show a bar on standard error.
-        report: called with a line when another process is downloading the file.
+    One process at a time downloads a file; *report* is called with a line while another one does.
+    A part (``.part``) is continued; archives stay in ``archives`` (:func:`discard_archives`).
 
     Raises:
         WeightsError: no connection, no address, or other bytes than the card's.
@@ -194,13 +176,7 @@ ZIP_ERRORS = (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, E
 
 
 def _download(file: PinnedFile | None, url: str, target: Path, *, progress: bool) -> None:
-    """Download to *target*, continued after its part; check it against *file*.
-
-    Raises:
-        DownloadError: no connection, or the server refuses; the part is kept.
-        WeightsError: other bytes than *file* states, also on a second try from the start.
-        OSError: the folder cannot be written.
-    """
+    """Download to *target*, continued after its part, and check it against *file*."""
     part = target.with_name(target.name + PART)
     if file is not None and not (file.is_pinned or file.git_blob):
         part.unlink(missing_ok=True)  # no hash would notice parts of two versions

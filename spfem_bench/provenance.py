@@ -43,14 +43,10 @@ def _installed(packages: Iterable[str]) -> dict[str, str]:
 
 @cache
 def imported_version(module: str) -> str:
-    """Return a module's version; a package's metadata may be older than the module's files.
+    """Return a module's version, or ``absent``; package metadata may be older than the files.
 
-    The text of ``version.py`` or ``__init__.py`` is read where the module is not imported yet,
-    so that torch need not be; only a compiled module without such a text is imported.
-
-    Returns:
-        ``absent`` when the module cannot be imported. A package of Python files without a
-        version (``python_speech_features``) gets ``#`` and a hash of these files.
+    The text of ``version.py`` or ``__init__.py`` is read, so that torch need not be imported. Files
+    without a version (``python_speech_features``) get ``#`` and a hash of them.
     """
     if known := getattr(sys.modules.get(module), "__version__", None):
         return str(known)
@@ -70,11 +66,7 @@ def imported_version(module: str) -> str:
 
 
 def rival_packages(modules: Collection[str]) -> list[str]:
-    """Return one line for each module that two installed packages provide, with the remedy.
-
-    Other packages may require a second OpenCV, and signatures have the version that is imported:
-    so this is no error.
-    """
+    """Return one line for each module that two installed packages provide, with the remedy."""
     own = [re.split(r"[^A-Za-z0-9._-]", line)[0] for line in requires("spfem-bench") or ()]
     lines = []
     for module in sorted(set(modules) & PROVIDERS.keys()):
@@ -116,10 +108,7 @@ def device_name(device: str) -> str:
 
 
 def commit() -> str | None:
-    """Return the commit of the checkout that this code runs from, or None outside of one.
-
-    ``, changed`` is added when files of the package differ from it (see :func:`code_digest`).
-    """
+    """Return this checkout's commit, with ``, changed`` if files differ; None outside of one."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(PACKAGE), *arguments]

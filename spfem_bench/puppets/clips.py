@@ -1,13 +1,7 @@
-"""Takes as files: where each lies, and rendering what is missing.
+"""Takes as files, such as ``P001/angry/1.00/028.mp4``: speaker, emotion, intensity, sentence.
 
-A take's file is named after it: ``P001/angry/1.00/028.mp4`` holds speaker, emotion,
-intensity and sentence; ``P001/neutral/1.00/028/as/angry/1.00.mp4`` is one with another emotion on
-the face.
-
-The takes that the demo's protocols compare are data: they are shipped, each known by its hash,
-so that no library's version changes the demo's numbers. Other takes are drawn. A mark beside a
-drawn file holds its SHA-256, its world and the libraries that drew it. It is written last: a file
-without its mark, or with another, counts as absent and is rendered again.
+The demo's takes are shipped and known by their hash. Others are drawn; a mark beside the file,
+written last, holds its SHA-256, world and libraries: without it the file counts as absent.
 """
 
 from __future__ import annotations
@@ -50,12 +44,8 @@ def clip_name(take: Take) -> str:
 def take_of(world: World, name: str) -> Take:
     """Return the take that a file name asks for.
 
-    >>> take_of(World(), "P001/neutral/1.00/028/as/angry/0.50.mp4").performance.emotion
-    'neutral'
-
     Raises:
-        CardError: the name has neither the four parts nor those and the face's two, or an
-            intensity is out of range.
+        CardError: the name is of another form, or an intensity is out of range.
         UnknownNameError: no such speaker, emotion or sentence.
     """
     level = r"([01]\.\d\d)"
@@ -71,11 +61,7 @@ def take_of(world: World, name: str) -> Take:
 
 
 def shipped(world: World, name: str) -> Path | None:
-    """Return a shipped take's file; None for a take, or of a world, that is not shipped.
-
-    Raises:
-        ClipError: the file is absent or damaged.
-    """
+    """Return a shipped take's file, or None; raise ClipError if it is absent or damaged."""
     card = dataset_card(DATASET)
     pinned = dataset_files(card).get(name)
     if pinned is None or card.world != WorldSettings(**asdict(world)):
@@ -87,16 +73,12 @@ def shipped(world: World, name: str) -> Path | None:
 
 
 def present(world: World, folder: Path, name: str) -> Path | None:
-    """Return a take's file: the shipped one, else the one that was rendered, else None.
-
-    Raises:
-        ClipError: the shipped file is absent or damaged.
-    """
+    """Return a take's file: the shipped one, else the one that was rendered, else None."""
     return shipped(world, name) or rendered(world, folder, name)
 
 
 def rendered(world: World, folder: Path, name: str) -> Path | None:
-    """Return a take's rendered file when it is there, whole, and of this world; else None."""
+    """Return a take's rendered file when it is whole and of this world; else None."""
     path = inside(folder, name)
     return path if is_current(path, lambda: _made_by(world)) else None
 
@@ -123,9 +105,8 @@ def render_take(world: World, folder: Path, name: str) -> Path:
 def write_truth(world: World, folder: Path, name: str) -> Path:
     """Write a take's truth beside its clip, as JSON.
 
-    It holds ``phones`` (symbol, start and end in seconds), ``landmark_names`` and, for each
-    frame, ``landmarks`` (x and y in pixels), ``mouth`` (by ``mouth_names``) and ``emotion``
-    (0 to 1); sound and picture begin together (``audio_offset`` 0).
+    ``phones`` are symbol, start and end in seconds; for each frame there are ``landmarks`` (x, y in
+    pixels), ``mouth`` (by ``mouth_names``) and ``emotion`` (0 to 1).
     """
     take = take_of(world, name)
     truth = {
@@ -156,14 +137,7 @@ def render_all(
     workers: int | None = None,
     progress: Progress = SILENT,
 ) -> None:
-    """Render takes in several processes; those that are there are left alone.
-
-    Args:
-        world: the world that the takes belong to.
-        folder: where their files go.
-        names: the files' names (see :func:`clip_name`).
-        workers: processes; as many as there are processors when None.
-        progress: advanced in its phase ``render`` after each take.
+    """Render takes that are missing, by :func:`clip_name`, in as many processes as processors.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
@@ -186,11 +160,7 @@ def _made_by(world: World) -> str:
 
 
 def write_mark(path: Path, made_of: str) -> None:
-    """Write the mark beside a file, which makes it valid.
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
+    """Write the mark beside a file, which makes it valid."""
     write_atomically(_mark_path(path), _mark(path, made_of))
 
 

@@ -17,14 +17,9 @@ _SHIFT = 4  # polygons' coordinates are in sixteenths of a pixel
 
 
 class Painter:
-    """Paints frames of one identity in one light.
+    """Paints frames, *size* pixels wide, of one identity in one light.
 
-    Args:
-        look: the identity.
-        size: side of the finished frame in pixels.
-        light: x and y of a vector towards the light.
-        contrast: strength of the light's fall-off.
-        warmth: colour of the light; positive is warm.
+    *light* points towards the light, *contrast* is its fall-off; positive *warmth* is a warm light.
     """
 
     def __init__(
@@ -58,10 +53,7 @@ class Painter:
     def paint(self, g: Geometry, brightness: float, noise: np.random.Generator) -> Frame:
         """Return one painted frame: uint8 (size, size, 3), RGB.
 
-        Args:
-            g: the face, in pixels of the oversampled picture.
-            brightness: of the light, 1 is normal.
-            noise: the camera's.
+        *g* is in pixels of the oversampled picture; a *brightness* of 1 is normal.
         """
         cv2 = opencv()
         canvas = self.backdrop.copy()
@@ -227,11 +219,7 @@ class Painter:
         depth: float,
         dark: float,
     ) -> None:
-        """Paint what lies behind an opening of the skin, shadowed from the top.
-
-        *paint* fills a patch whose corner it receives; the patch's brightness rises from *dark*
-        at *top* to 1 *depth* half face widths below.
-        """
+        """Paint a patch behind an opening; light rises from *dark* at *top* to 1 at *depth*."""
         x0, y0 = np.maximum(np.floor(opening.min(0)).astype(int) - 2, 0)
         x1, y1 = np.minimum(np.ceil(opening.max(0)).astype(int) + 3, self.side)
         if x1 <= x0 or y1 <= y0:

@@ -1,8 +1,7 @@
 """A puppet's face as geometry: its identity, its expression, and where each of its lines lies.
 
-Lengths are in half face widths; x points to the picture's right, y down, z towards the
-camera; the origin lies between the eyes and the mouth. One :class:`Pose` projects all points
-of a face, so landmarks are exact by construction.
+Lengths are in half face widths; x points to the picture's right, y down, z towards the camera.
+One :class:`Pose` projects all points, so landmarks are exact by construction.
 """
 
 from __future__ import annotations
@@ -175,11 +174,9 @@ class Pose:
     centre: tuple[float, float] = (0.0, 0.0)  # of the picture, pixels
 
     def project(self, points: Points, depth: float = 0.0) -> Points:
-        """Return the pixels of points of the face: float64 (N, 2).
+        """Return the pixels, float64 (N, 2), of points on the surface (N, 2), or in space (N, 3).
 
-        Args:
-            points: float64 (N, 2) on the face's surface, or (N, 3).
-            depth: added to the surface's depth, as of a nose.
+        *depth* is added to the surface's, as of a nose.
         """
         x, y = points[:, 0], points[:, 1]
         z = points[:, 2] if points.shape[1] == 3 else surface(x, y) + depth

@@ -80,23 +80,12 @@ def puppet_pairs(
     speakers: int | None = None,
     second: Second = "recording",
 ) -> list[EmotionPair]:
-    """Return the pairs of puppets: neutral against each other emotion.
+    """Return a pair for each speaker, sentence and emotion, against neutral, in that order.
 
-    ``train``: training speakers, the sentences that they speak in every emotion. ``held-out``:
-    the last :data:`~spfem_bench.training.config.HELD_OUT` training speakers, who are not in
-    ``train``, with the same sentences. ``validation``: the world's validation speakers, with
-    sentences of their own. Test speakers are in none.
-
-    Args:
-        world: of the takes.
-        part: which speakers and sentences.
-        speakers: only the first so many.
-        second: ``recording``, a take of its own, as in MEAD; or ``face``, the neutral take with
-            another emotion (:meth:`spfem_bench.puppets.world.Take.with_face`).
-
-    Returns:
-        One pair for each speaker, sentence and emotion, in that order; an entry for each
-        frame of the neutral take.
+    ``train``: training speakers, sentences that they speak in every emotion. ``held-out``: the last
+    :data:`~spfem_bench.training.config.HELD_OUT` of them, who are not in ``train``. ``validation``:
+    validation speakers, sentences of their own. *speakers* is how many of them; *second* is
+    ``recording``, a take of its own as in MEAD, or ``face``, :meth:`Take.with_face` of the first.
 
     Raises:
         CardError: no such part, or not that many speakers.
@@ -130,11 +119,7 @@ def puppet_pairs(
 
 
 def true_frames(a: Take, b: Take) -> npt.NDArray[np.int64]:
-    """Return each frame of a take, and that of another with the same moment: int64 (N, 2).
-
-    Raises:
-        CardError: the takes are of different sentences.
-    """
+    """Return frames of the same moments, int64 (N, 2); CardError for different sentences."""
     frames = np.arange(a.n_frames)
     times = correspondence(a.phones, b.phones, (frames + 0.5) / FRAME_RATE)
     shown = np.clip(np.floor(times * FRAME_RATE), 0, b.n_frames - 1)

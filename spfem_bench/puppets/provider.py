@@ -120,11 +120,7 @@ class Puppets(Provider):
         return next(model for model, card in self._by_model.items() if card.name == method)
 
     def output(self, method: str, item: Item) -> Clip:
-        """Return the address of what a model makes of an item.
-
-        Raises:
-            UnknownNameError: the protocol's list lacks a column that says which takes.
-        """
+        """Return the address of what a model makes of an item; UnknownNameError if columns lack."""
         return _address(GENERATED, {**item.row, "model": self._model(method)})
 
     def identity(self, method: str) -> Mapping[str, Any]:

@@ -51,15 +51,9 @@ def puppet_sheet(
 
 
 def model_sheet(names: Sequence[str] = (), form: str = "png", n_frames: int = 40) -> bytes:
-    """Return a sheet of one frame of each test puppet in an emotion of its own, by models.
+    """Return a sheet of test puppets: source, inter-ID reference, each model, and the truth.
 
-    Columns are the source, a frame of the reference (the inter-ID one), each model, and the
-    truth: the same performance with the emotion on the face.
-
-    Args:
-        names: of the models; all when empty.
-        form: png, jpg, webp, svg or pdf.
-        n_frames: frames of each clip that models receive; the shown one is among them.
+    *names* are of the models, all when empty; *n_frames* of each clip are given to them.
 
     Raises:
         UnknownNameError: no model has that name.

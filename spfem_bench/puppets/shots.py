@@ -49,10 +49,7 @@ def draw_shots(
     progress: Progress = SILENT,
     phase: str = "draw",
 ) -> list[Drawn]:
-    """Draw takes into memory, in several processes; their number changes no pixel.
-
-    *draw* receives a take's number and names, and is pickled.
-    """
+    """Return what *draw* makes of each take's number and names; *workers* change no pixel."""
     progress.begin(phase, len(shots), "take")
     drawn = []
     with spread(draw, list(enumerate(shots)), workers) as takes:

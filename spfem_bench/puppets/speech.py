@@ -1,8 +1,7 @@
 """The puppets' speech: phonemes, sentences, timing, and the mouth's movement.
 
-One track of phones drives both the drawn mouth (:func:`visemes`) and the sound
-(:mod:`spfem_bench.puppets.voice`), so lip sync is true by construction. A sentence has
-the same phones in every reading, so the alignment of two readings is known exactly.
+One track of phones drives both mouth (:func:`visemes`) and sound, so lip sync is true by
+construction; a sentence has the same phones in every reading, so alignments are exact.
 """
 
 from __future__ import annotations
@@ -23,11 +22,7 @@ from spfem_bench.puppets.tables import numbers, read_table
 _Floats = npt.NDArray[np.float64]
 
 VISEMES = ("jaw", "width", "rounding", "closure", "teeth", "tongue")
-"""Movements of the mouth, 0 to 1, but ``width`` from -1 (narrow) to 1 (spread lips).
-
-``closure`` presses the lips together: they part by ``jaw * (1 - closure)``. ``teeth`` shows the
-upper ones, on the lower lip when the jaw is high, as for f. ``tongue``: at the upper teeth.
-"""
+"""Movements of the mouth, 0 to 1, ``width`` from -1; lips part by ``jaw * (1 - closure)``."""
 
 SILENCE = "sil"
 
@@ -54,10 +49,7 @@ _BANDWIDTHS = {"vowel": (60.0, 90.0, 150.0), "nasal": (90.0, 220.0, 280.0)}
 
 
 def _phonemes() -> MappingProxyType[str, Phoneme]:
-    """Read phonemes.csv: visemes and voicing in per cent, ``hold`` a row of holds.csv.
-
-    Vowels' formants: Peterson and Barney (1952), men. Loci and noise: after Klatt (1980).
-    """
+    """Read phonemes.csv (Peterson and Barney, 1952, men; Klatt, 1980); visemes in per cent."""
     holds = {row["hold"]: tuple(numbers(row).values()) for row in read_table("holds")}
     phonemes = {}
     for row in read_table("phonemes"):
@@ -173,9 +165,8 @@ def time_phones(
 ) -> tuple[Phone, ...]:
     """Return a reading of a sentence: one phone per symbol, without gaps, from 0 s on.
 
-    The last word's vowel and what follows it are lengthened (Klatt, 1976), every duration varies
-    by about 8 %, silence of 0.16 to 0.30 s is at both ends, and about one of three readings has
-    a pause within. *rate* is the speaker's own, 1 on average.
+    The end of the last word is longer (Klatt, 1976), durations vary by about 8 %, both ends have
+    0.16 to 0.30 s of silence, one reading of three has a pause. *rate* is 1 on average.
     """
     pace = rate * manner.rate
     kinds = [PHONEMES[symbol].kind for symbol in sentence.phones]
@@ -200,10 +191,9 @@ def time_phones(
 def correspondence(
     a: Sequence[Phone], b: Sequence[Phone], times: npt.ArrayLike
 ) -> npt.NDArray[np.float64]:
-    """Return the times in reading *b* that correspond to times in reading *a*.
+    """Return the times in reading *b* that correspond to times in *a*: float64, never decreasing.
 
-    Linear within each phone, float64 of the shape of *times*, never decreasing. A pause of *b*
-    that *a* does not have is skipped; times outside *a* go to the ends of *b*.
+    Linear within each phone; times outside *a* go to the ends of *b*.
 
     Raises:
         CardError: readings of different sentences.
@@ -224,21 +214,11 @@ _BEHIND = np.array([0.035, 0.040, 0.050, 0.020, 0.035, 0.030])
 def visemes(
     phones: Sequence[Phone], n_frames: int, frame_rate: float = 25.0, amplitude: float = 1.0
 ) -> _Floats:
-    """Return the mouth's movements in each frame.
+    """Return the mouth's movements: float64 (n_frames, 6), columns as :data:`VISEMES`.
 
-    Coarticulation after Cohen and Massaro (1993): a phone's hold on a channel is its
-    insistence, falling exponentially with the time from its middle part; the channel is
-    the mean of all targets by hold. Rounding reaches further ahead than back. In the
-    frame nearest to the centre of p, b and m the lips are always closed.
-
-    Args:
-        phones: a reading; before and after it the mouth stays as at its ends.
-        n_frames: number of frames; frame i shows time ``(i + 0.5) / frame_rate``.
-        frame_rate: frames a second.
-        amplitude: factor of the jaw's opening (:attr:`Manner.jaw`).
-
-    Returns:
-        float64 (n_frames, 6), columns as :data:`VISEMES`.
+    Frame i shows time ``(i + 0.5) / frame_rate``. Coarticulation after Cohen and Massaro (1993):
+    targets weighted by insistence, which falls exponentially with time. In the frame nearest to the
+    centre of p, b and m the lips are closed. *amplitude* is :attr:`Manner.jaw`.
     """
     targets, strength, cores = [], [], []
     for phone in phones:

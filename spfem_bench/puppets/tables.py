@@ -27,12 +27,10 @@ def numbers(row: TableRow, skip: int = 1) -> dict[str, float]:
 
 
 def outline(name: str, width: float = 1.0, **levels: float) -> npt.NDArray[np.float64]:
-    """Return the control points of a shape: float64 (N, 2), half face widths.
+    """Return the control points of a shape in ``outlines.csv``: float64 (N, 2), half face widths.
 
-    Args:
-        name: an outline in ``outlines.csv``.
-        width: factor of the column ``x_times_width``, which is added to ``x``.
-        levels: heights that ``y`` is relative to, by the names in the column ``level``.
+    *width* is the factor of the column ``x_times_width``; *levels* are the heights that ``y`` is
+    relative to, by the names in the column ``level``.
     """
     return np.array(
         [(x + wide * width, levels.get(level, 0.0) + y) for x, wide, y, level in _outlines()[name]]

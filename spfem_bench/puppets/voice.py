@@ -1,7 +1,6 @@
 """The puppets' voices: source-filter synthesis of a phone track, after Klatt (1980).
 
-Glottal pulses and aspiration noise go through a cascade of formants; friction and bursts
-are bands of noise beside it. Amplitudes come from the same phones as the drawn mouth.
+Pulses and breath go through a cascade of formants, friction and bursts beside it.
 """
 
 from __future__ import annotations
@@ -48,8 +47,7 @@ def synthesise(
 ) -> npt.NDArray[np.int16]:
     """Return the sound of a reading of at least one phone: int16 (n_samples,), 16 kHz.
 
-    The peak is at -8 dB of full scale plus the manner's energy, and at most at -1 dB. *rng*
-    draws intonation, jitter and noise; the same state gives the same bytes.
+    The peak is at -8 dB of full scale plus the manner's energy, and at most at -1 dB.
     """
     blocks = -(-n_samples // _BLOCK)
     total = blocks * _BLOCK

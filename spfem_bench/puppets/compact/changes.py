@@ -31,16 +31,10 @@ _COARSER = 1 + 0.25 * (torch.arange(8.0)[:, None] + torch.arange(8.0)[None])
 
 
 def change(pictures: Tensor, how: Changes, rng: torch.Generator, *, run: int = 1) -> Tensor:
-    """Return pictures changed at random; all of a run in the same way, except for noise.
+    """Return pictures changed at random, float32; runs of *run* alike, except for noise.
 
-    Args:
-        pictures: float32 (runs * run, 3, H, W), RGB, 0 to 255; H and W multiples of 16.
-        how: the largest changes.
-        rng: a generator on the CPU, so that every device draws the same changes.
-        run: pictures in a row that belong together.
-
-    Returns:
-        float32 of the same shape, 0 to 255.
+    Pictures are float32 (runs * run, 3, H, W), RGB, 0 to 255; H and W multiples of 16. *rng* is on
+    the CPU, so that every device draws the same changes.
     """
     runs = len(pictures) // run
 

@@ -1,9 +1,7 @@
 """The losses of the three networks, and their training.
 
-On one machine with the same number of threads, the same command gives the same
-bytes on the CPU. Another processor, torch or number of threads rounds otherwise,
-and over hundreds of steps roundings grow: weights then differ, while held-out
-quality agrees to a few hundredths.
+On the CPU of one machine, the same command and number of threads give the same bytes; elsewhere
+weights differ by rounding, held-out quality by a few hundredths.
 """
 
 from __future__ import annotations
@@ -42,11 +40,7 @@ def learn(
     device: str = "cpu",
     progress: Progress = SILENT,
 ) -> tuple[nn.Module, list[float]]:
-    """Train one of the three networks on inputs *drawn* from takes.
-
-    Returns:
-        the network on the CPU in eval mode, and the loss of each step.
-    """
+    """Train one network; return it on the CPU in eval mode, and the loss of each step."""
     seed_torch(recipe.seed)
     make = {"identity": _identity, "expression": _expression, "sync": _sync}[name]
     network, modules, loss = make(recipe, shots, drawn, device)
@@ -190,8 +184,7 @@ def _sync(recipe: Recipe, shots: Sequence[Shot], drawn: _Drawn, device: str) -> 
 def sync_loss(video: Tensor, audio: Tensor, temperature: float) -> Tensor:
     """Return the InfoNCE loss of windows: (runs, W, D) of video and of audio, rows of length 1.
 
-    It is the mean of four cross-entropies: mouth to sound and sound to mouth, within each
-    run (other times of the same take) and within the batch.
+    The mean of four cross-entropies: mouth to sound and back, within each run and within the batch.
     """
     runs, windows, size = video.shape
     within = video @ audio.transpose(1, 2) / temperature

@@ -37,10 +37,10 @@ SIGMAS = (0.5, 1.0, 2.0)
 
 
 def held_out_takes(world: World, name: NetworkName) -> tuple[Shot, ...]:
-    """Return the takes on which a network's quality is measured.
+    """Return the takes that measure a network: validation and test speakers, test sentences.
 
-    Validation and test speakers with test sentences. For ``expression`` all levels of
-    each emotion; for ``sync`` two emotions for each speaker and sentence, by turns.
+    For ``expression`` all levels of each emotion; for ``sync`` two emotions of each speaker and
+    sentence, by turns.
     """
     sentences = [s.name for s in world.sentences if s.split == "test"]
     speakers = [s.name for s in world.speakers if s.split in ("validation", "test")]
@@ -190,15 +190,9 @@ def recognition(
 ) -> dict[str, Any]:
     """Recognise expressions at full intensity, and grade them.
 
-    Takes have all of :data:`LEVELS`, crops are uint8 (takes, frames, 64, 64, 3).
-
-    Returns:
-        ``accuracy``: share of frames of full intensity whose likeliest class is right;
-        ``spearman_probability`` and ``spearman_cosine``: mean rank correlation, over
-        speakers, emotions and sentences, of the intensity with the emotion's probability
-        and with the cosine of the features and the emotion's mean features (of the other
-        speakers, at full intensity); ``variance_of_features``: the parts of the variance,
-        at full intensity, that emotion and speaker explain.
+    Takes have all of :data:`LEVELS`, crops are uint8 (takes, frames, 64, 64, 3). ``spearman_*`` are
+    mean rank correlations of the intensity with the emotion's probability, and with the cosine to
+    the other speakers' mean features; ``variance_of_features`` the parts that groups explain.
     """
     from scipy.stats import spearmanr
 
@@ -242,11 +236,7 @@ def recognition(
 
 
 def explained(vectors: _Floats, groups: npt.NDArray[Any]) -> float:
-    """Return the part of the variance that lies between groups (eta squared).
-
-    >>> explained(np.array([[0.0], [0.0], [1.0], [1.0]]), np.array([0, 0, 1, 1]))
-    1.0
-    """
+    """Return the part of the variance that lies between groups (eta squared)."""
     middle = vectors.mean(0)
     between = sum(
         float((groups == g).sum() * ((vectors[groups == g].mean(0) - middle) ** 2).sum())
@@ -263,14 +253,10 @@ def lip_sync(
     crops: Sequence[npt.NDArray[np.uint8]],
     steps: Sequence[npt.NDArray[np.float32]],
 ) -> dict[str, Any]:
-    """Find the shift between mouth and sound, in step and shifted.
+    """Find the shift between mouth and sound, as they are and shifted by up to eight frames.
 
-    Each take has crops, uint8 (frames, 64, 64, 3), and MFCCs, float32 (S, 13).
-
-    Returns:
-        ``within_one_frame``: share of takes whose offset is found within one frame, as they
-        are and shifted by up to eight frames; ``mean_distance`` and ``mean_confidence``: the
-        arithmetic of LSE-D and LSE-C, as they are.
+    Each take has crops, uint8 (frames, 64, 64, 3), and MFCCs, float32 (S, 13). Distance and
+    confidence are computed as for LSE-D and LSE-C.
     """
     from spfem_bench.media.mfcc import WINDOW, sound_windows
 

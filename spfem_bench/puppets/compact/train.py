@@ -44,19 +44,9 @@ def train_compact(
     workers: int = 1,
     progress: Progress = SILENT,
 ) -> Trained:
-    """Train one network and write ``compact-NAME.safetensors`` and ``.json``.
+    """Train one network and write ``compact-NAME.safetensors``, then its record ``.json``.
 
-    Nothing is written before all is done; the record comes last, so that weights with a
-    record are whole.
-
-    Args:
-        name: the network.
-        recipe: its recipe.
-        world: the puppets; only training speakers and training sentences are used.
-        folder: where the files go.
-        device: a torch device.
-        workers: processes that draw.
-        progress: receives the phases ``NAME: draw``, ``NAME: learn`` and ``NAME: check``.
+    Phases of the progress: ``NAME: draw``, ``NAME: learn`` and ``NAME: check``.
 
     Raises:
         StorageError: the folder cannot be written.

@@ -1,8 +1,6 @@
-"""Clips that a model makes of others, generated into the folder of rendered clips.
+"""Clips that a model makes: ``MODEL/TAKE/like/TAKE.mp4``, the first take with the second's emotion.
 
-``ned/P001/neutral/1.00/028/like/P006/angry/1.00/029.mp4`` is what the model ``ned`` makes of
-one take with the emotion of another. As for takes (:mod:`spfem_bench.puppets.clips`), a mark
-beside each file holds its hash and what it was made of: a file with another mark is made again.
+As for takes (:mod:`spfem_bench.puppets.clips`), a mark holds what each file was made of.
 """
 
 from __future__ import annotations
@@ -41,11 +39,7 @@ class MadeClip(NamedTuple):
 
 
 def made_clip(name: str) -> MadeClip | None:
-    """Return what a clip's name refers to; None for the name of a take.
-
-    >>> made_clip("ned/P001/neutral/1.00/028/like/P006/angry/1.00/029.mp4").reference
-    'P006/angry/1.00/029.mp4'
-    """
+    """Return what a clip's name refers to; None for the name of a take."""
     match = re.fullmatch(r"([^/]+)/(.+)/like/(.+\.mp4)", name)
     return MadeClip(match[1], f"{match[2]}.mp4", match[3]) if match else None
 
@@ -73,13 +67,6 @@ def make_all(
 ) -> None:
     """Generate clips in several processes; their number changes no pixel.
 
-    Args:
-        world: the world of the takes that they are made of.
-        folder: holds those takes; gets the clips.
-        names: file names of the clips.
-        workers: processes.
-        progress: advanced in its phase ``render`` after each clip.
-
     Raises:
         UnknownNameError: no such model.
         WeightsError: its weights are missing or wrong.
@@ -93,11 +80,7 @@ def make_all(
 
 
 def make(world: World, folder: Path, name: str) -> Path:
-    """Generate one clip.
-
-    Raises:
-        MissingClipError: a take that it is made of is not there.
-    """
+    """Generate one clip; raise MissingClipError when a take that it is made of is not there."""
     job, path = _job(name), inside(folder, name)
     source, reference = (_take(world, folder, take) for take in job[1:])
     with _one_thread():

@@ -1,7 +1,4 @@
-"""The configuration of a mini-NED training, a TOML file that the model's record repeats.
-
-``reference_results/models/*.toml`` holds one for each row of the papers' ablations.
-"""
+"""The configuration of a mini-NED training, a TOML file that the model's record repeats."""
 
 from __future__ import annotations
 
@@ -99,11 +96,7 @@ class MiniNedConfig(Strict):
 
 
 def models() -> dict[str, Path]:
-    """Return the records of all trained models in the folders of cards, by name.
-
-    Raises:
-        CardError: two have one name.
-    """
+    """Return the records of all models among the cards, by name; CardError for two of one."""
     paths: dict[str, Path] = {}
     for folder in card_folders():
         for path in sorted((folder / FOLDER).glob("*.json")):

@@ -25,11 +25,10 @@ class FrameRun:
 
 
 def unpaired_takes(world: World, speakers: int, takes: int, seed: int) -> tuple[Shot, ...]:
-    """Return all takes that mini-NED learns from: training speakers and sentences only.
+    """Return the takes that mini-NED learns from: training speakers and sentences only.
 
-    Each of so many random speakers has one neutral take and others in emotions of their own,
-    2 to 7 takes in total. Each take of a speaker has another sentence, so that no two takes
-    differ in their emotion alone.
+    Each of *speakers* random ones has *takes*, 2 to 7: a neutral one and others in emotions and
+    sentences of their own, so that no two takes differ in their emotion alone.
     """
     rng = np.random.default_rng([seed, 1])
     everyone = [s.name for s in world.speakers if s.split == "train"]

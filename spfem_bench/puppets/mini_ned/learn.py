@@ -1,8 +1,7 @@
 """The three trainings: the estimator, the manipulator (stage 1), the renderer (stage 2).
 
-STCCL compares features of ``compact-identity``, which computes FAD and id-sim in the profile
-``compact`` too, as ArcFace does both in the papers: a gain in FAD may partly come from that.
-No other loss here uses a network of the evaluation.
+STCCL compares features of ``compact-identity``, which also computes FAD and id-sim in the profile
+``compact``, as ArcFace does in the papers: a gain in FAD may partly come from that.
 """
 
 from __future__ import annotations
@@ -188,14 +187,10 @@ def learn_manipulator(
     *,
     progress: Progress = SILENT,
 ) -> tuple[Manipulator, list[float]]:
-    """Train the manipulator, without pairs.
+    """Train the manipulator without pairs; return it in eval mode, and the loss of each step.
 
-    As in NED (section 3.2): a critic for each emotion (StarGAN v2; its classifier is ours), the
-    style of a reference that the target must have, a cycle, and the correlation over time of the
-    lips' opening between source and target. *stccl* compares renders of both.
-
-    Returns:
-        the network in eval mode, and the loss of each step.
+    As in NED (section 3.2): a critic for each emotion, the reference's style, a cycle, and the
+    correlation over time of the lips' opening. *stccl* compares renders of source and target.
     """
     how, device = config.manipulator, str(material.frames.device)
     seed_torch(config.seed)
@@ -282,16 +277,11 @@ def learn_renderer(
     start: RendererStart | None = None,
     progress: Progress = SILENT,
 ) -> tuple[Renderer, list[float], RendererStart]:
-    """Train the renderer to draw frames from coefficients and another frame of the same puppet.
+    """Train the renderer; return it in eval mode, the loss of each step, and the start for others.
 
-    The other frame is half of the time from another take, so that the expression cannot be
-    copied. *stccl* compares frames of neutral takes with what the manipulator makes of them.
-
-    *start* is of a training with the same seed, material and settings except for *stccl*: it is
-    continued, and gives the same weights as from the beginning.
-
-    Returns:
-        the renderer in eval mode, the loss of each step, and the start for other trainings.
+    The other frame is half of the time from another take, so that the expression cannot be copied.
+    *stccl* compares neutral frames with what the manipulator makes of them. *start*, of a training
+    that differs in *stccl* only, is continued and gives the same weights.
     """
     how, device = config.renderer, str(material.frames.device)
     seed_torch(config.seed)

@@ -1,8 +1,7 @@
 """A trained mini-NED: its files, and the clips that it makes.
 
-A model is two files in ``reference_results/models/``: ``NAME.safetensors``, manipulator and
-renderer, and ``NAME.json``, the record of what made them. All models of a folder share the
-morphable model and the estimator, ``face.safetensors`` with its own record.
+A model is ``NAME.safetensors`` (manipulator and renderer) and its record ``NAME.json``; all models
+of a folder share ``face.safetensors`` (morphable model and estimator) with its own record.
 """
 
 from __future__ import annotations
@@ -46,11 +45,7 @@ class ModelRecord(Strict):
 def write_networks(
     path: Path, networks: Mapping[str, nn.Module], record: Mapping[str, Any]
 ) -> ModelRecord:
-    """Write a file of weights, then its record with ``sha256`` and ``bytes`` added; return that.
-
-    Raises:
-        StorageError: the folder cannot be written, or the disk is full.
-    """
+    """Write a file of weights, then its record with ``sha256`` and ``bytes`` added; return that."""
     return recorded.save_network(path, nn.ModuleDict(networks), ModelRecord, record)
 
 
@@ -93,12 +88,7 @@ def read_model_record(path: Path) -> ModelRecord:
 
 
 def model_path(name: str) -> Path:
-    """Return where a model's record lies among the cards.
-
-    Raises:
-        UnknownNameError: no model has that name.
-        CardError: two have it.
-    """
+    """Return where a model's record lies among the cards; raises UnknownNameError."""
     paths = models()
     if name not in paths:
         raise unknown_name("model of the demo", name, paths)
@@ -146,8 +136,7 @@ class MiniNed(NamedTuple):
     ) -> npt.NDArray[np.uint8]:
         """Return a clip with the emotion of another; speech, head and all else stay its own.
 
-        Both clips and the result are uint8 (T, 128, 128, 3), RGB; the reference may have another
-        length and another puppet.
+        Clips are uint8 (T, 128, 128, 3), RGB; the reference may have another length and puppet.
 
         Raises:
             ClipError: frames of another size.

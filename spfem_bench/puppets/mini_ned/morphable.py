@@ -1,9 +1,7 @@
 """A morphable model of puppets, and its render: from coefficients to points to a picture.
 
-As in FLAME (Li et al., SIGGRAPH Asia 2017), a face is a mean, plus shape (identity), plus
-expression (speech and emotion in *one* basis, so that changing the emotion endangers speech).
-Both bases are principal components of the contours of training puppets. The render replaces
-NED's shape images: coarse, in neutral colours, differentiable everywhere.
+As in FLAME (Li et al., SIGGRAPH Asia 2017): a mean, plus shape, plus expression (speech and emotion
+in *one* basis). The coarse, differentiable render replaces NED's shape images.
 """
 
 from __future__ import annotations
@@ -42,8 +40,7 @@ LOOKS = ("furrow", "raised", "wrinkle", "smile", "frown", "blush")
 def face_vector(look: Look, state: FaceState) -> _Floats:
     """Return one face as the model represents it: float64 (points * 3 + looks,).
 
-    Points are in half face widths, x, y and z one after the other; z comes from a second view,
-    from the side.
+    Points are x, y and z, one after the other, in half face widths; z comes from a side view.
     """
     front, side = (geometry(look, state, Pose(yaw=yaw)) for yaw in (0.0, np.pi / 2))
     points = [
@@ -179,8 +176,7 @@ _DETAILS = ("folds", "furrows", "lips", "eyes", "brows")
 class Coefficients(NamedTuple):
     """Coefficients of frames: float32 (..., 20), (..., 24) and (..., 5).
 
-    Shape and expression have a deviation of about 1 over training puppets; pose is x and y in
-    half face widths, then yaw, pitch and roll in radians.
+    Shape and expression have a deviation of about 1; pose is x, y in half face widths, and radians.
     """
 
     shape: Tensor
@@ -233,12 +229,7 @@ class Morphable(nn.Module):
         return model
 
     def points(self, face: Coefficients) -> tuple[Tensor, Tensor]:
-        """Return the points' places, and the depths of folds.
-
-        Returns:
-            float32 (..., points, 2), x and y in frame sides, 0 to 1 inside the frame; and
-            looks (..., 6).
-        """
+        """Return places, float32 (..., points, 2), x and y in frame sides, and looks (..., 6)."""
         values = self._vector(face)
         flat, looks = values[..., : POINTS * 3], values[..., POINTS * 3 :]
         x, y, z = flat.reshape(*flat.shape[:-1], POINTS, 3).unbind(-1)
@@ -303,12 +294,9 @@ class Morphable(nn.Module):
         return 1 - (-2.5 * density).exp()
 
     def flow(self, target: Coefficients, reference: Coefficients, size: int) -> Tensor:
-        """Return the place in the reference that each pixel of the target comes from.
+        """Return where in the reference each pixel comes from: float32 (B, size, size, 2).
 
-        Near points move as they do, far away nothing moves.
-
-        Returns:
-            float32 (B, size, size, 2), a grid for ``grid_sample`` with ``align_corners=False``.
+        A grid for ``grid_sample`` with ``align_corners=False``; far from all points nothing moves.
         """
         to, _ = self.points(target)
         since, _ = self.points(reference)
@@ -322,10 +310,7 @@ class Morphable(nn.Module):
 
 
 def _splat(dots: Tensor, spread: Tensor, size: int, weights: Tensor | None = None) -> Tensor:
-    """Return the sum of Gaussians at dots (B, N, 2), heights (B, K, N) or 1: (B, K, size, size).
-
-    A Gaussian is a product of one in x and one in y, so that the sum is a matrix product.
-    """
+    """Return the sum of Gaussians at dots (B, N, 2), heights (B, K, N) or 1: (B, K, size, size)."""
     axis = (torch.arange(size, device=dots.device, dtype=dots.dtype) + 0.5) / size
     near = (-((dots[..., None] - axis) ** 2) / (2 * spread**2)).exp()
     x, y = (k[:, None] for k in near.unbind(-2))

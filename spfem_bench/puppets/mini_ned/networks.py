@@ -99,8 +99,7 @@ class Manipulator(nn.Module):
 class Critic(nn.Module):
     """From coefficients (B, T, 24) to a score of realism for each emotion, and the emotion's.
 
-    One head for each emotion as in StarGAN v2, as NED has, and a classifier as in AC-GAN (Odena
-    et al., ICML 2017), without which a network of this size copies the source.
+    One head an emotion, as in StarGAN v2 and NED; a classifier, as in AC-GAN (Odena et al., 2017).
     """
 
     def __init__(self) -> None:
@@ -124,8 +123,7 @@ def _soft(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 class Renderer(nn.Module):
     """From a hidden face, another frame of the same puppet, and renders, to the frame.
 
-    The other frame is warped to the target's points; the network corrects it, and mixes in the
-    target's render where the other frame shows nothing to warp, as inside a mouth.
+    The other frame is warped and corrected; where it shows nothing to warp, the render is mixed in.
     """
 
     WIDTHS = (24, 40, 64, 80)

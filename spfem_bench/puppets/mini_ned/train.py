@@ -42,21 +42,11 @@ def train_mini_ned(
     workers: int = 1,
     progress: Progress = SILENT,
 ) -> Iterator[Trained]:
-    """Train models one after the other, and first what they share, unless the folder holds it.
+    """Yield models, by the names of their files, once each is written to the folder.
 
-    What two successive models have in common, takes and a renderer's training before its
-    supervision, is done once; each model is the same as when it is trained alone.
-
-    Args:
-        configs: by the names of the models' files.
-        folder: where the files go; ``face`` there is used when it was trained as configured.
-        weights: where STCCL's backbone is looked for.
-        device: a torch device.
-        workers: processes that draw.
-        progress: receives the phases ``draw``, ``estimator``, ``manipulator``, ``renderer``.
-
-    Yields:
-        each model once its files are written.
+    ``face`` is trained first unless the folder holds it. What successive models share, takes and a
+    renderer's start, is done once; each is the same as when trained alone. The progress has the
+    phases ``draw``, ``estimator``, ``manipulator`` and ``renderer``.
 
     Raises:
         StorageError: the folder cannot be written.
