@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from queue import Empty, Full, Queue
 from threading import Event, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 if TYPE_CHECKING:
@@ -156,9 +156,8 @@ def _timely(items: Queue[_Item]) -> Iterator[_Head | bytes]:
             yield item
         if time.monotonic() >= ends:
             if count < RATE * WINDOW:
-                raise DownloadError(
-                    f"only {count} bytes came within {WINDOW:g} s; at least {RATE} a second must"
-                )
+                few = f"only {count} bytes came within {WINDOW:g} s"
+                raise DownloadError(f"{few}; at least {RATE} a second must")
             ends, count = time.monotonic() + WINDOW, 0
 
 
@@ -185,15 +184,9 @@ def _append(
     if status == 200:
         have = 0  # the server sends it from the start
     stated = int(length) if re.fullmatch(r"[0-9]{1,15}", length) else None
-    bar = tqdm(
-        total=size if stated is None else have + stated,
-        initial=have,
-        unit="B",
-        unit_scale=True,
-        desc=part.stem,
-        disable=None if progress else True,
-        leave=False,
-    )
+    total, hidden = size if stated is None else have + stated, None if progress else True
+    unit: dict[str, Any] = {"unit": "B", "unit_scale": True}
+    bar = tqdm(desc=part.stem, total=total, initial=have, leave=False, disable=hidden, **unit)
     with bar, part.open("ab" if have else "wb") as file:
         for block in items:
             if not isinstance(block, bytes):

@@ -12,10 +12,8 @@ class SpfemBenchError(Exception):
     """A failure that a user can do something about: the problem, one line, and the remedy."""
 
     def __init__(self, problem: str, remedy: str = "") -> None:
-        problem, remedy = printable(problem), printable(remedy)
-        super().__init__(problem, remedy)
-        self.problem = problem
-        self.remedy = remedy
+        self.problem, self.remedy = printable(problem), printable(remedy)
+        super().__init__(self.problem, self.remedy)
 
     def __str__(self) -> str:
         return f"{self.problem}. {self.remedy}".rstrip() if self.remedy else self.problem

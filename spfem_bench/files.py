@@ -50,13 +50,25 @@ def _is_removed(file: IO[bytes]) -> bool:
 
 
 @contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError in the block into a StorageError with its remedy."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "Name a folder you may write to"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "Free some space, or name another folder; what is done so far is kept"
+        raise StorageError(f"cannot write {path}: {error.strerror}", remedy) from error
+
+
+@contextmanager
 def locked(path: Path, waiting: Callable[[], object] | None = None) -> Iterator[None]:
     """Let one process at a time into the block, by a lock file beside *path*.
 
     *waiting* is called once when another process is in its block.
     """
     lock = path.with_name(f"{NEW}{path.name}.lock")
-    try:
+    with _storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(path.parent)
         while True:
@@ -67,17 +79,14 @@ def locked(path: Path, waiting: Callable[[], object] | None = None) -> Iterator[
                 break
             file.close()
             if state is None:
-                raise StorageError(
-                    f"cannot lock {lock}: its file system has no locks",
-                    "Name a cache folder on another disk with SPFEM_BENCH_CACHE",
-                )
+                problem = f"cannot lock {lock}: its file system has no locks"
+                remedy = "Name a cache folder on another disk with SPFEM_BENCH_CACHE"
+                raise StorageError(problem, remedy)
             if state is False:
                 if waiting is not None:
                     waiting()
                     waiting = None
                 time.sleep(0.1)
-    except OSError as error:
-        raise _not_written(path, error) from error
     try:
         yield
     finally:
@@ -154,10 +163,8 @@ def temporary_folder(within: Path | None = None) -> Iterator[Path]:
     """
     within = within or Path(tempfile.gettempdir())
     remove_stale(within)
-    try:
+    with _storage_errors(within):
         path, owner = _create(lambda: Path(tempfile.mkdtemp(prefix=FOLDER, dir=within)) / OWNER)
-    except OSError as error:
-        raise _not_written(within, error) from error
     try:
         with owner:
             yield path.parent
@@ -168,12 +175,10 @@ def temporary_folder(within: Path | None = None) -> Iterator[Path]:
 @contextmanager
 def marker(folder: Path) -> Iterator[Path]:
     """Keep an empty file in a folder, which is made, until the block is left."""
-    try:
+    with _storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale(folder)
         path, file = _create(lambda: folder / f"{NEW}{uuid.uuid4().hex}")
-    except OSError as error:
-        raise _not_written(folder, error) from error
     try:
         yield path
     finally:
@@ -186,36 +191,24 @@ def atomic_file(path: Path, within: Path | None = None) -> Iterator[IO[bytes]]:
 
     *within* is a folder on the same disk for the temporary file; by default the file's own.
     """
-    folder, temporary = within or path.parent, None
-    try:
+    folder = within or path.parent
+    with _storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(folder)
         # Not tempfile's: a store may be shared, so files get the permissions of the umask.
         temporary, file = _create(lambda: folder / f"{NEW}{uuid.uuid4().hex}")
-        with file:
-            yield file
-            file.flush()  # or the name may outlive the bytes where the machine itself dies
-            os.fsync(file.fileno())
-            if sys.platform == "win32":  # an open file cannot be renamed there
-                file.close()
-            os.replace(temporary, path)  # noqa: PTH105  (atomic on every system)
-    except BaseException as error:
-        if temporary is not None:
+        try:
+            with file:
+                yield file
+                file.flush()  # or the name may outlive the bytes where the machine itself dies
+                os.fsync(file.fileno())
+                if sys.platform == "win32":  # an open file cannot be renamed there
+                    file.close()
+                os.replace(temporary, path)  # noqa: PTH105  (atomic on every system)
+        except BaseException:
             with suppress(OSError):
                 temporary.unlink()
-        if not isinstance(error, OSError):
             raise
-        raise _not_written(path, error) from error
-
-
-def _not_written(path: Path, error: OSError) -> StorageError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return StorageError(
-        f"cannot write {path}: {error.strerror}",
-        "Free some space, or name another folder; what is done so far is kept"
-        if full
-        else "Name a folder you may write to",
-    )
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -236,9 +229,8 @@ def check_ends(path: Path) -> None:
     """Raise StorageError for a FIFO, a socket or a device, which may never end."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise StorageError(
-            f"{path} is a FIFO, a socket or a device", "Give a regular file: copy its content"
-        )
+        problem = f"{path} is a FIFO, a socket or a device"
+        raise StorageError(problem, "Give a regular file: copy its content")
 
 
 def check_writable(folder: Path) -> None:
@@ -267,11 +259,8 @@ class Listing:
         """Return the sorted relative paths that match a pattern (:mod:`fnmatch`) as same names."""
         paths = [""]
         for part in map(same_name, pattern.split("/")):
-            paths = [
-                f"{parent}/{name}" if parent else name
-                for parent in paths
-                for name in self._matching(parent, part)
-            ]
+            matches = [(parent, name) for parent in paths for name in self._matching(parent, part)]
+            paths = [f"{parent}/{name}" if parent else name for parent, name in matches]
         return sorted(paths)
 
     def _matching(self, parent: str, part: str) -> list[str]:
@@ -301,9 +290,8 @@ def check_name(name: str) -> None:
     if b"\0" in encoded:
         raise CardError(f"no file can have the name {name!r}", "Remove the NUL character")
     if len(encoded) > 4096 or max(map(len, encoded.split(b"/"))) > 255:
-        raise CardError(
-            f"the name {name!r} is too long", "Allowed: parts of 255 bytes, 4096 altogether"
-        )
+        remedy = "Allowed: parts of 255 bytes, 4096 altogether"
+        raise CardError(f"the name {name!r} is too long", remedy)
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -17,12 +17,6 @@ from spfem_bench.files import atomic_file, inside, locked, read_file, write_atom
 from spfem_bench.hashes import known_sha256
 
 
-def _git_blob(content: bytes) -> str:
-    """Return the hash by which git knows bytes, as 40 hexadecimal digits."""
-    whole = f"blob {len(content)}\0".encode() + content
-    return hashlib.sha1(whole, usedforsecurity=False).hexdigest()
-
-
 def file_problem(path: Path, file: PinnedFile, content: bytes | None = None) -> str | None:
     """Return why a file (or *content*, its bytes) is not a card's; None when it may be.
 
@@ -36,7 +30,8 @@ def file_problem(path: Path, file: PinnedFile, content: bytes | None = None) -> 
         return None if actual == file.sha256 else _two("SHA-256", actual, file.sha256)
     content = read_file(path) if content is None else content
     if file.git_blob is not None:
-        actual = _git_blob(content)
+        blob = f"blob {len(content)}\0".encode() + content
+        actual = hashlib.sha1(blob, usedforsecurity=False).hexdigest()
         return None if actual == file.git_blob else _two("git blob", actual, file.git_blob)
     return kinds.format_problem(file.name, content)
 
@@ -60,8 +55,7 @@ def find(file: PinnedFile, by_name: Iterable[Path], by_hash: Iterable[Path] = ()
         for path in (inside(folder, file.name), *sorted(folder.rglob("*"))):
             if path.is_file() and _is(file, path):
                 return path
-    for folder in (*by_hash, *by_name):
-        path = inside(folder, file.name)
+    for path in (inside(folder, file.name) for folder in (*by_hash, *by_name)):
         if path.is_file():
             if _is(file, path):
                 return path
@@ -124,10 +118,8 @@ def fetch(
     """
     target = inside(folder, file.name)
     if file.url is None:
-        raise WeightsError(
-            f"{file.name} cannot be fetched: no address is known that a program could use",
-            by_hand(file, target),
-        )
+        problem = f"{file.name} cannot be fetched: no address is known that a program could use"
+        raise WeightsError(problem, by_hand(file, target))
     if target.is_file() and _is(file, target):  # of a folder that need not be writable
         return target
     whole = target if file.member is None else _archives(folder) / file.url.rpartition("/")[2]
@@ -186,8 +178,7 @@ def _download(file: PinnedFile | None, url: str, target: Path, *, progress: bool
     except OSError:
         part.unlink(missing_ok=True)  # a full disk is not made fuller
         raise
-    reason = None if file is None else file_problem(part, file)
-    if file is None or reason is None:
+    if file is None or not (reason := file_problem(part, file)):
         os.replace(part, target)  # noqa: PTH105  (atomic on every system)
         return
     part.unlink()
@@ -209,9 +200,8 @@ def _extract(file: PinnedFile, archive: Path, target: Path) -> None:
             content = member.read((file.bytes or 0) + 1)
     except ZIP_ERRORS as error:
         archive.unlink()
-        raise WeightsError(
-            f"{file.url} is no archive that holds {file.member}", by_hand(file, target)
-        ) from error
+        problem = f"{file.url} is no archive that holds {file.member}"
+        raise WeightsError(problem, by_hand(file, target)) from error
     if reason := file_problem(target, file, content):
         archive.unlink()
         raise _moved(file, f"{file.url}, {file.member},", target, reason)

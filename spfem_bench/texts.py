@@ -44,11 +44,9 @@ class VisibleStream:
 
     def write(self, text: str) -> int:
         """Write a text; return how many characters it has."""
-        if not _BARS.fullmatch(text):
-            start = "\r" if text.startswith("\r") else ""
-            self._stream.write(start + visible(text[len(start) :]))
-        else:
-            self._stream.write(text)
+        start = "\r" if text.startswith("\r") else ""
+        shown = text if _BARS.fullmatch(text) else start + visible(text[len(start) :])
+        self._stream.write(shown)
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -73,17 +71,10 @@ def make_visible() -> None:
 
 
 def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
+    message: Warning | str, category: type[Warning], *_: object, **__: object
 ) -> None:
-    del filename, lineno, file, line
     if sys.stderr is not None:
-        text = str(message).replace("\n", " ")
-        sys.stderr.write(f"{category.__name__}: {text}\n")
+        sys.stderr.write(f"{category.__name__}: {message}".replace("\n", " ") + "\n")
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:

@@ -29,16 +29,10 @@ from spfem_bench.puppets.face import LANDMARKS
 from spfem_bench.puppets.speech import VISEMES
 from spfem_bench.puppets.world import Take, World
 
-DATASET = "puppets"
-"""The data set of the demo."""
-
-REINSTALL = "Install the package again, or check the file out again"
-
 
 def clip_name(take: Take) -> str:
     """Return the file name of a take, such as ``P001/angry/1.00/028.mp4``."""
-    level = f"{take.intensity:.2f}"
-    return f"{take.speaker.name}/{take.emotion}/{level}/{take.sentence.name}.mp4"
+    return f"{take.speaker.name}/{take.emotion}/{take.intensity:.2f}/{take.sentence.name}.mp4"
 
 
 def take_of(world: World, name: str) -> Take:
@@ -51,10 +45,8 @@ def take_of(world: World, name: str) -> Take:
     level = r"([01]\.\d\d)"
     match = re.fullmatch(rf"([^/]+)/([^/]+)/{level}/([^/]+?)(?:/as/([^/]+)/{level})?\.mp4", name)
     if not match:
-        raise CardError(
-            f"'{name}' names no take of the puppets",
-            "Write speaker/emotion/intensity/sentence.mp4, for example P001/angry/1.00/028.mp4",
-        )
+        remedy = "Write speaker/emotion/intensity/sentence.mp4, for example P001/angry/1.00/028.mp4"
+        raise CardError(f"'{name}' names no take of the puppets", remedy)
     speaker, emotion, intensity, sentence, other, share = match.groups()
     take = world.take(speaker, emotion, sentence, float(intensity))
     return take.with_face(other, float(share)) if other else take
@@ -62,13 +54,14 @@ def take_of(world: World, name: str) -> Take:
 
 def shipped(world: World, name: str) -> Path | None:
     """Return a shipped take's file, or None; raise ClipError if it is absent or damaged."""
-    card = dataset_card(DATASET)
+    card = dataset_card("puppets")
     pinned = dataset_files(card).get(name)
     if pinned is None or card.world != WorldSettings(**asdict(world)):
         return None
     path = inside(card.path.with_suffix(""), name)
     if not path.is_file() or file_sha256(path) != pinned.sha256:
-        raise ClipError(f"{path}: the shipped clip is absent or damaged", REINSTALL)
+        remedy = "Install the package again, or check the file out again"
+        raise ClipError(f"{path}: the shipped clip is absent or damaged", remedy)
     return path
 
 
@@ -161,19 +154,15 @@ def _made_by(world: World) -> str:
 
 def write_mark(path: Path, made_of: str) -> None:
     """Write the mark beside a file, which makes it valid."""
-    write_atomically(_mark_path(path), _mark(path, made_of))
+    write_atomically(path.with_suffix(".sha256"), _mark(path, made_of))
 
 
 def is_current(path: Path, made_of: Callable[[], str]) -> bool:
     """Whether a file's mark fits its bytes and what it would be made of now."""
     try:
-        return read_file(_mark_path(path)).decode() == _mark(path, made_of())
+        return read_file(path.with_suffix(".sha256")).decode() == _mark(path, made_of())
     except (OSError, ValueError, ClipError):
         return False
-
-
-def _mark_path(path: Path) -> Path:
-    return path.with_suffix(".sha256")
 
 
 def _mark(path: Path, made_of: str) -> str:

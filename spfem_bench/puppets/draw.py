@@ -14,6 +14,8 @@ from spfem_bench.puppets.tables import outline
 
 OVERSAMPLING = 2
 _SHIFT = 4  # polygons' coordinates are in sixteenths of a pixel
+_Paint = Callable[[Frame, Points], None]
+"""Fills a patch of the picture, whose corner it receives."""
 
 
 class Painter:
@@ -78,15 +80,13 @@ class Painter:
         cv2 = opencv()
         x, y = g.pose.project(np.zeros((1, 2)))[0]
         move = np.array([[1, 0, x - self.side], [0, 1, y - self.side]], np.float32)
-        lit = cv2.warpAffine(
-            self.shading, move, (self.side, self.side), borderMode=cv2.BORDER_REPLICATE
-        )
+        size, edge = (self.side, self.side), cv2.BORDER_REPLICATE
+        lit = cv2.warpAffine(self.shading, move, size, borderMode=edge)
         parts = [lit * np.float32(brightness * t) for t in self.tint]
         cv2.multiply(canvas, cv2.merge(parts), dst=canvas, dtype=cv2.CV_8U)
 
     def _fill(self, canvas: Frame, points: Points, colour: Colour) -> None:
-        cv2 = opencv()
-        cv2.fillPoly(canvas, [_fixed(points)], colour, cv2.LINE_AA, _SHIFT)
+        opencv().fillPoly(canvas, [_fixed(points)], colour, opencv().LINE_AA, _SHIFT)
 
     def _stroke(self, canvas: Frame, points: Points, colour: Colour, width: float) -> None:
         cv2 = opencv()
@@ -211,13 +211,7 @@ class Painter:
             self._soft(canvas, c[f"bag_{name}"], puffy, bag, 0.02, 0.02)
 
     def _behind(
-        self,
-        canvas: Frame,
-        opening: Points,
-        paint: Callable[[Frame, Points], None],
-        top: float,
-        depth: float,
-        dark: float,
+        self, canvas: Frame, opening: Points, paint: _Paint, top: float, depth: float, dark: float
     ) -> None:
         """Paint a patch behind an opening; light rises from *dark* at *top* to 1 at *depth*."""
         x0, y0 = np.maximum(np.floor(opening.min(0)).astype(int) - 2, 0)

@@ -86,11 +86,10 @@ def draw_look(rng: np.random.Generator) -> Look:
     styles = ("bob", "long", "bun", "fringe", "curly", "parted")
     if not feminine:
         styles = ("short", "parted", "short", "fringe", "curly", "bald")
+    table = read_table("proportions")
+    proportions = {r["proportion"]: near(float(r["spread"]), float(r[gender])) for r in table}
     return Look(
-        **{
-            row["proportion"]: near(float(row["spread"]), float(row[gender]))
-            for row in read_table("proportions")
-        },
+        **proportions,
         skin=_colour(skin),
         lips=_colour(lips),
         hair=_colour(hair),
@@ -185,8 +184,7 @@ class Pose:
         y = y * np.cos(self.pitch) + z * np.sin(self.pitch)
         c, s = np.cos(self.roll), np.sin(self.roll)
         x, y = x * c - y * s + self.shift[0], x * s + y * c + self.shift[1]
-        placed: Points = np.stack([x, y], axis=1) * self.scale + np.asarray(self.centre)
-        return placed
+        return np.asarray(np.stack([x, y], axis=1) * self.scale + np.asarray(self.centre))
 
 
 def surface(x: Points, y: Points) -> Points:
@@ -377,9 +375,8 @@ def _mouth(g: Geometry, look: Look, e: Expression, m: Mouth, drop: float) -> Non
     g.add("tongue", _points(0.23 * np.cos(around), tip + 0.13 + 0.13 * np.sin(around)), -0.05)
     g.looks |= {"gap": gap, "smile": smile, "frown": max(-e.corners, 0), "blush": e.blush}
     fold_x = half + 0.06 + 0.03 * smile
-    fold = _points(
-        [0.23, 0.40, fold_x + 0.02, fold_x + 0.01], [0.26, 0.42, 0.62, middle + corner + 0.05]
-    )
+    fold_y = [0.26, 0.42, 0.62, middle + corner + 0.05]
+    fold = _points([0.23, 0.40, fold_x + 0.02, fold_x + 0.01], fold_y)
     dimple_x, dimple_y = np.array([0.02, 0.05, 0.02]), np.array([-0.05, 0.0, 0.06])
     dimple = _points(half + dimple_x, middle + corner + dimple_y)
     for side in (-1, 1):

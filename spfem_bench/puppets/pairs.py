@@ -19,17 +19,10 @@ from spfem_bench.puppets.speech import correspondence
 from spfem_bench.puppets.world import Take, World
 from spfem_bench.training.config import HELD_OUT, PuppetData, Second
 
-STEADY = tuple(
-    LANDMARKS.index(name)
-    for name in (
-        "eye_right_outer",
-        "eye_right_inner",
-        "eye_left_inner",
-        "eye_left_outer",
-        "nose_bridge",
-        "nose_tip",
-    )
+_EYES_AND_NOSE = (
+    "eye_right_outer eye_right_inner eye_left_inner eye_left_outer nose_bridge nose_tip"
 )
+STEADY = tuple(LANDMARKS.index(name) for name in _EYES_AND_NOSE.split())
 """Landmarks for the pose: neither speech nor expression moves them much."""
 
 WorldPart = Literal["train", "held-out", "validation"]
@@ -67,18 +60,14 @@ def drawn_pairs(data: PuppetData) -> tuple[list[EmotionPair], list[EmotionPair],
     """Return the pairs to learn from, those held out, and those for the final numbers."""
     world = World(data.version, data.seed, data.size)
     return (
-        puppet_pairs(world, "train", speakers=data.speakers, second=data.second),
-        puppet_pairs(world, "held-out", speakers=data.held_out, second=data.second),
-        puppet_pairs(world, "validation", speakers=data.checked, second=data.second),
+        puppet_pairs(world, "train", data.speakers, data.second),
+        puppet_pairs(world, "held-out", data.held_out, data.second),
+        puppet_pairs(world, "validation", data.checked, data.second),
     )
 
 
 def puppet_pairs(
-    world: World,
-    part: WorldPart = "train",
-    *,
-    speakers: int | None = None,
-    second: Second = "recording",
+    world: World, part: WorldPart, speakers: int | None = None, second: Second = "recording"
 ) -> list[EmotionPair]:
     """Return a pair for each speaker, sentence and emotion, against neutral, in that order.
 
@@ -97,10 +86,8 @@ def puppet_pairs(
     if part != "validation":
         everyone = everyone[:-HELD_OUT] if part == "train" else everyone[-HELD_OUT:]
     if speakers is not None and not 1 <= speakers <= len(everyone):
-        raise CardError(
-            f"{speakers} speakers are asked for, '{part}' has {len(everyone)}",
-            f"Give a number from 1 to {len(everyone)}",
-        )
+        problem = f"{speakers} speakers are asked for, '{part}' has {len(everyone)}"
+        raise CardError(problem, f"Give a number from 1 to {len(everyone)}")
     chosen = set(everyone[:speakers])
     emotions: dict[tuple[str, str], set[str]] = {}
     for speaker, emotion, sentence in recorded:

@@ -11,31 +11,21 @@ import numpy as np
 
 from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.media.audio import SAMPLE_RATE
-from spfem_bench.media.video import FRAME_RATE
+from spfem_bench.media.video import FRAME_RATE, Frame
 from spfem_bench.puppets.world import World, items
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from spfem_bench.media.video import Frame
-
 
 def puppet_sheet(
     world: World, kind: str, speaker: str = "", sentence: str = "", form: str = "png"
 ) -> bytes:
-    """Return a contact sheet of puppets as a picture file.
+    """Return a contact sheet as a picture file: png, jpg, webp, svg or pdf.
 
-    Args:
-        world: the puppets'.
-        kind: ``cast`` (the test speakers in every emotion), ``intensity`` (one speaker's
-            emotions from 0 to 1), or ``speech`` (one take frame by frame, with its landmarks,
-            phones, mouth and sound).
-        speaker: for the last two; the first test speaker when empty.
-        sentence: the first test sentence when empty.
-        form: png, jpg, webp, svg or pdf.
-
-    Raises:
-        UnknownNameError: no such speaker or sentence.
+    *kind* is ``cast`` (test speakers in every emotion), ``intensity`` (a speaker's emotions by
+    strength), or ``speech`` (one take with landmarks, phones, mouth and sound). An empty speaker or
+    sentence is the first of the tests; raises UnknownNameError.
     """
     cast = [s.name for s in world.speakers if s.split == "test"]
     speaker = speaker or cast[0]
@@ -151,6 +141,6 @@ def _speech(world: World, speaker: str, sentence: str) -> Figure:
             if phone.length > 0:
                 sound.axvline(phone.start, color="#bbb", lw=0.5)
                 sound.text((phone.start + phone.end) / 2, 0.8, phone.symbol, ha="center", size=7)
-    text = world.sentence(sentence).text
-    figure.text(0.5, 0.985, f"{speaker}: “{text}”", ha="center", va="top", size=11)
+    title = f"{speaker}: “{world.sentence(sentence).text}”"
+    figure.text(0.5, 0.985, title, ha="center", va="top", size=11)
     return figure

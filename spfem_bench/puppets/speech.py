@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from types import MappingProxyType
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -53,9 +52,7 @@ def _phonemes() -> MappingProxyType[str, Phoneme]:
     holds = {row["hold"]: tuple(numbers(row).values()) for row in read_table("holds")}
     phonemes = {}
     for row in read_table("phonemes"):
-        noise = tuple(
-            float(row[f"noise_{k}"]) for k in ("db", "centre", "width") if row["noise_db"]
-        )
+        noise_columns = ("noise_db", "noise_centre", "noise_width") if row["noise_db"] else ()
         phonemes[row["symbol"]] = Phoneme(
             kind=row["kind"],
             duration=float(row["milliseconds"]) / 1000,
@@ -64,7 +61,7 @@ def _phonemes() -> MappingProxyType[str, Phoneme]:
             viseme=tuple(float(row[viseme]) / 100 for viseme in VISEMES),
             insistence=holds[row["hold"]],
             voicing=float(row["voicing"]) / 100,
-            noise=noise or None,
+            noise=tuple(float(row[column]) for column in noise_columns) or None,
             glide=row["glide"],
         )
     return MappingProxyType(phonemes)
@@ -101,7 +98,7 @@ class Sentence:
     text: str
     phones: tuple[str, ...]  # symbols; silence first, last, and perhaps a pause within
     paired: bool  # whether training speakers speak it in every emotion
-    split: Literal["train", "test"]
+    split: str  # train or test
 
 
 def _sentences() -> tuple[Sentence, ...]:
@@ -109,9 +106,8 @@ def _sentences() -> tuple[Sentence, ...]:
     sentences = []
     for row in read_table("sentences"):
         phones = (SILENCE, *row["phones"].replace("|", SILENCE).split(), SILENCE)
-        split: Literal["train", "test"] = "test" if row["split"] == "test" else "train"
         paired = row["paired"] == "yes"
-        sentences.append(Sentence(row["name"], row["text"], phones, paired, split))
+        sentences.append(Sentence(row["name"], row["text"], phones, paired, row["split"]))
     return tuple(sentences)
 
 
@@ -146,10 +142,8 @@ def manner(emotion: str, intensity: float) -> Manner:
     if emotion not in _FULL:
         raise unknown_name("emotion", emotion, EMOTIONS)
     if not (math.isfinite(intensity) and 0 <= intensity <= 1):
-        raise CardError(
-            f"intensity {intensity} of emotion '{emotion}' is not between 0 and 1",
-            "Give a number from 0 (neutral) to 1 (full)",
-        )
+        problem = f"intensity {intensity} of emotion '{emotion}' is not between 0 and 1"
+        raise CardError(problem, "Give a number from 0 (neutral) to 1 (full)")
     both = zip(astuple(Manner()), astuple(_FULL[emotion]), strict=True)
     return Manner(*((1 - intensity) * neutral + intensity * full for neutral, full in both))
 
@@ -188,9 +182,7 @@ def time_phones(
     return tuple(phones)
 
 
-def correspondence(
-    a: Sequence[Phone], b: Sequence[Phone], times: npt.ArrayLike
-) -> npt.NDArray[np.float64]:
+def correspondence(a: Sequence[Phone], b: Sequence[Phone], times: npt.ArrayLike) -> _Floats:
     """Return the times in reading *b* that correspond to times in *a*: float64, never decreasing.
 
     Linear within each phone; times outside *a* go to the ends of *b*.
@@ -201,8 +193,7 @@ def correspondence(
     if not a or [phone.symbol for phone in a] != [phone.symbol for phone in b]:
         raise CardError("readings of different sentences", "Give two readings of one sentence")
     knots_a, knots_b = ([p.start for p in reading] + [reading[-1].end] for reading in (a, b))
-    mapped: _Floats = np.interp(np.asarray(times, np.float64), knots_a, knots_b)
-    return mapped
+    return np.asarray(np.interp(np.asarray(times, np.float64), knots_a, knots_b))
 
 
 # Seconds in which a phone's hold on each viseme falls by e before and after it. The lips
@@ -248,6 +239,4 @@ def visemes(
             press = np.exp(-0.5 * ((moments - moments[nearest]) / width) ** 2)
             mouth[:, 3] = np.maximum(mouth[:, 3], press)
     mouth[:, 0] *= amplitude
-    low = np.array([0, -1, 0, 0, 0, 0])
-    bounded: _Floats = np.clip(mouth, low, 1)
-    return bounded
+    return np.asarray(np.clip(mouth, np.array([0, -1, 0, 0, 0, 0]), 1))

@@ -133,8 +133,7 @@ def _tilted(source: _Floats, fall: float) -> _Floats:
     gain = 10 ** (-max(fall, 0.1) / 10)
     middle = 1 - gain * np.cos(2 * np.pi * 3000 / SAMPLE_RATE)
     pole = (middle - np.sqrt(middle**2 - (1 - gain) ** 2)) / (1 - gain)
-    filtered: _Floats = lfilter([1 - pole], [1, -pole], source)
-    return filtered
+    return np.asarray(lfilter([1 - pole], [1, -pole], source))
 
 
 def _sections(phones: Sequence[Phone], scale: float, blocks: int) -> _Floats:
@@ -220,5 +219,4 @@ def _at(time: float) -> int:
 def _smooth(steps: _Floats) -> _Floats:
     """Round off steps over 10 ms, without delay."""
     once = uniform_filter1d(steps, SAMPLE_RATE // 200, mode="nearest")
-    smoothed: _Floats = uniform_filter1d(once, SAMPLE_RATE // 200, mode="nearest")
-    return smoothed
+    return np.asarray(uniform_filter1d(once, SAMPLE_RATE // 200, mode="nearest"))

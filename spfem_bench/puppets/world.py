@@ -57,9 +57,8 @@ class World:
         if self.version not in VERSIONS:
             raise unknown_name("world version", str(self.version), map(str, VERSIONS))
         if type(self.seed) is not int or not 0 <= self.seed < 2**32:
-            raise CardError(
-                f"the world's seed is {self.seed!r}", "Give a whole number from 0 to 4294967295"
-            )
+            problem = f"the world's seed is {self.seed!r}"
+            raise CardError(problem, "Give a whole number from 0 to 4294967295")
         if type(self.size) is not int or not 64 <= self.size <= 1024 or self.size % 2:
             problem = f"the size of a frame is {self.size!r} pixels"
             raise CardError(problem, "Give an even number from 64 to 1024")

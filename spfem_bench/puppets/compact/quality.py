@@ -94,14 +94,10 @@ def _scaled(pictures: Tensor) -> Tensor:
 def verification(
     network: nn.Module, shots: Sequence[Shot], crops: npt.NDArray[np.uint8]
 ) -> dict[str, Any]:
-    """Verify identities across emotions, and measure the distance that blur makes.
+    """Verify identities across emotions; crops are uint8 (takes, frames, 112, 112, 3).
 
-    Crops are uint8 (takes, frames, 112, 112, 3).
-
-    Returns:
-        ``accuracy``: of verification, ten folds, each at the best threshold of the other
-        nine, as for LFW (Huang et al., 2007); ``eer``: equal error rate; ``fad_after_blur``:
-        Frechet distance between half of the frames, blurred, and the other half.
+    ``accuracy``: of ten folds, each at the others' best threshold, as for LFW (Huang et al., 2007);
+    ``fad_after_blur``: Frechet distance between half of the frames, blurred, and the others.
     """
     takes, frames = crops.shape[:2]
 
@@ -236,7 +232,11 @@ def recognition(
 
 
 def explained(vectors: _Floats, groups: npt.NDArray[Any]) -> float:
-    """Return the part of the variance that lies between groups (eta squared)."""
+    """Return the part of the variance that lies between groups (eta squared).
+
+    >>> explained(np.array([[0.0], [0.0], [1.0], [1.0]]), np.array([0, 0, 1, 1]))
+    1.0
+    """
     middle = vectors.mean(0)
     between = sum(
         float((groups == g).sum() * ((vectors[groups == g].mean(0) - middle) ** 2).sum())

@@ -154,19 +154,10 @@ class Renderer(nn.Module):
         reference_render: Tensor,
         hidden: Tensor,
     ) -> Tensor:
-        """Return drawn frames.
+        """Return drawn frames (B, 3, 128, 128), RGB, 0 to 1.
 
-        Args:
-            morphable: makes the renders and the flow.
-            background: (B, 3, 128, 128), RGB, 0 to 1, whose face is hidden.
-            target: the face to draw.
-            reference: (B, 3, 128, 128), another frame of the same puppet.
-            reference_face: its face.
-            reference_render: (B, 3, 64, 64), its render.
-            hidden: (B, 128, 128), the mask that hides the background, 0 to 1.
-
-        Returns:
-            (B, 3, 128, 128), RGB, 0 to 1.
+        So are *background*, whose face *hidden* (B, 128, 128) covers, and *reference*, another
+        frame of the puppet; *reference_render* is (B, 3, 64, 64).
         """
         flow = morphable.flow(target, reference_face, 64).permute(0, 3, 1, 2)
         fine = F.interpolate(flow, scale_factor=2, mode="bilinear").permute(0, 2, 3, 1)
