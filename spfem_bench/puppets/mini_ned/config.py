@@ -104,9 +104,8 @@ def models() -> dict[str, Path]:
                 continue
             other = paths.setdefault(path.stem, path)
             if other != path:
-                raise CardError(
-                    f"two models are named '{path.stem}': {other}, {path}", "Rename yours"
-                )
+                problem = f"two models are named '{path.stem}': {other}, {path}"
+                raise CardError(problem, "Rename yours")
     return paths
 
 

@@ -37,9 +37,8 @@ def unpaired_takes(world: World, speakers: int, takes: int, seed: int) -> tuple[
     for name in sorted(rng.choice(everyone, speakers, replace=False)):
         emotions = ["neutral", *rng.permutation(EMOTIONS[1:])[: takes - 1]]
         spoken = rng.choice(sentences, takes, replace=False)
-        shots += [
-            Shot(str(name), str(e), str(s), 1.0) for e, s in zip(emotions, spoken, strict=True)
-        ]
+        for emotion, sentence in zip(emotions, spoken, strict=True):
+            shots.append(Shot(str(name), str(emotion), str(sentence), 1.0))
     return tuple(shots)
 
 

@@ -81,10 +81,9 @@ def read_model_record(path: Path) -> ModelRecord:
     try:
         return recorded.load_weights_record(path, ModelRecord, "a model")
     except OSError as error:
-        raise WeightsError(
-            f"{path}: {error.strerror}: weights without their record are not used",
-            "Put the two files side by side as the training left them",
-        ) from error
+        problem = f"{path}: {error.strerror}: weights without their record are not used"
+        remedy = "Put the two files side by side as the training left them"
+        raise WeightsError(problem, remedy) from error
 
 
 def model_path(name: str) -> Path:
@@ -119,15 +118,13 @@ class MiniNed(NamedTuple):
         """
         model = cls(Morphable(), Estimator(), Manipulator(), Renderer())
         shared = path.with_name(SHARED)
-        both = {"morphable": model.morphable, "estimator": model.estimator}
-        known = read_networks(shared, both)
-        own = {"manipulator": model.manipulator, "renderer": model.renderer}
-        record = read_networks(path, own)
+        networks = model._asdict()
+        known = read_networks(shared, {n: networks[n] for n in ("morphable", "estimator")})
+        record = read_networks(path, {n: networks[n] for n in ("manipulator", "renderer")})
         if record.face != known.sha256:
-            raise WeightsError(
-                f"{path} was trained with another {SHARED}.safetensors than {shared.parent} holds",
-                "Put the one of its training beside it",
-            )
+            other = f"another {SHARED}.safetensors than {shared.parent} holds"
+            remedy = "Put the one of its training beside it"
+            raise WeightsError(f"{path} was trained with {other}", remedy)
         return model
 
     @torch.inference_mode()
@@ -144,28 +141,21 @@ class MiniNed(NamedTuple):
         for shape in (source.shape, reference.shape):
             if shape[1:] != (SIDE, SIDE, 3) or not shape[0]:
                 raise ClipError(f"frames of shape {shape}", f"Give (frames, {SIDE}, {SIDE}, 3)")
-        frames, others = (
-            torch.from_numpy(np.ascontiguousarray(f)).permute(0, 3, 1, 2)
-            for f in (source, reference)
-        )
+        both = (torch.from_numpy(np.ascontiguousarray(clip)) for clip in (source, reference))
+        frames, others = (clip.permute(0, 3, 1, 2) for clip in both)
         face = estimate_clip(self.estimator, frames)
         style = self.manipulator.style(estimate_clip(self.estimator, others).expression[None])
         target = face._replace(expression=self.manipulator(face.expression[None], style)[0])
         first = Coefficients(*(v[:1] for v in face))
-        picture, render = scale_pixels(frames[:1]), self.morphable.render(first)
+        first_pictures = scale_pixels(frames[:1]), self.morphable.render(first)
         made = []
         for start in range(0, len(frames), 16):
             part = slice(start, start + 16)
             old, new = (Coefficients(*(v[part] for v in f)) for f in (face, target))
             count = len(old.pose)
-            drawn = self.renderer(
-                self.morphable,
-                scale_pixels(frames[part]),
-                new,
-                picture.expand(count, -1, -1, -1),
-                Coefficients(*(v.expand(count, -1) for v in first)),
-                render.expand(count, -1, -1, -1),
-                cover(self.morphable, new, old),
-            )
+            before = Coefficients(*(v.expand(count, -1) for v in first))
+            other, render = (p.expand(count, -1, -1, -1) for p in first_pictures)
+            background, hidden = scale_pixels(frames[part]), cover(self.morphable, new, old)
+            drawn = self.renderer(self.morphable, background, new, other, before, render, hidden)
             made.append((drawn * 255).round().clamp(0, 255).byte())
         return torch.cat(made).permute(0, 2, 3, 1).contiguous().numpy()

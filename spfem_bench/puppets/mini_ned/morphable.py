@@ -43,12 +43,10 @@ def face_vector(look: Look, state: FaceState) -> _Floats:
     Points are x, y and z, one after the other, in half face widths; z comes from a side view.
     """
     front, side = (geometry(look, state, Pose(yaw=yaw)) for yaw in (0.0, np.pi / 2))
-    points = [
-        np.c_[front.contours[name], side.contours[name][:, :1]][::step]
-        for name, step in CONTOURS.items()
-    ]
-    looks = [front.looks[name] for name in LOOKS]
-    return np.concatenate([np.concatenate(points).ravel(), looks])
+    points = []
+    for name, step in CONTOURS.items():
+        points.append(np.c_[front.contours[name], side.contours[name][:, :1]][::step].ravel())
+    return np.concatenate([*points, [front.looks[name] for name in LOOKS]])
 
 
 def frame_vector(take: Take, index: int) -> _Floats:
@@ -247,10 +245,9 @@ class Morphable(nn.Module):
     def gap(self, face: Coefficients) -> Tensor:
         """Return the distance of the lips: (...,), half face widths; NED's jaw opening."""
         values = self._vector(face)
-        top, bottom = (
-            PLACES[n][len(PLACES[n]) // 2] * 3 + 1 for n in ("lip_top_in", "lip_bottom_in")
-        )
-        return values[..., bottom] - values[..., top]
+        top, bottom = (PLACES[name] for name in ("lip_top_in", "lip_bottom_in"))
+        middle = len(top) // 2
+        return values[..., bottom[middle] * 3 + 1] - values[..., top[middle] * 3 + 1]
 
     def render(self, face: Coefficients, size: int = RENDER) -> Tensor:
         """Return pictures of faces (..., D): float32 (..., 3, size, size), RGB, 0 to 1."""

@@ -66,8 +66,7 @@ class StyleEncoder(nn.Module):
 
     def forward(self, expression: Tensor) -> Tensor:
         """Return the style."""
-        style: Tensor = self.out(self.body(expression.transpose(1, 2)).mean(2))
-        return style
+        return torch.as_tensor(self.out(self.body(expression.transpose(1, 2)).mean(2)))
 
 
 class Manipulator(nn.Module):
@@ -88,8 +87,7 @@ class Manipulator(nn.Module):
         x = self._styled(self.begin(expression.transpose(1, 2)), style, 0)
         for k, layer in enumerate(self.middle):
             x = x + self._styled(layer(x), style, k + 1)
-        changed: Tensor = expression + self.out(x).transpose(1, 2)
-        return changed
+        return torch.as_tensor(expression + self.out(x).transpose(1, 2))
 
     def _styled(self, x: Tensor, style: Tensor, k: int) -> Tensor:
         scale, shift = self.scales[k](style)[..., None].chunk(2, 1)
@@ -171,8 +169,7 @@ class Renderer(nn.Module):
         drawn = F.pixel_shuffle(0.1 * x, 2)
         correction, share = drawn[:, :3], (10 * drawn[:, 3:] - 2).sigmoid()
         face = moved + share * (render - moved) + correction
-        frames: Tensor = visible + face.clamp(0, 1) * hidden
-        return frames
+        return torch.as_tensor(visible + face.clamp(0, 1) * hidden)
 
     def _corrections(self, x: Tensor) -> Tensor:
         """Return the convolutions' output: float32 (B, 16, 64, 64) for (B, 43, 64, 64)."""
@@ -184,9 +181,8 @@ class Renderer(nn.Module):
                 maps.append(x)
                 x = layer(x)
             x = x + self.deep(x)
-            for narrow, up, skip in zip(
-                reversed(self.narrow), reversed(self.up), reversed(maps), strict=True
-            ):
+            levels = list(zip(self.narrow, self.up, maps, strict=True))
+            for narrow, up, skip in reversed(levels):
                 x = F.interpolate(narrow(x), scale_factor=2.0, mode="bilinear") + skip
                 x = x + up(x)
             corrections: Tensor = self.out(x)
