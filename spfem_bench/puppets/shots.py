@@ -44,7 +44,6 @@ def describe_shots(shots: Sequence[Shot]) -> dict[str, Any]:
 def draw_shots(
     draw: Callable[[tuple[int, Shot]], Drawn],
     shots: Sequence[Shot],
-    *,
     workers: int = 1,
     progress: Progress = SILENT,
     phase: str = "draw",

@@ -28,10 +28,9 @@ def training_takes(world: World, name: NetworkName, recipe: Recipe) -> tuple[Sho
     shots = []
     for speaker in (s.name for s in world.speakers if s.split == "train"):
         emotions, spoken = _in_turn(EMOTIONS, rng), _in_turn(sentences, rng)
-        shots += [
-            Shot(speaker, next(emotions), next(spoken), round(float(rng.uniform()), 3))
-            for _ in range(recipe.takes)
-        ]
+        for _ in range(recipe.takes):
+            emotion, sentence = next(emotions), next(spoken)
+            shots.append(Shot(speaker, emotion, sentence, round(float(rng.uniform()), 3)))
     return tuple(shots)
 
 

@@ -5,6 +5,7 @@ As for takes (:mod:`spfem_bench.puppets.clips`), a mark holds what each file was
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -62,9 +63,7 @@ def lacking(world: World, folder: Path, names: Sequence[str]) -> list[str]:
     return [*dict.fromkeys([*(n for n in absent if not made_clip(n)), *takes]), *made]
 
 
-def make_all(
-    world: World, folder: Path, names: Sequence[str], *, workers: int, progress: Progress = SILENT
-) -> None:
+def make_all(world: World, folder: Path, names: Sequence[str], progress: Progress = SILENT) -> None:
     """Generate clips in several processes; their number changes no pixel.
 
     Raises:
@@ -74,7 +73,7 @@ def make_all(
     """
     for name in names:
         _model(_job(name).model)  # a wrong model is refused before any work
-    with spread(partial(make, world, folder), names, workers) as files:
+    with spread(partial(make, world, folder), names, os.cpu_count() or 1) as files:
         for _ in files:
             progress.advance("render")
 

@@ -115,7 +115,7 @@ class _Work:
         world = World(settings.version, settings.seed)
         shots = unpaired_takes(world, settings.speakers, settings.takes, settings.choice)
         draw = partial(draw_run, world=world, frames=settings.frames, seed=settings.choice)
-        drawn = draw_shots(draw, shots, workers=self.workers, progress=self.progress)
+        drawn = draw_shots(draw, shots, self.workers, self.progress)
         common |= describe_shots(shots)
         morphable, estimator, face = self._face(config, drawn, world, common)
         material = learn.gather(morphable, estimator, shots, drawn)
