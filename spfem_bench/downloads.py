@@ -17,28 +17,16 @@ if TYPE_CHECKING:
     import requests
 
 BLOCK = 1 << 16
-LARGEST = 2 << 30
-"""Bytes that a download of unknown size may have."""
-
-SILENCE = 30.0
-"""Seconds without a byte after which a connection is given up."""
-
-WINDOW = 60.0
-"""Seconds over which a server's rate is measured."""
-
-RATE = 10_000
-"""Bytes a second that must come in each window: with it, a file's size bounds the total time."""
-
+LARGEST = 2 << 30  # bytes that a download of unknown size may have
+SILENCE = 30.0  # seconds without a byte after which a connection is given up
+WINDOW = 60.0  # seconds over which a server's rate is measured
+RATE = 10_000  # bytes a second that must come in each window, so that downloads end
 REDIRECTS = 5
-
 PRIVATE = re.compile("local(host|domain)?|internal|intranet|lan|home|corp|arpa|test|onion")
 """Last labels of names that are not public."""
 
-_Head = tuple[int, str]
-"""Status and Content-Length of an answer."""
-
-_Item = _Head | bytes | Exception | None
-"""The head, a block, the error that ended an answer, or its end."""
+_Head = tuple[int, str]  # status and Content-Length of an answer
+_Item = _Head | bytes | Exception | None  # head, block, error or end of an answer
 
 
 class DownloadError(Exception):
@@ -129,12 +117,9 @@ def is_public(url: str) -> bool:
         pass
     labels = host.split(".")
     # A name whose last label begins with a digit is a number, such as 127.1 or 0x7f.1.
-    return (
-        len(labels) > 1
-        and all(re.fullmatch(r"[^\W_]([\w-]{0,61}[^\W_])?", label) for label in labels)
-        and not labels[-1][0].isdigit()
-        and not PRIVATE.fullmatch(labels[-1])
-    )
+    if len(labels) == 1 or labels[-1][:1].isdigit() or PRIVATE.fullmatch(labels[-1]):
+        return False
+    return all(re.fullmatch(r"[^\W_]([\w-]{0,61}[^\W_])?", label) for label in labels)
 
 
 def _timely(items: Queue[_Item]) -> Iterator[_Head | bytes]:

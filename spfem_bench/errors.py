@@ -19,8 +19,7 @@ class SpfemBenchError(Exception):
         return f"{self.problem}. {self.remedy}".rstrip() if self.remedy else self.problem
 
 
-LONGEST = 2000
-"""Characters of a sentence; a value in it may be a whole file."""
+LONGEST = 2000  # characters of a sentence; a value in it may be a whole file
 
 
 def printable(text: str) -> str:

@@ -21,7 +21,5 @@ def extra(name: Extra, feature: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "a package").partition(".")[0]
-        raise SpfemBenchError(
-            f"{feature} needs {package}, which is not installed",
-            f'Type: pip install "spfem-bench[{name}]"',
-        ) from error
+        problem = f"{feature} needs {package}, which is not installed"
+        raise SpfemBenchError(problem, f'Type: pip install "spfem-bench[{name}]"') from error

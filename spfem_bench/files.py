@@ -106,9 +106,7 @@ def _close_and_remove(file: IO[bytes], path: Path) -> None:
 NEW = ".new-spfem-bench-"
 FOLDER = "spfem-bench-"
 OWNER = ".owner"
-DAY = 86_400.0
-"""Seconds after which a temporary file is removed where the file system has no locks."""
-
+DAY = 86_400.0  # seconds after which a temporary file is removed where the file system has no locks
 _cleaned: set[Path] = set()
 
 

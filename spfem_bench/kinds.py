@@ -12,8 +12,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import PurePath
 
-LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""How torch.save began before version 1.6: a pickle of its magic number."""
+LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before version 1.6
 
 
 def format_problem(name: str, content: bytes) -> str | None:

@@ -19,5 +19,4 @@ class Progress:
         """End a phase; all phases when none is named."""
 
 
-SILENT = Progress()
-"""One for everything that is sent to other processes, so that equal objects compare equal."""
+SILENT = Progress()  # one for all, so that objects sent to other processes stay equal

@@ -20,7 +20,6 @@ from pathlib import Path
 from spfem_bench.version import __version__
 
 PACKAGE = Path(__file__).resolve().parent
-
 _OPENCV = ("", "-headless")
 _ONNXRUNTIME = ("", "-gpu", "-directml", "-openvino", "-qnn", "-rocm", "-training")
 PROVIDERS = {

@@ -13,12 +13,8 @@ from typing import Any
 
 from spfem_bench.files import check_ends, write_atomically
 
-CHECKSUM = "checksum"
-"""The key of a JSON file's checksum: SHA-256 of all its other values, however it is laid out."""
-
-LARGEST = 48_000_000
-"""Bytes of a JSON file; parsed, the worst of that size takes a gigabyte."""
-
+CHECKSUM = "checksum"  # key of the SHA-256 of all other values of a JSON file
+LARGEST = 48_000_000  # bytes of a JSON file; parsed, the worst of that size takes a gigabyte
 _HEAD = b"spfem-bench sha256 "
 
 

@@ -14,8 +14,7 @@ from spfem_bench.puppets.tables import outline
 
 OVERSAMPLING = 2
 _SHIFT = 4  # polygons' coordinates are in sixteenths of a pixel
-_Paint = Callable[[Frame, Points], None]
-"""Fills a patch of the picture, whose corner it receives."""
+_Paint = Callable[[Frame, Points], None]  # fills a patch of the picture, whose corner it receives
 
 
 class Painter:

@@ -16,11 +16,8 @@ import numpy.typing as npt
 
 from spfem_bench.puppets.tables import numbers, outline, read_table
 
-Points = npt.NDArray[np.float64]
-"""Points of a contour, float64 (N, 2) or (N, 3)."""
-
-Colour = tuple[float, float, float]
-"""RGB, 0 to 255."""
+Points = npt.NDArray[np.float64]  # points of a contour, float64 (N, 2) or (N, 3)
+Colour = tuple[float, float, float]  # RGB, 0 to 255
 
 
 @dataclass(frozen=True)
@@ -210,9 +207,7 @@ class Geometry:
 
 
 _LANDMARKS = [(r["landmark"], r["contour"], int(r["point"])) for r in read_table("landmarks")]
-
-LANDMARKS = tuple(name for name, _, _ in _LANDMARKS)
-"""Names of the exact landmarks; right and left are the puppet's own."""
+LANDMARKS = tuple(name for name, _, _ in _LANDMARKS)  # right and left are the puppet's own
 
 
 def geometry(look: Look, state: FaceState, pose: Pose) -> Geometry:

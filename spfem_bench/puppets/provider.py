@@ -25,12 +25,9 @@ if TYPE_CHECKING:
     from spfem_bench.puppets.world import World
 
 _REFERENCE = "{reference_speaker}/{emotion}/1.00/{reference_sentence}.mp4"
-GENERATED = "{model}/{speaker}/neutral/1.00/{sentence}/like/" + _REFERENCE
-"""What a model makes of an item's source and reference."""
-FADED = "{speaker}/{emotion}/{intensity}/{sentence}.mp4"
-"""The real performance at an intensity from ``0.00`` to ``1.00``."""
-PERFECT = "{speaker}/neutral/1.00/{sentence}/as/{emotion}/1.00.mp4"
-"""The source's performance with the target's emotion on the face."""
+GENERATED = "{model}/{speaker}/neutral/1.00/{sentence}/like/" + _REFERENCE  # what a model makes
+FADED = "{speaker}/{emotion}/{intensity}/{sentence}.mp4"  # intensity: 0.00 to 1.00
+PERFECT = "{speaker}/neutral/1.00/{sentence}/as/{emotion}/1.00.mp4"  # the source's performance
 
 
 @PROVIDERS.register("puppets")

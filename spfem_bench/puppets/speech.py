@@ -19,14 +19,11 @@ from spfem_bench.errors import CardError, unknown_name
 from spfem_bench.puppets.tables import numbers, read_table
 
 _Floats = npt.NDArray[np.float64]
-
 VISEMES = ("jaw", "width", "rounding", "closure", "teeth", "tongue")
 """Movements of the mouth, 0 to 1, ``width`` from -1; lips part by ``jaw * (1 - closure)``."""
 
 SILENCE = "sil"
-
-LABIALS = frozenset("pbm")
-"""Phonemes for which the lips must meet."""
+LABIALS = frozenset("pbm")  # phonemes for which the lips must meet
 
 
 @dataclass(frozen=True)
@@ -67,8 +64,7 @@ def _phonemes() -> MappingProxyType[str, Phoneme]:
     return MappingProxyType(phonemes)
 
 
-PHONEMES = _phonemes()
-"""The inventory by symbol (ARPAbet's, lower case), silence among it."""
+PHONEMES = _phonemes()  # the inventory by symbol (ARPAbet's, lower case), silence among it
 
 
 @dataclass(frozen=True)
@@ -111,8 +107,7 @@ def _sentences() -> tuple[Sentence, ...]:
     return tuple(sentences)
 
 
-SENTENCES = _sentences()
-"""Thirty sentences: 001 to 003 paired, 028 to 030 for tests only."""
+SENTENCES = _sentences()  # thirty sentences: 001 to 003 paired, 028 to 030 for tests only
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-TableRow = dict[str, str]
-"""Cells of one line by column."""
+TableRow = dict[str, str]  # cells of one line by column
 
 
 @cache

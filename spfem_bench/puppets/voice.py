@@ -17,18 +17,10 @@ from spfem_bench.media.audio import SAMPLE_RATE
 from spfem_bench.puppets.speech import PHONEMES, Manner, Phone
 
 _Floats = npt.NDArray[np.float64]
-
-_BLOCK = 80
-"""Samples for which the vocal tract stands still: 5 ms."""
-
-_UPPER = ((3500.0, 220.0), (4500.0, 300.0))
-"""F4 and F5 of every phone, with bandwidths, Hz."""
-
-_NASAL_POLE, _NASAL_ZERO = 270.0, 450.0
-"""Hz; outside nasals the zero lies on the pole, so that they cancel (Klatt, 1980)."""
-
-_BACKGROUND = 10 ** (-60 / 20)
-"""Room noise against full scale: no stretch of sound is the logarithm of zero."""
+_BLOCK = 80  # samples for which the vocal tract stands still: 5 ms
+_UPPER = ((3500.0, 220.0), (4500.0, 300.0))  # F4 and F5 of every phone, with bandwidths, Hz
+_NASAL_POLE, _NASAL_ZERO = 270.0, 450.0  # Hz; they cancel outside nasals (Klatt, 1980)
+_BACKGROUND = 10 ** (-60 / 20)  # room noise, so that no sound is the logarithm of zero
 
 
 @dataclass(frozen=True)

@@ -27,16 +27,10 @@ _Floats = npt.NDArray[np.float64]
 _Crops = npt.NDArray[np.uint8]
 _Vectors = npt.NDArray[np.float32]
 _Pairs = list[tuple[int, int]]
-
 SEED = 7
-LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Intensities at which expressions are graded."""
-
-MAX_SHIFT = 15
-"""Frames, either way, over which the lips' shift is searched, as in the metric cards."""
-
-SIGMAS = (0.5, 1.0, 2.0)
-"""Of the blurs, in pixels of the crop, that the identity network's distance must grow with."""
+LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # intensities at which expressions are graded
+MAX_SHIFT = 15  # frames, either way, over which the lips' shift is searched, as in the metric cards
+SIGMAS = (0.5, 1.0, 2.0)  # of the blurs, in pixels of the crop
 
 
 def held_out_takes(world: World, name: NetworkName) -> tuple[Shot, ...]:

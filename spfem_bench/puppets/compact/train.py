@@ -19,8 +19,7 @@ from spfem_bench.puppets.world import World
 from spfem_bench.stored import write_json
 from spfem_bench.training.kit import Trained, circumstances, first_and_last
 
-SOFTWARE = ("torch", "numpy", "scipy", "cv2", "python_speech_features")
-"""Packages whose versions are recorded."""
+SOFTWARE = ("torch", "numpy", "scipy", "cv2", "python_speech_features")  # versions are recorded
 
 _FILES = """puppets/*.py puppets/tables/*.csv puppets/compact/*.py networks/compact.py
 networks/syncnet.py faces/crop.py media/mfcc.py training/kit.py"""

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.errors import MissingClipError
@@ -81,10 +80,10 @@ def make_all(world: World, folder: Path, names: Sequence[str], progress: Progres
 def make(world: World, folder: Path, name: str) -> Path:
     """Generate one clip; raise MissingClipError when a take that it is made of is not there."""
     job, path = _job(name), inside(folder, name)
-    source, reference = (_take(world, folder, take) for take in job[1:])
+    takes = [Clip(_take(world, folder, take)) for take in job[1:]]
     with _one_thread():
-        made = _model(job.model).manipulate(_frames(source), _frames(reference))
-    write_clip(path, iter(made), samples(Clip(source)))
+        made = _model(job.model).manipulate(*(np.stack(list(frames(take))) for take in takes))
+    write_clip(path, iter(made), samples(takes[0]))
     clips.write_mark(path, _made_of(world, folder, job))
     return path
 
@@ -94,10 +93,6 @@ def _take(world: World, folder: Path, name: str) -> Path:
     if path is None:
         raise MissingClipError(f"{name}: not rendered", "Run it again")
     return path
-
-
-def _frames(path: Path) -> npt.NDArray[np.uint8]:
-    return np.stack(list(frames(Clip(path))))
 
 
 def _model(name: str) -> MiniNed:

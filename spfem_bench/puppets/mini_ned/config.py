@@ -11,12 +11,8 @@ from spfem_bench.definitions.cards import Strict, builtin_folder, card_folders, 
 from spfem_bench.errors import CardError, unknown_name
 from spfem_bench.stccl.metric import Form
 
-FOLDER = "reference_results/models"
-"""The folder of models and their configurations among the cards."""
-
-SHARED = "face"
-"""Name of the files that all models of a folder share."""
-
+FOLDER = "reference_results/models"  # the folder of models and their configurations among the cards
+SHARED = "face"  # name of the files that all models of a folder share
 _Count = Annotated[int, pydantic.Field(ge=1)]
 _Weight = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
 _Where = Literal["renders", "frames"]

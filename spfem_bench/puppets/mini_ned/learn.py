@@ -27,8 +27,7 @@ from spfem_bench.puppets.shots import Shot
 from spfem_bench.stccl.metric import STCCL
 from spfem_bench.training.kit import Descent, seed_torch
 
-WINDOW = 5
-"""Consecutive frames that STCCL compares."""
+WINDOW = 5  # consecutive frames that STCCL compares
 
 
 class Material(NamedTuple):

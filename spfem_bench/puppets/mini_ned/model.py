@@ -24,11 +24,8 @@ from spfem_bench.puppets.mini_ned.learn import cover, estimate_clip, scale_pixel
 from spfem_bench.puppets.mini_ned.morphable import Coefficients, Morphable
 from spfem_bench.puppets.mini_ned.networks import Estimator, Manipulator, Renderer
 
-VERSION = 1
-"""Of the code from weights to frames: raised when the same weights would make other frames."""
-
-SIDE = 128
-"""Of the frames that it takes and makes, in pixels."""
+VERSION = 1  # raised when the same weights would make other frames
+SIDE = 128  # of the frames that it takes and makes, in pixels
 
 
 class ModelRecord(Strict):

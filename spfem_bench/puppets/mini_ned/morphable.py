@@ -20,13 +20,8 @@ from spfem_bench.puppets.tables import TableRow, read_table
 from spfem_bench.puppets.world import Take, World
 
 _Floats = npt.NDArray[np.float64]
-
-SHAPE, EXPRESSION, _POSE = SIZES = (20, 24, 5)
-"""Numbers of coefficients: identity, expression, pose (x, y, yaw, pitch, roll)."""
-
-RENDER = 64
-"""Side of a render in pixels."""
-
+SHAPE, EXPRESSION, _POSE = SIZES = (20, 24, 5)  # numbers of coefficients
+RENDER = 64  # side of a render in pixels
 CONTOURS = {row["contour"]: int(row["step"]) for row in read_table("contours")}
 """Contours of a puppet's geometry that the model has; of their points each *step*-th."""
 
@@ -90,9 +85,7 @@ def _places() -> dict[str, npt.NDArray[np.int64]]:
     return dict(zip(CONTOURS, ranges, strict=True))
 
 
-PLACES = _places()
-"""Indices of each contour's points among the model's."""
-
+PLACES = _places()  # indices of each contour's points among the model's
 POINTS = sum(map(len, PLACES.values()))
 
 

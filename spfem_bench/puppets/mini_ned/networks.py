@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.puppets.mini_ned.morphable import EXPRESSION, SIZES, Coefficients, Morphable
 
-_STYLE = 16
-"""Numbers in the style of a reference clip's emotion."""
+_STYLE = 16  # numbers in the style of a reference clip's emotion
 
 
 def _conv(inputs: int, outputs: int, stride: int, norm: nn.Module) -> nn.Sequential:
@@ -23,8 +22,7 @@ class Estimator(nn.Module):
     """From frames to coefficients, as NED's DECA."""
 
     WIDTHS = (16, 32, 64, 96, 96)
-    POSE_SCALE = (0.05, 0.05, 0.15, 0.1, 0.06)
-    """About one deviation of each number of a pose: x, y, yaw, pitch, roll."""
+    POSE_SCALE = (0.05, 0.05, 0.15, 0.1, 0.06)  # about one deviation: x, y, yaw, pitch, roll
 
     def __init__(self) -> None:
         super().__init__()
