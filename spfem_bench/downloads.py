@@ -60,11 +60,9 @@ def _receive(url: str, first: int, items: Queue[_Item], left: Event) -> None:
 
     def put(item: _Item) -> None:
         while not left.is_set():
-            try:
+            with suppress(Full):
                 items.put(item, timeout=1)
-            except Full:
-                continue
-            return
+                return
 
     try:
         with _answer(url, first) as answer:

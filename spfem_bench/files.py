@@ -30,8 +30,6 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-# ---- locks ---------------------------------------------------------------------------------
-
 
 def _lock(file: IO[bytes]) -> bool | None:
     """Lock a file until it is closed: False if another process has it, None if it has no locks."""
@@ -100,8 +98,6 @@ def _close_and_remove(file: IO[bytes], path: Path) -> None:
             file.close()
         path.unlink()
 
-
-# ---- temporary files and folders -----------------------------------------------------------
 
 NEW = ".new-spfem-bench-"
 FOLDER = "spfem-bench-"

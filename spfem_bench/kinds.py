@@ -45,13 +45,10 @@ def _is_onnx(content: bytes) -> bool:
         while at < len(content):
             tag, at = _varint(content, at)
             numbers.add(tag >> 3)
-            if tag & 7 == 0:
-                _, at = _varint(content, at)
-            elif tag & 7 == 2:
-                size, at = _varint(content, at)
-                at += size
-            else:  # no field of a model has another wire type
+            if tag & 7 not in (0, 2):  # no field of a model has another wire type
                 return False
+            size, at = _varint(content, at)
+            at += size if tag & 7 == 2 else 0
     except IndexError:
         return False
     return at == len(content) and 7 in numbers
@@ -97,8 +94,7 @@ def _is_torch(content: bytes) -> bool:
 
 KINDS: dict[str, tuple[str, Callable[[bytes], bool]]] = {
     ".onnx": ("ONNX", _is_onnx),
-    ".h5": ("HDF5", _is_hdf5),
-    ".hdf5": ("HDF5", _is_hdf5),
+    **dict.fromkeys((".h5", ".hdf5"), ("HDF5", _is_hdf5)),
     ".safetensors": ("safetensors", _is_safetensors),
     ".zip": ("zip", _is_zip),
     **dict.fromkeys((".pt", ".pth", ".ckpt", ".model", ".tar"), ("torch", _is_torch)),

@@ -31,15 +31,6 @@ PROVIDERS = {
 _LITERAL = re.compile(r"""(?m)^(?:__version__|version)\b[^=\n]*=\s*["']([^"'\n]+)["']""")
 
 
-def _installed(packages: Iterable[str]) -> dict[str, str]:
-    """Return the versions of those packages that are installed, from their metadata."""
-    known = {}
-    for name in packages:
-        with suppress(PackageNotFoundError):
-            known[name] = version(name)
-    return known
-
-
 @cache
 def imported_version(module: str) -> str:
     """Return a module's version, or ``absent``; package metadata may be older than the files.
@@ -69,7 +60,10 @@ def rival_packages(modules: Collection[str]) -> list[str]:
     own = [re.split(r"[^A-Za-z0-9._-]", line)[0] for line in requires("spfem-bench") or ()]
     lines = []
     for module in sorted(set(modules) & PROVIDERS.keys()):
-        installed = _installed(PROVIDERS[module])
+        installed = {}
+        for name in PROVIDERS[module]:
+            with suppress(PackageNotFoundError):
+                installed[name] = version(name)
         if len(installed) > 1:
             kept = next((name for name in own if name in installed), next(iter(installed)))
             lines.append(

@@ -149,9 +149,6 @@ def _made_by(world: World) -> str:
     return f"{world.name} {drawn_by}"
 
 
-# ---- marks: what a file that was made here holds, and what it was made of ---------------------
-
-
 def write_mark(path: Path, made_of: str) -> None:
     """Write the mark beside a file, which makes it valid."""
     write_atomically(path.with_suffix(".sha256"), _mark(path, made_of))

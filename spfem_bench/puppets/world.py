@@ -202,9 +202,8 @@ class Take:
     @cached_property
     def manner(self) -> speech.Manner:
         """The change of the speech by the emotion."""
-        if self.performance:
-            return self.performance.manner
-        return speech.manner(self.emotion, self.intensity)
+        spoken = self.performance or self
+        return speech.manner(spoken.emotion, spoken.intensity)
 
     @cached_property
     def phones(self) -> tuple[speech.Phone, ...]:

@@ -77,9 +77,6 @@ def _scaled(pictures: Tensor) -> Tensor:
     return (pictures.permute(0, 3, 1, 2).float() - 127.5) / 127.5
 
 
-# ---- identity -----------------------------------------------------------------------------
-
-
 def verification(network: nn.Module, shots: Sequence[Shot], crops: _Crops) -> dict[str, Any]:
     """Verify identities across emotions; crops are uint8 (takes, frames, 112, 112, 3).
 
@@ -160,9 +157,6 @@ def equal_error_rate(scores: _Floats, truth: npt.NDArray[np.bool_]) -> float:
     return float((refused[best] + accepted[best]) / 2)
 
 
-# ---- expression ---------------------------------------------------------------------------
-
-
 def recognition(network: nn.Module, shots: Sequence[Shot], crops: _Crops) -> dict[str, Any]:
     """Recognise expressions at full intensity, and grade them.
 
@@ -218,9 +212,6 @@ def explained(vectors: _Floats, groups: npt.NDArray[Any]) -> float:
         for g in np.unique(groups)
     )
     return between / float(((vectors - middle) ** 2).sum())
-
-
-# ---- lip sync -----------------------------------------------------------------------------
 
 
 def lip_sync(

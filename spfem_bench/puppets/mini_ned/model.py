@@ -54,7 +54,6 @@ def read_networks(path: Path, networks: Mapping[str, nn.Module]) -> ModelRecord:
         CardError: the record is not one.
     """
     record = read_model_record(path)
-    file = path.with_suffix(".safetensors")
     again = "Take both files from one training, or train with 'spfem-bench demo train-ned'"
     content = recorded.read_weights(path, record.sha256, again)
     every = nn.ModuleDict(networks)
@@ -62,6 +61,7 @@ def read_networks(path: Path, networks: Mapping[str, nn.Module]) -> ModelRecord:
         every.load_state_dict(recorded.tensors(content))
     except Exception as error:  # any bytes with the right hash may be here: several kinds
         reason = (str(error) or type(error).__name__).splitlines()[-1].strip()
+        file = path.with_suffix(".safetensors")
         raise WeightsError(f"{file} holds no mini-NED: {reason[:120]}", again) from error
     every.eval().requires_grad_(False)
     return record

@@ -29,9 +29,6 @@ LOOKS = ("furrow", "raised", "wrinkle", "smile", "frown", "blush")
 """Numbers of a geometry that no point shows: how deep folds are, how red cheeks."""
 
 
-# ---- what it is fitted to -------------------------------------------------------------------
-
-
 def face_vector(look: Look, state: FaceState) -> _Floats:
     """Return one face as the model represents it: float64 (points * 3 + looks,).
 
@@ -60,9 +57,6 @@ def _principal_components(rows: _Floats, count: int) -> _Floats:
     _, sizes, right = np.linalg.svd(rows, full_matrices=False)
     basis: _Floats = right[:count] * (sizes[:count] / np.sqrt(len(rows)))[:, None]
     return basis
-
-
-# ---- the render's layers --------------------------------------------------------------------
 
 
 class _Layer(NamedTuple):
@@ -159,9 +153,6 @@ def _layers() -> list[_Layer]:
 
 
 _DETAILS = ("folds", "furrows", "lips", "eyes", "brows")
-
-
-# ---- the model ------------------------------------------------------------------------------
 
 
 class Coefficients(NamedTuple):
