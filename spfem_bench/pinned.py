@@ -16,6 +16,8 @@ from spfem_bench.errors import StorageError, WeightsError
 from spfem_bench.files import atomic_file, inside, locked, read_file, write_atomically
 from spfem_bench.hashes import known_sha256
 
+_Report = Callable[[str], object]
+
 
 def file_problem(path: Path, file: PinnedFile, content: bytes | None = None) -> str | None:
     """Return why a file (or *content*, its bytes) is not a card's; None when it may be.
@@ -101,11 +103,7 @@ def read_verified(path: Path, file: PinnedFile, remedy: str) -> bytes:
 
 
 def fetch(
-    file: PinnedFile,
-    folder: Path,
-    *,
-    progress: bool,
-    report: Callable[[str], object] = lambda message: None,
+    file: PinnedFile, folder: Path, *, progress: bool, report: _Report = lambda message: None
 ) -> Path:
     """Download a pinned file into *folder* and verify it; wrong bytes never get its name.
 
@@ -122,7 +120,7 @@ def fetch(
         raise WeightsError(problem, by_hand(file, target))
     if target.is_file() and _is(file, target):  # of a folder that need not be writable
         return target
-    whole = target if file.member is None else _archives(folder) / file.url.rpartition("/")[2]
+    whole = target if file.member is None else folder / ARCHIVES / file.url.rpartition("/")[2]
     waiting = f"{whole.name}: another process is downloading it; waiting"
     try:
         with locked(whole, lambda: report(waiting)):
@@ -151,19 +149,15 @@ def by_hand(file: PinnedFile, target: Path) -> str:
     return f"{alone} {address} elsewhere{member}, and copy it to {target}"
 
 
-def _archives(folder: Path) -> Path:
-    return folder / "archives"
-
-
 def discard_archives(folder: Path) -> None:
     """Remove the archives whose members have been taken out, and nothing else."""
-    for archive in _archives(folder).glob("[!.]*"):
+    for archive in (folder / ARCHIVES).glob("[!.]*"):
         if archive.suffix != PART:
             with locked(archive):  # another process may be reading it
                 archive.unlink(missing_ok=True)
 
 
-PART = ".part"
+ARCHIVES, PART = "archives", ".part"
 ZIP_ERRORS = (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError, zlib.error)
 
 

@@ -126,8 +126,5 @@ def write_checked(path: Path, content: bytes) -> None:
 
 def warn_unverified(path: Path, remedy: str) -> None:
     """Warn that a file without a checksum is used."""
-    warnings.warn(
-        f"{path} is unverified: it is of an earlier version and has no checksum. {remedy}",
-        UnverifiedWarning,
-        stacklevel=2,
-    )
+    text = f"{path} is unverified: it is of an earlier version and has no checksum. {remedy}"
+    warnings.warn(text, UnverifiedWarning, stacklevel=2)

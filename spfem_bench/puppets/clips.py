@@ -130,7 +130,7 @@ def render_all(
     workers: int | None = None,
     progress: Progress = SILENT,
 ) -> None:
-    """Render takes that are missing, by :func:`clip_name`, in as many processes as processors.
+    """Render takes that are missing; *workers* is by default the number of processors.
 
     Raises:
         StorageError: the folder cannot be written, or the disk is full.

@@ -22,6 +22,9 @@ class Shot(NamedTuple):
     intensity: float
 
 
+NumberedShot = tuple[int, Shot]
+
+
 def shots_sha256(shots: Sequence[Shot]) -> str:
     """Return a hash of a list of takes, as 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps([list(s) for s in shots]).encode()).hexdigest()
@@ -42,7 +45,7 @@ def describe_shots(shots: Sequence[Shot]) -> dict[str, Any]:
 
 
 def draw_shots(
-    draw: Callable[[tuple[int, Shot]], Drawn],
+    draw: Callable[[NumberedShot], Drawn],
     shots: Sequence[Shot],
     workers: int = 1,
     progress: Progress = SILENT,

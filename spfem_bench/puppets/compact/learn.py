@@ -62,9 +62,8 @@ class _Pictures:
 
     def __init__(self, drawn: Sequence[TakeInputs], recipe: Recipe, device: str) -> None:
         self.crops = torch.from_numpy(np.concatenate([d.crops for d in drawn])).to(device)
-        self.owner = torch.from_numpy(
-            np.repeat(np.arange(len(drawn)), [len(d.crops) for d in drawn])
-        )
+        owner = np.repeat(np.arange(len(drawn)), [len(d.crops) for d in drawn])
+        self.owner = torch.from_numpy(owner)
         self.recipe = recipe
         self.rng = torch.Generator().manual_seed(recipe.seed)
         self.rest = torch.zeros(0, dtype=torch.int64)
@@ -112,8 +111,7 @@ def _identity(recipe: Recipe, shots: Sequence[Shot], drawn: _Drawn, device: str)
     def loss(number: int) -> Tensor:
         batch, takes = pictures.batch()
         margin = recipe.margin * min(1.0, 3 * number / recipe.steps)
-        value: Tensor = head(network(batch)["embedding"], labels[takes].to(device), margin)
-        return value
+        return torch.as_tensor(head(network(batch)["embedding"], labels[takes].to(device), margin))
 
     return network, [network, head], loss
 
@@ -191,24 +189,17 @@ def sync_loss(video: Tensor, audio: Tensor, temperature: float) -> Tensor:
     among = video.reshape(-1, size) @ audio.reshape(-1, size).T / temperature
     own = torch.arange(windows, device=video.device).repeat(runs)
     every = torch.arange(runs * windows, device=video.device)
-    losses = [
-        F.cross_entropy(within.reshape(-1, windows), own),
-        F.cross_entropy(within.transpose(1, 2).reshape(-1, windows), own),
-        F.cross_entropy(among, every),
-        F.cross_entropy(among.T, every),
-    ]
+    runs_both = [x.reshape(-1, windows) for x in (within, within.transpose(1, 2))]
+    losses = [F.cross_entropy(x, own) for x in runs_both]
+    losses += [F.cross_entropy(x, every) for x in (among, among.T)]
     return torch.stack(losses).mean()
 
 
-def embed(
-    function: Callable[[Tensor], Any], samples: npt.NDArray[np.generic], size: int = 64
-) -> Any:
-    """Return a function's outputs for samples, computed in batches without gradients."""
+def embed(function: Callable[[Tensor], Any], samples: npt.NDArray[np.generic]) -> Any:
+    """Return a function's outputs for samples, in batches of 64 and without gradients."""
+    batches = torch.split(torch.from_numpy(np.ascontiguousarray(samples)), 64)
     with torch.inference_mode():
-        parts = [
-            function(torch.from_numpy(np.ascontiguousarray(samples[i : i + size])))
-            for i in range(0, len(samples), size)
-        ]
+        parts = [function(batch) for batch in batches]
     if isinstance(parts[0], dict):
         return {k: torch.cat([p[k] for p in parts]).numpy() for k in parts[0]}
     return torch.cat(parts).numpy()

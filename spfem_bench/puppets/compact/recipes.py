@@ -66,19 +66,14 @@ class SyncRecipe(Recipe):
     noises: int = 2  # versions of each take's sound with noise of their own, beside the clean one
 
 
+# More than a codec does: skin, light and framing must not count as expression.
+_STRONG = Changes(
+    flip=0.5, colour=0.12, contrast=0.2, brightness=20.0, zoom=0.08, shift=0.05, turn=4.0
+)
 RECIPES: dict[NetworkName, Recipe] = {
     "identity": IdentityRecipe(takes=24, frames=4, steps=2000, batch=128, rate=3e-3),
     "expression": Recipe(
-        takes=40,
-        frames=3,
-        steps=2500,
-        batch=128,
-        rate=3e-3,
-        decay=0.05,
-        # More than a codec does: skin, light and framing must not count as expression.
-        changes=Changes(
-            flip=0.5, colour=0.12, contrast=0.2, brightness=20.0, zoom=0.08, shift=0.05, turn=4.0
-        ),
+        takes=40, frames=3, steps=2500, batch=128, rate=3e-3, decay=0.05, changes=_STRONG
     ),
     "sync": SyncRecipe(takes=2, frames=0, steps=2000, batch=12, rate=2e-3),
 }

@@ -14,7 +14,7 @@ from spfem_bench.faces import crop, exact
 from spfem_bench.media.mfcc import mfcc
 from spfem_bench.media.video import Frame
 from spfem_bench.puppets.compact.recipes import NetworkName, Recipe, SyncRecipe
-from spfem_bench.puppets.shots import Shot
+from spfem_bench.puppets.shots import NumberedShot, Shot
 from spfem_bench.puppets.world import World
 
 
@@ -66,11 +66,7 @@ def _crop(frame: Frame, card: networks.NetworkCard) -> Frame:
 
 
 def draw_take(
-    job: tuple[int, Shot],
-    world: World,
-    name: NetworkName,
-    recipe: Recipe,
-    frames: int | None = None,
+    job: NumberedShot, world: World, name: NetworkName, recipe: Recipe, frames: int | None = None
 ) -> TakeInputs:
     """Draw one take's crops, and its sound's MFCCs for the lip sync network.
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.puppets.face import FaceState
 from spfem_bench.puppets.mini_ned.morphable import face_vector, frame_pose, frame_vector
-from spfem_bench.puppets.shots import Shot
+from spfem_bench.puppets.shots import NumberedShot, Shot
 from spfem_bench.puppets.world import World
 
 
@@ -42,7 +42,7 @@ def unpaired_takes(world: World, speakers: int, takes: int, seed: int) -> tuple[
     return tuple(shots)
 
 
-def draw_run(job: tuple[int, Shot], world: World, frames: int, seed: int) -> FrameRun:
+def draw_run(job: NumberedShot, world: World, frames: int, seed: int) -> FrameRun:
     """Draw a run of frames of one take; its number and the seed decide the first frame."""
     number, shot = job
     take = world.take(*shot)

@@ -231,8 +231,7 @@ def learn_manipulator(
         target = network(source, network.style(face.expression[other]))
         still = torch.zeros(*shape.shape[:2], face.pose.shape[-1], device=device)
         renders = [morphable.render(Coefficients(shape, e, still)) for e in (source, target)]
-        value: Tensor = stccl(*renders, generator=windows.regions)
-        return value
+        return torch.as_tensor(stccl(*renders, generator=windows.regions))
 
     descent = _descent(network, how.steps, how.rate)
     losses = list(descent.run(loss, progress=progress, phase="manipulator"))
@@ -322,8 +321,8 @@ def learn_renderer(
         before = Coefficients(*(v.repeat_interleave(WINDOW, 0) for v in before))
         background, hidden = frames.flatten(0, 1), cover(morphable, target, face)
         made = network(morphable, background, target, reference, before, render, hidden)
-        value: Tensor = stccl(frames, made.reshape(frames.shape), generator=windows.regions)
-        return value
+        made = made.reshape(frames.shape)
+        return torch.as_tensor(stccl(frames, made, generator=windows.regions))
 
     descent = _descent(network, how.steps, how.rate)
     if start is None:

@@ -55,8 +55,7 @@ def frame_pose(take: Take, index: int) -> _Floats:
 def _principal_components(rows: _Floats, count: int) -> _Floats:
     """Return the first principal components of rows (N, D): (count, D), of deviation 1."""
     _, sizes, right = np.linalg.svd(rows, full_matrices=False)
-    basis: _Floats = right[:count] * (sizes[:count] / np.sqrt(len(rows)))[:, None]
-    return basis
+    return np.asarray(right[:count] * (sizes[:count] / np.sqrt(len(rows)))[:, None])
 
 
 class _Layer(NamedTuple):
@@ -178,13 +177,10 @@ class Morphable(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         size = POINTS * 3 + len(LOOKS)
-        for name, shape in (
-            ("mean", (size,)),
-            ("shapes", (SHAPE, size)),
-            ("expressions", (EXPRESSION, size)),
-            ("camera", (3,)),
-        ):
-            self.register_buffer(name, torch.zeros(shape))
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("shapes", torch.zeros(SHAPE, size))
+        self.register_buffer("expressions", torch.zeros(EXPRESSION, size))
+        self.register_buffer("camera", torch.zeros(3))
         self.layers = _layers()
         for layer in self.layers:
             weights = torch.from_numpy(layer.weights).float()
