@@ -19,6 +19,12 @@ from spfem_bench.hashes import known_sha256
 _Report = Callable[[str], object]
 
 
+def _git_blob(content: bytes) -> str:
+    """Return the hash by which git knows bytes, as 40 hexadecimal digits."""
+    whole = f"blob {len(content)}\0".encode() + content
+    return hashlib.sha1(whole, usedforsecurity=False).hexdigest()
+
+
 def file_problem(path: Path, file: PinnedFile, content: bytes | None = None) -> str | None:
     """Return why a file (or *content*, its bytes) is not a card's; None when it may be.
 
@@ -32,8 +38,7 @@ def file_problem(path: Path, file: PinnedFile, content: bytes | None = None) -> 
         return None if actual == file.sha256 else _two("SHA-256", actual, file.sha256)
     content = read_file(path) if content is None else content
     if file.git_blob is not None:
-        blob = f"blob {len(content)}\0".encode() + content
-        actual = hashlib.sha1(blob, usedforsecurity=False).hexdigest()
+        actual = _git_blob(content)
         return None if actual == file.git_blob else _two("git blob", actual, file.git_blob)
     return kinds.format_problem(file.name, content)
 
