@@ -29,6 +29,8 @@ from spfem_bench.puppets.face import LANDMARKS
 from spfem_bench.puppets.speech import VISEMES
 from spfem_bench.puppets.world import Take, World
 
+DATASET = "puppets"  # the data set of the demo
+
 
 def clip_name(take: Take) -> str:
     """Return the file name of a take, such as ``P001/angry/1.00/028.mp4``."""
@@ -54,7 +56,7 @@ def take_of(world: World, name: str) -> Take:
 
 def shipped(world: World, name: str) -> Path | None:
     """Return a shipped take's file, or None; raise ClipError if it is absent or damaged."""
-    card = dataset_card("puppets")
+    card = dataset_card(DATASET)
     pinned = dataset_files(card).get(name)
     if pinned is None or card.world != WorldSettings(**asdict(world)):
         return None
