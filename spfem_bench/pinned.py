@@ -79,9 +79,7 @@ def _is(file: PinnedFile, path: Path) -> bool:
 def pin(owner: str, file: PinnedFile, path: Path) -> str:
     """Pin a file without a published SHA-256 to the bytes at *path*, and return their hash.
 
-    Raises:
-        WeightsError: another size, kind or git hash than the card's, or bytes other than pinned.
-        StorageError: the file of pins cannot be written.
+    Raises WeightsError for bytes that are not the card's or not those pinned, and StorageError.
     """
     content = read_file(path)  # once: the checked bytes are the pinned ones
     if problem := file_problem(path, file, content):

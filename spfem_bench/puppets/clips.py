@@ -38,12 +38,7 @@ def clip_name(take: Take) -> str:
 
 
 def take_of(world: World, name: str) -> Take:
-    """Return the take that a file name asks for.
-
-    Raises:
-        CardError: the name is of another form, or an intensity is out of range.
-        UnknownNameError: no such speaker, emotion or sentence.
-    """
+    """Return the take that a file name asks for; raises CardError or UnknownNameError."""
     level = r"([01]\.\d\d)"
     match = re.fullmatch(rf"([^/]+)/([^/]+)/{level}/([^/]+?)(?:/as/([^/]+)/{level})?\.mp4", name)
     if not match:
@@ -79,12 +74,7 @@ def rendered(world: World, folder: Path, name: str) -> Path | None:
 
 
 def render_take(world: World, folder: Path, name: str) -> Path:
-    """Render one take into its file, unless it is there; a shipped one is copied.
-
-    Raises:
-        ClipError: the shipped file is absent or damaged.
-        StorageError: the folder cannot be written, or the disk is full.
-    """
+    """Render or copy one take into its file, unless it is there; raises ClipError, StorageError."""
     take = take_of(world, name)
     if path := rendered(world, folder, name):
         return path
@@ -134,9 +124,7 @@ def render_all(
 ) -> None:
     """Render takes that are missing; *workers* is by default the number of processors.
 
-    Raises:
-        StorageError: the folder cannot be written, or the disk is full.
-        SpfemBenchError: a name asks for no take.
+    Raises StorageError, and before any work SpfemBenchError for a name that asks for no take.
     """
     for name in names:
         take_of(world, name)  # a wrong name is refused before any work

@@ -65,8 +65,8 @@ class Painter:
         self._eyes(canvas, g)
         self._nose_and_folds(canvas, g)
         self._hair_in_front(canvas, g)
+        brow = _mix(self.look.hair, (30, 22, 18), 0.35)
         for name in ("right", "left"):
-            brow = _mix(self.look.hair, (30, 22, 18), 0.35)
             self._fill(canvas, g.contours[f"brow_area_{name}"], brow)
         if self.look.glasses:
             self._glasses(canvas, g)

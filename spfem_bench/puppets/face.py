@@ -1,7 +1,6 @@
 """A puppet's face as geometry: its identity, its expression, and where each of its lines lies.
 
 Lengths are in half face widths; x points to the picture's right, y down, z towards the camera.
-One :class:`Pose` projects all points, so landmarks are exact by construction.
 """
 
 from __future__ import annotations

@@ -19,12 +19,9 @@ from spfem_bench.puppets.speech import correspondence
 from spfem_bench.puppets.world import Take, World
 from spfem_bench.training.config import HELD_OUT, PuppetData, Second
 
-_EYES_AND_NOSE = (
-    "eye_right_outer eye_right_inner eye_left_inner eye_left_outer nose_bridge nose_tip"
-)
-STEADY = tuple(LANDMARKS.index(name) for name in _EYES_AND_NOSE.split())
-"""Landmarks for the pose: neither speech nor expression moves them much."""
-
+# Landmarks for the pose: neither speech nor expression moves them much.
+_STEADY = "eye_right_outer eye_right_inner eye_left_inner eye_left_outer nose_bridge nose_tip"
+STEADY = tuple(LANDMARKS.index(name) for name in _STEADY.split())
 WorldPart = Literal["train", "held-out", "validation"]
 
 

@@ -52,12 +52,7 @@ class Puppets(Provider):
         return self.places.generated / self.world.name
 
     def verified(self, name: str) -> Path:
-        """Return a clip's path, shipped or made before.
-
-        Raises:
-            MissingClipError: it has not been made.
-            ClipError: the shipped file is damaged.
-        """
+        """Return a clip's path, shipped or made before; raises MissingClipError or ClipError."""
         from spfem_bench.puppets.mini_ned.clips import present
 
         path = present(self.world, self.folder, name)

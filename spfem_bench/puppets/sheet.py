@@ -43,11 +43,8 @@ def puppet_sheet(
 def model_sheet(names: Sequence[str] = (), form: str = "png", n_frames: int = 40) -> bytes:
     """Return a sheet of test puppets: source, inter-ID reference, each model, and the truth.
 
-    *names* are of the models, all when empty; *n_frames* of each clip are given to them.
-
-    Raises:
-        UnknownNameError: no model has that name.
-        WeightsError: its weights are missing or wrong.
+    *names* are of the models, all when empty; *n_frames* of each clip are given to them. Raises
+    UnknownNameError or WeightsError.
     """
     from spfem_bench.puppets.mini_ned.config import models
     from spfem_bench.puppets.mini_ned.model import SIDE, MiniNed, model_path

@@ -128,12 +128,7 @@ _FULL = {row["emotion"]: Manner(**numbers(row)) for row in read_table("manners")
 
 
 def manner(emotion: str, intensity: float) -> Manner:
-    """Return an emotion's manner, linear from neutral (0) to full (1).
-
-    Raises:
-        UnknownNameError: not one of the seven emotions.
-        CardError: an intensity outside 0 to 1.
-    """
+    """Return a manner, linear from 0 (neutral) to 1; raises UnknownNameError or CardError."""
     if emotion not in _FULL:
         raise unknown_name("emotion", emotion, EMOTIONS)
     if not (math.isfinite(intensity) and 0 <= intensity <= 1):
@@ -180,10 +175,8 @@ def time_phones(
 def correspondence(a: Sequence[Phone], b: Sequence[Phone], times: npt.ArrayLike) -> _Floats:
     """Return the times in reading *b* that correspond to times in *a*: float64, never decreasing.
 
-    Linear within each phone; times outside *a* go to the ends of *b*.
-
-    Raises:
-        CardError: readings of different sentences.
+    Linear within each phone; times outside *a* go to the ends of *b*. Raises CardError for readings
+    of different sentences.
     """
     if not a or [phone.symbol for phone in a] != [phone.symbol for phone in b]:
         raise CardError("readings of different sentences", "Give two readings of one sentence")

@@ -43,11 +43,7 @@ class Speaker:
 
 @dataclass(frozen=True)
 class World:
-    """All puppets of one version and seed; frames are *size* pixels wide.
-
-    Raises:
-        CardError: no such version, or a seed or size that is out of range.
-    """
+    """All puppets of a version and seed, frames of *size* pixels; raises CardError if refused."""
 
     version: int = 1
     seed: int = 8
@@ -111,12 +107,7 @@ class World:
                     yield speaker.name, emotion, sentence.name
 
     def take(self, speaker: str, emotion: str, sentence: str, intensity: float = 1.0) -> Take:
-        """Return one performance; the intensity is 0 to 1.
-
-        Raises:
-            UnknownNameError: no such speaker, emotion or sentence.
-            CardError: the intensity is out of range.
-        """
+        """Return one performance, intensity 0 to 1; raises UnknownNameError or CardError."""
         if emotion not in face.EXPRESSIONS:
             raise unknown_name("emotion", emotion, face.EXPRESSIONS)
         if not 0 <= intensity <= 1:
@@ -190,12 +181,7 @@ class Take:
     performance: Take | None = None
 
     def with_face(self, emotion: str, intensity: float = 1.0) -> Take:
-        """Return this performance with another emotion on the face, all else but grain unchanged.
-
-        Raises:
-            UnknownNameError: no such emotion.
-            CardError: the intensity is out of range.
-        """
+        """Return this performance with another emotion on the face; else only grain differs."""
         other = self.world.take(self.speaker.name, emotion, self.sentence.name, intensity)
         return replace(other, performance=self.performance or self)
 

@@ -42,11 +42,10 @@ def held_out_takes(world: World, name: NetworkName) -> tuple[Shot, ...]:
     sentences = [s.name for s in world.sentences if s.split == "test"]
     speakers = [s.name for s in world.speakers if s.split in ("validation", "test")]
     if name == "sync":
+        by_turns = product(enumerate(speakers), enumerate(sentences), range(2))
         return tuple(
             Shot(speaker, EMOTIONS[(3 * i + 2 * j + k) % len(EMOTIONS)], sentence, 1.0)
-            for i, speaker in enumerate(speakers)
-            for j, sentence in enumerate(sentences)
-            for k in range(2)
+            for (i, speaker), (j, sentence), k in by_turns
         )
     levels = LEVELS if name == "expression" else (1.0,)
     return tuple(Shot(*names) for names in product(speakers, EMOTIONS, sentences, levels))
@@ -207,10 +206,8 @@ def explained(vectors: _Floats, groups: npt.NDArray[Any]) -> float:
     1.0
     """
     middle = vectors.mean(0)
-    between = sum(
-        float((groups == g).sum() * ((vectors[groups == g].mean(0) - middle) ** 2).sum())
-        for g in np.unique(groups)
-    )
+    members = (vectors[groups == g] for g in np.unique(groups))
+    between = sum(float(len(part) * ((part.mean(0) - middle) ** 2).sum()) for part in members)
     return between / float(((vectors - middle) ** 2).sum())
 
 

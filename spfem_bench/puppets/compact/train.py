@@ -37,10 +37,7 @@ def train_compact(
 ) -> Trained:
     """Train one network and write ``compact-NAME.safetensors``, then its record ``.json``.
 
-    Phases of the progress: ``NAME: draw``, ``NAME: learn`` and ``NAME: check``.
-
-    Raises:
-        StorageError: the folder cannot be written.
+    Phases: ``NAME: draw``, ``NAME: learn`` and ``NAME: check``. Raises StorageError.
     """
     from safetensors.torch import save
 

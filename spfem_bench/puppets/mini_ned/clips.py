@@ -63,13 +63,7 @@ def lacking(world: World, folder: Path, names: Sequence[str]) -> list[str]:
 
 
 def make_all(world: World, folder: Path, names: Sequence[str], progress: Progress = SILENT) -> None:
-    """Generate clips in several processes; their number changes no pixel.
-
-    Raises:
-        UnknownNameError: no such model.
-        WeightsError: its weights are missing or wrong.
-        StorageError: the folder cannot be written, or the disk is full.
-    """
+    """Generate clips in processes; raises UnknownNameError, WeightsError or StorageError."""
     for name in names:
         _model(_job(name).model)  # a wrong model is refused before any work
     with spread(partial(make, world, folder), names, os.cpu_count() or 1) as files:
@@ -135,5 +129,5 @@ def _made_of(world: World, folder: Path, job: MadeClip) -> str:
     from spfem_bench.puppets.mini_ned.model import identity, model_path
 
     takes = [file_sha256(_take(world, folder, take)) for take in job[1:]]
-    made_by = " ".join(map(str, [*identity(model_path(job.model)).values(), *takes]))
-    return f"{world.name} {made_by}"
+    made_by = [world.name, *identity(model_path(job.model)).values(), *takes]
+    return " ".join(map(str, made_by))

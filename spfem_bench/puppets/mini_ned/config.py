@@ -111,12 +111,7 @@ def config_names() -> list[str]:
 
 
 def read_ned_config(name: str | Path) -> MiniNedConfig:
-    """Read a shipped configuration by its name, or any by its path.
-
-    Raises:
-        UnknownNameError: no shipped one has that name.
-        CardError: unreadable, not TOML, or it has a wrong, unknown or missing key.
-    """
+    """Read a configuration by its shipped name or path; raises UnknownNameError or CardError."""
     path = Path(name)
     if path.suffix != ".toml":
         if str(name) not in config_names():

@@ -132,12 +132,7 @@ def gather(
 
 
 def supervisor(how: Supervision, weights: WeightsStore, device: str = "cpu") -> STCCL | None:
-    """Return STCCL as configured, or None.
-
-    Raises:
-        UnknownNameError: no metric has that name.
-        WeightsError: its files are missing or wrong.
-    """
+    """Return STCCL as configured, or None; raises UnknownNameError or WeightsError."""
     if how.form == "none":
         return None
     loss = STCCL.load(how.metric, form=how.form, value_range=(0, 1), weights=weights, device=device)

@@ -47,12 +47,7 @@ def write_networks(
 
 
 def read_networks(path: Path, networks: Mapping[str, nn.Module]) -> ModelRecord:
-    """Read weights into networks, in eval mode, after checking their SHA-256.
-
-    Raises:
-        WeightsError: a file is absent, other than recorded, or of other networks.
-        CardError: the record is not one.
-    """
+    """Read checked weights into networks, in eval mode; raises WeightsError or CardError."""
     record = read_model_record(path)
     again = "Take both files from one training, or train with 'spfem-bench demo train-ned'"
     content = recorded.read_weights(path, record.sha256, again)
@@ -68,12 +63,7 @@ def read_networks(path: Path, networks: Mapping[str, nn.Module]) -> ModelRecord:
 
 
 def read_model_record(path: Path) -> ModelRecord:
-    """Read the record of a file of weights.
-
-    Raises:
-        WeightsError: there is none.
-        CardError: it is not valid JSON, or lacks or misspells a key.
-    """
+    """Read a record of weights; raises WeightsError if absent, CardError if invalid."""
     path = path.with_suffix(".json")
     try:
         return recorded.load_weights_record(path, ModelRecord, "a model")
@@ -107,12 +97,7 @@ class MiniNed(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> MiniNed:
-        """Read a model and its shared file from their folder; every hash is checked.
-
-        Raises:
-            WeightsError: a file is absent, not what its record says, or another one is shared.
-            CardError: a record is not one.
-        """
+        """Read a model and its shared file, hashes checked; raises WeightsError or CardError."""
         model = cls(Morphable(), Estimator(), Manipulator(), Renderer())
         shared = path.with_name(SHARED)
         networks = model._asdict()
@@ -130,10 +115,7 @@ class MiniNed(NamedTuple):
     ) -> npt.NDArray[np.uint8]:
         """Return a clip with the emotion of another; speech, head and all else stay its own.
 
-        Clips are uint8 (T, 128, 128, 3), RGB; the reference may have another length and puppet.
-
-        Raises:
-            ClipError: frames of another size.
+        Clips are uint8 (T, 128, 128, 3), RGB, else ClipError; lengths and puppets may differ.
         """
         for shape in (source.shape, reference.shape):
             if shape[1:] != (SIDE, SIDE, 3) or not shape[0]:

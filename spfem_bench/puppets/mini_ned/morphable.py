@@ -88,11 +88,8 @@ def _rows(name: str) -> _Floats:
 
 def _dots(*names: str) -> _Floats:
     """Return dots on the contours themselves, and half way between their points."""
-    rows = []
-    for name in names:
-        points = _rows(name)
-        rows += [points, (points[1:] + points[:-1]) / 2]
-    return np.concatenate(rows)
+    each = [_rows(name) for name in names]
+    return np.concatenate([part for rows in each for part in (rows, (rows[1:] + rows[:-1]) / 2)])
 
 
 def _between(upper: _Floats, lower: _Floats, parts: Sequence[float]) -> _Floats:

@@ -82,11 +82,10 @@ def train_mini_ned(
                 f"renderer{', after a shared start' if shared else ''}": round(ended - after, 1),
             },
         }
-        path = folder / f"{name}.safetensors"
         about = {"face": data.face, "config": config.model_dump(mode="json"), "training": training}
         networks = {"manipulator": manipulator, "renderer": renderer}
-        record = write_networks(path, networks, about)
-        yield Trained(path, record.model_dump(mode="json"))
+        path = folder / f"{name}.safetensors"
+        yield Trained(path, write_networks(path, networks, about).model_dump(mode="json"))
 
 
 class _Data(NamedTuple):
@@ -129,8 +128,7 @@ class _Work:
         path = self.folder / f"{SHARED}.safetensors"
         if not path.with_suffix(".json").is_file():
             clock = time.monotonic()
-            faces = training_faces(world, config.data.faces, config.data.choice)
-            morphable = Morphable.fit(faces)
+            morphable = Morphable.fit(training_faces(world, config.data.faces, config.data.choice))
             how, device = config.estimator, self.device
             estimator = learn.learn_estimator(how, morphable, drawn, device, self.progress)
             training = {**common, "seconds": round(time.monotonic() - clock, 1)}
