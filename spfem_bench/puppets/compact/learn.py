@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.media.mfcc import MFCC_STEPS, STEPS_PER_FRAME, WINDOW
 from spfem_bench.networks.compact import DIMENSIONS, CompactExpression, CompactIdentity, CompactSync
-from spfem_bench.progress import SILENT, Progress
+from spfem_bench.progress import Progress
 from spfem_bench.puppets.compact.changes import change
 from spfem_bench.puppets.compact.recipes import IdentityRecipe, Recipe, SyncRecipe
 from spfem_bench.puppets.compact.takes import TakeInputs
@@ -27,18 +27,12 @@ from spfem_bench.puppets.shots import Shot
 from spfem_bench.training.kit import Descent, seed_torch
 
 _Drawn = Sequence[TakeInputs]
+# A network, all modules with weights to learn, and the loss of a step by its number.
 _Made = tuple[nn.Module, list[nn.Module], Callable[[int], Tensor]]
-"""A network, all modules with weights to learn, and the loss of a step by its number."""
 
 
 def learn(
-    recipe: Recipe,
-    shots: Sequence[Shot],
-    drawn: Sequence[TakeInputs],
-    *,
-    name: str,
-    device: str = "cpu",
-    progress: Progress = SILENT,
+    name: str, recipe: Recipe, shots: Sequence[Shot], drawn: _Drawn, device: str, progress: Progress
 ) -> tuple[nn.Module, list[float]]:
     """Train one network; return it on the CPU in eval mode, and the loss of each step."""
     seed_torch(recipe.seed)
@@ -60,7 +54,7 @@ def learn(
 class _Pictures:
     """Batches of crops of all takes, drawn without repetition within an epoch."""
 
-    def __init__(self, drawn: Sequence[TakeInputs], recipe: Recipe, device: str) -> None:
+    def __init__(self, drawn: _Drawn, recipe: Recipe, device: str) -> None:
         self.crops = torch.from_numpy(np.concatenate([d.crops for d in drawn])).to(device)
         owner = np.repeat(np.arange(len(drawn)), [len(d.crops) for d in drawn])
         self.owner = torch.from_numpy(owner)

@@ -51,7 +51,7 @@ def train_compact(
     draw = partial(draw_take, world=world, name=name, recipe=recipe)
     drawn = draw_shots(draw, shots, workers, progress, f"{name}: draw")
     times.append(time.monotonic())
-    network, losses = learn(recipe, shots, drawn, name=name, device=device, progress=progress)
+    network, losses = learn(name, recipe, shots, drawn, device, progress)
     times.append(time.monotonic())
     held_out = quality.held_out_quality(world, name, network, recipe, workers, progress)
     times.append(time.monotonic())

@@ -22,11 +22,10 @@ from spfem_bench.puppets.world import Take, World
 _Floats = npt.NDArray[np.float64]
 SHAPE, EXPRESSION, _POSE = SIZES = (20, 24, 5)  # numbers of coefficients
 RENDER = 64  # side of a render in pixels
+# Contours of a puppet's geometry that the model has; of their points each *step*-th.
 CONTOURS = {row["contour"]: int(row["step"]) for row in read_table("contours")}
-"""Contours of a puppet's geometry that the model has; of their points each *step*-th."""
-
+# Numbers of a geometry that no point shows: how deep folds are, how red cheeks.
 LOOKS = ("furrow", "raised", "wrinkle", "smile", "frown", "blush")
-"""Numbers of a geometry that no point shows: how deep folds are, how red cheeks."""
 
 
 def face_vector(look: Look, state: FaceState) -> _Floats:
