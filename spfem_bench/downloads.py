@@ -10,35 +10,23 @@ from contextlib import suppress
 from pathlib import Path
 from queue import Empty, Full, Queue
 from threading import Event, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 if TYPE_CHECKING:
     import requests
 
 BLOCK = 1 << 16
-LARGEST = 2 << 30
-"""Bytes that a download of unknown size may have."""
-
-SILENCE = 30.0
-"""Seconds without a byte after which a connection is given up."""
-
-WINDOW = 60.0
-"""Seconds over which a server's rate is measured."""
-
-RATE = 10_000
-"""Bytes a second that must come in each window: with it, a file's size bounds the total time."""
-
+LARGEST = 2 << 30  # bytes that a download of unknown size may have
+SILENCE = 30.0  # seconds without a byte after which a connection is given up
+WINDOW = 60.0  # seconds over which a server's rate is measured
+RATE = 10_000  # bytes a second that must come in each window, so that downloads end
 REDIRECTS = 5
-
 PRIVATE = re.compile("local(host|domain)?|internal|intranet|lan|home|corp|arpa|test|onion")
 """Last labels of names that are not public."""
 
-_Head = tuple[int, str]
-"""Status and Content-Length of an answer."""
-
-_Item = _Head | bytes | Exception | None
-"""The head, a block, the error that ended an answer, or its end."""
+_Head = tuple[int, str]  # status and Content-Length of an answer
+_Item = _Head | bytes | Exception | None  # head, block, error or end of an answer
 
 
 class DownloadError(Exception):
@@ -46,13 +34,10 @@ class DownloadError(Exception):
 
 
 def receive(url: str, part: Path, size: int | None, *, progress: bool) -> None:
-    """Download a file; it continues after the bytes that are there, and keeps them after an error.
+    """Download a file behind the bytes that *part* has; keep them after an error.
 
-    Args:
-        url: https.
-        part: the file, whole or not; only one process may write to it.
-        size: bytes of the whole, where known; at most one block beyond it is written.
-        progress: show a bar on standard error.
+    At most one block beyond *size*, bytes of the whole where known, is written. Only one process
+    may write to *part*.
 
     Raises:
         DownloadError: no connection, or the server refuses, breaks off, is too slow, redirects to
@@ -75,11 +60,9 @@ def _receive(url: str, first: int, items: Queue[_Item], left: Event) -> None:
 
     def put(item: _Item) -> None:
         while not left.is_set():
-            try:
+            with suppress(Full):
                 items.put(item, timeout=1)
-            except Full:
-                continue
-            return
+                return
 
     try:
         with _answer(url, first) as answer:
@@ -132,12 +115,9 @@ def is_public(url: str) -> bool:
         pass
     labels = host.split(".")
     # A name whose last label begins with a digit is a number, such as 127.1 or 0x7f.1.
-    return (
-        len(labels) > 1
-        and all(re.fullmatch(r"[^\W_]([\w-]{0,61}[^\W_])?", label) for label in labels)
-        and not labels[-1][0].isdigit()
-        and not PRIVATE.fullmatch(labels[-1])
-    )
+    if len(labels) == 1 or labels[-1][:1].isdigit() or PRIVATE.fullmatch(labels[-1]):
+        return False
+    return all(re.fullmatch(r"[^\W_]([\w-]{0,61}[^\W_])?", label) for label in labels)
 
 
 def _timely(items: Queue[_Item]) -> Iterator[_Head | bytes]:
@@ -159,9 +139,8 @@ def _timely(items: Queue[_Item]) -> Iterator[_Head | bytes]:
             yield item
         if time.monotonic() >= ends:
             if count < RATE * WINDOW:
-                raise DownloadError(
-                    f"only {count} bytes came within {WINDOW:g} s; at least {RATE} a second must"
-                )
+                few = f"only {count} bytes came within {WINDOW:g} s"
+                raise DownloadError(f"{few}; at least {RATE} a second must")
             ends, count = time.monotonic() + WINDOW, 0
 
 
@@ -188,15 +167,9 @@ def _append(
     if status == 200:
         have = 0  # the server sends it from the start
     stated = int(length) if re.fullmatch(r"[0-9]{1,15}", length) else None
-    bar = tqdm(
-        total=size if stated is None else have + stated,
-        initial=have,
-        unit="B",
-        unit_scale=True,
-        desc=part.stem,
-        disable=None if progress else True,
-        leave=False,
-    )
+    total, hidden = size if stated is None else have + stated, None if progress else True
+    unit: dict[str, Any] = {"unit": "B", "unit_scale": True}
+    bar = tqdm(desc=part.stem, total=total, initial=have, leave=False, disable=hidden, **unit)
     with bar, part.open("ab" if have else "wb") as file:
         for block in items:
             if not isinstance(block, bytes):

@@ -9,25 +9,17 @@ from spfem_bench.texts import visible
 
 
 class SpfemBenchError(Exception):
-    """Any failure that a user can do something about.
-
-    Args:
-        problem: what is wrong and with what, one line without a final stop.
-        remedy: what to do or type next.
-    """
+    """A failure that a user can do something about: the problem, one line, and the remedy."""
 
     def __init__(self, problem: str, remedy: str = "") -> None:
-        problem, remedy = printable(problem), printable(remedy)
-        super().__init__(problem, remedy)
-        self.problem = problem
-        self.remedy = remedy
+        self.problem, self.remedy = printable(problem), printable(remedy)
+        super().__init__(self.problem, self.remedy)
 
     def __str__(self) -> str:
         return f"{self.problem}. {self.remedy}".rstrip() if self.remedy else self.problem
 
 
-LONGEST = 2000
-"""Characters of a sentence; a value in it may be a whole file."""
+LONGEST = 2000  # characters of a sentence; a value in it may be a whole file
 
 
 def printable(text: str) -> str:

@@ -13,20 +13,13 @@ Extra = Literal["networks", "ray", "train"]
 
 @contextmanager
 def extra(name: Extra, feature: str) -> Iterator[None]:
-    """Turn a missing package into an error with the pip command that installs it.
+    """Raise SpfemBenchError with the pip command for packages that are not installed.
 
-    Args:
-        name: the extra in ``pyproject.toml`` with the packages imported in the block.
-        feature: an option or a noun phrase: the subject of "needs" in the error.
-
-    Raises:
-        SpfemBenchError: a package is not installed.
+    *feature* is an option or a noun phrase: the subject of "needs" in the error.
     """
     try:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "a package").partition(".")[0]
-        raise SpfemBenchError(
-            f"{feature} needs {package}, which is not installed",
-            f'Type: pip install "spfem-bench[{name}]"',
-        ) from error
+        problem = f"{feature} needs {package}, which is not installed"
+        raise SpfemBenchError(problem, f'Type: pip install "spfem-bench[{name}]"') from error

@@ -1,9 +1,7 @@
 """Files that appear under their name whole or not at all, and names as file systems have them.
 
-A process locks the temporary files and folders that it writes. The system releases the lock when
-the process ends; the next process that writes to the same folder removes those without a lock.
-
-What writes raises StorageError when the folder cannot be written, or the disk is full.
+A process locks its temporary files; the next one removes those without a lock. Functions that
+write raise StorageError when the folder cannot be written, or the disk is full.
 """
 
 from __future__ import annotations
@@ -32,15 +30,9 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-# ---- locks ---------------------------------------------------------------------------------
-
 
 def _lock(file: IO[bytes]) -> bool | None:
-    """Lock an open file until it is closed, without waiting.
-
-    Returns:
-        False when another process has locked it; None where the file system has no locks.
-    """
+    """Lock a file until it is closed: False if another process has it, None if it has no locks."""
     try:
         if sys.platform == "win32":
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
@@ -56,13 +48,25 @@ def _is_removed(file: IO[bytes]) -> bool:
 
 
 @contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError in the block into a StorageError with its remedy."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "Name a folder you may write to"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "Free some space, or name another folder; what is done so far is kept"
+        raise StorageError(f"cannot write {path}: {error.strerror}", remedy) from error
+
+
+@contextmanager
 def locked(path: Path, waiting: Callable[[], object] | None = None) -> Iterator[None]:
-    """Let one process at a time into the block, by a lock file beside the file that it writes.
+    """Let one process at a time into the block, by a lock file beside *path*.
 
     *waiting* is called once when another process is in its block.
     """
     lock = path.with_name(f"{NEW}{path.name}.lock")
-    try:
+    with _storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(path.parent)
         while True:
@@ -73,17 +77,14 @@ def locked(path: Path, waiting: Callable[[], object] | None = None) -> Iterator[
                 break
             file.close()
             if state is None:
-                raise StorageError(
-                    f"cannot lock {lock}: its file system has no locks",
-                    "Name a cache folder on another disk with SPFEM_BENCH_CACHE",
-                )
+                problem = f"cannot lock {lock}: its file system has no locks"
+                remedy = "Name a cache folder on another disk with SPFEM_BENCH_CACHE"
+                raise StorageError(problem, remedy)
             if state is False:
                 if waiting is not None:
                     waiting()
                     waiting = None
                 time.sleep(0.1)
-    except OSError as error:
-        raise _not_written(path, error) from error
     try:
         yield
     finally:
@@ -98,14 +99,10 @@ def _close_and_remove(file: IO[bytes], path: Path) -> None:
         path.unlink()
 
 
-# ---- temporary files and folders -----------------------------------------------------------
-
 NEW = ".new-spfem-bench-"
 FOLDER = "spfem-bench-"
 OWNER = ".owner"
-DAY = 86_400.0
-"""Seconds after which a temporary file is removed where the file system has no locks."""
-
+DAY = 86_400.0  # seconds after which a temporary file is removed where the file system has no locks
 _cleaned: set[Path] = set()
 
 
@@ -156,14 +153,12 @@ def _create(name: Callable[[], Path]) -> tuple[Path, IO[bytes]]:
 def temporary_folder(within: Path | None = None) -> Iterator[Path]:
     """Make a folder that is removed with the block, or by a later process if this one is killed.
 
-    It lies in *within*, or in the system's folder for temporary files when None.
+    It lies in *within*, by default the system's folder for temporary files.
     """
     within = within or Path(tempfile.gettempdir())
     remove_stale(within)
-    try:
+    with _storage_errors(within):
         path, owner = _create(lambda: Path(tempfile.mkdtemp(prefix=FOLDER, dir=within)) / OWNER)
-    except OSError as error:
-        raise _not_written(within, error) from error
     try:
         with owner:
             yield path.parent
@@ -174,12 +169,10 @@ def temporary_folder(within: Path | None = None) -> Iterator[Path]:
 @contextmanager
 def marker(folder: Path) -> Iterator[Path]:
     """Keep an empty file in a folder, which is made, until the block is left."""
-    try:
+    with _storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale(folder)
         path, file = _create(lambda: folder / f"{NEW}{uuid.uuid4().hex}")
-    except OSError as error:
-        raise _not_written(folder, error) from error
     try:
         yield path
     finally:
@@ -190,45 +183,30 @@ def marker(folder: Path) -> Iterator[Path]:
 def atomic_file(path: Path, within: Path | None = None) -> Iterator[IO[bytes]]:
     """Open a file that appears under its name whole or not at all; its folder is made.
 
-    *within* is a folder on the same disk for the temporary file; the file's own when None.
+    *within* is a folder on the same disk for the temporary file; by default the file's own.
     """
-    folder, temporary = within or path.parent, None
-    try:
+    folder = within or path.parent
+    with _storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(folder)
         # Not tempfile's: a store may be shared, so files get the permissions of the umask.
         temporary, file = _create(lambda: folder / f"{NEW}{uuid.uuid4().hex}")
-        with file:
-            yield file
-            file.flush()  # or the name may outlive the bytes where the machine itself dies
-            os.fsync(file.fileno())
-            if sys.platform == "win32":  # an open file cannot be renamed there
-                file.close()
-            os.replace(temporary, path)  # noqa: PTH105  (atomic on every system)
-    except BaseException as error:
-        if temporary is not None:
+        try:
+            with file:
+                yield file
+                file.flush()  # or the name may outlive the bytes where the machine itself dies
+                os.fsync(file.fileno())
+                if sys.platform == "win32":  # an open file cannot be renamed there
+                    file.close()
+                os.replace(temporary, path)  # noqa: PTH105  (atomic on every system)
+        except BaseException:
             with suppress(OSError):
                 temporary.unlink()
-        if not isinstance(error, OSError):
             raise
-        raise _not_written(path, error) from error
-
-
-def _not_written(path: Path, error: OSError) -> StorageError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return StorageError(
-        f"cannot write {path}: {error.strerror}",
-        "Free some space, or name another folder; what is done so far is kept"
-        if full
-        else "Name a folder you may write to",
-    )
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a small file whole or not at all.
-
-    Text is written as UTF-8; halves of characters become backslash escapes, as in JSON.
-    """
+    """Write a small file whole or not at all; text as UTF-8, halves of characters escaped."""
     if isinstance(content, str):
         content = content.encode(errors="backslashreplace")
     with atomic_file(path) as file:
@@ -236,12 +214,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def read_file(path: Path) -> bytes:
-    """Return a file's bytes.
-
-    Raises:
-        StorageError: it is a FIFO, a socket or a device.
-        OSError: it cannot be read.
-    """
+    """Return a file's bytes; raise StorageError for a FIFO, a socket or a device."""
     check_ends(path)
     return path.read_bytes()
 
@@ -250,9 +223,8 @@ def check_ends(path: Path) -> None:
     """Raise StorageError for a FIFO, a socket or a device, which may never end."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise StorageError(
-            f"{path} is a FIFO, a socket or a device", "Give a regular file: copy its content"
-        )
+        problem = f"{path} is a FIFO, a socket or a device"
+        raise StorageError(problem, "Give a regular file: copy its content")
 
 
 def check_writable(folder: Path) -> None:
@@ -262,13 +234,7 @@ def check_writable(folder: Path) -> None:
 
 
 def same_name(name: str) -> str:
-    """Return a file's name in the form in which names are compared.
-
-    That is Unicode's NFC, with the suffix of a picture, sound or video in small letters.
-
-    >>> same_name("cafe\u0301.MP4") == "caf\u00e9.mp4"
-    True
-    """
+    """Return a file's name as names are compared: NFC, suffixes of media in small letters."""
     name = unicodedata.normalize("NFC", name)
     return _MEDIA.sub(lambda suffix: suffix[0].lower(), name)
 
@@ -284,19 +250,11 @@ class Listing:
         self._names: dict[str, dict[str, list[str]]] = {}
 
     def find(self, pattern: str) -> list[str]:
-        """Return the sorted paths that match a pattern, relative to the folder.
-
-        Args:
-            pattern: a relative path; each part is in the syntax of :mod:`fnmatch` and matches the
-                :func:`same_name` of names.
-        """
+        """Return the sorted relative paths that match a pattern (:mod:`fnmatch`) as same names."""
         paths = [""]
         for part in map(same_name, pattern.split("/")):
-            paths = [
-                f"{parent}/{name}" if parent else name
-                for parent in paths
-                for name in self._matching(parent, part)
-            ]
+            matches = [(parent, name) for parent in paths for name in self._matching(parent, part)]
+            paths = [f"{parent}/{name}" if parent else name for parent, name in matches]
         return sorted(paths)
 
     def _matching(self, parent: str, part: str) -> list[str]:
@@ -318,12 +276,7 @@ class Listing:
 
 
 def check_name(name: str) -> None:
-    """Refuse a path that no file system has.
-
-    Raises:
-        CardError: it has a NUL or characters outside the system's encoding, a part of more than
-            255 bytes, or is longer than 4096.
-    """
+    """Raise CardError for a path that no file system has: NUL, wrong encoding, too long."""
     try:
         encoded = os.fsencode(name)
     except UnicodeEncodeError:
@@ -331,17 +284,16 @@ def check_name(name: str) -> None:
     if b"\0" in encoded:
         raise CardError(f"no file can have the name {name!r}", "Remove the NUL character")
     if len(encoded) > 4096 or max(map(len, encoded.split(b"/"))) > 255:
-        raise CardError(
-            f"the name {name!r} is too long", "Allowed: parts of 255 bytes, 4096 altogether"
-        )
+        remedy = "Allowed: parts of 255 bytes, 4096 altogether"
+        raise CardError(f"the name {name!r} is too long", remedy)
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return ``folder/name``, and refuse any name that leaves the folder; links are followed.
+    """Return ``folder/name``; links are followed.
 
     Raises:
-        CardError: the name is empty, absolute, or has a ``..``, a backslash, a
-            drive or a control character; or see :func:`check_name`.
+        CardError: the name is empty, absolute, or has a ``..``, a backslash, a drive or a control
+            character; or see :func:`check_name`.
     """
     check_name(name)
     pure = PurePosixPath(name)

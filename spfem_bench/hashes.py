@@ -29,8 +29,7 @@ def known_sha256(path: Path) -> str:
     return known[1]
 
 
-Hashes = dict[Path, tuple[tuple[int, ...], str]]
-"""Files' sizes, times and numbers, with their SHA-256."""
+Hashes = dict[Path, tuple[tuple[int, ...], str]]  # sizes, times and numbers, with SHA-256
 
 
 _hashes: Hashes = {}

@@ -1,7 +1,6 @@
 """The formats of weights: a first check of files whose hash nobody publishes.
 
-The beginning of a file, and the lengths that its format states, tell weights from a server's error
-page, a pointer of Git LFS and a truncated file. Nothing is decoded.
+It recognises error pages, Git LFS pointers and truncated files; nothing is decoded.
 """
 
 from __future__ import annotations
@@ -13,8 +12,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import PurePath
 
-LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""How torch.save began before version 1.6: a pickle of its magic number."""
+LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before version 1.6
 
 
 def format_problem(name: str, content: bytes) -> str | None:
@@ -47,13 +45,10 @@ def _is_onnx(content: bytes) -> bool:
         while at < len(content):
             tag, at = _varint(content, at)
             numbers.add(tag >> 3)
-            if tag & 7 == 0:
-                _, at = _varint(content, at)
-            elif tag & 7 == 2:
-                size, at = _varint(content, at)
-                at += size
-            else:  # no field of a model has another wire type
+            if tag & 7 not in (0, 2):  # no field of a model has another wire type
                 return False
+            size, at = _varint(content, at)
+            at += size if tag & 7 == 2 else 0
     except IndexError:
         return False
     return at == len(content) and 7 in numbers
@@ -99,8 +94,7 @@ def _is_torch(content: bytes) -> bool:
 
 KINDS: dict[str, tuple[str, Callable[[bytes], bool]]] = {
     ".onnx": ("ONNX", _is_onnx),
-    ".h5": ("HDF5", _is_hdf5),
-    ".hdf5": ("HDF5", _is_hdf5),
+    **dict.fromkeys((".h5", ".hdf5"), ("HDF5", _is_hdf5)),
     ".safetensors": ("safetensors", _is_safetensors),
     ".zip": ("zip", _is_zip),
     **dict.fromkeys((".pt", ".pth", ".ckpt", ".model", ".tar"), ("torch", _is_torch)),

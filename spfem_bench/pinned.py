@@ -16,6 +16,8 @@ from spfem_bench.errors import StorageError, WeightsError
 from spfem_bench.files import atomic_file, inside, locked, read_file, write_atomically
 from spfem_bench.hashes import known_sha256
 
+_Report = Callable[[str], object]
+
 
 def _git_blob(content: bytes) -> str:
     """Return the hash by which git knows bytes, as 40 hexadecimal digits."""
@@ -24,7 +26,7 @@ def _git_blob(content: bytes) -> str:
 
 
 def file_problem(path: Path, file: PinnedFile, content: bytes | None = None) -> str | None:
-    """Return why a file (with *content*, where it is read) is not a card's; None when it may be.
+    """Return why a file (or *content*, its bytes) is not a card's; None when it may be.
 
     Without a published hash its size, where the card states one, and its format are checked.
     """
@@ -51,22 +53,16 @@ def is_not(path: Path, file: PinnedFile, reason: str) -> str:
 
 
 def find(file: PinnedFile, by_name: Iterable[Path], by_hash: Iterable[Path] = ()) -> Path | None:
-    """Return where a pinned file lies.
+    """Return where a pinned file lies, one with wrong bytes only when there is no right one.
 
-    One of the right name and wrong bytes is returned only when there is no right one.
-
-    Args:
-        file: of a card.
-        by_name: folders in which it has its own name.
-        by_hash: folders searched before those, whatever their files are called.
+    In the folders *by_hash*, searched first, files may have any name.
     """
     wrong = None
     for folder in by_hash:
         for path in (inside(folder, file.name), *sorted(folder.rglob("*"))):
             if path.is_file() and _is(file, path):
                 return path
-    for folder in (*by_hash, *by_name):
-        path = inside(folder, file.name)
+    for path in (inside(folder, file.name) for folder in (*by_hash, *by_name)):
         if path.is_file():
             if _is(file, path):
                 return path
@@ -83,10 +79,7 @@ def _is(file: PinnedFile, path: Path) -> bool:
 def pin(owner: str, file: PinnedFile, path: Path) -> str:
     """Pin a file without a published SHA-256 to the bytes at *path*, and return their hash.
 
-    Raises:
-        WeightsError: the file has another size, kind or git hash than its card states, or other
-            bytes than those pinned by another process meanwhile.
-        StorageError: the file of pins cannot be written.
+    Raises WeightsError for bytes that are not the card's or not those pinned, and StorageError.
     """
     content = read_file(path)  # once: the checked bytes are the pinned ones
     if problem := file_problem(path, file, content):
@@ -104,12 +97,7 @@ def pin(owner: str, file: PinnedFile, path: Path) -> str:
 
 
 def read_verified(path: Path, file: PinnedFile, remedy: str) -> bytes:
-    """Return a file's bytes after checking them.
-
-    Raises:
-        WeightsError: the bytes are not those of the card.
-        StorageError: it is a FIFO, a socket or a device.
-    """
+    """Return a file's bytes; raise WeightsError when they are not those of the card."""
     content = read_file(path)
     actual = hashlib.sha256(content).hexdigest()
     if actual != file.sha256:
@@ -118,23 +106,12 @@ def read_verified(path: Path, file: PinnedFile, remedy: str) -> bytes:
 
 
 def fetch(
-    file: PinnedFile,
-    folder: Path,
-    *,
-    progress: bool,
-    report: Callable[[str], object] = lambda message: None,
+    file: PinnedFile, folder: Path, *, progress: bool, report: _Report = lambda message: None
 ) -> Path:
     """Download a pinned file into *folder* and verify it; wrong bytes never get its name.
 
-    One process at a time downloads a file. The part before a broken connection is kept (``.part``)
-    and continued. An archive stays in ``archives`` for its other members
-    (:func:`discard_archives`).
-
-    Args:
-        file: of a card.
-        folder: for the file, under its name.
-        progress: show a bar on standard error.
-        report: called with a line when another process is downloading the file.
+    One process at a time downloads a file; *report* is called with a line while another one does.
+    A part (``.part``) is continued; archives stay in ``archives`` (:func:`discard_archives`).
 
     Raises:
         WeightsError: no connection, no address, or other bytes than the card's.
@@ -142,13 +119,11 @@ def fetch(
     """
     target = inside(folder, file.name)
     if file.url is None:
-        raise WeightsError(
-            f"{file.name} cannot be fetched: no address is known that a program could use",
-            by_hand(file, target),
-        )
+        problem = f"{file.name} cannot be fetched: no address is known that a program could use"
+        raise WeightsError(problem, by_hand(file, target))
     if target.is_file() and _is(file, target):  # of a folder that need not be writable
         return target
-    whole = target if file.member is None else _archives(folder) / file.url.rpartition("/")[2]
+    whole = target if file.member is None else folder / ARCHIVES / file.url.rpartition("/")[2]
     waiting = f"{whole.name}: another process is downloading it; waiting"
     try:
         with locked(whole, lambda: report(waiting)):
@@ -177,30 +152,20 @@ def by_hand(file: PinnedFile, target: Path) -> str:
     return f"{alone} {address} elsewhere{member}, and copy it to {target}"
 
 
-def _archives(folder: Path) -> Path:
-    return folder / "archives"
-
-
 def discard_archives(folder: Path) -> None:
     """Remove the archives whose members have been taken out, and nothing else."""
-    for archive in _archives(folder).glob("[!.]*"):
+    for archive in (folder / ARCHIVES).glob("[!.]*"):
         if archive.suffix != PART:
             with locked(archive):  # another process may be reading it
                 archive.unlink(missing_ok=True)
 
 
-PART = ".part"
+ARCHIVES, PART = "archives", ".part"
 ZIP_ERRORS = (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError, zlib.error)
 
 
 def _download(file: PinnedFile | None, url: str, target: Path, *, progress: bool) -> None:
-    """Download to *target*, continued after its part; check it against *file*.
-
-    Raises:
-        DownloadError: no connection, or the server refuses; the part is kept.
-        WeightsError: other bytes than *file* states, also on a second try from the start.
-        OSError: the folder cannot be written.
-    """
+    """Download to *target*, continued after its part, and check it against *file*."""
     part = target.with_name(target.name + PART)
     if file is not None and not (file.is_pinned or file.git_blob):
         part.unlink(missing_ok=True)  # no hash would notice parts of two versions
@@ -210,8 +175,7 @@ def _download(file: PinnedFile | None, url: str, target: Path, *, progress: bool
     except OSError:
         part.unlink(missing_ok=True)  # a full disk is not made fuller
         raise
-    reason = None if file is None else file_problem(part, file)
-    if file is None or reason is None:
+    if file is None or not (reason := file_problem(part, file)):
         os.replace(part, target)  # noqa: PTH105  (atomic on every system)
         return
     part.unlink()
@@ -233,9 +197,8 @@ def _extract(file: PinnedFile, archive: Path, target: Path) -> None:
             content = member.read((file.bytes or 0) + 1)
     except ZIP_ERRORS as error:
         archive.unlink()
-        raise WeightsError(
-            f"{file.url} is no archive that holds {file.member}", by_hand(file, target)
-        ) from error
+        problem = f"{file.url} is no archive that holds {file.member}"
+        raise WeightsError(problem, by_hand(file, target)) from error
     if reason := file_problem(target, file, content):
         archive.unlink()
         raise _moved(file, f"{file.url}, {file.member},", target, reason)

@@ -20,7 +20,6 @@ from pathlib import Path
 from spfem_bench.version import __version__
 
 PACKAGE = Path(__file__).resolve().parent
-
 _OPENCV = ("", "-headless")
 _ONNXRUNTIME = ("", "-gpu", "-directml", "-openvino", "-qnn", "-rocm", "-training")
 PROVIDERS = {
@@ -32,25 +31,12 @@ PROVIDERS = {
 _LITERAL = re.compile(r"""(?m)^(?:__version__|version)\b[^=\n]*=\s*["']([^"'\n]+)["']""")
 
 
-def _installed(packages: Iterable[str]) -> dict[str, str]:
-    """Return the versions of those packages that are installed, from their metadata."""
-    known = {}
-    for name in packages:
-        with suppress(PackageNotFoundError):
-            known[name] = version(name)
-    return known
-
-
 @cache
 def imported_version(module: str) -> str:
-    """Return a module's version; a package's metadata may be older than the module's files.
+    """Return a module's version, or ``absent``; package metadata may be older than the files.
 
-    The text of ``version.py`` or ``__init__.py`` is read where the module is not imported yet,
-    so that torch need not be; only a compiled module without such a text is imported.
-
-    Returns:
-        ``absent`` when the module cannot be imported. A package of Python files without a
-        version (``python_speech_features``) gets ``#`` and a hash of these files.
+    The text of ``version.py`` or ``__init__.py`` is read, so that torch need not be imported. Files
+    without a version (``python_speech_features``) get ``#`` and a hash of them.
     """
     if known := getattr(sys.modules.get(module), "__version__", None):
         return str(known)
@@ -70,15 +56,14 @@ def imported_version(module: str) -> str:
 
 
 def rival_packages(modules: Collection[str]) -> list[str]:
-    """Return one line for each module that two installed packages provide, with the remedy.
-
-    Other packages may require a second OpenCV, and signatures have the version that is imported:
-    so this is no error.
-    """
+    """Return one line for each module that two installed packages provide, with the remedy."""
     own = [re.split(r"[^A-Za-z0-9._-]", line)[0] for line in requires("spfem-bench") or ()]
     lines = []
     for module in sorted(set(modules) & PROVIDERS.keys()):
-        installed = _installed(PROVIDERS[module])
+        installed = {}
+        for name in PROVIDERS[module]:
+            with suppress(PackageNotFoundError):
+                installed[name] = version(name)
         if len(installed) > 1:
             kept = next((name for name in own if name in installed), next(iter(installed)))
             lines.append(
@@ -116,10 +101,7 @@ def device_name(device: str) -> str:
 
 
 def commit() -> str | None:
-    """Return the commit of the checkout that this code runs from, or None outside of one.
-
-    ``, changed`` is added when files of the package differ from it (see :func:`code_digest`).
-    """
+    """Return this checkout's commit, with ``, changed`` if files differ; None outside of one."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(PACKAGE), *arguments]

@@ -13,12 +13,8 @@ from typing import Any
 
 from spfem_bench.files import check_ends, write_atomically
 
-CHECKSUM = "checksum"
-"""The key of a JSON file's checksum: SHA-256 of all its other values, however it is laid out."""
-
-LARGEST = 48_000_000
-"""Bytes of a JSON file; parsed, the worst of that size takes a gigabyte."""
-
+CHECKSUM = "checksum"  # key of the SHA-256 of all other values of a JSON file
+LARGEST = 48_000_000  # bytes of a JSON file; parsed, the worst of that size takes a gigabyte
 _HEAD = b"spfem-bench sha256 "
 
 
@@ -27,11 +23,11 @@ class UnverifiedWarning(Warning):
 
 
 def read_bounded(path: Path, largest: int = LARGEST) -> bytes:
-    """Return the bytes of a regular file, *largest* at most.
+    """Return the bytes of a regular file.
 
     Raises:
         StorageError: it is a FIFO, a socket or a device.
-        OSError: it cannot be read, is a folder, or is larger.
+        OSError: it cannot be read, is a folder, or is larger than *largest* bytes.
     """
     check_ends(path)
     with path.open("rb") as file:
@@ -42,9 +38,7 @@ def read_bounded(path: Path, largest: int = LARGEST) -> bytes:
 
 
 def check_numbers(value: Any, *, wholes_only: bool = False) -> None:
-    """Refuse numbers beyond the arithmetic here, anywhere in dictionaries, lists and scalars.
-
-    With *wholes_only*, floating point numbers are not checked.
+    """Check the numbers in dictionaries, lists and scalars; with *wholes_only*, no floats.
 
     Raises:
         ValueError: a whole number beyond 64 bits, or another that is beyond 1e100 or a NaN.
@@ -66,8 +60,7 @@ def parse_json(content: bytes) -> dict[str, Any]:
     """Return the object that JSON bytes hold.
 
     Raises:
-        ValueError: they are no JSON, no object, nested too deeply, or hold a NaN or a number that
-            :func:`check_numbers` refuses.
+        ValueError: no JSON object, nested too deeply, or numbers refused by :func:`check_numbers`.
     """
     try:
         value = json.loads(content.decode())
@@ -133,8 +126,5 @@ def write_checked(path: Path, content: bytes) -> None:
 
 def warn_unverified(path: Path, remedy: str) -> None:
     """Warn that a file without a checksum is used."""
-    warnings.warn(
-        f"{path} is unverified: it is of an earlier version and has no checksum. {remedy}",
-        UnverifiedWarning,
-        stacklevel=2,
-    )
+    text = f"{path} is unverified: it is of an earlier version and has no checksum. {remedy}"
+    warnings.warn(text, UnverifiedWarning, stacklevel=2)

@@ -18,10 +18,7 @@ _RUN = re.compile(r"[=+\-@\t\r＝＋－＠]")
 
 
 def visible(text: str) -> str:
-    r"""Return text with escapes such as ``\u001b`` for characters that could drive a terminal.
-
-    These are control and format characters, halves of characters and unassigned code points.
-    """
+    r"""Return text with escapes such as ``\u001b`` for characters that could drive a terminal."""
     if all(line.isprintable() for line in text.split("\n")):
         return text
     return "".join(c if c.isprintable() or c in _KEPT else _escape(c) for c in text)
@@ -35,9 +32,9 @@ def _escape(character: str) -> str:
 
 
 class VisibleStream:
-    """A text stream that writes every text through :func:`visible`.
+    """A text stream that writes through :func:`visible`.
 
-    Exceptions for tqdm's bars: a carriage return at the beginning, and moves of the cursor up.
+    tqdm's carriage returns at the beginning and moves of the cursor up are written as they are.
     """
 
     buffer = None  # or click writes to the stream's bytes, where these are ASCII
@@ -47,11 +44,9 @@ class VisibleStream:
 
     def write(self, text: str) -> int:
         """Write a text; return how many characters it has."""
-        if not _BARS.fullmatch(text):
-            start = "\r" if text.startswith("\r") else ""
-            self._stream.write(start + visible(text[len(start) :]))
-        else:
-            self._stream.write(text)
+        start = "\r" if text.startswith("\r") else ""
+        shown = text if _BARS.fullmatch(text) else start + visible(text[len(start) :])
+        self._stream.write(shown)
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -76,24 +71,16 @@ def make_visible() -> None:
 
 
 def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
+    message: Warning | str, category: type[Warning], *_: object, **__: object
 ) -> None:
-    del filename, lineno, file, line
     if sys.stderr is not None:
-        text = str(message).replace("\n", " ")
-        sys.stderr.write(f"{category.__name__}: {text}\n")
+        sys.stderr.write(f"{category.__name__}: {message}".replace("\n", " ") + "\n")
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """Return rows as CSV without cells that a spreadsheet runs, or that drive a terminal.
+    """Return rows as CSV; cells that a spreadsheet would run get an apostrophe before them.
 
-    A cell that begins like a formula and is no number gets an apostrophe before it (OWASP, "CSV
-    Injection"), which :func:`cell_text` removes. None is an empty cell.
+    :func:`cell_text` removes it (OWASP, "CSV Injection"). None is an empty cell.
     """
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([_cell(c) for c in row] for row in rows)

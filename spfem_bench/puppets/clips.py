@@ -1,13 +1,7 @@
-"""Takes as files: where each lies, and rendering what is missing.
+"""Takes as files, such as ``P001/angry/1.00/028.mp4``: speaker, emotion, intensity, sentence.
 
-A take's file is named after it: ``P001/angry/1.00/028.mp4`` holds speaker, emotion,
-intensity and sentence; ``P001/neutral/1.00/028/as/angry/1.00.mp4`` is one with another emotion on
-the face.
-
-The takes that the demo's protocols compare are data: they are shipped, each known by its hash,
-so that no library's version changes the demo's numbers. Other takes are drawn. A mark beside a
-drawn file holds its SHA-256, its world and the libraries that drew it. It is written last: a file
-without its mark, or with another, counts as absent and is rendered again.
+The demo's takes are shipped and known by their hash. Others are drawn; a mark beside the file,
+written last, holds its SHA-256, world and libraries: without it the file counts as absent.
 """
 
 from __future__ import annotations
@@ -35,79 +29,52 @@ from spfem_bench.puppets.face import LANDMARKS
 from spfem_bench.puppets.speech import VISEMES
 from spfem_bench.puppets.world import Take, World
 
-DATASET = "puppets"
-"""The data set of the demo."""
-
-REINSTALL = "Install the package again, or check the file out again"
+DATASET = "puppets"  # the data set of the demo
 
 
 def clip_name(take: Take) -> str:
     """Return the file name of a take, such as ``P001/angry/1.00/028.mp4``."""
-    level = f"{take.intensity:.2f}"
-    return f"{take.speaker.name}/{take.emotion}/{level}/{take.sentence.name}.mp4"
+    return f"{take.speaker.name}/{take.emotion}/{take.intensity:.2f}/{take.sentence.name}.mp4"
 
 
 def take_of(world: World, name: str) -> Take:
-    """Return the take that a file name asks for.
-
-    >>> take_of(World(), "P001/neutral/1.00/028/as/angry/0.50.mp4").performance.emotion
-    'neutral'
-
-    Raises:
-        CardError: the name has neither the four parts nor those and the face's two, or an
-            intensity is out of range.
-        UnknownNameError: no such speaker, emotion or sentence.
-    """
+    """Return the take that a file name asks for; raises CardError or UnknownNameError."""
     level = r"([01]\.\d\d)"
     match = re.fullmatch(rf"([^/]+)/([^/]+)/{level}/([^/]+?)(?:/as/([^/]+)/{level})?\.mp4", name)
     if not match:
-        raise CardError(
-            f"'{name}' names no take of the puppets",
-            "Write speaker/emotion/intensity/sentence.mp4, for example P001/angry/1.00/028.mp4",
-        )
+        remedy = "Write speaker/emotion/intensity/sentence.mp4, for example P001/angry/1.00/028.mp4"
+        raise CardError(f"'{name}' names no take of the puppets", remedy)
     speaker, emotion, intensity, sentence, other, share = match.groups()
     take = world.take(speaker, emotion, sentence, float(intensity))
     return take.with_face(other, float(share)) if other else take
 
 
 def shipped(world: World, name: str) -> Path | None:
-    """Return a shipped take's file; None for a take, or of a world, that is not shipped.
-
-    Raises:
-        ClipError: the file is absent or damaged.
-    """
+    """Return a shipped take's file, or None; raise ClipError if it is absent or damaged."""
     card = dataset_card(DATASET)
     pinned = dataset_files(card).get(name)
     if pinned is None or card.world != WorldSettings(**asdict(world)):
         return None
     path = inside(card.path.with_suffix(""), name)
     if not path.is_file() or file_sha256(path) != pinned.sha256:
-        raise ClipError(f"{path}: the shipped clip is absent or damaged", REINSTALL)
+        remedy = "Install the package again, or check the file out again"
+        raise ClipError(f"{path}: the shipped clip is absent or damaged", remedy)
     return path
 
 
 def present(world: World, folder: Path, name: str) -> Path | None:
-    """Return a take's file: the shipped one, else the one that was rendered, else None.
-
-    Raises:
-        ClipError: the shipped file is absent or damaged.
-    """
+    """Return a take's file: the shipped one, else the one that was rendered, else None."""
     return shipped(world, name) or rendered(world, folder, name)
 
 
 def rendered(world: World, folder: Path, name: str) -> Path | None:
-    """Return a take's rendered file when it is there, whole, and of this world; else None."""
+    """Return a take's rendered file when it is whole and of this world; else None."""
     path = inside(folder, name)
     return path if is_current(path, lambda: _made_by(world)) else None
 
 
 def render_take(world: World, folder: Path, name: str) -> Path:
-    """Render one take into its file, unless it is there; a shipped one is copied.
-
-    Raises:
-        ClipError: the shipped file is absent or damaged.
-        StorageError: the folder cannot be written, or the disk is full.
-    """
+    """Render or copy one take into its file, unless it is there; raises ClipError, StorageError."""
     take = take_of(world, name)
     if path := rendered(world, folder, name):
         return path
@@ -123,9 +90,8 @@ def render_take(world: World, folder: Path, name: str) -> Path:
 def write_truth(world: World, folder: Path, name: str) -> Path:
     """Write a take's truth beside its clip, as JSON.
 
-    It holds ``phones`` (symbol, start and end in seconds), ``landmark_names`` and, for each
-    frame, ``landmarks`` (x and y in pixels), ``mouth`` (by ``mouth_names``) and ``emotion``
-    (0 to 1); sound and picture begin together (``audio_offset`` 0).
+    ``phones`` are symbol, start and end in seconds; for each frame there are ``landmarks`` (x, y in
+    pixels), ``mouth`` (by ``mouth_names``) and ``emotion`` (0 to 1).
     """
     take = take_of(world, name)
     truth = {
@@ -156,18 +122,9 @@ def render_all(
     workers: int | None = None,
     progress: Progress = SILENT,
 ) -> None:
-    """Render takes in several processes; those that are there are left alone.
+    """Render takes that are missing; *workers* is by default the number of processors.
 
-    Args:
-        world: the world that the takes belong to.
-        folder: where their files go.
-        names: the files' names (see :func:`clip_name`).
-        workers: processes; as many as there are processors when None.
-        progress: advanced in its phase ``render`` after each take.
-
-    Raises:
-        StorageError: the folder cannot be written, or the disk is full.
-        SpfemBenchError: a name asks for no take.
+    Raises StorageError, and before any work SpfemBenchError for a name that asks for no take.
     """
     for name in names:
         take_of(world, name)  # a wrong name is refused before any work
@@ -182,28 +139,17 @@ def _made_by(world: World) -> str:
     return f"{world.name} {drawn_by}"
 
 
-# ---- marks: what a file that was made here holds, and what it was made of ---------------------
-
-
 def write_mark(path: Path, made_of: str) -> None:
-    """Write the mark beside a file, which makes it valid.
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
-    write_atomically(_mark_path(path), _mark(path, made_of))
+    """Write the mark beside a file, which makes it valid."""
+    write_atomically(path.with_suffix(".sha256"), _mark(path, made_of))
 
 
 def is_current(path: Path, made_of: Callable[[], str]) -> bool:
     """Whether a file's mark fits its bytes and what it would be made of now."""
     try:
-        return read_file(_mark_path(path)).decode() == _mark(path, made_of())
+        return read_file(path.with_suffix(".sha256")).decode() == _mark(path, made_of())
     except (OSError, ValueError, ClipError):
         return False
-
-
-def _mark_path(path: Path) -> Path:
-    return path.with_suffix(".sha256")
 
 
 def _mark(path: Path, made_of: str) -> str:

@@ -14,17 +14,13 @@ from spfem_bench.puppets.tables import outline
 
 OVERSAMPLING = 2
 _SHIFT = 4  # polygons' coordinates are in sixteenths of a pixel
+_Paint = Callable[[Frame, Points], None]  # fills a patch of the picture, whose corner it receives
 
 
 class Painter:
-    """Paints frames of one identity in one light.
+    """Paints frames, *size* pixels wide, of one identity in one light.
 
-    Args:
-        look: the identity.
-        size: side of the finished frame in pixels.
-        light: x and y of a vector towards the light.
-        contrast: strength of the light's fall-off.
-        warmth: colour of the light; positive is warm.
+    *light* points towards the light, *contrast* is its fall-off; positive *warmth* is a warm light.
     """
 
     def __init__(
@@ -58,10 +54,7 @@ class Painter:
     def paint(self, g: Geometry, brightness: float, noise: np.random.Generator) -> Frame:
         """Return one painted frame: uint8 (size, size, 3), RGB.
 
-        Args:
-            g: the face, in pixels of the oversampled picture.
-            brightness: of the light, 1 is normal.
-            noise: the camera's.
+        *g* is in pixels of the oversampled picture; a *brightness* of 1 is normal.
         """
         cv2 = opencv()
         canvas = self.backdrop.copy()
@@ -72,8 +65,8 @@ class Painter:
         self._eyes(canvas, g)
         self._nose_and_folds(canvas, g)
         self._hair_in_front(canvas, g)
+        brow = _mix(self.look.hair, (30, 22, 18), 0.35)
         for name in ("right", "left"):
-            brow = _mix(self.look.hair, (30, 22, 18), 0.35)
             self._fill(canvas, g.contours[f"brow_area_{name}"], brow)
         if self.look.glasses:
             self._glasses(canvas, g)
@@ -86,15 +79,13 @@ class Painter:
         cv2 = opencv()
         x, y = g.pose.project(np.zeros((1, 2)))[0]
         move = np.array([[1, 0, x - self.side], [0, 1, y - self.side]], np.float32)
-        lit = cv2.warpAffine(
-            self.shading, move, (self.side, self.side), borderMode=cv2.BORDER_REPLICATE
-        )
+        size, edge = (self.side, self.side), cv2.BORDER_REPLICATE
+        lit = cv2.warpAffine(self.shading, move, size, borderMode=edge)
         parts = [lit * np.float32(brightness * t) for t in self.tint]
         cv2.multiply(canvas, cv2.merge(parts), dst=canvas, dtype=cv2.CV_8U)
 
     def _fill(self, canvas: Frame, points: Points, colour: Colour) -> None:
-        cv2 = opencv()
-        cv2.fillPoly(canvas, [_fixed(points)], colour, cv2.LINE_AA, _SHIFT)
+        opencv().fillPoly(canvas, [_fixed(points)], colour, opencv().LINE_AA, _SHIFT)
 
     def _stroke(self, canvas: Frame, points: Points, colour: Colour, width: float) -> None:
         cv2 = opencv()
@@ -219,19 +210,9 @@ class Painter:
             self._soft(canvas, c[f"bag_{name}"], puffy, bag, 0.02, 0.02)
 
     def _behind(
-        self,
-        canvas: Frame,
-        opening: Points,
-        paint: Callable[[Frame, Points], None],
-        top: float,
-        depth: float,
-        dark: float,
+        self, canvas: Frame, opening: Points, paint: _Paint, top: float, depth: float, dark: float
     ) -> None:
-        """Paint what lies behind an opening of the skin, shadowed from the top.
-
-        *paint* fills a patch whose corner it receives; the patch's brightness rises from *dark*
-        at *top* to 1 *depth* half face widths below.
-        """
+        """Paint a patch behind an opening; light rises from *dark* at *top* to 1 at *depth*."""
         x0, y0 = np.maximum(np.floor(opening.min(0)).astype(int) - 2, 0)
         x1, y1 = np.minimum(np.ceil(opening.max(0)).astype(int) + 3, self.side)
         if x1 <= x0 or y1 <= y0:

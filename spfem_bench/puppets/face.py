@@ -1,8 +1,6 @@
 """A puppet's face as geometry: its identity, its expression, and where each of its lines lies.
 
-Lengths are in half face widths; x points to the picture's right, y down, z towards the
-camera; the origin lies between the eyes and the mouth. One :class:`Pose` projects all points
-of a face, so landmarks are exact by construction.
+Lengths are in half face widths; x points to the picture's right, y down, z towards the camera.
 """
 
 from __future__ import annotations
@@ -17,11 +15,8 @@ import numpy.typing as npt
 
 from spfem_bench.puppets.tables import numbers, outline, read_table
 
-Points = npt.NDArray[np.float64]
-"""Points of a contour, float64 (N, 2) or (N, 3)."""
-
-Colour = tuple[float, float, float]
-"""RGB, 0 to 255."""
+Points = npt.NDArray[np.float64]  # points of a contour, float64 (N, 2) or (N, 3)
+Colour = tuple[float, float, float]  # RGB, 0 to 255
 
 
 @dataclass(frozen=True)
@@ -87,11 +82,10 @@ def draw_look(rng: np.random.Generator) -> Look:
     styles = ("bob", "long", "bun", "fringe", "curly", "parted")
     if not feminine:
         styles = ("short", "parted", "short", "fringe", "curly", "bald")
+    table = read_table("proportions")
+    proportions = {r["proportion"]: near(float(r["spread"]), float(r[gender])) for r in table}
     return Look(
-        **{
-            row["proportion"]: near(float(row["spread"]), float(row[gender]))
-            for row in read_table("proportions")
-        },
+        **proportions,
         skin=_colour(skin),
         lips=_colour(lips),
         hair=_colour(hair),
@@ -175,11 +169,9 @@ class Pose:
     centre: tuple[float, float] = (0.0, 0.0)  # of the picture, pixels
 
     def project(self, points: Points, depth: float = 0.0) -> Points:
-        """Return the pixels of points of the face: float64 (N, 2).
+        """Return the pixels, float64 (N, 2), of points on the surface (N, 2), or in space (N, 3).
 
-        Args:
-            points: float64 (N, 2) on the face's surface, or (N, 3).
-            depth: added to the surface's depth, as of a nose.
+        *depth* is added to the surface's, as of a nose.
         """
         x, y = points[:, 0], points[:, 1]
         z = points[:, 2] if points.shape[1] == 3 else surface(x, y) + depth
@@ -188,8 +180,7 @@ class Pose:
         y = y * np.cos(self.pitch) + z * np.sin(self.pitch)
         c, s = np.cos(self.roll), np.sin(self.roll)
         x, y = x * c - y * s + self.shift[0], x * s + y * c + self.shift[1]
-        placed: Points = np.stack([x, y], axis=1) * self.scale + np.asarray(self.centre)
-        return placed
+        return np.asarray(np.stack([x, y], axis=1) * self.scale + np.asarray(self.centre))
 
 
 def surface(x: Points, y: Points) -> Points:
@@ -215,9 +206,7 @@ class Geometry:
 
 
 _LANDMARKS = [(r["landmark"], r["contour"], int(r["point"])) for r in read_table("landmarks")]
-
-LANDMARKS = tuple(name for name, _, _ in _LANDMARKS)
-"""Names of the exact landmarks; right and left are the puppet's own."""
+LANDMARKS = tuple(name for name, _, _ in _LANDMARKS)  # right and left are the puppet's own
 
 
 def geometry(look: Look, state: FaceState, pose: Pose) -> Geometry:
@@ -380,9 +369,8 @@ def _mouth(g: Geometry, look: Look, e: Expression, m: Mouth, drop: float) -> Non
     g.add("tongue", _points(0.23 * np.cos(around), tip + 0.13 + 0.13 * np.sin(around)), -0.05)
     g.looks |= {"gap": gap, "smile": smile, "frown": max(-e.corners, 0), "blush": e.blush}
     fold_x = half + 0.06 + 0.03 * smile
-    fold = _points(
-        [0.23, 0.40, fold_x + 0.02, fold_x + 0.01], [0.26, 0.42, 0.62, middle + corner + 0.05]
-    )
+    fold_y = [0.26, 0.42, 0.62, middle + corner + 0.05]
+    fold = _points([0.23, 0.40, fold_x + 0.02, fold_x + 0.01], fold_y)
     dimple_x, dimple_y = np.array([0.02, 0.05, 0.02]), np.array([-0.05, 0.0, 0.06])
     dimple = _points(half + dimple_x, middle + corner + dimple_y)
     for side in (-1, 1):

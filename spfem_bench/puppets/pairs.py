@@ -19,19 +19,9 @@ from spfem_bench.puppets.speech import correspondence
 from spfem_bench.puppets.world import Take, World
 from spfem_bench.training.config import HELD_OUT, PuppetData, Second
 
-STEADY = tuple(
-    LANDMARKS.index(name)
-    for name in (
-        "eye_right_outer",
-        "eye_right_inner",
-        "eye_left_inner",
-        "eye_left_outer",
-        "nose_bridge",
-        "nose_tip",
-    )
-)
-"""Landmarks for the pose: neither speech nor expression moves them much."""
-
+# Landmarks for the pose: neither speech nor expression moves them much.
+_STEADY = "eye_right_outer eye_right_inner eye_left_inner eye_left_outer nose_bridge nose_tip"
+STEADY = tuple(LANDMARKS.index(name) for name in _STEADY.split())
 WorldPart = Literal["train", "held-out", "validation"]
 
 
@@ -67,36 +57,21 @@ def drawn_pairs(data: PuppetData) -> tuple[list[EmotionPair], list[EmotionPair],
     """Return the pairs to learn from, those held out, and those for the final numbers."""
     world = World(data.version, data.seed, data.size)
     return (
-        puppet_pairs(world, "train", speakers=data.speakers, second=data.second),
-        puppet_pairs(world, "held-out", speakers=data.held_out, second=data.second),
-        puppet_pairs(world, "validation", speakers=data.checked, second=data.second),
+        puppet_pairs(world, "train", data.speakers, data.second),
+        puppet_pairs(world, "held-out", data.held_out, data.second),
+        puppet_pairs(world, "validation", data.checked, data.second),
     )
 
 
 def puppet_pairs(
-    world: World,
-    part: WorldPart = "train",
-    *,
-    speakers: int | None = None,
-    second: Second = "recording",
+    world: World, part: WorldPart, speakers: int | None = None, second: Second = "recording"
 ) -> list[EmotionPair]:
-    """Return the pairs of puppets: neutral against each other emotion.
+    """Return a pair for each speaker, sentence and emotion, against neutral, in that order.
 
-    ``train``: training speakers, the sentences that they speak in every emotion. ``held-out``:
-    the last :data:`~spfem_bench.training.config.HELD_OUT` training speakers, who are not in
-    ``train``, with the same sentences. ``validation``: the world's validation speakers, with
-    sentences of their own. Test speakers are in none.
-
-    Args:
-        world: of the takes.
-        part: which speakers and sentences.
-        speakers: only the first so many.
-        second: ``recording``, a take of its own, as in MEAD; or ``face``, the neutral take with
-            another emotion (:meth:`spfem_bench.puppets.world.Take.with_face`).
-
-    Returns:
-        One pair for each speaker, sentence and emotion, in that order; an entry for each
-        frame of the neutral take.
+    ``train``: training speakers, sentences that they speak in every emotion. ``held-out``: the last
+    :data:`~spfem_bench.training.config.HELD_OUT` of them, who are not in ``train``. ``validation``:
+    validation speakers, sentences of their own. *speakers* is how many of them; *second* is
+    ``recording``, a take of its own as in MEAD, or ``face``, :meth:`Take.with_face` of the first.
 
     Raises:
         CardError: no such part, or not that many speakers.
@@ -108,10 +83,8 @@ def puppet_pairs(
     if part != "validation":
         everyone = everyone[:-HELD_OUT] if part == "train" else everyone[-HELD_OUT:]
     if speakers is not None and not 1 <= speakers <= len(everyone):
-        raise CardError(
-            f"{speakers} speakers are asked for, '{part}' has {len(everyone)}",
-            f"Give a number from 1 to {len(everyone)}",
-        )
+        problem = f"{speakers} speakers are asked for, '{part}' has {len(everyone)}"
+        raise CardError(problem, f"Give a number from 1 to {len(everyone)}")
     chosen = set(everyone[:speakers])
     emotions: dict[tuple[str, str], set[str]] = {}
     for speaker, emotion, sentence in recorded:
@@ -130,11 +103,7 @@ def puppet_pairs(
 
 
 def true_frames(a: Take, b: Take) -> npt.NDArray[np.int64]:
-    """Return each frame of a take, and that of another with the same moment: int64 (N, 2).
-
-    Raises:
-        CardError: the takes are of different sentences.
-    """
+    """Return frames of the same moments, int64 (N, 2); CardError for different sentences."""
     frames = np.arange(a.n_frames)
     times = correspondence(a.phones, b.phones, (frames + 0.5) / FRAME_RATE)
     shown = np.clip(np.floor(times * FRAME_RATE), 0, b.n_frames - 1)

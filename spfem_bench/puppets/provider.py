@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,15 +24,10 @@ if TYPE_CHECKING:
     from spfem_bench.datasets.pairs import EmotionPair
     from spfem_bench.puppets.world import World
 
-GENERATED = (
-    "{model}/{speaker}/neutral/1.00/{sentence}/like/{reference_speaker}/{emotion}/1.00/"
-    "{reference_sentence}.mp4"
-)
-"""What a model makes of an item's source and reference."""
-FADED = "{speaker}/{emotion}/{intensity}/{sentence}.mp4"
-"""The real performance at an intensity from ``0.00`` to ``1.00``."""
-PERFECT = "{speaker}/neutral/1.00/{sentence}/as/{emotion}/1.00.mp4"
-"""The source's performance with the target's emotion on the face."""
+_REFERENCE = "{reference_speaker}/{emotion}/1.00/{reference_sentence}.mp4"
+GENERATED = "{model}/{speaker}/neutral/1.00/{sentence}/like/" + _REFERENCE  # what a model makes
+FADED = "{speaker}/{emotion}/{intensity}/{sentence}.mp4"  # intensity: 0.00 to 1.00
+PERFECT = "{speaker}/neutral/1.00/{sentence}/as/{emotion}/1.00.mp4"  # the source's performance
 
 
 @PROVIDERS.register("puppets")
@@ -57,19 +52,13 @@ class Puppets(Provider):
         return self.places.generated / self.world.name
 
     def verified(self, name: str) -> Path:
-        """Return a clip's path, shipped or made before.
-
-        Raises:
-            MissingClipError: it has not been made.
-            ClipError: the shipped file is damaged.
-        """
+        """Return a clip's path, shipped or made before; raises MissingClipError or ClipError."""
         from spfem_bench.puppets.mini_ned.clips import present
 
         path = present(self.world, self.folder, name)
         if path is None:
-            raise MissingClipError(
-                f"{self.card.name}/{name}: not rendered", "Run the command again"
-            )
+            problem = f"{self.card.name}/{name}: not rendered"
+            raise MissingClipError(problem, "Run the command again")
         return path
 
     def lacking(self, names: Iterable[str]) -> list[str]:
@@ -88,8 +77,7 @@ class Puppets(Provider):
         progress.begin("render", len(names), "clip")
         render_all(self.world, self.folder, takes, progress=progress)
         if made:
-            workers = os.cpu_count() or 1
-            make_all(self.world, self.folder, made, workers=workers, progress=progress)
+            make_all(self.world, self.folder, made, progress)
         progress.end("render")
 
     def methods(self, item: Item) -> Mapping[str, MethodCard]:
@@ -110,9 +98,8 @@ class Puppets(Provider):
         by_model = {}
         for model, path in models().items():
             name = f"mini-{model}" if model in taken else model
-            own = MethodCard(
-                name=name, title=name, label=f"mini-NED ({model})", link=_PAGE, path=path
-            )
+            label, page = f"mini-NED ({model})", "docs/plug_and_play.md"
+            own = MethodCard(name=name, title=name, label=label, link=page, path=path)
             by_model[model] = toys.get(model, own)
         return by_model
 
@@ -120,11 +107,7 @@ class Puppets(Provider):
         return next(model for model, card in self._by_model.items() if card.name == method)
 
     def output(self, method: str, item: Item) -> Clip:
-        """Return the address of what a model makes of an item.
-
-        Raises:
-            UnknownNameError: the protocol's list lacks a column that says which takes.
-        """
+        """Return the address of what a model makes of an item; UnknownNameError if columns lack."""
         return _address(GENERATED, {**item.row, "model": self._model(method)})
 
     def identity(self, method: str) -> Mapping[str, Any]:
@@ -148,9 +131,8 @@ class Puppets(Provider):
         from spfem_bench.puppets.clips import take_of
         from spfem_bench.puppets.pairs import Puppet, true_frames
 
-        source, real = (
-            take_of(self.world, item.clips[role].path.as_posix()) for role in ("source", "real")
-        )
+        paths = (item.clips[role].path for role in ("source", "real"))
+        source, real = (take_of(self.world, path.as_posix()) for path in paths)
         if source.emotion == real.emotion:
             return None
         frames = true_frames(source, real)
@@ -158,10 +140,8 @@ class Puppets(Provider):
 
     def holdings(self) -> Holdings:
         """Return how many of the shipped clips are here."""
-        here = super().holdings()
-        return Holdings(
-            here.state, here.bytes, "shipped" if self.card.files else "drawn when needed"
-        )
+        origin = "shipped" if self.card.files else "drawn when needed"
+        return replace(super().holdings(), origin=origin)
 
     def how_to_get(self) -> str:
         """Return that nothing is to be got."""
@@ -172,9 +152,6 @@ def demo_puppets(folders: DataFolders) -> Puppets:
     """Return the provider of the demo's data set."""
     card = dataset_card("puppets")
     return Puppets(card, folders.places(card))
-
-
-_PAGE = "docs/plug_and_play.md"
 
 
 def _address(template: str, row: Mapping[str, str]) -> Clip:

@@ -11,31 +11,21 @@ import numpy as np
 
 from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.media.audio import SAMPLE_RATE
-from spfem_bench.media.video import FRAME_RATE
+from spfem_bench.media.video import FRAME_RATE, Frame
 from spfem_bench.puppets.world import World, items
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from spfem_bench.media.video import Frame
-
 
 def puppet_sheet(
     world: World, kind: str, speaker: str = "", sentence: str = "", form: str = "png"
 ) -> bytes:
-    """Return a contact sheet of puppets as a picture file.
+    """Return a contact sheet as a picture file: png, jpg, webp, svg or pdf.
 
-    Args:
-        world: the puppets'.
-        kind: ``cast`` (the test speakers in every emotion), ``intensity`` (one speaker's
-            emotions from 0 to 1), or ``speech`` (one take frame by frame, with its landmarks,
-            phones, mouth and sound).
-        speaker: for the last two; the first test speaker when empty.
-        sentence: the first test sentence when empty.
-        form: png, jpg, webp, svg or pdf.
-
-    Raises:
-        UnknownNameError: no such speaker or sentence.
+    *kind* is ``cast`` (test speakers in every emotion), ``intensity`` (a speaker's emotions by
+    strength), or ``speech`` (one take with landmarks, phones, mouth and sound). An empty speaker or
+    sentence is the first of the tests; raises UnknownNameError.
     """
     cast = [s.name for s in world.speakers if s.split == "test"]
     speaker = speaker or cast[0]
@@ -51,19 +41,10 @@ def puppet_sheet(
 
 
 def model_sheet(names: Sequence[str] = (), form: str = "png", n_frames: int = 40) -> bytes:
-    """Return a sheet of one frame of each test puppet in an emotion of its own, by models.
+    """Return a sheet of test puppets: source, inter-ID reference, each model, and the truth.
 
-    Columns are the source, a frame of the reference (the inter-ID one), each model, and the
-    truth: the same performance with the emotion on the face.
-
-    Args:
-        names: of the models; all when empty.
-        form: png, jpg, webp, svg or pdf.
-        n_frames: frames of each clip that models receive; the shown one is among them.
-
-    Raises:
-        UnknownNameError: no model has that name.
-        WeightsError: its weights are missing or wrong.
+    *names* are of the models, all when empty; *n_frames* of each clip are given to them. Raises
+    UnknownNameError or WeightsError.
     """
     from spfem_bench.puppets.mini_ned.config import models
     from spfem_bench.puppets.mini_ned.model import SIDE, MiniNed, model_path
@@ -157,6 +138,6 @@ def _speech(world: World, speaker: str, sentence: str) -> Figure:
             if phone.length > 0:
                 sound.axvline(phone.start, color="#bbb", lw=0.5)
                 sound.text((phone.start + phone.end) / 2, 0.8, phone.symbol, ha="center", size=7)
-    text = world.sentence(sentence).text
-    figure.text(0.5, 0.985, f"{speaker}: “{text}”", ha="center", va="top", size=11)
+    title = f"{speaker}: “{world.sentence(sentence).text}”"
+    figure.text(0.5, 0.985, title, ha="center", va="top", size=11)
     return figure

@@ -22,6 +22,9 @@ class Shot(NamedTuple):
     intensity: float
 
 
+NumberedShot = tuple[int, Shot]
+
+
 def shots_sha256(shots: Sequence[Shot]) -> str:
     """Return a hash of a list of takes, as 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps([list(s) for s in shots]).encode()).hexdigest()
@@ -42,17 +45,13 @@ def describe_shots(shots: Sequence[Shot]) -> dict[str, Any]:
 
 
 def draw_shots(
-    draw: Callable[[tuple[int, Shot]], Drawn],
+    draw: Callable[[NumberedShot], Drawn],
     shots: Sequence[Shot],
-    *,
     workers: int = 1,
     progress: Progress = SILENT,
     phase: str = "draw",
 ) -> list[Drawn]:
-    """Draw takes into memory, in several processes; their number changes no pixel.
-
-    *draw* receives a take's number and names, and is pickled.
-    """
+    """Return what *draw* makes of each take's number and names; *workers* change no pixel."""
     progress.begin(phase, len(shots), "take")
     drawn = []
     with spread(draw, list(enumerate(shots)), workers) as takes:

@@ -1,8 +1,7 @@
 """The puppets' speech: phonemes, sentences, timing, and the mouth's movement.
 
-One track of phones drives both the drawn mouth (:func:`visemes`) and the sound
-(:mod:`spfem_bench.puppets.voice`), so lip sync is true by construction. A sentence has
-the same phones in every reading, so the alignment of two readings is known exactly.
+One track of phones drives both mouth (:func:`visemes`) and sound, so lip sync is true by
+construction; a sentence has the same phones in every reading, so alignments are exact.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from types import MappingProxyType
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,18 +19,11 @@ from spfem_bench.errors import CardError, unknown_name
 from spfem_bench.puppets.tables import numbers, read_table
 
 _Floats = npt.NDArray[np.float64]
-
 VISEMES = ("jaw", "width", "rounding", "closure", "teeth", "tongue")
-"""Movements of the mouth, 0 to 1, but ``width`` from -1 (narrow) to 1 (spread lips).
-
-``closure`` presses the lips together: they part by ``jaw * (1 - closure)``. ``teeth`` shows the
-upper ones, on the lower lip when the jaw is high, as for f. ``tongue``: at the upper teeth.
-"""
+"""Movements of the mouth, 0 to 1, ``width`` from -1; lips part by ``jaw * (1 - closure)``."""
 
 SILENCE = "sil"
-
-LABIALS = frozenset("pbm")
-"""Phonemes for which the lips must meet."""
+LABIALS = frozenset("pbm")  # phonemes for which the lips must meet
 
 
 @dataclass(frozen=True)
@@ -54,16 +45,11 @@ _BANDWIDTHS = {"vowel": (60.0, 90.0, 150.0), "nasal": (90.0, 220.0, 280.0)}
 
 
 def _phonemes() -> MappingProxyType[str, Phoneme]:
-    """Read phonemes.csv: visemes and voicing in per cent, ``hold`` a row of holds.csv.
-
-    Vowels' formants: Peterson and Barney (1952), men. Loci and noise: after Klatt (1980).
-    """
+    """Read phonemes.csv (Peterson and Barney, 1952, men; Klatt, 1980); visemes in per cent."""
     holds = {row["hold"]: tuple(numbers(row).values()) for row in read_table("holds")}
     phonemes = {}
     for row in read_table("phonemes"):
-        noise = tuple(
-            float(row[f"noise_{k}"]) for k in ("db", "centre", "width") if row["noise_db"]
-        )
+        noise_columns = ("noise_db", "noise_centre", "noise_width") if row["noise_db"] else ()
         phonemes[row["symbol"]] = Phoneme(
             kind=row["kind"],
             duration=float(row["milliseconds"]) / 1000,
@@ -72,14 +58,13 @@ def _phonemes() -> MappingProxyType[str, Phoneme]:
             viseme=tuple(float(row[viseme]) / 100 for viseme in VISEMES),
             insistence=holds[row["hold"]],
             voicing=float(row["voicing"]) / 100,
-            noise=noise or None,
+            noise=tuple(float(row[column]) for column in noise_columns) or None,
             glide=row["glide"],
         )
     return MappingProxyType(phonemes)
 
 
-PHONEMES = _phonemes()
-"""The inventory by symbol (ARPAbet's, lower case), silence among it."""
+PHONEMES = _phonemes()  # the inventory by symbol (ARPAbet's, lower case), silence among it
 
 
 @dataclass(frozen=True)
@@ -109,7 +94,7 @@ class Sentence:
     text: str
     phones: tuple[str, ...]  # symbols; silence first, last, and perhaps a pause within
     paired: bool  # whether training speakers speak it in every emotion
-    split: Literal["train", "test"]
+    split: str  # train or test
 
 
 def _sentences() -> tuple[Sentence, ...]:
@@ -117,14 +102,12 @@ def _sentences() -> tuple[Sentence, ...]:
     sentences = []
     for row in read_table("sentences"):
         phones = (SILENCE, *row["phones"].replace("|", SILENCE).split(), SILENCE)
-        split: Literal["train", "test"] = "test" if row["split"] == "test" else "train"
         paired = row["paired"] == "yes"
-        sentences.append(Sentence(row["name"], row["text"], phones, paired, split))
+        sentences.append(Sentence(row["name"], row["text"], phones, paired, row["split"]))
     return tuple(sentences)
 
 
-SENTENCES = _sentences()
-"""Thirty sentences: 001 to 003 paired, 028 to 030 for tests only."""
+SENTENCES = _sentences()  # thirty sentences: 001 to 003 paired, 028 to 030 for tests only
 
 
 @dataclass(frozen=True)
@@ -145,19 +128,12 @@ _FULL = {row["emotion"]: Manner(**numbers(row)) for row in read_table("manners")
 
 
 def manner(emotion: str, intensity: float) -> Manner:
-    """Return an emotion's manner, linear from neutral (0) to full (1).
-
-    Raises:
-        UnknownNameError: not one of the seven emotions.
-        CardError: an intensity outside 0 to 1.
-    """
+    """Return a manner, linear from 0 (neutral) to 1; raises UnknownNameError or CardError."""
     if emotion not in _FULL:
         raise unknown_name("emotion", emotion, EMOTIONS)
     if not (math.isfinite(intensity) and 0 <= intensity <= 1):
-        raise CardError(
-            f"intensity {intensity} of emotion '{emotion}' is not between 0 and 1",
-            "Give a number from 0 (neutral) to 1 (full)",
-        )
+        problem = f"intensity {intensity} of emotion '{emotion}' is not between 0 and 1"
+        raise CardError(problem, "Give a number from 0 (neutral) to 1 (full)")
     both = zip(astuple(Manner()), astuple(_FULL[emotion]), strict=True)
     return Manner(*((1 - intensity) * neutral + intensity * full for neutral, full in both))
 
@@ -173,9 +149,8 @@ def time_phones(
 ) -> tuple[Phone, ...]:
     """Return a reading of a sentence: one phone per symbol, without gaps, from 0 s on.
 
-    The last word's vowel and what follows it are lengthened (Klatt, 1976), every duration varies
-    by about 8 %, silence of 0.16 to 0.30 s is at both ends, and about one of three readings has
-    a pause within. *rate* is the speaker's own, 1 on average.
+    The end of the last word is longer (Klatt, 1976), durations vary by about 8 %, both ends have
+    0.16 to 0.30 s of silence, one reading of three has a pause. *rate* is 1 on average.
     """
     pace = rate * manner.rate
     kinds = [PHONEMES[symbol].kind for symbol in sentence.phones]
@@ -197,22 +172,16 @@ def time_phones(
     return tuple(phones)
 
 
-def correspondence(
-    a: Sequence[Phone], b: Sequence[Phone], times: npt.ArrayLike
-) -> npt.NDArray[np.float64]:
-    """Return the times in reading *b* that correspond to times in reading *a*.
+def correspondence(a: Sequence[Phone], b: Sequence[Phone], times: npt.ArrayLike) -> _Floats:
+    """Return the times in reading *b* that correspond to times in *a*: float64, never decreasing.
 
-    Linear within each phone, float64 of the shape of *times*, never decreasing. A pause of *b*
-    that *a* does not have is skipped; times outside *a* go to the ends of *b*.
-
-    Raises:
-        CardError: readings of different sentences.
+    Linear within each phone; times outside *a* go to the ends of *b*. Raises CardError for readings
+    of different sentences.
     """
     if not a or [phone.symbol for phone in a] != [phone.symbol for phone in b]:
         raise CardError("readings of different sentences", "Give two readings of one sentence")
     knots_a, knots_b = ([p.start for p in reading] + [reading[-1].end] for reading in (a, b))
-    mapped: _Floats = np.interp(np.asarray(times, np.float64), knots_a, knots_b)
-    return mapped
+    return np.asarray(np.interp(np.asarray(times, np.float64), knots_a, knots_b))
 
 
 # Seconds in which a phone's hold on each viseme falls by e before and after it. The lips
@@ -224,21 +193,11 @@ _BEHIND = np.array([0.035, 0.040, 0.050, 0.020, 0.035, 0.030])
 def visemes(
     phones: Sequence[Phone], n_frames: int, frame_rate: float = 25.0, amplitude: float = 1.0
 ) -> _Floats:
-    """Return the mouth's movements in each frame.
+    """Return the mouth's movements: float64 (n_frames, 6), columns as :data:`VISEMES`.
 
-    Coarticulation after Cohen and Massaro (1993): a phone's hold on a channel is its
-    insistence, falling exponentially with the time from its middle part; the channel is
-    the mean of all targets by hold. Rounding reaches further ahead than back. In the
-    frame nearest to the centre of p, b and m the lips are always closed.
-
-    Args:
-        phones: a reading; before and after it the mouth stays as at its ends.
-        n_frames: number of frames; frame i shows time ``(i + 0.5) / frame_rate``.
-        frame_rate: frames a second.
-        amplitude: factor of the jaw's opening (:attr:`Manner.jaw`).
-
-    Returns:
-        float64 (n_frames, 6), columns as :data:`VISEMES`.
+    Frame i shows time ``(i + 0.5) / frame_rate``. Coarticulation after Cohen and Massaro (1993):
+    targets weighted by insistence, which falls exponentially with time. In the frame nearest to the
+    centre of p, b and m the lips are closed. *amplitude* is :attr:`Manner.jaw`.
     """
     targets, strength, cores = [], [], []
     for phone in phones:
@@ -268,6 +227,4 @@ def visemes(
             press = np.exp(-0.5 * ((moments - moments[nearest]) / width) ** 2)
             mouth[:, 3] = np.maximum(mouth[:, 3], press)
     mouth[:, 0] *= amplitude
-    low = np.array([0, -1, 0, 0, 0, 0])
-    bounded: _Floats = np.clip(mouth, low, 1)
-    return bounded
+    return np.asarray(np.clip(mouth, np.array([0, -1, 0, 0, 0, 0]), 1))

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-TableRow = dict[str, str]
-"""Cells of one line by column."""
+TableRow = dict[str, str]  # cells of one line by column
 
 
 @cache
@@ -21,22 +20,19 @@ def read_table(name: str) -> tuple[TableRow, ...]:
         return tuple(csv.DictReader(file))
 
 
-def numbers(row: TableRow, skip: int = 1) -> dict[str, float]:
-    """Return a row's cells as numbers, without the first *skip* columns."""
-    return {column: float(cell) for column, cell in list(row.items())[skip:]}
+def numbers(row: TableRow) -> dict[str, float]:
+    """Return a row's cells as numbers, without the first column."""
+    return {column: float(cell) for column, cell in list(row.items())[1:]}
 
 
 def outline(name: str, width: float = 1.0, **levels: float) -> npt.NDArray[np.float64]:
-    """Return the control points of a shape: float64 (N, 2), half face widths.
+    """Return the control points of a shape in ``outlines.csv``: float64 (N, 2), half face widths.
 
-    Args:
-        name: an outline in ``outlines.csv``.
-        width: factor of the column ``x_times_width``, which is added to ``x``.
-        levels: heights that ``y`` is relative to, by the names in the column ``level``.
+    *width* is the factor of the column ``x_times_width``; *levels* are the heights that ``y`` is
+    relative to, by the names in the column ``level``.
     """
-    return np.array(
-        [(x + wide * width, levels.get(level, 0.0) + y) for x, wide, y, level in _outlines()[name]]
-    )
+    points = _outlines()[name]
+    return np.array([(x + wide * width, levels.get(lv, 0.0) + y) for x, wide, y, lv in points])
 
 
 @cache

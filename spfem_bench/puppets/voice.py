@@ -1,7 +1,6 @@
 """The puppets' voices: source-filter synthesis of a phone track, after Klatt (1980).
 
-Glottal pulses and aspiration noise go through a cascade of formants; friction and bursts
-are bands of noise beside it. Amplitudes come from the same phones as the drawn mouth.
+Pulses and breath go through a cascade of formants, friction and bursts beside it.
 """
 
 from __future__ import annotations
@@ -18,18 +17,10 @@ from spfem_bench.media.audio import SAMPLE_RATE
 from spfem_bench.puppets.speech import PHONEMES, Manner, Phone
 
 _Floats = npt.NDArray[np.float64]
-
-_BLOCK = 80
-"""Samples for which the vocal tract stands still: 5 ms."""
-
-_UPPER = ((3500.0, 220.0), (4500.0, 300.0))
-"""F4 and F5 of every phone, with bandwidths, Hz."""
-
-_NASAL_POLE, _NASAL_ZERO = 270.0, 450.0
-"""Hz; outside nasals the zero lies on the pole, so that they cancel (Klatt, 1980)."""
-
-_BACKGROUND = 10 ** (-60 / 20)
-"""Room noise against full scale: no stretch of sound is the logarithm of zero."""
+_BLOCK = 80  # samples for which the vocal tract stands still: 5 ms
+_UPPER = ((3500.0, 220.0), (4500.0, 300.0))  # F4 and F5 of every phone, with bandwidths, Hz
+_NASAL_POLE, _NASAL_ZERO = 270.0, 450.0  # Hz; they cancel outside nasals (Klatt, 1980)
+_BACKGROUND = 10 ** (-60 / 20)  # room noise, so that no sound is the logarithm of zero
 
 
 @dataclass(frozen=True)
@@ -44,16 +35,11 @@ class Voice:
 
 
 def synthesise(
-    phones: Sequence[Phone],
-    voice: Voice,
-    manner: Manner,
-    n_samples: int,
-    rng: np.random.Generator,
+    phones: Sequence[Phone], voice: Voice, manner: Manner, n_samples: int, rng: np.random.Generator
 ) -> npt.NDArray[np.int16]:
     """Return the sound of a reading of at least one phone: int16 (n_samples,), 16 kHz.
 
-    The peak is at -8 dB of full scale plus the manner's energy, and at most at -1 dB. *rng*
-    draws intonation, jitter and noise; the same state gives the same bytes.
+    The peak is at -8 dB of full scale plus the manner's energy, and at most at -1 dB.
     """
     blocks = -(-n_samples // _BLOCK)
     total = blocks * _BLOCK
@@ -100,11 +86,7 @@ def _amplitudes(phones: Sequence[Phone], total: int) -> tuple[_Floats, _Floats]:
 
 
 def _melody(
-    phones: Sequence[Phone],
-    voice: Voice,
-    manner: Manner,
-    total: int,
-    rng: np.random.Generator,
+    phones: Sequence[Phone], voice: Voice, manner: Manner, total: int, rng: np.random.Generator
 ) -> _Floats:
     """Return the fundamental frequency, Hz, float64 (total,): declination and accents."""
     times = np.arange(0, total, _BLOCK) / SAMPLE_RATE
@@ -143,8 +125,7 @@ def _tilted(source: _Floats, fall: float) -> _Floats:
     gain = 10 ** (-max(fall, 0.1) / 10)
     middle = 1 - gain * np.cos(2 * np.pi * 3000 / SAMPLE_RATE)
     pole = (middle - np.sqrt(middle**2 - (1 - gain) ** 2)) / (1 - gain)
-    filtered: _Floats = lfilter([1 - pole], [1, -pole], source)
-    return filtered
+    return np.asarray(lfilter([1 - pole], [1, -pole], source))
 
 
 def _sections(phones: Sequence[Phone], scale: float, blocks: int) -> _Floats:
@@ -230,5 +211,4 @@ def _at(time: float) -> int:
 def _smooth(steps: _Floats) -> _Floats:
     """Round off steps over 10 ms, without delay."""
     once = uniform_filter1d(steps, SAMPLE_RATE // 200, mode="nearest")
-    smoothed: _Floats = uniform_filter1d(once, SAMPLE_RATE // 200, mode="nearest")
-    return smoothed
+    return np.asarray(uniform_filter1d(once, SAMPLE_RATE // 200, mode="nearest"))

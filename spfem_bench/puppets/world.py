@@ -1,8 +1,7 @@
 """The world of puppets: its speakers, their sentences, and every take of it.
 
-A version and a seed decide everything. The version is raised whenever any take would look or
-sound otherwise. The world mirrors MEAD: six test speakers, a cross-ID map, thirty sentences
-of which three are spoken in every emotion.
+A version, raised whenever any take would change, and a seed decide everything. It mirrors MEAD:
+six test speakers, a cross-ID map, thirty sentences, three of them in every emotion.
 """
 
 from __future__ import annotations
@@ -44,16 +43,7 @@ class Speaker:
 
 @dataclass(frozen=True)
 class World:
-    """All puppets of one version and seed.
-
-    Args:
-        version: of drawing and speech.
-        seed: of all random numbers.
-        size: side of a frame in pixels.
-
-    Raises:
-        CardError: no such version, or a seed or size that is out of range.
-    """
+    """All puppets of a version and seed, frames of *size* pixels; raises CardError if refused."""
 
     version: int = 1
     seed: int = 8
@@ -63,9 +53,8 @@ class World:
         if self.version not in VERSIONS:
             raise unknown_name("world version", str(self.version), map(str, VERSIONS))
         if type(self.seed) is not int or not 0 <= self.seed < 2**32:
-            raise CardError(
-                f"the world's seed is {self.seed!r}", "Give a whole number from 0 to 4294967295"
-            )
+            problem = f"the world's seed is {self.seed!r}"
+            raise CardError(problem, "Give a whole number from 0 to 4294967295")
         if type(self.size) is not int or not 64 <= self.size <= 1024 or self.size % 2:
             problem = f"the size of a frame is {self.size!r} pixels"
             raise CardError(problem, "Give an even number from 64 to 1024")
@@ -105,9 +94,8 @@ class World:
     def recordings(self, split: Split) -> Iterator[tuple[str, str, str]]:
         """Yield the recordings of a split's speakers: speaker, emotion, sentence.
 
-        As in MEAD, a training speaker speaks three sentences in every emotion (paired data)
-        and each of the others in one emotion and neutrally. Only the other splits' speakers
-        speak the test sentences, in every emotion.
+        As in MEAD, training speakers speak three sentences in every emotion, each other in one and
+        neutrally; the others speak the test sentences, in every emotion.
         """
         for number, speaker in enumerate(s for s in self.speakers if s.split == split):
             for index, sentence in enumerate(self.sentences):
@@ -119,12 +107,7 @@ class World:
                     yield speaker.name, emotion, sentence.name
 
     def take(self, speaker: str, emotion: str, sentence: str, intensity: float = 1.0) -> Take:
-        """Return one performance; the intensity is 0 to 1.
-
-        Raises:
-            UnknownNameError: no such speaker, emotion or sentence.
-            CardError: the intensity is out of range.
-        """
+        """Return one performance, intensity 0 to 1; raises UnknownNameError or CardError."""
         if emotion not in face.EXPRESSIONS:
             raise unknown_name("emotion", emotion, face.EXPRESSIONS)
         if not 0 <= intensity <= 1:
@@ -166,8 +149,7 @@ def cross_id(world: World) -> dict[str, str]:
 def items(world: World, setting: Literal["inter-id", "cross-id"]) -> Iterator[dict[str, str]]:
     """Yield the rows of a demo protocol's list: six test speakers x seven emotions.
 
-    The test sentences take turns; the reference has another one. Its speaker is the same in
-    the inter-ID setting, and the one of :func:`cross_id` in the cross-ID setting.
+    The test sentences take turns, the reference has another one; :func:`cross_id` is its speaker.
     """
     sentences = [s.name for s in world.sentences if s.split == "test"]
     others = cross_id(world)
@@ -186,9 +168,8 @@ def items(world: World, setting: Literal["inter-id", "cross-id"]) -> Iterator[di
 
 @dataclass(frozen=True)
 class Take:
-    """One performance with its exact truth.
+    """One performance with its exact truth; chance is the same for every intensity.
 
-    Random numbers are the same for every intensity, so that face and voice change smoothly.
     With ``performance``, everything except the face's emotion comes from that take.
     """
 
@@ -200,24 +181,15 @@ class Take:
     performance: Take | None = None
 
     def with_face(self, emotion: str, intensity: float = 1.0) -> Take:
-        """Return this performance with another emotion on the face.
-
-        Speech, head, eyes and light stay the same in every frame, as after a perfect
-        manipulation. Only the camera's grain differs.
-
-        Raises:
-            UnknownNameError: no such emotion.
-            CardError: the intensity is out of range.
-        """
+        """Return this performance with another emotion on the face; else only grain differs."""
         other = self.world.take(self.speaker.name, emotion, self.sentence.name, intensity)
         return replace(other, performance=self.performance or self)
 
     @cached_property
     def manner(self) -> speech.Manner:
         """The change of the speech by the emotion."""
-        if self.performance:
-            return self.performance.manner
-        return speech.manner(self.emotion, self.intensity)
+        spoken = self.performance or self
+        return speech.manner(spoken.emotion, spoken.intensity)
 
     @cached_property
     def phones(self) -> tuple[speech.Phone, ...]:
@@ -262,10 +234,7 @@ class Take:
 
     @cached_property
     def landmarks(self) -> npt.NDArray[np.float64]:
-        """The landmarks' places: float64 (n_frames, 25, 2), x and y in pixels of the frame.
-
-        Names are ``spfem_bench.puppets.face.LANDMARKS``; the middle of the first pixel is 0.
-        """
+        """Return :data:`LANDMARKS` in pixels of the frame: float64 (n_frames, 25, 2), x and y."""
         drawn = [self.geometry(i).contours["landmarks"] for i in range(self.n_frames)]
         return (np.stack(drawn) + 0.5) / OVERSAMPLING - 0.5
 
@@ -276,10 +245,7 @@ class Take:
 
     @cached_property
     def emotion_track(self) -> npt.NDArray[np.float64]:
-        """The emotion's strength in each frame: float64 (n_frames,), 0 to 1.
-
-        It rises at the start and varies a little; its largest value is the take's intensity.
-        """
+        """The emotion's strength in each frame: float64 (n_frames,), 0 to the intensity."""
         t = np.arange(self.n_frames) / FRAME_RATE
         phase = self._rng("feeling").uniform(0, 2 * np.pi)
         swell = 0.8 + 0.2 * np.clip(t / 0.5, 0, 1)

@@ -23,6 +23,7 @@ from spfem_bench.definitions.protocols import EMOTIONS, protocol
 from spfem_bench.errors import CardError, ClipError, UnknownNameError
 from spfem_bench.media import audio, video
 from spfem_bench.media.write import write_clip
+from spfem_bench.progress import Progress
 from spfem_bench.puppets.clips import clip_name, render_all, render_take, rendered, shipped, take_of
 from spfem_bench.puppets.face import LANDMARKS
 from spfem_bench.puppets.provider import demo_puppets
@@ -398,10 +399,15 @@ def test_kill_9_half_way_leaves_only_whole_clips(tmp_path: Path) -> None:
 
 def test_several_processes_render_the_same_bytes(tmp_path: Path) -> None:
     names = [f"P002/{e}/1.00/029.mp4" for e in EMOTIONS[:3]]
-    heard: list[int] = []
-    render_all(World(size=64), tmp_path / "a", names, workers=2, done=lambda: heard.append(1))
+    advanced: list[str] = []
+
+    class Counted(Progress):
+        def advance(self, phase: str, parts: int = 1, **figures: float) -> None:
+            advanced.append(phase)
+
+    render_all(World(size=64), tmp_path / "a", names, workers=2, progress=Counted())
     render_all(World(size=64), tmp_path / "b", names, workers=1)
-    assert len(heard) == 3
+    assert advanced == ["render"] * 3
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 

@@ -386,7 +386,7 @@ def test_clips_are_made_on_the_spot_and_damaged_ones_again(
 def test_a_clip_of_no_model_is_refused(tmp_path: Path) -> None:
     name = "nod/P001/neutral/1.00/030/like/P002/happy/1.00/030.mp4"
     with pytest.raises(UnknownNameError, match="model of the demo 'nod'"):
-        clips.make_all(WORLD, tmp_path, [name], workers=1)
+        clips.make_all(WORLD, tmp_path, [name])
     with pytest.raises(CardError, match="leaves its folder"):
         clips.make(WORLD, tmp_path, "nod/../../x/like/P002/happy/1.00/030.mp4")
 

@@ -31,16 +31,10 @@ _COARSER = 1 + 0.25 * (torch.arange(8.0)[:, None] + torch.arange(8.0)[None])
 
 
 def change(pictures: Tensor, how: Changes, rng: torch.Generator, *, run: int = 1) -> Tensor:
-    """Return pictures changed at random; all of a run in the same way, except for noise.
+    """Return pictures changed at random, float32; runs of *run* alike, except for noise.
 
-    Args:
-        pictures: float32 (runs * run, 3, H, W), RGB, 0 to 255; H and W multiples of 16.
-        how: the largest changes.
-        rng: a generator on the CPU, so that every device draws the same changes.
-        run: pictures in a row that belong together.
-
-    Returns:
-        float32 of the same shape, 0 to 255.
+    Pictures are float32 (runs * run, 3, H, W), RGB, 0 to 255; H and W multiples of 16. *rng* is on
+    the CPU, so that every device draws the same changes.
     """
     runs = len(pictures) // run
 
@@ -51,13 +45,9 @@ def change(pictures: Tensor, how: Changes, rng: torch.Generator, *, run: int = 1
     def share(part: float) -> Tensor:
         return even(0, 1) < part
 
-    x = _move(
-        pictures,
-        even(-how.zoom, how.zoom),
-        even(-how.turn, how.turn) * math.pi / 180,
-        even(-how.shift, how.shift, 2) * 2,
-        1 - 2 * share(how.flip).float(),
-    )
+    zoom, turn = even(-how.zoom, how.zoom), even(-how.turn, how.turn) * math.pi / 180
+    shift, mirror = even(-how.shift, how.shift, 2) * 2, 1 - 2 * share(how.flip).float()
+    x = _move(pictures, zoom, turn, shift, mirror)
     part, chosen = even(0, how.blur, 1, 1, 1), share(how.blurred)
     if chosen.any():
         x[chosen] = torch.lerp(x[chosen], _blurred(x[chosen]), part[chosen])
@@ -76,9 +66,8 @@ def _move(x: Tensor, zoom: Tensor, turn: Tensor, shift: Tensor, mirror: Tensor) 
     sine, cosine = turn.sin(), turn.cos()
     across = torch.stack([cosine * mirror, -sine, shift[:, 0]], 1)
     down = torch.stack([sine * mirror, cosine, shift[:, 1]], 1)
-    matrix = torch.stack([across, down], 1) * torch.stack(
-        [1 + zoom, 1 + zoom, torch.ones_like(zoom)], 1
-    ).unsqueeze(1)
+    scale = torch.stack([1 + zoom, 1 + zoom, torch.ones_like(zoom)], 1).unsqueeze(1)
+    matrix = torch.stack([across, down], 1) * scale
     grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 

@@ -1,9 +1,7 @@
 """The losses of the three networks, and their training.
 
-On one machine with the same number of threads, the same command gives the same
-bytes on the CPU. Another processor, torch or number of threads rounds otherwise,
-and over hundreds of steps roundings grow: weights then differ, while held-out
-quality agrees to a few hundredths.
+On the CPU of one machine, the same command and number of threads give the same bytes; elsewhere
+weights differ by rounding, held-out quality by a few hundredths.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from torch import Tensor, nn
 from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.media.mfcc import MFCC_STEPS, STEPS_PER_FRAME, WINDOW
 from spfem_bench.networks.compact import DIMENSIONS, CompactExpression, CompactIdentity, CompactSync
-from spfem_bench.progress import SILENT, Progress
+from spfem_bench.progress import Progress
 from spfem_bench.puppets.compact.changes import change
 from spfem_bench.puppets.compact.recipes import IdentityRecipe, Recipe, SyncRecipe
 from spfem_bench.puppets.compact.takes import TakeInputs
@@ -29,24 +27,14 @@ from spfem_bench.puppets.shots import Shot
 from spfem_bench.training.kit import Descent, seed_torch
 
 _Drawn = Sequence[TakeInputs]
+# A network, all modules with weights to learn, and the loss of a step by its number.
 _Made = tuple[nn.Module, list[nn.Module], Callable[[int], Tensor]]
-"""A network, all modules with weights to learn, and the loss of a step by its number."""
 
 
 def learn(
-    recipe: Recipe,
-    shots: Sequence[Shot],
-    drawn: Sequence[TakeInputs],
-    *,
-    name: str,
-    device: str = "cpu",
-    progress: Progress = SILENT,
+    name: str, recipe: Recipe, shots: Sequence[Shot], drawn: _Drawn, device: str, progress: Progress
 ) -> tuple[nn.Module, list[float]]:
-    """Train one of the three networks on inputs *drawn* from takes.
-
-    Returns:
-        the network on the CPU in eval mode, and the loss of each step.
-    """
+    """Train one network; return it on the CPU in eval mode, and the loss of each step."""
     seed_torch(recipe.seed)
     make = {"identity": _identity, "expression": _expression, "sync": _sync}[name]
     network, modules, loss = make(recipe, shots, drawn, device)
@@ -66,11 +54,10 @@ def learn(
 class _Pictures:
     """Batches of crops of all takes, drawn without repetition within an epoch."""
 
-    def __init__(self, drawn: Sequence[TakeInputs], recipe: Recipe, device: str) -> None:
+    def __init__(self, drawn: _Drawn, recipe: Recipe, device: str) -> None:
         self.crops = torch.from_numpy(np.concatenate([d.crops for d in drawn])).to(device)
-        self.owner = torch.from_numpy(
-            np.repeat(np.arange(len(drawn)), [len(d.crops) for d in drawn])
-        )
+        owner = np.repeat(np.arange(len(drawn)), [len(d.crops) for d in drawn])
+        self.owner = torch.from_numpy(owner)
         self.recipe = recipe
         self.rng = torch.Generator().manual_seed(recipe.seed)
         self.rest = torch.zeros(0, dtype=torch.int64)
@@ -118,8 +105,7 @@ def _identity(recipe: Recipe, shots: Sequence[Shot], drawn: _Drawn, device: str)
     def loss(number: int) -> Tensor:
         batch, takes = pictures.batch()
         margin = recipe.margin * min(1.0, 3 * number / recipe.steps)
-        value: Tensor = head(network(batch)["embedding"], labels[takes].to(device), margin)
-        return value
+        return torch.as_tensor(head(network(batch)["embedding"], labels[takes].to(device), margin))
 
     return network, [network, head], loss
 
@@ -190,32 +176,24 @@ def _sync(recipe: Recipe, shots: Sequence[Shot], drawn: _Drawn, device: str) -> 
 def sync_loss(video: Tensor, audio: Tensor, temperature: float) -> Tensor:
     """Return the InfoNCE loss of windows: (runs, W, D) of video and of audio, rows of length 1.
 
-    It is the mean of four cross-entropies: mouth to sound and sound to mouth, within each
-    run (other times of the same take) and within the batch.
+    The mean of four cross-entropies: mouth to sound and back, within each run and within the batch.
     """
     runs, windows, size = video.shape
     within = video @ audio.transpose(1, 2) / temperature
     among = video.reshape(-1, size) @ audio.reshape(-1, size).T / temperature
     own = torch.arange(windows, device=video.device).repeat(runs)
     every = torch.arange(runs * windows, device=video.device)
-    losses = [
-        F.cross_entropy(within.reshape(-1, windows), own),
-        F.cross_entropy(within.transpose(1, 2).reshape(-1, windows), own),
-        F.cross_entropy(among, every),
-        F.cross_entropy(among.T, every),
-    ]
+    runs_both = [x.reshape(-1, windows) for x in (within, within.transpose(1, 2))]
+    losses = [F.cross_entropy(x, own) for x in runs_both]
+    losses += [F.cross_entropy(x, every) for x in (among, among.T)]
     return torch.stack(losses).mean()
 
 
-def embed(
-    function: Callable[[Tensor], Any], samples: npt.NDArray[np.generic], size: int = 64
-) -> Any:
-    """Return a function's outputs for samples, computed in batches without gradients."""
+def embed(function: Callable[[Tensor], Any], samples: npt.NDArray[np.generic]) -> Any:
+    """Return a function's outputs for samples, in batches of 64 and without gradients."""
+    batches = torch.split(torch.from_numpy(np.ascontiguousarray(samples)), 64)
     with torch.inference_mode():
-        parts = [
-            function(torch.from_numpy(np.ascontiguousarray(samples[i : i + size])))
-            for i in range(0, len(samples), size)
-        ]
+        parts = [function(batch) for batch in batches]
     if isinstance(parts[0], dict):
         return {k: torch.cat([p[k] for p in parts]).numpy() for k in parts[0]}
     return torch.cat(parts).numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.faces import crop
-from spfem_bench.progress import SILENT, Progress
+from spfem_bench.progress import Progress
 from spfem_bench.puppets.compact.learn import embed
 from spfem_bench.puppets.compact.recipes import NetworkName, Recipe
 from spfem_bench.puppets.compact.takes import draw_take
@@ -24,41 +24,31 @@ from spfem_bench.statistics import frechet, sync
 from spfem_bench.statistics.similarity import cosine
 
 _Floats = npt.NDArray[np.float64]
-
+_Crops = npt.NDArray[np.uint8]
+_Vectors = npt.NDArray[np.float32]
+_Pairs = list[tuple[int, int]]
 SEED = 7
-LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""Intensities at which expressions are graded."""
-
-MAX_SHIFT = 15
-"""Frames, either way, over which the lips' shift is searched, as in the metric cards."""
-
-SIGMAS = (0.5, 1.0, 2.0)
-"""Of the blurs, in pixels of the crop, that the identity network's distance must grow with."""
+LEVELS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # intensities at which expressions are graded
+MAX_SHIFT = 15  # frames, either way, over which the lips' shift is searched, as in the metric cards
+SIGMAS = (0.5, 1.0, 2.0)  # of the blurs, in pixels of the crop
 
 
 def held_out_takes(world: World, name: NetworkName) -> tuple[Shot, ...]:
-    """Return the takes on which a network's quality is measured.
+    """Return the takes that measure a network: validation and test speakers, test sentences.
 
-    Validation and test speakers with test sentences. For ``expression`` all levels of
-    each emotion; for ``sync`` two emotions for each speaker and sentence, by turns.
+    For ``expression`` all levels of each emotion; for ``sync`` two emotions of each speaker and
+    sentence, by turns.
     """
     sentences = [s.name for s in world.sentences if s.split == "test"]
     speakers = [s.name for s in world.speakers if s.split in ("validation", "test")]
     if name == "sync":
+        by_turns = product(enumerate(speakers), enumerate(sentences), range(2))
         return tuple(
             Shot(speaker, EMOTIONS[(3 * i + 2 * j + k) % len(EMOTIONS)], sentence, 1.0)
-            for i, speaker in enumerate(speakers)
-            for j, sentence in enumerate(sentences)
-            for k in range(2)
+            for (i, speaker), (j, sentence), k in by_turns
         )
     levels = LEVELS if name == "expression" else (1.0,)
-    return tuple(
-        Shot(speaker, emotion, sentence, level)
-        for speaker in speakers
-        for emotion in EMOTIONS
-        for sentence in sentences
-        for level in levels
-    )
+    return tuple(Shot(*names) for names in product(speakers, EMOTIONS, sentences, levels))
 
 
 def held_out_quality(
@@ -66,16 +56,14 @@ def held_out_quality(
     name: NetworkName,
     network: nn.Module,
     recipe: Recipe,
-    *,
-    workers: int = 1,
-    progress: Progress = SILENT,
+    workers: int,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Measure a trained network on :func:`held_out_takes`; the progress is ``NAME: check``."""
     shots = held_out_takes(world, name)
     frames = {"identity": 4, "expression": 2, "sync": 0}[name]
     draw = partial(draw_take, world=world, name=name, recipe=recipe, frames=frames)
-    phase = f"{name}: check"
-    drawn = draw_shots(draw, shots, workers=workers, progress=progress, phase=phase)
+    drawn = draw_shots(draw, shots, workers, progress, f"{name}: check")
     common = {**speakers_and_sentences(shots), "takes": len(shots)}
     if name == "sync":
         return common | lip_sync(network, [d.crops for d in drawn], [d.steps[0] for d in drawn])
@@ -88,37 +76,28 @@ def _scaled(pictures: Tensor) -> Tensor:
     return (pictures.permute(0, 3, 1, 2).float() - 127.5) / 127.5
 
 
-# ---- identity -----------------------------------------------------------------------------
+def verification(network: nn.Module, shots: Sequence[Shot], crops: _Crops) -> dict[str, Any]:
+    """Verify identities across emotions; crops are uint8 (takes, frames, 112, 112, 3).
 
-
-def verification(
-    network: nn.Module, shots: Sequence[Shot], crops: npt.NDArray[np.uint8]
-) -> dict[str, Any]:
-    """Verify identities across emotions, and measure the distance that blur makes.
-
-    Crops are uint8 (takes, frames, 112, 112, 3).
-
-    Returns:
-        ``accuracy``: of verification, ten folds, each at the best threshold of the other
-        nine, as for LFW (Huang et al., 2007); ``eer``: equal error rate; ``fad_after_blur``:
-        Frechet distance between half of the frames, blurred, and the other half.
+    ``accuracy``: of ten folds, each at the others' best threshold, as for LFW (Huang et al., 2007);
+    ``fad_after_blur``: Frechet distance between half of the frames, blurred, and the others.
     """
     takes, frames = crops.shape[:2]
 
-    def vectors(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def vectors(pictures: _Crops) -> _Vectors:
         flat = pictures.reshape(-1, *pictures.shape[-3:])
-        out: npt.NDArray[np.float32] = embed(lambda x: network(_scaled(x)), flat)["embedding"]
-        return out
+        return np.asarray(embed(lambda x: network(_scaled(x)), flat)["embedding"])
 
     embedding = vectors(crops).reshape(takes, frames, -1)
     same, different = balanced_pairs(shots)
-    pairs = enumerate([*same, *different])
-    scores = np.array(
-        [cosine(embedding[a, k % frames], embedding[b, (k + 1) % frames]) for k, (a, b) in pairs]
-    ).ravel()
+    pairs = [
+        cosine(embedding[a, k % frames], embedding[b, (k + 1) % frames])
+        for k, (a, b) in enumerate([*same, *different])
+    ]
+    scores = np.array(pairs).ravel()
     truth = np.arange(len(scores)) < len(same)
 
-    def moments(vectors: npt.NDArray[np.float32]) -> frechet.Moments:
+    def moments(vectors: _Vectors) -> frechet.Moments:
         return frechet.Moments.of(vectors.reshape(-1, vectors.shape[-1]))
 
     sharp, after_blur = moments(embedding[:, 1::2]), {"0": moments(embedding[:, ::2])}
@@ -126,32 +105,27 @@ def verification(
     for sigma in SIGMAS:
         blurred = [crop.opencv().GaussianBlur(picture, (0, 0), sigma) for picture in even]
         after_blur[f"{sigma:g}"] = moments(vectors(np.stack(blurred)))
+    distances = {k: float(frechet.frechet_distance(v, sharp)) for k, v in after_blur.items()}
     return {
         "pairs": len(scores),
         "accuracy": verification_accuracy(scores, truth),
         "eer": equal_error_rate(scores, truth),
         "same_mean_cosine": float(scores[truth].mean()),
         "different_mean_cosine": float(scores[~truth].mean()),
-        "fad_after_blur": {
-            sigma: float(frechet.frechet_distance(blurred, sharp))
-            for sigma, blurred in after_blur.items()
-        },
+        "fad_after_blur": distances,
     }
 
 
-def balanced_pairs(
-    shots: Sequence[Shot], count: int = 3000
-) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+def balanced_pairs(shots: Sequence[Shot], count: int = 3000) -> tuple[_Pairs, _Pairs]:
     """Return equally many pairs of takes of one speaker and of two, emotions always differing."""
     rng = np.random.default_rng(SEED)
-    kinds: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
+    kinds: tuple[_Pairs, _Pairs] = ([], [])
     for a, b in combinations(range(len(shots)), 2):
         if shots[a].emotion != shots[b].emotion:
             kinds[shots[a].speaker != shots[b].speaker].append((a, b))
     count = min(count, *map(len, kinds))
-    same, different = (
-        [kind[i] for i in rng.choice(len(kind), count, replace=False)] for kind in kinds
-    )
+    chosen = (rng.choice(len(kind), count, replace=False) for kind in kinds)
+    same, different = ([kind[i] for i in some] for kind, some in zip(kinds, chosen, strict=True))
     return same, different
 
 
@@ -182,23 +156,12 @@ def equal_error_rate(scores: _Floats, truth: npt.NDArray[np.bool_]) -> float:
     return float((refused[best] + accepted[best]) / 2)
 
 
-# ---- expression ---------------------------------------------------------------------------
-
-
-def recognition(
-    network: nn.Module, shots: Sequence[Shot], crops: npt.NDArray[np.uint8]
-) -> dict[str, Any]:
+def recognition(network: nn.Module, shots: Sequence[Shot], crops: _Crops) -> dict[str, Any]:
     """Recognise expressions at full intensity, and grade them.
 
-    Takes have all of :data:`LEVELS`, crops are uint8 (takes, frames, 64, 64, 3).
-
-    Returns:
-        ``accuracy``: share of frames of full intensity whose likeliest class is right;
-        ``spearman_probability`` and ``spearman_cosine``: mean rank correlation, over
-        speakers, emotions and sentences, of the intensity with the emotion's probability
-        and with the cosine of the features and the emotion's mean features (of the other
-        speakers, at full intensity); ``variance_of_features``: the parts of the variance,
-        at full intensity, that emotion and speaker explain.
+    Takes have all of :data:`LEVELS`, crops are uint8 (takes, frames, 64, 64, 3). ``spearman_*`` are
+    mean rank correlations of the intensity with the emotion's probability, and with the cosine to
+    the other speakers' mean features; ``variance_of_features`` the parts that groups explain.
     """
     from scipy.stats import spearmanr
 
@@ -215,25 +178,20 @@ def recognition(
     for i, s in enumerate(shots):
         if s.emotion != "neutral":
             ladders.setdefault(s[:3], []).append(i)
-    by_probability: list[float] = []
-    by_cosine: list[float] = []
+    ranks: list[list[float]] = []
     for (person, feeling, _), steps in ladders.items():
         level, index = [shots[i].intensity for i in steps], EMOTIONS.index(feeling)
         centre = features[full & (emotion == index) & (speaker != person)].mean(0)
-        for correlations, values in (
-            (by_probability, probability[steps, :, index].mean(1)),
-            (by_cosine, cosine(features[steps], centre)),
-        ):
-            # spearmanr returns NaN for equal values, which grade nothing.
-            rank = float(spearmanr(level, values).statistic) if np.ptp(values) else 0.0
-            correlations.append(rank)
+        both = probability[steps, :, index].mean(1), cosine(features[steps], centre)
+        # spearmanr returns NaN for equal values, which grade nothing.
+        ranks.append([spearmanr(level, v).statistic if np.ptp(v) else 0.0 for v in both])
+    by_probability, by_cosine = (float(np.mean(rank)) for rank in zip(*ranks, strict=True))
+    hits = {e: float(right[emotion[full] == k].mean()) for k, e in enumerate(EMOTIONS)}
     return {
         "accuracy": float(right.mean()),
-        "accuracy_by_emotion": {
-            e: float(right[emotion[full] == k].mean()) for k, e in enumerate(EMOTIONS)
-        },
-        "spearman_probability": float(np.mean(by_probability)),
-        "spearman_cosine": float(np.mean(by_cosine)),
+        "accuracy_by_emotion": hits,
+        "spearman_probability": by_probability,
+        "spearman_cosine": by_cosine,
         "variance_of_features": {
             "emotion": explained(features[full], emotion[full]),
             "speaker": explained(features[full], speaker[full]),
@@ -248,29 +206,18 @@ def explained(vectors: _Floats, groups: npt.NDArray[Any]) -> float:
     1.0
     """
     middle = vectors.mean(0)
-    between = sum(
-        float((groups == g).sum() * ((vectors[groups == g].mean(0) - middle) ** 2).sum())
-        for g in np.unique(groups)
-    )
+    members = (vectors[groups == g] for g in np.unique(groups))
+    between = sum(float(len(part) * ((part.mean(0) - middle) ** 2).sum()) for part in members)
     return between / float(((vectors - middle) ** 2).sum())
 
 
-# ---- lip sync -----------------------------------------------------------------------------
-
-
 def lip_sync(
-    network: nn.Module,
-    crops: Sequence[npt.NDArray[np.uint8]],
-    steps: Sequence[npt.NDArray[np.float32]],
+    network: nn.Module, crops: Sequence[_Crops], steps: Sequence[_Vectors]
 ) -> dict[str, Any]:
-    """Find the shift between mouth and sound, in step and shifted.
+    """Find the shift between mouth and sound, as they are and shifted by up to eight frames.
 
-    Each take has crops, uint8 (frames, 64, 64, 3), and MFCCs, float32 (S, 13).
-
-    Returns:
-        ``within_one_frame``: share of takes whose offset is found within one frame, as they
-        are and shifted by up to eight frames; ``mean_distance`` and ``mean_confidence``: the
-        arithmetic of LSE-D and LSE-C, as they are.
+    Each take has crops, uint8 (frames, 64, 64, 3), and MFCCs, float32 (S, 13). Distance and
+    confidence are computed as for LSE-D and LSE-C.
     """
     from spfem_bench.media.mfcc import WINDOW, sound_windows
 
@@ -298,9 +245,7 @@ def lip_sync(
     }
 
 
-def shift_audio(
-    video: npt.NDArray[np.float32], audio: npt.NDArray[np.float32], offset: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def shift_audio(video: _Vectors, audio: _Vectors, offset: int) -> tuple[_Vectors, _Vectors]:
     """Return a clip's vectors as if its sound came *offset* frames early (late when negative)."""
     count = len(audio) - abs(offset)
     return video[max(0, -offset) :][:count], audio[max(0, offset) :][:count]

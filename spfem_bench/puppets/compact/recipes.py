@@ -11,10 +11,9 @@ NAMES: tuple[NetworkName, ...] = ("identity", "expression", "sync")
 
 @dataclass(frozen=True)
 class Changes:
-    """Random changes of pictures, as mild as a video codec's and a slightly other crop's.
+    """Random changes of pictures, as mild as a video codec's; 0 (or minus the value) to the value.
 
-    Values are drawn evenly from 0 (or minus the value) to the value. Quantisation is the coarse
-    half of what JPEG and H.264 do; chroma is halved in size with it.
+    Quantisation is the coarse half of JPEG and H.264; it halves chroma in size.
     """
 
     shift: float = 0.03  # of the picture, as a part of its side, either way
@@ -55,10 +54,9 @@ class IdentityRecipe(Recipe):
 
 @dataclass(frozen=True)
 class SyncRecipe(Recipe):
-    """Contrast of mouth and sound; a sample is a run of frames.
+    """Contrast of mouth and sound (InfoNCE, van den Oord et al., 2018); samples are runs of frames.
 
-    Negatives are all other times of the same run and all windows of the other runs
-    (Chung, Chung and Kang, ICASSP 2019; the loss is InfoNCE, van den Oord et al., 2018).
+    Negatives are other times of the run and all other runs (Chung, Chung and Kang, ICASSP 2019).
     """
 
     run: int = 36  # frames of a sample; its windows are four fewer
@@ -68,19 +66,14 @@ class SyncRecipe(Recipe):
     noises: int = 2  # versions of each take's sound with noise of their own, beside the clean one
 
 
+# More than a codec does: skin, light and framing must not count as expression.
+_STRONG = Changes(
+    flip=0.5, colour=0.12, contrast=0.2, brightness=20.0, zoom=0.08, shift=0.05, turn=4.0
+)
 RECIPES: dict[NetworkName, Recipe] = {
     "identity": IdentityRecipe(takes=24, frames=4, steps=2000, batch=128, rate=3e-3),
     "expression": Recipe(
-        takes=40,
-        frames=3,
-        steps=2500,
-        batch=128,
-        rate=3e-3,
-        decay=0.05,
-        # More than a codec does: skin, light and framing must not count as expression.
-        changes=Changes(
-            flip=0.5, colour=0.12, contrast=0.2, brightness=20.0, zoom=0.08, shift=0.05, turn=4.0
-        ),
+        takes=40, frames=3, steps=2500, batch=128, rate=3e-3, decay=0.05, changes=_STRONG
     ),
     "sync": SyncRecipe(takes=2, frames=0, steps=2000, batch=12, rate=2e-3),
 }

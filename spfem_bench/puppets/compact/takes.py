@@ -14,25 +14,23 @@ from spfem_bench.faces import crop, exact
 from spfem_bench.media.mfcc import mfcc
 from spfem_bench.media.video import Frame
 from spfem_bench.puppets.compact.recipes import NetworkName, Recipe, SyncRecipe
-from spfem_bench.puppets.shots import Shot
+from spfem_bench.puppets.shots import NumberedShot, Shot
 from spfem_bench.puppets.world import World
 
 
 def training_takes(world: World, name: NetworkName, recipe: Recipe) -> tuple[Shot, ...]:
     """Return all takes that a network learns from: training speakers, training sentences.
 
-    Each speaker shows all emotions about equally often; intensities are even over 0 to 1,
-    sentences are drawn without repetition until all have been.
+    Emotions are about equally frequent, intensities even over 0 to 1, sentences without repetition.
     """
     rng = np.random.default_rng([recipe.seed, *name.encode()])
     sentences = [s.name for s in world.sentences if s.split == "train"]
     shots = []
     for speaker in (s.name for s in world.speakers if s.split == "train"):
         emotions, spoken = _in_turn(EMOTIONS, rng), _in_turn(sentences, rng)
-        shots += [
-            Shot(speaker, next(emotions), next(spoken), round(float(rng.uniform()), 3))
-            for _ in range(recipe.takes)
-        ]
+        for _ in range(recipe.takes):
+            emotion, sentence = next(emotions), next(spoken)
+            shots.append(Shot(speaker, emotion, sentence, round(float(rng.uniform()), 3)))
     return tuple(shots)
 
 
@@ -68,21 +66,12 @@ def _crop(frame: Frame, card: networks.NetworkCard) -> Frame:
 
 
 def draw_take(
-    job: tuple[int, Shot],
-    world: World,
-    name: NetworkName,
-    recipe: Recipe,
-    frames: int | None = None,
+    job: NumberedShot, world: World, name: NetworkName, recipe: Recipe, frames: int | None = None
 ) -> TakeInputs:
     """Draw one take's crops, and its sound's MFCCs for the lip sync network.
 
-    Args:
-        job: the take's number, which decides frames and noises with the recipe's seed, and the
-            take.
-        world: the take's.
-        name: the network.
-        recipe: decides how many frames, at random and in order, and how many noises.
-        frames: instead of the recipe's, 0 for all; the sound is then clean.
+    The take's number in *job* and the recipe's seed decide frames and noises. *frames* replaces the
+    recipe's number, 0 for all in order; the sound is then clean.
     """
     number, shot = job
     rng = np.random.default_rng([recipe.seed, number])

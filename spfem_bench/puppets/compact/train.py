@@ -19,19 +19,10 @@ from spfem_bench.puppets.world import World
 from spfem_bench.stored import write_json
 from spfem_bench.training.kit import Trained, circumstances, first_and_last
 
-SOFTWARE = ("torch", "numpy", "scipy", "cv2", "python_speech_features")
-"""Packages whose versions are recorded."""
+SOFTWARE = ("torch", "numpy", "scipy", "cv2", "python_speech_features")  # versions are recorded
 
-_CODE = (
-    "puppets/*.py",
-    "puppets/tables/*.csv",
-    "puppets/compact/*.py",
-    "networks/compact.py",
-    "networks/syncnet.py",
-    "faces/crop.py",
-    "media/mfcc.py",
-    "training/kit.py",
-)
+_FILES = """puppets/*.py puppets/tables/*.csv puppets/compact/*.py networks/compact.py
+networks/syncnet.py faces/crop.py media/mfcc.py training/kit.py"""
 
 
 def train_compact(
@@ -44,22 +35,9 @@ def train_compact(
     workers: int = 1,
     progress: Progress = SILENT,
 ) -> Trained:
-    """Train one network and write ``compact-NAME.safetensors`` and ``.json``.
+    """Train one network and write ``compact-NAME.safetensors``, then its record ``.json``.
 
-    Nothing is written before all is done; the record comes last, so that weights with a
-    record are whole.
-
-    Args:
-        name: the network.
-        recipe: its recipe.
-        world: the puppets; only training speakers and training sentences are used.
-        folder: where the files go.
-        device: a torch device.
-        workers: processes that draw.
-        progress: receives the phases ``NAME: draw``, ``NAME: learn`` and ``NAME: check``.
-
-    Raises:
-        StorageError: the folder cannot be written.
+    Phases: ``NAME: draw``, ``NAME: learn`` and ``NAME: check``. Raises StorageError.
     """
     from safetensors.torch import save
 
@@ -67,17 +45,15 @@ def train_compact(
     from spfem_bench.puppets.compact.learn import learn
 
     check_writable(folder)
-    environment = circumstances(device, SOFTWARE, *_CODE)
+    environment = circumstances(device, SOFTWARE, *_FILES.split())
     shots = training_takes(world, name, recipe)
     times = [time.monotonic()]
-    draw, phase = partial(draw_take, world=world, name=name, recipe=recipe), f"{name}: draw"
-    drawn = draw_shots(draw, shots, workers=workers, progress=progress, phase=phase)
+    draw = partial(draw_take, world=world, name=name, recipe=recipe)
+    drawn = draw_shots(draw, shots, workers, progress, f"{name}: draw")
     times.append(time.monotonic())
-    network, losses = learn(recipe, shots, drawn, name=name, device=device, progress=progress)
+    network, losses = learn(name, recipe, shots, drawn, device, progress)
     times.append(time.monotonic())
-    held_out = quality.held_out_quality(
-        world, name, network, recipe, workers=workers, progress=progress
-    )
+    held_out = quality.held_out_quality(world, name, network, recipe, workers, progress)
     times.append(time.monotonic())
     content = save({k: v.contiguous() for k, v in network.state_dict().items()})
     seconds = [round(end - start, 1) for start, end in pairwise(times)]

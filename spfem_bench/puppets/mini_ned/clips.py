@@ -1,12 +1,11 @@
-"""Clips that a model makes of others, generated into the folder of rendered clips.
+"""Clips that a model makes: ``MODEL/TAKE/like/TAKE.mp4``, the first take with the second's emotion.
 
-``ned/P001/neutral/1.00/028/like/P006/angry/1.00/029.mp4`` is what the model ``ned`` makes of
-one take with the emotion of another. As for takes (:mod:`spfem_bench.puppets.clips`), a mark
-beside each file holds its hash and what it was made of: a file with another mark is made again.
+As for takes (:mod:`spfem_bench.puppets.clips`), a mark holds what each file was made of.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.errors import MissingClipError
@@ -41,11 +39,7 @@ class MadeClip(NamedTuple):
 
 
 def made_clip(name: str) -> MadeClip | None:
-    """Return what a clip's name refers to; None for the name of a take.
-
-    >>> made_clip("ned/P001/neutral/1.00/028/like/P006/angry/1.00/029.mp4").reference
-    'P006/angry/1.00/029.mp4'
-    """
+    """Return what a clip's name refers to; None for the name of a take."""
     match = re.fullmatch(r"([^/]+)/(.+)/like/(.+\.mp4)", name)
     return MadeClip(match[1], f"{match[2]}.mp4", match[3]) if match else None
 
@@ -68,46 +62,22 @@ def lacking(world: World, folder: Path, names: Sequence[str]) -> list[str]:
     return [*dict.fromkeys([*(n for n in absent if not made_clip(n)), *takes]), *made]
 
 
-def make_all(
-    world: World,
-    folder: Path,
-    names: Sequence[str],
-    *,
-    workers: int,
-    progress: Progress = SILENT,
-) -> None:
-    """Generate clips in several processes; their number changes no pixel.
-
-    Args:
-        world: the world of the takes that they are made of.
-        folder: holds those takes; gets the clips.
-        names: file names of the clips.
-        workers: processes.
-        progress: advanced in its phase ``render`` after each clip.
-
-    Raises:
-        UnknownNameError: no such model.
-        WeightsError: its weights are missing or wrong.
-        StorageError: the folder cannot be written, or the disk is full.
-    """
+def make_all(world: World, folder: Path, names: Sequence[str], progress: Progress = SILENT) -> None:
+    """Generate clips in processes; raises UnknownNameError, WeightsError or StorageError."""
     for name in names:
         _model(_job(name).model)  # a wrong model is refused before any work
-    with spread(partial(make, world, folder), names, workers) as files:
+    with spread(partial(make, world, folder), names, os.cpu_count() or 1) as files:
         for _ in files:
             progress.advance("render")
 
 
 def make(world: World, folder: Path, name: str) -> Path:
-    """Generate one clip.
-
-    Raises:
-        MissingClipError: a take that it is made of is not there.
-    """
+    """Generate one clip; raise MissingClipError when a take that it is made of is not there."""
     job, path = _job(name), inside(folder, name)
-    source, reference = (_take(world, folder, take) for take in job[1:])
+    takes = [Clip(_take(world, folder, take)) for take in job[1:]]
     with _one_thread():
-        made = _model(job.model).manipulate(_frames(source), _frames(reference))
-    write_clip(path, iter(made), samples(Clip(source)))
+        made = _model(job.model).manipulate(*(np.stack(list(frames(take))) for take in takes))
+    write_clip(path, iter(made), samples(takes[0]))
     clips.write_mark(path, _made_of(world, folder, job))
     return path
 
@@ -117,10 +87,6 @@ def _take(world: World, folder: Path, name: str) -> Path:
     if path is None:
         raise MissingClipError(f"{name}: not rendered", "Run it again")
     return path
-
-
-def _frames(path: Path) -> npt.NDArray[np.uint8]:
-    return np.stack(list(frames(Clip(path))))
 
 
 def _model(name: str) -> MiniNed:
@@ -163,5 +129,5 @@ def _made_of(world: World, folder: Path, job: MadeClip) -> str:
     from spfem_bench.puppets.mini_ned.model import identity, model_path
 
     takes = [file_sha256(_take(world, folder, take)) for take in job[1:]]
-    made_by = " ".join(map(str, [*identity(model_path(job.model)).values(), *takes]))
-    return f"{world.name} {made_by}"
+    made_by = [world.name, *identity(model_path(job.model)).values(), *takes]
+    return " ".join(map(str, made_by))

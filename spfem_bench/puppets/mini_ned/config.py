@@ -1,7 +1,4 @@
-"""The configuration of a mini-NED training, a TOML file that the model's record repeats.
-
-``reference_results/models/*.toml`` holds one for each row of the papers' ablations.
-"""
+"""The configuration of a mini-NED training, a TOML file that the model's record repeats."""
 
 from __future__ import annotations
 
@@ -14,12 +11,8 @@ from spfem_bench.definitions.cards import Strict, builtin_folder, card_folders, 
 from spfem_bench.errors import CardError, unknown_name
 from spfem_bench.stccl.metric import Form
 
-FOLDER = "reference_results/models"
-"""The folder of models and their configurations among the cards."""
-
-SHARED = "face"
-"""Name of the files that all models of a folder share."""
-
+FOLDER = "reference_results/models"  # the folder of models and their configurations among the cards
+SHARED = "face"  # name of the files that all models of a folder share
 _Count = Annotated[int, pydantic.Field(ge=1)]
 _Weight = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
 _Where = Literal["renders", "frames"]
@@ -99,11 +92,7 @@ class MiniNedConfig(Strict):
 
 
 def models() -> dict[str, Path]:
-    """Return the records of all trained models in the folders of cards, by name.
-
-    Raises:
-        CardError: two have one name.
-    """
+    """Return the records of all models among the cards, by name; CardError for two of one."""
     paths: dict[str, Path] = {}
     for folder in card_folders():
         for path in sorted((folder / FOLDER).glob("*.json")):
@@ -111,9 +100,8 @@ def models() -> dict[str, Path]:
                 continue
             other = paths.setdefault(path.stem, path)
             if other != path:
-                raise CardError(
-                    f"two models are named '{path.stem}': {other}, {path}", "Rename yours"
-                )
+                problem = f"two models are named '{path.stem}': {other}, {path}"
+                raise CardError(problem, "Rename yours")
     return paths
 
 
@@ -123,12 +111,7 @@ def config_names() -> list[str]:
 
 
 def read_ned_config(name: str | Path) -> MiniNedConfig:
-    """Read a shipped configuration by its name, or any by its path.
-
-    Raises:
-        UnknownNameError: no shipped one has that name.
-        CardError: unreadable, not TOML, or it has a wrong, unknown or missing key.
-    """
+    """Read a configuration by its shipped name or path; raises UnknownNameError or CardError."""
     path = Path(name)
     if path.suffix != ".toml":
         if str(name) not in config_names():

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.puppets.face import FaceState
 from spfem_bench.puppets.mini_ned.morphable import face_vector, frame_pose, frame_vector
-from spfem_bench.puppets.shots import Shot
+from spfem_bench.puppets.shots import NumberedShot, Shot
 from spfem_bench.puppets.world import World
 
 
@@ -25,11 +25,10 @@ class FrameRun:
 
 
 def unpaired_takes(world: World, speakers: int, takes: int, seed: int) -> tuple[Shot, ...]:
-    """Return all takes that mini-NED learns from: training speakers and sentences only.
+    """Return the takes that mini-NED learns from: training speakers and sentences only.
 
-    Each of so many random speakers has one neutral take and others in emotions of their own,
-    2 to 7 takes in total. Each take of a speaker has another sentence, so that no two takes
-    differ in their emotion alone.
+    Each of *speakers* random ones has *takes*, 2 to 7: a neutral one and others in emotions and
+    sentences of their own, so that no two takes differ in their emotion alone.
     """
     rng = np.random.default_rng([seed, 1])
     everyone = [s.name for s in world.speakers if s.split == "train"]
@@ -38,13 +37,12 @@ def unpaired_takes(world: World, speakers: int, takes: int, seed: int) -> tuple[
     for name in sorted(rng.choice(everyone, speakers, replace=False)):
         emotions = ["neutral", *rng.permutation(EMOTIONS[1:])[: takes - 1]]
         spoken = rng.choice(sentences, takes, replace=False)
-        shots += [
-            Shot(str(name), str(e), str(s), 1.0) for e, s in zip(emotions, spoken, strict=True)
-        ]
+        for emotion, sentence in zip(emotions, spoken, strict=True):
+            shots.append(Shot(str(name), str(emotion), str(sentence), 1.0))
     return tuple(shots)
 
 
-def draw_run(job: tuple[int, Shot], world: World, frames: int, seed: int) -> FrameRun:
+def draw_run(job: NumberedShot, world: World, frames: int, seed: int) -> FrameRun:
     """Draw a run of frames of one take; its number and the seed decide the first frame."""
     number, shot = job
     take = world.take(*shot)

@@ -1,8 +1,7 @@
 """The three trainings: the estimator, the manipulator (stage 1), the renderer (stage 2).
 
-STCCL compares features of ``compact-identity``, which computes FAD and id-sim in the profile
-``compact`` too, as ArcFace does both in the papers: a gain in FAD may partly come from that.
-No other loss here uses a network of the evaluation.
+STCCL compares features of ``compact-identity``, which also computes FAD and id-sim in the profile
+``compact``, as ArcFace does in the papers: a gain in FAD may partly come from that.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from torch import Tensor, nn
 
 from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.networks.weights import WeightsStore
-from spfem_bench.progress import SILENT, Progress
-from spfem_bench.puppets.mini_ned.config import MiniNedConfig, Supervision
+from spfem_bench.progress import Progress
+from spfem_bench.puppets.mini_ned.config import Learning, MiniNedConfig, Supervision
 from spfem_bench.puppets.mini_ned.data import FrameRun
 from spfem_bench.puppets.mini_ned.morphable import Coefficients, Morphable
 from spfem_bench.puppets.mini_ned.networks import Critic, Estimator, Manipulator, Renderer
@@ -28,13 +27,14 @@ from spfem_bench.puppets.shots import Shot
 from spfem_bench.stccl.metric import STCCL
 from spfem_bench.training.kit import Descent, seed_torch
 
-WINDOW = 5
-"""Consecutive frames that STCCL compares."""
+WINDOW = 5  # consecutive frames that STCCL compares
 
 
 class Material(NamedTuple):
     """What manipulator and renderer learn from: pixels, and the estimator's coefficients."""
 
+    morphable: Morphable
+    estimator: Estimator
     frames: Tensor  # uint8 (takes, T, 3, 128, 128), RGB
     face: Coefficients  # (takes, T, ...); the shape is the same in all frames of a take
     speaker: Tensor  # int64 (takes,)
@@ -75,15 +75,9 @@ def true_coefficients(morphable: Morphable, drawn: Sequence[FrameRun]) -> Coeffi
 
 
 def learn_estimator(
-    config: MiniNedConfig,
-    morphable: Morphable,
-    drawn: Sequence[FrameRun],
-    *,
-    device: str = "cpu",
-    progress: Progress = SILENT,
+    how: Learning, morphable: Morphable, drawn: Sequence[FrameRun], device: str, progress: Progress
 ) -> Estimator:
     """Train the estimator, on true coefficients of training puppets."""
-    how = config.estimator
     seed_torch(0)
     network, morphable = Estimator().to(device).train(), morphable.to(device)
     frames = _stack_frames(drawn).flatten(0, 1).to(device)
@@ -118,13 +112,15 @@ def estimate_clip(estimator: Estimator, frames: Tensor) -> Coefficients:
 
 
 def gather(
-    estimator: Estimator, shots: Sequence[Shot], drawn: Sequence[FrameRun], device: str = "cpu"
+    morphable: Morphable, estimator: Estimator, shots: Sequence[Shot], drawn: Sequence[FrameRun]
 ) -> Material:
     """Return all takes with their estimated coefficients; their truth is not used from here on."""
-    frames = _stack_frames(drawn).to(device)
+    frames = _stack_frames(drawn).to(morphable.mean.device)
     faces = [estimate_clip(estimator, run) for run in frames]
     names = sorted({s.speaker for s in shots})
     return Material(
+        morphable,
+        estimator,
         frames,
         Coefficients(*(torch.stack(values) for values in zip(*faces, strict=True))),
         torch.tensor([names.index(s.speaker) for s in shots]),
@@ -136,12 +132,7 @@ def gather(
 
 
 def supervisor(how: Supervision, weights: WeightsStore, device: str = "cpu") -> STCCL | None:
-    """Return STCCL as configured, or None.
-
-    Raises:
-        UnknownNameError: no metric has that name.
-        WeightsError: its files are missing or wrong.
-    """
+    """Return STCCL as configured, or None; raises UnknownNameError or WeightsError."""
     if how.form == "none":
         return None
     loss = STCCL.load(how.metric, form=how.form, value_range=(0, 1), weights=weights, device=device)
@@ -166,9 +157,8 @@ class _Windows:
         """Return takes (B,), first frames (B,) and reference takes (B,)."""
         takes, run = self.material.frames.shape[:2]
         counts = len(self.neutral), run - WINDOW + 1, takes
-        source, first, other = (
-            torch.randint(count, (self.batch,), generator=self.chance) for count in counts
-        )
+        size, chance = (self.batch,), self.chance
+        source, first, other = (torch.randint(n, size, generator=chance) for n in counts)
         return self.neutral[source], first, other
 
 
@@ -181,21 +171,12 @@ def _run(values: Tensor, takes: Tensor, first: Tensor, length: int) -> Tensor:
 
 
 def learn_manipulator(
-    config: MiniNedConfig,
-    morphable: Morphable,
-    material: Material,
-    stccl: STCCL | None,
-    *,
-    progress: Progress = SILENT,
+    config: MiniNedConfig, material: Material, stccl: STCCL | None, progress: Progress
 ) -> tuple[Manipulator, list[float]]:
-    """Train the manipulator, without pairs.
+    """Train the manipulator without pairs; return it in eval mode, and the loss of each step.
 
-    As in NED (section 3.2): a critic for each emotion (StarGAN v2; its classifier is ours), the
-    style of a reference that the target must have, a cycle, and the correlation over time of the
-    lips' opening between source and target. *stccl* compares renders of both.
-
-    Returns:
-        the network in eval mode, and the loss of each step.
+    As in NED (section 3.2): a critic for each emotion, the reference's style, a cycle, and the
+    correlation over time of the lips' opening. *stccl* compares renders of source and target.
     """
     how, device = config.manipulator, str(material.frames.device)
     seed_torch(config.seed)
@@ -203,7 +184,7 @@ def learn_manipulator(
     chance = torch.Generator().manual_seed(config.seed)
     windows = _Windows(material, config)
     judge = torch.optim.AdamW(critic.parameters(), how.rate, betas=(0.5, 0.99))
-    face, takes = material.face, len(material.emotion)
+    morphable, face, takes = material.morphable, material.face, len(material.emotion)
     room = material.frames.shape[1] - how.window + 1
     unsupervised = int(config.stccl.begin * how.steps)
 
@@ -245,8 +226,7 @@ def learn_manipulator(
         target = network(source, network.style(face.expression[other]))
         still = torch.zeros(*shape.shape[:2], face.pose.shape[-1], device=device)
         renders = [morphable.render(Coefficients(shape, e, still)) for e in (source, target)]
-        value: Tensor = stccl(*renders, generator=windows.regions)
-        return value
+        return torch.as_tensor(stccl(*renders, generator=windows.regions))
 
     descent = _descent(network, how.steps, how.rate)
     losses = list(descent.run(loss, progress=progress, phase="manipulator"))
@@ -273,29 +253,21 @@ class RendererStart(NamedTuple):
 
 def learn_renderer(
     config: MiniNedConfig,
-    morphable: Morphable,
-    estimator: Estimator,
     material: Material,
     manipulator: Manipulator,
     stccl: STCCL | None,
-    *,
-    start: RendererStart | None = None,
-    progress: Progress = SILENT,
+    start: RendererStart | None,
+    progress: Progress,
 ) -> tuple[Renderer, list[float], RendererStart]:
-    """Train the renderer to draw frames from coefficients and another frame of the same puppet.
+    """Train the renderer; return it in eval mode, the loss of each step, and the start for others.
 
-    The other frame is half of the time from another take, so that the expression cannot be
-    copied. *stccl* compares frames of neutral takes with what the manipulator makes of them.
-
-    *start* is of a training with the same seed, material and settings except for *stccl*: it is
-    continued, and gives the same weights as from the beginning.
-
-    Returns:
-        the renderer in eval mode, the loss of each step, and the start for other trainings.
+    The other frame is half of the time from another take, so that the expression cannot be copied.
+    *stccl* compares neutral frames with what the manipulator makes of them. *start*, of a training
+    that differs in *stccl* only, is continued and gives the same weights.
     """
     how, device = config.renderer, str(material.frames.device)
     seed_torch(config.seed)
-    network = Renderer().to(device)
+    network, morphable = Renderer().to(device), material.morphable
     chance = torch.Generator().manual_seed(config.seed)
     windows = _Windows(material, config)
     takes, run = material.frames.shape[:2]
@@ -308,31 +280,22 @@ def learn_renderer(
     def loss(number: int) -> Tensor:
         one, at, other_at, same = some(takes), some(run), some(run), some(2)
         random = torch.rand(how.batch, generator=chance)
-        mate = torch.stack(
-            [mates[k][int(r * len(mates[k]))] for k, r in zip(one, random, strict=True)]
-        )
-        other = torch.where(same == 1, one, mate)
+        some_mates = [mates[k][int(r * len(mates[k]))] for k, r in zip(one, random, strict=True)]
+        other = torch.where(same == 1, one, torch.stack(some_mates))
         right = scale_pixels(material.frames[one, at])
         face = Coefficients(*(v[one, at] for v in material.face))
         before = Coefficients(*(v[other, other_at] for v in material.face))
         # Both source and target are hidden; here the source has another puppet's expression.
         source = face._replace(expression=face.expression.roll(1, 0))
-        drawn = network(
-            morphable,
-            right,
-            face,
-            scale_pixels(material.frames[other, other_at]),
-            before,
-            morphable.render(before),
-            cover(morphable, face, source),
-        )
+        reference = scale_pixels(material.frames[other, other_at])
+        render, hidden = morphable.render(before), cover(morphable, face, source)
+        drawn = network(morphable, right, face, reference, before, render, hidden)
         weight = 1 + how.details * morphable.details(face, 128)[:, None]
         away = drawn - right
         total = ((10 * away.abs() + 10 * how.squares * away**2) * weight).mean()
-        total = total + 10 * how.edges * sum(
-            (drawn.diff(dim=d) - right.diff(dim=d)).abs().mean() for d in (2, 3)
-        )
-        maps = [estimator.maps(p)[:3] for p in (drawn, right)]
+        edges = sum((drawn.diff(dim=d) - right.diff(dim=d)).abs().mean() for d in (2, 3))
+        total = total + 10 * how.edges * edges
+        maps = [material.estimator.maps(p)[:3] for p in (drawn, right)]
         total = total + how.features * sum((x - y).abs().mean() for x, y in zip(*maps, strict=True))
         if stccl is not None and config.stccl.on("frames") and number >= unsupervised:
             total = total + config.stccl.frames * supervised(stccl)
@@ -348,17 +311,13 @@ def learn_renderer(
             expression = manipulator(expression, style)
         before = Coefficients(*(v[one, 0] for v in material.face))
         target = face._replace(expression=expression.flatten(0, 1))
-        made = network(
-            morphable,
-            frames.flatten(0, 1),
-            target,
-            scale_pixels(material.frames[one, :1]).expand_as(frames).flatten(0, 1),
-            Coefficients(*(v.repeat_interleave(WINDOW, 0) for v in before)),
-            morphable.render(before).repeat_interleave(WINDOW, 0),
-            cover(morphable, target, face),
-        )
-        value: Tensor = stccl(frames, made.reshape(frames.shape), generator=windows.regions)
-        return value
+        reference = scale_pixels(material.frames[one, :1]).expand_as(frames).flatten(0, 1)
+        render = morphable.render(before).repeat_interleave(WINDOW, 0)
+        before = Coefficients(*(v.repeat_interleave(WINDOW, 0) for v in before))
+        background, hidden = frames.flatten(0, 1), cover(morphable, target, face)
+        made = network(morphable, background, target, reference, before, render, hidden)
+        made = made.reshape(frames.shape)
+        return torch.as_tensor(stccl(frames, made, generator=windows.regions))
 
     descent = _descent(network, how.steps, how.rate)
     if start is None:

@@ -1,8 +1,7 @@
 """A trained mini-NED: its files, and the clips that it makes.
 
-A model is two files in ``reference_results/models/``: ``NAME.safetensors``, manipulator and
-renderer, and ``NAME.json``, the record of what made them. All models of a folder share the
-morphable model and the estimator, ``face.safetensors`` with its own record.
+A model is ``NAME.safetensors`` (manipulator and renderer) and its record ``NAME.json``; all models
+of a folder share ``face.safetensors`` (morphable model and estimator) with its own record.
 """
 
 from __future__ import annotations
@@ -25,11 +24,8 @@ from spfem_bench.puppets.mini_ned.learn import cover, estimate_clip, scale_pixel
 from spfem_bench.puppets.mini_ned.morphable import Coefficients, Morphable
 from spfem_bench.puppets.mini_ned.networks import Estimator, Manipulator, Renderer
 
-VERSION = 1
-"""Of the code from weights to frames: raised when the same weights would make other frames."""
-
-SIDE = 128
-"""Of the frames that it takes and makes, in pixels."""
+VERSION = 1  # raised when the same weights would make other frames
+SIDE = 128  # of the frames that it takes and makes, in pixels
 
 
 class ModelRecord(Strict):
@@ -46,23 +42,13 @@ class ModelRecord(Strict):
 def write_networks(
     path: Path, networks: Mapping[str, nn.Module], record: Mapping[str, Any]
 ) -> ModelRecord:
-    """Write a file of weights, then its record with ``sha256`` and ``bytes`` added; return that.
-
-    Raises:
-        StorageError: the folder cannot be written, or the disk is full.
-    """
+    """Write a file of weights, then its record with ``sha256`` and ``bytes`` added; return that."""
     return recorded.save_network(path, nn.ModuleDict(networks), ModelRecord, record)
 
 
 def read_networks(path: Path, networks: Mapping[str, nn.Module]) -> ModelRecord:
-    """Read weights into networks, in eval mode, after checking their SHA-256.
-
-    Raises:
-        WeightsError: a file is absent, other than recorded, or of other networks.
-        CardError: the record is not one.
-    """
+    """Read checked weights into networks, in eval mode; raises WeightsError or CardError."""
     record = read_model_record(path)
-    file = path.with_suffix(".safetensors")
     again = "Take both files from one training, or train with 'spfem-bench demo train-ned'"
     content = recorded.read_weights(path, record.sha256, again)
     every = nn.ModuleDict(networks)
@@ -70,35 +56,25 @@ def read_networks(path: Path, networks: Mapping[str, nn.Module]) -> ModelRecord:
         every.load_state_dict(recorded.tensors(content))
     except Exception as error:  # any bytes with the right hash may be here: several kinds
         reason = (str(error) or type(error).__name__).splitlines()[-1].strip()
+        file = path.with_suffix(".safetensors")
         raise WeightsError(f"{file} holds no mini-NED: {reason[:120]}", again) from error
     every.eval().requires_grad_(False)
     return record
 
 
 def read_model_record(path: Path) -> ModelRecord:
-    """Read the record of a file of weights.
-
-    Raises:
-        WeightsError: there is none.
-        CardError: it is not valid JSON, or lacks or misspells a key.
-    """
+    """Read a record of weights; raises WeightsError if absent, CardError if invalid."""
     path = path.with_suffix(".json")
     try:
         return recorded.load_weights_record(path, ModelRecord, "a model")
     except OSError as error:
-        raise WeightsError(
-            f"{path}: {error.strerror}: weights without their record are not used",
-            "Put the two files side by side as the training left them",
-        ) from error
+        problem = f"{path}: {error.strerror}: weights without their record are not used"
+        remedy = "Put the two files side by side as the training left them"
+        raise WeightsError(problem, remedy) from error
 
 
 def model_path(name: str) -> Path:
-    """Return where a model's record lies among the cards.
-
-    Raises:
-        UnknownNameError: no model has that name.
-        CardError: two have it.
-    """
+    """Return where a model's record lies among the cards; raises UnknownNameError."""
     paths = models()
     if name not in paths:
         raise unknown_name("model of the demo", name, paths)
@@ -121,23 +97,16 @@ class MiniNed(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> MiniNed:
-        """Read a model and its shared file from their folder; every hash is checked.
-
-        Raises:
-            WeightsError: a file is absent, not what its record says, or another one is shared.
-            CardError: a record is not one.
-        """
+        """Read a model and its shared file, hashes checked; raises WeightsError or CardError."""
         model = cls(Morphable(), Estimator(), Manipulator(), Renderer())
         shared = path.with_name(SHARED)
-        both = {"morphable": model.morphable, "estimator": model.estimator}
-        known = read_networks(shared, both)
-        own = {"manipulator": model.manipulator, "renderer": model.renderer}
-        record = read_networks(path, own)
+        networks = model._asdict()
+        known = read_networks(shared, {n: networks[n] for n in ("morphable", "estimator")})
+        record = read_networks(path, {n: networks[n] for n in ("manipulator", "renderer")})
         if record.face != known.sha256:
-            raise WeightsError(
-                f"{path} was trained with another {SHARED}.safetensors than {shared.parent} holds",
-                "Put the one of its training beside it",
-            )
+            other = f"another {SHARED}.safetensors than {shared.parent} holds"
+            remedy = "Put the one of its training beside it"
+            raise WeightsError(f"{path} was trained with {other}", remedy)
         return model
 
     @torch.inference_mode()
@@ -146,37 +115,26 @@ class MiniNed(NamedTuple):
     ) -> npt.NDArray[np.uint8]:
         """Return a clip with the emotion of another; speech, head and all else stay its own.
 
-        Both clips and the result are uint8 (T, 128, 128, 3), RGB; the reference may have another
-        length and another puppet.
-
-        Raises:
-            ClipError: frames of another size.
+        Clips are uint8 (T, 128, 128, 3), RGB, else ClipError; lengths and puppets may differ.
         """
         for shape in (source.shape, reference.shape):
             if shape[1:] != (SIDE, SIDE, 3) or not shape[0]:
                 raise ClipError(f"frames of shape {shape}", f"Give (frames, {SIDE}, {SIDE}, 3)")
-        frames, others = (
-            torch.from_numpy(np.ascontiguousarray(f)).permute(0, 3, 1, 2)
-            for f in (source, reference)
-        )
+        both = (torch.from_numpy(np.ascontiguousarray(clip)) for clip in (source, reference))
+        frames, others = (clip.permute(0, 3, 1, 2) for clip in both)
         face = estimate_clip(self.estimator, frames)
         style = self.manipulator.style(estimate_clip(self.estimator, others).expression[None])
         target = face._replace(expression=self.manipulator(face.expression[None], style)[0])
         first = Coefficients(*(v[:1] for v in face))
-        picture, render = scale_pixels(frames[:1]), self.morphable.render(first)
+        first_pictures = scale_pixels(frames[:1]), self.morphable.render(first)
         made = []
         for start in range(0, len(frames), 16):
             part = slice(start, start + 16)
             old, new = (Coefficients(*(v[part] for v in f)) for f in (face, target))
             count = len(old.pose)
-            drawn = self.renderer(
-                self.morphable,
-                scale_pixels(frames[part]),
-                new,
-                picture.expand(count, -1, -1, -1),
-                Coefficients(*(v.expand(count, -1) for v in first)),
-                render.expand(count, -1, -1, -1),
-                cover(self.morphable, new, old),
-            )
+            before = Coefficients(*(v.expand(count, -1) for v in first))
+            other, render = (p.expand(count, -1, -1, -1) for p in first_pictures)
+            background, hidden = scale_pixels(frames[part]), cover(self.morphable, new, old)
+            drawn = self.renderer(self.morphable, background, new, other, before, render, hidden)
             made.append((drawn * 255).round().clamp(0, 255).byte())
         return torch.cat(made).permute(0, 2, 3, 1).contiguous().numpy()

@@ -1,9 +1,7 @@
 """A morphable model of puppets, and its render: from coefficients to points to a picture.
 
-As in FLAME (Li et al., SIGGRAPH Asia 2017), a face is a mean, plus shape (identity), plus
-expression (speech and emotion in *one* basis, so that changing the emotion endangers speech).
-Both bases are principal components of the contours of training puppets. The render replaces
-NED's shape images: coarse, in neutral colours, differentiable everywhere.
+As in FLAME (Li et al., SIGGRAPH Asia 2017): a mean, plus shape, plus expression (speech and emotion
+in *one* basis). The coarse, differentiable render replaces NED's shape images.
 """
 
 from __future__ import annotations
@@ -22,36 +20,24 @@ from spfem_bench.puppets.tables import TableRow, read_table
 from spfem_bench.puppets.world import Take, World
 
 _Floats = npt.NDArray[np.float64]
-
-SHAPE, EXPRESSION, _POSE = SIZES = (20, 24, 5)
-"""Numbers of coefficients: identity, expression, pose (x, y, yaw, pitch, roll)."""
-
-RENDER = 64
-"""Side of a render in pixels."""
-
+SHAPE, EXPRESSION, _POSE = SIZES = (20, 24, 5)  # numbers of coefficients
+RENDER = 64  # side of a render in pixels
+# Contours of a puppet's geometry that the model has; of their points each *step*-th.
 CONTOURS = {row["contour"]: int(row["step"]) for row in read_table("contours")}
-"""Contours of a puppet's geometry that the model has; of their points each *step*-th."""
-
+# Numbers of a geometry that no point shows: how deep folds are, how red cheeks.
 LOOKS = ("furrow", "raised", "wrinkle", "smile", "frown", "blush")
-"""Numbers of a geometry that no point shows: how deep folds are, how red cheeks."""
-
-
-# ---- what it is fitted to -------------------------------------------------------------------
 
 
 def face_vector(look: Look, state: FaceState) -> _Floats:
     """Return one face as the model represents it: float64 (points * 3 + looks,).
 
-    Points are in half face widths, x, y and z one after the other; z comes from a second view,
-    from the side.
+    Points are x, y and z, one after the other, in half face widths; z comes from a side view.
     """
     front, side = (geometry(look, state, Pose(yaw=yaw)) for yaw in (0.0, np.pi / 2))
-    points = [
-        np.c_[front.contours[name], side.contours[name][:, :1]][::step]
-        for name, step in CONTOURS.items()
-    ]
-    looks = [front.looks[name] for name in LOOKS]
-    return np.concatenate([np.concatenate(points).ravel(), looks])
+    points = []
+    for name, step in CONTOURS.items():
+        points.append(np.c_[front.contours[name], side.contours[name][:, :1]][::step].ravel())
+    return np.concatenate([*points, [front.looks[name] for name in LOOKS]])
 
 
 def frame_vector(take: Take, index: int) -> _Floats:
@@ -68,11 +54,7 @@ def frame_pose(take: Take, index: int) -> _Floats:
 def _principal_components(rows: _Floats, count: int) -> _Floats:
     """Return the first principal components of rows (N, D): (count, D), of deviation 1."""
     _, sizes, right = np.linalg.svd(rows, full_matrices=False)
-    basis: _Floats = right[:count] * (sizes[:count] / np.sqrt(len(rows)))[:, None]
-    return basis
-
-
-# ---- the render's layers --------------------------------------------------------------------
+    return np.asarray(right[:count] * (sizes[:count] / np.sqrt(len(rows)))[:, None])
 
 
 class _Layer(NamedTuple):
@@ -95,9 +77,7 @@ def _places() -> dict[str, npt.NDArray[np.int64]]:
     return dict(zip(CONTOURS, ranges, strict=True))
 
 
-PLACES = _places()
-"""Indices of each contour's points among the model's."""
-
+PLACES = _places()  # indices of each contour's points among the model's
 POINTS = sum(map(len, PLACES.values()))
 
 
@@ -107,11 +87,8 @@ def _rows(name: str) -> _Floats:
 
 def _dots(*names: str) -> _Floats:
     """Return dots on the contours themselves, and half way between their points."""
-    rows = []
-    for name in names:
-        points = _rows(name)
-        rows += [points, (points[1:] + points[:-1]) / 2]
-    return np.concatenate(rows)
+    each = [_rows(name) for name in names]
+    return np.concatenate([part for rows in each for part in (rows, (rows[1:] + rows[:-1]) / 2)])
 
 
 def _between(upper: _Floats, lower: _Floats, parts: Sequence[float]) -> _Floats:
@@ -173,14 +150,10 @@ def _layers() -> list[_Layer]:
 _DETAILS = ("folds", "furrows", "lips", "eyes", "brows")
 
 
-# ---- the model ------------------------------------------------------------------------------
-
-
 class Coefficients(NamedTuple):
     """Coefficients of frames: float32 (..., 20), (..., 24) and (..., 5).
 
-    Shape and expression have a deviation of about 1 over training puppets; pose is x and y in
-    half face widths, then yaw, pitch and roll in radians.
+    Shape and expression have a deviation of about 1; pose is x, y in half face widths, and radians.
     """
 
     shape: Tensor
@@ -200,13 +173,10 @@ class Morphable(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         size = POINTS * 3 + len(LOOKS)
-        for name, shape in (
-            ("mean", (size,)),
-            ("shapes", (SHAPE, size)),
-            ("expressions", (EXPRESSION, size)),
-            ("camera", (3,)),
-        ):
-            self.register_buffer(name, torch.zeros(shape))
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("shapes", torch.zeros(SHAPE, size))
+        self.register_buffer("expressions", torch.zeros(EXPRESSION, size))
+        self.register_buffer("camera", torch.zeros(3))
         self.layers = _layers()
         for layer in self.layers:
             weights = torch.from_numpy(layer.weights).float()
@@ -233,12 +203,7 @@ class Morphable(nn.Module):
         return model
 
     def points(self, face: Coefficients) -> tuple[Tensor, Tensor]:
-        """Return the points' places, and the depths of folds.
-
-        Returns:
-            float32 (..., points, 2), x and y in frame sides, 0 to 1 inside the frame; and
-            looks (..., 6).
-        """
+        """Return places, float32 (..., points, 2), x and y in frame sides, and looks (..., 6)."""
         values = self._vector(face)
         flat, looks = values[..., : POINTS * 3], values[..., POINTS * 3 :]
         x, y, z = flat.reshape(*flat.shape[:-1], POINTS, 3).unbind(-1)
@@ -247,10 +212,7 @@ class Morphable(nn.Module):
         x, z = x * yaw.cos() + z * yaw.sin(), z * yaw.cos() - x * yaw.sin()
         y = y * pitch.cos() + z * pitch.sin()
         # A cosine for each use: sharing it would change how gradients round.
-        x, y = (
-            x * roll.cos() - y * roll.sin() + across,
-            x * roll.sin() + y * roll.cos() + down,
-        )
+        x, y = (x * roll.cos() - y * roll.sin() + across, x * roll.sin() + y * roll.cos() + down)
         return torch.stack([x, y], -1) * self.camera[0] + self.camera[1:], looks
 
     def _vector(self, face: Coefficients) -> Tensor:
@@ -259,10 +221,9 @@ class Morphable(nn.Module):
     def gap(self, face: Coefficients) -> Tensor:
         """Return the distance of the lips: (...,), half face widths; NED's jaw opening."""
         values = self._vector(face)
-        top, bottom = (
-            PLACES[n][len(PLACES[n]) // 2] * 3 + 1 for n in ("lip_top_in", "lip_bottom_in")
-        )
-        return values[..., bottom] - values[..., top]
+        top, bottom = (PLACES[name] for name in ("lip_top_in", "lip_bottom_in"))
+        middle = len(top) // 2
+        return values[..., bottom[middle] * 3 + 1] - values[..., top[middle] * 3 + 1]
 
     def render(self, face: Coefficients, size: int = RENDER) -> Tensor:
         """Return pictures of faces (..., D): float32 (..., 3, size, size), RGB, 0 to 1."""
@@ -306,12 +267,9 @@ class Morphable(nn.Module):
         return 1 - (-2.5 * density).exp()
 
     def flow(self, target: Coefficients, reference: Coefficients, size: int) -> Tensor:
-        """Return the place in the reference that each pixel of the target comes from.
+        """Return where in the reference each pixel comes from: float32 (B, size, size, 2).
 
-        Near points move as they do, far away nothing moves.
-
-        Returns:
-            float32 (B, size, size, 2), a grid for ``grid_sample`` with ``align_corners=False``.
+        A grid for ``grid_sample`` with ``align_corners=False``; far from all points nothing moves.
         """
         to, _ = self.points(target)
         since, _ = self.points(reference)
@@ -325,10 +283,7 @@ class Morphable(nn.Module):
 
 
 def _splat(dots: Tensor, spread: Tensor, size: int, weights: Tensor | None = None) -> Tensor:
-    """Return the sum of Gaussians at dots (B, N, 2), heights (B, K, N) or 1: (B, K, size, size).
-
-    A Gaussian is a product of one in x and one in y, so that the sum is a matrix product.
-    """
+    """Return the sum of Gaussians at dots (B, N, 2), heights (B, K, N) or 1: (B, K, size, size)."""
     axis = (torch.arange(size, device=dots.device, dtype=dots.dtype) + 0.5) / size
     near = (-((dots[..., None] - axis) ** 2) / (2 * spread**2)).exp()
     x, y = (k[:, None] for k in near.unbind(-2))

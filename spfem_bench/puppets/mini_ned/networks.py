@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.puppets.mini_ned.morphable import EXPRESSION, SIZES, Coefficients, Morphable
 
-_STYLE = 16
-"""Numbers in the style of a reference clip's emotion."""
+_STYLE = 16  # numbers in the style of a reference clip's emotion
 
 
 def _conv(inputs: int, outputs: int, stride: int, norm: nn.Module) -> nn.Sequential:
@@ -23,8 +22,7 @@ class Estimator(nn.Module):
     """From frames to coefficients, as NED's DECA."""
 
     WIDTHS = (16, 32, 64, 96, 96)
-    POSE_SCALE = (0.05, 0.05, 0.15, 0.1, 0.06)
-    """About one deviation of each number of a pose: x, y, yaw, pitch, roll."""
+    POSE_SCALE = (0.05, 0.05, 0.15, 0.1, 0.06)  # about one deviation: x, y, yaw, pitch, roll
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,8 +64,7 @@ class StyleEncoder(nn.Module):
 
     def forward(self, expression: Tensor) -> Tensor:
         """Return the style."""
-        style: Tensor = self.out(self.body(expression.transpose(1, 2)).mean(2))
-        return style
+        return torch.as_tensor(self.out(self.body(expression.transpose(1, 2)).mean(2)))
 
 
 class Manipulator(nn.Module):
@@ -88,8 +85,7 @@ class Manipulator(nn.Module):
         x = self._styled(self.begin(expression.transpose(1, 2)), style, 0)
         for k, layer in enumerate(self.middle):
             x = x + self._styled(layer(x), style, k + 1)
-        changed: Tensor = expression + self.out(x).transpose(1, 2)
-        return changed
+        return torch.as_tensor(expression + self.out(x).transpose(1, 2))
 
     def _styled(self, x: Tensor, style: Tensor, k: int) -> Tensor:
         scale, shift = self.scales[k](style)[..., None].chunk(2, 1)
@@ -99,8 +95,7 @@ class Manipulator(nn.Module):
 class Critic(nn.Module):
     """From coefficients (B, T, 24) to a score of realism for each emotion, and the emotion's.
 
-    One head for each emotion as in StarGAN v2, as NED has, and a classifier as in AC-GAN (Odena
-    et al., ICML 2017), without which a network of this size copies the source.
+    One head an emotion, as in StarGAN v2 and NED; a classifier, as in AC-GAN (Odena et al., 2017).
     """
 
     def __init__(self) -> None:
@@ -124,8 +119,7 @@ def _soft(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 class Renderer(nn.Module):
     """From a hidden face, another frame of the same puppet, and renders, to the frame.
 
-    The other frame is warped to the target's points; the network corrects it, and mixes in the
-    target's render where the other frame shows nothing to warp, as inside a mouth.
+    The other frame is warped and corrected; where it shows nothing to warp, the render is mixed in.
     """
 
     WIDTHS = (24, 40, 64, 80)
@@ -156,19 +150,10 @@ class Renderer(nn.Module):
         reference_render: Tensor,
         hidden: Tensor,
     ) -> Tensor:
-        """Return drawn frames.
+        """Return drawn frames (B, 3, 128, 128), RGB, 0 to 1.
 
-        Args:
-            morphable: makes the renders and the flow.
-            background: (B, 3, 128, 128), RGB, 0 to 1, whose face is hidden.
-            target: the face to draw.
-            reference: (B, 3, 128, 128), another frame of the same puppet.
-            reference_face: its face.
-            reference_render: (B, 3, 64, 64), its render.
-            hidden: (B, 128, 128), the mask that hides the background, 0 to 1.
-
-        Returns:
-            (B, 3, 128, 128), RGB, 0 to 1.
+        So are *background*, whose face *hidden* (B, 128, 128) covers, and *reference*, another
+        frame of the puppet; *reference_render* is (B, 3, 64, 64).
         """
         flow = morphable.flow(target, reference_face, 64).permute(0, 3, 1, 2)
         fine = F.interpolate(flow, scale_factor=2, mode="bilinear").permute(0, 2, 3, 1)
@@ -182,8 +167,7 @@ class Renderer(nn.Module):
         drawn = F.pixel_shuffle(0.1 * x, 2)
         correction, share = drawn[:, :3], (10 * drawn[:, 3:] - 2).sigmoid()
         face = moved + share * (render - moved) + correction
-        frames: Tensor = visible + face.clamp(0, 1) * hidden
-        return frames
+        return torch.as_tensor(visible + face.clamp(0, 1) * hidden)
 
     def _corrections(self, x: Tensor) -> Tensor:
         """Return the convolutions' output: float32 (B, 16, 64, 64) for (B, 43, 64, 64)."""
@@ -195,9 +179,8 @@ class Renderer(nn.Module):
                 maps.append(x)
                 x = layer(x)
             x = x + self.deep(x)
-            for narrow, up, skip in zip(
-                reversed(self.narrow), reversed(self.up), reversed(maps), strict=True
-            ):
+            levels = list(zip(self.narrow, self.up, maps, strict=True))
+            for narrow, up, skip in reversed(levels):
                 x = F.interpolate(narrow(x), scale_factor=2.0, mode="bilinear") + skip
                 x = x + up(x)
             corrections: Tensor = self.out(x)

@@ -24,13 +24,7 @@ from spfem_bench.puppets.shots import describe_shots, draw_shots
 from spfem_bench.puppets.world import World
 from spfem_bench.training.kit import Trained, circumstances, first_and_last
 
-_CODE = (
-    "puppets/*.py",
-    "puppets/tables/*.csv",
-    "puppets/mini_ned/*.py",
-    "stccl/*.py",
-    "training/kit.py",
-)
+_FILES = "puppets/*.py puppets/tables/*.csv puppets/mini_ned/*.py stccl/*.py training/kit.py"
 
 
 def train_mini_ned(
@@ -42,21 +36,11 @@ def train_mini_ned(
     workers: int = 1,
     progress: Progress = SILENT,
 ) -> Iterator[Trained]:
-    """Train models one after the other, and first what they share, unless the folder holds it.
+    """Yield models, by the names of their files, once each is written to the folder.
 
-    What two successive models have in common, takes and a renderer's training before its
-    supervision, is done once; each model is the same as when it is trained alone.
-
-    Args:
-        configs: by the names of the models' files.
-        folder: where the files go; ``face`` there is used when it was trained as configured.
-        weights: where STCCL's backbone is looked for.
-        device: a torch device.
-        workers: processes that draw.
-        progress: receives the phases ``draw``, ``estimator``, ``manipulator``, ``renderer``.
-
-    Yields:
-        each model once its files are written.
+    ``face`` is trained first unless the folder holds it. What successive models share, takes and a
+    renderer's start, is done once; each is the same as when trained alone. The progress has the
+    phases ``draw``, ``estimator``, ``manipulator`` and ``renderer``.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -76,22 +60,15 @@ def train_mini_ned(
         stccl = learn.supervisor(config.stccl, weights, device)
         clock = time.monotonic()
         manipulator, manipulator_losses = learn.learn_manipulator(
-            config, data.morphable, data.material, stccl, progress=progress
+            config, data.material, stccl, progress
         )
         after = time.monotonic()
         same = config.model_dump(exclude={"stccl": set(Supervision.model_fields) - {"begin"}})
         shared = start[1] if start and start[0] == same else None
         renderer, renderer_losses, begun = learn.learn_renderer(
-            config,
-            data.morphable,
-            data.estimator,
-            data.material,
-            manipulator,
-            stccl,
-            start=shared,
-            progress=progress,
+            config, data.material, manipulator, stccl, shared, progress
         )
-        start = same, begun
+        start, ended = (same, begun), time.monotonic()
         training = {
             **data.common,
             "stccl": None if stccl is None or stccl.record is None else stccl.record.sha256,
@@ -102,26 +79,19 @@ def train_mini_ned(
             "seconds": {
                 "drawing and estimating": data.seconds,
                 "manipulator": round(after - clock, 1),
-                "renderer, after a shared start" if shared else "renderer": round(
-                    time.monotonic() - after, 1
-                ),
+                f"renderer{', after a shared start' if shared else ''}": round(ended - after, 1),
             },
         }
+        about = {"face": data.face, "config": config.model_dump(mode="json"), "training": training}
+        networks = {"manipulator": manipulator, "renderer": renderer}
         path = folder / f"{name}.safetensors"
-        record = write_networks(
-            path,
-            {"manipulator": manipulator, "renderer": renderer},
-            {"face": data.face, "config": config.model_dump(mode="json"), "training": training},
-        )
-        yield Trained(path, record.model_dump(mode="json"))
+        yield Trained(path, write_networks(path, networks, about).model_dump(mode="json"))
 
 
 class _Data(NamedTuple):
-    """What models of one data set share: networks, their file's SHA-256, material, record."""
+    """What models of one data set share: settings, SHA-256 of their networks, material, record."""
 
     config: dict[str, Any]
-    morphable: Morphable
-    estimator: Estimator
     face: str
     material: learn.Material
     common: dict[str, Any]
@@ -140,17 +110,16 @@ class _Work:
     def prepare(self, config: MiniNedConfig) -> _Data:
         """Draw all takes and estimate their coefficients; train the estimator if it is missing."""
         clock, settings = time.monotonic(), config.data
-        common = circumstances(self.device, SOFTWARE, *_CODE)
+        common = circumstances(self.device, SOFTWARE, *_FILES.split())
         world = World(settings.version, settings.seed)
         shots = unpaired_takes(world, settings.speakers, settings.takes, settings.choice)
         draw = partial(draw_run, world=world, frames=settings.frames, seed=settings.choice)
-        drawn = draw_shots(draw, shots, workers=self.workers, progress=self.progress)
+        drawn = draw_shots(draw, shots, self.workers, self.progress)
         common |= describe_shots(shots)
         morphable, estimator, face = self._face(config, drawn, world, common)
-        material = learn.gather(estimator, shots, drawn, self.device)
+        material = learn.gather(morphable, estimator, shots, drawn)
         seconds = round(time.monotonic() - clock, 1)
-        shared = _shared_config(config)
-        return _Data(shared, morphable, estimator, face, material, common, seconds)
+        return _Data(_shared_config(config), face, material, common, seconds)
 
     def _face(
         self, config: MiniNedConfig, drawn: list[FrameRun], world: World, common: dict[str, Any]
@@ -159,17 +128,12 @@ class _Work:
         path = self.folder / f"{SHARED}.safetensors"
         if not path.with_suffix(".json").is_file():
             clock = time.monotonic()
-            faces = training_faces(world, config.data.faces, config.data.choice)
-            morphable = Morphable.fit(faces)
-            estimator = learn.learn_estimator(
-                config, morphable, drawn, device=self.device, progress=self.progress
-            )
-            seconds = round(time.monotonic() - clock, 1)
-            write_networks(
-                path,
-                {"morphable": morphable, "estimator": estimator},
-                {"config": _shared_config(config), "training": {**common, "seconds": seconds}},
-            )
+            morphable = Morphable.fit(training_faces(world, config.data.faces, config.data.choice))
+            how, device = config.estimator, self.device
+            estimator = learn.learn_estimator(how, morphable, drawn, device, self.progress)
+            training = {**common, "seconds": round(time.monotonic() - clock, 1)}
+            about = {"config": _shared_config(config), "training": training}
+            write_networks(path, {"morphable": morphable, "estimator": estimator}, about)
         # As the file holds them, whatever device they were trained on.
         morphable, estimator = Morphable(), Estimator()
         record = read_networks(path, {"morphable": morphable, "estimator": estimator})
@@ -179,10 +143,8 @@ class _Work:
 def _check_shared(folder: Path, config: MiniNedConfig) -> None:
     shared = folder / f"{SHARED}.json"
     if shared.is_file() and read_model_record(shared).config != _shared_config(config):
-        raise SpfemBenchError(
-            f"{shared} was trained with other data or settings than this configuration's",
-            "Name another folder with --output",
-        )
+        problem = f"{shared} was trained with other data or settings than this configuration's"
+        raise SpfemBenchError(problem, "Name another folder with --output")
 
 
 def _shared_config(config: MiniNedConfig) -> dict[str, Any]:
