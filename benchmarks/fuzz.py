@@ -279,6 +279,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
     from spfem_bench.datasets import index_report, recordings_index
     from spfem_bench.definitions import (
         clips,
+        datasets,
         layouts,
         measured,
         metrics,
@@ -378,7 +379,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
     def index(path: Path) -> None:
         found = recordings_index.read_index(path)
         assert not found.verified or found == an_index, "a damaged index was used"
-        index_report.index_report(protocols.dataset_card("ravdess"), found)
+        index_report.index_report(datasets.dataset_card("ravdess"), found)
 
     def training(path: Path) -> None:
         learner.path = path
@@ -447,7 +448,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
 
     def mapping(path: Path) -> None:
         given = recordings.read_mapping(path)
-        card = protocols.dataset_card("mead")
+        card = datasets.dataset_card("mead")
         assert card.recordings is not None
         row = {"speaker": "M003", "emotion": "angry", "level": "3", "clip": "001"}
         recordings.candidates(card.recordings, row, given)
@@ -460,10 +461,10 @@ def kinds(made: Path) -> dict[str, FileKind]:
         made,
         {
             r.video: recordings_index.IndexedFile(r.video, 7, 2**60, {"video": (0.0, 3.2, 80)}, "")
-            for r in protocols.recordings(protocols.dataset_card("ravdess"))[:4]
+            for r in datasets.recordings(datasets.dataset_card("ravdess"))[:4]
         },
     )
-    recordings_index.save_index(made / "index.json", protocols.dataset_card("ravdess"), an_index)
+    recordings_index.save_index(made / "index.json", datasets.dataset_card("ravdess"), an_index)
     kept_index = (made / "index.json").read_bytes()
     learner = small_training(made)
     heads = (builtin_folder() / "metrics/stccl/puppets.safetensors").read_bytes()

@@ -124,7 +124,7 @@ def methods(how: dict[str, Any], size: int, folder: Path) -> common.Spent:
         [record] = carry_out(
             [plan], weights, Computing(batch_size=32), workers=ThisProcess(), partial=False
         )
-        assert record["complete"]
+        assert record.complete
 
     evaluate(0)
     with common.clock() as spent:
