@@ -282,7 +282,10 @@ def kinds(made: Path) -> dict[str, FileKind]:
         datasets,
         layouts,
         measured,
+        methods,
         metrics,
+        networks,
+        pins,
         protocols,
         published,
         recordings,
@@ -291,7 +294,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
     from spfem_bench.evaluation.record import item_values
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import Listing
-    from spfem_bench.media import packets, video
+    from spfem_bench.media import packets, pictures, video
     from spfem_bench.networks import weights
     from spfem_bench.networks.scrfd_ncnn import ncnn_network
     from spfem_bench.puppets.mini_ned import model as ned
@@ -316,7 +319,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
 
     def run_record(path: Path) -> None:
         found = records.load_run(path)
-        for metric in found.metrics:
+        for metric in ("csim", "lse-d"):
             item_values(found, metric)
 
     def drawn(path: Path) -> None:
@@ -325,10 +328,10 @@ def kinds(made: Path) -> dict[str, FileKind]:
             render_table(found, style, layout="asccl")  # type: ignore[arg-type]
 
     def tensors(path: Path) -> None:
-        weights.safetensors_state(path.read_bytes(), metrics.network_card("compact-identity"))
+        weights.safetensors_state(path.read_bytes(), networks.network_card("compact-identity"))
 
     def checkpoint(path: Path) -> None:
-        weights.torch_state(path.read_bytes(), metrics.network_card("syncnet-v2"))
+        weights.torch_state(path.read_bytes(), networks.network_card("syncnet-v2"))
 
     def entry(path: Path) -> None:
         store = FeatureStore(path.parent / "store")
@@ -353,7 +356,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
         audio.samples(clips.Clip(path))
 
     def picture(path: Path) -> None:
-        assert video.read_picture(path).ndim == 3
+        assert pictures.read_picture(path).ndim == 3
 
     def lists(folder: str) -> list[bytes]:
         found = [p.read_bytes() for p in sorted((builtin_folder() / folder).glob("*.csv"))]
@@ -382,10 +385,10 @@ def kinds(made: Path) -> dict[str, FileKind]:
         index_report.index_report(datasets.dataset_card("ravdess"), found)
 
     def training(path: Path) -> None:
-        learner.path = path
-        learner.step = -1
+        learner.checkpoint.path = path
+        learner.descent.step = -1
         learner.resume(fresh=False)
-        assert learner.step == 0, "a damaged checkpoint was used"
+        assert learner.descent.step == 0, "a damaged checkpoint was used"
 
     def metric(path: Path) -> None:
         path.with_suffix(".safetensors").write_bytes(heads)
@@ -395,7 +398,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
         ned.read_model_record(path)
 
     def param(path: Path) -> None:
-        ncnn_network(metrics.network_card("scrfd-500m"), path.read_bytes(), bytes(100_000))
+        ncnn_network(networks.network_card("scrfd-500m"), path.read_bytes(), bytes(100_000))
 
     def sums(path: Path) -> None:
         (path.parent / "SHA256SUMS").write_bytes(path.read_bytes())
@@ -425,7 +428,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
         shutil.rmtree(made)
         clips.Clip.parse(name).within(made)
 
-    def pins(path: Path) -> None:
+    def pinned_hash(path: Path) -> None:
         with mock.patch.dict(os.environ, SPFEM_BENCH_CACHE=str(made / "cache")):
             pins.pins_path().parent.mkdir(parents=True, exist_ok=True)
             pins.pins_path().write_bytes(path.read_bytes())
@@ -435,7 +438,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
 
     def fetched(path: Path) -> None:
         server.answer = path.read_bytes()
-        known = metrics.PinnedFile(
+        known = pins.PinnedFile(
             name="file.bin", sha256=hashlib.sha256(b"right").hexdigest(), page="https://example.org"
         )
         url = f"http://127.0.0.1:{server.server_address[1]}/file.bin"
@@ -479,10 +482,10 @@ def kinds(made: Path) -> dict[str, FileKind]:
     return {
         "metric-card": FileKind(cards(Kind.METRIC), ".toml", spoilt_text, card(metrics.MetricCard)),
         "network-card": FileKind(
-            cards(Kind.NETWORK), ".toml", spoilt_text, card(metrics.NetworkCard)
+            cards(Kind.NETWORK), ".toml", spoilt_text, card(networks.NetworkCard)
         ),
         "profile-card": FileKind(
-            cards(Kind.PROFILE), ".toml", spoilt_text, card(metrics.ProfileCard), 0.5
+            cards(Kind.PROFILE), ".toml", spoilt_text, card(networks.ProfileCard), 0.5
         ),
         "protocol-card": FileKind(
             protocol_cards,
@@ -493,10 +496,10 @@ def kinds(made: Path) -> dict[str, FileKind]:
             whole_lists,
         ),
         "dataset-card": FileKind(
-            cards(Kind.DATASET), ".toml", spoilt_text, card(protocols.DatasetCard), 0.5
+            cards(Kind.DATASET), ".toml", spoilt_text, card(datasets.DatasetCard), 0.5
         ),
         "method-card": FileKind(
-            cards(Kind.METHOD), ".toml", spoilt_text, card(protocols.MethodCard), 0.7
+            cards(Kind.METHOD), ".toml", spoilt_text, card(methods.MethodCard), 0.7
         ),
         "layout-card": FileKind(
             cards(Kind.LAYOUT), ".toml", spoilt_text, card(layouts.LayoutCard), 0.5
@@ -541,7 +544,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
         "record-compare": FileKind([old_run], ".json", spoilt_json, compared),
         "index": FileKind([without_checksum(kept_index)], ".json", spoilt_json, index),
         "kept-index": FileKind([kept_index], ".json", spoilt_bytes, index),
-        "training": FileKind([learner.path.read_bytes()], ".pt", spoilt_bytes, training),
+        "training": FileKind([learner.checkpoint.path.read_bytes()], ".pt", spoilt_bytes, training),
         "metric-record": FileKind([without_checksum(metric_json)], ".json", spoilt_json, metric),
         "model-record": FileKind([*map(without_checksum, models)], ".json", spoilt_json, model),
         "ncnn-param": FileKind([PARAM], ".param", spoilt_text, param),
@@ -551,7 +554,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
             [b"clip.mp4", b"a/b.mp4#t=0,1", "é#xywh=0,0,8,8".encode()], "", spoilt_name, any_name, 2
         ),
         "pins": FileKind(
-            [json.dumps({"a/b of c": "0" * 64}).encode()], ".json", spoilt_json, pins, 0.5
+            [json.dumps({"a/b of c": "0" * 64}).encode()], ".json", spoilt_json, pinned_hash, 0.5
         ),
         "http-answer": FileKind(ANSWERS, ".http", spoilt_answer, fetched),
         "mapping": FileKind([MAPPING], ".toml", spoilt_text, mapping, 0.7),
