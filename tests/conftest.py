@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SPFEM_BENCH_TEST_MATERIAL", ROOT.parent / "shared"))
 
 SLOW = ROOT / "tests" / "slow.txt"
-"""Tests of two seconds or more: seconds and name, slowest first. `make quick` leaves them out."""
+"""Slow tests and files: seconds and name, slowest first. `make quick` leaves them out."""
 
 WHY_NOT = (
     "needs the authors' clips and the small networks, which this repository does not contain; "
@@ -45,8 +45,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     lines = SLOW.read_text(encoding="utf-8").splitlines()
     seconds = {name: float(number) for number, _, name in (li.partition(" ") for li in lines)}
     if config.getoption("quick"):
-        config.hook.pytest_deselected(items=[i for i in items if i.nodeid in seconds])
-        items[:] = [i for i in items if i.nodeid not in seconds]
+        slow = [i for i in items if {i.nodeid, i.nodeid.partition("::")[0]} & seconds.keys()]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [i for i in items if i not in set(slow)]
         return
     of_file: dict[str, float] = {}
     for name, number in seconds.items():
