@@ -15,7 +15,15 @@ import numpy as np
 import torch
 
 from spfem_bench.analysis import disparities
-from spfem_bench.analysis.disparities import WINDOW, Definition, DisparitySpace, Lens, Measure
+from spfem_bench.analysis.disparities import (
+    SIZE,
+    WINDOW,
+    Definition,
+    DisparitySpace,
+    Lens,
+    Measure,
+    window_of,
+)
 from spfem_bench.datasets.pairs import EmotionPair
 from spfem_bench.definitions.protocols import AVERAGE, EMOTIONS
 from spfem_bench.errors import StcclError
@@ -75,10 +83,13 @@ def discover(
     *,
     windows: int = 3,
     definition: Definition = "paper",
+    size: int = SIZE,
     device: str = "cpu",
     progress: Progress = SILENT,
 ) -> tuple[list[DiscoveryRow], list[Refused]]:
-    """Compare *windows* of five consecutive frames of each pair, and average them by emotion.
+    """Compare *windows* of consecutive frames of each pair, and average them by emotion.
+
+    A window has five frames, those of the released code nine; *size* is the side of the pictures.
 
     Raises:
         StcclError: no pairs, no window at all, or correlation matrices of the released code.
@@ -88,16 +99,17 @@ def discover(
         raise StcclError("no pairs of recordings to compare", "Give at least one")
     if windows < 1:
         raise StcclError(f"{windows} windows for each pair", "Give at least 1")
-    if definition == "released-code" and any(lens.form == "cm" for lens in lenses):
+    if definition != "paper" and any(lens.form == "cm" for lens in lenses):
         raise StcclError("the released code has no correlation matrices", "Use the form vd")
     compared: list[_Compared] = []
     refused: list[Refused] = []
+    window = window_of(definition)
     progress.begin("pairs", len(pairs), "pair")
     for index, pair in enumerate(pairs):
-        subject = disparities.draw_subject(pairs, index, windows)
+        subject = disparities.draw_subject(pairs, index, windows, window, size)
         if subject is None:
             name = f"{pair.neutral.name} and {pair.emotional.name}"
-            refused.append(Refused(name, f"no {WINDOW} frames in a row in which both go on"))
+            refused.append(Refused(name, f"no {window} frames in a row in which both go on"))
         else:
             values = disparities.subject_values(
                 subject, network, lenses, definition, SEED + index, device
@@ -108,14 +120,14 @@ def discover(
     if not compared:
         raise StcclError(f"no pair can be compared: {refused[0].reason}", "Give longer recordings")
     with torch.inference_mode():
-        maps = network.stages(torch.zeros(1, 3, disparities.SIZE, disparities.SIZE, device=device))
+        maps = network.stages(torch.zeros(1, 3, size, size, device=device))
     forms = {lens.name: lens.form for lens in lenses}
     rows: list[DiscoveryRow] = []
     for key in dict.fromkeys(key for one in compared for key in one.values):
         name, space, stage, _, _ = key
         height, width = maps[stage - 1].shape[-2:]
         count = per_frame(space, (height, width), stage, definition, forms[name])
-        rows += _rows(key, compared, count)
+        rows += _rows(key, compared, count, window)
     return rows, refused
 
 
@@ -126,16 +138,17 @@ def per_frame(
     height, width = size
     if form == "cm":
         return float(len(grid_of_regions(height, width)))
-    if definition == "released-code":
-        centres = rep.CENTRES_PER_STAGE[stage - 1]
-        return centres * (8.0 if space == "spatial" else (WINDOW - 1) / 2)
+    if definition != "paper":
+        if space == "spatial":
+            return rep.CENTRES_PER_STAGE[stage - 1] * 8.0
+        return rep.RELEASED_POSITIONS[stage - 1] * (window_of(definition) - 1) / 2
     if space == "spatial":
         return 8.0 * (height - 2) * (width - 2)
     return height * width * (WINDOW - 1) / WINDOW
 
 
 def _rows(
-    key: disparities.ValueKey, compared: Sequence[_Compared], each: float
+    key: disparities.ValueKey, compared: Sequence[_Compared], each: float, window: int = WINDOW
 ) -> Iterator[DiscoveryRow]:
     """Yield a key's row for each emotion and for their mean, with *each* disparities a frame."""
     scores = []
@@ -147,14 +160,19 @@ def _rows(
             numbers = np.array([one.values[key] for one in own])
             draws = numbers[drawn(len(own), RESAMPLES, stream)].mean(axis=1)
             scores.append(Resampled(float(numbers.mean()), draws, len(own) > 1))
-            yield _row(key, emotion, own, scores[-1], each)
+            yield _row(key, emotion, own, scores[-1], each, window)
     own = [one for one in compared if key in one.values]
-    yield _row(key, AVERAGE, own, Resampled.average(scores), each)
+    yield _row(key, AVERAGE, own, Resampled.average(scores), each, window)
 
 
 def _row(
-    key: disparities.ValueKey, emotion: str, own: Sequence[_Compared], score: Resampled, each: float
+    key: disparities.ValueKey,
+    emotion: str,
+    own: Sequence[_Compared],
+    score: Resampled,
+    each: float,
+    window: int,
 ) -> DiscoveryRow:
-    frames = WINDOW * sum(one.windows for one in own)
+    frames = window * sum(one.windows for one in own)
     count = round(frames * each)
     return DiscoveryRow(*key, emotion, score.value, *score.interval, len(own), frames, count)

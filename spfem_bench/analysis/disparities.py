@@ -22,7 +22,7 @@ from spfem_bench.stccl.contrast import Head
 from spfem_bench.stccl.metric import STCCL, Form, Heads, grid_of_regions
 from spfem_bench.stccl.settings import ContrastSettings
 
-Definition = Literal["paper", "released-code"]
+Definition = Literal["paper", "released-code", "released-logs"]
 Measure = Literal["cosine", "pearson"]
 DisparitySpace = Literal["spatial", "temporal"]
 _Control = Literal["other speaker", "wrong time"]
@@ -38,8 +38,11 @@ CONTROLS = dict(zip(get_args(_Control), get_args(_Excess), strict=True))
 WINDOW = dense.WINDOW
 """Consecutive frames that are compared together."""
 
+RELEASED_WINDOW = 9
+"""The same in the released code (``temporal_coherent_loader.py``, n = 4 on each side)."""
+
 SIZE = 112
-"""Side in pixels of the pictures."""
+"""Side in pixels of the pictures; the released code's is 224."""
 
 _Numbers = npt.NDArray[np.int64]
 _Pictures = npt.NDArray[np.uint8]
@@ -50,8 +53,13 @@ ValueKey = tuple[str, DisparitySpace, int, Measure, DiscoveryKind]
 SubjectValues = dict[ValueKey, float]
 
 
+def window_of(definition: Definition) -> int:
+    """Return how many consecutive frames are compared together."""
+    return WINDOW if definition == "paper" else RELEASED_WINDOW
+
+
 class Subject(NamedTuple):
-    """Windows of one pair and its controls, uint8 (n, 5, 112, 112, 3); None where there is none.
+    """Windows of one pair and its controls, uint8 (n, T, size, size, 3); None where there is none.
 
     ``target`` has the same moments in the other emotion, ``wrong_time`` other moments of it.
     """
@@ -62,24 +70,24 @@ class Subject(NamedTuple):
     other_speaker: _Pictures | None
 
 
-def starts(pair: EmotionPair, count: int) -> _Numbers:
+def starts(pair: EmotionPair, count: int, window: int = WINDOW) -> _Numbers:
     """Return the first entries of up to *count* windows in which both go on, evenly over a pair."""
-    possible = pair.windows(WINDOW, moving=True)
+    possible = pair.windows(window, moving=True)
     steps = np.diff(pair.numbers[:, 0]) == 1
-    possible = np.array([s for s in possible if steps[s : s + WINDOW - 1].all()], np.int64)
+    possible = np.array([s for s in possible if steps[s : s + window - 1].all()], np.int64)
     if len(possible) <= count:
         return possible
     return possible[((np.arange(count) + 0.5) * len(possible) / count).astype(np.int64)]
 
 
-def wrong_times(pair: EmotionPair, chosen: _Numbers) -> _Numbers | None:
+def wrong_times(pair: EmotionPair, chosen: _Numbers, window: int = WINDOW) -> _Numbers | None:
     """Return for each window the start of one half of the windows further; None without one."""
-    possible = starts(pair, len(pair))
+    possible = starts(pair, len(pair), window)
     if not len(possible):
         return None
     place = np.searchsorted(possible, chosen)
     shifted = possible[(place + len(possible) // 2) % len(possible)]
-    far = np.abs(pair.numbers[shifted, 1] - pair.numbers[chosen, 1]) >= WINDOW
+    far = np.abs(pair.numbers[shifted, 1] - pair.numbers[chosen, 1]) >= window
     return shifted if far.all() else None
 
 
@@ -91,32 +99,34 @@ def stand_in(pairs: Sequence[EmotionPair], index: int) -> EmotionPair | None:
     return next((p for p in others if p.emotion == own.emotion), others[0] if others else None)
 
 
-def draw_subject(pairs: Sequence[EmotionPair], index: int, windows: int) -> Subject | None:
+def draw_subject(
+    pairs: Sequence[EmotionPair], index: int, windows: int, window: int = WINDOW, size: int = SIZE
+) -> Subject | None:
     """Return the pictures of a pair and its controls, posed as the source; None without a window.
 
     Raises:
         ClipError: a frame is absent, unreadable or without a face.
     """
     pair = pairs[index]
-    chosen = starts(pair, windows)
+    chosen = starts(pair, windows, window)
     if not len(chosen):
         return None
 
     def entries(first: _Numbers) -> _Numbers:
-        return (first[:, None] + np.arange(WINDOW)).ravel()
+        return (first[:, None] + np.arange(window)).ravel()
 
     own = entries(chosen)
-    shape = (len(chosen), WINDOW, SIZE, SIZE, 3)
-    both = [pair.pictures(int(k), SIZE) for k in own]
+    shape = (len(chosen), window, size, size, 3)
+    both = [pair.pictures(int(k), size) for k in own]
     source, target = (np.stack(side).reshape(shape) for side in zip(*both, strict=True))
 
     def control(other: EmotionPair, first: _Numbers) -> _Pictures:
         columns = np.stack([pair.numbers[own, 0], other.numbers[entries(first), 1]], axis=1)
         mixed = replace(pair, emotional=other.emotional, numbers=columns)
-        return np.stack([mixed.pictures(k, SIZE)[1] for k in range(len(own))]).reshape(shape)
+        return np.stack([mixed.pictures(k, size)[1] for k in range(len(own))]).reshape(shape)
 
-    shifted, other = wrong_times(pair, chosen), stand_in(pairs, index)
-    theirs = starts(other, windows) if other else np.array([], np.int64)
+    shifted, other = wrong_times(pair, chosen, window), stand_in(pairs, index)
+    theirs = starts(other, windows, window) if other else np.array([], np.int64)
     return Subject(
         source,
         target,
@@ -143,15 +153,22 @@ class Lens(NamedTuple):
 
 
 def make_lenses(
-    network: str, metric: str | None, form: Form, weights: WeightsStore, device: str = "cpu"
+    network: str,
+    metric: str | None,
+    form: Form,
+    weights: WeightsStore,
+    device: str = "cpu",
+    size: int = SIZE,
 ) -> tuple[Backbone, list[Lens]]:
     """Return the backbone, and the lenses of its features and of a learnt metric (name or path).
+
+    *size* is the side of the backbone's input in pixels; a learnt metric has its own.
 
     Raises:
         SpfemBenchError: an unknown name, missing files, or a form that the metric lacks.
     """
     if metric is None:
-        return backbone(network, weights, device=device), [Lens(form=form)]
+        return backbone(network, weights, size=size, device=device), [Lens(form=form)]
     learnt = STCCL.load(metric, form=form, weights=weights, device=device)
     untrained = Lens(form=form, settings=learnt.settings.contrast)
     trained = untrained._replace(name=Path(metric).stem, heads=learnt.heads)
@@ -173,10 +190,10 @@ def subject_values(
     device: str,
 ) -> SubjectValues:
     """Return the mean over windows and regions for each key; kinds that *subject* lacks are out."""
-    shape = subject.source.shape[:2]
+    shape, size = subject.source.shape[:2], subject.source.shape[2]
 
     def maps(pictures: _Pictures) -> list[Tensor]:
-        batch = torch.from_numpy(pictures.reshape(-1, SIZE, SIZE, 3)).to(device)
+        batch = torch.from_numpy(pictures.reshape(-1, size, size, 3)).to(device)
         stages = network.stages(batch.permute(0, 3, 1, 2).float() / 127.5 - 1)
         return [torch.unflatten(m, 0, shape) for m in stages]
 
@@ -219,11 +236,14 @@ def _compared(
             yield space, "pearson", _matrices(x, y, space, head, settings)
             continue
         for measure in get_args(Measure):
-            if definition == "released-code":
-                sampled = _released(x, y, space, rep.CENTRES_PER_STAGE[stage - 1], head, seed)
+            if definition == "paper":
+                yield space, measure, _dense(x, y, space, head, measure)
+            elif definition == "released-code":
+                sampled = _released(x, y, space, stage, head, seed)
                 yield space, measure, _Similarities(*released(*sampled, measure))
             else:
-                yield space, measure, _dense(x, y, space, head, measure)
+                sampled = _released(x, y, space, stage, head, seed)
+                yield space, measure, _Similarities(*released_logs(*sampled, measure))
 
 
 def _dense(
@@ -266,13 +286,16 @@ def _matrices(
 
 
 def _released(
-    x: Tensor, y: Tensor, space: DisparitySpace, count: int, head: Head | None, seed: int
+    x: Tensor, y: Tensor, space: DisparitySpace, stage: int, head: Head | None, seed: int
 ) -> tuple[Tensor, Tensor, torch.Generator]:
-    """Return the disparities at *count* positions, and the generator that drew them."""
+    """Return the disparities at the positions of a stage, and the generator that drew them."""
     # The same positions for a pair's controls: they differ from the positive by frames alone.
     generator = torch.Generator().manual_seed(seed)
-    centres = rep.sample_centres(x.shape[-2], x.shape[-1], count, generator).to(x.device)
-    if space == "spatial":
+    spatial = space == "spatial"
+    sample = rep.sample_centres if spatial else rep.sample_positions
+    count = (rep.CENTRES_PER_STAGE if spatial else rep.RELEASED_POSITIONS)[stage - 1]
+    centres = sample(x.shape[-2], x.shape[-1], count, generator).to(x.device)
+    if spatial:
         dx, dy = (rep.spatial_disparity(m.flatten(0, 1), centres).flatten(1, 2) for m in (x, y))
     else:
         pairs = rep.frame_pairs(x.shape[1], "window").to(x.device)
@@ -284,7 +307,7 @@ def _released(
 def released(
     source: Tensor, generated: Tensor, generator: torch.Generator, measure: Measure = "cosine"
 ) -> tuple[float, float]:
-    """Return positive and negative similarity as the authors' released code logs them.
+    """Return positive and negative similarity as the released code writes them to TensorBoard.
 
     Vectors ``(B, S, D)`` are scaled to length 1 over channels; then each channel is compared over
     the positions S, and channels are averaged. The negative has the generated positions in a
@@ -297,4 +320,24 @@ def released(
     return (
         float(F.cosine_similarity(x, y, dim=1).mean()),
         float(F.cosine_similarity(x, y[:, order], dim=1).mean()),
+    )
+
+
+def released_logs(
+    source: Tensor, generated: Tensor, generator: torch.Generator, measure: Measure = "cosine"
+) -> tuple[float, float]:
+    """Return positive and negative similarity as in the released text files.
+
+    ``test_spatial_coherent.txt`` and ``test_compute_time_differences.txt`` come from lines that are
+    commented out: cosines over *channels* at each position of ``(B, S, D)``. The negative has the
+    generated *channels* in a random order, so it is near 0 for any two pictures. ``pearson``
+    subtracts the mean over channels.
+    """
+    x, y = rep.widened(source), rep.widened(generated)
+    if measure == "pearson":
+        x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
+    order = torch.randperm(y.shape[-1], generator=generator).to(y.device)
+    return (
+        float(F.cosine_similarity(x, y, dim=-1).mean()),
+        float(F.cosine_similarity(x, y[..., order], dim=-1).mean()),
     )

@@ -58,11 +58,23 @@ _FORMS, _MEASURES = click.Choice(["vd", "cm"]), click.Choice(["cosine", "pearson
 @_default("--form", type=_FORMS, default="vd", help="Visual disparities, or correlation matrices.")
 @_default(
     "--definition",
-    type=click.Choice(["paper", "released-code"]),
+    type=click.Choice(["paper", "released-code", "released-logs"]),
     default="paper",
-    help="Of similarity and of what does not correspond.",
+    help="Of similarity and of what does not correspond: the paper's; what the authors' code "
+    "writes to TensorBoard; or the arithmetic of their text files.",
 )
-@_default("--windows", type=click.IntRange(1), default=3, help="Of five frames, for each pair.")
+@_default(
+    "--windows",
+    type=click.IntRange(1),
+    default=3,
+    help="For each pair, of five frames (of nine in the authors' code).",
+)
+@_default(
+    "--size",
+    type=click.IntRange(32, 1024),
+    default=112,
+    help="Side of the backbone's input in pixels; the authors' is 224.",
+)
 @_default(
     "--measure", type=_MEASURES, default="cosine", help="In table and figure; the CSV has both."
 )
@@ -94,6 +106,7 @@ def correlate(
     form: Form,
     definition: Definition,
     windows: int,
+    size: int,
     measure: Measure,
     output: Path,
     figure: Path | None,
@@ -149,6 +162,8 @@ def correlate(
         raise click.UsageError("give --source or --pairs, not both")
     if metric is not None and network is not None:
         raise click.UsageError("a metric has its own network: leave --network out")
+    if metric is not None and size != 112:
+        raise click.UsageError("a metric has its own input size: leave --size out")
     for path in filter(None, (output, figure)):
         check_writable(path.parent)
     progress = options.progress(quiet)
@@ -160,7 +175,7 @@ def correlate(
     card = networks.profile_card(profile or default)
     store, device = FeatureStore.locate(), computing.device
     backbone, lenses = disparities.make_lenses(
-        network or card.identity, metric, form, weights, device
+        network or card.identity, metric, form, weights, device, size
     )
     extractor = PairExtractor(Extractor(card, weights, store, faces=faces, device=device))
     if protocol:
@@ -186,6 +201,7 @@ def correlate(
         lenses,
         windows=windows,
         definition=definition,
+        size=size,
         device=device,
         progress=progress,
     )

@@ -51,14 +51,17 @@ def spatial_terms(
         layout = (height, width) if centres is None else (len(centres),)
         terms = losses.matrix_terms(rep.gram(x), rep.gram(y), settings, "regions")
         return terms._replace(per_region=torch.unflatten(terms.per_region, 1, layout))
-    x, y = (
-        _mapped(rep.spatial_disparity(maps, centres, neighbours=settings.neighbours), head)
+    raw_x, raw_y = (
+        rep.spatial_disparity(maps, centres, neighbours=settings.neighbours).flatten(1, 2)
         for maps in (source, generated)
     )
     layout = (height - 2, width - 2) if centres is None else (len(centres),)
-    x, y = x.flatten(1, 2), y.flatten(1, 2)
+    x, y = _mapped(raw_x, head), _mapped(raw_y, head)
     if settings.definition == "released-code":
-        terms = losses.released_terms(x, y, settings, generator=generator)
+        raw = raw_x
+        if settings.anchor == "generated":
+            x, y, raw = y, x, raw_y
+        terms = losses.released_terms(x, y, settings, raw=raw, generator=generator)
     else:
         if settings.spatial_negatives == "neighbours":
             x, y = (torch.unflatten(rows, 1, (-1, settings.neighbours)) for rows in (x, y))
@@ -96,9 +99,11 @@ def temporal_terms(
         terms = losses.matrix_terms(gram_x, gram_y, settings, "frames")
         return _ungrouped(terms, groups, frames, layout)
     released = settings.definition == "released-code"
-    which = "window" if released else settings.pairs
+    # The released code pairs all frames of a sequence.
+    which: rep.Pairs = "window" if released else settings.pairs
+    window = frames if released else settings.window
     pairs, groups = (
-        numbers.to(source.device) for numbers in rep.grouped_pairs(frames, which, settings.window)
+        numbers.to(source.device) for numbers in rep.grouped_pairs(frames, which, window)
     )
     if settings.temporal_negatives == "regions" and not released:
         return _neighbour_terms(source, generated, pairs, settings, centres, head)
@@ -106,7 +111,9 @@ def temporal_terms(
     x, y = (_mapped(rep.disparity_of_frames(rows, pairs), head) for rows in (x, y))
     if released:
         x, y = x.flatten(0, 1), y.flatten(0, 1)
-        terms = losses.released_terms(x, y, settings, temporal=True, generator=generator)
+        if settings.anchor == "generated":
+            x, y = y, x
+        terms = losses.released_terms(x, y, settings, model="temporal", generator=generator)
         return terms._replace(per_region=terms.per_region.reshape(-1, len(pairs), *layout))
     by_positions = settings.temporal_negatives == "positions"
     if by_positions and x.shape[2] < 2:

@@ -16,6 +16,20 @@ from spfem_bench.errors import StcclError
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.settings import ContrastSettings
 
+ReleasedModel = Literal["spatial", "temporal", "joint spatial", "joint temporal"]
+
+RELEASED_FACTORS: dict[ReleasedModel, float] = {
+    "spatial": 0.3,
+    "temporal": 1.0,
+    "joint spatial": 1.0,
+    "joint temporal": 0.07 * 5.0,
+}
+"""Numbers that the released models multiply their losses with.
+
+The joint model's temporal rows are tokens of a transformer over the sampled features; its call of
+``PatchNCELoss(f_q, f_k, tau)`` has the temperature in the place of the weight.
+"""
+
 
 class Terms(NamedTuple):
     """One stage's comparison.
@@ -112,37 +126,41 @@ def matrix_rows(matrix: Tensor, rows: Literal["centred", "cosine"] = "centred") 
 
 
 def released_terms(
-    source: Tensor,
-    generated: Tensor,
+    anchor: Tensor,
+    other: Tensor,
     settings: ContrastSettings,
     *,
-    temporal: bool = False,
+    raw: Tensor | None = None,
+    model: ReleasedModel = "spatial",
     generator: torch.Generator | None = None,
 ) -> Terms:
-    """Compare mapped disparities ``(B, S, D)``, S at least 2, as the authors' released code does.
+    """Compare mapped disparities ``(B, S, D)``, S at least 2, as the authors' executed code does.
 
-    * The generated positions are the anchors; the source, scaled to unit length, is detached.
+    * ``other``, scaled to unit length, is detached: gradients reach the anchor.
     * Cross-entropy over 1 positive and S - 1 negatives: all other positions of the image.
-    * Weight 1, or ``2 sigmoid(|x|)^2`` where ``sigmoid(|x|) > 0.8``, for every number x of the
-      mapped source disparity. The loss is averaged first, so only the mean weight counts.
-    * Temporal: 0.07 takes the place of the weight, and the loss is multiplied by 5.
-    * ``positive`` is the cosine over positions, channel by channel; ``negative`` has the generated
+    * Where settings are adaptive and ``raw`` is given, ``(B, S, C)``, the anchor's disparities
+      before the mapping: weight 1, or ``2 sigmoid(|x|)^2`` where ``sigmoid(|x|) > 0.8``, for every
+      number x of it, not detached. The cross-entropy is averaged first, so only the mean counts.
+    * The loss is multiplied by `RELEASED_FACTORS`.
+    * ``positive`` is the cosine over positions, channel by channel; ``negative`` has the other's
       positions in random order. ``per_region`` ``(B, S)`` has cosines over channels.
+
+    Source: jianmanlincjx/STCCL at 3c8dff4, ``PatchNCELoss`` and ``forward`` of
+    ``asccl/model/spatial_coherent_model.py``, ``model/temproal_coherent_model.py``,
+    ``model/spatial_temproal_coherent_model.py``.
     """
-    source, generated = rep.widened(source).detach(), rep.widened(generated)
-    if source.shape[1] < 2:
+    anchor, other = rep.widened(anchor), rep.widened(other).detach()
+    if anchor.shape[1] < 2:
         raise StcclError("one sampled position has no negatives", "Sample at least 2")
-    with torch.autocast(source.device.type, enabled=False):
-        x, y = rep.unit(source), rep.unit(generated)
-        similarities = y @ x.transpose(1, 2)
-        loss = info_nce(similarities, settings.temperature).mean()
-        if temporal:
-            loss = loss * 0.07 * 5.0
-        elif settings.adaptive:
-            gate = source.abs().sigmoid()
+    with torch.autocast(anchor.device.type, enabled=False):
+        x, y = rep.unit(anchor), rep.unit(other)
+        similarities = x @ y.transpose(1, 2)
+        loss = info_nce(similarities, settings.temperature).mean() * RELEASED_FACTORS[model]
+        if settings.adaptive and raw is not None:
+            gate = rep.widened(raw).abs().sigmoid()
             weights = torch.where(gate > 0.8, settings.strength * gate.pow(settings.power), 1.0)
             loss = loss * weights.mean()
-        y = y.detach()
+        x = x.detach()
         order = torch.randperm(y.shape[1], generator=generator).to(y.device)
         return Terms(
             loss=loss,

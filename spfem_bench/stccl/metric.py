@@ -39,11 +39,14 @@ def choose_centres(
     how: Centres,
     counts: Sequence[int],
     generator: torch.Generator | None = None,
+    *,
+    replaced: bool = False,
 ) -> list[Tensor | None]:
     """Return the regions that are compared at each stage: int64 ``(N, 2)``, or None for all.
 
-    ``sampled`` draws *counts* at random on the CPU; ``grid`` is :func:`grid_of_regions`; ``dense``
-    is all. Only the sizes of *maps* are used.
+    ``sampled`` draws *counts* at random on the CPU, with *replaced* from all positions with
+    replacement; ``grid`` is :func:`grid_of_regions`; ``dense`` is all. Only the sizes of *maps*
+    are used.
 
     Raises:
         StcclError: a map is too small, or another word for *how*.
@@ -53,7 +56,8 @@ def choose_centres(
     for stage, count in zip(maps, counts, strict=True):
         height, width = stage.shape[-2:]
         if how == "sampled":
-            centres.append(rep.sample_centres(height, width, count, generator))
+            sample = rep.sample_positions if replaced else rep.sample_centres
+            centres.append(sample(height, width, count, generator))
         else:
             centres.append(grid_of_regions(height, width) if how == "grid" else None)
     return centres
@@ -208,7 +212,8 @@ class STCCL(nn.Module):
         spatial = contrast.stage_terms(contrast.spatial_terms, stages, how, own, generator)
         if not in_time:
             return contrast.parts(spatial)
-        chosen = choose_centres(source, self.centres, self.settings.temporal_centres, generator)
+        counts, released = self.settings.temporal_centres, how.definition == "released-code"
+        chosen = choose_centres(source, self.centres, counts, generator, replaced=released)
         stages = zip(source, generated, chosen, strict=True)
         own = self.heads.temporal if self.heads else None
         temporal = contrast.stage_terms(contrast.temporal_terms, stages, how, own, generator)

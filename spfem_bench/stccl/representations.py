@@ -26,6 +26,9 @@ STEPS: dict[int, tuple[tuple[int, int], ...]] = {
 #: Centres per stage, first to last, of the authors' released code.
 CENTRES_PER_STAGE = (32, 16, 8, 4)
 
+#: Positions per stage of its temporal model, drawn with replacement.
+RELEASED_POSITIONS = (256, 128, 64, 32)
+
 
 def spatial_disparity(maps: Tensor, centres: Tensor | None = None, neighbours: int = 8) -> Tensor:
     """Return the disparities of regions and their neighbours, ``x_i - x_j`` (equation 3).
@@ -134,6 +137,17 @@ def sample_centres(
         )
     drawn = torch.randperm(available, generator=generator)[:count]
     return torch.stack([rows[drawn // len(columns)], columns[drawn % len(columns)]], dim=1)
+
+
+def sample_positions(
+    height: int, width: int, count: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw positions of a map with replacement: int64 ``(count, 2)``, row and column.
+
+    Source: ``uniform_sampling`` of the released temporal model.
+    """
+    drawn = torch.randint(0, height * width, (count,), generator=generator)
+    return torch.stack([drawn // width, drawn % width], dim=1)
 
 
 def grid_centres(height: int, width: int, step: int = 1) -> Tensor:

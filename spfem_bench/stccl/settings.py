@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 
@@ -18,6 +18,8 @@ class ContrastSettings(Strict):
     Attributes:
         form: ``vd`` for visual disparities, ``cm`` for correlation matrices.
         definition: ``paper``, or the authors' ``released-code`` (`losses.released_terms`; ``vd``).
+        anchor: of ``released-code``, to which gradients flow: ``generated``, as a loss; or
+            ``source``, as the released training of the metric has it (its first picture, neutral).
         temperature: tau of equation 4.
         adaptive: use the weights of equation 6 with lambda ``strength`` and r ``power`` (else 1).
         size: the number in the place of the disparity in equation 6; see `losses.region_weights`.
@@ -36,6 +38,7 @@ class ContrastSettings(Strict):
 
     form: Form = "vd"
     definition: Literal["paper", "released-code"] = "paper"
+    anchor: Literal["generated", "source"] = "generated"
     temperature: float = pydantic.Field(default=0.07, gt=0, allow_inf_nan=False)
     adaptive: bool = True
     strength: float = pydantic.Field(default=2.0, gt=0, allow_inf_nan=False)
@@ -62,7 +65,8 @@ class ContrastSettings(Strict):
 class FormSettings(Strict):
     """Settings of one form: comparison, and regions sampled at each stage for SCC and for TCC.
 
-    ``learning_temperature`` is tau while heads are learnt, where it is another than in use.
+    ``learning_temperature`` is tau while heads are learnt, where it is another than in use. The
+    released code samples `representations.RELEASED_POSITIONS` in time, unless others are given.
     """
 
     contrast: ContrastSettings
@@ -70,9 +74,22 @@ class FormSettings(Strict):
     temporal_centres: tuple[int, int, int, int] = rep.CENTRES_PER_STAGE
     learning_temperature: float | None = pydantic.Field(default=None, gt=0, allow_inf_nan=False)
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _released_positions(cls, content: Any) -> Any:
+        contrast = content.get("contrast") if isinstance(content, dict) else None
+        name = contrast.get("definition") if isinstance(contrast, dict) else None
+        if (name or getattr(contrast, "definition", "")) == "released-code":
+            return {"temporal_centres": rep.RELEASED_POSITIONS, **content}
+        return content
+
     def learning(self) -> FormSettings:
         """Return the settings while heads are learnt."""
-        if self.learning_temperature is None:
+        changes: dict[str, Any] = {}
+        if self.learning_temperature is not None:
+            changes["temperature"] = self.learning_temperature
+        if self.contrast.definition == "released-code":
+            changes["anchor"] = "source"
+        if not changes:
             return self
-        warmer = self.contrast.model_copy(update={"temperature": self.learning_temperature})
-        return self.model_copy(update={"contrast": warmer})
+        return self.model_copy(update={"contrast": self.contrast.model_copy(update=changes)})

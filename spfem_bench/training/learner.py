@@ -58,9 +58,11 @@ def form_centres(
     maps = [torch.empty(1, 1, *size) for size in sizes]
     centres: dict[str, Chosen] = {}
     for form, settings in forms.items():
+        released = settings.contrast.definition == "released-code"
+        draws = (settings.spatial_centres, False), (settings.temporal_centres, released)
         spatial, temporal = (
-            [c for c in choose_centres(maps, how, counts, generator) if c is not None]
-            for counts in (settings.spatial_centres, settings.temporal_centres)
+            [c for c in choose_centres(maps, how, n, generator, replaced=r) if c is not None]
+            for n, r in draws
         )
         centres[form] = spatial, temporal
     return centres

@@ -17,7 +17,7 @@ from torch import nn
 
 from spfem_bench.analysis import discovery, disparities
 from spfem_bench.analysis.discovery import DiscoveryRow, Lens, discover
-from spfem_bench.analysis.disparities import released, stand_in, starts, wrong_times
+from spfem_bench.analysis.disparities import released, released_logs, stand_in, starts, wrong_times
 from spfem_bench.cli.main import main
 from spfem_bench.datasets.pairs import EmotionPair, Held
 from spfem_bench.definitions.clips import Clip
@@ -194,7 +194,7 @@ def test_released_code_from_pictures() -> None:
     found = by_kind(rows, space="spatial", stage=1, measure="cosine", emotion="avg")
     assert found["positive"].value == pytest.approx(1, abs=1e-5)
     assert abs(found["elsewhere"].value) < 0.1 and "near" not in found
-    assert found["positive"].disparities == 2 * 15 * 32 * 8
+    assert found["positive"].disparities == 2 * 27 * 32 * 8
     with pytest.raises(StcclError, match="no correlation matrices"):
         discover([pair("A", "happy")], big, [Lens(form="cm")], definition="released-code")
 
@@ -261,7 +261,7 @@ def test_averages_counts_and_intervals() -> None:
     assert (happy.low, happy.high) == pytest.approx(interval(again))
     assert discovery.per_frame("spatial", (7, 6), 1, "paper", "vd") == 8 * 5 * 4
     assert discovery.per_frame("temporal", (7, 6), 1, "paper", "vd") == 7 * 6 * 4 / 5
-    assert discovery.per_frame("temporal", (7, 6), 4, "released-code", "vd") == 4 * 10 / 5
+    assert discovery.per_frame("temporal", (7, 6), 4, "released-code", "vd") == 32 * 36 / 9
 
 
 def test_two_runs_are_one() -> None:
@@ -472,3 +472,25 @@ def test_tables_have_no_minus_zero() -> None:
     assert "-0.000" not in text and "+0.500 [+0.400, +0.600]" in text and "–" in text
     assert "0.500 / 0.000" in reporting.by_emotion(rows)
     assert reporting.to_csv(rows).splitlines()[0].startswith("network,space,stage,measure,kind")
+
+
+def test_released_logs_run_over_channels() -> None:
+    # By hand: at each position (1, 0, 0) against (0.6, 0.8, 0); channels in another order.
+    x = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]]])
+    y = torch.tensor([[[0.6, 0.8, 0.0], [0.0, 1.0, 0.0]]])
+    positive, _ = released_logs(x, y, torch.Generator().manual_seed(0))
+    assert positive == pytest.approx((0.6 + 1) / 2)
+    order = torch.randperm(3, generator=torch.Generator().manual_seed(0)).tolist()
+    expected = (y[0, 0].tolist()[order[0]] + y[0, 1].tolist()[order[1]]) / 2
+    assert released_logs(x, y, torch.Generator().manual_seed(0))[1] == pytest.approx(expected)
+    # The negative is near 0 even of a picture with itself.
+    same = torch.randn(2, 50, 256, generator=torch.Generator().manual_seed(1))
+    assert abs(released_logs(same, same, torch.Generator())[1]) < 0.02
+
+
+def test_size_of_the_pictures() -> None:
+    big: Any = Big()
+    pairs = [pair("A", "happy"), pair("B", "happy", seed=1)]
+    rows, _ = discover(pairs, big, definition="released-logs", size=128)
+    found = by_kind(rows, space="temporal", stage=4, measure="cosine", emotion="avg")
+    assert found["positive"].frames == 2 * 3 * 9

@@ -287,12 +287,14 @@ def test_released_loss_by_hand() -> None:
     mean = (entropy([1, 0], 0) + entropy([0.6, 0.8], 1)) / 2
     weight = (2 * sigmoid(2.0) ** 2 + 1 + 1 + 1) / 4
     settings = ContrastSettings(definition="released-code", temperature=1.0)
-    found = released_terms(source, generated, settings)
+    found = released_terms(generated, source, settings, raw=source, model="joint spatial")
     assert found.loss.item() == pytest.approx(weight * mean)
+    found = released_terms(generated, source, settings, raw=source)
+    assert found.loss.item() == pytest.approx(0.3 * weight * mean)
     # Channel by channel over the two positions: (1, 0) with (1, 0.6), (0, 1) with (0, 0.8).
     assert found.positive.item() == pytest.approx((1 / math.sqrt(1.36) + 1) / 2)
-    found = released_terms(source, generated, settings, temporal=True)
-    assert found.loss.item() == pytest.approx(0.07 * 5 * mean)
+    found = released_terms(generated, source, settings, model="temporal")
+    assert found.loss.item() == pytest.approx(mean)
 
 
 # ---- Against slow loops ---------------------------------------------------------------------
@@ -495,9 +497,8 @@ def test_matrix_terms_equal_slow_loops() -> None:
 @pytest.mark.parametrize("temporal", [False, True])
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_released_code_equals_its_description(temporal: bool, adaptive: bool) -> None:
-    # From the rows of the table "paper against released code": mapping, scaling to unit
-    # length, one positive and S - 1 negatives among all sampled positions of an image,
-    # averaged, then multiplied.
+    # Mapping, scaling to unit length, one positive and S - 1 negatives among all sampled positions
+    # of an image, averaged; in space times 0.3 and the mean weight of the anchor's raw disparities.
     torch.manual_seed(0)
     head = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 4)).double()
     centres = rep.sample_centres(7, 9, 5, torch.Generator().manual_seed(3))
@@ -533,7 +534,7 @@ def test_released_code_equals_its_description(temporal: bool, adaptive: bool) ->
         for j, query in enumerate(queries):
             logits = [float((query * key).sum()) / 0.07 for key in keys]
             losses.append(entropy(logits, j))
-        for v in mapped:
+        for v in targets:
             for number in v.abs().tolist():
                 gate = sigmoid(number)
                 weights.append(2 * gate**2 if gate > 0.8 else 1.0)
@@ -541,13 +542,11 @@ def test_released_code_equals_its_description(temporal: bool, adaptive: bool) ->
             a = torch.stack([key[channel] for key in keys])
             b = torch.stack([query[channel] for query in queries])
             positives.append(slow_cosine(a, b))
-            negatives.append(slow_cosine(a, b[order]))
+            negatives.append(slow_cosine(a[order], b))
     assert 1.1 < sum(weights) / len(weights) < 2.0  # the gate is really at work here
     loss = sum(losses) / len(losses)
-    if temporal:
-        loss = 5 * 0.07 * loss
-    elif adaptive:
-        loss = sum(weights) / len(weights) * loss
+    if not temporal:
+        loss = 0.3 * loss * (sum(weights) / len(weights) if adaptive else 1)
     expected = (loss, sum(positives) / len(positives), sum(negatives) / len(negatives))
     assert [v.item() for v in found[:3]] == pytest.approx(expected, abs=1e-5, rel=0)
     single = [maps.float() for maps in (x, y)]
