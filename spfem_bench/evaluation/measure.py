@@ -97,7 +97,7 @@ def frozen_settings(plan: Plan, metric: MetricCard, extractor: Extractor) -> dic
     if dataset_card(plan.protocol.card.dataset).pinned:
         return frozen
     lines = [
-        f"{item} {role} {content_id(replace(clip, audio=None))}"
+        f"{item} {role} {content_id(replace(clip, audio=None, skip=0))}"
         for item, roles in by_item
         for role in metric.compare[1:]
         for clip in roles.get(role, ())

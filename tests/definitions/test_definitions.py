@@ -947,6 +947,7 @@ _clips = st.builds(
     st.none() | _crops,
     st.none() | _rates,
     st.none() | _sounds.map(Path),
+    skip=st.integers(0, 999_999),
 )
 
 
@@ -968,6 +969,7 @@ def test_what_a_clip_says_of_itself_reads_back(clip):
             "f#audio=s/f.wav&fps=30&xywh=1,2,3,4",
             Clip(Path("f"), Crop(1, 2, 3, 4), 30.0, Path("s/f.wav")),
         ),
+        ("f#fps=30&audio=f.wav&skip=2", Clip(Path("f"), None, 30.0, Path("f.wav"), skip=2)),
         ("take#2.mp4", Clip(Path("take#2.mp4"))),
         ("take#2.mp4#xywh=1,2,3,4", Clip(Path("take#2.mp4"), Crop(1, 2, 3, 4))),
     ],
@@ -991,6 +993,9 @@ def test_addresses(text, clip):
         "a#fps=fast",
         "a#fps=inf",
         "a#audio=",
+        "a#skip=",
+        "a#skip=-2",
+        "a#skip=1.5",
         "a#fps=30&volume=3",
         "a#xywh=1,2,3,4&xwyh=1,2,3,4",
         "a#fps=" + "9" * 400,
