@@ -73,16 +73,19 @@ class SolvedCell:
     @property
     def state(self) -> str:
         """``determined``, ``1 of N``, ``nearest (+N)`` or ``none``, as lists say it."""
-        if self.sets:
+        if self.sets and self.chosen:
             return "determined" if self.sets == 1 else f"1 of {self.sets}"
         return f"nearest ({self.off:+d})" if self.chosen else "none"
 
     @property
     def why(self) -> str:
-        """Why no set fits, in words; empty where one does."""
+        """Why there are no clips that fit, in words; empty where there are."""
         if self.sets:
-            return ""
-        place = f"{self.cell}: {self.cell.clips} clips of {self.cell.frames} frames in all"
+            unusable = f"{self.cell}: {self.sets} sets fit, whose clips the data set does not have"
+            return "" if self.chosen else unusable
+        count = self.cell.clips
+        some = f"{count} clips of {self.cell.frames} frames in all"
+        place = f"{self.cell}: {some if count > 1 else f'a clip of {self.cell.frames} frames'}"
         if self.lacking:
             return f"{place}; clip {self.lacking[0]}, which is one of them, is not here"
         if self.off is None:
@@ -97,8 +100,9 @@ def solve(
 ) -> SolvedCell:
     """Find the sets of clips that hold a cell's known names and have its frames in total.
 
-    Of several, the set whose total is nearest is chosen; of those, the one with the last clips by
-    name. Clips of other speakers and emotions are left out.
+    Of several, the set whose total is nearest is chosen; of those, the one with the last clips: the
+    one whose first clip by name is the latest, then the second, as most published names are late
+    ones. Clips of other speakers and emotions are left out.
 
     Args:
         cell: the facts.
@@ -112,7 +116,6 @@ def solve(
     own = sorted(
         (c for c in clips if (c.speaker, c.emotion) == (cell.speaker, cell.emotion)),
         key=lambda c: c.clip,
-        reverse=True,
     )
     twice = next((name for name, n in Counter(c.clip for c in own).items() if n > 1), None)
     if twice is not None:
@@ -129,24 +132,13 @@ def solve(
     sets = sum(n for total, n in totals.items() if abs(total - wanted) <= within)
     off = min(abs(total - wanted) for total in totals)
     found = [
-        _last(free, sums, count, total)
+        _latest(free, sums, count, total)
         for total in sorted({wanted - off, wanted + off} & totals.keys())
     ]
     chosen = max(found, key=lambda some: [c.clip for c in some])
     off = sum(c.frames for c in chosen) - wanted
     kept = tuple(sorted([*known, *chosen], key=lambda c: c.clip)) if sets or nearest else ()
     return SolvedCell(cell, kept, sets, len(own), off)
-
-
-def solve_all(
-    cells: Iterable[Cell],
-    clips: Sequence[SourceClip],
-    *,
-    within: int = 0,
-    nearest: bool = False,
-) -> list[SolvedCell]:
-    """Return :func:`solve` of each cell."""
-    return [solve(cell, clips, within=within, nearest=nearest) for cell in cells]
 
 
 _Sums = list[list[Counter[int]]]
@@ -165,14 +157,18 @@ def _sums(clips: Sequence[SourceClip], count: int) -> _Sums:
     return table
 
 
-def _last(
+def _latest(
     clips: Sequence[SourceClip], sums: _Sums, count: int, total: int
 ) -> tuple[SourceClip, ...]:
-    """Return the set of *count* clips with *total* frames that has the first of *clips*."""
+    """Return the set of *count* clips with *total* frames whose first one is the latest.
+
+    Of several, the one whose second is the latest, and so on. *clips* are in order of their names.
+    """
     chosen: list[SourceClip] = []
-    for i, clip in enumerate(clips):
-        left = count - len(chosen)
-        if left and sums[i + 1][left - 1][total - clip.frames]:
-            chosen.append(clip)
-            total -= clip.frames
+    start = 0
+    for left in reversed(range(count)):
+        fits = (i for i in range(start, len(clips)) if sums[i + 1][left][total - clips[i].frames])
+        i = max(fits)
+        chosen.append(clips[i])
+        total, start = total - clips[i].frames, i + 1
     return tuple(chosen)

@@ -77,7 +77,7 @@ class MetricCard(Card):
     """What one metric measures."""
 
     score_neutral: ClassVar[frozenset[str]] = Card.score_neutral.union(
-        ("label", "direction", "range", "unit", "hides", "citation", "claims")
+        ("label", "direction", "range", "unit", "hides", "citation", "claims", "variant_of")
     )
     version: int = pydantic.Field(gt=0)  # raised whenever any score can move
     label: str
@@ -93,6 +93,7 @@ class MetricCard(Card):
     hides: str  # what the number cannot show
     citation: str
     claims: Claims = Claims()
+    variant_of: str = ""  # the metric beside whose published numbers this one's are shown
 
     def badness(self, value: Number) -> Number:
         """Return a number that is larger for a worse value, given as float or Decimal."""
