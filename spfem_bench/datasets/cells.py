@@ -81,7 +81,8 @@ class SolvedCell:
     def why(self) -> str:
         """Why there are no clips that fit, in words; empty where there are."""
         if self.sets:
-            unusable = f"{self.cell}: {self.sets} sets fit, whose clips the data set does not have"
+            some = f"{self.sets} sets fit" if self.sets > 1 else "1 set fits"
+            unusable = f"{self.cell}: {some}, of which the data set does not have every clip"
             return "" if self.chosen else unusable
         count = self.cell.clips
         some = f"{count} clips of {self.cell.frames} frames in all"
