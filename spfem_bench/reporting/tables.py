@@ -291,7 +291,8 @@ def published_cells(
         return
     if published is None and _is_drawn(record.protocol.name):
         return
-    names = {_published_metric(metric): metric for metric in metrics}
+    own = (s.metric for s in record.scores)  # of two variants in a table, the record's
+    names = {_published_metric(metric): metric for metric in (*metrics, *own)}
     name, label_of_method = record.method.name, record.method.label
     with suppress(UnknownNameError):
         if real := method_card(name).stands_for:  # papers print rows of the real system
