@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from spfem_bench.datasets.cells import SourceClip
 from spfem_bench.datasets.pairs import EmotionPair
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.controls import FadedControl, PerfectControl
@@ -14,7 +15,7 @@ from spfem_bench.definitions.datasets import DatasetCard, dataset_files
 from spfem_bench.definitions.methods import MethodCard
 from spfem_bench.definitions.pins import PinnedFile
 from spfem_bench.definitions.protocols import Item
-from spfem_bench.errors import ClipError, MissingClipError
+from spfem_bench.errors import CardError, ClipError, MissingClipError
 from spfem_bench.files import inside
 from spfem_bench.hashes import sha256_of
 from spfem_bench.media.video import file_sha256
@@ -123,6 +124,14 @@ class Provider:
     def exact_pair(self, item: Item) -> EmotionPair | None:
         """Return source and real clip with corresponding frames; None if there is no difference."""
         raise NotImplementedError(f"{type(self).__name__} has no exact pairs: {item.id}")
+
+    def source_clips(self) -> list[SourceClip]:
+        """Return the clips that are here with their lengths, for ``protocol solve``.
+
+        Empty where a data set has not been indexed. Raises CardError when the data set is none
+        whose clips are indexed, or its index is damaged.
+        """
+        raise CardError(f"the data set '{self.card.name}' has no index of recordings")
 
     def holdings(self) -> Holdings:
         """Return how much of the data set is here."""

@@ -11,7 +11,7 @@ from spfem_bench.errors import CardError, near_names
 from spfem_bench.files import inside
 
 _NUMBER = r"\d{1,6}(?:\.\d{1,20})?"
-_OPTIONS = ("xywh", "t", "fps", "frames", "audio", "edit")
+_OPTIONS = ("xywh", "t", "fps", "frames", "audio", "skip", "edit")
 
 
 @dataclass(frozen=True, order=True)
@@ -121,6 +121,8 @@ class Clip:
     edit: Edit | None = None  # `edit=blurred:2`, a degradation made while the clip is read
     # `frames=0,90`, for a folder of frames only: from which picture up to which
     pictures: tuple[int, int] | None = None
+    # `skip=2`: so many frames of the sound lie before the first picture, which the pictures lack
+    skip: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Clip:
@@ -144,6 +146,7 @@ class Clip:
             "fps": self.frame_rate,
             "frames": pictures and f"{pictures[0]},{pictures[1]}",
             "audio": self.audio and self.audio.as_posix(),
+            "skip": self.skip or None,
             "edit": self.edit,
         }
         fragment = "&".join(f"{k}={v}" for k, v in options.items() if v is not None)
@@ -178,6 +181,11 @@ def _with_option(clip: Clip, text: str, key: str, value: str) -> Clip:
             remedy = "Write frames=FROM,UPTO in whole numbers, for example frames=0,90"
             raise CardError(f"clip '{text}': bad range of frames '{value}'", remedy)
         return replace(clip, pictures=(int(match[1]), int(match[2])))
+    if key == "skip":
+        if not re.fullmatch(r"\d{1,6}", value):
+            problem = f"clip '{text}': bad number of frames to skip '{value}'"
+            raise CardError(problem, "Write for example skip=2: its sound begins two frames early")
+        return replace(clip, skip=int(value))
     if key == "audio" and value:
         return replace(clip, audio=Path(value))
     if key == "edit":

@@ -34,8 +34,12 @@ class MeasuredItem:
 
 
 def compared_clips(planned: PlannedItem, metric: MetricCard) -> dict[ClipRole, tuple[Clip, ...]]:
-    """Return the clips of an item that a metric compares, by role; those that are there."""
-    return {role: planned.seen_as(role) for role in metric.compare if role in planned.clips}
+    """Return the clips of an item that a metric compares, by role; those that are there.
+
+    There are none of the role ``real`` where the item has no real clip of its own.
+    """
+    there = {*planned.clips, *({"real"} - planned.item.clips.keys())}
+    return {role: planned.seen_as(role) for role in metric.compare if role in there}
 
 
 def item_requests(
@@ -97,7 +101,7 @@ def frozen_settings(plan: Plan, metric: MetricCard, extractor: Extractor) -> dic
     if dataset_card(plan.protocol.card.dataset).pinned:
         return frozen
     lines = [
-        f"{item} {role} {content_id(replace(clip, audio=None))}"
+        f"{item} {role} {content_id(replace(clip, audio=None, skip=0))}"
         for item, roles in by_item
         for role in metric.compare[1:]
         for clip in roles.get(role, ())

@@ -17,8 +17,7 @@ from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.methods import MethodCard, method_card
 from spfem_bench.definitions.metrics import STAGES, MetricCard, metric_card
 from spfem_bench.definitions.networks import NetworkCard, ProfileCard
-from spfem_bench.definitions.protocols import Protocol
-from spfem_bench.definitions.protocols import protocol as read_protocol
+from spfem_bench.definitions.protocols import Protocol, load_protocol
 from spfem_bench.errors import CardError, ClipError, UnknownNameError, near_names, unknown_name
 from spfem_bench.evaluation.controls import at_level, control_outputs, controls, why_not
 from spfem_bench.evaluation.item_clips import PlannedItem, Refusal, find_clips
@@ -108,7 +107,7 @@ def make_plan(
         # Each file is checked once for this plan, however many items use it.
         verified = cache(provider.verified)
         folder, recorded = videos.folder if videos else None, not provider.makes_clips
-        for item in protocol.items:
+        for item in (i for i in protocol.items if i.id in outputs):
             output = outputs[item.id]
             found.append(
                 find_clips(item, output, wanted, verified, check_readable=recorded, videos=folder)
@@ -164,7 +163,7 @@ def _listed_method(name: str, protocol: Protocol, provider: Provider) -> MethodC
     for toy in made.values():
         if toy.stands_for == card.name:
             return toy
-    elsewhere = [n for n in names(Kind.PROTOCOL) if card.name in read_protocol(n).card.outputs]
+    elsewhere = [n for n in names(Kind.PROTOCOL) if card.name in load_protocol(n).outputs]
     clips = f"The authors' are in --protocol {elsewhere[0]}. " if elsewhere else ""
     raise UnknownNameError(
         f"the protocol '{protocol.name}' has no clips of '{card.name}'",
@@ -175,7 +174,10 @@ def _listed_method(name: str, protocol: Protocol, provider: Provider) -> MethodC
 def _outputs(
     card: MethodCard, protocol: Protocol, provider: Provider, videos: Videos | None
 ) -> tuple[Mapping[str, Clip | ClipError], tuple[str, ...], Mapping[str, Any]]:
-    """Return each item's output or why there is none, extra files, and what a model is."""
+    """Return each item's output or why there is none, extra files, and what a model is.
+
+    Items that a control cannot have are left out: those without a real clip.
+    """
     if videos:
         placed, extra = find_outputs(videos, protocol, provider)
         return {one.item: one.clip for one in placed}, extra, {}
@@ -197,7 +199,7 @@ def _make_clips(
     """Make the clips that the metrics compare and the provider lacks."""
     roles = {role for metric in metrics for role in metric.compare}
     clips = [
-        outputs.get(item.id) if role == "output" else item.clips[role]
+        outputs.get(item.id) if role == "output" else item.clips.get(role)
         for item in protocol.items
         for role in roles
     ]

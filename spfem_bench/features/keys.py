@@ -83,6 +83,8 @@ class FeatureKeys:
         silent_edit = clip.edit is not None and clip.edit.kind == "shifted-audio" and role != "sync"
         if role is None or silent_edit:  # made without the edit
             clip = replace(clip, edit=None)
+        if role != "sync":  # pictures are the same wherever the sound begins
+            clip = replace(clip, skip=0)
         if role != "sync" and clip.audio is not None and not clip.path.is_dir():
             # A video's pictures are the same without its sound file, which may be absent.
             clip = replace(clip, audio=None)

@@ -20,7 +20,7 @@ from spfem_bench.media import ffmpeg
 from spfem_bench.media.ffmpeg_process import decoding
 from spfem_bench.media.headers import no_sound, probe, sized
 from spfem_bench.media.packets import picture_zero
-from spfem_bench.media.video import FRAME_RATE, check_length, span_frames
+from spfem_bench.media.video import FRAME_RATE, check_length, own_rate, span_frames
 
 SAMPLE_RATE = 16_000
 """Samples a second of all decoded sound; SyncNet's."""
@@ -47,8 +47,9 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
     """Return a clip's sound, mixed to one channel, at 16 kHz: int16 (samples,).
 
     Sample 0 belongs to the first picture of the file, if any. The others are placed by their time
-    stamps: missing sound is silence, and sound before the first picture is left out. Raises
-    ClipError where there is none, or it is damaged; ValueError for a clip with an edit.
+    stamps: missing sound is silence, and sound before the first picture is left out, as are the
+    frames that ``skip=`` says the pictures lack. Raises ClipError where there is none, or it is
+    damaged; ValueError for a clip with an edit.
     """
     import ffmpeg as graph
 
@@ -58,12 +59,13 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
     info = probe(path)
     begin = picture_zero(path) if info.video else None
     first, last = span_frames(clip.span) if clip.span else (0, None)
+    lead = clip.skip / own_rate(clip) if clip.skip else 0.0
     with sized(path) as file, tempfile.TemporaryDirectory() as folder:
         # One thread: with several, ffmpeg 9 loses the first packets of FLAC behind an edit.
         stream = ffmpeg.local_input(file, threads=1)[str(info.chosen("audio"))]
         if last is not None and begin is not None:
             # Decoding ends a second after the span.
-            stream = stream.filter("atrim", end=repr(begin + last / FRAME_RATE + 1))
+            stream = stream.filter("atrim", end=repr(begin + lead + last / FRAME_RATE + 1))
         # No filter counts time: ffmpeg builds its graph again when the channel layout changes.
         mixed = {"sample_fmts": "s16", "sample_rates": SAMPLE_RATE, "channel_layouts": "mono"}
         both = stream.filter("aresample").filter("aformat", **mixed).filter_multi_output("asplit")
@@ -78,7 +80,8 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
     sound = np.frombuffer(content, np.int16)
     if (starts + counts > ffmpeg.LONGEST * SAMPLE_RATE).any():
         raise ffmpeg.too_long(clip)
-    placed = _placed(sound, starts, counts)[first * SAMPLES_PER_FRAME :]
+    placed = _placed(sound, starts, counts)
+    placed = placed[round(lead * SAMPLE_RATE) + first * SAMPLES_PER_FRAME :]
     return placed if last is None else placed[: (last - first) * SAMPLES_PER_FRAME]
 
 

@@ -77,11 +77,15 @@ def _write_avi(clip: Clip, path: Path, *, lossless: bool) -> None:
         # A new graph for a new channel layout would begin with silence again: an error instead.
         sound = ffmpeg.local_input(file, threads=1, **{"reinit_filter:a": 0})[index]
         sound = sound.filter("aresample", **{"async": 1, "first_pts": 0})
+        lead = clip.skip / video.own_rate(clip) if clip.skip else 0
         if clip.span:
             start, end = (n / FRAME_RATE for n in video.span_frames(clip.span))
             pictures = pictures.filter("trim", start=start, end=end)
             pictures = pictures.filter("setpts", "PTS-STARTPTS")
-            sound = sound.filter("atrim", start=start, end=end).filter("asetpts", "PTS-STARTPTS")
+            sound = sound.filter("atrim", start=start + lead, end=end + lead)
+            sound = sound.filter("asetpts", "PTS-STARTPTS")
+        elif lead:
+            sound = sound.filter("atrim", start=lead).filter("asetpts", "PTS-STARTPTS")
         coding = {"r": FRAME_RATE, "acodec": "libmp3lame", "threads": 1, **codec}
         output = graph.output(pictures, sound, str(path), **coding)
         with decoding(output, clip.path, stdin, patience=ffmpeg.LONGEST):

@@ -122,12 +122,17 @@ def raw_pictures(paths: list[Path], shape: tuple[int, int]) -> Iterator[bytes]:
         yield picture.tobytes()
 
 
+def no_frame_rate(folder: Path) -> ClipError:
+    """Return the error for a folder of frames whose address has no ``fps=``."""
+    advice = "Write for example FOLDER#fps=30, or --frame-rate 30 with --videos"
+    return ClipError(f"{folder}: a folder of frames needs its frame rate", advice)
+
+
 def numbered_pictures(clip: Clip) -> list[Path]:
     """Return the paths of a folder's pictures by their numbers; raise ClipError for a gap."""
     folder = clip.path
     if clip.frame_rate is None:
-        advice = "Write for example FOLDER#fps=30, or --frame-rate 30 with --videos"
-        raise ClipError(f"{folder}: a folder of frames needs its frame rate", advice)
+        raise no_frame_rate(folder)
     paths = [p for p in folder.iterdir() if p.suffix.lower() in PICTURES and p.name[0] != "."]
     if not paths:
         raise ClipError(f"{folder}: holds no pictures", f"Allowed: {', '.join(PICTURES)}")

@@ -19,8 +19,13 @@ from spfem_bench.hashes import known_sha256
 from spfem_bench.media import ffmpeg, ffmpeg_process
 from spfem_bench.media.ffmpeg import SCALER
 from spfem_bench.media.headers import file_identity, no_pictures, pixels, probe
-from spfem_bench.media.packets import check_pictures, first_picture
-from spfem_bench.media.pictures import numbered_pictures, raw_pictures, read_picture
+from spfem_bench.media.packets import check_pictures, first_picture, stream_times
+from spfem_bench.media.pictures import (
+    no_frame_rate,
+    numbered_pictures,
+    raw_pictures,
+    read_picture,
+)
 
 FRAME_RATE = 25
 """Frames a second of every decoded clip; SyncNet's, and the field's."""
@@ -138,6 +143,21 @@ def check_length(clip: Clip, seconds: float | None) -> None:
         raise ffmpeg.too_long(clip)
 
 
+def own_rate(clip: Clip) -> float:
+    """Return a clip's own pictures a second: as its address says, or the mean of a video file's.
+
+    Raises ClipError for a folder without ``fps=``, or a file without a picture.
+    """
+    if clip.path.is_dir():
+        if clip.frame_rate is None:
+            raise no_frame_rate(clip.path)
+        return clip.frame_rate
+    shown = stream_times(clip.path).get("video")
+    if shown is None or shown.seconds <= 0:
+        raise no_pictures(clip.path)
+    return shown.packets / shown.seconds
+
+
 def _check_crop(clip: Clip, size: tuple[int, int]) -> None:
     crop = clip.crop
     if crop and (crop.x + crop.width > size[0] or crop.y + crop.height > size[1]):
@@ -166,11 +186,13 @@ def _files(clip: Clip) -> list[Path]:
 
 
 def content_id(clip: Clip) -> str:
-    """Return a hash of a clip's bytes, crop, span, rate, sound and edit."""
+    """Return a hash of a clip's bytes, crop, span, rate, sound, skipped sound and edit."""
     parts = [str(clip.crop), str(clip.span), str(clip.frame_rate)]
     parts += [file_sha256(path) for path in _files(clip)]
     if clip.audio is not None:
         parts.append(file_sha256(clip.audio))
+    if clip.skip:
+        parts.append(f"skip={clip.skip}")
     if clip.edit is not None:
         parts.append(f"edit={clip.edit}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -95,9 +95,10 @@ class FrechetKind(MetricKind[FrechetPart]):
     normalise: bool = False
 
     def part(self, card: MetricCard, clip: Clip, features: ItemFeatures) -> FrechetPart:
-        """Sum up an item's embeddings: of the output, and of all its real clips."""
+        """Sum up an item's embeddings: of the output, and of all its real clips, or none."""
         outputs = [[f.outputs[card.output] for f in features[role]] for role in card.compare]
-        own, real = map(np.concatenate, outputs)
+        own = np.concatenate(outputs[0])
+        real = np.concatenate([own[:0], *outputs[1]])
         return frechet_part(own, real, normalise=self.normalise)
 
     def kept(self, part: FrechetPart) -> dict[str, Any]:

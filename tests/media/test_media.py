@@ -477,6 +477,25 @@ def test_a_folder_takes_its_sound_from_the_file_named(make_folder, tmp_path):
         audio.samples(Clip(folder, None, 25.0, tmp_path / "other.wav"))
 
 
+@pytest.mark.parametrize("span", ["", "&t=0.04,0.2"])
+def test_sound_that_begins_before_the_pictures_is_skipped(make_folder, tmp_path, span):
+    """skip=3 at 30 pictures a second is 0.1 s, at any rate that frames are read at."""
+    folder = make_folder("clip", numbered(10))
+    sound = np.arange(8000, dtype=np.int16)
+    path = write_wav(tmp_path / "clip.wav", sound, 16_000)
+    got = audio.samples(Clip.parse(f"{folder}#fps=30&audio={path}&skip=3{span}"))
+    first, last = (640, 3200) if span else (0, None)
+    np.testing.assert_array_equal(got, sound[1600:][first:last])
+
+
+def test_a_files_own_rate_decides_how_much_sound_is_skipped(make_video, tmp_path):
+    sound = write_wav(tmp_path / "s.wav", np.arange(16_000, dtype=np.int16), 16_000)
+    path = make_video("a.mkv", numbered(10), "50")
+    assert video.own_rate(Clip(path)) == pytest.approx(50, rel=1e-3)
+    got = audio.samples(Clip.parse(f"{path}#audio={sound}&skip=5"))
+    assert abs(int(got[0]) - 1600) <= 2  # Matroska's time stamps are whole milliseconds
+
+
 def test_a_folder_without_a_frame_rate_is_refused(make_folder):
     with pytest.raises(ClipError, match="needs its frame rate") as caught:
         read(make_folder("clip", numbered(3)))
@@ -783,6 +802,7 @@ def test_an_identity_changes_with_crop_frame_rate_and_sound(make_folder, tmp_pat
         Clip(folder, Crop(0, 0, 8, 9), 25.0),
         Clip(folder, None, 25.0, sounds[0]),
         Clip(folder, None, 25.0, sounds[1]),
+        Clip(folder, None, 25.0, sounds[1], skip=2),
     ]
     assert len({content_id(clip) for clip in clips}) == len(clips)
 
