@@ -30,14 +30,13 @@ def show(name: str, data: options.DataFolders) -> None:
     """
     from tabulate import tabulate
 
-    from spfem_bench.definitions.datasets import dataset_card
     from spfem_bench.definitions.metrics import metric_card
     from spfem_bench.definitions.protocols import protocol as read
     from spfem_bench.errors import ClipError
 
     found = read(name)
     card = found.card
-    dataset = dataset_card(card.dataset)
+    dataset = found.dataset
     click.echo(f"{card.name}, version {card.version}: {card.title}")
     click.echo(card.description.strip())
     for note in card.notes:

@@ -116,11 +116,12 @@ class ProtocolCard(Card):
 
 @dataclass(frozen=True)
 class Protocol:
-    """A protocol's card with its items read and checked."""
+    """A protocol's card with its data set's, and its items read and checked."""
 
     card: ProtocolCard
     items: tuple[Item, ...]
     list_sha256: str
+    dataset: DatasetCard
 
     @property
     def name(self) -> str:
@@ -130,6 +131,8 @@ class Protocol:
 
 def protocol(name: str) -> Protocol:
     """Read a protocol and its list, by name or by the path of a card (``my-list.toml``).
+
+    The data set's card may lie in a folder ``datasets`` beside the protocol's.
 
     Raises UnknownNameError when there is none, CardError, with file and line, for a bad row.
     """
@@ -188,8 +191,8 @@ def _read_items(card: ProtocolCard) -> Protocol:
     if absent:
         raise CardError(f"{card.path}: no item has the emotion '{sorted(absent)[0]}'")
     with located(card.path):
-        dataset = dataset_card(card.dataset)
-    return Protocol(card, tuple(items.values()), _digest(items, dataset))
+        dataset = dataset_card(card.dataset, card.path.parent)
+    return Protocol(card, tuple(items.values()), _digest(items, dataset), dataset)
 
 
 def _item(card: ProtocolCard, row: Mapping[str, str]) -> Item:

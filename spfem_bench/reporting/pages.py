@@ -53,7 +53,7 @@ def protocol_page(listed: Protocol) -> str:
         items=listed.items,
         emotions={emotion: emotions[emotion] for emotion in card.emotions},
         speakers=dict(sorted(Counter(item.speaker for item in listed.items).items())),
-        dataset=dataset_card(card.dataset),
+        dataset=listed.dataset,
         methods=[*card.outputs, "source"],
         clips=clips,
         same=next((r for r in ("source", "reference") if real and clips.get(r) == real), ""),
