@@ -187,7 +187,7 @@ class _Matching:
             if twice:
                 self.made.refuse(f"{sheet.path}: two rows for one output", twice, "Keep one")
             rest = [name for name in outputs if name not in sheet.matched]
-            if rest and sheet.path == self.own.labels and not unknown:
+            if rest and sheet.path == self.own.labels:
                 what = f"{sheet.path}: {len(rest)} of {len(outputs)} outputs have no row"
                 self.made.refuse(what, rest, "Add a row for each")
 
