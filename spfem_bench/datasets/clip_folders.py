@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from spfem_bench.datasets.layouts import folder_sound
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.networks import Audible
-from spfem_bench.errors import ClipError
+from spfem_bench.errors import CardError, ClipError
 from spfem_bench.files import Listing
 from spfem_bench.media import audio, headers, packets
 from spfem_bench.media.pictures import PICTURES, numbered_pictures
@@ -74,10 +74,17 @@ class ClipFolder:
             numbered_pictures(Clip(self.path / name, frame_rate=frame_rate))
             sound = folder_sound(Listing(self.path), name)
             clip = replace(clip, frame_rate=frame_rate, audio=Path(key) / sound if sound else None)
-        if not name.isprintable() or Clip.parse(str(clip)) != clip:
+        if not name.isprintable() or not _can_be_written(clip):
             problem = f"{name!r} has a control character, a '#' or '&' that an address cannot hold"
             raise ClipError(problem, "Rename it")
         return clip
+
+
+def _can_be_written(clip: Clip) -> bool:
+    try:
+        return Clip.parse(str(clip)) == clip
+    except CardError:
+        return False
 
 
 def clip_seconds(clip: Clip) -> float:

@@ -49,11 +49,12 @@ class ClipNames:
         self.names = sorted(names)
         self._by_rule: list[dict[str, list[str]]] = [{}, {}, {}]
         self._by_words: dict[tuple[str, ...], list[str]] = {}
+        self._by_last: dict[tuple[str, ...], list[str]] = {}  # without subfolders
         for name in self.names:
             for keys, key in zip(self._by_rule, _keys(name), strict=True):
                 keys.setdefault(key, []).append(name)
-            for words in {_words(name), _words(name.rpartition("/")[2])}:
-                self._by_words.setdefault(words, []).append(name)
+            self._by_words.setdefault(_words(name), []).append(name)
+            self._by_last.setdefault(_words(name.rpartition("/")[2]), []).append(name)
 
     def find(self, wanted: str) -> list[str]:
         """Return the names that fit another folder's name: one, none, or several that fit alike.
@@ -67,10 +68,11 @@ class ClipNames:
                 return keys[key]
         words = _words(wanted)
         runs = [words[a:b] for a in range(len(words)) for b in range(a + 1, len(words) + 1)]
-        if inner := [run for run in runs if run in self._by_words]:
-            longest = max(len("".join(run)) for run in inner)
-            chosen = [r for r in inner if len("".join(r)) == longest]
-            return list(dict.fromkeys(name for run in chosen for name in self._by_words[run]))
+        for known in (self._by_words, self._by_last):
+            if inner := [run for run in runs if run in known]:
+                longest = max(len("".join(run)) for run in inner)
+                chosen = [run for run in inner if len("".join(run)) == longest]
+                return list(dict.fromkeys(name for run in chosen for name in known[run]))
         n = len(words)
         outer = [
             name
