@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     help="Only print which of the --videos or --generated is taken for what; nothing is written.",
 )
 @click.option(
-    "--frame-rate", type=click.FloatRange(1, 1000), help="For outputs that are folders of frames."
+    "--frame-rate", type=click.FloatRange(1, 1000), help="Of clips that are folders of frames."
 )
 @options.flag("--partial", help="Score what is there; headline numbers are marked as partial.")
 @options.results

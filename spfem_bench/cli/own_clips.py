@@ -48,7 +48,9 @@ _OPTIONS = (
     ),
     options.folder("--source", help="The clips that the outputs were made of."),
     options.folder("--reference", help="With --generated: clips whose expression is the target."),
-    options.folder("--real", help="With --generated: real clips, for FAD; else those of --source."),
+    options.folder(
+        "--real", help="Real clips, for FAD; those of --reference, else of --source, if not given."
+    ),
     click.option("--labels", type=_FILE, help="A CSV: generated,speaker,emotion."),
     click.option(
         "--mapping",

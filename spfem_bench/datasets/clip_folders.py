@@ -30,6 +30,12 @@ class ClipFolder:
     clips: dict[str, tuple[str, ...]]
     others: tuple[str, ...]
 
+    @property
+    def frame_folders(self) -> list[str]:
+        """The clips that are folders of frames."""
+        names = (name for names in self.clips.values() for name in names)
+        return [name for name in names if (self.path / name).is_dir()]
+
     @classmethod
     def read(cls, path: Path) -> ClipFolder:
         """List a folder and its subfolders; raise ClipError when it is none, or holds no clips."""

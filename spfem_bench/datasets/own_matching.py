@@ -38,6 +38,11 @@ def match_clips(own: OwnClips, progress: Progress = SILENT) -> OwnList:
         pattern = name_pattern(own.pattern) if own.pattern else None
     except CardError as error:
         made.refuse(error.problem, remedy=error.remedy)
+    if own.frame_rate is None:
+        frames = [name for folder in folders.values() for name in folder.frame_folders]
+        if frames:
+            what = f"{len(frames)} clips are folders of frames, whose frame rate is not given"
+            made.refuse(what, frames, "Add for example --frame-rate 25")
     if made.problems:
         return made
     matching = _Matching(own, folders, [sheet for sheet in sheets if sheet], made)

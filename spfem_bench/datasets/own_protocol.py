@@ -10,7 +10,7 @@ from typing import Literal
 
 from spfem_bench.datasets.own_clips import OwnClips, OwnList
 from spfem_bench.definitions.metrics import ClipRole
-from spfem_bench.definitions.protocols import in_order
+from spfem_bench.definitions.protocols import forget_protocols, in_order
 from spfem_bench.errors import CardError, StorageError
 from spfem_bench.files import write_atomically
 from spfem_bench.texts import csv_text
@@ -128,6 +128,7 @@ def write_protocol(folder: Path, files: dict[str, str]) -> tuple[Path, bool]:
         replaced = replaced or bool(before and path.suffix == ".csv" and before != text)
     for name, text in files.items():
         write_atomically(folder / name, text)
+    forget_protocols()
     return folder / next(iter(files)), replaced
 
 

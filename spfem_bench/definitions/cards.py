@@ -142,6 +142,11 @@ def read_card(model: type[CardType], path: Path) -> CardType:
     return card
 
 
+def forget_cards() -> None:
+    """Read cards from their files again, for a process that has written one."""
+    _read.cache_clear()
+
+
 @cache
 def _paths(kind: Kind, folders: tuple[Path, ...]) -> dict[str, Path]:
     found: dict[str, Path] = {}

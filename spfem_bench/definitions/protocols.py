@@ -13,7 +13,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
-from spfem_bench.definitions.cards import Card, Kind, Strict, load, located, names, read_card
+from spfem_bench.definitions.cards import (
+    Card,
+    Kind,
+    Strict,
+    forget_cards,
+    load,
+    located,
+    names,
+    read_card,
+)
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.datasets import DatasetCard, dataset_card, dataset_files
 from spfem_bench.definitions.lists import read_list
@@ -163,6 +172,12 @@ def _card_file(path: Path) -> ProtocolCard:
         remedy = f"Name the card otherwise, for example my-{path.name}"
         raise CardError(f"{path}: {problem}", remedy)
     return read_card(ProtocolCard, path.resolve())
+
+
+def forget_protocols() -> None:
+    """Read protocols with their cards and lists again, for a process that has written one."""
+    forget_cards()
+    _read_items.cache_clear()
 
 
 @cache

@@ -61,10 +61,20 @@ def test_copies_of_the_sources_score_what_they_must(bench: Bench, puppets: Path)
     assert page.code == 0 and list(Path("report").rglob("*.mp4"))
     assert "in no data set" not in Path("report/index.html").read_text()
 
-    # A metric that the protocol does not list.
-    one = bench("eval", "--method", "out", "--protocol", "results/out/out.toml", *COMPACT[:2],
-                "--metrics", "av-offset", "--results", "other")  # fmt: off
-    assert one.code == 0 and "AV offset" in one.out
+
+def test_an_own_metric_is_named_without_a_protocol_of_ones_own(
+    bench: Bench, puppets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("cards/metrics").mkdir(parents=True)
+    card = (builtin_folder() / "metrics/csim.toml").read_text().replace('"CSIM"', '"Mine"')
+    Path("cards/metrics/mine.toml").write_text(card)
+    monkeypatch.setenv("SPFEM_BENCH_CARDS", "cards")
+    line = ("--generated", "out", "--source", "src", *COMPACT, "--metrics", "mine")
+    run = bench("eval", *line, "--reference", "refs")
+    assert run.code == 0 and re.search(r"Mine↑ +1\.000", run.out)
+    without = bench("eval", *line, "--name", "without")
+    assert without.code == 1
+    assert "'mine' compares with 'reference', of which 'without' has no clips" in without.err
 
 
 def test_silent_outputs_are_noticed_and_take_the_sources_sound(
@@ -167,48 +177,51 @@ def test_a_new_protocol_beside_its_clips_is_scored(bench: Bench, puppets: Path) 
     assert "6 keys are missing" in bad.err and '"inter-id" or "cross-id"' in bad.err
 
 
-def cut(world: World, folder: Path, column: int, run_ffmpeg: Callable[..., None]) -> None:
-    """Cut one column out of each strip, losslessly."""
-    folder.mkdir()
-    for name in STRIPS:
-        strip, crop = world.data / "mini" / f"{name}.mkv", f"crop=256:256:{256 * column}:0"
-        options = ("-vf", crop, "-c:v", "ffv1", "-c:a", "copy")
-        run_ffmpeg("-i", strip, *options, folder / f"{name}.mkv")
+@pytest.fixture
+def columns(world: World, run_ffmpeg: Callable[..., None], tmp_path: Path) -> list[str]:
+    """Sources, references, outputs and a baseline, cut out of the strips losslessly."""
+    folders = {"sources": 0, "references": 1, "outputs": 2, "baseline": 4}
+    for folder, column in folders.items():
+        (tmp_path / folder).mkdir()
+        for name in STRIPS if folder != "baseline" else STRIPS[1:3]:
+            strip, crop = world.data / "mini" / f"{name}.mkv", f"crop=256:256:{256 * column}:0"
+            options = ("-vf", crop, "-c:v", "ffv1", "-c:a", "copy")
+            run_ffmpeg("-i", strip, *options, tmp_path / folder / f"{name}.mkv")
+    return list(folders)
 
 
 def test_real_clips_score_as_in_a_protocol_and_the_page_s_commands_run(
-    spfem_bench: Bench,
-    world: World,
-    run_ffmpeg: Callable[..., None],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    spfem_bench: Bench, columns: list[str]
 ) -> None:
     """The columns of the strips, as files and as parts of the strips, have the same scores."""
-    for name, column in (("sources", 0), ("references", 1), ("outputs", 2), ("baseline", 4)):
-        cut(world, tmp_path / name, column, run_ffmpeg)
     line = ("--generated", "outputs", "--source", "sources", "--reference", "references")
-    own = spfem_bench("eval", *line, "--real", "sources", "--profile", "mini")
+    own = spfem_bench("eval", *line, "--real", "sources")
     assert own.code == 2 and "--real are the same folder" in own.err
-    # Without --real the references would be real; copies of the sources are what the protocol has.
+    # Without --real the references would be real; the protocol has the sources.
     shutil.copytree("sources", "real")
-    own = spfem_bench("eval", *line, "--real", "real", "--profile", "mini", "--json", "-q")
-    strips = ("--method", "stccl-vd-ned", "--protocol", "mini", "--profile", "mini")
-    listed = spfem_bench(
-        "eval", *strips, "--metrics", "fad,csim,id-sim,lse-d,lse-c", "--json", "-q"
-    )
+    own = spfem_bench("eval", *line, "--real", "real", "--json", "-q")
+    strips = ("--method", "stccl-vd-ned", "--protocol", "mini", "--profile", "light")
+    listed = spfem_bench("eval", *strips, "--metrics", "fad,csim,id-sim", "--json", "-q")
     assert own.code == listed.code == 0, own.err + listed.err
+    assert "lse-d, lse-c: not available: the weights of 'syncnet-v2' are missing" in own.err
     values = [
-        {(s["metric"], s["emotion"]): (s["value"], s["low"], s["high"]) for s in json.loads(o.out)}
-        for o in (own, listed)
+        {
+            f"{s['metric']} {s['emotion']} {end}": s[end]
+            for s in json.loads(outcome.out)
+            for end in ("value", "low", "high")
+        }
+        for outcome in (own, listed)
     ]
-    assert len(values[0]) == 15
+    assert len(values[0]) == 27 and None not in values[0].values()
     assert values[0] == pytest.approx(values[1], rel=1e-6)
 
-    # Every command of the page but the download, on the same clips.
-    name = STRIPS[0]
-    labels = [f"{n},{n.split('_')[0]},{n.split('_')[2]}" for n in STRIPS]
-    Path("labels.csv").write_text("\n".join(["generated,speaker,emotion", *labels]) + "\n")
-    Path("mapping.csv").write_text(f"generated,source,emotion\n{name},{name},sad\n")
+    # Every command of the page but the download, on two of the clips.
+    for folder in columns:
+        for name in {*STRIPS} - {*STRIPS[1:3]}:
+            Path(folder, f"{name}.mkv").unlink(missing_ok=True)
+    rows = [f"{n},{n.split('_')[0]},{n.split('_')[2]}" for n in STRIPS[1:3]]
+    Path("labels.csv").write_text("\n".join(["generated,speaker,emotion", *rows]) + "\n")
+    Path("mapping.csv").write_text(f"generated,source,emotion\n{STRIPS[1]},{STRIPS[1]},sad\n")
     page = (ROOT / "docs/your_model.md").read_text()
     commands = [c for block in code_blocks(page) for c in commands_of(block)]
     assert len(commands) > 8

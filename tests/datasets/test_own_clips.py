@@ -118,6 +118,12 @@ def test_all_that_is_wrong_with_names_is_said_at_once(tmp_path: Path) -> None:
         assert part in text
 
 
+def test_folders_of_frames_need_their_rate(tmp_path: Path) -> None:
+    out, src = folder(tmp_path, "out", "a/0.png"), folder(tmp_path, "src", "a.mp4")
+    text = said(match_clips(OwnClips({"m": out}, src)))
+    assert "1 clips are folders of frames" in text and "--frame-rate 25" in text
+
+
 def test_folders_that_cannot_be_are_said(tmp_path: Path) -> None:
     full, empty = folder(tmp_path, "out", "a.mp4"), folder(tmp_path, "empty")
     same = said(match_clips(OwnClips({"m": full}, tmp_path / "empty/../out")))
