@@ -144,8 +144,8 @@ def evaluate(
         workers=workers,
         progress=progress,
     )
-    if own.generated and not metrics:
-        plans = [_without_unavailable(plan) for plan in plans]
+    if not metrics:  # of one's own folders, what can be computed is computed
+        plans = [_without_unavailable(p) if p.protocol.dataset.folders else p for p in plans]
     options.print_notes(dict.fromkeys(p.note for p in plans if p.note and not quiet))
     several = len(methods) > 1 or methods == ("controls",)
     half = "" if computing.precision == "float32" else f".{computing.precision}"
@@ -194,7 +194,7 @@ def evaluate(
 
 def _without_unavailable(plan: Plan) -> Plan:
     """Say which metrics have no networks here, and return the plan without them."""
-    if not plan.metrics:
+    if not plan.metrics or not plan.unavailable:
         return plan
     from spfem_bench.evaluation.preflight import plan_summary
 
