@@ -276,7 +276,14 @@ def kinds(made: Path) -> dict[str, FileKind]:
     """Return all kinds by name; media files are made in a folder."""
     from spfem_bench import pinned
     from spfem_bench.analysis.comparing import compare_runs
-    from spfem_bench.datasets import cells, index_report, recordings_index, solving
+    from spfem_bench.datasets import (
+        cells,
+        clip_sheets,
+        index_report,
+        name_matching,
+        recordings_index,
+        solving,
+    )
     from spfem_bench.definitions import (
         clips,
         datasets,
@@ -464,6 +471,11 @@ def kinds(made: Path) -> dict[str, FileKind]:
         row = {"speaker": "M003", "emotion": "angry", "level": "3", "clip": "001"}
         recordings.candidates(card.recordings, row, given)
 
+    def sheet(path: Path) -> None:
+        names = name_matching.ClipNames(["clip_0001", "anna_17"])
+        for written, _ in clip_sheets.ClipSheet.read(path).rows:
+            names.find(clip_sheets.ClipSheet.stem(written))
+
     other = records.parse_record(record("other", metrics=("fad", "csim", "lse-d"), seed=1))
     run = record(metrics=("fad", "csim", "lse-d", "scc"))
     write_json(made / "run.json", run)
@@ -524,6 +536,16 @@ def kinds(made: Path) -> dict[str, FileKind]:
         ),
         "cells": FileKind([whole_lists["mead-papers.csv"]], ".csv", spoilt_text, facts),
         "item-list": FileKind([whole_lists["demo-inter-id.csv"]], ".csv", spoilt_text, demo_list),
+        "clip-sheet": FileKind(
+            [
+                b"generated,source,reference,real,speaker,emotion\nclip_0001,anna_17,b.mp4,,a,happy\n",
+                b"name,emotion\nclip_0001.mp4,sad\nsub/x.AVI,bored\n",
+            ],
+            ".csv",
+            spoilt_text,
+            sheet,
+            0.5,
+        ),
         "printed-table": FileKind(
             lists("reference_results/published"),
             ".csv",

@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from spfem_bench.cli import options
+from spfem_bench.cli.own_clips import OwnOptions, check_options, make_protocol, own_options
 from spfem_bench.definitions.computing import Computing
 
 if TYPE_CHECKING:
     from spfem_bench.definitions.protocols import Protocol
     from spfem_bench.evaluation.outputs import Videos
+    from spfem_bench.evaluation.plan import Plan
 
 
 @click.command("eval")
 @options.several(
     "--method",
     "methods",
-    required=True,
     help="A published method, a control, or your own name; may be given several times. "
     "'controls' stands for all that a protocol has.",
 )
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     help="Your own outputs, one per item, named as the protocol expects. Beside other methods, "
     "say whose: NAME=DIR.",
 )
+@own_options
 @click.option(
     "--layout",
     help="How the system that wrote them names outputs: ned, sserd, eat, dice-talk, icface, or a "
@@ -42,10 +45,10 @@ if TYPE_CHECKING:
 )
 @options.flag(
     "--dry-run",
-    help="Only print which of the --videos is taken for which item; nothing is written.",
+    help="Only print which of the --videos or --generated is taken for what; nothing is written.",
 )
 @click.option(
-    "--frame-rate", type=click.FloatRange(1, 1000), help="For outputs that are folders of frames."
+    "--frame-rate", type=click.FloatRange(1, 1000), help="Of clips that are folders of frames."
 )
 @options.flag("--partial", help="Score what is there; headline numbers are marked as partial.")
 @options.results
@@ -60,6 +63,7 @@ def evaluate(
     profile: str | None,
     metrics: list[str],
     videos: tuple[str, ...],
+    own: OwnOptions,
     layout: str | None,
     dry_run: bool,
     frame_rate: float | None,
@@ -85,6 +89,8 @@ def evaluate(
     Examples:
       spfem-bench eval --method real --method source
       spfem-bench eval --method controls --protocol demo-inter-id
+      spfem-bench eval --generated outputs/ --source sources/
+      spfem-bench eval --generated outputs/ --source sources/ --reference refs/ --dry-run
       spfem-bench eval --method stccl-ned --protocol stccl-page-ned
       spfem-bench eval --method my-model --videos out/ --protocol stccl-page-ned
       spfem-bench eval --method a --videos a=out/a --method b --videos b=out/b --workers 2
@@ -103,18 +109,29 @@ def evaluate(
     from spfem_bench.files import check_writable
     from spfem_bench.reporting import evaluation as reporting
 
-    if (layout or dry_run) and not videos:
+    command_line = click.get_current_context().get_parameter_source("protocols")
+    chosen = command_line is click.core.ParameterSource.COMMANDLINE
+    given = {"--protocol": chosen, "--videos": videos, "--layout": layout}
+    check_options(own, methods, [option for option, value in given.items() if value])
+    if (layout or (dry_run and not own.generated)) and not videos:
         raise click.UsageError("--layout and --dry-run are about --videos DIR: give it too")
     workers, progress = options.workers_of(computing), options.progress(quiet)
+    if own.generated:
+        with_own = make_protocol(
+            own, methods, results, frame_rate, dry_run=dry_run, quiet=quiet, progress=progress
+        )
+        methods, protocols = tuple(with_own[0]), (with_own[1],)
     named = layout_card(layout) if layout else None
     try:
-        own = session.videos_by_method(videos, methods, frame_rate, named)
+        folders = session.videos_by_method(videos, methods, frame_rate, named)
     except CardError as error:
         raise click.UsageError(error.problem) from None
     listed = [read_protocol(name) for name in dict.fromkeys(protocols)]
     if dry_run:
-        _print_mappings(own, listed, data, as_json)
+        _print_mappings(folders, listed, data, as_json)
         return
+    if folders and not chosen:
+        _check_demo(folders, listed, data)
     options.when_interrupted(options.RESUMABLE)
     plans = session.make_plans(
         methods,
@@ -123,10 +140,12 @@ def evaluate(
         data=data,
         weights=weights,
         metrics=metrics,
-        videos=own,
+        videos=folders,
         workers=workers,
         progress=progress,
     )
+    if not metrics:  # of one's own folders, what can be computed is computed
+        plans = [_without_unavailable(p) if p.protocol.dataset.folders else p for p in plans]
     options.print_notes(dict.fromkeys(p.note for p in plans if p.note and not quiet))
     several = len(methods) > 1 or methods == ("controls",)
     half = "" if computing.precision == "float32" else f".{computing.precision}"
@@ -173,6 +192,37 @@ def evaluate(
         sys.exit(2)
 
 
+def _without_unavailable(plan: Plan) -> Plan:
+    """Say which metrics have no networks here, and return the plan without them."""
+    if not plan.metrics or not plan.unavailable:
+        return plan
+    from spfem_bench.evaluation.preflight import plan_summary
+
+    n_reasons = len(set(plan.unavailable.values()))
+    options.print_notes(plan_summary(plan)[:n_reasons])
+    return replace(plan, unavailable={})
+
+
+def _check_demo(
+    folders: Mapping[str, Videos], protocols: Sequence[Protocol], data: options.DataFolders
+) -> None:
+    """Raise UsageError for a folder of outputs that has none for the demo, the default."""
+    from spfem_bench.evaluation.outputs import find_outputs
+
+    for own in folders.values():
+        items = [
+            place
+            for protocol in protocols
+            for place in find_outputs(own, protocol, data.provider(protocol.dataset))[0]
+        ]
+        if all(place.state == "absent" for place in items):
+            raise click.UsageError(
+                f"nothing in {own.folder} is named after an item of the demo, which is scored "
+                "without --protocol. For your own clips: spfem-bench eval --generated "
+                f"{own.folder} --source DIR"
+            )
+
+
 def _print_mappings(
     videos: Mapping[str, Videos],
     protocols: Sequence[Protocol],
@@ -180,13 +230,12 @@ def _print_mappings(
     as_json: bool,
 ) -> None:
     """Print which output is taken for which item; exit code 2 when some are not found."""
-    from spfem_bench.definitions.datasets import dataset_card
     from spfem_bench.evaluation.outputs import place_outputs
     from spfem_bench.reporting import evaluation as reporting
 
     complete = True
     for protocol in protocols:
-        provider = data.provider(dataset_card(protocol.card.dataset))
+        provider = data.provider(protocol.dataset)
         for own in videos.values():
             placed, extra = place_outputs(own, protocol, provider)
             complete = complete and all(p.state == "found" for p in placed)

@@ -75,8 +75,8 @@ def main() -> None:
       spfem-bench eval --protocol stccl-page-ned --method ned --method stccl-ned
 
     \b
-    Your own clips, named as the protocol expects:
-      spfem-bench eval --method my-model --videos DIR
+    Your own outputs and the clips they were made of, matched by name:
+      spfem-bench eval --generated DIR --source DIR
 
     Exit codes: 0 done; 1 an error, said in one line; 2 wrong options, or no
     headline score (clips or weights are missing, and no --partial); 128 + signal

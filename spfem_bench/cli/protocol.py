@@ -30,14 +30,13 @@ def show(name: str, data: options.DataFolders) -> None:
     """
     from tabulate import tabulate
 
-    from spfem_bench.definitions.datasets import dataset_card
     from spfem_bench.definitions.metrics import metric_card
     from spfem_bench.definitions.protocols import protocol as read
     from spfem_bench.errors import ClipError
 
     found = read(name)
     card = found.card
-    dataset = dataset_card(card.dataset)
+    dataset = found.dataset
     click.echo(f"{card.name}, version {card.version}: {card.title}")
     click.echo(card.description.strip())
     for note in card.notes:
@@ -157,28 +156,47 @@ def solve(name: str, data: options.DataFolders, nearest: bool, clips: Path | Non
 
 
 @protocol.command()
-@click.argument("folder", type=options.FOLDER)
-@click.option("--name", default="my-list", show_default=True, help="What it is called.")
-def new(folder: Path, name: str) -> None:
-    """Begin a protocol of your own in FOLDER: commented cards and lists that load as they are.
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--name", default="my-list", show_default=True, help="What it is called in a folder.")
+def new(path: Path, name: str) -> None:
+    """Begin a protocol of your own at PATH: commented cards and lists that load as they are.
 
-    They lie as cards of your own do: name FOLDER in SPFEM_BENCH_CARDS.
-    """
+    PATH is a file, NAME.toml, for clips that lie in folders that you name; or a
+    folder of cards for SPFEM_BENCH_CARDS, with recordings that each user indexes.
+
+    \b
+    Examples:
+      spfem-bench protocol new my-list.toml
+      spfem-bench protocol new my-cards --name my-list
+    """  # noqa: D301
+    alone = path.suffix == ".toml"
+    name = path.stem if alone else name
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
-        raise click.BadParameter("use small letters, digits, '.', '_' and '-'", param_hint="--name")
+        hint = "PATH" if alone else "--name"
+        problem = f"'{name}': use small letters, digits, '.', '_' and '-'"
+        raise click.BadParameter(problem, param_hint=hint)
     files = {
         f"{name}.toml": "protocol.toml",
         f"{name}.csv": "items.csv",
-        f"datasets/{name}-clips.toml": "dataset.toml",
-        f"datasets/{name}-clips.csv": "clips.csv",
+        f"datasets/{name}-clips.toml": "folders.toml" if alone else "dataset.toml",
     }
+    files |= {} if alone else {f"datasets/{name}-clips.csv": "clips.csv"}
+    folder, root = (path.parent, "clips/") if alone else (path / "protocols", "")
     texts = {
-        folder / "protocols" / target: (_TEMPLATES / source).read_text(encoding="utf-8")
+        folder / target: (_TEMPLATES / source).read_text(encoding="utf-8")
         for target, source in files.items()
     }
-    _write({path: text.format(name=name) for path, text in texts.items()})
+    _write({file: text.format(name=name, root=root) for file, text in texts.items()})
+    if alone:
+        click.echo(
+            f"Put your clips into {folder / 'clips'}, or name their folder in the last "
+            f"of these files.\nspfem-bench protocol show {path}\n"
+            f"spfem-bench eval --method my-model --videos DIR --protocol {path}",
+            err=True,
+        )
+        return
     click.echo(
-        f"export SPFEM_BENCH_CARDS={folder}\n"
+        f"export SPFEM_BENCH_CARDS={path}\n"
         f"spfem-bench data index {name}-clips ROOT\n"
         f"spfem-bench eval --method my-model --videos DIR --protocol {name}",
         err=True,

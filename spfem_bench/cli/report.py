@@ -95,6 +95,10 @@ def report(
         if not no_videos and items:
             store = FeatureStore.locate()
             clips = Clips(data, weights, store, videos, kept=output, known=known, made=made)
+            files = (
+                f for path in runs for f in (path.rglob("*.json") if path.is_dir() else [path])
+            )
+            clips.cards = sorted({file.parent for file in files})  # eval --generated keeps them
         options.when_interrupted("Interrupted. Nothing was written.")
         pages = build(
             records, items=items, clips=clips, baseline=baseline, progress=options.progress(quiet)

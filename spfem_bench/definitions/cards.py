@@ -7,6 +7,7 @@ that ``SPFEM_BENCH_CARDS`` names; a name may exist only once.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 import pydantic
 
@@ -141,6 +142,11 @@ def read_card(model: type[CardType], path: Path) -> CardType:
     return card
 
 
+def forget_cards() -> None:
+    """Read cards from their files again, for a process that has written one."""
+    _read.cache_clear()
+
+
 @cache
 def _paths(kind: Kind, folders: tuple[Path, ...]) -> dict[str, Path]:
     found: dict[str, Path] = {}
@@ -226,12 +232,40 @@ def validate(model: type[ModelType], content: Mapping[str, Any], where: str) -> 
             allowed = _keys_beside(model, first["loc"])
             remedy = near_names(str(first["loc"][-1]), allowed)
             raise CardError(f"{where}: unknown key '{key}'", remedy) from None
+        if missing := [e["loc"] for e in found if e["type"] == "missing"]:
+            named = [f"'{'.'.join(map(str, at))}'{_in_words(model, at)}" for at in missing]
+            count = "a key is" if len(named) == 1 else f"{len(named)} keys are"
+            raise CardError(f"{where}: {count} missing: {', '.join(named)}") from None
         problem = f"{where}: '{key}': {first['msg']}"
         raise CardError(problem, f"Given: {first['input']!r}"[:200]) from None
 
 
+def _in_words(model: type[pydantic.BaseModel], location: tuple[int | str, ...]) -> str:
+    """Return what a missing key holds, in brackets; empty where that is not plain."""
+    last = location[-1]
+    fields = [
+        m.model_fields.get(last) for m in _models_at(model, location) if isinstance(last, str)
+    ]
+    annotation = fields[0].annotation if fields and fields[0] else None
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return f" ({' or '.join(map(json.dumps, parts))})"
+    if origin in (tuple, list) and parts[0] is str:
+        return " (a list of texts)"
+    if origin in (dict, Mapping) or _models_in(annotation):
+        return " (a table)"
+    words = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+    return f" ({words[annotation]})" if annotation in words else ""
+
+
 def _keys_beside(model: type[pydantic.BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """Return the keys allowed where an unknown one was found (nested tables too)."""
+    fields = _models_at(model, location)[0].model_fields.items()
+    return [field.alias or key for key, field in fields if key not in ("name", "path")]
+
+
+def _models_at(model: type[pydantic.BaseModel], location: tuple[int | str, ...]) -> list[Any]:
+    """Return the models that the last key of a location may belong to."""
     here: list[Any] = [model]
     for part in location[:-1]:
         tagged = [m for m in here if part in _tags(m)] if len(here) > 1 else []
@@ -240,8 +274,7 @@ def _keys_beside(model: type[pydantic.BaseModel], location: tuple[int | str, ...
             here = tagged
         elif fields:
             here = _models_in(fields[0].annotation) or here
-    fields = here[0].model_fields.items()
-    return [field.alias or key for key, field in fields if key not in ("name", "path")]
+    return here
 
 
 def _models_in(annotation: Any) -> list[Any]:

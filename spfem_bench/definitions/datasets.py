@@ -1,15 +1,23 @@
-"""Data sets: pinned files, a drawn world, the user's recordings, or a provider of the user's."""
+"""Data sets: pinned files, a drawn world, the user's recordings or folders, or a plugin's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 
-from spfem_bench.definitions.cards import Card, Kind, Strict, load, located, validate
+from spfem_bench.definitions.cards import (
+    Card,
+    Kind,
+    Strict,
+    load,
+    located,
+    read_card,
+    validate,
+)
 from spfem_bench.definitions.lists import read_list
 from spfem_bench.definitions.pins import PinnedFile
 from spfem_bench.definitions.recordings import Recording, RecordingsSettings, candidates, fill
@@ -36,6 +44,11 @@ class DatasetCard(Card):
     files: str = ""
     world: WorldSettings | None = None  # which world drawn clips come from
     recordings: RecordingsSettings | None = None  # those that users get themselves and then index
+    # the user's own, by the first part of an address: `mine/a.mp4` is a file of the folder `mine`.
+    # A relative path begins at the card. Contents are in signatures, places are not.
+    folders: dict[Annotated[str, pydantic.Field(pattern=r"^\w{1,64}$")], str] = pydantic.Field(
+        default_factory=dict
+    )
     provider: str = ""  # the name under which a plugin registered its provider of clips
     # the card's table `[settings]`, which that plugin validates
     provider_settings: dict[str, Any] = pydantic.Field(default_factory=dict, alias="settings")
@@ -45,14 +58,15 @@ class DatasetCard(Card):
     @pydantic.model_validator(mode="after")
     def _has_one_origin(self) -> DatasetCard:
         fetched = (self.repository, self.commit, self.url)
-        origins = [any(fetched), self.world, self.recordings, self.provider]
+        origins = [any(fetched), self.world, self.recordings, self.folders, self.provider]
         complete = not any(fetched) or (self.files and all(fetched))
         no_plugin = self.provider_settings and not self.provider
-        misplaced = (self.files and self.recordings) or no_plugin
+        misplaced = (self.files and (self.recordings or self.folders)) or no_plugin
         if sum(map(bool, origins)) != 1 or not complete or misplaced:
             raise ValueError(
                 "give 'repository', 'commit', 'url' and 'files', or 'world' with or without "
-                "'files', or 'recordings' alone, or 'provider' with its table 'settings'"
+                "'files', or 'recordings' alone, or 'folders' alone, or 'provider' with its table "
+                "'settings'"
             )
         return self
 
@@ -61,6 +75,8 @@ class DatasetCard(Card):
         """The name under which the provider of its clips is registered."""
         if self.world:
             return "puppets"
+        if self.folders:
+            return "folders"
         return self.provider or ("recordings" if self.recordings else "pinned-files")
 
     @property
@@ -69,8 +85,11 @@ class DatasetCard(Card):
         return bool(self.files or self.world)
 
 
-def dataset_card(name: str) -> DatasetCard:
-    """Read a data set's card by name."""
+def dataset_card(name: str, beside: Path | None = None) -> DatasetCard:
+    """Read a data set's card by name; one in the folder ``datasets`` of *beside* comes first."""
+    own = None if beside is None else inside(beside, f"datasets/{name}.toml")
+    if own is not None and own.is_file():
+        return read_card(DatasetCard, own)
     return load(DatasetCard, Kind.DATASET, name)
 
 

@@ -14,7 +14,16 @@ from typing import Annotated, Any, ClassVar, Literal
 import pydantic
 
 from spfem_bench.caches import cache_folder
-from spfem_bench.definitions.cards import Card, Kind, Strict, load, located, names, read_card
+from spfem_bench.definitions.cards import (
+    Card,
+    Kind,
+    Strict,
+    forget_cards,
+    load,
+    located,
+    names,
+    read_card,
+)
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.datasets import DatasetCard, dataset_card, dataset_files
 from spfem_bench.definitions.lists import read_list
@@ -155,11 +164,12 @@ class ProtocolCard(Card):
 
 @dataclass(frozen=True)
 class Protocol:
-    """A protocol's card with its items read and checked."""
+    """A protocol's card with its data set's, and its items read and checked."""
 
     card: ProtocolCard
     items: tuple[Item, ...]
     list_sha256: str
+    dataset: DatasetCard
 
     @property
     def name(self) -> str:
@@ -185,6 +195,8 @@ class Protocol:
 
 def protocol(name: str) -> Protocol:
     """Read a protocol and its list, by name or by the path of a card (``my-list.toml``).
+
+    The data set's card may lie in a folder ``datasets`` beside the protocol's.
 
     Raises UnknownNameError when there is none, CardError, with file and line, for a bad row, and
     for a list that has to be solved first.
@@ -244,6 +256,12 @@ def _card_file(path: Path) -> ProtocolCard:
     return read_card(ProtocolCard, path.resolve())
 
 
+def forget_protocols() -> None:
+    """Read protocols with their cards and lists again, for a process that has written one."""
+    forget_cards()
+    _read_items.cache_clear()
+
+
 @cache
 def _read_items(card: ProtocolCard, path: Path, changed: int) -> Protocol:
     del changed  # part of the cache's key
@@ -270,8 +288,8 @@ def _read_items(card: ProtocolCard, path: Path, changed: int) -> Protocol:
     if absent:
         raise CardError(f"{card.path}: no item has the emotion '{sorted(absent)[0]}'")
     with located(card.path):
-        dataset = dataset_card(card.dataset)
-    return Protocol(card, tuple(items.values()), _digest(items, dataset))
+        dataset = dataset_card(card.dataset, card.path.parent)
+    return Protocol(card, tuple(items.values()), _digest(items, dataset), dataset)
 
 
 def _item(card: ProtocolCard, row: Mapping[str, str]) -> Item:

@@ -17,7 +17,6 @@ from spfem_bench.definitions.controls import (
     OtherSpeakerControl,
     PerfectControl,
 )
-from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.methods import MethodCard, method_card
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.protocols import Item, Protocol
@@ -64,7 +63,7 @@ def why_not(method: MethodCard, protocol: Protocol) -> str:
 
 
 def _provider(protocol: Protocol) -> Provider:
-    return DataFolders.locate().provider(dataset_card(protocol.card.dataset))
+    return DataFolders.locate().provider(protocol.dataset)
 
 
 def at_level(method: MethodCard, level: float) -> MethodCard:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.metrics import ClipRole, MetricCard
 from spfem_bench.errors import ClipError
 from spfem_bench.evaluation.item_clips import PlannedItem, Refusal
@@ -98,7 +97,7 @@ def frozen_settings(plan: Plan, metric: MetricCard, extractor: Extractor) -> dic
     by_item = [(p.item.id, compared_clips(p, metric)) for p in plan.items]
     clips = {clip for _, roles in by_item for some in roles.values() for clip in some}
     frozen = metric_settings(metric, plan.protocol, extractor, clips)
-    if dataset_card(plan.protocol.card.dataset).pinned:
+    if plan.protocol.dataset.pinned:
         return frozen
     lines = [
         f"{item} {role} {content_id(replace(clip, audio=None, skip=0))}"

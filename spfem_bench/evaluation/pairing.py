@@ -15,7 +15,6 @@ from spfem_bench.datasets.alignment import align_clips
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.datasets.pairs import EmotionPair, Held
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.errors import CardError, ClipError
 from spfem_bench.evaluation.outputs import Videos
@@ -67,7 +66,7 @@ def protocol_pairs(
         UnknownNameError: no such method in this protocol.
         CardError: nothing can be paired.
     """
-    provider = data.provider(dataset_card(protocol.card.dataset))
+    provider = data.provider(protocol.dataset)
     if provider.has_exact_pairs and method == "real" and videos is None:
         exact = []
         for item in protocol.items:

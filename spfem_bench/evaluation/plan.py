@@ -13,12 +13,11 @@ from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.datasets.provider import Provider
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.methods import MethodCard, method_card
 from spfem_bench.definitions.metrics import STAGES, MetricCard, metric_card
 from spfem_bench.definitions.networks import NetworkCard, ProfileCard
 from spfem_bench.definitions.protocols import Protocol, load_protocol
-from spfem_bench.errors import CardError, ClipError, UnknownNameError, near_names, unknown_name
+from spfem_bench.errors import CardError, ClipError, UnknownNameError, near_names
 from spfem_bench.evaluation.controls import at_level, control_outputs, controls, why_not
 from spfem_bench.evaluation.item_clips import PlannedItem, Refusal, find_clips
 from spfem_bench.evaluation.outputs import Videos, find_outputs
@@ -83,7 +82,7 @@ def make_plan(
         UnknownNameError: no such method in this protocol, or no such metric.
         CardError: a level that the method does not have.
     """
-    provider = data.provider(dataset_card(protocol.card.dataset))
+    provider = data.provider(protocol.dataset)
     if videos:
         videos.check()
         card = _own_method(method, protocol, provider)
@@ -151,6 +150,8 @@ def _listed_method(name: str, protocol: Protocol, provider: Provider) -> MethodC
     try:
         card = made[name] if name in made else method_card(name)
     except UnknownNameError as error:
+        if name in protocol.card.outputs:  # a user's own, on a list of their own clips
+            return MethodCard(name=name, title=name, label=name, path=Path(name))
         raise UnknownNameError(
             error.problem, f"{error.remedy}. To score your own clips, add --videos DIR"
         ) from None
@@ -212,15 +213,19 @@ def _make_clips(
 def _metrics(names: Sequence[str], protocol: Protocol) -> list[MetricCard]:
     allowed = (*protocol.card.metrics, *protocol.card.on_request)
     for name in names:
-        metric_card(name)
+        card = metric_card(name)
         if name in protocol.card.not_applicable:
             raise UnknownNameError(
                 f"the metric '{name}' is not applicable to '{protocol.name}': "
                 f"{protocol.card.not_applicable[name]}",
                 f"Allowed: {', '.join(allowed)}",
             )
-        if name not in allowed:
-            raise unknown_name(f"metric of '{protocol.name}'", name, allowed)
+        if lacking := set(card.compare) - {"output", *protocol.card.clips}:
+            raise UnknownNameError(
+                f"the metric '{name}' compares with '{min(lacking)}', of which '{protocol.name}' "
+                "has no clips",
+                f"Allowed: {', '.join(allowed)}",
+            )
     return [metric_card(n) for n in dict.fromkeys(names or protocol.card.metrics)]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from spfem_bench import provenance
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.datasets import dataset_card, dataset_files
+from spfem_bench.definitions.datasets import dataset_files
 from spfem_bench.definitions.metrics import MetricCard
 from spfem_bench.definitions.networks import NetworkCard, ProfileCard
 from spfem_bench.definitions.protocols import Protocol
@@ -53,7 +53,7 @@ def network_of(metric: MetricCard, profile: ProfileCard) -> NetworkCard:
 
 def _drawn_by(protocol: Protocol) -> dict[str, str]:
     """Return the version of OpenCV where an item's clips are drawn here and not shipped."""
-    dataset = dataset_card(protocol.card.dataset)
+    dataset = protocol.dataset
     shipped = dataset_files(dataset)
     clips = (clip for item in protocol.items for clip in item.clips.values())
     if dataset.world and any(clip.path.as_posix() not in shipped for clip in clips):

@@ -16,6 +16,7 @@ from spfem_bench.definitions.published import Printed, published_rows
 from spfem_bench.errors import CardError, UnknownNameError
 from spfem_bench.evaluation.record import RecordedProtocol, RunRecord, unverified
 from spfem_bench.reporting.grids import emotion_label
+from spfem_bench.reporting.real_clips import real_clip_notes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,6 +193,7 @@ def make_table(records: Sequence[RunRecord], *, published: bool | None = None) -
         *filter(None, (_basis(c, rows, metrics, cells) for c in dict.fromkeys(column_of))),
         *_reasons(records, column_of),
         *(f"Test clips of {r.name}: {r.determined}" for r in _solved(records)),
+        *real_clip_notes(records),
         *(LEGEND[k] for k in LEGEND if k in kinds),
         *unverified(records),
     )

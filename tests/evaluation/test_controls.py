@@ -403,7 +403,10 @@ def listed(*rows: str) -> Protocol:
     emotions = tuple(dict.fromkeys(i.emotion for i in items))
     clips = {"source": "{file}", "real": "{file}"}
     return Protocol(
-        card.model_copy(update={"emotions": emotions, "clips": clips}), tuple(items), ""
+        card.model_copy(update={"emotions": emotions, "clips": clips}),
+        tuple(items),
+        "",
+        protocol("stccl-page-ned").dataset,
     )
 
 

@@ -53,6 +53,7 @@ TEXT_KINDS = (
     "safetensors",
     "checkpoint",
     "store-entry",
+    "clip-sheet",
     "png",
     "jpg",
     "bmp",

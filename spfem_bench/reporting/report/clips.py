@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,7 @@ class Clips:
         kept: a folder that holds copies of an earlier report, if there is one.
         known: the earlier report's files with their hashes; another is not taken over.
         made: a folder that gets the copies.
+        cards: folders whose subfolder ``datasets`` may hold the cards of data sets.
     """
 
     data: DataFolders
@@ -68,6 +69,7 @@ class Clips:
     kept: Path
     known: Mapping[str, str]
     made: Path
+    cards: Sequence[Path] = ()
     _scorers: dict[str, PairExtractor] = field(default_factory=dict)
 
     # ---- finding -------------------------------------------------------------------------
@@ -122,8 +124,10 @@ class Clips:
             raise
 
     def _verified(self, run: ReportRun, path: Path) -> Path:
-        settings = next(iter(run.record.settings.values()))
-        return self.data.verified(dataset_card(settings.protocol.dataset), path.as_posix())
+        name = next(iter(run.record.settings.values())).protocol.dataset
+        beside = (f for f in self.cards if inside(f, f"datasets/{name}.toml").is_file())
+        card = dataset_card(name, next(beside, None))
+        return self.data.verified(card, path.as_posix())
 
     # ---- copies --------------------------------------------------------------------------
 
