@@ -59,6 +59,30 @@ class FaceBoxInput(Strict):
     std: tuple[Positive, Positive, Positive]
 
 
+class WholeInput(Strict):
+    """The whole picture, which is an aligned face, as torchvision's transforms cut a PIL picture.
+
+    Grey comes first (Pillow's ``convert("L")``); then the shorter side is resized to ``resize``
+    pixels (``Resize``, Pillow's bilinear filter), and the middle is cut out (``CenterCrop``).
+    ``mean`` and ``std`` (0 to 255) are one number, or those of red, green and blue.
+    """
+
+    crop: Literal["whole"]
+    resize: Pixels
+    size: Pixels
+    colour: Literal["rgb", "grey"]
+    mean: float | tuple[float, float, float]
+    std: Positive | tuple[Positive, Positive, Positive]
+
+    @pydantic.model_validator(mode="after")
+    def _crop_lies_inside(self) -> WholeInput:
+        if self.size > self.resize:
+            raise ValueError("'size' is larger than 'resize': the crop would reach outside")
+        if self.colour == "grey" and (isinstance(self.mean, tuple) or isinstance(self.std, tuple)):
+            raise ValueError("'mean' and 'std' of a grey picture are one number each")
+        return self
+
+
 def _odd(number: int) -> int:
     if number % 2 == 0:
         raise ValueError("must be odd")
@@ -115,7 +139,7 @@ class SyncInput(Strict):
 
 
 NetworkInput = Annotated[
-    FrameInput | ArcFaceInput | ExpressionInput | FaceBoxInput | SyncInput,
+    FrameInput | ArcFaceInput | ExpressionInput | FaceBoxInput | WholeInput | SyncInput,
     pydantic.Field(discriminator="crop"),
 ]
 

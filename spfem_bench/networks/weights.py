@@ -126,3 +126,16 @@ def torch_state(content: bytes, card: NetworkCard) -> dict[str, object]:
     if not isinstance(state, dict):
         raise WeightsError(f"the weights of '{card.name}' hold no dictionary of tensors")
     return state
+
+
+def checkpoint_state(content: bytes, card: NetworkCard) -> dict[str, object]:
+    """Return the tensors of a training script's checkpoint by the network's own names.
+
+    They may lie under the key ``state_dict``, beside an epoch or an optimizer's state, and their
+    names may begin with ``module.`` (torch's ``DataParallel``). Raises WeightsError.
+    """
+    state = torch_state(content, card)
+    inner = state.get("state_dict", state)
+    if not isinstance(inner, dict) or not all(isinstance(name, str) for name in inner):
+        raise WeightsError(f"the weights of '{card.name}' hold no dictionary of tensors")
+    return {name.removeprefix("module."): value for name, value in inner.items()}
