@@ -276,7 +276,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
     """Return all kinds by name; media files are made in a folder."""
     from spfem_bench import pinned
     from spfem_bench.analysis.comparing import compare_runs
-    from spfem_bench.datasets import index_report, recordings_index
+    from spfem_bench.datasets import cells, index_report, recordings_index, solving
     from spfem_bench.definitions import (
         clips,
         datasets,
@@ -316,6 +316,14 @@ def kinds(made: Path) -> dict[str, FileKind]:
         clip = clips.Clip.parse(path.read_bytes().decode("utf-8", "replace"))
         assert clips.Clip.parse(str(clip)) == clip, clip
         clip.within(path.parent)
+
+    def facts(path: Path) -> None:
+        for cell in solving.read_cells(path):
+            made = [
+                cells.SourceClip(cell.speaker, cell.emotion, f"{n:03d}", 80 + n, "x.mp4")
+                for n in range(6)
+            ]
+            assert cells.solve(cell, made).sets >= 0
 
     def run_record(path: Path) -> None:
         found = records.load_run(path)
@@ -514,6 +522,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
             stccl.read_train_config,
             0.5,
         ),
+        "cells": FileKind([whole_lists["mead-papers.csv"]], ".csv", spoilt_text, facts),
         "item-list": FileKind([whole_lists["demo-inter-id.csv"]], ".csv", spoilt_text, demo_list),
         "printed-table": FileKind(
             lists("reference_results/published"),

@@ -110,18 +110,23 @@ def export(name: str, folder: Path) -> None:
     "--clips", type=options.File(".csv"), help="Also write the chosen clips to this CSV file."
 )
 def solve(name: str, data: options.DataFolders, nearest: bool, clips: Path | None) -> None:
-    r"""Find the items of a protocol whose test clips are not published, among your own clips.
+    """Find the items of a protocol whose test clips are not published, among your own clips.
 
     A cell is one speaker's test clips of one emotion. How many frames they have in all is known,
     and some of their names; the clips that fit are looked for in the indexes of your data sets.
     Of several sets that fit, the one with the last clips is taken; all are counted.
 
     \b
+    Examples:
       spfem-bench data index mead /data/MEAD
-      spfem-bench protocol solve mead-papers-cross-id --clips clips.csv   # which clips to prepare
+      spfem-bench protocol solve mead-papers-cross-id --clips clips.csv
+      # prepare the clips in clips.csv as faces, then:
       spfem-bench data index ned /data/NED
-      spfem-bench protocol solve mead-papers-cross-id                     # now it can be scored
-    """
+      spfem-bench protocol solve mead-papers-cross-id
+
+    Exit codes: 0 the list is written; 1 it is not: a cell fits no set of clips,
+    or the protocol's own data set is not indexed; 2 wrong options.
+    """  # noqa: D301
     from spfem_bench.datasets.solving import solve_protocol
     from spfem_bench.definitions.protocols import protocol_card
     from spfem_bench.errors import CardError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -73,8 +74,8 @@ def read_cells(path: Path) -> list[Cell]:
             if missing := {"speaker", "emotion", "clips", "frames", "known"} - row.keys():
                 raise CardError(f"the list lacks the column '{min(missing)}'")
             numbers = [row["clips"], row["frames"]]
-            if not all(n.isascii() and n.isdigit() and 0 < int(n) < 10**6 for n in numbers):
-                raise CardError("'clips' and 'frames' must be whole numbers from 1 on")
+            if not all(re.fullmatch(r"[1-9][0-9]{0,5}", number) for number in numbers):
+                raise CardError("'clips' and 'frames' must be whole numbers from 1 to 999999")
             known = frozenset(row["known"].split())
             count, frames = map(int, numbers)
             cell = Cell(row["speaker"], row["emotion"], count, frames, known)

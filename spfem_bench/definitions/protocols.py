@@ -203,7 +203,14 @@ def protocol(name: str) -> Protocol:
         problem = f"the items of '{card.name}' follow from your own recordings: not solved yet"
         raise CardError(problem, f"Type 'spfem-bench protocol solve {card.name}'")
     path = card.items_path
-    return _read_items(card, path, path.stat().st_mtime_ns if card.solve else 0)
+    if card.solve is None:
+        return _read_items(card, path, 0)
+    try:
+        return _read_items(card, path, path.stat().st_mtime_ns)
+    except (CardError, OSError) as error:  # a list that this program wrote, and something changed
+        problem = error.problem if isinstance(error, CardError) else f"{path}: {error.strerror}"
+        again = f"Type 'spfem-bench protocol solve {card.name}', which writes it anew"
+        raise CardError(problem, again) from None
 
 
 def ready_protocols() -> list[Protocol]:

@@ -380,6 +380,17 @@ def test_other_protocols_are_not_solved(run: Bench) -> None:
     assert "the list of 'mead-cross-id' is there already: mead-cross-id.csv" in done.err
 
 
+def test_a_damaged_list_says_how_to_write_it_anew(run: Bench, mini: MiniMead) -> None:
+    mini.index("faces")
+    assert run("protocol", "solve", "mini-cross-id").code == 0
+    (cache_folder() / "protocols/mini-cross-id.csv").write_text("id,speaker,emotion\nx,y\n")
+    done = run("list", "protocols")
+    assert "mini-cross-id.csv, line 2" in done.err
+    assert "Type 'spfem-bench protocol solve mini-cross-id', which writes it anew" in done.err
+    assert run("protocol", "solve", "mini-cross-id").code == 0
+    assert run("protocol", "show", "mini-cross-id").code == 0
+
+
 def test_an_exported_list_is_fixed_and_claims_no_recipe(
     run: Bench, mini: MiniMead, tmp_path: Path
 ) -> None:
