@@ -159,13 +159,31 @@ def solve(name: str, data: options.DataFolders, nearest: bool, clips: Path | Non
 @protocol.command()
 @click.argument("folder", type=options.FOLDER)
 @click.option("--name", default="my-list", show_default=True, help="What it is called.")
-def new(folder: Path, name: str) -> None:
-    """Begin a protocol of your own in FOLDER: commented cards and lists that load as they are.
+@click.option(
+    "--from",
+    "dataset",
+    metavar="DATASET",
+    help="List all clips of an indexed tree of faces (ned) in the place of examples.",
+)
+@options.data_dir
+def new(folder: Path, name: str, dataset: str | None, data: options.DataFolders) -> None:
+    r"""Begin a protocol of your own in FOLDER: commented cards and lists that load as they are.
 
-    They lie as cards of your own do: name FOLDER in SPFEM_BENCH_CARDS.
+    They lie as cards of your own do: name FOLDER in SPFEM_BENCH_CARDS. With
+    --from, protocols on all clips of a tree that 'data index' has found: inter-ID,
+    whose sources show the target emotion already, and cross-ID, whose sources are
+    neutral. Score with them by their paths.
+
+    \b
+    Examples:
+      spfem-bench protocol new cards
+      spfem-bench protocol new lists --from ned --name my-tree
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
         raise click.BadParameter("use small letters, digits, '.', '_' and '-'", param_hint="--name")
+    if dataset:
+        _write_lists(folder, name, dataset, data)
+        return
     files = {
         f"{name}.toml": "protocol.toml",
         f"{name}.csv": "items.csv",
@@ -183,6 +201,31 @@ def new(folder: Path, name: str) -> None:
         f"spfem-bench eval --method my-model --videos DIR --protocol {name}",
         err=True,
     )
+
+
+def _write_lists(folder: Path, name: str, dataset: str, data: options.DataFolders) -> None:
+    """Write the protocols on all clips of a tree of faces."""
+    from spfem_bench.datasets.own_lists import own_lists
+    from spfem_bench.datasets.providers.ned import NedFaces
+    from spfem_bench.definitions.datasets import dataset_card
+    from spfem_bench.errors import CardError
+
+    provider = data.provider(dataset_card(dataset))
+    if not isinstance(provider, NedFaces):
+        raise CardError(f"the data set '{dataset}' is no tree of faces", "Allowed: ned")
+    clips = provider.source_clips()
+    if not clips:
+        problem = f"the data set '{dataset}' has no clips that can be used"
+        raise CardError(problem, f"Type 'spfem-bench data index {dataset} ROOT', which says why")
+    made = own_lists(name, dataset, clips)
+    texts = {folder / f"{one.name}.toml": one.card for one in made}
+    texts |= {folder / f"{one.name}.csv": one.items for one in made}
+    _write(texts)
+    for one in made:
+        if one.left_out:
+            click.echo(f"{one.name}: {one.left_out}", err=True)
+        path = folder / f"{one.name}.toml"
+        click.echo(f"spfem-bench eval --method source --protocol {path}", err=True)
 
 
 def _write(files: dict[Path, str]) -> None:

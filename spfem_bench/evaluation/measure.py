@@ -98,6 +98,8 @@ def frozen_settings(plan: Plan, metric: MetricCard, extractor: Extractor) -> dic
     by_item = [(p.item.id, compared_clips(p, metric)) for p in plan.items]
     clips = {clip for _, roles in by_item for some in roles.values() for clip in some}
     frozen = metric_settings(metric, plan.protocol, extractor, clips)
+    if plan.reading:
+        frozen["reading"] = dict(plan.reading)
     if dataset_card(plan.protocol.card.dataset).pinned:
         return frozen
     lines = [

@@ -36,7 +36,9 @@ class Plan:
         unavailable: metrics that cannot be, with the reason and remedy.
         extra: files in the user's folder that no item expects.
         model: what decided clips that a model made on the spot; empty for other methods.
-        note: one line for the user where a toy took the place of the system that was named.
+        note: one line for the user where a toy took the place of the system that was named, or
+            clips are read in a way that the user should know.
+        reading: how the data set's own clips of the method are read, where that is not as usual.
     """
 
     method: MethodCard
@@ -49,6 +51,7 @@ class Plan:
     extra: tuple[str, ...] = ()
     model: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     def scorable(self, item: PlannedItem, metric: MetricCard) -> bool:
         """Whether the preflight has found all that a metric needs of an item."""
@@ -97,6 +100,10 @@ def make_plan(
             f"'{method}' on '{provider.card.name}' is {card.label} ({card.name}), a small copy "
             f"for drawn clips: see {card.link}"
         )
+    reading: Mapping[str, Any] = {}
+    if videos is None and card.control is None:
+        reading = provider.reading(card.name)
+        note = note or provider.remark(card.name)
     outputs, extra, model = _outputs(card, protocol, provider, videos)
     wanted = _metrics(metrics, protocol)
     unavailable = _missing_weights(wanted, protocol, profile, weights)
@@ -114,7 +121,7 @@ def make_plan(
             )
     items = tuple(item for item, _ in found)
     refusals = tuple(refusal for _, refused in found for refusal in refused)
-    own = (items, refusals, extra, model, note)
+    own = (items, refusals, extra, model, note, reading)
     return Plan(card, protocol, profile, usable, unavailable, *own)
 
 
@@ -185,7 +192,12 @@ def _outputs(
         return control_outputs(card, protocol), (), {}
     if card.name in protocol.card.outputs:
         return {item.id: item.outputs[card.name] for item in protocol.items}, (), {}
-    made = {item.id: provider.output(card.name, item) for item in protocol.items}
+    made: dict[str, Clip | ClipError] = {}
+    for item in protocol.items:
+        try:
+            made[item.id] = provider.output(card.name, item)
+        except ClipError as error:
+            made[item.id] = error
     return made, (), provider.identity(card.name)
 
 
