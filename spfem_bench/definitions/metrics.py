@@ -93,7 +93,17 @@ class MetricCard(Card):
     hides: str  # what the number cannot show
     citation: str
     claims: Claims = Claims()
-    variant_of: str = ""  # the metric beside whose published numbers this one's are shown
+    # the metric that it computes by another recipe: tables put it beside that one's printed numbers
+    variant_of: str | None = None
+
+    @property
+    def printed_as(self) -> str:
+        """The metric that papers print such numbers under: the one it is a variant of, or its own.
+
+        >>> metric_card("fad").printed_as
+        'fad'
+        """
+        return self.variant_of or self.name
 
     def badness(self, value: Number) -> Number:
         """Return a number that is larger for a worse value, given as float or Decimal."""

@@ -291,7 +291,8 @@ def published_cells(
         return
     if published is None and _is_drawn(record.protocol.name):
         return
-    names = {published_metric(metric): metric for metric in metrics}
+    own = (s.metric for s in record.scores)  # of two variants in a table, the record's
+    names = {_published_metric(metric): metric for metric in (*metrics, *own)}
     name, label_of_method = record.method.name, record.method.label
     with suppress(UnknownNameError):
         if real := method_card(name).stands_for:  # papers print rows of the real system
@@ -301,7 +302,7 @@ def published_cells(
         metric = names.get(row["metric"])
         if metric is not None:
             source, kind = f"{row['paper']}, {beside.dataset.upper()}", row["kind"]
-            if kind == "published" and same_recipe(record, metric):
+            if kind == "published" and _same_recipe(record, metric):
                 source, kind = f"{source}, same recipe", "recipe"
             label = f"{label_of_method}{MARKS[kind]} ({source})"
             column = TableColumn(row["method"], label, kind, source)
@@ -310,26 +311,28 @@ def published_cells(
             yield (block, row["emotion"], column, metric), cell
 
 
-def published_metric(name: str) -> str:
-    """Return the metric under which papers print a metric's numbers: itself, or for a variant."""
+def _published_metric(name: str) -> str:
+    """Return the metric that papers print a metric's numbers under; the name without a card."""
     try:
-        return metric_card(name).variant_of or name
+        return metric_card(name).printed_as
     except UnknownNameError:
         return name
 
 
-def same_recipe(record: RunRecord, metric: str) -> bool:
+def _same_recipe(record: RunRecord, metric: str) -> bool:
     """Whether a record's numbers in a metric are made as the papers' rows beside it were.
 
     That is through the profile that the protocol's card names for it, in the papers' variant of
-    the metric, on all items, and with test clips of which none had to be taken by the nearest sum.
+    the metric and whole precision, on all items, and with test clips of which none had to be taken
+    by the nearest sum.
     """
-    protocol = record.protocol
+    protocol, settings = record.protocol, record.settings.get(metric)
     return (
         protocol.published is not None
         and protocol.published.recipe == record.profile
-        and published_metric(metric) != metric
+        and _published_metric(metric) != metric
         and NEAREST not in protocol.determined
+        and not (settings and "precision" in (settings.model_extra or {}))
         and not any(s.partial for s in record.scores if s.metric == metric)
     )
 

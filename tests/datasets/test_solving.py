@@ -401,3 +401,46 @@ def test_an_exported_list_is_fixed_and_claims_no_recipe(
     assert own.card.solve is None and own.card.published is not None
     assert own.card.published.recipe is None
     assert [i.clips for i in own.items] == [i.clips for i in protocol("mini-cross-id").items]
+
+
+def test_on_ravdess_the_intensity_follows_from_the_frames(
+    run: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The project's card on RAVDESS itself: statement 2, repetition 2, normal or strong.
+    cards = tmp_path / "cards/protocols"
+    cards.mkdir(parents=True)
+    own = ROOT / "protocols/ravdess-papers-cross-id.toml"
+    text = own.read_text().replace('dataset = "ned"', 'dataset = "ravdess"', 1)
+    text = text.replace('profile = "papers"', 'profile = "compact"')
+    text = text.replace('items = "ravdess-papers', 'items = "my-ravdess')
+    (cards / "my-ravdess.toml").write_text(text)
+    facts = ROOT / "protocols/ravdess-papers.csv"
+    (cards / "ravdess-papers.csv").write_text(facts.read_text())
+    monkeypatch.setenv("SPFEM_BENCH_CARDS", str(tmp_path / "cards"))
+
+    card = dataset_card("ravdess")
+    totals = {(c.speaker, c.emotion): c.frames for c in read_cells(facts)}
+    files = {}
+    for r in (*recordings(card), *further_recordings(card)):
+        clip, total = r.row["clip"], totals[r.speaker, r.emotion]
+        strong = clip[9:11] == "02" or r.emotion == "neutral"
+        # Strong ones fit, by one frame; normal ones do so in one cell, and exactly.
+        n = total + 1 if strong else total + 9
+        if not strong and (r.speaker, r.emotion) == ("Actor_02", "sad"):
+            n = total
+        if not clip[12:].startswith("02-02"):
+            n = total  # another statement or repetition: never taken
+        files[r.video] = IndexedFile(r.video, 1, 1, {"video": (0.0, n / 29.97, n)}, "")
+    folder = DataFolders.locate().places(card).searched[0]
+    folder.mkdir(parents=True)
+    save_index(folder / "index.json", card, RecordingsIndex(tmp_path, files))
+    done = run("protocol", "solve", "my-ravdess")
+    assert done.code == 0, done.err
+    assert "42 cells: 41 determined, 1 with several sets that fit" in done.out
+    solved = protocol("my-ravdess")
+    assert len(solved.items) == 42
+    real = {(i.speaker, i.emotion): i.row["real_clip"] for i in solved.items}
+    assert real["Actor_02", "sad"] == "01-01-04-01-02-02-02"
+    assert real["Actor_01", "sad"] == "01-01-04-02-02-02-01"
+    assert real["Actor_01", "neutral"] == "01-01-01-01-02-02-01"
+    assert {i.row["source_clip"][6:8] for i in solved.items} == {"01"}  # neutral

@@ -181,6 +181,21 @@ def test_same_recipe_is_printed_where_profile_protocol_and_metric_are_the_papers
     assert {row["kind"] for row in rows} == {"reproduced", "recipe"}
 
 
+def test_two_recipes_in_one_table_have_the_papers_rows_each_in_its_own_metric(
+    variant: str,
+) -> None:
+    ours = recipe("ned", {("fad", "avg"): 7.0}, SURE, profile="official")
+    same = recipe("ned", {(variant, "avg"): 5.0}, SURE, profile="papers")
+    for order in ([ours, same], [same, ours]):
+        table = make_table(order)
+        kinds = {
+            (column.kind, metric)
+            for (_, emotion, column, metric), cell in table.cells.items()
+            if emotion == "avg" and cell.printed == "4.448"
+        }
+        assert kinds == {("published", "fad"), ("recipe", variant)}
+
+
 @pytest.mark.parametrize(
     "changed",
     [
