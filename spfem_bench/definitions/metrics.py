@@ -77,7 +77,7 @@ class MetricCard(Card):
     """What one metric measures."""
 
     score_neutral: ClassVar[frozenset[str]] = Card.score_neutral.union(
-        ("label", "direction", "range", "unit", "hides", "citation", "claims")
+        ("label", "direction", "range", "unit", "hides", "citation", "claims", "variant_of")
     )
     version: int = pydantic.Field(gt=0)  # raised whenever any score can move
     label: str
@@ -93,6 +93,17 @@ class MetricCard(Card):
     hides: str  # what the number cannot show
     citation: str
     claims: Claims = Claims()
+    # the metric that it computes by another recipe: tables put it beside that one's printed numbers
+    variant_of: str | None = None
+
+    @property
+    def printed_as(self) -> str:
+        """The metric that papers print such numbers under: the one it is a variant of, or its own.
+
+        >>> metric_card("fad").printed_as
+        'fad'
+        """
+        return self.variant_of or self.name
 
     def badness(self, value: Number) -> Number:
         """Return a number that is larger for a worse value, given as float or Decimal."""
