@@ -100,7 +100,7 @@ class DrawnSimilarityKind(MetricKind[DrawnPart]):
         """
         if not parts:
             raise ValueError("a similarity of no items")
-        draw = random.Random(self.seed)  # noqa: S311: the script's own
+        draw = random.Random(self.seed)  # noqa: S311  (the script's draw)
         values = []
         for speaker in self._in_order(parts):
             output, real = _sides([part for part in parts if part.speaker == speaker])
