@@ -80,6 +80,7 @@ def measure(
                 features[role] = [load_features(extractor, *one, failures) for one in wanted]
             role, output = "output", features["output"][0]
             part = kind.part(metric, planned.clips["output"], features)
+            part = kind.of_item(part, planned.item)
             item, n_frames = planned.item, part.n_frames
             frames = (n_frames, output.n_frames - n_frames, output.n_interpolated)
             measured.append(MeasuredItem(item.id, item.emotion, part, *frames, kind.kept(part)))

@@ -16,7 +16,7 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.methods import MethodCard, method_card
 from spfem_bench.definitions.metrics import STAGES, MetricCard, metric_card
-from spfem_bench.definitions.networks import NetworkCard, ProfileCard
+from spfem_bench.definitions.networks import NetworkCard, ProfileCard, profile_card
 from spfem_bench.definitions.protocols import Protocol, load_protocol
 from spfem_bench.errors import CardError, ClipError, UnknownNameError, near_names, unknown_name
 from spfem_bench.evaluation.controls import at_level, control_outputs, controls, why_not
@@ -79,7 +79,8 @@ def make_plan(
     """Resolve names, find clips, read their headers, look for weights.
 
     *method* is a registered method or control, or any name with *videos*, the user's own outputs.
-    All *metrics* of the protocol are computed when none is named. *level* takes the place of the
+    All *metrics* of the protocol are computed when none is named; each may be replaced by the
+    profile's variant of it. *level* takes the place of the
     level on a graded control's card.
 
     Raises:
@@ -105,7 +106,7 @@ def make_plan(
         reading = provider.reading(card.name)
         note = note or provider.remark(card.name)
     outputs, extra, model = _outputs(card, protocol, provider, videos)
-    wanted = _metrics(metrics, protocol)
+    wanted = _metrics(metrics, protocol, profile)
     unavailable = _missing_weights(wanted, protocol, profile, weights)
     usable = tuple(m for m in wanted if m.name not in unavailable)
     found: list[tuple[PlannedItem, list[Refusal]]] = []
@@ -221,10 +222,14 @@ def _make_clips(
         provider.make(lacking, progress)
 
 
-def _metrics(names: Sequence[str], protocol: Protocol) -> list[MetricCard]:
+def _metrics(given: Sequence[str], protocol: Protocol, profile: ProfileCard) -> list[MetricCard]:
+    """Return the metrics that are computed: the protocol's, or the profile's variants of them."""
     allowed = (*protocol.card.metrics, *protocol.card.on_request)
-    for name in names:
-        metric_card(name)
+    published = {variant: name for name, variant in profile.variants.items()}
+    wanted = []
+    for asked in given or protocol.card.metrics:
+        card = metric_card(asked)
+        name = published.get(asked, asked)
         if name in protocol.card.not_applicable:
             raise UnknownNameError(
                 f"the metric '{name}' is not applicable to '{protocol.name}': "
@@ -232,8 +237,19 @@ def _metrics(names: Sequence[str], protocol: Protocol) -> list[MetricCard]:
                 f"Allowed: {', '.join(allowed)}",
             )
         if name not in allowed:
+            if card.variant_of in allowed:
+                raise UnknownNameError(
+                    f"the metric '{asked}' is not computed with the profile '{profile.name}'",
+                    f"Type {card.variant_of}, or name a profile that has it with --profile: "
+                    f"{', '.join(_profiles_with(asked))}",
+                )
             raise unknown_name(f"metric of '{protocol.name}'", name, allowed)
-    return [metric_card(n) for n in dict.fromkeys(names or protocol.card.metrics)]
+        wanted.append(metric_card(profile.variant(name)))
+    return list(dict.fromkeys(wanted))
+
+
+def _profiles_with(variant: str) -> list[str]:
+    return [n for n in names(Kind.PROFILE) if variant in profile_card(n).variants.values()]
 
 
 def _missing_weights(

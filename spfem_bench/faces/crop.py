@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spfem_bench.definitions import networks
+from spfem_bench.errors import ClipError
 from spfem_bench.faces import exact
 from spfem_bench.faces.track import Face
 from spfem_bench.media.video import Frame
@@ -125,6 +126,22 @@ def whole(frame: Frame, settings: networks.WholeInput) -> Frame:
     left, top = (round((side - settings.size) / 2) for side in target)
     picture = picture.crop((left, top, left + settings.size, top + settings.size))
     return np.array(picture).reshape(settings.size, settings.size, -1)
+
+
+def inner(frame: Frame, settings: networks.InnerInput) -> Frame:
+    """Cut the margin off an aligned face and resize the rest: uint8 (size, size, 3), RGB.
+
+    By OpenCV's default (``INTER_LINEAR``), whose rounding the papers' numbers contain. Raises
+    ClipError for a picture that is no larger than the margins.
+    """
+    m, (height, width) = settings.margin, frame.shape[:2]
+    if min(height, width) <= 2 * m:
+        raise ClipError(
+            f"pictures of {width} x {height} pixels: {m} are cut off at each side",
+            "Give aligned faces as NED writes them, 256 x 256 pixels",
+        )
+    cut_out = frame[m : height - m, m : width - m]
+    return np.asarray(opencv().resize(cut_out, (settings.size, settings.size)))
 
 
 def _square(frame: Frame, left: int, top: int, side: int) -> Frame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spfem_bench.definitions.networks import NetworkCard, SyncInput, WholeInput
+from spfem_bench.definitions.networks import InnerInput, NetworkCard, SyncInput, WholeInput
 from spfem_bench.faces import crop
 from spfem_bench.faces.detect import detector_libraries
 from spfem_bench.media import mfcc
@@ -31,4 +31,6 @@ def feature_libraries(network: NetworkCard | None, detector: NetworkCard | None)
             modules |= crop.WHOLE_LIBRARIES
         if isinstance(network.input, SyncInput):
             modules |= mfcc.LIBRARIES | chain_libraries(network.input.chain)
+        if isinstance(network.input, InnerInput):
+            modules |= mfcc.LIBRARIES | crop.LIBRARIES
     return modules

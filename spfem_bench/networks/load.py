@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from spfem_bench.definitions.architectures import ARCHITECTURES
 from spfem_bench.definitions.computing import Precision as Precision
-from spfem_bench.definitions.networks import NetworkCard, SyncInput
+from spfem_bench.definitions.networks import InnerInput, NetworkCard, SyncInput
 from spfem_bench.errors import CardError, SpfemBenchError
 from spfem_bench.networks.weights import WeightsStore, safetensors_state, wrong_weights
 
@@ -99,7 +99,7 @@ def load_network(
     def to_array(output: torch.Tensor) -> _Array:
         return np.asarray(output.float().cpu().numpy())
 
-    if isinstance(card.input, SyncInput):
+    if isinstance(card.input, (SyncInput, InnerInput)):
         video_encoder = quickened(Tower(module, "visual"), precision)
         audio_encoder = quickened(Tower(module, "audio"), precision)
         takes_bytes = any(isinstance(m, PooledWindows) for m in video_encoder.modules())
