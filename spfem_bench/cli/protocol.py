@@ -158,23 +158,37 @@ def solve(name: str, data: options.DataFolders, nearest: bool, clips: Path | Non
 @protocol.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--name", default="my-list", show_default=True, help="What it is called in a folder.")
-def new(path: Path, name: str) -> None:
-    """Begin a protocol of your own at PATH: commented cards and lists that load as they are.
+@click.option(
+    "--from",
+    "dataset",
+    metavar="DATASET",
+    help="List all clips of an indexed tree of faces (ned) in the place of examples.",
+)
+@options.data_dir
+def new(path: Path, name: str, dataset: str | None, data: options.DataFolders) -> None:
+    r"""Begin a protocol of your own at PATH: commented cards and lists that load as they are.
 
     PATH is a file, NAME.toml, for clips that lie in folders that you name; or a
     folder of cards for SPFEM_BENCH_CARDS, with recordings that each user indexes.
+    With --from, protocols on all clips of a tree that 'data index' has found:
+    inter-ID, whose sources show the target emotion already, and cross-ID, whose
+    sources are neutral. Score with them by their paths.
 
     \b
     Examples:
       spfem-bench protocol new my-list.toml
       spfem-bench protocol new my-cards --name my-list
-    """  # noqa: D301
+      spfem-bench protocol new lists --from ned --name my-tree
+    """
     alone = path.suffix == ".toml"
     name = path.stem if alone else name
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
         hint = "PATH" if alone else "--name"
         problem = f"'{name}': use small letters, digits, '.', '_' and '-'"
         raise click.BadParameter(problem, param_hint=hint)
+    if dataset:
+        _write_lists(path, name, dataset, data)
+        return
     files = {
         f"{name}.toml": "protocol.toml",
         f"{name}.csv": "items.csv",
@@ -201,6 +215,31 @@ def new(path: Path, name: str) -> None:
         f"spfem-bench eval --method my-model --videos DIR --protocol {name}",
         err=True,
     )
+
+
+def _write_lists(folder: Path, name: str, dataset: str, data: options.DataFolders) -> None:
+    """Write the protocols on all clips of a tree of faces."""
+    from spfem_bench.datasets.own_lists import own_lists
+    from spfem_bench.datasets.providers.ned import NedFaces
+    from spfem_bench.definitions.datasets import dataset_card
+    from spfem_bench.errors import CardError
+
+    provider = data.provider(dataset_card(dataset))
+    if not isinstance(provider, NedFaces):
+        raise CardError(f"the data set '{dataset}' is no tree of faces", "Allowed: ned")
+    clips = provider.source_clips()
+    if not clips:
+        problem = f"the data set '{dataset}' has no clips that can be used"
+        raise CardError(problem, f"Type 'spfem-bench data index {dataset} ROOT', which says why")
+    made = own_lists(name, dataset, clips)
+    texts = {folder / f"{one.name}.toml": one.card for one in made}
+    texts |= {folder / f"{one.name}.csv": one.items for one in made}
+    _write(texts)
+    for one in made:
+        if one.left_out:
+            click.echo(f"{one.name}: {one.left_out}", err=True)
+        path = folder / f"{one.name}.toml"
+        click.echo(f"spfem-bench eval --method source --protocol {path}", err=True)
 
 
 def _write(files: dict[Path, str]) -> None:

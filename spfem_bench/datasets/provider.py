@@ -110,12 +110,23 @@ class Provider:
         return {}
 
     def output(self, method: str, item: Item) -> Clip:
-        """Return the address of what one of :meth:`methods` makes of an item."""
+        """Return the address of what one of :meth:`methods` makes of an item.
+
+        Raises ClipError where there is none, or it cannot be used.
+        """
         raise NotImplementedError(f"{type(self).__name__} makes no clips of {method}: {item.id}")
 
     def identity(self, method: str) -> Mapping[str, Any]:
         """Return what decides a method's clips, such as hashes of weights, for the record."""
         return {}
+
+    def reading(self, method: str) -> Mapping[str, Any]:
+        """Return how a method's clips are read that is not as usual; it goes into signatures."""
+        return {}
+
+    def remark(self, method: str) -> str:
+        """Return one line for the user about how a method's clips are read, or nothing."""
+        return ""
 
     def control_clip(self, control: PerfectControl | FadedControl, item: Item) -> Clip | None:
         """Return the address of a control's clip for an item; None where there is none."""

@@ -59,6 +59,30 @@ class FaceBoxInput(Strict):
     std: tuple[Positive, Positive, Positive]
 
 
+class WholeInput(Strict):
+    """The whole picture, which is an aligned face, as torchvision's transforms cut a PIL picture.
+
+    Grey comes first (Pillow's ``convert("L")``); then the shorter side is resized to ``resize``
+    pixels (``Resize``, Pillow's bilinear filter), and the middle is cut out (``CenterCrop``).
+    ``mean`` and ``std`` (0 to 255) are one number, or those of red, green and blue.
+    """
+
+    crop: Literal["whole"]
+    resize: Pixels
+    size: Pixels
+    colour: Literal["rgb", "grey"]
+    mean: float | tuple[float, float, float]
+    std: Positive | tuple[Positive, Positive, Positive]
+
+    @pydantic.model_validator(mode="after")
+    def _crop_lies_inside(self) -> WholeInput:
+        if self.size > self.resize:
+            raise ValueError("'size' is larger than 'resize': the crop would reach outside")
+        if self.colour == "grey" and (isinstance(self.mean, tuple) or isinstance(self.std, tuple)):
+            raise ValueError("'mean' and 'std' of a grey picture are one number each")
+        return self
+
+
 def _odd(number: int) -> int:
     if number % 2 == 0:
         raise ValueError("must be odd")
@@ -114,10 +138,35 @@ class SyncInput(Strict):
     audible: Audible = Audible()  # clips whose sound is silent are refused
 
 
+class InnerInput(Strict):
+    """SyncNet's input as the papers' script makes it: an aligned face less its margin, own rate.
+
+    The clip's own pictures, all of them; the sound by ``librosa.load``'s steps (see
+    :func:`spfem_bench.media.own_sound.own_sound`), four MFCC steps to a picture.
+    """
+
+    crop: Literal["inner"]
+    size: Pixels
+    margin: int = pydantic.Field(ge=0)  # pixels cut off at each side
+    frame_rate: Positive  # of the clips; others are refused
+    mfcc_rate: Positive  # MFCC steps a second: python_speech_features' `winstep` is its inverse
+    sound: Literal["float", "int16"]  # samples from -1 to 1, or rounded whole numbers
+    audible: Audible = Audible()  # clips whose sound is silent are refused
+
+
 NetworkInput = Annotated[
-    FrameInput | ArcFaceInput | ExpressionInput | FaceBoxInput | SyncInput,
+    FrameInput
+    | ArcFaceInput
+    | ExpressionInput
+    | FaceBoxInput
+    | WholeInput
+    | SyncInput
+    | InnerInput,
     pydantic.Field(discriminator="crop"),
 ]
+
+FrameRate = Literal["25", "own"]
+"""Frames a second: 25, chosen by their time stamps; or every picture of the clip is one frame."""
 
 
 class DetectorSettings(Strict):
@@ -175,12 +224,21 @@ class ProfileCard(Card):
     expression: str
     sync: str
     faces: FaceSettings | None = None
+    frame_rate: FrameRate = "25"
+    # metrics that take the place of a protocol's, by its names
+    variants: dict[str, str] = pydantic.Field(default_factory=dict)
 
     @pydantic.model_validator(mode="after")
     def _detector_and_faces_go_together(self) -> ProfileCard:
         if (self.detector is None) != (self.faces is None):
             raise ValueError("'detector' and the table 'faces' go together: give both, or neither")
+        if self.detector and self.frame_rate == "own":  # tracks are followed at 25 a second
+            raise ValueError("'frame_rate' may be 'own' for face crops only, without 'detector'")
         return self
+
+    def variant(self, metric: str) -> str:
+        """Return the name of the metric that stands for a protocol's in this profile."""
+        return self.variants.get(metric, metric)
 
     @property
     def roles(self) -> tuple[Literal["detector"] | Role, ...]:
@@ -215,6 +273,12 @@ class ProfileCard(Card):
             raise CardError(
                 f"profile '{self.name}' uses '{card.name}' as {role}, but it is a network for "
                 f"{card.role}"
+            )
+        if role == "sync" and isinstance(card.input, InnerInput) != (self.frame_rate == "own"):
+            needed = "own" if isinstance(card.input, InnerInput) else "25"
+            raise CardError(
+                f"profile '{self.name}' has frame_rate = \"{self.frame_rate}\", but '{card.name}' "
+                f'takes frame_rate = "{needed}"'
             )
         return card
 

@@ -79,6 +79,7 @@ def measure(
                 features[role] = [load_features(extractor, *one, failures) for one in wanted]
             role, output = "output", features["output"][0]
             part = kind.part(metric, planned.clips["output"], features)
+            part = kind.of_item(part, planned.item)
             item, n_frames = planned.item, part.n_frames
             frames = (n_frames, output.n_frames - n_frames, output.n_interpolated)
             measured.append(MeasuredItem(item.id, item.emotion, part, *frames, kind.kept(part)))
@@ -97,6 +98,8 @@ def frozen_settings(plan: Plan, metric: MetricCard, extractor: Extractor) -> dic
     by_item = [(p.item.id, compared_clips(p, metric)) for p in plan.items]
     clips = {clip for _, roles in by_item for some in roles.values() for clip in some}
     frozen = metric_settings(metric, plan.protocol, extractor, clips)
+    if plan.reading:
+        frozen["reading"] = dict(plan.reading)
     if plan.protocol.dataset.pinned:
         return frozen
     lines = [

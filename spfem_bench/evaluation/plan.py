@@ -15,7 +15,7 @@ from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.methods import MethodCard, method_card
 from spfem_bench.definitions.metrics import STAGES, MetricCard, metric_card
-from spfem_bench.definitions.networks import NetworkCard, ProfileCard
+from spfem_bench.definitions.networks import NetworkCard, ProfileCard, profile_card
 from spfem_bench.definitions.protocols import Protocol, load_protocol
 from spfem_bench.errors import CardError, ClipError, UnknownNameError, near_names
 from spfem_bench.evaluation.controls import at_level, control_outputs, controls, why_not
@@ -35,7 +35,9 @@ class Plan:
         unavailable: metrics that cannot be, with the reason and remedy.
         extra: files in the user's folder that no item expects.
         model: what decided clips that a model made on the spot; empty for other methods.
-        note: one line for the user where a toy took the place of the system that was named.
+        note: one line for the user where a toy took the place of the system that was named, or
+            clips are read in a way that the user should know.
+        reading: how the data set's own clips of the method are read, where that is not as usual.
     """
 
     method: MethodCard
@@ -48,6 +50,7 @@ class Plan:
     extra: tuple[str, ...] = ()
     model: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     def scorable(self, item: PlannedItem, metric: MetricCard) -> bool:
         """Whether the preflight has found all that a metric needs of an item."""
@@ -75,7 +78,8 @@ def make_plan(
     """Resolve names, find clips, read their headers, look for weights.
 
     *method* is a registered method or control, or any name with *videos*, the user's own outputs.
-    All *metrics* of the protocol are computed when none is named. *level* takes the place of the
+    All *metrics* of the protocol are computed when none is named; each may be replaced by the
+    profile's variant of it. *level* takes the place of the
     level on a graded control's card.
 
     Raises:
@@ -96,8 +100,12 @@ def make_plan(
             f"'{method}' on '{provider.card.name}' is {card.label} ({card.name}), a small copy "
             f"for drawn clips: see {card.link}"
         )
+    reading: Mapping[str, Any] = {}
+    if videos is None and card.control is None:
+        reading = provider.reading(card.name)
+        note = note or provider.remark(card.name)
     outputs, extra, model = _outputs(card, protocol, provider, videos)
-    wanted = _metrics(metrics, protocol)
+    wanted = _metrics(metrics, protocol, profile)
     unavailable = _missing_weights(wanted, protocol, profile, weights)
     usable = tuple(m for m in wanted if m.name not in unavailable)
     found: list[tuple[PlannedItem, list[Refusal]]] = []
@@ -113,7 +121,7 @@ def make_plan(
             )
     items = tuple(item for item, _ in found)
     refusals = tuple(refusal for _, refused in found for refusal in refused)
-    own = (items, refusals, extra, model, note)
+    own = (items, refusals, extra, model, note, reading)
     return Plan(card, protocol, profile, usable, unavailable, *own)
 
 
@@ -186,7 +194,12 @@ def _outputs(
         return control_outputs(card, protocol), (), {}
     if card.name in protocol.card.outputs:
         return {item.id: item.outputs[card.name] for item in protocol.items}, (), {}
-    made = {item.id: provider.output(card.name, item) for item in protocol.items}
+    made: dict[str, Clip | ClipError] = {}
+    for item in protocol.items:
+        try:
+            made[item.id] = provider.output(card.name, item)
+        except ClipError as error:
+            made[item.id] = error
     return made, (), provider.identity(card.name)
 
 
@@ -210,23 +223,38 @@ def _make_clips(
         provider.make(lacking, progress)
 
 
-def _metrics(names: Sequence[str], protocol: Protocol) -> list[MetricCard]:
+def _metrics(given: Sequence[str], protocol: Protocol, profile: ProfileCard) -> list[MetricCard]:
+    """Return the metrics that are computed: the protocol's, or the profile's variants of them."""
     allowed = (*protocol.card.metrics, *protocol.card.on_request)
-    for name in names:
-        card = metric_card(name)
+    published = {variant: name for name, variant in profile.variants.items()}
+    wanted = []
+    for asked in given or protocol.card.metrics:
+        name = published.get(asked, asked)
         if name in protocol.card.not_applicable:
             raise UnknownNameError(
                 f"the metric '{name}' is not applicable to '{protocol.name}': "
                 f"{protocol.card.not_applicable[name]}",
                 f"Allowed: {', '.join(allowed)}",
             )
+        card = metric_card(profile.variant(name))
+        if name == asked and card.variant_of in allowed and asked not in allowed:
+            raise UnknownNameError(
+                f"the metric '{asked}' is not computed with the profile '{profile.name}'",
+                f"Type {card.variant_of}, or name a profile that has it with --profile: "
+                f"{', '.join(_profiles_with(asked))}",
+            )
         if lacking := set(card.compare) - {"output", *protocol.card.clips}:
             raise UnknownNameError(
-                f"the metric '{name}' compares with '{min(lacking)}', of which '{protocol.name}' "
-                "has no clips",
+                f"the metric '{card.name}' compares with '{min(lacking)}', of which "
+                f"'{protocol.name}' has no clips",
                 f"Allowed: {', '.join(allowed)}",
             )
-    return [metric_card(n) for n in dict.fromkeys(names or protocol.card.metrics)]
+        wanted.append(card)
+    return list(dict.fromkeys(wanted))
+
+
+def _profiles_with(variant: str) -> list[str]:
+    return [n for n in names(Kind.PROFILE) if variant in profile_card(n).variants.values()]
 
 
 def _missing_weights(

@@ -147,7 +147,7 @@ def _scores(
         chosen = [one for one in items if one.emotion == emotion]
         scored, note = None, f"no clip of '{emotion}' could be scored"
         if chosen and math.isnan(groups[emotion][0].value):
-            note = "too few frames"
+            note = groups[emotion][0].reason or "too few frames"
         elif chosen:
             scored, note = groups[emotion][1], _note(plan, metric, chosen)
         rows.append(_score(plan, metric.name, note, emotion, chosen, scored, sign))
@@ -158,7 +158,8 @@ def _scores(
     if not items:
         note = "no clip could be scored"
     elif len(known) < len(groups):
-        note = "too few frames in an emotion"
+        reasons = [group.reason for group, _ in groups.values() if math.isnan(group.value)]
+        note = f"{next(filter(None, reasons), 'too few frames')} in an emotion"
     elif partial or len(items) == len(plan.items):
         mean = Resampled.average(known)
         notes = [_note(plan, metric, items)]
@@ -175,9 +176,10 @@ def _scores_without_value(plan: Plan) -> list[Score]:
     """Return a headline for each metric that the plan cannot compute, or that does not apply."""
     card = plan.protocol.card
     scores = [_score(plan, name, reason) for name, reason in plan.unavailable.items()]
-    if {m.name for m in plan.metrics} | plan.unavailable.keys() == set(card.metrics):
+    variant = plan.profile.variant
+    if {m.name for m in plan.metrics} | plan.unavailable.keys() == set(map(variant, card.metrics)):
         for name, reason in card.not_applicable.items():
-            score = _score(plan, name, f"not applicable: {reason}")
+            score = _score(plan, variant(name), f"not applicable: {reason}")
             scores.append(score.model_copy(update={"n_refused": 0, "partial": False}))
     return scores
 

@@ -75,7 +75,7 @@ def signature(frozen: Mapping[str, Any], profile: str, scored: Sequence[str], n_
         profile,
         f"{network['name']}@{network['files'][0]['sha256'][:8]}",
         f"faces:{frozen['faces']['faces']}",
-        f"{media['frame_rate']}fps",
+        "own-fps" if media["frame_rate"] == "own" else f"{media['frame_rate']}fps",
         f"ffmpeg{media['ffmpeg'].split('-')[0]}",  # all of it is in the hash
         f"v{frozen['software']['spfem-bench']}",
     ]

@@ -11,12 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from spfem_bench.definitions import networks
+from spfem_bench.errors import ClipError
 from spfem_bench.faces import exact
 from spfem_bench.faces.track import Face
 from spfem_bench.media.video import Frame
 
 LIBRARIES = frozenset({"cv2"})
 """Modules that cut a face out of a frame. A frame that is an aligned face needs none."""
+
+WHOLE_LIBRARIES = frozenset({"PIL"})
+"""Modules that make a :class:`~spfem_bench.definitions.networks.WholeInput` of any frame."""
 
 _X = (38.2946, 73.5318, 56.0252, 41.5493, 70.7299)
 _Y = (51.6963, 51.5014, 71.7366, 92.3655, 92.2041)
@@ -62,6 +66,8 @@ def cut(frame: Frame, face: Face | None, settings: networks.NetworkInput) -> Fra
         return expression(frame, face, settings)
     if isinstance(settings, networks.FaceBoxInput):
         return box(frame, face, settings)
+    if isinstance(settings, networks.WholeInput):
+        return whole(frame, settings)
     raise TypeError(f"{settings.crop}: no crop of one frame")
 
 
@@ -100,6 +106,42 @@ def box(frame: Frame, face: Face | None, settings: networks.FaceBoxInput) -> Fra
     left, top = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
     inner = frame[top : max(bottom, top + 1), left : max(right, left + 1)]
     return np.asarray(opencv().resize(inner, (settings.size, settings.size)))
+
+
+def whole(frame: Frame, settings: networks.WholeInput) -> Frame:
+    """Resize a whole picture and cut out its middle: uint8 (size, size, 3), or 1 for grey.
+
+    The same bytes as torchvision's ``Resize`` and ``CenterCrop`` of PIL pictures: the longer side
+    is rounded down, half a pixel at the crop's edge to the even number.
+    """
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(frame))
+    if settings.colour == "grey":
+        picture = picture.convert("L")
+    width, height = picture.size
+    shorter = min(width, height)
+    target = (settings.resize * width // shorter, settings.resize * height // shorter)
+    picture = picture.resize(target, Image.Resampling.BILINEAR)
+    left, top = (round((side - settings.size) / 2) for side in target)
+    picture = picture.crop((left, top, left + settings.size, top + settings.size))
+    return np.array(picture).reshape(settings.size, settings.size, -1)
+
+
+def inner(frame: Frame, settings: networks.InnerInput) -> Frame:
+    """Cut the margin off an aligned face and resize the rest: uint8 (size, size, 3), RGB.
+
+    By OpenCV's default (``INTER_LINEAR``), whose rounding the papers' numbers contain. Raises
+    ClipError for a picture that is no larger than the margins.
+    """
+    m, (height, width) = settings.margin, frame.shape[:2]
+    if min(height, width) <= 2 * m:
+        raise ClipError(
+            f"pictures of {width} x {height} pixels: {m} are cut off at each side",
+            "Give aligned faces as NED writes them, 256 x 256 pixels",
+        )
+    cut_out = frame[m : height - m, m : width - m]
+    return np.asarray(opencv().resize(cut_out, (settings.size, settings.size)))
 
 
 def _square(frame: Frame, left: int, top: int, side: int) -> Frame:

@@ -17,7 +17,7 @@ from spfem_bench.errors import ClipError
 from spfem_bench.faces import exact
 from spfem_bench.faces.crop import opencv, similarity_transform
 from spfem_bench.faces.track import Face
-from spfem_bench.media.audio import SAMPLE_RATE, SAMPLES_PER_FRAME
+from spfem_bench.media.audio import SAMPLE_RATE, SAMPLES_PER_FRAME, Samples
 from spfem_bench.media.video import Frame
 
 SEED = 0
@@ -56,17 +56,20 @@ def edited_frames(
         yield from pairs
 
 
-def edited_sound(samples: npt.NDArray[np.int16], clip: Clip) -> npt.NDArray[np.int16]:
-    """Apply a clip's edit to int16 samples (N,); raise ClipError for a shift beyond the end."""
+def edited_sound(samples: Samples, clip: Clip, per_frame: int = SAMPLES_PER_FRAME) -> Samples:
+    """Apply a clip's edit to samples (N,); raise ClipError for a shift beyond the end.
+
+    *per_frame* are the samples of one frame, by which levels are counted.
+    """
     edit = clip.edit
     if edit is None or edit.kind != "shifted-audio" or edit.changes_nothing:
         return samples
-    early = int(edit.level) * SAMPLES_PER_FRAME
+    early = int(edit.level) * per_frame
     if abs(early) >= len(samples):
         length = f"the sound is {len(samples) / SAMPLE_RATE:.2f} s long"
-        advice = f"Shift by fewer than {len(samples) / SAMPLES_PER_FRAME:.0f} frames"
+        advice = f"Shift by fewer than {len(samples) / per_frame:.0f} frames"
         raise ClipError(f"{clip}: {length}, all of which would be shifted away", advice)
-    silence = np.zeros(abs(early), np.int16)
+    silence = np.zeros(abs(early), samples.dtype)
     if early > 0:
         return np.concatenate([samples[early:], silence])
     return np.concatenate([silence, samples[:early]])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spfem_bench.definitions.networks import NetworkCard, Role, SyncInput
+from spfem_bench.definitions.networks import InnerInput, NetworkCard, Role, SyncInput
 from spfem_bench.faces import crop, exact
 from spfem_bench.faces.track import Face
 from spfem_bench.features.batches import Batcher, Outputs
@@ -18,11 +18,13 @@ from spfem_bench.media.video import Frame
 
 def consumer(
     x: ClipNetworks, role: Role, outputs: Outputs, folder: Path | None
-) -> _FaceConsumer | _SyncConsumer:
+) -> _FaceConsumer | _SyncConsumer | _InnerConsumer:
     """Return the consumer of frames with a face for a network; *outputs* receive the rows."""
     card = x.profile.network(role)
     if isinstance(card.input, SyncInput):
         return _SyncConsumer(x.batcher("sync", "frames"), card.input, outputs, folder)
+    if isinstance(card.input, InnerInput):
+        return _InnerConsumer(x.batcher("sync", "frames"), card.input, outputs)
     return _FaceConsumer(x.batcher(role, "crops"), card, outputs)
 
 
@@ -40,18 +42,58 @@ class _FaceConsumer:
         """Nothing is held back."""
 
 
-class _SyncConsumer:
-    """Runs of consecutive frames for SyncNet's video encoder."""
+class _Runs:
+    """Runs of consecutive crops for SyncNet's video encoder: some windows in one sample."""
+
+    def __init__(self, batcher: Batcher, outputs: Outputs) -> None:
+        self.batcher, self.outputs = batcher, outputs
+        self.run: list[tuple[int, Frame]] = []
+
+    def _take(self, index: int, cut: Frame) -> None:
+        if self.run and index != self.run[-1][0] + 1:
+            self._send()
+            self.run.clear()
+        self.run.append((index, cut))
+        if len(self.run) == RUN + WINDOW - 1:
+            self._send()
+            self.run = self.run[RUN:]
+
+    def _send(self) -> None:
+        windows = [index for index, _ in self.run[: 1 - WINDOW]]
+        if windows:
+            cuts = [cut for _, cut in self.run]
+            cuts += cuts[-1:] * (RUN + WINDOW - 1 - len(cuts))
+            self.batcher.add(np.stack(cuts), self.outputs.expect(windows))
+
+    def finish(self) -> None:
+        """End a run of crops."""
+        self._send()
+        self.run.clear()
+
+
+class _InnerConsumer(_Runs):
+    """Aligned faces less their margin."""
+
+    def __init__(self, batcher: Batcher, settings: InnerInput, outputs: Outputs) -> None:
+        super().__init__(batcher, outputs)
+        self.settings = settings
+
+    def push(self, index: int, picture: Frame, face: Face | None) -> None:
+        self._take(index, crop.inner(picture, self.settings))
+
+
+class _SyncConsumer(_Runs):
+    """Crops around smoothed boxes, behind the round trips of a chain."""
 
     def __init__(
         self, batcher: Batcher, settings: SyncInput, outputs: Outputs, folder: Path | None
     ) -> None:
-        self.batcher, self.outputs, self.folder = batcher, outputs, folder
+        super().__init__(batcher, outputs)
+        self.folder = folder
         self.crops = settings.chain.crops if settings.chain else "as-cut"
         self.cropper = crop.SyncCropper(settings)
         self.size = settings.size
         self.video: CropVideo | None = None
-        self.run: list[tuple[int, Frame]] = []
 
     def push(self, index: int, picture: Frame, face: Face | None) -> None:
         if face is None:  # aligned input: the frame is the crop
@@ -76,26 +118,9 @@ class _SyncConsumer:
                 self._take(number, cut)
         self.video = None
 
-    def _take(self, index: int, cut: Frame) -> None:
-        if self.run and index != self.run[-1][0] + 1:
-            self._send()
-            self.run.clear()
-        self.run.append((index, cut))
-        if len(self.run) == RUN + WINDOW - 1:
-            self._send()
-            self.run = self.run[RUN:]
-
-    def _send(self) -> None:
-        windows = [index for index, _ in self.run[: 1 - WINDOW]]
-        if windows:
-            cuts = [cut for _, cut in self.run]
-            cuts += cuts[-1:] * (RUN + WINDOW - 1 - len(cuts))
-            self.batcher.add(np.stack(cuts), self.outputs.expect(windows))
-
     def finish(self) -> None:
         """End a track: add the crops that the smoothing held back."""
         for number, cut in self.cropper.finish():
             self._encode(number, cut)
         self._decode()
-        self._send()
-        self.run.clear()
+        super().finish()

@@ -68,7 +68,9 @@ class FeatureKeys:
 
     def media_settings(self) -> dict[str, Any]:
         """Return all that decides what frames and sound come out of a file."""
-        rates = {"frame_rate": video.FRAME_RATE, "sample_rate": audio.SAMPLE_RATE}
+        own = self.profile.frame_rate == "own"
+        frame_rate: int | str = "own" if own else video.FRAME_RATE
+        rates = {"frame_rate": frame_rate, "sample_rate": audio.SAMPLE_RATE}
         decoder = {"hwaccel": self.hwaccel} if self.hwaccel else {}
         return {**rates, "scaler": ffmpeg.SCALER, "ffmpeg": ffmpeg.version(), **decoder}
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.networks import Role, SyncInput
+from spfem_bench.definitions.networks import InnerInput, Role, SyncInput
 from spfem_bench.errors import ClipError
 from spfem_bench.faces import edits
 from spfem_bench.faces.track import FaceTrack
@@ -21,15 +20,28 @@ from spfem_bench.features.consumers import consumer
 from spfem_bench.features.features import Features
 from spfem_bench.features.search import Search
 from spfem_bench.features.tracking import ClipNetworks, Reading
-from spfem_bench.media import audio
+from spfem_bench.media import audio, video
+from spfem_bench.media.audio import Samples
 from spfem_bench.media.chain import carried
-from spfem_bench.media.mfcc import WINDOW, mfcc, sound_windows
+from spfem_bench.media.mfcc import STEPS_PER_FRAME, WINDOW, mfcc, sound_windows
+from spfem_bench.media.own_sound import own_sound, samples_per_frame
 from spfem_bench.media.video import Frame, Unchanged
-
-_Samples = npt.NDArray[np.int16]
 
 ClipFailures = dict[tuple[Clip, Role], ClipError]
 """Why a network's features of a clip cannot be had."""
+
+RATES_APART = 0.002
+"""Share by which a clip's frame rate may differ from the one asked for: 29.97 is taken for 30."""
+
+
+def check_rate(clip: Clip, contract: InnerInput) -> None:
+    """Raise ClipError for a clip whose own frame rate is not the one that a network takes."""
+    rate, needed = video.own_rate(clip), contract.frame_rate
+    if abs(rate / needed - 1) > RATES_APART:
+        raise ClipError(
+            f"{clip}: {rate:.6g} pictures a second, but lip sync takes {needed:g} in this profile",
+            f"Write it again: ffmpeg -i CLIP -r {needed:g} NEW.mp4; or use another --profile",
+        )
 
 
 class ClipReader:
@@ -51,6 +63,11 @@ class ClipReader:
         self.outputs: dict[Role, Outputs] = {}
         self.sound = Outputs()
         self.tracks: dict[Role, FaceTrack] = {}
+        contract = x.profile.network("sync").input if "sync" in roles else None
+        self.inner = contract if isinstance(contract, InnerInput) else None
+        self.per_frame = audio.SAMPLES_PER_FRAME
+        if self.inner:
+            self.per_frame = samples_per_frame(self.inner.frame_rate)
         bare, chained = replace(clip, edit=None), "sync" in roles and x.chain is not None
         self.samples = Ahead(self._sound(bare)) if "sync" in roles and not chained else None
         direct = roles - {"sync"} if chained else roles
@@ -78,7 +95,7 @@ class ClipReader:
         roles: set[Role],
         frames: Clip,
         track_key: Mapping[str, Any],
-        samples: Iterator[_Samples] | None,
+        samples: Iterator[Samples] | None,
         pictures: Iterator[Frame] | None,
         folder: Path | None = None,
     ) -> None:
@@ -86,7 +103,7 @@ class ClipReader:
         x, track, sound = self.networks, FaceTrack(), None
         if samples is not None:
             try:
-                sound = edits.edited_sound(next(samples), self.clip)
+                sound = edits.edited_sound(next(samples), self.clip, self.per_frame)
             except ClipError as error:
                 self.failures[self.clip, "sync"] = error
                 roles = roles - {"sync"}
@@ -120,9 +137,18 @@ class ClipReader:
             for role in roles:
                 self._fail(role, problem)
 
-    def _sound(self, source: Clip) -> Iterator[_Samples]:
+    def _sound(self, source: Clip) -> Iterator[Samples]:
         """Yield the sound of *source*, a clip or its AVI; silence is judged in the clip itself."""
         bare = replace(self.clip, edit=None)
+        if self.inner:
+            check_rate(bare, self.inner)
+            floats = own_sound(bare)
+            audio.check_audible(bare, floats, self.inner.audible)
+            if self.inner.sound == "int16":
+                yield (floats * 32768).round().clip(-32768, 32767).astype(np.int16)
+            else:
+                yield floats
+            return
         contract = self.networks.profile.network("sync").input
         sound = audio.samples(bare)
         if isinstance(contract, SyncInput):
@@ -139,9 +165,13 @@ class ClipReader:
         self.failures[self.clip, role] = error
         self.outputs.pop(role, None)
 
-    def _read_sound(self, samples: _Samples, n_frames: int) -> None:
+    def _read_sound(self, samples: Samples, n_frames: int) -> None:
         seconds = len(samples) / audio.SAMPLE_RATE
-        count = min(n_frames, len(samples) // audio.SAMPLES_PER_FRAME) - WINDOW
+        if self.inner and len(samples):
+            steps = mfcc(samples, steps=self.inner.mfcc_rate)
+            count = min(n_frames, len(steps) // STEPS_PER_FRAME) - WINDOW
+        else:
+            count = min(n_frames, len(samples) // audio.SAMPLES_PER_FRAME) - WINDOW
         problem = ""
         if count < 1:
             problem = f"too short for lip sync: {n_frames} frames and {seconds:.2f} s of sound"
@@ -150,8 +180,10 @@ class ClipReader:
         if problem:
             self._fail("sync", ClipError(f"{self.clip}: {problem}", "Give at least one second"))
             return
+        if not self.inner:
+            steps = mfcc(samples)
         batcher = self.networks.batcher("sync", "sound")
-        for start, window in enumerate(sound_windows(mfcc(samples), count)):
+        for start, window in enumerate(sound_windows(steps, count)):
             batcher.add(window, self.sound.expect([start]))
 
     def store(self) -> bool:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from spfem_bench.definitions.networks import NetworkCard, SyncInput
+from spfem_bench.definitions.networks import InnerInput, NetworkCard, SyncInput, WholeInput
 from spfem_bench.faces import crop
 from spfem_bench.faces.detect import detector_libraries
 from spfem_bench.media import mfcc
 from spfem_bench.media.chain import chain_libraries
 from spfem_bench.networks.load import network_libraries
 
-EVERY = frozenset({"numpy", "torch", "onnxruntime", "ncnn"}) | crop.LIBRARIES | mfcc.LIBRARIES
+EVERY = (
+    frozenset({"numpy", "torch", "onnxruntime", "ncnn"})
+    | crop.LIBRARIES
+    | crop.WHOLE_LIBRARIES
+    | mfcc.LIBRARIES
+)
 """Modules that some metric needs."""
 
 
@@ -22,6 +27,10 @@ def feature_libraries(network: NetworkCard | None, detector: NetworkCard | None)
         modules |= network_libraries(network)
         if detector is not None:
             modules |= crop.LIBRARIES
+        if isinstance(network.input, WholeInput):
+            modules |= crop.WHOLE_LIBRARIES
         if isinstance(network.input, SyncInput):
             modules |= mfcc.LIBRARIES | chain_libraries(network.input.chain)
+        if isinstance(network.input, InnerInput):
+            modules |= mfcc.LIBRARIES | crop.LIBRARIES
     return modules

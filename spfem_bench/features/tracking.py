@@ -72,7 +72,7 @@ class ClipNetworks(FeatureKeys):
 
     def frames(self, clip: Clip) -> Iterator[Frame]:
         """Yield a clip's frames, see :func:`spfem_bench.media.video.frames`."""
-        return video.frames(clip, self.hwaccel)
+        return video.frames(clip, self.hwaccel, own=self.profile.frame_rate == "own")
 
     def tracked_frames(
         self, clip: Clip, track: FaceTrack, reading: Reading | None = None

@@ -8,7 +8,7 @@ import tempfile
 from array import array
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,11 @@ from spfem_bench.media.ffmpeg_process import decoding
 from spfem_bench.media.headers import no_sound, probe, sized
 from spfem_bench.media.packets import picture_zero
 from spfem_bench.media.video import FRAME_RATE, check_length, own_rate, span_frames
+
+Samples = npt.NDArray[np.int16] | npt.NDArray[np.float32]
+"""Mixed sound: whole numbers of 16 bits, or -1 to 1."""
+
+_Sample = TypeVar("_Sample", np.int16, np.float32)
 
 SAMPLE_RATE = 16_000
 """Samples a second of all decoded sound; SyncNet's."""
@@ -76,39 +81,45 @@ def samples(clip: Clip) -> npt.NDArray[np.int16]:
             content = pipe.read(LARGEST + 1)
             if len(content) > LARGEST:
                 raise ffmpeg.too_long(clip)
-        starts, counts = _blocks(stamps, begin)
+        starts, counts = stamped_blocks(stamps, begin)
     sound = np.frombuffer(content, np.int16)
     if (starts + counts > ffmpeg.LONGEST * SAMPLE_RATE).any():
         raise ffmpeg.too_long(clip)
-    placed = _placed(sound, starts, counts)
+    placed = placed_blocks(sound, starts, counts)
     placed = placed[round(lead * SAMPLE_RATE) + first * SAMPLES_PER_FRAME :]
     return placed if last is None else placed[: (last - first) * SAMPLES_PER_FRAME]
 
 
-def _blocks(stamps: Path, begin: float | None) -> tuple[npt.NDArray[np.int64], ...]:
-    """Return where blocks of sound begin, and how many samples each has: int64 (blocks,) each."""
+def stamped_blocks(
+    stamps: Path, begin: float | None, rate: int = SAMPLE_RATE, width: int = 2
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return where blocks of sound begin, and how many samples each has: int64 (blocks,) each.
+
+    *stamps* is what ffmpeg's ``framecrc`` writes at *rate* samples a second of *width* bytes;
+    *begin* is the time of sample 0 in seconds, that of the first block when None.
+    """
     starts, counts = array("q"), array("q")
     with stamps.open() as lines:
         for line in lines:
             row = re.match(r"0, *-?\d+, *(-?\d+), *\d+, *(\d+),", line)
             if row is None:
                 continue
-            time = int(row[1]) / SAMPLE_RATE
+            time = int(row[1]) / rate
             begin = time if begin is None else begin
             # A time stamp may be any number of 64 bits: it is clipped far beyond the limit.
-            starts.append(max(-FAR, min(FAR, round((time - begin) * SAMPLE_RATE))))
-            counts.append(int(row[2]) // 2)  # bytes of 16 bits
+            starts.append(max(-FAR, min(FAR, round((time - begin) * rate))))
+            counts.append(int(row[2]) // width)
     return np.array(starts, np.int64), np.array(counts, np.int64)
 
 
-def _placed(
-    sound: npt.NDArray[np.int16], starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int16]:
-    """Return sound, int16 (M,), in which each block stands where its time stamp is."""
+def placed_blocks(
+    sound: npt.NDArray[_Sample], starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+) -> npt.NDArray[_Sample]:
+    """Return sound, (M,), in which each block stands where its time stamp is."""
     reads = np.concatenate([[0], np.cumsum(counts)])
     # The distance of each block from its place without gaps.
     moves = starts - reads[:-1]
-    pieces: list[npt.NDArray[np.int16]] = []
+    pieces: list[npt.NDArray[_Sample]] = []
     end, move = 0, int(moves[0]) if len(moves) else 0
     for n, count in enumerate(counts):
         agreed = np.median(moves[max(0, n - AROUND) : n + AROUND + 1])
@@ -116,10 +127,10 @@ def _placed(
             move = round(agreed)
         start = reads[n] + move
         if start > end:
-            pieces.append(np.zeros(start - end, np.int16))
+            pieces.append(np.zeros(start - end, sound.dtype))
         pieces.append(sound[reads[n] + max(0, end - start) : reads[n + 1]])
         end = max(end, start + count)
-    return np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
+    return np.concatenate(pieces) if pieces else sound[:0]
 
 
 def sound_file(clip: Clip) -> Path:
@@ -137,17 +148,24 @@ def sound_file(clip: Clip) -> Path:
     return path
 
 
-def level(samples: npt.NDArray[np.int16]) -> float:
-    """Return the standard deviation of the loudest 0.2 s of int16 samples, in dB of full scale."""
+def level(samples: Samples) -> float:
+    """Return the standard deviation of the loudest 0.2 s of sound, in dB of full scale.
+
+    Full scale is 32768 of int16 samples, 1 of float32 ones.
+    """
     if len(samples) == 0:
         return -math.inf
     whole = len(samples) // LEVEL_SAMPLES * LEVEL_SAMPLES or len(samples)
     parts = samples[:whole].reshape(-1, min(whole, LEVEL_SAMPLES))
     loudest = max(float(part.std(dtype=np.float64)) for part in parts)
-    return 20 * math.log10(loudest / 32768) if loudest else -math.inf
+    return 20 * math.log10(loudest / _full_scale(samples)) if loudest else -math.inf
 
 
-def check_audible(clip: Clip, mixed: npt.NDArray[np.int16], rule: Audible) -> None:
+def _full_scale(samples: Samples) -> float:
+    return 32768.0 if samples.dtype == np.int16 else 1.0
+
+
+def check_audible(clip: Clip, mixed: Samples, rule: Audible) -> None:
     """Raise ClipError for a clip whose sound, *mixed*, is silent, cancels out or is not finite."""
     if not len(mixed):
         return  # too short: reported where sound is needed
@@ -159,7 +177,7 @@ def check_audible(clip: Clip, mixed: npt.NDArray[np.int16], rule: Audible) -> No
     if wrong:
         problem = f"its sound holds {wrong:,} samples that are not numbers (NaN or infinite)"
     elif len(powers) > 1 and powers.any():
-        power = float((mixed / 32768).var())
+        power = float((mixed / _full_scale(mixed)).var())
         below = 10 * math.log10(powers.mean() / power) if power else math.inf
         if below > rule.cancelled:
             problem = f"its sound is silent: the mix of its {len(powers)} channels cancels out"

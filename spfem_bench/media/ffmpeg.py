@@ -43,6 +43,14 @@ def version() -> str:
     return match[1] if match else "unknown"
 
 
+@cache
+def has_soxr() -> bool:
+    """Return whether the ffmpeg in use resamples sound with soxr."""
+    command = [program(), "-hide_banner", "-buildconf"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return "--enable-libsoxr" in done.stdout
+
+
 def check_hardware(name: str) -> None:
     """Raise ClipError for a hardware decoder that ffmpeg does not have, or cannot start here."""
     command = [program(), "-hide_banner", "-v", "error"]

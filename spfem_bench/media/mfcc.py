@@ -17,12 +17,19 @@ MFCC_STEPS = 20
 STEPS_PER_FRAME = 4
 
 
-def mfcc(samples: npt.NDArray[np.int16], sample_rate: int = 16_000) -> npt.NDArray[np.float32]:
-    """Return python_speech_features' 13 MFCCs per 10 ms, float32 (steps, 13), of int16 samples."""
+def mfcc(
+    samples: npt.NDArray[np.int16] | npt.NDArray[np.float32],
+    sample_rate: int = 16_000,
+    steps: float = 100,
+) -> npt.NDArray[np.float32]:
+    """Return python_speech_features' 13 MFCCs of samples, float32 (steps, 13).
+
+    *steps* are a second's; ``winstep`` is its inverse, rounded to whole samples.
+    """
     from python_speech_features import mfcc as reference
     from python_speech_features import sigproc
 
-    length, step = sample_rate // 40, sample_rate // 100
+    length, step = sample_rate // 40, sigproc.round_half_up(sample_rate / steps)
     total = 1 if len(samples) <= length else 1 + -(-(len(samples) - length) // step)
     pieces = []
     for first in range(0, total, 6000):
@@ -30,7 +37,8 @@ def mfcc(samples: npt.NDArray[np.int16], sample_rate: int = 16_000) -> npt.NDArr
         begin, end = first * step, min((last - 1) * step + length, len(samples))
         lead = min(begin, 1)  # pre-emphasis needs the sample before
         emphasised = sigproc.preemphasis(samples[begin - lead : end], 0.97)[lead:]
-        pieces.append(reference(emphasised, sample_rate, preemph=0.0)[: last - first])
+        computed = reference(emphasised, sample_rate, winstep=1 / steps, preemph=0.0)
+        pieces.append(computed[: last - first])
     return np.concatenate(pieces).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Frames of a clip: RGB pictures at 25 a second, one after the other; and a clip's identity."""
+"""Frames of a clip: RGB pictures, at 25 a second or as they are; and a clip's identity."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ from spfem_bench.media.pictures import (
 FRAME_RATE = 25
 """Frames a second of every decoded clip; SyncNet's, and the field's."""
 
+FASTEST = 60
+"""Pictures a second of the longest clip of which every picture is read."""
+
 FEW = 0.2
 """Seconds for which one picture is shown without much in ffmpeg's queue: five frames."""
 
@@ -39,25 +42,28 @@ Frame = npt.NDArray[np.uint8]
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
-def frames(clip: Clip, hwaccel: str | None = None) -> Iterator[Frame]:
+def frames(clip: Clip, hwaccel: str | None = None, *, own: bool = False) -> Iterator[Frame]:
     """Yield a clip's frames, uint8 (height, width, 3), RGB, at 25 frames a second.
 
     Frames are chosen by their time stamps (ffmpeg's ``fps`` filter, rounding to the nearest), for
-    any frame rate; rotation metadata is applied; deeper colour is brought to 8 bits. Raises
-    ClipError where that fails, ValueError for a clip with an edit.
+    any frame rate; with *own*, every picture is one frame. Rotation metadata is applied; deeper
+    colour is brought to 8 bits. Raises ClipError where that fails, ValueError for a clip with an
+    edit.
     """
     stream, stdin = cropped_stream(clip, hwaccel)
     if not clip.path.is_dir() and check_pictures(clip.path, whole=not clip.span) > FEW:
         # ffmpeg queues all frames that fill a gap: converted before, they share one picture.
         stream = _to_rgb(stream)
-    stream = timed_stream(stream, clip).filter("scale", flags=SCALER)
+    stream = _own_stream(stream, clip) if own else timed_stream(stream, clip)
+    stream = stream.filter("scale", flags=SCALER)
     # Every PPM picture carries its own size: no need to know it beforehand.
-    output = stream.output("pipe:", format="image2pipe", vcodec="ppm", pix_fmt="rgb24")
+    options = {"fps_mode": "passthrough"} if own else {}
+    output = stream.output("pipe:", format="image2pipe", vcodec="ppm", pix_fmt="rgb24", **options)
     count = 0
     with ffmpeg_process.decoding(output, clip.path, stdin, pixels=pixels(clip.path)) as pipe:
         while (picture := _read_ppm(pipe)) is not None:
             count += 1
-            if count > ffmpeg.LONGEST * FRAME_RATE:
+            if count > ffmpeg.LONGEST * (FASTEST if own else FRAME_RATE):
                 raise ffmpeg.too_long(clip)
             yield picture
     if count == 0:
@@ -127,13 +133,22 @@ def timed_stream(stream: Any, clip: Clip) -> Any:
     return stream.filter("setpts", "PTS-STARTPTS")
 
 
-def span_frames(span: Span) -> tuple[int, int]:
+def _own_stream(stream: Any, clip: Clip) -> Any:
+    """Return a stream of every picture, of those in the clip's span by their numbers."""
+    if clip.span:
+        first_frame, last = span_frames(clip.span, own_rate(clip))
+        stream = stream.filter("trim", start_frame=first_frame, end_frame=last)
+    return stream.filter("setpts", "PTS-STARTPTS")
+
+
+def span_frames(span: Span, rate: float = FRAME_RATE) -> tuple[int, int]:
     """Return the first frame whose time lies in a span, and the first after it.
 
     >>> span_frames(Span(0.2, 0.61))
     (5, 16)
     """
-    return math.ceil(span.start * FRAME_RATE - 1e-9), math.ceil(span.end * FRAME_RATE - 1e-9)
+    # A file's rate is a mean of rounded time stamps: a millionth of a frame is no frame.
+    return math.ceil(span.start * rate - 1e-6), math.ceil(span.end * rate - 1e-6)
 
 
 def check_length(clip: Clip, seconds: float | None) -> None:

@@ -38,6 +38,7 @@ import numpy.typing as npt
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import ClipRole, MetricCard, Statistic, read_statistic
 from spfem_bench.definitions.networks import NetworkCard, ProfileCard
+from spfem_bench.definitions.protocols import Item
 from spfem_bench.errors import CardError
 from spfem_bench.features.features import Features
 
@@ -78,11 +79,13 @@ class GroupScore:
         of_clips: float64 (items,), numbers whose mean is the score, in the items' order: clips'
             values, or pseudo-values where frames are pooled; NaN where they cannot be computed.
         kept: for each item, what its record keeps of the whole group's score; or empty.
+        reason: why the value is NaN; too few frames when empty.
     """
 
     value: float
     of_clips: _Float64
     kept: tuple[Mapping[str, Any], ...] = ()
+    reason: str = ""
 
 
 class MetricKind(Statistic, Generic[PartType]):
@@ -164,6 +167,10 @@ class MetricKind(Statistic, Generic[PartType]):
             ClipError: they cannot be compared; says why, and what to do.
         """
         raise NotImplementedError
+
+    def of_item(self, part: PartType, item: Item) -> PartType:
+        """Return a part with what the kind needs to know of its item, such as the speaker."""
+        return part
 
     def value(self, part: PartType) -> float:
         """Return one clip's value."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import METRIC_KINDS, MetricCard
+from spfem_bench.definitions.protocols import Item
 from spfem_bench.errors import CardError
 from spfem_bench.features.store import arrays_digest
 from spfem_bench.statistics.base import GroupScore, ItemFeatures, MetricKind, NoPartsError
@@ -74,10 +76,16 @@ class Moments:
 
 @dataclass(frozen=True)
 class FrechetPart:
-    """One item's part of a Frechet distance: moments of its own and of its real frames."""
+    """One item's part of a Frechet distance: moments of its own and of its real frames.
+
+    *clips* are the moments of each real clip, and *names* are their addresses, once the item is
+    known; both only where a real clip that several items share counts once.
+    """
 
     output: Moments
     real: Moments
+    clips: tuple[Moments, ...] = ()
+    names: tuple[str, ...] = ()
 
     @property
     def n_frames(self) -> int:
@@ -87,19 +95,41 @@ class FrechetPart:
 
 @METRIC_KINDS.register("frechet")
 class FrechetKind(MetricKind[FrechetPart]):
-    """Frechet distance between sets of frame embeddings; ``normalise`` scales each to length 1."""
+    """Frechet distance between sets of frame embeddings.
+
+    Attributes:
+        normalise: each embedding is scaled to length 1.
+        square_root: ``sqrtm`` computes the root of the product of covariances as pytorch-fid does
+            (:func:`sqrtm_distance`); exact when absent (:func:`frechet_distance`).
+        shared_real: ``once`` counts a real clip that several items share once in a group; once for
+            each of them when absent.
+    """
 
     pools_frames: ClassVar[bool] = True
+    reports: ClassVar[frozenset[str]] = frozenset({"square_root"})
+    later: ClassVar[frozenset[str]] = frozenset({"square_root", "shared_real"})
 
     kind: Literal["frechet"]
     normalise: bool = False
+    square_root: Literal["sqrtm"] | None = None
+    shared_real: Literal["once"] | None = None
 
     def part(self, card: MetricCard, clip: Clip, features: ItemFeatures) -> FrechetPart:
         """Sum up an item's embeddings: of the output, and of all its real clips, or none."""
         outputs = [[f.outputs[card.output] for f in features[role]] for role in card.compare]
         own = np.concatenate(outputs[0])
         real = np.concatenate([own[:0], *outputs[1]])
-        return frechet_part(own, real, normalise=self.normalise)
+        part = frechet_part(own, real, normalise=self.normalise)
+        if self.shared_real is None:
+            return part
+        clips = [frechet_part(own[:0], r, normalise=self.normalise).real for r in outputs[1]]
+        return replace(part, clips=tuple(clips))
+
+    def of_item(self, part: FrechetPart, item: Item) -> FrechetPart:
+        """Return a part with the addresses of its real clips."""
+        if not part.clips:
+            return part
+        return replace(part, names=tuple(map(str, (item.clips["real"], *item.more_real))))
 
     def kept(self, part: FrechetPart) -> dict[str, Any]:
         """Return the real frames' count, and a hash of the sums, which are too large."""
@@ -120,14 +150,20 @@ class FrechetKind(MetricKind[FrechetPart]):
         """
         left_out = without(parts)
         output, real = _joined(parts)
-        value = math.nan if min(output.count, real.count) < 2 else frechet_distance(output, real)
+        value, reason = math.nan, ""
+        if min(output.count, real.count) >= 2:
+            root = sqrtm_distance if self.square_root else frechet_distance
+            try:
+                value = root(output, real)
+            except ArithmeticError as error:
+                reason = str(error)
         if len(parts) == 1:
             of_clips = np.array([value])
         elif None in left_out:
             of_clips = np.full(len(parts), math.nan)
         else:  # clips drawn again would lie too high (docs/statistics.md)
             of_clips = pseudo_values(value, np.array(left_out, np.float64))
-        return GroupScore(value, of_clips, tuple({"without": one} for one in left_out))
+        return GroupScore(value, of_clips, tuple({"without": one} for one in left_out), reason)
 
     def values(self, score: float, kept: Sequence[Mapping[str, Any]]) -> list[float]:
         """Return the clips' pseudo-values."""
@@ -182,7 +218,26 @@ def frechet_part(
 def _joined(parts: Sequence[FrechetPart]) -> tuple[Moments, Moments]:
     if not parts:
         raise ValueError("a Frechet distance of no items")
-    return Moments.joined(p.output for p in parts), Moments.joined(p.real for p in parts)
+    real = Moments.joined(_different(parts)) if any(p.names for p in parts) else None
+    return Moments.joined(p.output for p in parts), real or Moments.joined(p.real for p in parts)
+
+
+def _different(parts: Sequence[FrechetPart]) -> list[Moments]:
+    """Return the moments of all parts' real clips, each once, in the order of the parts."""
+    return list({n: m for p in parts for n, m in zip(p.names, p.clips, strict=True)}.values())
+
+
+def _own_real(parts: Sequence[FrechetPart]) -> list[Moments]:
+    """Return the moments of the real frames that leave the group with each part."""
+    if not any(part.names for part in parts):
+        return [part.real for part in parts]
+    uses = Counter(name for part in parts for name in dict.fromkeys(part.names))
+    nothing = parts[0].real - parts[0].real
+    alone = [
+        [m for n, m in dict(zip(part.names, part.clips, strict=True)).items() if uses[n] == 1]
+        for part in parts
+    ]
+    return [Moments.joined([nothing, *moments]) for moments in alone]
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -217,6 +272,37 @@ def _distances(pairs: Iterable[tuple[Moments, Moments]]) -> list[float]:
     return distances
 
 
+def sqrtm_distance(a: Moments, b: Moments) -> float:
+    """Return the distance by pytorch-fid's formula and steps, with ``scipy.linalg.sqrtm``.
+
+    Where the root is not finite, 1e-6 is added to both diagonals; of a complex root the real part
+    is taken. With fewer vectors than dimensions the root is not unique in practice: the result is
+    off by about 1e-6 of it, and below zero for identical sets.
+
+    Raises:
+        ArithmeticError: an imaginary part of 0.001 or more on the root's diagonal, where
+            pytorch-fid stops; or no finite root.
+
+    Source: mseitzer/pytorch-fid, ``calculate_frechet_distance``.
+    """
+    from scipy import linalg
+
+    apart = a.mean() - b.mean()
+    cov_a, cov_b = a.covariance(), b.covariance()
+    root = np.asarray(linalg.sqrtm(cov_a.dot(cov_b)))
+    if not np.isfinite(root).all():
+        offset = np.eye(len(cov_a)) * 1e-6
+        root = np.asarray(linalg.sqrtm((cov_a + offset).dot(cov_b + offset)))
+    if not np.isfinite(root).all():
+        raise ArithmeticError("scipy's sqrtm returned no finite matrix")
+    if np.iscomplexobj(root):
+        imaginary = float(np.abs(np.diagonal(root).imag).max())
+        if imaginary > 1e-3:
+            raise ArithmeticError(f"sqrtm's imaginary part is {imaginary:.2g}: pytorch-fid stops")
+        root = root.real
+    return float(apart.dot(apart) + np.trace(cov_a) + np.trace(cov_b) - 2 * np.trace(root))
+
+
 def _root(covariance: _Float64) -> _Float64:
     """Return an ``R`` with ``R R'`` the covariance: by Cholesky, where it has full rank."""
     try:
@@ -235,18 +321,19 @@ def without(parts: Sequence[FrechetPart]) -> list[float | None]:
         ValueError: no items.
     """
     output, real = _joined(parts)
+    leaving = list(zip((part.output for part in parts), _own_real(parts), strict=True))
 
-    def enough(part: FrechetPart) -> bool:
-        return min(output.count - part.output.count, real.count - part.real.count) >= 2
+    def enough(own: Moments, its_real: Moments) -> bool:
+        return min(output.count - own.count, real.count - its_real.count) >= 2
 
-    def left(some: Sequence[FrechetPart]) -> list[float | None]:
-        pairs = ((output - p.output, real - p.real) for p in some if enough(p))
+    def left(some: Sequence[tuple[Moments, Moments]]) -> list[float | None]:
+        pairs = ((output - own, real - its_real) for own, its_real in some if enough(own, its_real))
         distances = iter(_distances(pairs))
-        return [next(distances) if enough(p) else None for p in some]
+        return [next(distances) if enough(*one) else None for one in some]
 
     share = -(-len(parts) // (os.cpu_count() or 1))
     size = max(1, min(share, BYTES // output.outer.nbytes))
-    groups = [parts[i : i + size] for i in range(0, len(parts), size)]
+    groups = [leaving[i : i + size] for i in range(0, len(parts), size)]
     return [value for values in _threads().map(left, groups) for value in values]
 
 

@@ -320,7 +320,7 @@ def test_blocks_of_sound_are_placed_by_what_their_time_stamps_agree_on() -> None
     loud = np.repeat(np.arange(1, 11), 100).astype(np.int16)
 
     def place(*starts: int) -> list[int]:
-        return audio._placed(loud, np.array(starts), np.full(len(starts), 100))[::50].tolist()
+        return audio.placed_blocks(loud, np.array(starts), np.full(len(starts), 100))[::50].tolist()
 
     even = [100 * n for n in range(10)]
     plain = [n for n in range(1, 11) for _ in (0, 1)]

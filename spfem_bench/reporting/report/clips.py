@@ -255,7 +255,7 @@ def clip_sound(clip: Clip) -> npt.NDArray[np.int16]:
     silent = np.zeros(0, np.int16)
     if bare.audio is None and (bare.path.is_dir() or not headers.probe(bare.path).has_audio):
         return silent
-    return edits.edited_sound(audio.samples(bare), clip)
+    return np.asarray(edits.edited_sound(audio.samples(bare), clip), np.int16)
 
 
 def peaks(samples: npt.NDArray[np.int16]) -> npt.NDArray[np.float64]:
