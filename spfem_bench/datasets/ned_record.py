@@ -1,0 +1,85 @@
+"""``ned_faces.json``: what made a tree of aligned faces, and which pictures are which clip's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spfem_bench.errors import StorageError
+from spfem_bench.stored import read_json, write_json
+
+RECORD = "ned_faces.json"
+"""The file's name, in the folder of the speakers."""
+
+FORMAT = 1
+"""Raised when the same settings would make other pictures."""
+
+
+@dataclass(frozen=True)
+class PreparedClip:
+    """One clip's pictures in its cell: ``SPEAKER/EMOTION/faces_aligned``, from *first* on."""
+
+    speaker: str
+    emotion: str
+    clip: str  # the video's name without its suffix
+    first: int
+    frames: int
+    rate: float  # pictures a second of the video
+    sound: bool  # whether SPEAKER/EMOTION/videos/CLIP.wav was written
+    content: str  # hash of the video's bytes and of what was used of them
+    guessed: int = 0  # frames without a face of their own, whose landmarks lie between others'
+
+    @property
+    def cell(self) -> str:
+        """The folder of its speaker and emotion in the tree."""
+        return f"{self.speaker}/{self.emotion}"
+
+
+@dataclass
+class PreparedTree:
+    """A tree's settings, which can move a score, and its clips in the order of their pictures."""
+
+    settings: dict[str, Any]
+    clips: list[PreparedClip] = field(default_factory=list)
+
+    def of_cell(self, cell: str) -> list[PreparedClip]:
+        """Return the clips of ``SPEAKER/EMOTION``, by their first picture."""
+        return sorted((c for c in self.clips if c.cell == cell), key=lambda c: c.first)
+
+    def write(self, root: Path) -> None:
+        """Write it into a tree."""
+        order = sorted(self.clips, key=lambda c: (c.cell, c.first))
+        write_json(root / RECORD, {"settings": self.settings, "clips": [asdict(c) for c in order]})
+
+
+def prepared_tree(root: Path) -> PreparedTree | None:
+    """Return what ``spfem-bench prepare ned-faces`` wrote about a tree; None where it wrote none.
+
+    A data set of such a tree has its ``settings`` in its signature. Raises StorageError for a file
+    that is damaged or of a later version.
+    """
+    path = root / RECORD
+    if not path.is_file():
+        return None
+    try:
+        content, _ = read_json(path)
+        settings = content["settings"]
+        clips = [PreparedClip(**_plain(clip)) for clip in content["clips"]]
+        if not isinstance(settings, dict):
+            raise ValueError("its settings are no table")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        problem = f"{path}: not readable: {str(error).splitlines()[0] if str(error) else error!r}"
+        raise StorageError(problem, "Prepare the faces again, into another folder") from None
+    return PreparedTree(settings, clips)
+
+
+def _plain(clip: Any) -> Mapping[str, Any]:
+    kinds = {"first": int, "frames": int, "guessed": int, "sound": bool, "rate": (int, float)}
+    if not isinstance(clip, dict):
+        raise ValueError("a clip is no table")
+    for name, value in clip.items():
+        if not isinstance(value, kinds.get(name, str)):  # type: ignore[arg-type]
+            raise ValueError(f"a clip's {name} is {value!r}")
+    return clip
