@@ -43,6 +43,7 @@ class PreparedTree:
 
     settings: dict[str, Any]
     clips: list[PreparedClip] = field(default_factory=list)
+    cells: list[str] = field(default_factory=list)  # whose pictures this project writes
 
     def of_cell(self, cell: str) -> list[PreparedClip]:
         """Return the clips of ``SPEAKER/EMOTION``, by their first picture."""
@@ -51,7 +52,8 @@ class PreparedTree:
     def write(self, root: Path) -> None:
         """Write it into a tree."""
         order = sorted(self.clips, key=lambda c: (c.cell, c.first))
-        write_json(root / RECORD, {"settings": self.settings, "clips": [asdict(c) for c in order]})
+        content = {"settings": self.settings, "cells": sorted(self.cells)}
+        write_json(root / RECORD, {**content, "clips": [asdict(c) for c in order]})
 
 
 def prepared_tree(root: Path) -> PreparedTree | None:
@@ -67,12 +69,13 @@ def prepared_tree(root: Path) -> PreparedTree | None:
         content, _ = read_json(path)
         settings = content["settings"]
         clips = [PreparedClip(**_plain(clip)) for clip in content["clips"]]
+        cells = [str(cell) for cell in content["cells"]]
         if not isinstance(settings, dict):
             raise ValueError("its settings are no table")
     except (OSError, ValueError, TypeError, KeyError) as error:
         problem = f"{path}: not readable: {str(error).splitlines()[0] if str(error) else error!r}"
         raise StorageError(problem, "Prepare the faces again, into another folder") from None
-    return PreparedTree(settings, clips)
+    return PreparedTree(settings, clips, cells)
 
 
 def _plain(clip: Any) -> Mapping[str, Any]:
