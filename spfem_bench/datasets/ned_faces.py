@@ -37,8 +37,9 @@ FACES, VIDEOS = "faces_aligned", "videos"
 RATE = 30.0
 """Pictures a second that the papers' metrics take each folder for."""
 
-SMALL = 128
-"""Pixels of a face box's height below which a face is enlarged much."""
+SMALL, TINY = 128, 32
+"""Pixels of a face box's height: below the first a face is enlarged much, below the other blurred.
+"""
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,9 @@ class NedFaces:
         for _ in follow(((p, self._detector(p)) for p in pictures), self._follow, track):
             pass
         track.check(one.clip, self._follow)
+        if (height := _height(track)) < TINY:
+            problem = f"{one.clip}: the face is {height:.0f} pixels high"
+            raise ClipError(problem, f"At least {TINY} are needed, and 186 are as NED has it")
         return track
 
     def pictures(self, one: NedInput, track: FaceTrack) -> Iterator[Prepared]:
@@ -114,6 +118,12 @@ class NedFaces:
                 face, _ = ned.aligned_face(np.array(picture), points, mask)
                 yield Prepared(np.array(picture), points, mask, face)
             del cut
+
+
+def _height(track: FaceTrack) -> float:
+    """Return the median height of a subject's box."""
+    boxes = steady.filled_boxes(track)
+    return _height(track)
 
 
 @dataclass(frozen=True)
@@ -251,7 +261,6 @@ def _prepare_clip(run: _Run, one: NedInput, first: int, content: str) -> Prepare
 
     root, faces, progress = run.root, run.faces, run.progress
     track = faces.track(one)
-    boxes = steady.filled_boxes(track)
     guessed = len(track.detected) - sum(track.detected)
     rate = own_rate(one.clip)
     folder, videos = root / one.cell / FACES, root / one.cell / VIDEOS
@@ -274,7 +283,7 @@ def _prepare_clip(run: _Run, one: NedInput, first: int, content: str) -> Prepare
     progress.end("frames")
     info = videos / f"{one.name}.txt"  # NED's own --save_videos_info begins with this line
     write_atomically(info, f"{one.name} {rate:g} fps {count} frames\n")
-    _say(one, rate, guessed, count, float(np.median(boxes[:, 3] - boxes[:, 1])), run.remark)
+    _say(one, rate, guessed, count, _height(track), run.remark)
     return PreparedClip(
         one.speaker,
         one.emotion,

@@ -75,6 +75,8 @@ def _is_video(path: Path) -> bool:
 def _input(clip: Clip, speaker: str | None, emotion: str | None) -> NedInput:
     if clip.span or clip.edit:
         raise ClipError(f"{clip}: every picture is prepared", "Leave out t= and edit=")
+    if not clip.path.exists():
+        raise ClipError(f"{clip.path}: no such file", "Check the name and the folder")
     path = clip.path.absolute()
     name = path.stem
     if path.parent.name == "videos":

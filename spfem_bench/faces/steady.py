@@ -23,7 +23,7 @@ SQUARE_WINDOW = 9
 SHIFTS = ((0, 0), (-5, -5), (-5, 5), (5, -5), (5, 5))
 """Pixels by which a picture is shifted; landmarks are the mean over all (NED's ``multisample``)."""
 
-POINTS_WINDOW, POINTS_ORDER = 9, 2
+POINTS_WINDOW, POINTS_ORDER = 5, 2
 """Frames and order of the polynomials that landmarks follow (Savitzky and Golay, 1964)."""
 
 FindPoints = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
