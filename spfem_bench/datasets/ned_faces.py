@@ -123,7 +123,7 @@ class NedFaces:
 def _height(track: FaceTrack) -> float:
     """Return the median height of a subject's box."""
     boxes = steady.filled_boxes(track)
-    return _height(track)
+    return float(np.median(boxes[:, 3] - boxes[:, 1]))
 
 
 @dataclass(frozen=True)

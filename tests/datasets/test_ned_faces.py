@@ -200,21 +200,14 @@ def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
 
 def test_the_command_and_its_sheet(source: Path, weights_folder: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
-    words = [
-        "prepare",
-        "ned-faces",
-        str(source),
-        "-o",
-        str(tmp_path / "out"),
-        "--sheet",
-        str(sheet),
-    ]
-    done = CliRunner().invoke(main, [*words, "--weights-dir", str(weights_folder), "--no-mask"])
+    words = ["prepare", "ned-faces", str(source), "-o", str(tmp_path / "out")]
+    words += ["--weights-dir", str(weights_folder)]
+    done = CliRunner().invoke(main, [*words, "--no-mask", "--sheet", str(sheet)])
     assert done.exit_code == 0, done.output
     assert f"out: 1 clips, {LENGTH} faces" in done.output
     assert cv2.imread(str(sheet)).shape == (256, 6 * 256, 3)
     unmasked = pictures(tmp_path / "out/M003/sad/faces_aligned")[0]
-    assert unmasked[240:, 100:150].any()  # the neck
+    assert unmasked.any(axis=2).mean() > 0.6  # hair and neck stay
     again = CliRunner().invoke(main, words)
     assert again.exit_code == 1
     assert "was prepared with other settings (mask). Name another folder with -o" in again.output
