@@ -17,7 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from spfem_bench.datasets.ned_inputs import NedInput
-from spfem_bench.datasets.ned_record import FORMAT, PreparedClip, PreparedTree, prepared_tree
+from spfem_bench.datasets.ned_record import (
+    CLIPS_LIST,
+    FORMAT,
+    PreparedClip,
+    PreparedTree,
+    prepared_tree,
+)
 from spfem_bench.definitions.networks import LandmarksInput, ProfileCard
 from spfem_bench.errors import CardError, ClipError, StorageError
 from spfem_bench.faces import ned, steady
@@ -194,7 +200,7 @@ def _open_tree(root: Path, settings: dict[str, Any]) -> PreparedTree:
     check_writable(root)
     tree = prepared_tree(root)
     if tree is None:
-        return PreparedTree(settings)
+        return PreparedTree(settings, listed=not (root / CLIPS_LIST).exists())
     if tree.settings != settings:
         differ = [k for k in settings if tree.settings.get(k) != settings[k]]
         differ += [k for k in tree.settings if k not in settings]

@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from spfem_bench.errors import StorageError
+from spfem_bench.files import write_atomically
 from spfem_bench.stored import read_json, write_json
+from spfem_bench.texts import csv_text
 
 RECORD = "ned_faces.json"
 """The file's name, in the folder of the speakers."""
+
+CLIPS_LIST = "clips.csv"
+"""The list of clips and their frames beside it, by which a tree without videos is indexed."""
 
 FORMAT = 1
 """Raised when the same settings would make other pictures."""
@@ -44,6 +49,7 @@ class PreparedTree:
     settings: dict[str, Any]
     clips: list[PreparedClip] = field(default_factory=list)
     cells: list[str] = field(default_factory=list)  # whose pictures this project writes
+    listed: bool = True  # whether the list of clips is written; not where the user has one
 
     def of_cell(self, cell: str) -> list[PreparedClip]:
         """Return the clips of ``SPEAKER/EMOTION``, by their first picture."""
@@ -52,8 +58,12 @@ class PreparedTree:
     def write(self, root: Path) -> None:
         """Write it into a tree."""
         order = sorted(self.clips, key=lambda c: (c.cell, c.first))
-        content = {"settings": self.settings, "cells": sorted(self.cells)}
+        content = {"settings": self.settings, "cells": sorted(self.cells), "listed": self.listed}
         write_json(root / RECORD, {**content, "clips": [asdict(c) for c in order]})
+        if self.listed:
+            rows = [[c.speaker, c.emotion, c.clip, c.frames] for c in order]
+            text = csv_text([["speaker", "emotion", "clip", "frames"], *rows])
+            write_atomically(root / CLIPS_LIST, text)
 
 
 def prepared_tree(root: Path) -> PreparedTree | None:
@@ -75,7 +85,7 @@ def prepared_tree(root: Path) -> PreparedTree | None:
     except (OSError, ValueError, TypeError, KeyError) as error:
         problem = f"{path}: not readable: {str(error).splitlines()[0] if str(error) else error!r}"
         raise StorageError(problem, "Prepare the faces again, into another folder") from None
-    return PreparedTree(settings, clips, cells)
+    return PreparedTree(settings, clips, cells, content.get("listed") is True)
 
 
 def _plain(clip: Any) -> Mapping[str, Any]:

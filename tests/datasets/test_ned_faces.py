@@ -93,6 +93,8 @@ def test_faces_of_a_real_clip(source: Path, faces: NedFaces, tmp_path: Path) -> 
         assert (sound.getframerate(), sound.getsampwidth()) == (44100, 2)
         assert sound.getnframes() / 44100 == pytest.approx(LENGTH / 30, abs=0.03)
     assert (cell / "videos" / "033.txt").read_text() == "033 30 fps 26 frames\n"
+    listed = (tmp_path / "out" / "clips.csv").read_text().splitlines()
+    assert listed == ["speaker,emotion,clip,frames", "M003,sad,033,26"]
     record = prepared_tree(tmp_path / "out")
     assert record is not None and record.settings == json.loads(json.dumps(faces.settings))
     (clip,) = record.of_cell("M003/sad")
@@ -101,6 +103,7 @@ def test_faces_of_a_real_clip(source: Path, faces: NedFaces, tmp_path: Path) -> 
 
 def test_a_tree_in_place_is_resumed(tree: Path, faces: NedFaces) -> None:
     inputs = ned_inputs([str(tree)])
+    (tree / "clips.csv").write_text("mine")
     assert [(i.cell, i.name) for i in inputs] == [("M003/sad", "028"), ("M003/sad", "033")]
     assert prepare_ned_faces(inputs, tree, faces).clips == 2
     folder = tree / "M003/sad/faces_aligned"
@@ -109,6 +112,7 @@ def test_a_tree_in_place_is_resumed(tree: Path, faces: NedFaces) -> None:
     record = prepared_tree(tree)
     assert record is not None and [c.first for c in record.of_cell("M003/sad")] == [0, LENGTH]
     assert prepare_ned_faces(inputs, tree, faces) == Outcome(0, 0, 2, 0)
+    assert (tree / "clips.csv").read_text() == "mine"
     (folder / f"{LENGTH + 3:06d}.png").unlink()  # of the second clip: it alone is made again
     assert prepare_ned_faces(inputs, tree, faces) == Outcome(1, LENGTH, 1, 0)
     after = {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
