@@ -21,6 +21,7 @@ from spfem_bench.cli.faces import faces
 from spfem_bench.cli.list import list_
 from spfem_bench.cli.networks import networks
 from spfem_bench.cli.preference import preference
+from spfem_bench.cli.prepare import prepare
 from spfem_bench.cli.protocol import protocol
 from spfem_bench.cli.report import report
 from spfem_bench.cli.score import score
@@ -90,7 +91,7 @@ def main() -> None:
 
 for _commands in (
     (evaluate, table, audit, preference, report, compare, diff, validate, check, score),
-    (list_, protocol, networks, data, demo, faces, align, correlate, train),
+    (list_, protocol, networks, data, prepare, demo, faces, align, correlate, train),
 ):
     for _command in _commands:
         main.add_command(_command)

@@ -12,7 +12,7 @@ from spfem_bench.definitions.cards import Card, Kind, Strict, load, names
 from spfem_bench.definitions.pins import PinnedFile
 from spfem_bench.errors import CardError
 
-Role = Literal["identity", "expression", "sync"]
+Role = Literal["identity", "expression", "sync", "landmarks"]
 
 Positive = Annotated[float, pydantic.Field(gt=0)]
 Pixels = Annotated[int, pydantic.Field(gt=0)]
@@ -154,6 +154,19 @@ class InnerInput(Strict):
     audible: Audible = Audible()  # clips whose sound is silent are refused
 
 
+class LandmarksInput(Strict):
+    """A square around the face box, from smoothed boxes; the network's points are in its sides."""
+
+    crop: Literal["landmarks"]
+    size: Pixels
+    scale: Positive  # the square's side, as a multiple of the box's longer side
+    # frames of the moving average over box centre and size (odd); 1: none
+    smoothing: Annotated[int, pydantic.AfterValidator(_odd)] = pydantic.Field(gt=0)
+    padding: int = pydantic.Field(ge=0, le=255)  # grey value beyond the picture's edge
+    mean: float
+    std: Positive
+
+
 NetworkInput = Annotated[
     FrameInput
     | ArcFaceInput
@@ -161,7 +174,8 @@ NetworkInput = Annotated[
     | FaceBoxInput
     | WholeInput
     | SyncInput
-    | InnerInput,
+    | InnerInput
+    | LandmarksInput,
     pydantic.Field(discriminator="crop"),
 ]
 
@@ -181,7 +195,7 @@ class NetworkCard(Card):
 
     score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {"source", "licence", "citation"}
 
-    role: Literal["detector", "identity", "expression", "sync"]
+    role: Literal["detector", "identity", "expression", "sync", "landmarks"]
     architecture: str
     outputs: dict[str, int] = pydantic.Field(default_factory=dict)
     input: NetworkInput
@@ -216,13 +230,16 @@ class FaceSettings(Strict):
 class ProfileCard(Card):
     """Which network each role uses, and how faces are followed.
 
-    Without ``detector``, and then without ``faces``, only face crops can be measured.
+    Without ``detector``, and then without ``faces``, only face crops can be measured; without
+    ``landmarks``, no metric that needs them.
     """
 
+    later: ClassVar[frozenset[str]] = frozenset({"landmarks"})
     detector: str | None = None
     identity: str
     expression: str
     sync: str
+    landmarks: str | None = None
     faces: FaceSettings | None = None
     frame_rate: FrameRate = "25"
     # metrics that take the place of a protocol's, by its names
@@ -243,8 +260,9 @@ class ProfileCard(Card):
     @property
     def roles(self) -> tuple[Literal["detector"] | Role, ...]:
         """The roles that this profile fills."""
-        others: tuple[Role, ...] = ("identity", "expression", "sync")
-        return ("detector", *others) if self.detector else others
+        optional: tuple[Literal["detector", "landmarks"], ...] = ("detector", "landmarks")
+        detector, landmarks = (tuple(r for r in (o,) if getattr(self, r)) for o in optional)
+        return (*detector, "identity", "expression", "sync", *landmarks)
 
     def follow(self) -> FaceSettings:
         """Return how a subject is chosen and followed; raise CardError without a detector."""
@@ -266,6 +284,12 @@ class ProfileCard(Card):
         Raises CardError when it is a network for another role, or the profile has no detector.
         """
         name = getattr(self, role)
+        if name is None and role == "landmarks":
+            able = [n for n in names(Kind.PROFILE) if profile_card(n).landmarks]
+            raise CardError(
+                f"profile '{self.name}' has no network for landmarks",
+                f"Name one that has it with --profile: {', '.join(able)}",
+            )
         if name is None:
             raise self._no_detector()
         card = network_card(name)

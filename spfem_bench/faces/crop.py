@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -218,3 +218,80 @@ def sync_crop(frame: Frame, x: float, y: float, half: float, settings: networks.
     left, right = int(x - half * (1 + settings.scale)), int(x + half * (1 + settings.scale))
     inner = padded[max(top, 0) : bottom, max(left, 0) : right]
     return np.asarray(cv2.resize(inner, (settings.size, settings.size)))
+
+
+class Square(NamedTuple):
+    """A square in a frame: *left* and *top* corner and *side*, in pixels."""
+
+    left: float
+    top: float
+    side: int
+
+    def in_frame(self, points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return points (2 K,), x and y in turn in sides of the square, in pixels of the frame."""
+        corner = np.array([self.left, self.top])
+        placed = points.astype(np.float64).reshape(-1, 2) * self.side + corner
+        return np.asarray(placed.reshape(-1), np.float32)
+
+
+class LandmarksCropper:
+    """Squares around the face, from boxes averaged over neighbouring frames of one track.
+
+    Detectors place a box anew in each frame, and landmarks move with it: the average damps that.
+    At the ends of a track fewer frames are averaged, as many before as after.
+    """
+
+    def __init__(self, settings: networks.LandmarksInput) -> None:
+        self.settings = settings
+        self.reach = settings.smoothing // 2
+        self._boxes: deque[tuple[float, float, float]] = deque(maxlen=settings.smoothing)
+        self._frames: deque[tuple[int, Frame]] = deque()
+
+    def push(
+        self, index: int, frame: Frame, face: Face
+    ) -> Iterator[tuple[int, Frame, Frame, Square]]:
+        """Take the next frame with a face; yield index, frame, crop and square of those ready."""
+        if self._frames and index != self._frames[-1][0] + 1:
+            yield from self.finish()
+        self._boxes.append(box_centre(face))
+        self._frames.append((index, frame))
+        if len(self._frames) > self.reach:
+            yield self._crop(after=self.reach)
+
+    def finish(self) -> Iterator[tuple[int, Frame, Frame, Square]]:
+        """End the track; yield the crops still held back."""
+        while self._frames:
+            yield self._crop(after=len(self._frames) - 1)
+        self._boxes.clear()
+
+    def _crop(self, after: int) -> tuple[int, Frame, Frame, Square]:
+        """Crop the oldest held frame, which has *after* boxes after its own."""
+        index, frame = self._frames.popleft()
+        own = len(self._boxes) - 1 - after
+        near = min(own, after, self.reach)
+        window = list(self._boxes)[own - near : own + near + 1]
+        x, y, half = (sum(values) / len(window) for values in zip(*window, strict=True))
+        return index, frame, *landmarks_crop(frame, x, y, half, self.settings)
+
+
+def landmarks_crop(
+    frame: Frame, x: float, y: float, half: float, settings: networks.LandmarksInput
+) -> tuple[Frame, Square]:
+    """Return the square crop around a box, uint8 (size, size, 3), RGB, and where it was cut.
+
+    It is cut between pixels, by linear interpolation, and shrunk by areas: a crop that jumps from
+    pixel to pixel makes landmarks jump.
+    """
+    cv2 = opencv()
+    side = max(round(2 * half * settings.scale), 1)
+    height, width = frame.shape[:2]
+    middle = (side - 1) / 2  # of a square's pixels, as getRectSubPix counts them
+    square = Square(x - side / 2, y - side / 2, side)
+    left, top = square.left, square.top
+    pad = int(np.ceil(max(0, -left, -top, left + side - width, top + side - height))) + 1
+    padded = cv2.copyMakeBorder(
+        frame, *(pad,) * 4, cv2.BORDER_CONSTANT, value=(settings.padding,) * 3
+    )
+    inner = cv2.getRectSubPix(padded, (side, side), (left + pad + middle, top + pad + middle))
+    size = (settings.size, settings.size)
+    return np.asarray(cv2.resize(inner, size, interpolation=cv2.INTER_AREA)), square

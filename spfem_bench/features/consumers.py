@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from spfem_bench.definitions.networks import InnerInput, NetworkCard, Role, SyncInput
+from spfem_bench.definitions.networks import (
+    InnerInput,
+    LandmarksInput,
+    NetworkCard,
+    Role,
+    SyncInput,
+)
 from spfem_bench.faces import crop, exact
 from spfem_bench.faces.track import Face
-from spfem_bench.features.batches import Batcher, Outputs
+from spfem_bench.features.batches import Batcher, BatchOutputs, Outputs, Taker
 from spfem_bench.features.tracking import RUN, ClipNetworks
 from spfem_bench.media.chain import CropVideo
 from spfem_bench.media.mfcc import WINDOW
@@ -18,13 +25,15 @@ from spfem_bench.media.video import Frame
 
 def consumer(
     x: ClipNetworks, role: Role, outputs: Outputs, folder: Path | None
-) -> _FaceConsumer | _SyncConsumer | _InnerConsumer:
+) -> _FaceConsumer | _InnerConsumer | _LandmarksConsumer | _SyncConsumer:
     """Return the consumer of frames with a face for a network; *outputs* receive the rows."""
     card = x.profile.network(role)
     if isinstance(card.input, SyncInput):
         return _SyncConsumer(x.batcher("sync", "frames"), card.input, outputs, folder)
     if isinstance(card.input, InnerInput):
         return _InnerConsumer(x.batcher("sync", "frames"), card.input, outputs)
+    if isinstance(card.input, LandmarksInput):
+        return _LandmarksConsumer(x.batcher("landmarks", "crops"), card.input, outputs)
     return _FaceConsumer(x.batcher(role, "crops"), card, outputs)
 
 
@@ -80,6 +89,49 @@ class _InnerConsumer(_Runs):
 
     def push(self, index: int, picture: Frame, face: Face | None) -> None:
         self._take(index, crop.inner(picture, self.settings))
+
+
+class _LandmarksConsumer:
+    """One square crop per frame; the network's points are stored in pixels of the frame."""
+
+    def __init__(self, batcher: Batcher, settings: LandmarksInput, outputs: Outputs) -> None:
+        self.batcher, self.settings, self.outputs = batcher, settings, outputs
+        self.cropper = crop.LandmarksCropper(settings)
+        self.scores: dict[int, float] = {}
+
+    def push(self, index: int, picture: Frame, face: Face | None) -> None:
+        if face is None:  # aligned input: the frame is the crop
+            whole = crop.Square(0.0, 0.0, picture.shape[1])
+            cut = exact.shrink(picture, self.settings.size)
+            self._add(index, picture, cut, whole, 1.0)
+            return
+        self.scores[index] = face.score
+        self._add_all(self.cropper.push(index, picture, face))
+
+    def _add_all(self, crops: Iterable[tuple[int, Frame, Frame, crop.Square]]) -> None:
+        for index, picture, cut, square in crops:
+            self._add(index, picture, cut, square, self.scores.pop(index))
+
+    def _add(
+        self, index: int, picture: Frame, cut: Frame, square: crop.Square, score: float
+    ) -> None:
+        take = self.outputs.expect([index])
+        self.batcher.add(cut, _placed(take, square, picture.shape[:2], score))
+
+    def finish(self) -> None:
+        """End a track: add the crops that the smoothing held back."""
+        self._add_all(self.cropper.finish())
+
+
+def _placed(take: Taker, square: crop.Square, shape: tuple[int, ...], score: float) -> Taker:
+    """Return a taker that passes points on in pixels of the frame, and what is known of it."""
+    height, width = shape
+    frame = np.array([[width, height, square.left, square.top, square.side, score]], np.float32)
+
+    def place(outputs: BatchOutputs) -> None:
+        take({"points": square.in_frame(outputs["points"])[None], "frame": frame})
+
+    return place
 
 
 class _SyncConsumer(_Runs):

@@ -82,7 +82,7 @@ def start(model: Any, card: NetworkCard, device: str = "cpu") -> tuple[_Run, boo
     except Exception as error:
         raise wrong_weights(card, error) from error
     try:
-        together = single if shape[0] == 0 else _session(_freed(model), card, device)
+        together = single if shape[0] == 0 else _session(_freed(model), card, device, quiet=True)
         outputs = together(noise)
     except Exception:  # the graph's batch is one; onnxruntime raises several kinds
         return one_by_one, False
@@ -139,9 +139,10 @@ def _freed(model: Any) -> Any:
     return free
 
 
-def _session(model: Any, card: NetworkCard, device: str) -> _Run:
+def _session(model: Any, card: NetworkCard, device: str, *, quiet: bool = False) -> _Run:
+    """Return a function that runs a graph; *quiet* where failing is one of two good ends."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4 if quiet else 3
     # As many threads as torch, which is not imported for that; 0: one for each processor core.
     torch = sys.modules.get("torch")
     wanted = int(os.environ.get("OMP_NUM_THREADS") or 0)
@@ -179,14 +180,20 @@ def scaled(pictures: npt.NDArray[np.generic], mean: Any, std: Any) -> _Array:
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
 
+_SINGLE = {"arcface-onnx": "embedding", "landmarks-onnx": "points", "hsemotion-onnx": "features"}
+"""The name of the only output."""
+
+
 @ARCHITECTURES.register("arcface-onnx", runtime="onnxruntime")
 @ARCHITECTURES.register("hsemotion-onnx", runtime="onnxruntime")
+@ARCHITECTURES.register("landmarks-onnx", runtime="onnxruntime")
 def crops_network(
     card: NetworkCard, contents: Sequence[bytes], device: str = "cpu"
 ) -> Mapping[str, BatchFunction]:
     """Load a network on crops: ``{"crops": f}``, f from uint8 (B, height, width, 3) RGB to outputs.
 
-    ``arcface-onnx`` has one output, ``embedding``. The input of ``hsemotion-onnx``'s last layer are
+    ``arcface-onnx`` has one output, ``embedding``, and ``landmarks-onnx`` has ``points``, x and y
+    in turn, in sides of the crop. The input of ``hsemotion-onnx``'s last layer are
     its ``features``, and the softmax of its output ``probabilities``, as in EmotiEffLib.
     """
     model = parse_model(contents[0], card)
@@ -197,7 +204,7 @@ def crops_network(
     run, _ = start(model, card, device)
     black = scaled(np.zeros((1, *_size(card), 3), np.uint8), 0, 1)
     widths = [o.shape[1:] for o in run(black)]
-    names = ["probabilities", "features"] if len(widths) == 2 else ["embedding"]
+    names = ["probabilities", "features"] if len(widths) == 2 else [_SINGLE[card.architecture]]
     if dict(zip(names, widths, strict=True)) != {n: (w,) for n, w in card.outputs.items()}:
         raise wrong_weights(card, ValueError(f"its outputs are {widths}, not {card.outputs}"))
     mean, std = card.input.mean, card.input.std  # type: ignore[union-attr]

@@ -85,7 +85,7 @@ def test_the_project_ships_the_metrics_of_the_papers_and_their_companions():
 @pytest.mark.parametrize("name", names(Kind.PROFILE))
 def test_profiles_name_networks_made_for_their_roles(name):
     profile = profile_card(name)
-    assert set(profile.roles) - {"detector"} == {"identity", "expression", "sync"}
+    assert set(profile.roles) - {"detector", "landmarks"} == {"identity", "expression", "sync"}
     for role in profile.roles:
         assert profile.network(role).role == role
 
