@@ -259,6 +259,7 @@ def compare(
     by_emotion: bool = False,
     common: bool = False,
     allow_versions: bool = False,
+    count_controls: bool = False,
     resamples: int = 10_000,
 ) -> Comparison:
     """Compare runs clip by clip, as ``spfem-bench compare`` does.
@@ -274,6 +275,8 @@ def compare(
         common: where clips are missing, compare on those that both have.
         allow_versions: compare also where versions of libraries or of ffmpeg differ; ``.notes``
             names them.
+        count_controls: correct p-values of methods for controls too; otherwise controls are
+            corrected for among themselves.
         resamples: draws behind intervals and p-values.
 
     Raises:
@@ -290,6 +293,7 @@ def compare(
         by_emotion=by_emotion,
         common=common,
         allow_versions=allow_versions,
+        count_controls=count_controls,
         resamples=resamples,
     )
     return PrintedComparison(**vars(comparison))

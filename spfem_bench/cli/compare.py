@@ -19,6 +19,11 @@ from spfem_bench.cli import options
     "--allow-versions",
     help="Compare also where versions of libraries or of ffmpeg differ; a note names them.",
 )
+@options.flag(
+    "--count-controls",
+    help="Correct p-values of methods for the controls shown too; otherwise controls are "
+    "corrected for among themselves.",
+)
 @options.with_default(
     "--resamples",
     type=click.IntRange(1000, 1_000_000),
@@ -33,6 +38,7 @@ def compare(
     by_emotion: bool,
     common: bool,
     allow_versions: bool,
+    count_controls: bool,
     resamples: int,
     style: str,
 ) -> None:
@@ -61,6 +67,7 @@ def compare(
         by_emotion=by_emotion,
         common=common,
         allow_versions=allow_versions,
+        count_controls=count_controls,
         resamples=resamples,
     )
     click.echo(render_comparison(comparison, style), nl=False)  # type: ignore[arg-type]

@@ -19,7 +19,14 @@ from spfem_bench.definitions.metrics import STAGES, MetricCard, metric_card
 from spfem_bench.definitions.networks import NetworkCard, ProfileCard
 from spfem_bench.definitions.protocols import Protocol
 from spfem_bench.definitions.protocols import protocol as read_protocol
-from spfem_bench.errors import CardError, ClipError, UnknownNameError, near_names, unknown_name
+from spfem_bench.errors import (
+    CardError,
+    ClipError,
+    UnknownNameError,
+    listed_name,
+    near_names,
+    unknown_name,
+)
 from spfem_bench.evaluation.controls import at_level, control_outputs, controls, why_not
 from spfem_bench.evaluation.item_clips import PlannedItem, Refusal, find_clips
 from spfem_bench.evaluation.outputs import Videos, find_outputs
@@ -209,6 +216,8 @@ def _make_clips(
 
 def _metrics(names: Sequence[str], protocol: Protocol) -> list[MetricCard]:
     allowed = (*protocol.card.metrics, *protocol.card.on_request)
+    known = (*allowed, *protocol.card.not_applicable)
+    names = [listed_name(name, known) for name in names]
     for name in names:
         metric_card(name)
         if name in protocol.card.not_applicable:
