@@ -396,8 +396,8 @@ def _basis(rows: Sequence[Difference], resamples: int, count_controls: bool) -> 
     tested = of_all - of_controls if apart else of_all
     beside = f", controls apart for {of_controls} (--count-controls: together)" * apart
     yield (
-        f"p: two-sided, corrected for {_comparisons(tested)}{beside} (Holm). Effect: difference divided by "
-        "the standard deviation of the speakers' differences."
+        f"p: two-sided, corrected for {_comparisons(tested)}{beside} (Holm). "
+        "Effect: difference divided by the standard deviation of the speakers' differences."
     )
     cards = (metric_card(name) for name in dict.fromkeys(row.metric for row in rows))
     if zero := [card.label for card in cards if card.direction == "zero"]:

@@ -160,8 +160,8 @@ def clips_needed(
     """Return the number of clips that tell two methods apart in 80 of 100 repetitions.
 
     The smallest number of clusters with which a two-sided paired t-test at *level* (5 %) has a
-    power of 80 %, times the clips of each. *error* is the standard error of the difference of the means.
-    None without a difference, or for more than *most* clusters.
+    power of 80 %, times the clips of each. *error* is the standard error of the difference of the
+    means. None without a difference, or for more than *most* clusters.
     """
     from scipy.special import nctdtr, ndtri, stdtrit
 

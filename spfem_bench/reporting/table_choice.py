@@ -76,7 +76,7 @@ def _has(choice: Choice, metric: str, emotion: str) -> bool:
 def _resolved(
     choice: Choice, methods: dict[str, str], metrics: Iterable[str], emotions: Iterable[str]
 ) -> Choice:
-    of_methods = {label: name for label, name in methods.items()}
+    of_methods = dict(methods)
     for name in methods.values():
         of_methods |= {name: name, **dict.fromkeys(_aliases(name), name)}
     of_metrics = {}

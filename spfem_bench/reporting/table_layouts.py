@@ -47,7 +47,7 @@ def render_table(
         intervals: print 95 % intervals.
         standalone: with LaTeX, a document that compiles.
         caption: in the place of the table's own; none when empty.
-        label: what LaTeX's ``\\ref`` names the table by.
+        label: what a reference in LaTeX names the table by.
         digits: behind the point; 3 when None. Printed numbers are only ever rounded.
         notes: whether notes and signatures stand below.
         fold: columns of numbers side by side, but in CSV and HTML; 0 for all.
@@ -62,7 +62,7 @@ def render_table(
         return tidy_csv(table)
     if not notes:
         table = replace(table, notes=())
-    shown = _Numbers(intervals, digits, marked=notes)
+    shown = _Numbers(intervals, digits, marked=notes and style != "tabular")
     grid = {"asccl": _emotions_down, "stccl": _emotions_across}[layout](table, shown)
     grid = replace(grid, label=label, title=grid.title if caption is None else caption)
     if not notes:
