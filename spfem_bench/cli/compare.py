@@ -9,7 +9,7 @@ import click
 from spfem_bench.cli import options
 
 
-@click.command()
+@click.command(short_help="Compare runs clip by clip, with intervals.")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--baseline", default="", help="The method compared with; the first run's.")
 @options.metrics

@@ -11,7 +11,7 @@ import click
 from spfem_bench.cli import options
 
 
-@click.group()
+@click.group(short_help="List, fetch, index and verify the protocols' clips.")
 def data() -> None:
     """List, fetch, index and verify the clips that protocols stand on."""
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 @options.several(
     "--method",
     "methods",
+    type=options.Name("method", others=("controls",)),
+    metavar="NAME",
     required=True,
     help="A published method, a control, or your own name; may be given several times. "
     "'controls' stands for all that a protocol has.",
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
 @options.weights_dir
 @options.data_dir
 @options.quiet
+@options.flag("-v", "--verbose", help="Name every file that is missing, refused or extra.")
 def evaluate(
     methods: tuple[str, ...],
     protocols: tuple[str, ...],
@@ -70,6 +73,7 @@ def evaluate(
     weights: options.WeightsStore,
     data: options.DataFolders,
     quiet: bool,
+    verbose: bool,
 ) -> None:
     """Score methods on protocols.
 
@@ -95,11 +99,13 @@ def evaluate(
     Without --partial, a method with missing or refused clips gets no headline
     score and exit code 2.
     """  # noqa: D301
+    options.when_interrupted(options.RESUMABLE)
     from spfem_bench.definitions.layouts import layout_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.errors import CardError
     from spfem_bench.evaluation import record as records
     from spfem_bench.evaluation import session
+    from spfem_bench.evaluation.merging import save_beside
     from spfem_bench.files import check_writable
     from spfem_bench.reporting import evaluation as reporting
 
@@ -115,7 +121,6 @@ def evaluate(
     if dry_run:
         _print_mappings(own, listed, data, as_json)
         return
-    options.when_interrupted(options.RESUMABLE)
     plans = session.make_plans(
         methods,
         listed,
@@ -131,9 +136,9 @@ def evaluate(
     several = len(methods) > 1 or methods == ("controls",)
     half = "" if computing.precision == "float32" else f".{computing.precision}"
     ready, paths = [], []
+    shown = [plan for plan in plans if not quiet or not (plan.complete or partial)]
+    options.print_notes(reporting.preflight_lines(shown, verbose=verbose))
     for plan in plans:
-        if not quiet or not (plan.complete or partial):
-            options.print_notes(reporting.preflight_lines(plan))
         if not plan.complete and not partial:
             click.echo("No headline score: add --partial to score what is there.", err=True)
         elif plan.metrics:
@@ -149,9 +154,8 @@ def evaluate(
         ready, weights, computing, workers=workers, partial=partial, progress=progress
     )
     for plan, path, record in zip(ready, paths, carried, strict=True):
-        if not quiet and (lost := records.replaced_metrics(path, record)):
-            click.echo(f"{path} is replaced; it also had {', '.join(lost)}.", err=True)
-        records.save(record, path)
+        _, remark = save_beside(record, path)
+        options.print_notes([remark] if remark and not quiet else [])
         incomplete = incomplete or not record.metrics or not (record.complete or partial)
         options.print_notes([] if quiet and partial else reporting.refusal_lines(plan, record))
         runs.setdefault(plan.protocol.name, []).append(record)

@@ -9,7 +9,7 @@ import click
 from spfem_bench.cli import options
 
 
-@click.command("list")
+@click.command("list", short_help="List methods, protocols, metrics and so on.")
 @click.argument(
     "what",
     type=click.Choice(["methods", "protocols", "metrics", "networks", "profiles", "layouts"]),

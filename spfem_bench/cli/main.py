@@ -10,6 +10,7 @@ import click
 from spfem_bench.cli import options
 from spfem_bench.cli.align import align
 from spfem_bench.cli.audit import audit
+from spfem_bench.cli.cache import cache
 from spfem_bench.cli.check import check
 from spfem_bench.cli.compare import compare
 from spfem_bench.cli.correlate import correlate
@@ -90,7 +91,7 @@ def main() -> None:
 
 for _commands in (
     (evaluate, table, audit, preference, report, compare, diff, validate, check, score),
-    (list_, protocol, networks, data, demo, faces, align, correlate, train),
+    (list_, protocol, networks, data, cache, demo, faces, align, correlate, train),
 ):
     for _command in _commands:
         main.add_command(_command)

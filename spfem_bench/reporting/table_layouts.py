@@ -37,8 +37,8 @@ def render_table(
 
     ``csv`` is tidy, one number a line; ``csv-wide`` has the layout's rows. ``asccl`` has emotions
     down, methods and metrics across; ``stccl`` has metrics and methods down, emotions across. With
-    *intervals* numbers have their 95 % interval; *standalone* LaTeX is a whole document. ``tabular``
-    is LaTeX's tabular alone, for a table of one's own.
+    *intervals* numbers have their 95 % interval; *standalone* LaTeX is a whole document. The style
+    ``tabular`` is LaTeX's tabular alone, for a table of one's own.
 
     Args:
         table: what to print.
