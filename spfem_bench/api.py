@@ -104,8 +104,9 @@ class Run:
     ) -> str:
         """Return this run as a LaTeX table (booktabs, graphicx); see :func:`table`."""
         content = make_table([self.record], published=published)
-        shown = {"intervals": intervals, "standalone": standalone}
-        return render_table(content, "latex", layout=layout, **shown)
+        return render_table(
+            content, "latex", layout=layout, intervals=intervals, standalone=standalone
+        )
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the record, whole or not at all, and return its path.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,7 +97,7 @@ def write_clips(frame: pd.DataFrame, file: Path) -> None:
     """
     if file.suffix.lower() == ".parquet":
         with extra("parquet", "Parquet"):
-            import pyarrow  # noqa: F401  (pandas writes with it)
+            importlib.import_module("pyarrow")  # pandas writes with it
         content = io.BytesIO()
         frame.to_parquet(content, index=False)
         write_atomically(file, content.getvalue())

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spfem_bench.errors import CardError
-from spfem_bench.evaluation.record import RunRecord, load_run, parse_record, save
+from spfem_bench.evaluation.record import RecordedClip, RunRecord, load_run, parse_record, save
 
 
 def save_beside(record: RunRecord, path: Path) -> tuple[RunRecord, str]:
@@ -41,20 +41,29 @@ def save_beside(record: RunRecord, path: Path) -> tuple[RunRecord, str]:
 
 
 def _same_clips(before: RunRecord, new: RunRecord) -> bool:
-    """Whether two records are of one method on clips of the same content, and of one scope."""
+    """Whether two records are of one method on clips of the same content, and of one scope.
+
+    A clip that no metric of a run reads has no content in its record; outputs are always read.
+    """
 
     def identity(record: RunRecord) -> Any:
-        content = {
-            item.id: (item.speaker, item.emotion, dict(item.clips), tuple(item.more_real))
-            for item in record.items
-        }
         method = record.method.name, record.method.control, record.method.model
         protocol = record.protocol.name, record.protocol.version, record.protocol.list_sha256
-        return method, protocol, record.profile, record.partial, content
+        items = [(i.id, i.speaker, i.emotion, tuple(i.more_real)) for i in record.items]
+        return method, protocol, record.profile, record.partial, items
 
-    absent = any(c.content is None for i in before.items for c in i.clips.values())
-    known = not absent or before.partial
-    return known and not before.unverified and identity(before) == identity(new)
+    if before.unverified or identity(before) != identity(new):
+        return False
+    return all(
+        old.clips.keys() == own.clips.keys()
+        and all(_same_clip(role, old.clips[role], own.clips[role]) for role in own.clips)
+        for old, own in zip(before.items, new.items, strict=True)
+    )
+
+
+def _same_clip(role: str, old: RecordedClip, new: RecordedClip) -> bool:
+    unread = role != "output" and None in (old.content, new.content)
+    return old.address == new.address and (unread or old.content == new.content)
 
 
 def _merged(before: RunRecord, new: RunRecord, lacking: list[str]) -> RunRecord:
@@ -62,10 +71,11 @@ def _merged(before: RunRecord, new: RunRecord, lacking: list[str]) -> RunRecord:
     own = [s for s in content["scores"] if s["metric"] not in lacking]
     content["scores"] = own + [s for s in old["scores"] if s["metric"] in lacking]
     content["settings"] |= {m: old["settings"][m] for m in lacking}
-    of_item = {item["id"]: item["metrics"] for item in old["items"]}
-    for item in content["items"]:
-        earlier = of_item[item["id"]]
-        item["metrics"] |= {m: earlier[m] for m in lacking if m in earlier}
+    for item, earlier in zip(content["items"], old["items"], strict=True):
+        kept = earlier["metrics"]
+        item["metrics"] |= {m: kept[m] for m in lacking if m in kept}
+        for role, clip in item["clips"].items():
+            clip["content"] = clip["content"] or earlier["clips"][role]["content"]
     for refusal in old["refused"]:
         metrics = [m for m in refusal["metrics"] if m in lacking]
         if not metrics:

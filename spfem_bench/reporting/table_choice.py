@@ -79,7 +79,7 @@ def _resolved(
     of_methods = dict(methods)
     for name in methods.values():
         of_methods |= {name: name, **dict.fromkeys(_aliases(name), name)}
-    of_metrics = {}
+    of_metrics: dict[str, str] = {}
     for name in dict.fromkeys(metrics):
         of_metrics |= {name: name, _metric_label(name): name}
     of_emotions = {name: name for name in dict.fromkeys(emotions)}

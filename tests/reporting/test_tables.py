@@ -237,7 +237,7 @@ def test_latex_has_the_users_caption_label_and_digits_and_no_commands() -> None:
     )
     text = render_table(made, "latex", caption="50 % more", label="tab:x", digits=1)
     assert "\\caption{50 \\% more}\n\\label{tab:x}\n" in text
-    assert "& 0.0 & 1.0 & 0.0 & 1.0 " in text
+    assert "{0.0}" in text and "{1.0}" in text and "0.00" not in text
     assert "--" not in text and "Type" not in text and "no headline score\\par" in text
     bare = render_table(made, "tabular", digits=0)
     assert bare.startswith("\\begin{tabular}") and bare.endswith("\\end{tabular}\n")
