@@ -43,10 +43,8 @@ class File(click.Path):
         return path
 
 
-class Name(click.ParamType):
+class Name(click.types.StringParamType):
     """A name of a card, such as a method's; a shell completes it, any text is let through."""
-
-    name = "name"
 
     def __init__(self, kind: str, *, several: bool = False, others: Sequence[str] = ()) -> None:
         self.kind, self.several, self.others = kind, several, others
