@@ -42,7 +42,8 @@ class _Group(click.Group):
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run a command, with control characters in its output escaped."""
-        make_visible()
+        if "_SPFEM_BENCH_COMPLETE" not in os.environ:  # a shell reads bytes then, with line feeds
+            make_visible()
         return super().main(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
