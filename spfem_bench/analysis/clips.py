@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,7 +96,7 @@ def write_clips(frame: pd.DataFrame, file: Path) -> None:
     """
     if file.suffix.lower() == ".parquet":
         with extra("parquet", "Parquet"):
-            importlib.import_module("pyarrow")  # pandas writes with it
+            import pyarrow  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
         content = io.BytesIO()
         frame.to_parquet(content, index=False)
         write_atomically(file, content.getvalue())
