@@ -13,7 +13,8 @@ from spfem_bench.definitions.computing import Computing, Precision
 from spfem_bench.errors import CardError, ClipError, SpfemBenchError, WeightsError
 from spfem_bench.evaluation import record as records
 from spfem_bench.reporting.headlines import score_lines
-from spfem_bench.reporting.table_layouts import TableLayout, TableStyle, render_table
+from spfem_bench.reporting.table_choice import Choice
+from spfem_bench.reporting.table_layouts import FOLD, TableLayout, TableStyle, render_table
 from spfem_bench.reporting.tables import make_table
 
 if TYPE_CHECKING:
@@ -49,6 +50,22 @@ class Run:
         types: dict[str, str] = dict.fromkeys(columns, "string")
         types |= dict.fromkeys(REALS, "float64") | dict.fromkeys(INTEGERS, "int64")
         return frame.astype(types | {"partial": "bool"})
+
+    @property
+    def clips(self) -> pd.DataFrame:
+        """One line for each metric and clip, also for refused ones.
+
+        Columns: protocol, method, profile, item, speaker, emotion, metric, value (float64; NaN
+        where there is none, ``note`` says why), pooled, n_frames, n_frames_refused, output, note.
+        The mean of an emotion's values is its score; where ``pooled`` (FAD), they are
+        pseudo-values.
+
+        Raises:
+            CardError: the record is damaged.
+        """
+        from spfem_bench.analysis.clips import clip_frame
+
+        return clip_frame([self.record])
 
     def speaker_intervals(self) -> pd.DataFrame:
         """Return 95 % intervals of the scores over speakers, those of the record being over clips.
@@ -87,8 +104,9 @@ class Run:
     ) -> str:
         """Return this run as a LaTeX table (booktabs, graphicx); see :func:`table`."""
         content = make_table([self.record], published=published)
-        shown = {"intervals": intervals, "standalone": standalone}
-        return render_table(content, "latex", layout=layout, **shown)
+        return render_table(
+            content, "latex", layout=layout, intervals=intervals, standalone=standalone
+        )
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the record, whole or not at all, and return its path.
@@ -228,6 +246,14 @@ def table(
     intervals: bool = False,
     published: bool | None = None,
     standalone: bool = False,
+    methods: Sequence[str] = (),
+    metrics: Sequence[str] = (),
+    emotions: Sequence[str] = (),
+    caption: str | None = None,
+    label: str = "",
+    digits: int | None = None,
+    notes: bool = True,
+    fold: int = FOLD,
 ) -> str:
     """Return runs as one table, in the papers' layout; the same runs give the same text.
 
@@ -236,19 +262,42 @@ def table(
 
     Args:
         runs: of any methods and protocols; each protocol is a block of rows.
-        style: text, markdown, csv (tidy), csv-wide, latex or html.
+        style: text, markdown, csv (tidy), csv-wide, latex, tabular (LaTeX's alone) or html.
         layout: ``asccl`` has emotions down, methods and metrics across; ``stccl`` has
             metrics and methods down, emotions across.
         intervals: print 95 % intervals beside the numbers.
         published: show the papers' rows of the same methods beside them, marked; when None,
             for all protocols but those on drawn clips.
         standalone: with latex, a document that compiles by itself.
+        methods: those to show, in order; all when empty. So too *metrics* and *emotions*.
+        metrics: names or labels.
+        emotions: names; ``avg`` is the mean over them.
+        caption: in the place of the table's own; none when empty.
+        label: with latex, the name that a reference in the text uses.
+        digits: behind the point; 3 when None. Papers' numbers are only ever rounded.
+        notes: whether notes and signatures stand below.
+        fold: columns of numbers side by side; wider tables go on below; 0 for never.
 
     Raises:
         CardError: no runs, none with a number, or one given twice.
+        UnknownNameError: a method, metric or emotion that no run has.
     """
-    made = make_table([run.record for run in runs], published=published)
-    return render_table(made, style, layout=layout, intervals=intervals, standalone=standalone)
+    for names in (methods, metrics, emotions):
+        _check_list(names)
+    choice = Choice(tuple(methods), tuple(metrics), tuple(emotions))
+    made = make_table([run.record for run in runs], published=published, choice=choice)
+    return render_table(
+        made,
+        style,
+        layout=layout,
+        intervals=intervals,
+        standalone=standalone,
+        caption=caption,
+        label=label,
+        digits=digits,
+        notes=notes,
+        fold=fold,
+    )
 
 
 def compare(
@@ -259,6 +308,7 @@ def compare(
     by_emotion: bool = False,
     common: bool = False,
     allow_versions: bool = False,
+    count_controls: bool = False,
     resamples: int = 10_000,
 ) -> Comparison:
     """Compare runs clip by clip, as ``spfem-bench compare`` does.
@@ -274,6 +324,8 @@ def compare(
         common: where clips are missing, compare on those that both have.
         allow_versions: compare also where versions of libraries or of ffmpeg differ; ``.notes``
             names them.
+        count_controls: correct p-values of methods for controls too; otherwise controls are
+            corrected for among themselves.
         resamples: draws behind intervals and p-values.
 
     Raises:
@@ -290,6 +342,7 @@ def compare(
         by_emotion=by_emotion,
         common=common,
         allow_versions=allow_versions,
+        count_controls=count_controls,
         resamples=resamples,
     )
     return PrintedComparison(**vars(comparison))

@@ -70,6 +70,17 @@ def near_names(name: str, allowed: Iterable[str]) -> str:
     return f"{hint}Allowed: {', '.join(names) or '(none)'}"
 
 
+def listed_name(name: str, allowed: Iterable[str]) -> str:
+    """Return the allowed name that equals *name* but for capitals; *name* itself without one.
+
+    >>> listed_name("FAD", ["fad", "csim"])
+    'fad'
+    """
+    names = list(allowed)
+    alike = [own for own in names if own.casefold() == name.casefold()]
+    return name if name in names or len(alike) != 1 else alike[0]
+
+
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> UnknownNameError:
     """Build the error for a name that does not exist, with near names suggested."""
     return UnknownNameError(f"unknown {kind} '{name}'", near_names(name, allowed))

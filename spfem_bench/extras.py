@@ -8,7 +8,7 @@ from typing import Literal
 
 from spfem_bench.errors import SpfemBenchError
 
-Extra = Literal["networks", "ray", "train"]
+Extra = Literal["networks", "parquet", "ray", "train"]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spfem_bench.definitions.metrics import metric_card
-from spfem_bench.errors import CardError, near_names
+from spfem_bench.errors import CardError, listed_name, near_names
 from spfem_bench.evaluation.record import RunRecord
 from spfem_bench.evaluation.signature import flat
 
@@ -55,6 +55,7 @@ def shared_metrics(runs: Runs, requested: Sequence[str]) -> tuple[list[str], lis
     Raises:
         CardError: there is none, or one that was requested is missing.
     """
+    requested = [listed_name(m, [n for r in runs.values() for n in r.metrics]) for m in requested]
     for metric in requested:
         for label, record in runs.items():
             if metric not in record.metrics:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain
@@ -39,9 +40,11 @@ class Difference:
             ``a_high`` the ends of its own 95 % interval.
         difference: B less A; of a metric that is best at 0, of the distances from 0.
         low: lower end of the difference's 95 % interval; None where ``verdict`` says why.
-        p: two-sided p-value of no difference, alone; ``p_holm`` corrected for all rows.
+        p: two-sided p-value of no difference, alone; ``p_holm`` corrected for all rows of methods,
+            for a control (``b_is_control``) for all rows of controls.
         effect: the difference divided by the standard deviation of the speakers' differences.
-        drawn: speakers, or clips where all are of one speaker; there are ``clusters`` of them.
+        drawn: speakers, or clips where all (of an emotion) are of one speaker; there are
+            ``clusters`` of them. An interval over clips says nothing about other speakers.
         clips: clips that both stand on.
         needed: clips that would tell the methods apart in 80 of 100 repetitions; None for never.
         a_signature: how A's number was made; B's differs at most in clips and versions.
@@ -70,6 +73,7 @@ class Difference:
     verdict: str = ""
     a_signature: str
     b_signature: str
+    b_is_control: bool = False
 
     @property
     def told_apart(self) -> bool:
@@ -105,11 +109,13 @@ def compare_runs(
     by_emotion: bool = False,
     common: bool = False,
     allow_versions: bool = False,
+    count_controls: bool = False,
     resamples: int = RESAMPLES,
 ) -> Comparison:
     """Compare runs that were made alike, clip by clip; see ``spfem_bench.compare``.
 
-    All rows, also those *by_emotion*, count in Holm's correction.
+    All rows, also those *by_emotion*, count in Holm's correction. Controls, whose answer is known,
+    are corrected for among themselves, unless *count_controls* puts all into one correction.
 
     Raises:
         CardError: fewer than two runs, the same run twice, runs made or listed in different ways,
@@ -133,12 +139,24 @@ def compare_runs(
                 continue
             rows += found
             notes |= dict.fromkeys(remarks)
-    rows = _judge(rows)
+    families = [rows]
+    if not count_controls:
+        families = [
+            [r for r in rows if r.b_is_control == is_control] for is_control in (False, True)
+        ]
+    judged = {id(old): new for own in families for old, new in zip(own, _judge(own), strict=True)}
+    rows = [judged[id(row)] for row in rows]
     return Comparison(
         first,
         tuple(others),
         tuple(rows),
-        (*versions, *_basis(rows, resamples), *notes, *notes_of_others, *unverified(records)),
+        (
+            *versions,
+            *_basis(rows, resamples, count_controls),
+            *notes,
+            *notes_of_others,
+            *unverified(records),
+        ),
         tuple(dict.fromkeys(chain(*((row.a_signature, row.b_signature) for row in rows)))),
     )
 
@@ -268,6 +286,7 @@ class _Pair:
             clips=len(ours),
             a_signature=_signature(self.first, self.metric),
             b_signature=_signature(self.second, self.metric),
+            b_is_control=self.second.is_control,
         )
         # A, B and their difference: three columns on the same draws.
         columns = np.array([[1.0, 0.0, -signs[0]], [0.0, 1.0, signs[1]]])
@@ -276,8 +295,20 @@ class _Pair:
             estimate = resampling.estimate(table, [i.emotion for i in ours], clusters)
         except TooFewClustersError as alone:
             subject = "it stands" if emotion != AVERAGE else f"{alone} stands"
-            basis = "one clip" if len(ours) == 1 else "clips of one speaker"
-            return replace(row, verdict=f"cannot tell: {subject} on {basis}")
+            counts = Counter(i.emotion for i in ours)
+            if lone := [e for e, n in counts.items() if n == 1]:
+                more = f"{len(lone)} more at least (in {', '.join(lone)})"
+                where = "it stands" if emotion != AVERAGE else f"{lone[0]} stands"
+                verdict = f"cannot tell: {where} on one clip; {more} would be needed"
+                return replace(row, verdict=verdict)
+            # Clips of one speaker in an emotion: an interval over clips, and no test.
+            own = resampling.estimate(table, [i.emotion for i in ours], [i.item for i in ours])
+            ends = np.transpose(resampling.intervals(resampling.draws(own, resamples))).tolist()
+            (a_low, a_high), (b_low, b_high), (low, high) = ends
+            row = replace(row, a_low=a_low, a_high=a_high, b_low=b_low, b_high=b_high)
+            row = replace(row, low=low, high=high, drawn="clips", clusters=len(ours))
+            verdict = f"cannot tell: {subject} on clips of one speaker; interval over clips"
+            return replace(row, verdict=verdict)
         draws = resampling.draws(estimate, resamples)
         ends = np.transpose(resampling.intervals(draws)).tolist()
         (a_low, a_high), (b_low, b_high), (low, high) = ends
@@ -319,7 +350,12 @@ def _verdict(row: Difference, tested: int) -> str:
         higher = metric_card(row.metric).direction == "higher"
         return f"{row.b if (row.difference > 0) == higher else row.a} better"
     if row.p is not None and row.p < LEVEL:
-        return f"cannot tell among {_comparisons(tested)} (alone: p = {p_text(row.p)})"
+        alone = f"cannot tell among {_comparisons(tested)} (alone: p = {p_text(row.p)})"
+        error = abs(row.difference) / (abs(row.effect or 0.0) or math.inf) / math.sqrt(row.clusters)
+        size = row.clusters, row.clips
+        # Bonferroni's level is the smallest that Holm's correction asks for.
+        needed = resampling.clips_needed(row.difference, error, *size, level=LEVEL / tested)
+        return alone if needed is None else f"{alone}: about {needed} clips would be needed"
     if row.needed is None:
         return "cannot tell: no number of clips would do"
     return f"cannot tell: about {row.needed} clips would be needed"
@@ -334,7 +370,7 @@ def p_text(p: float) -> str:
     return f"{p:.2g}" if p >= 0.001 else "<0.001"
 
 
-def _basis(rows: Sequence[Difference], resamples: int) -> Iterator[str]:
+def _basis(rows: Sequence[Difference], resamples: int, count_controls: bool) -> Iterator[str]:
     """Yield what the rows stand on, and how to read them."""
     if not rows:
         return
@@ -348,10 +384,20 @@ def _basis(rows: Sequence[Difference], resamples: int) -> Iterator[str]:
         f"Difference: B less A, clip by clip, on {on}; 95 % intervals from {resamples:,} draws of "
         f"speakers with all of their clips{', or of clips where all are of one' * alone}."
     )
-    tested = sum(row.p is not None for row in rows)
+    if any(row.drawn == "clips" and row.p is None and row.low is not None for row in rows):
+        yield (
+            "Intervals over clips, marked (clips), where an emotion has clips of one speaker: they "
+            "say nothing about other speakers, and there is no p. Remedy: evaluate clips of two "
+            "speakers or more in each emotion."
+        )
+    of_controls = sum(row.p is not None and row.b_is_control for row in rows)
+    of_all = sum(row.p is not None for row in rows)
+    apart = 0 < of_controls < of_all and not count_controls
+    tested = of_all - of_controls if apart else of_all
+    beside = f", controls apart for {of_controls} (--count-controls: together)" * apart
     yield (
-        f"p: two-sided, corrected for {_comparisons(tested)} (Holm). Effect: difference divided by "
-        "the standard deviation of the speakers' differences."
+        f"p: two-sided, corrected for {_comparisons(tested)}{beside} (Holm). "
+        "Effect: difference divided by the standard deviation of the speakers' differences."
     )
     cards = (metric_card(name) for name in dict.fromkeys(row.metric for row in rows))
     if zero := [card.label for card in cards if card.direction == "zero"]:

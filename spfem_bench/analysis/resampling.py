@@ -149,13 +149,19 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def clips_needed(
-    difference: float, error: float, clusters: int, clips: int, most: int = 10**6
+    difference: float,
+    error: float,
+    clusters: int,
+    clips: int,
+    most: int = 10**6,
+    *,
+    level: float = LEVEL,
 ) -> int | None:
     """Return the number of clips that tell two methods apart in 80 of 100 repetitions.
 
-    The smallest number of clusters with which a two-sided paired t-test at 5 % has a power of
-    80 %, times the clips of each. *error* is the standard error of the difference of the means.
-    None without a difference, or for more than *most* clusters.
+    The smallest number of clusters with which a two-sided paired t-test at *level* (5 %) has a
+    power of 80 %, times the clips of each. *error* is the standard error of the difference of the
+    means. None without a difference, or for more than *most* clusters.
     """
     from scipy.special import nctdtr, ndtri, stdtrit
 
@@ -165,13 +171,13 @@ def clips_needed(
     if error > 0:
         effect = abs(difference) / (error * math.sqrt(clusters))
         # With the normal distribution; Student's t needs a few more.
-        least = (float(ndtri(1 - LEVEL / 2) + ndtri(POWER)) / effect) ** 2
+        least = (float(ndtri(1 - level / 2) + ndtri(POWER)) / effect) ** 2
         if least > most:
             return None
         count = max(count, math.floor(least))
 
         def power(count: int) -> float:
-            bound = stdtrit(count - 1, 1 - LEVEL / 2)
+            bound = stdtrit(count - 1, 1 - level / 2)
             return 1 - float(nctdtr(count - 1, effect * math.sqrt(count), bound))
 
         while power(count) < POWER:

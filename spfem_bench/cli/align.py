@@ -9,7 +9,7 @@ import click
 from spfem_bench.cli import options
 
 
-@click.command()
+@click.command(short_help="Find the frames in which two recordings say the same.")
 @click.argument("neutral")
 @click.argument("emotional")
 @options.with_default("-o", "--output", type=options.File(), default=Path("pairs.json"))

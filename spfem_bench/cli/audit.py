@@ -9,7 +9,7 @@ import click
 from spfem_bench.cli import options
 
 
-@click.command()
+@click.command(short_help="Find what contradicts itself in printed tables.")
 @click.argument("tables", nargs=-1, metavar="[FILE.csv]...")
 @options.formats
 def audit(tables: tuple[str, ...], style: str) -> None:

@@ -12,7 +12,7 @@ from spfem_bench.cli import options
 from spfem_bench.definitions.computing import Computing
 
 
-@click.command()
+@click.command(short_help="Make reference numbers again and compare them.")
 @click.argument("names", nargs=-1)
 @options.flag("--update", help="Put the numbers of here in the place of the reference.")
 @click.option("--reason", help="With --update: why they moved; it is kept with the numbers.")

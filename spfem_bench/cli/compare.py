@@ -9,7 +9,7 @@ import click
 from spfem_bench.cli import options
 
 
-@click.command()
+@click.command(short_help="Compare runs clip by clip, with intervals.")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--baseline", default="", help="The method compared with; the first run's.")
 @options.metrics
@@ -18,6 +18,11 @@ from spfem_bench.cli import options
 @options.flag(
     "--allow-versions",
     help="Compare also where versions of libraries or of ffmpeg differ; a note names them.",
+)
+@options.flag(
+    "--count-controls",
+    help="Correct p-values of methods for the controls shown too; otherwise controls are "
+    "corrected for among themselves.",
 )
 @options.with_default(
     "--resamples",
@@ -33,6 +38,7 @@ def compare(
     by_emotion: bool,
     common: bool,
     allow_versions: bool,
+    count_controls: bool,
     resamples: int,
     style: str,
 ) -> None:
@@ -61,6 +67,7 @@ def compare(
         by_emotion=by_emotion,
         common=common,
         allow_versions=allow_versions,
+        count_controls=count_controls,
         resamples=resamples,
     )
     click.echo(render_comparison(comparison, style), nl=False)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ _default = options.with_default
 _FORMS, _MEASURES = click.Choice(["vd", "cm"]), click.Choice(["cosine", "pearson"])
 
 
-@click.command()
+@click.command(short_help="Test the papers' discovery of alike disparities.")
 @_default("--protocol", "protocol_name", default="demo-inter-id", help="Whose clips to compare.")
 @_default(
     "--method",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from spfem_bench.datasets.providers.ned import NedFaces
 
 
-@click.group()
+@click.group(short_help="List, fetch, index and verify the protocols' clips.")
 def data() -> None:
     """List, fetch, index and verify the clips that protocols stand on."""
 

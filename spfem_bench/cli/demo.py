@@ -92,11 +92,11 @@ def render(
 @click.argument(
     "what", type=click.Choice(["cast", "intensity", "speech", "models"]), default="cast"
 )
-@options.with_default(
+@click.option(
     "-o",
     "--output",
     type=options.File(".png", ".jpg", ".webp", ".svg", ".pdf"),
-    default=Path("puppets.png"),
+    show_default="puppets-WHAT.png, such as puppets-cast.png",
     help="Its ending says which kind: .png, .jpg, .webp, .svg, .pdf.",
 )
 @click.option("--speaker", default="", help="For intensity and speech; a test puppet by default.")
@@ -104,7 +104,12 @@ def render(
 @options.several("--model", "models", help="For models; all of the demo's by default.")
 @_world
 def sheet(
-    what: str, output: Path, speaker: str, sentence: str, models: tuple[str, ...], **which: int
+    what: str,
+    output: Path | None,
+    speaker: str,
+    sentence: str,
+    models: tuple[str, ...],
+    **which: int,
 ) -> None:
     """Draw a contact sheet of the puppets.
 
@@ -117,6 +122,7 @@ def sheet(
     from spfem_bench.puppets.sheet import model_sheet, puppet_sheet
     from spfem_bench.puppets.world import World
 
+    output = output or Path(f"puppets-{what}.png")
     form = output.suffix.lower().lstrip(".")
     if what == "models":
         write_atomically(output, model_sheet(models, form))

@@ -25,7 +25,7 @@ def _tolerances(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -
     return tolerances
 
 
-@click.command()
+@click.command(short_help="Check that two machines gave the same numbers.")
 @click.argument("a", metavar="RECORD", type=click.Path(path_type=Path))
 @click.argument("b", metavar="RECORD", type=click.Path(path_type=Path))
 @options.several(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 @options.several(
     "--method",
     "methods",
+    type=options.Name("method", others=("controls",)),
+    metavar="NAME",
     help="A published method, a control, or your own name; may be given several times. "
     "'controls' stands for all that a protocol has.",
 )
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
 @options.weights_dir
 @options.data_dir
 @options.quiet
+@options.flag("-v", "--verbose", help="Name every file that is missing, refused or extra.")
 def evaluate(
     methods: tuple[str, ...],
     protocols: tuple[str, ...],
@@ -74,6 +77,7 @@ def evaluate(
     weights: options.WeightsStore,
     data: options.DataFolders,
     quiet: bool,
+    verbose: bool,
 ) -> None:
     """Score methods on protocols.
 
@@ -101,11 +105,13 @@ def evaluate(
     Without --partial, a method with missing or refused clips gets no headline
     score and exit code 2.
     """  # noqa: D301
+    options.when_interrupted(options.RESUMABLE)
     from spfem_bench.definitions.layouts import layout_card
     from spfem_bench.definitions.protocols import protocol as read_protocol
     from spfem_bench.errors import CardError
     from spfem_bench.evaluation import record as records
     from spfem_bench.evaluation import session
+    from spfem_bench.evaluation.merging import save_beside
     from spfem_bench.files import check_writable
     from spfem_bench.reporting import evaluation as reporting
 
@@ -132,7 +138,6 @@ def evaluate(
         return
     if folders and not chosen:
         _check_demo(folders, listed, data)
-    options.when_interrupted(options.RESUMABLE)
     plans = session.make_plans(
         methods,
         listed,
@@ -150,9 +155,9 @@ def evaluate(
     several = len(methods) > 1 or methods == ("controls",)
     half = "" if computing.precision == "float32" else f".{computing.precision}"
     ready, paths = [], []
+    shown = [plan for plan in plans if not quiet or not (plan.complete or partial)]
+    options.print_notes(reporting.preflight_lines(shown, verbose=verbose))
     for plan in plans:
-        if not quiet or not (plan.complete or partial):
-            options.print_notes(reporting.preflight_lines(plan))
         if not plan.complete and not partial:
             click.echo("No headline score: add --partial to score what is there.", err=True)
         elif plan.metrics:
@@ -168,9 +173,8 @@ def evaluate(
         ready, weights, computing, workers=workers, partial=partial, progress=progress
     )
     for plan, path, record in zip(ready, paths, carried, strict=True):
-        if not quiet and (lost := records.replaced_metrics(path, record)):
-            click.echo(f"{path} is replaced; it also had {', '.join(lost)}.", err=True)
-        records.save(record, path)
+        _, remark = save_beside(record, path)
+        options.print_notes([remark] if remark and not quiet else [])
         incomplete = incomplete or not record.metrics or not (record.complete or partial)
         options.print_notes([] if quiet and partial else reporting.refusal_lines(plan, record))
         runs.setdefault(plan.protocol.name, []).append(record)

@@ -9,7 +9,7 @@ import click
 from spfem_bench.cli import options
 
 
-@click.command()
+@click.command(short_help="Draw a clip's face track.")
 @click.argument("clip")
 @options.with_default("-o", "--output", type=options.File(), default=Path("faces.png"))
 @options.with_default("--profile", default="light")

@@ -9,9 +9,10 @@ import click
 from spfem_bench.cli import options
 
 
-@click.command("list")
+@click.command("list", short_help="List methods, protocols, metrics and so on.")
 @click.argument(
-    "what", type=click.Choice(["methods", "protocols", "metrics", "networks", "layouts"])
+    "what",
+    type=click.Choice(["methods", "protocols", "metrics", "networks", "profiles", "layouts"]),
 )
 def list_(what: str) -> None:
     """List methods, protocols and so on, with what a user must know of each."""
@@ -20,6 +21,7 @@ def list_(what: str) -> None:
         "protocols": _protocols,
         "metrics": _metrics,
         "networks": _networks,
+        "profiles": _profiles,
         "layouts": _layouts,
     }
     options.print_table(*tables[what]())
@@ -76,6 +78,22 @@ def _layouts() -> tuple[list[str], list[list[str]]]:
     return ["Layout", "Outputs", "What you have to do"], [
         [card.name, "\n".join(card.places), fill(card.must, 60)] for card in cards
     ]
+
+
+def _profiles() -> tuple[list[str], list[list[str]]]:
+    from spfem_bench.definitions.cards import Kind, names
+    from spfem_bench.definitions.networks import profile_card
+    from spfem_bench.definitions.protocols import protocol
+
+    of_profile: dict[str, list[str]] = {}
+    for name in names(Kind.PROTOCOL):
+        of_profile.setdefault(protocol(name).card.profile, []).append(name)
+    rows = []
+    for card in map(profile_card, names(Kind.PROFILE)):
+        networks = "\n".join(f"{role}: {getattr(card, role)}" for role in card.roles)
+        used = "\n".join(of_profile.get(card.name, ["–"]))
+        rows.append([card.name, fill(card.title, 40), networks, used])
+    return ["Profile", "Title", "Networks", "Used by default in"], rows
 
 
 def _networks() -> tuple[list[str], list[list[str]]]:

@@ -10,6 +10,7 @@ import click
 from spfem_bench.cli import options
 from spfem_bench.cli.align import align
 from spfem_bench.cli.audit import audit
+from spfem_bench.cli.cache import cache
 from spfem_bench.cli.check import check
 from spfem_bench.cli.compare import compare
 from spfem_bench.cli.correlate import correlate
@@ -42,7 +43,8 @@ class _Group(click.Group):
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run a command, with control characters in its output escaped."""
-        make_visible()
+        if "_SPFEM_BENCH_COMPLETE" not in os.environ:  # a shell reads bytes then, with line feeds
+            make_visible()
         return super().main(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -91,7 +93,7 @@ def main() -> None:
 
 for _commands in (
     (evaluate, table, audit, preference, report, compare, diff, validate, check, score),
-    (list_, protocol, networks, data, prepare, demo, faces, align, correlate, train),
+    (list_, protocol, networks, data, prepare, cache, demo, faces, align, correlate, train),
 ):
     for _command in _commands:
         main.add_command(_command)

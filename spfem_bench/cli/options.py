@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, get_args
 
 import click
+from click.shell_completion import CompletionItem
 
 from spfem_bench.cli.progress import Bars, Lines
 from spfem_bench.definitions.computing import Computing, Precision
@@ -40,6 +41,24 @@ class File(click.Path):
         if self.endings and path.suffix.lower() not in self.endings:
             self.fail(f"'{path}' must end in {', '.join(self.endings)}", param, ctx)
         return path
+
+
+class Name(click.types.StringParamType):
+    """A name of a card, such as a method's; a shell completes it, any text is let through."""
+
+    def __init__(self, kind: str, *, several: bool = False, others: Sequence[str] = ()) -> None:
+        self.kind, self.several, self.others = kind, several, others
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the names that begin like the (last) name typed, whatever its capitals."""
+        from spfem_bench.definitions.cards import Kind, names
+
+        before, comma, last = incomplete.rpartition(",") if self.several else ("", "", incomplete)
+        known = [*names(Kind[self.kind.upper()]), *self.others]
+        alike = [name for name in known if name.casefold().startswith(last.casefold())]
+        return [CompletionItem(f"{before}{comma}{name}") for name in alike]
 
 
 FIGURE = File(".png", ".pdf", ".svg")
@@ -81,10 +100,21 @@ data_dir = folder(
 )
 quiet = flag("-q", "--quiet", help="No progress bars, no remarks.")
 profile = click.option(
-    "--profile", help="Which networks to use; those that fit the protocol when not given."
+    "--profile",
+    type=Name("profile"),
+    metavar="NAME",
+    help="Which networks to use; those that fit the protocol when not given.",
 )
 ALL_NAMES = "Comma-separated; all that the protocol has when not given."
-metrics = click.option("--metrics", default="", callback=split_names, help=ALL_NAMES)
+NAMES_OF_METRICS = Name("metric", several=True)
+metrics = click.option(
+    "--metrics",
+    type=NAMES_OF_METRICS,
+    metavar="NAMES",
+    default="",
+    callback=split_names,
+    help=ALL_NAMES,
+)
 results = with_default(
     "--results", type=FOLDER, default=Path("results"), help="Folder for records."
 )
@@ -167,7 +197,15 @@ def protocols(purpose: str) -> Callable[[Command], Command]:
     """Return the option of one protocol or several; its help begins with the purpose."""
     words = f"{purpose}; may be given several times."
     default = ("demo-inter-id", "demo-cross-id")
-    return with_default("--protocol", "protocols", multiple=True, default=default, help=words)
+    return with_default(
+        "--protocol",
+        "protocols",
+        type=Name("protocol"),
+        metavar="NAME",
+        multiple=True,
+        default=default,
+        help=words,
+    )
 
 
 def when_interrupted(message: str) -> None:

@@ -7,7 +7,7 @@ import click
 from spfem_bench.cli import options
 
 
-@click.command()
+@click.command(short_help="Tabulate the pairwise votes of a user study.")
 @click.argument("votes", metavar="VOTES.csv")
 @options.with_default(
     "--format",

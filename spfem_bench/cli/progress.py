@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -65,29 +66,52 @@ class _Phase:
 
 
 class Lines(Progress):
-    """Prints a line for all phases every 30 seconds: for logs, which bars would fill."""
+    """Prints a line for all phases every 30 seconds: for logs, which bars would fill.
+
+    A thread prints it also while nothing advances, such as when a large network is loaded.
+    """
 
     def __init__(self) -> None:
         self._phases: dict[str, _Phase] = {}
         self._began = self._printed = time.monotonic()
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
 
-    def begin(self, phase: str, total: int | None = None, unit: str = "", done: int = 0) -> None:
-        """Begin to count a phase."""
-        self._phases[phase] = _Phase(total, unit, done, {})
+    def _keep_printing(self) -> None:
+        while not self._ended.wait(1.0):
+            self._print_when_due()
 
-    def advance(self, phase: str, parts: int = 1, **figures: float) -> None:
-        """Count parts, and print a line when it is time."""
-        counted = self._phases.setdefault(phase, _Phase(None, "", 0, {}))
-        counted.done += parts
-        counted.figures = figures
-        now = time.monotonic()
-        if now - self._printed >= INTERVAL:
+    def _print_when_due(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if now - self._printed < INTERVAL or not self._phases:
+                return
             self._printed = now
             minutes, seconds = divmod(round(now - self._began), 60)
             texts = [counted.text(name) for name, counted in self._phases.items()]
             click.echo(f"{minutes}:{seconds:02} min  {'; '.join(texts)}", err=True)
 
+    def begin(self, phase: str, total: int | None = None, unit: str = "", done: int = 0) -> None:
+        """Begin to count a phase."""
+        with self._lock:
+            self._phases[phase] = _Phase(total, unit, done, {})
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._keep_printing, daemon=True)
+            self._thread.start()
+
+    def advance(self, phase: str, parts: int = 1, **figures: float) -> None:
+        """Count parts, and print a line when it is time."""
+        with self._lock:
+            counted = self._phases.setdefault(phase, _Phase(None, "", 0, {}))
+            counted.done += parts
+            counted.figures = figures
+        self._print_when_due()
+
     def end(self, phase: str = "") -> None:
         """Forget a phase, or all."""
-        for name in [phase] if phase else [*self._phases]:
-            self._phases.pop(name, None)
+        with self._lock:
+            for name in [phase] if phase else [*self._phases]:
+                self._phases.pop(name, None)
+        if not phase:
+            self._ended.set()

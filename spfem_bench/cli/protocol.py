@@ -15,7 +15,7 @@ _TEMPLATES = Path(__file__).with_name("new_protocol")
 """What ``new`` writes; ``{name}`` is filled in."""
 
 
-@click.group()
+@click.group(short_help="Look at protocols, copy one, begin one of your own.")
 def protocol() -> None:
     """Look at protocols, solve one, copy one to change, begin one of your own."""
 

@@ -19,7 +19,7 @@ def _folders(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> d
     return folders
 
 
-@click.command()
+@click.command(short_help="Make a page to read in a browser, from run records.")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @options.with_default(
     "-o", "--output", type=options.FOLDER, default=Path("report"), help="Folder of the report."

@@ -14,7 +14,7 @@ from spfem_bench.definitions.computing import Computing
 _NUMBERS = options.File(".csv", ".json")
 
 
-@click.command()
+@click.command(short_help="Score how coherent outputs are with their sources.")
 @options.folder("--source", required=True, help="Folder of source videos.")
 @options.folder("--generated", required=True, help="Folder of outputs, named as their sources.")
 @click.option("--metric", default="", help="A learnt metric, by name or path; untrained without.")

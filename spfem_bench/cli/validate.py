@@ -13,7 +13,7 @@ from spfem_bench.cli import options
 from spfem_bench.definitions.computing import Computing
 
 
-@click.command()
+@click.command(short_help="Test whether the metrics react as they claim.")
 @options.protocols("Whose clips to spoil")
 @options.profile
 @click.option(

@@ -17,7 +17,7 @@ from spfem_bench.definitions.methods import MethodCard, method_card
 from spfem_bench.definitions.metrics import STAGES, MetricCard, metric_card
 from spfem_bench.definitions.networks import NetworkCard, ProfileCard, profile_card
 from spfem_bench.definitions.protocols import Protocol, load_protocol
-from spfem_bench.errors import CardError, ClipError, UnknownNameError, near_names
+from spfem_bench.errors import CardError, ClipError, UnknownNameError, listed_name, near_names
 from spfem_bench.evaluation.controls import at_level, control_outputs, controls, why_not
 from spfem_bench.evaluation.item_clips import PlannedItem, Refusal, find_clips
 from spfem_bench.evaluation.outputs import Videos, find_outputs
@@ -228,7 +228,8 @@ def _metrics(given: Sequence[str], protocol: Protocol, profile: ProfileCard) -> 
     allowed = (*protocol.card.metrics, *protocol.card.on_request)
     published = {variant: name for name, variant in profile.variants.items()}
     wanted = []
-    for asked in given or protocol.card.metrics:
+    known = (*allowed, *protocol.card.not_applicable, *published)
+    for asked in (listed_name(name, known) for name in given or protocol.card.metrics):
         name = published.get(asked, asked)
         if name in protocol.card.not_applicable:
             raise UnknownNameError(

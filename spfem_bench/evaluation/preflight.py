@@ -12,8 +12,8 @@ LISTED = 50
 """Missing files that are named one by one."""
 
 
-def plan_summary(plan: Plan) -> list[str]:
-    """Return the preflight's findings, one line each."""
+def plan_summary(plan: Plan, listed: int = LISTED) -> list[str]:
+    """Return the preflight's findings, one line each; of each kind so many that are *listed*."""
     metrics_by_reason: dict[str, list[str]] = {}
     for name, reason in plan.unavailable.items():
         metrics_by_reason.setdefault(reason, []).append(name)
@@ -26,18 +26,23 @@ def plan_summary(plan: Plan) -> list[str]:
     for remedy, files in items_by_file.items():
         n_items = len(set().union(*files.values()))
         lines.append(f"missing, for {n_items} of {len(plan.items)} items:")
-        lines += [f"  {name}" for name in list(files)[:LISTED]]
-        if len(files) > LISTED:
-            lines.append(f"  and {len(files) - LISTED} more")
+        lines += [f"  {name}" for name in list(files)[:listed]]
+        if len(files) > listed:
+            lines.append(f"  and {len(files) - listed} more")
         lines.append(f"  {remedy}")
-    lines += dict.fromkeys(
+    refused = dict.fromkeys(
         str(SpfemBenchError(f"{r.kind}: {r.reason}", r.remedy))
         for r in plan.refusals
         if r.kind != "missing"
     )
+    lines += [*refused][:listed]
+    if len(refused) > listed:
+        lines.append(f"and {len(refused) - listed} more that are refused")
     expected = {Path(p.item.output_name).stem.lower(): p.item.output_name for p in plan.items}
-    for name in plan.extra:
+    for name in plan.extra[:listed]:
         close = get_close_matches(Path(name).stem.lower(), expected, n=1)
         hint = f"; meant for {expected[close[0]]}?" if close else ""
         lines.append(f"extra, expected by no item: {name}{hint}")
+    if len(plan.extra) > listed:
+        lines.append(f"and {len(plan.extra) - listed} more that no item expects")
     return lines

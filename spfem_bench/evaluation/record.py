@@ -357,16 +357,6 @@ def save(record: RunRecord | Mapping[str, Any], path: Path) -> None:
     write_json(path, record.plain() if isinstance(record, RunRecord) else record)
 
 
-def replaced_metrics(path: Path, new: RunRecord) -> list[str]:
-    """Return the metrics that a record has now and a new one in its place would not have."""
-    if not path.is_file():
-        return []
-    try:
-        return sorted(set(load_run(path).metrics) - set(new.metrics))
-    except CardError:
-        return []
-
-
 def load_run(path: Path) -> RunRecord:
     """Read a record; one of an earlier version, without a checksum, gets ``unverified``.
 

@@ -36,6 +36,7 @@ def render_comparison(comparison: Comparison, style: Literal["text", "markdown",
             names = heading(metric_card(row.metric)), escape(emotion_label(row.emotion))
             values = f"{row.a_value:.3f}", f"{row.b_value:.3f}", f"{row.difference:+.3f}"
             interval = "–" if row.low is None else f"[{row.low:+.3f}, {row.high:+.3f}]"
+            interval += " (clips)" if row.low is not None and row.drawn == "clips" else ""
             p_value = "–" if row.p_holm is None else p_text(row.p_holm)
             effect = "–" if row.effect is None else f"{row.effect:+.2f}"
             lines.append([*names, *values, interval, p_value, effect, escape(row.verdict)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,16 +12,36 @@ from tabulate import tabulate
 from spfem_bench.datasets.layouts import PlacedOutput
 from spfem_bench.errors import ClipError
 from spfem_bench.evaluation.plan import Plan
-from spfem_bench.evaluation.preflight import plan_summary
+from spfem_bench.evaluation.preflight import LISTED, plan_summary
 from spfem_bench.evaluation.record import RunRecord
 from spfem_bench.reporting.headlines import headline_table, score_lines
 
+SCREEN = 24
+"""Lines of a preflight's summary of many methods."""
 
-def preflight_lines(plan: Plan) -> list[str]:
-    """Return the preflight's findings under a heading; empty when there are none."""
-    findings = plan_summary(plan)
-    heading = f"{plan.method.label} on {plan.protocol.name}, before any network runs:"
-    return [heading, *(f"  {line}" for line in findings)] if findings else []
+
+def preflight_lines(plans: Sequence[Plan], *, verbose: bool = False) -> list[str]:
+    """Return the preflight's findings, of all plans together; empty when there are none.
+
+    Methods with the same findings on a protocol share them. Without *verbose*, few files of each
+    kind are named, and all fit on one screen.
+    """
+    groups: dict[tuple[str, ...], list[Plan]] = {}
+    few = LISTED if verbose else max(2, 10 // max(1, len(plans)))
+    for plan in plans:
+        if findings := plan_summary(plan, LISTED if verbose else few):
+            groups.setdefault((plan.protocol.name, *findings), []).append(plan)
+    lines = []
+    for (protocol, *findings), alike in groups.items():
+        labels = ", ".join(plan.method.label for plan in alike)
+        lines.append(f"{labels} on {protocol}, before any network runs:")
+        lines += [f"  {line}" for line in findings]
+    if not lines or verbose:
+        return lines
+    if len(lines) > SCREEN:
+        lines = [*lines[: SCREEN - 2], f"  and {len(lines) - SCREEN + 2} more lines"]
+    shortened = any(re.match(r" *and \d+ more", line) for line in lines)
+    return [*lines, "The whole list: --verbose"] if shortened else lines
 
 
 def refusal_lines(plan: Plan, record: RunRecord) -> list[str]:

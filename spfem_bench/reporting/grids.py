@@ -5,15 +5,15 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, takewhile
 from typing import Literal
 
-from spfem_bench.definitions.protocols import AVERAGE
+from spfem_bench.definitions.protocols import AVERAGE, EMOTIONS
 from spfem_bench.reporting.templating import fill_template
 from spfem_bench.texts import csv_text
 
-Style = Literal["text", "markdown", "csv", "latex", "html"]
+Style = Literal["text", "markdown", "csv", "latex", "tabular", "html"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Grid:
     Attributes:
         heads: for each column its heads, from the widest group down.
         signatures: the letter of each (empty where none is needed) and the signature.
+        label: what LaTeX refers to the table by.
     """
 
     stubs: tuple[Label, ...]
@@ -56,19 +57,57 @@ class Grid:
     notes: tuple[str, ...] = ()
     signatures: tuple[tuple[str, str], ...] = ()
     title: str = ""
+    label: str = ""
 
 
-def print_grid(grid: Grid, style: Style, *, standalone: bool = False) -> str:
-    """Return a grid in one of the styles (see ``docs/tables.md``); *standalone* LaTeX compiles."""
+def print_grid(grid: Grid, style: Style, *, standalone: bool = False, fold: int = 0) -> str:
+    """Return a grid in one of the styles (see ``docs/tables.md``); *standalone* LaTeX compiles.
+
+    With *fold*, a grid of more columns of numbers is printed in parts below each other, but in CSV
+    and HTML.
+    """
     if style == "latex":
-        return _latex(grid, standalone)
+        return _latex(grid, standalone, fold)
+    if style == "tabular":
+        return "\n".join(map(_tabular, folded(grid, fold)))
+    if style in ("text", "markdown") and len(parts := folded(grid, fold)) > 1:
+        bare = [replace(part, notes=(), signatures=()) for part in parts[:-1]]
+        return "\n".join(print_grid(part, style) for part in (*bare, parts[-1]))
     printers = {"text": _text, "markdown": _markdown, "csv": _csv, "html": _html}
     return printers[style](grid)
 
 
+def folded(grid: Grid, most: int) -> list[Grid]:
+    """Return parts of a grid with at most so many columns of numbers; one when *most* is 0.
+
+    Columns under one head stay together where they are no more than *most*.
+    """
+    if not most or len(grid.heads) <= most:
+        return [grid]
+    parts: list[list[int]] = [[]]
+    for _, group in groupby(range(len(grid.heads)), key=lambda i: grid.heads[i][:-1]):
+        own = [*group]
+        if parts[-1] and len(grid.heads[0]) > 1 and len(parts[-1]) + len(own) > most:
+            parts.append([])
+        for i in own:
+            if len(parts[-1]) == most:
+                parts.append([])
+            parts[-1].append(i)
+    return [
+        replace(
+            grid,
+            heads=tuple(grid.heads[i] for i in part),
+            rows=tuple((names, tuple(entries[i] for i in part)) for names, entries in grid.rows),
+        )
+        for part in parts
+    ]
+
+
 def emotion_label(emotion: str) -> str:
     """Return an emotion, or the average, for readers."""
-    return "Avg." if emotion == AVERAGE else emotion.capitalize()
+    if emotion == AVERAGE:
+        return "Avg."
+    return emotion.capitalize() if emotion in EMOTIONS else emotion  # a user's are kept
 
 
 def one_line(text: str) -> str:
@@ -219,17 +258,43 @@ def _spans(grid: Grid, level: int) -> list[tuple[Label, int]]:
     return [(key[-1], len(list(run))) for key, run in groupby(above)]
 
 
-def _latex(grid: Grid, standalone: bool) -> str:
-    """Return a table in booktabs' style, shrunk to the line where it is wider; notes below."""
+def _columns(grid: Grid) -> str:
     spans = [n for _, n in _spans(grid, 0)] if _depth(grid) > 1 else [len(grid.heads)]
-    columns = r"@{\hspace{12pt}}".join("r" * span for span in spans)
-    notes = [latex_escape(note) for note in grid.notes]
+    return "l" * len(grid.stubs) + r"@{\hspace{12pt}}".join("r" * span for span in spans)
+
+
+def _tabular(grid: Grid) -> str:
+    """Return the bare tabular in booktabs' style, for a table of the user's own."""
+    values = {"columns": _columns(grid), "heads": _latex_heads(grid), "rows": _latex_rows(grid)}
+    return fill_template("tabular.tex", values)
+
+
+_COMMAND = re.compile(r"spfem-bench \w|(?<![\w-])--[a-z]|\bpip install\b|\bType:")
+
+
+def without_commands(note: str) -> str:
+    """Return a note without what a user is to type: for a paper's readers.
+
+    >>> without_commands("No FAD: incomplete: no headline score without --partial")
+    'No FAD: incomplete: no headline score'
+    """
+    note = re.sub(r" (?:without|with) --[a-z-]+", "", note)
+    sentences = re.split(r"(?<=[.;]) ", note)
+    return " ".join(s for s in sentences if not _COMMAND.search(s)).rstrip(";")
+
+
+def _latex(grid: Grid, standalone: bool, fold: int) -> str:
+    """Return a table in booktabs' style, shrunk to the line where it is wider; notes below."""
+    notes = [latex_escape(note) for note in map(without_commands, grid.notes) if note]
     for letter, signature in grid.signatures:
         code = latex_escape(signature).replace(r"\textbar{}", r"\textbar{}\allowbreak ")
         notes.append((rf"\textsuperscript{{{letter}}} " if letter else "") + rf"\texttt{{{code}}}")
-    title, columns = latex_escape(grid.title), "l" * len(grid.stubs) + columns
-    values = {"standalone": standalone, "title": title, "columns": columns, "notes": notes}
-    values |= {"heads": _latex_heads(grid), "rows": _latex_rows(grid)}
+    values = {"standalone": standalone, "title": latex_escape(grid.title), "notes": notes}
+    values |= {"label": re.sub(r"[^\w:.+/-]", "-", grid.label)}
+    values["tabulars"] = [
+        {"columns": _columns(part), "heads": _latex_heads(part), "rows": _latex_rows(part)}
+        for part in folded(grid, fold)
+    ]
     return fill_template("table.tex", values)
 
 

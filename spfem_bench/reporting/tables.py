@@ -17,6 +17,7 @@ from spfem_bench.errors import CardError, UnknownNameError
 from spfem_bench.evaluation.record import RecordedProtocol, RunRecord, unverified
 from spfem_bench.reporting.grids import emotion_label
 from spfem_bench.reporting.real_clips import real_clip_notes
+from spfem_bench.reporting.table_choice import ALL, Choice, choose_printed, choose_records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,6 +106,7 @@ class Table:
     Attributes:
         signatures: in the order of their first numbers.
         lacking: why it has no number of its own at all; empty where it has one.
+        order: emotions in the order that a user chose; empty for the papers' order.
     """
 
     columns: tuple[TableColumn, ...]
@@ -115,6 +117,13 @@ class Table:
     signatures: tuple[str, ...]
     title: str = ""
     lacking: str = ""
+    order: tuple[str, ...] = ()
+
+    @property
+    def emotions(self) -> list[str]:
+        """The emotions of the rows: as chosen, else in the papers' order."""
+        own = {e for _, e in self.rows}
+        return [e for e in self.order if e in own] if self.order else in_order(own)
 
     def cell(self, key: CellKey) -> TableCell | None:
         """Return a cell that holds a number, else None."""
@@ -143,22 +152,26 @@ class Table:
 # ---- of run records ------------------------------------------------------------------------
 
 
-def make_table(records: Sequence[RunRecord], *, published: bool | None = None) -> Table:
+def make_table(
+    records: Sequence[RunRecord], *, published: bool | None = None, choice: Choice = ALL
+) -> Table:
     """Arrange run records as the papers do: a block of rows for each protocol.
 
     *published* shows the papers' rows of the same methods beside them; when None, for all
-    protocols but those on drawn clips.
+    protocols but those on drawn clips. *choice* names methods, metrics and emotions, in order.
 
     Raises:
         CardError: no records, or one given twice.
+        UnknownNameError: a chosen method, metric or emotion is in none of them.
     """
     if not records:
         remedy = "Give files that 'spfem-bench eval' wrote"
         raise CardError("there is no run record to print", remedy)
+    records, choice = choose_records(records, choice)
     cells: dict[CellKey, TableCell] = {}
     columns: dict[TableColumn, None] = {}
     seen: set[tuple[TableBlock, TableColumn]] = set()
-    metrics = dict.fromkeys(s.metric for r in records for s in r.scores)
+    metrics = dict.fromkeys(choice.metrics or [s.metric for r in records for s in r.scores])
     blocks, profiles = _blocks(records), {r.profile for r in records}
     partial = {  # a method is marked as partial when it is so anywhere
         (r.method.name, r.profile)
@@ -184,9 +197,11 @@ def make_table(records: Sequence[RunRecord], *, published: bool | None = None) -
             cell = TableCell(s.value, s.low, s.high, "", s.signature, **counts)
             cells[block, s.emotion, column, s.metric] = cell
         beside = dict(published_cells(record, block, metrics, papers, published))
+        beside = {k: c for k, c in beside.items() if not choice.emotions or k[1] in choice.emotions}
         cells |= beside
         columns |= dict.fromkeys([column, *(key[2] for key in beside)])
-    rows = _rows(blocks.values(), {key[:2] for key in cells if key[2].kind in OWN})
+    filled = {key[:2] for key in cells if key[2].kind in OWN}
+    rows = _rows(blocks.values(), filled, choice.emotions)
     kinds = {c.kind for c in columns} | ({"partial"} if partial else set())
     kinds |= {"doubt"} if any(cell.mark for cell in cells.values()) else set()
     notes = (
@@ -201,7 +216,8 @@ def make_table(records: Sequence[RunRecord], *, published: bool | None = None) -
     signatures = tuple(dict.fromkeys(filter(None, signed)))
     title = f"{', '.join(blocks)}; profile {', '.join(sorted(profiles))}"
     lacking = _lacking(records)
-    return Table(tuple(columns), tuple(metrics), rows, cells, notes, signatures, title, lacking)
+    heads = tuple(columns), tuple(metrics), rows
+    return Table(*heads, cells, notes, signatures, title, lacking, choice.emotions)
 
 
 def _blocks(records: Iterable[RunRecord]) -> dict[str, TableBlock]:
@@ -216,9 +232,9 @@ def _blocks(records: Iterable[RunRecord]) -> dict[str, TableBlock]:
 
 
 def _rows(
-    blocks: Iterable[TableBlock], filled: set[tuple[TableBlock, str]]
+    blocks: Iterable[TableBlock], filled: set[tuple[TableBlock, str]], chosen: Sequence[str] = ()
 ) -> tuple[tuple[TableBlock, str], ...]:
-    order = in_order(e for _, e in filled)
+    order = chosen or in_order(e for _, e in filled)
     return tuple((block, e) for block in blocks for e in order if (block, e) in filled)
 
 
@@ -349,12 +365,14 @@ def _is_drawn(protocol: str) -> bool:
 # ---- of printed tables ---------------------------------------------------------------------
 
 
-def make_printed_table(tables: Sequence[Printed]) -> Table:
+def make_printed_table(tables: Sequence[Printed], *, choice: Choice = ALL) -> Table:
     """Arrange printed tables again, digit by digit: a block of rows for each setting.
 
     Raises:
         CardError: two numbers are given for one cell.
+        UnknownNameError: a chosen method, metric or emotion is in none of them.
     """
+    tables, choice = choose_printed(tables, choice)
     cells: dict[CellKey, TableCell] = {}
     datasets = {row.dataset for table in tables for row in table.rows}
     papers = {row.paper for table in tables for row in table.rows}
@@ -380,7 +398,10 @@ def make_printed_table(tables: Sequence[Printed]) -> Table:
     notes = [table.origin for table in tables]
     notes += [f"? {where}, {', '.join(of)}: {doubt}" for (where, doubt), of in doubts.items()]
     columns = tuple(dict.fromkeys(key[2] for key in cells))
-    metrics = tuple(dict.fromkeys(key[3] for key in cells))
-    rows = _rows(dict.fromkeys(key[0] for key in cells), {key[:2] for key in cells})
+    if choice.methods:
+        columns = tuple(sorted(columns, key=lambda c: choice.methods.index(c.method)))
+    metrics = choice.metrics or tuple(dict.fromkeys(key[3] for key in cells))
+    blocks = dict.fromkeys(key[0] for key in cells)
+    rows = _rows(blocks, {key[:2] for key in cells}, choice.emotions)
     title = "; ".join(table.title for table in tables)
-    return Table(columns, metrics, rows, cells, tuple(notes), (), title)
+    return Table(columns, metrics, rows, cells, tuple(notes), (), title, "", choice.emotions)

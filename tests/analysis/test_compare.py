@@ -264,7 +264,65 @@ def test_two_runs_of_one_method_are_told_apart() -> None:
     assert done.rows[0].verdict == "a (2) better"
 
 
+def as_control(of: Record) -> Record:
+    return {**of, "method": {**of["method"], "kind": "control"}}
+
+
+def test_controls_count_in_the_correction_only_when_asked() -> None:
+    records = [run("a", {"csim": RANDOM})]
+    for k, name in enumerate(("b", "c", "x", "y", "z")):
+        other = RANDOM + np.random.default_rng(20 + k).normal(0.02, 0.02, size=12)
+        made = run(name, {"csim": other})
+        records.append(as_control(made) if name in "xyz" else made)
+    rows = {row.b: row for row in compare(records).rows}
+    for family in ("bc", "xyz"):
+        assert [rows[b].p_holm for b in family] == pytest.approx(
+            holm_by_steps([rows[b].p for b in family])
+        )
+    notes = " ".join(compare(records).notes)
+    assert "corrected for 2 comparisons, controls apart for 3 (--count-controls" in notes
+    together = compare(records, count_controls=True)
+    assert [r.p_holm for r in together.rows] == pytest.approx(
+        holm_by_steps([r.p for r in together.rows])
+    )
+    assert "corrected for 5 comparisons (Holm)" in " ".join(together.notes)
+
+
+def test_what_the_correction_alone_leaves_open_says_how_many_clips() -> None:
+    records = [run("a", {"csim": RANDOM})]
+    for k in range(12):
+        other = RANDOM + np.random.default_rng(40 + k).normal(0.015, 0.02, size=12)
+        records.append(run(f"b{k}", {"csim": other}))
+    rows = [r for r in compare(records).rows if "(alone: p =" in r.verdict]
+    assert rows
+    for row in rows:
+        assert row.needed is not None
+        number = int(row.verdict.partition("about ")[2].split()[0])
+        assert row.verdict.endswith("clips would be needed") and number > row.needed
+
+
+def test_an_emotion_of_one_speaker_gets_an_interval_over_clips_marked() -> None:
+    clips = [*TWELVE, ("fear", "S0"), ("fear", "S0"), ("fear", "S0")]
+    a, b = [*RANDOM, 0.5, 0.4, 0.6], [*BETTER, 0.9, 0.7, 0.95]
+    done = compare([run("a", {"csim": a}, clips), run("b", {"csim": b}, clips)])
+    (row,) = done.rows
+    assert row.low is not None and row.high is not None and row.low < row.difference < row.high
+    assert (row.drawn, row.clusters, row.p, row.p_holm) == ("clips", 15, None, None)
+    assert row.verdict == ("cannot tell: fear stands on clips of one speaker; interval over clips")
+    # Clips as clusters: the standard error is that of means of independent clips.
+    differences = np.array(b) - np.array(a)
+    groups = [differences[:6], differences[6:12], differences[12:]]
+    error = np.sqrt(sum(g.var(ddof=1) / len(g) for g in groups)) / 3
+    assert (row.high - row.low) / 2 == pytest.approx(2.2 * error, rel=0.12)
+    text = render_comparison(done, "text")
+    assert "] (clips)" in text and "Remedy: evaluate clips of two speakers" in text
+
+
 # ---- what cannot be told --------------------------------------------------------------------
+
+
+def one_more(subject: str) -> str:
+    return f"cannot tell: {subject} on one clip; 1 more at least (in fear) would be needed"
 
 
 def test_an_emotion_of_one_clip_hides_nothing() -> None:
@@ -272,8 +330,8 @@ def test_an_emotion_of_one_clip_hides_nothing() -> None:
     a, b = [*RANDOM, 0.5], [*BETTER, 0.9]
     done = compare([run("a", {"csim": a}, clips), run("b", {"csim": b}, clips)], by_emotion=True)
     rows = {row.emotion: row for row in done.rows}
-    assert rows["fear"].verdict == "cannot tell: it stands on one clip"
-    assert rows["avg"].verdict == "cannot tell: fear stands on clips of one speaker"
+    assert rows["fear"].verdict == one_more("it stands")
+    assert rows["avg"].verdict == one_more("fear stands")
     assert rows["avg"].p is None and rows["avg"].low is None
     assert rows["avg"].difference == pytest.approx(
         np.mean([0.4, (BETTER - RANDOM)[:6].mean(), (BETTER - RANDOM)[6:].mean()])

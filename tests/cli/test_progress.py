@@ -71,3 +71,14 @@ def test_a_command_gets_its_options_of_computing_as_one_object() -> None:
     )
     assert given("--device", "cuda", "--precision", "float32") == repr(Computing("cuda"))
     assert "No such option" in given("--ray", "local")
+
+
+def test_a_line_comes_also_while_nothing_advances(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shown, "INTERVAL", 0.5)
+    lines = shown.Lines()
+    lines.begin("clips", 40, "clip")
+    lines._ended.wait(2.2)
+    lines.end()
+    assert "clips: 0 of 40\n" in capsys.readouterr().err

@@ -168,10 +168,19 @@ def test_damaged_features_are_found_and_computed_again(
     assert record_of(tmp_path, "ned") == first
 
 
-def test_a_narrower_run_says_what_it_replaces(spfem_bench: Run) -> None:
+def test_a_narrower_run_keeps_the_metrics_of_a_fuller_record(
+    spfem_bench: Run, tmp_path: Path
+) -> None:
     arguments = (*EVAL[:-1], "--method", "ned", "--metrics")
-    assert "is replaced" not in spfem_bench(*arguments, "csim,id-sim").err
-    assert "is replaced; it also had id-sim." in spfem_bench(*arguments, "csim").err
+    assert "keeps" not in spfem_bench(*arguments, "csim,id-sim").err
+    whole = record_of(tmp_path, "ned")
+    assert "keeps id-sim from before, of the same clips." in spfem_bench(*arguments, "CSIM").err
+    merged = record_of(tmp_path, "ned")
+    assert sorted(s["metric"] for s in merged["scores"]) == sorted(
+        s["metric"] for s in whole["scores"]
+    )
+    for key in ("items", "settings", "refused", "complete"):
+        assert merged[key] == whole[key]
 
 
 def test_control_source_does_nothing_and_the_table_says_so(

@@ -6,17 +6,19 @@ import csv
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from spfem_bench.definitions.published import published_rows
-from spfem_bench.errors import CardError
+from spfem_bench.definitions.published import printed_table, published_rows
+from spfem_bench.errors import CardError, UnknownNameError
 from spfem_bench.evaluation.record import RunRecord, load_run, parse_record, save
 from spfem_bench.reporting.headlines import headline_table, score_lines
+from spfem_bench.reporting.table_choice import Choice
 from spfem_bench.reporting.table_layouts import render_table
-from spfem_bench.reporting.tables import make_table
+from spfem_bench.reporting.tables import Table, make_printed_table, make_table
 from tests.conftest import ROOT
 
 
@@ -273,3 +275,67 @@ def test_a_comparison_has_the_papers_rows_below_marked() -> None:
     assert "4.448" in lines[4]  # MEAD, cross-ID, FAD of NED on average: both papers print it
     assert lines[-1].startswith("† published, not computed here")
     assert "†" not in headline_table([record("vd", "VD", VD), source])
+
+
+# ---- tables to order ------------------------------------------------------------------------
+
+
+def ordered(**choice: Any) -> Table:
+    values = {
+        (m, e): n + k / 10
+        for n, m in enumerate(("fad", "csim"))
+        for k, e in enumerate(("happy", "sad_B", "avg"))
+    }
+    records = [parse_record(content(name, name.upper(), values)) for name in ("one", "two")]
+    return make_table(records, published=False, choice=Choice(**choice))
+
+
+def test_a_table_has_what_is_chosen_in_the_order_given() -> None:
+    made = ordered(methods=("TWO", "one"), metrics=("CSIM", "fad"), emotions=("avg", "SAD_b"))
+    lines = list(csv.reader(io.StringIO(render_table(made, "csv-wide"))))
+    assert lines[0][2:6] == ["two csim", "two fad", "one csim", "one fad"]
+    assert [(line[1], *line[2:6]) for line in lines[1:]] == [
+        ("avg", "1.2", "0.2", "1.2", "0.2"),
+        ("sad_B", "1.1", "0.1", "1.1", "0.1"),
+    ]
+    across = render_table(made, "text", layout="stccl").splitlines()
+    assert across[0].split() == ["Setting", "Metric", "Method", "Avg.", "sad_B"]
+    with pytest.raises(UnknownNameError, match=r"unknown emotion in these tables 'fear'.*happy"):
+        ordered(emotions=("fear",))
+
+
+def test_latex_has_the_users_caption_label_and_digits_and_no_commands() -> None:
+    made = replace(
+        ordered(emotions=("happy",)),
+        notes=(
+            "No FAD: incomplete: no headline score without --partial",
+            "No x. Type: pip install y",
+        ),
+    )
+    text = render_table(made, "latex", caption="50 % more", label="tab:x", digits=1)
+    assert "\\caption{50 \\% more}\n\\label{tab:x}\n" in text
+    assert "{0.0}" in text and "{1.0}" in text and "0.00" not in text
+    assert "--" not in text and "Type" not in text and "no headline score\\par" in text
+    bare = render_table(made, "tabular", digits=0)
+    assert bare.startswith("\\begin{tabular}") and bare.endswith("\\end{tabular}\n")
+    assert "textsuperscript" not in bare and "headline" not in bare
+    assert "headline" not in render_table(made, "latex", notes=False)
+
+
+def test_papers_numbers_are_rounded_and_get_no_digits() -> None:
+    printed = make_printed_table([printed_table("stccl-mead")], choice=Choice(metrics=("csim",)))
+    number = next(cell.printed for cell in printed.cells.values())
+    assert len(number.partition(".")[2]) == 3
+    assert number in render_table(printed, "text", digits=5)
+    assert number not in render_table(printed, "text", digits=2)
+
+
+def test_a_wide_table_folds_with_a_methods_columns_together() -> None:
+    text = render_table(ordered(), "text", fold=3)
+    heads = [line.split() for line in text.splitlines() if "Emotion" in line]
+    assert heads == [["Setting", "Emotion", "ONE", "ONE"], ["Setting", "Emotion", "TWO", "TWO"]]
+    assert text.count("ONE, Avg.") == 1  # the notes stand below the last part
+    latex = render_table(ordered(), "latex", fold=3)
+    assert latex.count("\\begin{tabular}") == 2 and latex.count("\\begin{table*}") == 1
+    narrow = render_table(ordered(), "markdown", fold=1)
+    assert sum("| Setting" in line for line in narrow.splitlines()) == 4
