@@ -101,8 +101,9 @@ items = {json.dumps(f"{name}.csv")}
 emotions = {json.dumps(emotions)}
 metrics = ["fad", "csim", "lse-d", "lse-c"]
 on_request = ["av-offset", "id-sim"]
-description = "All clips of a tree of faces, written by 'spfem-bench protocol new'. Real is the \\
-speaker's own clip in the target emotion, the source is {source}."
+description = \"\"\"
+All clips of a tree of faces, written by 'spfem-bench protocol new'. Real is the speaker's own clip in
+the target emotion, the source is {source}.\"\"\"
 
 [clips]
 source = "{{source}}"
