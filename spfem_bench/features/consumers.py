@@ -53,19 +53,19 @@ class _LandmarksConsumer:
 
     def push(self, index: int, picture: Frame, face: Face | None) -> None:
         if face is None:  # aligned input: the frame is the crop
-            whole = crop.Square(0.0, 0.0, picture.shape[1])
+            whole = crop.Region(0.0, 0.0, picture.shape[1], picture.shape[0])
             cut = exact.shrink(picture, self.settings.size)
             self._add(index, picture, cut, whole, 1.0)
             return
         self.scores[index] = face.score
         self._add_all(self.cropper.push(index, picture, face))
 
-    def _add_all(self, crops: Iterable[tuple[int, Frame, Frame, crop.Square]]) -> None:
+    def _add_all(self, crops: Iterable[tuple[int, Frame, Frame, crop.Region]]) -> None:
         for index, picture, cut, square in crops:
             self._add(index, picture, cut, square, self.scores.pop(index))
 
     def _add(
-        self, index: int, picture: Frame, cut: Frame, square: crop.Square, score: float
+        self, index: int, picture: Frame, cut: Frame, square: crop.Region, score: float
     ) -> None:
         take = self.outputs.expect([index])
         self.batcher.add(cut, _placed(take, square, picture.shape[:2], score))
@@ -75,10 +75,10 @@ class _LandmarksConsumer:
         self._add_all(self.cropper.finish())
 
 
-def _placed(take: Taker, square: crop.Square, shape: tuple[int, ...], score: float) -> Taker:
+def _placed(take: Taker, square: crop.Region, shape: tuple[int, ...], score: float) -> Taker:
     """Return a taker that passes points on in pixels of the frame, and what is known of it."""
     height, width = shape
-    frame = np.array([[width, height, square.left, square.top, square.side, score]], np.float32)
+    frame = np.array([[width, height, *square, score]], np.float32)
 
     def place(outputs: BatchOutputs) -> None:
         take({"points": square.in_frame(outputs["points"])[None], "frame": frame})
