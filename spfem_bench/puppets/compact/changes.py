@@ -57,8 +57,9 @@ def change(
 ) -> Tensor:
     """Return pictures changed at random, float32; runs of *run* alike, except for noise.
 
-    *places* receives the matrices (B, 2, 3) that pictures are moved by, in half sides. Pictures are float32 (runs * run, 3, H, W), RGB, 0 to 255; H and W multiples of 16. *rng* is on
-    the CPU, so that every device draws the same changes.
+    Pictures are float32 (runs * run, 3, H, W), RGB, 0 to 255; H and W multiples of 16. *rng* is on
+    the CPU, so that every device draws the same changes. *places* receives the matrices (B, 2, 3)
+    that pictures are moved by, in half sides.
     """
     runs = len(pictures) // run
 

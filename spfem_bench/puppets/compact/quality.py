@@ -37,8 +37,8 @@ SIGMAS = (0.5, 1.0, 2.0)  # of the blurs, in pixels of the crop
 def held_out_takes(world: World, name: NetworkName) -> tuple[Shot, ...]:
     """Return the takes that measure a network: validation and test speakers, test sentences.
 
-    For ``expression`` all levels of each emotion; for ``sync`` and ``landmarks`` two emotions of each speaker and
-    sentence, by turns.
+    For ``expression`` all levels of each emotion; for ``sync`` and ``landmarks`` two emotions of
+    each speaker and sentence, by turns.
     """
     sentences = [s.name for s in world.sentences if s.split == "test"]
     speakers = [s.name for s in world.speakers if s.split in ("validation", "test")]
