@@ -151,7 +151,7 @@ def _landmarks(recipe: Recipe, shots: Sequence[Shot], drawn: _Drawn, device: str
         crops, truth = change_with_points(crops, points[chosen], recipe.changes, pictures.rng)
         found = network((crops - 127.5) / 127.5)["points"].reshape(truth.shape)
         # In hundredths of the side; L1: a face that is hard to read must not rule the others.
-        return (100 * (found - truth).abs().mean(2) * weights).mean()
+        return torch.as_tensor((100 * (found - truth).abs().mean(2) * weights).mean())
 
     return network, [network], loss
 

@@ -76,5 +76,5 @@ RECIPES: dict[NetworkName, Recipe] = {
         takes=40, frames=3, steps=2500, batch=128, rate=3e-3, decay=0.05, changes=_STRONG
     ),
     "sync": SyncRecipe(takes=2, frames=0, steps=2000, batch=12, rate=2e-3),
-    "landmarks": Recipe(takes=12, frames=5, steps=1500, batch=96, rate=2e-3),
+    "landmarks": Recipe(takes=16, frames=5, steps=3000, batch=96, rate=2e-3),
 }
