@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pydantic
 
 from spfem_bench.definitions.clips import Clip
@@ -56,6 +57,9 @@ class LandmarkCorrelationKind(PairedLandmarksKind[CorrelationPart]):
             the other), or ``pose``: the mean r of turn, nod and tilt.
         least: a curve of the source with a smaller standard deviation holds nothing to be
             preserved; without another one the clip is refused.
+        still: an output's curve whose standard deviation is a smaller part of the source's counts
+            as one that does not move: r is 0. Pearson's r has no scale, and a landmark network
+            that reads the whole face moves a frozen mouth a little with the rest.
     """
 
     part_type: ClassVar[type[Any]] = CorrelationPart
@@ -63,6 +67,7 @@ class LandmarkCorrelationKind(PairedLandmarksKind[CorrelationPart]):
     kind: Literal["landmark-correlation"]
     part_of_face: Part
     least: float = pydantic.Field(gt=0)
+    still: float = pydantic.Field(default=0.33, ge=0, lt=1)
 
     def part(self, card: MetricCard, clip: Clip, features: ItemFeatures) -> CorrelationPart:
         """Correlate the curves of both clips, in step."""
@@ -80,7 +85,7 @@ class LandmarkCorrelationKind(PairedLandmarksKind[CorrelationPart]):
                 "It holds nothing to be preserved: take a clip of speech",
             )
         return CorrelationPart(
-            r=tuple(correlation(y[:, i], x[:, i]) for i in moving),
+            r=tuple(self._r(y[:, i], x[:, i]) for i in moving),
             lag=pair.lag,
             motion=pair.motion,
             spread_output=tuple(float(s) for s in y[:, moving].std(axis=0)),
@@ -91,10 +96,18 @@ class LandmarkCorrelationKind(PairedLandmarksKind[CorrelationPart]):
             n_covered=pair.output.n_covered,
         )
 
+    def _r(self, output: npt.NDArray[np.float64], source: npt.NDArray[np.float64]) -> float:
+        if output.std() < self.still * source.std():
+            return 0.0
+        return correlation(output, source)
+
     def value(self, part: CorrelationPart) -> float:
         """Return one clip's mean r."""
         return float(np.mean(part.r))
 
     def note(self, groups: Sequence[Sequence[CorrelationPart]], *, same_clips: bool) -> str:
-        """Return the lags that were taken."""
-        return lags_note([part.lag for parts in groups for part in parts])
+        """Return the lags that were taken, and how many outputs do not move."""
+        parts = [part for group in groups for part in group]
+        still = sum(part.r == (0.0,) * len(part.r) for part in parts)
+        texts = [f"{still} of {len(parts)} outputs hardly move: r is 0"] if still else []
+        return "; ".join(filter(None, [*texts, lags_note([part.lag for part in parts])]))
