@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,7 @@ class UsableFrames(Strict):
     # root (eye distances; a profile has more), and grey varying around the mouth at least so much
     # as around the eyes (less: something uniform covers it)
     turn: float = pydantic.Field(default=0.4, gt=0)
-    contrast: float = pydantic.Field(default=0.25, ge=0)
+    contrast: float = pydantic.Field(default=0.15, ge=0)
     # a clip needs so many frames that count, and such a share of those with a face
     frames: int = pydantic.Field(default=25, ge=2)
     share: float = pydantic.Field(default=0.5, gt=0, le=1)
@@ -149,6 +149,39 @@ def landmarks_in_step(
         )
     rows = (_rows(output, in_output), _rows(source, in_source))
     return InStep(*rows, lag, float(curve[lag + max_lag]))
+
+
+class Curves(NamedTuple):
+    """A part of the face over time in an output and its source, for figures.
+
+    *frames* are the output's, int64 (N,), at 25 a second; *output* and *source* are float64 (N,),
+    or (N, 3) for the pose. Frame t of the output goes with frame ``t + lag`` of the source.
+    """
+
+    frames: _Ints
+    output: _Floats
+    source: _Floats
+    lag: int
+
+
+def curves_in_step(
+    output: Features,
+    source: Features,
+    part: Part = "opening",
+    *,
+    max_lag: int = 6,
+    rule: UsableFrames | None = None,
+    clip: object = "the output",
+) -> Curves:
+    """Return what a part of the face does in both clips, from their stored landmark features.
+
+    Raises:
+        ClipError: too few of their frames are usable, or show the same moments.
+    """
+    rule = rule or UsableFrames()
+    ours, theirs = (clip_landmarks(one, rule, clip) for one in (output, source))
+    pair = landmarks_in_step(ours, theirs, max_lag, rule, clip)
+    return Curves(pair.output.frames, pair.output.curve(part), pair.source.curve(part), pair.lag)
 
 
 def _rows(clip: ClipLandmarks, rows: npt.NDArray[np.intp]) -> ClipLandmarks:
