@@ -247,10 +247,10 @@ def landmarks_crop(
     middle = (side - 1) / 2  # of a square's pixels, as getRectSubPix counts them
     square = Region(x - side / 2, y - side / 2, side, side)
     left, top = square.left, square.top
-    pad = int(np.ceil(max(0, -left, -top, left + side - width, top + side - height))) + 1
-    padded = cv2.copyMakeBorder(
-        frame, *(pad,) * 4, cv2.BORDER_CONSTANT, value=(settings.padding,) * 3
-    )
-    inner = cv2.getRectSubPix(padded, (side, side), (left + pad + middle, top + pad + middle))
+    pad = int(np.ceil(max(0, -left, -top, left + side - width, top + side - height)))
+    if pad:
+        grey = (settings.padding,) * 3
+        frame = cv2.copyMakeBorder(frame, *(pad,) * 4, cv2.BORDER_CONSTANT, value=grey)
+    inner = cv2.getRectSubPix(frame, (side, side), (left + pad + middle, top + pad + middle))
     size = (settings.size, settings.size)
     return np.asarray(cv2.resize(inner, size, interpolation=cv2.INTER_AREA)), square

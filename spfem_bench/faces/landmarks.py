@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from spfem_bench.faces import exact
+
 _Floats = npt.NDArray[np.float64]
 
 
@@ -160,12 +162,12 @@ def eye_opening(points: _Floats) -> _Floats:
     return np.asarray(np.mean(ratios, axis=0))
 
 
-def contrast(points: _Floats, grey: npt.NDArray[np.uint8]) -> _Floats:
+def contrast(points: _Floats, picture: npt.NDArray[np.uint8]) -> _Floats:
     """Return the standard deviation of grey around the mouth and around the eyes: (2,).
 
-    *points* are of one picture, (1, K, 2), in its pixels; *grey* is uint8 (height, width). Boxes
-    around the points of the mouth and of each eye are taken; the eyes' is the mean of both. An
-    unknown scheme of points has NaN.
+    *points* are of one picture, (1, K, 2), in its pixels; *picture* is uint8 (height, width, 3),
+    RGB. Boxes around the points of the mouth and of each eye are taken; the eyes' is the mean of
+    both. An unknown scheme of points has NaN.
     """
     if points.shape[1] not in SCHEMES:
         return np.full(2, np.nan)
@@ -173,17 +175,17 @@ def contrast(points: _Floats, grey: npt.NDArray[np.uint8]) -> _Floats:
     corners = zip(scheme.eyes, scheme.inner_eyes, scheme.lids, strict=True)
     eyes = [[*ends, *np.ravel(lids).tolist()] for *ends, lids in corners]
     parts = (list(scheme.mouth), *eyes)
-    mouth, left, right = (_spread(points[0, part], grey) for part in parts)
+    mouth, left, right = (_spread(points[0, part], picture) for part in parts)
     return np.array([mouth, (left + right) / 2])
 
 
-def _spread(points: _Floats, grey: npt.NDArray[np.uint8]) -> float:
+def _spread(points: _Floats, picture: npt.NDArray[np.uint8]) -> float:
     """Return the standard deviation of grey in the box around points, and one pixel more."""
-    height, width = grey.shape
+    height, width = picture.shape[:2]
     left, top = (int(v) for v in np.clip(np.floor(points.min(axis=0)) - 1, 0, [width, height]))
     right, bottom = (int(v) for v in np.clip(np.ceil(points.max(axis=0)) + 1, 0, [width, height]))
-    box = grey[top:bottom, left:right]
-    return float(box.std()) if box.size else 0.0
+    box = picture[top:bottom, left:right]
+    return float(exact.grey(box).std()) if box.size else 0.0
 
 
 def rigid(points: _Floats) -> _Floats:

@@ -84,7 +84,6 @@ def _placed(
     varies around the mouth and around the eyes (:func:`spfem_bench.faces.landmarks.contrast`).
     """
     height, width = shape
-    grey = exact.grey(cut)
 
     def place(outputs: BatchOutputs) -> None:
         points = outputs["points"].astype(np.float64).reshape(1, -1, 2)
@@ -93,7 +92,7 @@ def _placed(
                 "points": region.in_frame(outputs["points"])[None],
                 "frame": np.array([[width, height]], np.float32),
                 "score": np.array([[score]], np.float32),
-                "contrast": landmarks.contrast(points * len(cut), grey).astype(np.float32)[None],
+                "contrast": landmarks.contrast(points * len(cut), cut).astype(np.float32)[None],
             }
         )
 

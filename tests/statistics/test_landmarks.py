@@ -117,7 +117,7 @@ def test_the_scheme_of_puppets_follows_their_table() -> None:
 
 
 def test_contrast_is_of_the_boxes_around_mouth_and_eyes() -> None:
-    grey = np.full((256, 256), 100, np.uint8)
+    grey = np.full((256, 256, 3), 100, np.uint8)
     points = face(np.array([10.0]))
     assert geometry.contrast(points, grey) == pytest.approx([0, 0])
     grey[150:172:2] = 140  # stripes across the mouth, rows 154 to 166 and one more
@@ -158,7 +158,8 @@ def test_a_mouth_that_hardly_moves_scores_nothing_though_it_follows() -> None:
 
 def test_width_and_roundness_are_followed_too() -> None:
     def wide(by: Floats) -> Floats:
-        points = face(np.full(80, 10.0), 9 * np.sin(np.arange(80) / 6))  # the head keeps step
+        points = face(np.full(80, 10.0))
+        points += 20 * np.sin(np.arange(80) / 6)[:, None, None]  # the head keeps both in step
         points[:, 88, 0] -= by / 2
         points[:, 92, 0] += by / 2
         return points
