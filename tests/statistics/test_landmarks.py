@@ -158,7 +158,7 @@ def test_a_mouth_that_hardly_moves_scores_nothing_though_it_follows() -> None:
 
 def test_width_and_roundness_are_followed_too() -> None:
     def wide(by: Floats) -> Floats:
-        points = face(np.full(80, 10.0))
+        points = face(np.full(80, 20.0))
         points += 20 * np.sin(np.arange(80) / 6)[:, None, None]  # the head keeps both in step
         points[:, 88, 0] -= by / 2
         points[:, 92, 0] += by / 2
