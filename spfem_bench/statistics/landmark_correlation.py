@@ -18,8 +18,8 @@ from spfem_bench.statistics.landmarks import (
     CURVES,
     PairedLandmarksKind,
     Part,
-    correlation,
     lags_note,
+    pearson,
 )
 
 
@@ -99,7 +99,7 @@ class LandmarkCorrelationKind(PairedLandmarksKind[CorrelationPart]):
     def _r(self, output: npt.NDArray[np.float64], source: npt.NDArray[np.float64]) -> float:
         if output.std() < self.still * source.std():
             return 0.0
-        return correlation(output, source)
+        return pearson(output, source)
 
     def value(self, part: CorrelationPart) -> float:
         """Return one clip's mean r."""

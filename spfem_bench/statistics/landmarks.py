@@ -200,7 +200,7 @@ def _motion(clip: ClipLandmarks) -> tuple[_Floats, _Ints]:
     return moved.reshape(len(follows), -1) / size, clip.frames[follows]
 
 
-def correlation(a: _Floats, b: _Floats) -> float:
+def pearson(a: _Floats, b: _Floats) -> float:
     """Return Pearson's r of two curves (N,); 0 where one of them is constant."""
     x, y = a - a.mean(), b - b.mean()
     power = float((x * x).sum()) * float((y * y).sum())

@@ -16,7 +16,7 @@ from spfem_bench.errors import ClipError
 from spfem_bench.faces.edits import edited_sound
 from spfem_bench.media import audio
 from spfem_bench.statistics.base import ItemFeatures
-from spfem_bench.statistics.landmarks import LandmarksKind, clip_landmarks, correlation
+from spfem_bench.statistics.landmarks import LandmarksKind, clip_landmarks, pearson
 
 _Floats = npt.NDArray[np.float64]
 
@@ -77,7 +77,7 @@ class SoundCorrelationKind(LandmarksKind[SoundPart]):
         def at(shift: int) -> tuple[float, int]:
             moments = landmarks.frames + shift
             there = (moments >= 0) & (moments < len(level))
-            return correlation(opening[there], level[moments[there]]), int(there.sum())
+            return pearson(opening[there], level[moments[there]]), int(there.sum())
 
         r, count = at(0)
         if count < self.usable.frames:
