@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 
 from spfem_bench.definitions.clips import Clip
+from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.networks import LandmarksInput, network_card, profile_card
 from spfem_bench.errors import CardError
 from spfem_bench.faces import crop
@@ -21,6 +22,7 @@ from spfem_bench.media.write import write_clip
 from spfem_bench.networks.load import load_network
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.puppets.world import World
+from spfem_bench.statistics.base import kind_of
 
 
 def test_points_are_those_of_the_file_run_alone(
@@ -146,3 +148,30 @@ def test_a_batch_has_the_points_of_its_pictures(weights_folder: Path) -> None:
     pictures = np.random.default_rng(0).integers(0, 255, (3, 112, 112, 3), np.uint8)
     alone = np.concatenate([run(pictures[i : i + 1])["points"] for i in range(3)])
     assert np.array_equal(run(pictures)["points"], alone)
+
+
+def test_a_published_output_follows_its_source_and_no_other(
+    samples: Path, weights_folder: Path, tmp_path: Path
+) -> None:
+    """NED and STCCL-VD against their source; controls: the same strip's source of another clip."""
+    x = Extractor(profile_card("light"), WeightsStore(weights_folder), FeatureStore(tmp_path))
+    folder = samples / "stccl-page" / "video_result"
+    columns = {"source": ("M030_source_angry_037", 0), "ned": ("M030_source_angry_037", 1024)}
+    columns |= {"vd": ("M030_source_angry_037", 512), "other": ("M003_source_sad_033", 1024)}
+    clips = {
+        name: Clip.parse(f"{folder}/{strip}.mp4#xywh={left},0,256,256&t=0,3.4")
+        for name, (strip, left) in columns.items()
+    }
+    assert x.ensure({clip: frozenset({"landmarks"}) for clip in clips.values()}) == {}
+    loaded = {name: x.load(clip, "landmarks") for name, clip in clips.items()}
+    card = metric_card("lip-corr")
+    kind = kind_of(card)
+    r, lag = {}, {}
+    for name in ("ned", "vd", "other"):
+        part = kind.part(
+            card, clips[name], {"output": [loaded[name]], "source": [loaded["source"]]}
+        )
+        r[name], lag[name] = kind.value(part), part.lag
+    assert 0.55 < r["ned"] < r["vd"] < 0.9
+    assert abs(r["other"]) < 0.4  # one pair of clips, by chance; the mean over clips is below 0.1
+    assert lag["ned"] in (1, 2) and lag["vd"] in (1, 2)
