@@ -150,7 +150,9 @@ class _Train(click.Command):
 
 @demo.command(cls=_Train)
 @click.argument(
-    "network", type=click.Choice(["identity", "expression", "sync", "all"]), default="all"
+    "network",
+    type=click.Choice(["identity", "expression", "sync", "landmarks", "all"]),
+    default="all",
 )
 @options.folder("--output", required=True, help="Folder for the files.")
 @options.learning_device

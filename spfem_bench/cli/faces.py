@@ -16,7 +16,7 @@ from spfem_bench.cli import options
 @options.with_default("--count", type=click.IntRange(1, 50), default=8, help="Frames to show.")
 @options.weights_dir
 def faces(clip: str, output: Path, profile: str, count: int, weights: options.WeightsStore) -> None:
-    """Draw a clip's face track: box, five points, and the three crops.
+    """Draw a clip's face track: box, five points, landmarks, and the three crops.
 
     CLIP is a video file, one column of a strip (strip.mp4#xywh=256,0,256,256),
     or a folder of frames (frames#fps=30).
@@ -32,4 +32,7 @@ def faces(clip: str, output: Path, profile: str, count: int, weights: options.We
     png, line = face_sheet(extractor, Clip.parse(clip), count)
     write_atomically(output, png)
     click.echo(line)
-    click.echo(f"{output}: frame, ArcFace crop, expression crop, SyncNet crop")
+    landmarks = (
+        "landmarks (where their network is at hand), " if extractor.profile.landmarks else ""
+    )
+    click.echo(f"{output}: frame, {landmarks}ArcFace crop, expression crop, SyncNet crop")

@@ -220,17 +220,18 @@ def sync_crop(frame: Frame, x: float, y: float, half: float, settings: networks.
     return np.asarray(cv2.resize(inner, (settings.size, settings.size)))
 
 
-class Square(NamedTuple):
-    """A square in a frame: *left* and *top* corner and *side*, in pixels."""
+class Region(NamedTuple):
+    """A part of a frame: *left* and *top* corner, *width* and *height*, in pixels."""
 
     left: float
     top: float
-    side: int
+    width: float
+    height: float
 
     def in_frame(self, points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return points (2 K,), x and y in turn in sides of the square, in pixels of the frame."""
-        corner = np.array([self.left, self.top])
-        placed = points.astype(np.float64).reshape(-1, 2) * self.side + corner
+        """Return points (2 K,), x and y in turn in sides of the region, in pixels of the frame."""
+        corner, sides = np.array(self[:2]), np.array(self[2:])
+        placed = points.astype(np.float64).reshape(-1, 2) * sides + corner
         return np.asarray(placed.reshape(-1), np.float32)
 
 
@@ -249,7 +250,7 @@ class LandmarksCropper:
 
     def push(
         self, index: int, frame: Frame, face: Face
-    ) -> Iterator[tuple[int, Frame, Frame, Square]]:
+    ) -> Iterator[tuple[int, Frame, Frame, Region]]:
         """Take the next frame with a face; yield index, frame, crop and square of those ready."""
         if self._frames and index != self._frames[-1][0] + 1:
             yield from self.finish()
@@ -258,13 +259,13 @@ class LandmarksCropper:
         if len(self._frames) > self.reach:
             yield self._crop(after=self.reach)
 
-    def finish(self) -> Iterator[tuple[int, Frame, Frame, Square]]:
+    def finish(self) -> Iterator[tuple[int, Frame, Frame, Region]]:
         """End the track; yield the crops still held back."""
         while self._frames:
             yield self._crop(after=len(self._frames) - 1)
         self._boxes.clear()
 
-    def _crop(self, after: int) -> tuple[int, Frame, Frame, Square]:
+    def _crop(self, after: int) -> tuple[int, Frame, Frame, Region]:
         """Crop the oldest held frame, which has *after* boxes after its own."""
         index, frame = self._frames.popleft()
         own = len(self._boxes) - 1 - after
@@ -276,7 +277,7 @@ class LandmarksCropper:
 
 def landmarks_crop(
     frame: Frame, x: float, y: float, half: float, settings: networks.LandmarksInput
-) -> tuple[Frame, Square]:
+) -> tuple[Frame, Region]:
     """Return the square crop around a box, uint8 (size, size, 3), RGB, and where it was cut.
 
     It is cut between pixels, by linear interpolation, and shrunk by areas: a crop that jumps from
@@ -286,12 +287,12 @@ def landmarks_crop(
     side = max(round(2 * half * settings.scale), 1)
     height, width = frame.shape[:2]
     middle = (side - 1) / 2  # of a square's pixels, as getRectSubPix counts them
-    square = Square(x - side / 2, y - side / 2, side)
+    square = Region(x - side / 2, y - side / 2, side, side)
     left, top = square.left, square.top
-    pad = int(np.ceil(max(0, -left, -top, left + side - width, top + side - height))) + 1
-    padded = cv2.copyMakeBorder(
-        frame, *(pad,) * 4, cv2.BORDER_CONSTANT, value=(settings.padding,) * 3
-    )
-    inner = cv2.getRectSubPix(padded, (side, side), (left + pad + middle, top + pad + middle))
+    pad = int(np.ceil(max(0, -left, -top, left + side - width, top + side - height)))
+    if pad:
+        grey = (settings.padding,) * 3
+        frame = cv2.copyMakeBorder(frame, *(pad,) * 4, cv2.BORDER_CONSTANT, value=grey)
+    inner = cv2.getRectSubPix(frame, (side, side), (left + pad + middle, top + pad + middle))
     size = (settings.size, settings.size)
     return np.asarray(cv2.resize(inner, size, interpolation=cv2.INTER_AREA)), square

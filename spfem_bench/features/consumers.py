@@ -14,7 +14,7 @@ from spfem_bench.definitions.networks import (
     Role,
     SyncInput,
 )
-from spfem_bench.faces import crop, exact
+from spfem_bench.faces import crop, exact, landmarks
 from spfem_bench.faces.track import Face
 from spfem_bench.features.batches import Batcher, BatchOutputs, Outputs, Taker
 from spfem_bench.features.tracking import RUN, ClipNetworks
@@ -101,35 +101,48 @@ class _LandmarksConsumer:
 
     def push(self, index: int, picture: Frame, face: Face | None) -> None:
         if face is None:  # aligned input: the frame is the crop
-            whole = crop.Square(0.0, 0.0, picture.shape[1])
+            whole = crop.Region(0.0, 0.0, picture.shape[1], picture.shape[0])
             cut = exact.shrink(picture, self.settings.size)
             self._add(index, picture, cut, whole, 1.0)
             return
         self.scores[index] = face.score
         self._add_all(self.cropper.push(index, picture, face))
 
-    def _add_all(self, crops: Iterable[tuple[int, Frame, Frame, crop.Square]]) -> None:
+    def _add_all(self, crops: Iterable[tuple[int, Frame, Frame, crop.Region]]) -> None:
         for index, picture, cut, square in crops:
             self._add(index, picture, cut, square, self.scores.pop(index))
 
     def _add(
-        self, index: int, picture: Frame, cut: Frame, square: crop.Square, score: float
+        self, index: int, picture: Frame, cut: Frame, square: crop.Region, score: float
     ) -> None:
         take = self.outputs.expect([index])
-        self.batcher.add(cut, _placed(take, square, picture.shape[:2], score))
+        self.batcher.add(cut, _placed(take, square, cut, picture.shape[:2], score))
 
     def finish(self) -> None:
         """End a track: add the crops that the smoothing held back."""
         self._add_all(self.cropper.finish())
 
 
-def _placed(take: Taker, square: crop.Square, shape: tuple[int, ...], score: float) -> Taker:
-    """Return a taker that passes points on in pixels of the frame, and what is known of it."""
+def _placed(
+    take: Taker, region: crop.Region, cut: Frame, shape: tuple[int, ...], score: float
+) -> Taker:
+    """Return a taker that passes points on in pixels of the frame, and what tells bad ones apart.
+
+    ``frame``: width and height. ``score``: the detector's, 1 without one. ``contrast``: how grey
+    varies around the mouth and around the eyes (:func:`spfem_bench.faces.landmarks.contrast`).
+    """
     height, width = shape
-    frame = np.array([[width, height, square.left, square.top, square.side, score]], np.float32)
 
     def place(outputs: BatchOutputs) -> None:
-        take({"points": square.in_frame(outputs["points"])[None], "frame": frame})
+        points = outputs["points"].astype(np.float64).reshape(1, -1, 2)
+        take(
+            {
+                "points": region.in_frame(outputs["points"])[None],
+                "frame": np.array([[width, height]], np.float32),
+                "score": np.array([[score]], np.float32),
+                "contrast": landmarks.contrast(points * len(cut), cut).astype(np.float32)[None],
+            }
+        )
 
     return place
 

@@ -44,11 +44,23 @@ class ClipLag(NamedTuple):
 def find_lag(source: Crops, generated: Crops, max_lag: int) -> ClipLag:
     """Return the lag between two clips at which motion in their pixels correlates best.
 
-    Motion is the difference of adjacent frames in small grey pictures. Of equal correlations the
-    lag nearest to 0 is taken; without motion it is 0.
+    Motion is the difference of adjacent frames in small grey pictures; see :func:`best_lag`.
     """
-    moved_x, at_x = _motion(source)
-    moved_y, at_y = _motion(generated)
+    return best_lag(*_motion(source), *_motion(generated), max_lag)
+
+
+def best_lag(
+    moved_x: _Floats,
+    at_x: npt.NDArray[np.int64],
+    moved_y: _Floats,
+    at_y: npt.NDArray[np.int64],
+    max_lag: int,
+) -> ClipLag:
+    """Return the lag at which the motion of a source, x, and a generated clip, y, correlates best.
+
+    Motion is float64 (N, D), between the frames int64 (N,) and the ones after them. Of equal
+    correlations the lag nearest to 0 is taken; without motion it is 0.
+    """
     lags = range(-max_lag, max_lag + 1)
     curve = np.full(len(lags), np.nan)
     for i, lag in enumerate(lags):

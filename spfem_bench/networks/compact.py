@@ -1,4 +1,4 @@
-"""Three small networks of the profile ``compact``, trained on the project's own puppets.
+"""Four small networks of the profile ``compact``, trained on the project's own puppets.
 
 All are stacks of residual depthwise-separable convolutions (Howard et al., MobileNets, 2017; He et
 al., CVPR 2016), small enough for any processor.
@@ -129,6 +129,32 @@ class CompactExpression(nn.Module):
         """Return ``features`` (B, 64) and ``probabilities`` (B, 7)."""
         features = self.features(x)
         return {"features": features, "probabilities": self.scores(features).softmax(1)}
+
+
+@ARCHITECTURES.register("compact-landmarks")
+class CompactLandmarks(nn.Module):
+    """Landmark network.
+
+    Input float32 (B, 3, 64, 64), RGB, ``(x - 127.5) / 127.5``; output ``points`` (B, 50): x and y
+    of 25 landmarks in turn, in sides of the picture.
+    """
+
+    WIDTHS = (24, 48, 96, 128)
+    POINTS = 25
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _conv(3, self.WIDTHS[0], 3, 2)
+        self.trunk = _trunk(self.WIDTHS, (2, 2, 3, 2))
+        # As for expressions, four by four positions are not averaged.
+        self.linear = nn.Linear(self.WIDTHS[-1] * 16, 2 * self.POINTS)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Return ``points`` (B, 50)."""
+        x = F.relu(self.stem(x))
+        for stage in self.trunk:
+            x = stage(x)
+        return {"points": 0.5 + self.linear(x.flatten(1))}
 
 
 @ARCHITECTURES.register("compact-sync")

@@ -7,7 +7,7 @@ six test speakers, a cross-ID map, thirty sentences, three of them in every emot
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Literal, TypeVar
@@ -235,7 +235,11 @@ class Take:
     @cached_property
     def landmarks(self) -> npt.NDArray[np.float64]:
         """Return :data:`LANDMARKS` in pixels of the frame: float64 (n_frames, 25, 2), x and y."""
-        drawn = [self.geometry(i).contours["landmarks"] for i in range(self.n_frames)]
+        return self.landmarks_at(range(self.n_frames))
+
+    def landmarks_at(self, frames: Iterable[int]) -> npt.NDArray[np.float64]:
+        """Return the landmarks of some frames: float64 (frames, 25, 2), as :attr:`landmarks`."""
+        drawn = [self.geometry(int(i)).contours["landmarks"] for i in frames]
         return (np.stack(drawn) + 0.5) / OVERSAMPLING - 0.5
 
     @cached_property

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import cv2
+import numpy as np
+import numpy.typing as npt
 
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.faces.draw import contact_sheet
@@ -11,7 +13,7 @@ from spfem_bench.features.extract import Extractor
 
 
 def face_sheet(extractor: Extractor, clip: Clip, count: int) -> tuple[bytes, str]:
-    """Return a PNG of *count* frames with their faces and the networks' crops, and the counts.
+    """Return a PNG of *count* frames with faces, landmarks and the networks' crops, and the counts.
 
     Raises:
         ClipError: the clip cannot be read, or has no face that can be followed.
@@ -27,10 +29,23 @@ def face_sheet(extractor: Extractor, clip: Clip, count: int) -> tuple[bytes, str
         if index in drawn
     ]
     networks = [extractor.profile.network(r) for r in ("identity", "expression", "sync")]
-    sheet = contact_sheet(rows, [n.input for n in networks if n.input.crop != "frame"])
+    points = _landmarks(extractor, clip) if extractor.profile.landmarks else {}
+    sheet = contact_sheet(rows, [n.input for n in networks if n.input.crop != "frame"], points)
     _, png = cv2.imencode(".png", sheet[:, :, ::-1])
     line = (
         f"{clip}: {n} frames, a face in {n_faces} ({n_detected} detected, "
         f"{n_faces - n_detected} interpolated), another of similar size in {track.rivals}"
     )
     return png.tobytes(), line
+
+
+def _landmarks(extractor: Extractor, clip: Clip) -> dict[int, npt.NDArray[np.float32]]:
+    """Return each frame's landmarks; nothing where the network's weights are not at hand."""
+    if extractor.weights.check(extractor.profile.network("landmarks")).problem:
+        return {}
+    failures = extractor.ensure({clip: frozenset({"landmarks"})})
+    features = None if failures else extractor.load(clip, "landmarks")
+    if features is None:
+        return {}
+    points = features.outputs["points"]
+    return dict(zip(features.frames.tolist(), points.reshape(len(points), -1, 2), strict=True))

@@ -24,13 +24,19 @@ from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.errors import CardError, WeightsError
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.store import FeatureStore
-from spfem_bench.networks.compact import CompactExpression, CompactIdentity, CompactSync
+from spfem_bench.networks.compact import (
+    CompactExpression,
+    CompactIdentity,
+    CompactLandmarks,
+    CompactSync,
+)
 from spfem_bench.networks.load import load_module, load_network
 from spfem_bench.networks.weights import WeightsStore
 
 NETWORKS: dict[str, Callable[[], torch.nn.Module]] = {
     "compact-identity": CompactIdentity,
     "compact-expression": CompactExpression,
+    "compact-landmarks": CompactLandmarks,
     "compact-sync": CompactSync,
 }
 
@@ -242,7 +248,7 @@ def extractor(tmp_path: Path, **changes: Any) -> Extractor:
 
 def test_the_compact_profile_has_no_detector_and_says_what_to_type(tmp_path: Path) -> None:
     profile = profile_card("compact")
-    assert profile.roles == ("identity", "expression", "sync")
+    assert profile.roles == ("identity", "expression", "sync", "landmarks")
     assert extractor(tmp_path, faces="aligned").face_settings() == {"faces": "aligned"}
     for ask in (
         lambda: profile.network("detector"),

@@ -106,9 +106,52 @@ def test_crops_are_those_of_the_evaluation() -> None:
                 wanted = crop.arcface(frame, None, contract)
             elif name == "expression":
                 wanted = crop.expression(frame, None, contract)
+            elif name == "landmarks":
+                wanted = exact.shrink(frame, contract.size)
             else:
                 wanted = exact.resize(frame, contract.size)
             np.testing.assert_array_equal(cut, wanted)
+
+
+def test_landmarks_are_the_true_ones_of_the_frames_drawn() -> None:
+    world, shot = World(size=64), Shot("P003", "angry", "005", 1.0)
+    drawn = takes.draw_take((1, shot), world, "landmarks", RECIPES["landmarks"], frames=3)
+    truth = world.take(*shot).landmarks[drawn.indices]
+    np.testing.assert_allclose(drawn.points * 64, truth, atol=1e-4)
+
+
+def test_points_go_where_the_picture_goes() -> None:
+    """A bright spot is found by its light after shift, zoom, turn and mirror."""
+    moving = replace(STILL, shift=0.08, zoom=0.1, turn=10.0, flip=0.5, quantisation=1.0)
+    pictures = torch.zeros(16, 3, 64, 64)
+    pictures[:, :, 20:23, 40:43] = 255
+    spot = torch.tensor([[[41.5 / 64, 21.5 / 64]]]).repeat(16, 1, 1)
+    rng = torch.Generator().manual_seed(3)
+    moved, points = changes.change_with_points(pictures, spot, moving, rng)
+    light, grid = moved[:, 0], torch.arange(64) + 0.5
+    x, y = ((light.sum(d) * grid).sum(1) / light.sum((1, 2)) for d in (1, 2))
+    assert torch.stack([x, y], 1).sub(points[:, 0] * 64).abs().max() < 0.1
+    assert (points[:, 0] * 64 - torch.tensor([41.5, 21.5])).abs().amax(1).min() > 0.5
+
+
+def test_placement_is_in_eye_distances_and_by_landmark() -> None:
+    """All found one pixel of 64 to the right of the truth, whose eye distance is 20 pixels."""
+    from spfem_bench.puppets.face import LANDMARKS
+
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(10, 50, (6, 25, 2)).astype(np.float32)
+    eyes = [LANDMARKS.index(f"eye_{side}_outer") for side in ("right", "left")]
+    truth[:, eyes] = [[20, 20], [40, 20]]
+
+    class Shifted(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"points": torch.from_numpy((truth + np.array([1, 0])) / 64).float().flatten(1)}
+
+    crops = np.zeros((6, 64, 64, 3), np.uint8)
+    measured = quality.placement(Shifted(), [crops], [truth / 64])
+    assert measured["mean_error"] == pytest.approx(1 / 20, rel=1e-4)
+    assert measured["mean_error_by_landmark"]["chin"] == pytest.approx(1 / 20, rel=1e-4)
+    assert measured["opening_r"] == pytest.approx(1, abs=1e-4)
 
 
 def test_sound_comes_clean_first_and_then_with_noise() -> None:
@@ -284,6 +327,8 @@ def test_pairs_differ_in_emotion_and_are_balanced() -> None:
 
 
 def tiny(name: NetworkName) -> Recipe:
+    if name == "landmarks":
+        return replace(RECIPES[name], steps=24, rate=2e-3, batch=16, takes=2)
     more = {"batch": 3, "takes": 2} if name == "sync" else {"batch": 16, "takes": 7}
     return replace(RECIPES[name], steps=24, rate=2e-3, **more)
 

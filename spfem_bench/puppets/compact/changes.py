@@ -30,11 +30,36 @@ _COARSER = 1 + 0.25 * (torch.arange(8.0)[:, None] + torch.arange(8.0)[None])
 """Quantisation steps grow with frequency, about as in JPEG's tables."""
 
 
-def change(pictures: Tensor, how: Changes, rng: torch.Generator, *, run: int = 1) -> Tensor:
+def change_with_points(
+    pictures: Tensor, points: Tensor, how: Changes, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return pictures changed at random, as :func:`change` does, and where their points are then.
+
+    Points are float32 (B, K, 2), x and y in sides of the picture, from its upper left corner.
+    """
+    places: list[Tensor] = []
+    changed = change(pictures, how, rng, places=places)
+    # A picture's place is taken from where the matrix sends it: points go the other way.
+    matrix, shift = places[0][:, :, :2], places[0][:, :, 2]
+    inner = (2 * points.to(pictures.device) - 1 - shift[:, None]) @ torch.linalg.inv(
+        matrix
+    ).transpose(1, 2)
+    return changed, (inner + 1) / 2
+
+
+def change(
+    pictures: Tensor,
+    how: Changes,
+    rng: torch.Generator,
+    *,
+    run: int = 1,
+    places: list[Tensor] | None = None,
+) -> Tensor:
     """Return pictures changed at random, float32; runs of *run* alike, except for noise.
 
     Pictures are float32 (runs * run, 3, H, W), RGB, 0 to 255; H and W multiples of 16. *rng* is on
-    the CPU, so that every device draws the same changes.
+    the CPU, so that every device draws the same changes. *places* receives the matrices (B, 2, 3)
+    that pictures are moved by, in half sides.
     """
     runs = len(pictures) // run
 
@@ -47,7 +72,10 @@ def change(pictures: Tensor, how: Changes, rng: torch.Generator, *, run: int = 1
 
     zoom, turn = even(-how.zoom, how.zoom), even(-how.turn, how.turn) * math.pi / 180
     shift, mirror = even(-how.shift, how.shift, 2) * 2, 1 - 2 * share(how.flip).float()
-    x = _move(pictures, zoom, turn, shift, mirror)
+    matrix = _matrix(zoom, turn, shift, mirror)
+    if places is not None:
+        places.append(matrix)
+    x = _move(pictures, matrix)
     part, chosen = even(0, how.blur, 1, 1, 1), share(how.blurred)
     if chosen.any():
         x[chosen] = torch.lerp(x[chosen], _blurred(x[chosen]), part[chosen])
@@ -62,12 +90,15 @@ def change(pictures: Tensor, how: Changes, rng: torch.Generator, *, run: int = 1
     return (x + noise * even(0, how.noise, 1, 1, 1)).clamp(0, 255)
 
 
-def _move(x: Tensor, zoom: Tensor, turn: Tensor, shift: Tensor, mirror: Tensor) -> Tensor:
+def _matrix(zoom: Tensor, turn: Tensor, shift: Tensor, mirror: Tensor) -> Tensor:
     sine, cosine = turn.sin(), turn.cos()
     across = torch.stack([cosine * mirror, -sine, shift[:, 0]], 1)
     down = torch.stack([sine * mirror, cosine, shift[:, 1]], 1)
     scale = torch.stack([1 + zoom, 1 + zoom, torch.ones_like(zoom)], 1).unsqueeze(1)
-    matrix = torch.stack([across, down], 1) * scale
+    return torch.stack([across, down], 1) * scale
+
+
+def _move(x: Tensor, matrix: Tensor) -> Tensor:
     grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 

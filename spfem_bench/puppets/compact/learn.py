@@ -1,4 +1,4 @@
-"""The losses of the three networks, and their training.
+"""The losses of the four networks, and their training.
 
 On the CPU of one machine, the same command and number of threads give the same bytes; elsewhere
 weights differ by rounding, held-out quality by a few hundredths.
@@ -18,13 +18,23 @@ from torch import Tensor, nn
 
 from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.media.mfcc import MFCC_STEPS, STEPS_PER_FRAME, WINDOW
-from spfem_bench.networks.compact import DIMENSIONS, CompactExpression, CompactIdentity, CompactSync
+from spfem_bench.networks.compact import (
+    DIMENSIONS,
+    CompactExpression,
+    CompactIdentity,
+    CompactLandmarks,
+    CompactSync,
+)
 from spfem_bench.progress import Progress
-from spfem_bench.puppets.compact.changes import change
+from spfem_bench.puppets.compact.changes import change, change_with_points
 from spfem_bench.puppets.compact.recipes import IdentityRecipe, Recipe, SyncRecipe
 from spfem_bench.puppets.compact.takes import TakeInputs
+from spfem_bench.puppets.face import LANDMARKS
 from spfem_bench.puppets.shots import Shot
 from spfem_bench.training.kit import Descent, seed_torch
+
+LIPS = 4.0
+"""Weight of the middle of the inner lips in the loss of landmarks; others have 1."""
 
 _Drawn = Sequence[TakeInputs]
 # A network, all modules with weights to learn, and the loss of a step by its number.
@@ -36,7 +46,8 @@ def learn(
 ) -> tuple[nn.Module, list[float]]:
     """Train one network; return it on the CPU in eval mode, and the loss of each step."""
     seed_torch(recipe.seed)
-    make = {"identity": _identity, "expression": _expression, "sync": _sync}[name]
+    makers = {"identity": _identity, "expression": _expression, "landmarks": _landmarks}
+    make = {**makers, "sync": _sync}[name]
     network, modules, loss = make(recipe, shots, drawn, device)
     weights = [p for module in modules for p in module.parameters()]
     # Biases and scales do not decay.
@@ -64,14 +75,18 @@ class _Pictures:
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Return changed pictures, (B, 3, H, W) as networks want them, and their takes, (B,)."""
+        pictures, chosen = self.draw()
+        pictures = change(pictures, self.recipe.changes, self.rng)
+        return (pictures - 127.5) / 127.5, self.owner[chosen]
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Return pictures as they are, float32 (B, 3, H, W), and their numbers, (B,)."""
         while len(self.rest) < self.recipe.batch:
             fresh = torch.randperm(len(self.crops), generator=self.rng)
             self.rest = torch.cat([self.rest, fresh])
         size = self.recipe.batch
         chosen, self.rest = self.rest[:size], self.rest[size:]
-        pictures = self.crops[chosen.to(self.crops.device)].permute(0, 3, 1, 2).float()
-        pictures = change(pictures, self.recipe.changes, self.rng)
-        return (pictures - 127.5) / 127.5, self.owner[chosen]
+        return self.crops[chosen.to(self.crops.device)].permute(0, 3, 1, 2).float(), chosen
 
 
 class ArcFace(nn.Module):
@@ -119,6 +134,24 @@ def _expression(recipe: Recipe, shots: Sequence[Shot], drawn: _Drawn, device: st
         batch, takes = pictures.batch()
         scores = network.scores(network.features(batch))
         return F.cross_entropy(scores, targets[takes.to(device)])
+
+    return network, [network], loss
+
+
+def _landmarks(recipe: Recipe, shots: Sequence[Shot], drawn: _Drawn, device: str) -> _Made:
+    network = CompactLandmarks().to(device)
+    pictures = _Pictures(drawn, recipe, device)
+    points = torch.from_numpy(np.concatenate([d.points for d in drawn]))
+    # The middle of the inner lips: its opening is a small difference of two places.
+    weights = torch.ones(len(LANDMARKS), device=device)
+    weights[[LANDMARKS.index(f"mouth_inner_{side}") for side in ("top", "bottom")]] = LIPS
+
+    def loss(number: int) -> Tensor:
+        crops, chosen = pictures.draw()
+        crops, truth = change_with_points(crops, points[chosen], recipe.changes, pictures.rng)
+        found = network((crops - 127.5) / 127.5)["points"].reshape(truth.shape)
+        # In hundredths of the side; L1: a face that is hard to read must not rule the others.
+        return torch.as_tensor((100 * (found - truth).abs().mean(2) * weights).mean())
 
     return network, [network], loss
 

@@ -18,6 +18,7 @@ from spfem_bench.progress import Progress
 from spfem_bench.puppets.compact.learn import embed
 from spfem_bench.puppets.compact.recipes import NetworkName, Recipe
 from spfem_bench.puppets.compact.takes import draw_take
+from spfem_bench.puppets.face import LANDMARKS
 from spfem_bench.puppets.shots import Shot, draw_shots, speakers_and_sentences
 from spfem_bench.puppets.world import World
 from spfem_bench.statistics import frechet, sync
@@ -36,12 +37,12 @@ SIGMAS = (0.5, 1.0, 2.0)  # of the blurs, in pixels of the crop
 def held_out_takes(world: World, name: NetworkName) -> tuple[Shot, ...]:
     """Return the takes that measure a network: validation and test speakers, test sentences.
 
-    For ``expression`` all levels of each emotion; for ``sync`` two emotions of each speaker and
-    sentence, by turns.
+    For ``expression`` all levels of each emotion; for ``sync`` and ``landmarks`` two emotions of
+    each speaker and sentence, by turns.
     """
     sentences = [s.name for s in world.sentences if s.split == "test"]
     speakers = [s.name for s in world.speakers if s.split in ("validation", "test")]
-    if name == "sync":
+    if name in ("sync", "landmarks"):
         by_turns = product(enumerate(speakers), enumerate(sentences), range(2))
         return tuple(
             Shot(speaker, EMOTIONS[(3 * i + 2 * j + k) % len(EMOTIONS)], sentence, 1.0)
@@ -61,12 +62,14 @@ def held_out_quality(
 ) -> dict[str, Any]:
     """Measure a trained network on :func:`held_out_takes`; the progress is ``NAME: check``."""
     shots = held_out_takes(world, name)
-    frames = {"identity": 4, "expression": 2, "sync": 0}[name]
+    frames = {"identity": 4, "expression": 2, "sync": 0, "landmarks": 0}[name]
     draw = partial(draw_take, world=world, name=name, recipe=recipe, frames=frames)
     drawn = draw_shots(draw, shots, workers, progress, f"{name}: check")
     common = {**speakers_and_sentences(shots), "takes": len(shots)}
     if name == "sync":
         return common | lip_sync(network, [d.crops for d in drawn], [d.steps[0] for d in drawn])
+    if name == "landmarks":
+        return common | placement(network, [d.crops for d in drawn], [d.points for d in drawn])
     crops = np.stack([d.crops for d in drawn])  # (takes, frames, side, side, 3)
     measure = verification if name == "identity" else recognition
     return common | measure(network, shots, crops)
@@ -209,6 +212,39 @@ def explained(vectors: _Floats, groups: npt.NDArray[Any]) -> float:
     members = (vectors[groups == g] for g in np.unique(groups))
     between = sum(float(len(part) * ((part.mean(0) - middle) ** 2).sum()) for part in members)
     return between / float(((vectors - middle) ** 2).sum())
+
+
+def placement(
+    network: nn.Module, crops: Sequence[_Crops], truth: Sequence[_Vectors]
+) -> dict[str, Any]:
+    """Compare landmarks with their true places, in parts of the distance of the outer eye corners.
+
+    Each take has crops, uint8 (frames, 64, 64, 3), and points, float32 (frames, 25, 2).
+    ``opening_r`` is Pearson's r of the lips' opening over a take's frames: the mean of takes.
+    """
+    eyes, lips = (
+        [LANDMARKS.index(f"{part}_{side}") for part, side in names]
+        for names in (
+            (("eye_right", "outer"), ("eye_left", "outer")),
+            (("mouth_inner", "top"), ("mouth_inner", "bottom")),
+        )
+    )
+    errors, openings = [], []
+    for pictures, places in zip(crops, truth, strict=True):
+        found = embed(lambda x: network(_scaled(x)), pictures)["points"].reshape(places.shape)
+        eye = np.linalg.norm(places[:, eyes[0]] - places[:, eyes[1]], axis=1)
+        errors.append(np.linalg.norm(found - places, axis=2) / eye[:, None])
+        gaps = [np.linalg.norm(p[:, lips[0]] - p[:, lips[1]], axis=1) for p in (found, places)]
+        openings.append(float(np.corrcoef(gaps)[0, 1]))
+    every = np.concatenate(errors)
+    return {
+        "mean_error": float(every.mean()),
+        "largest_mean_error_of_a_take": float(max(e.mean() for e in errors)),
+        "mean_error_by_landmark": {
+            name: float(e) for name, e in zip(LANDMARKS, every.mean(0), strict=True)
+        },
+        "opening_r": float(np.mean(openings)),
+    }
 
 
 def lip_sync(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-NetworkName = Literal["identity", "expression", "sync"]
-NAMES: tuple[NetworkName, ...] = ("identity", "expression", "sync")
+NetworkName = Literal["identity", "expression", "sync", "landmarks"]
+NAMES: tuple[NetworkName, ...] = ("identity", "expression", "sync", "landmarks")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings that all three trainings share."""
+    """The settings that all trainings share."""
 
     takes: int  # per training speaker
     frames: int  # drawn at random from each take; 0 for all of them, in order
@@ -76,4 +76,5 @@ RECIPES: dict[NetworkName, Recipe] = {
         takes=40, frames=3, steps=2500, batch=128, rate=3e-3, decay=0.05, changes=_STRONG
     ),
     "sync": SyncRecipe(takes=2, frames=0, steps=2000, batch=12, rate=2e-3),
+    "landmarks": Recipe(takes=16, frames=5, steps=3000, batch=96, rate=2e-3),
 }

@@ -45,6 +45,8 @@ class TakeInputs:
 
     crops: npt.NDArray[np.uint8]  # (frames, side, side, 3), RGB
     indices: npt.NDArray[np.int64]  # (frames,), of the frames
+    # (frames, 25, 2), in sides of the frame; for landmarks only
+    points: npt.NDArray[np.float32]
     steps: npt.NDArray[np.float32]  # (versions, S, 13), MFCCs, clean and noisy; for lip sync only
 
 
@@ -60,6 +62,8 @@ def _crop(frame: Frame, card: networks.NetworkCard) -> Frame:
         return crop.arcface(frame, None, settings)
     if isinstance(settings, networks.ExpressionInput):
         return crop.expression(frame, None, settings)
+    if isinstance(settings, networks.LandmarksInput):
+        return exact.shrink(frame, settings.size)
     if isinstance(settings, networks.SyncInput):
         return exact.resize(frame, settings.size)
     raise TypeError(f"{card.path}: no such crop")
@@ -81,13 +85,15 @@ def draw_take(
     if count:
         indices = np.sort(rng.choice(take.n_frames, min(count, take.n_frames), replace=False))
     crops = np.stack([_crop(take.frame(int(i)), card) for i in indices])
-    steps = np.zeros((0, 0, 13), np.float32)
+    points, steps = np.zeros((0, 25, 2), np.float32), np.zeros((0, 0, 13), np.float32)
+    if name == "landmarks":
+        points = (take.landmarks_at(indices) / world.size).astype(np.float32)
     if name == "sync":
         versions = [take.sound()]
         if isinstance(recipe, SyncRecipe) and frames is None:
             versions += [_noisy(versions[0], recipe.quietest, rng) for _ in range(recipe.noises)]
         steps = np.stack([mfcc(version) for version in versions])
-    return TakeInputs(crops, indices.astype(np.int64), steps)
+    return TakeInputs(crops, indices.astype(np.int64), points, steps)
 
 
 def _noisy(
