@@ -28,7 +28,7 @@ from spfem_bench.definitions.networks import LandmarksInput, ProfileCard
 from spfem_bench.errors import CardError, ClipError, StorageError
 from spfem_bench.faces import ned, steady
 from spfem_bench.faces.detect import Detector, load_detector
-from spfem_bench.faces.ned import Points
+from spfem_bench.faces.ned import FacePoints
 from spfem_bench.faces.track import FaceTrack, follow
 from spfem_bench.files import check_writable, inside, temporary_folder, write_atomically
 from spfem_bench.media import ffmpeg
@@ -53,7 +53,7 @@ class Prepared:
     """One picture: as cut out, its landmarks, its mask there (None without), and as aligned."""
 
     picture: Frame
-    points: Points
+    points: FacePoints
     mask: npt.NDArray[np.uint8] | None
     face: Frame
 
@@ -71,7 +71,7 @@ class NedFaces:
         self._input = contract
         self._detector: Detector = load_detector(cards[0], weights)
         crops = load_network(cards[1], weights)["crops"]
-        self._find: steady.FindPoints = lambda batch: crops(batch)["points"]
+        self._find: steady.LandmarkFunction = lambda batch: crops(batch)["points"]
         libraries = {"numpy", "scipy", "cv2", "PIL"} | network_libraries(cards[0])
         libraries |= network_libraries(cards[1])
         self.settings: dict[str, Any] = {

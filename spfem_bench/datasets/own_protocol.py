@@ -15,11 +15,11 @@ from spfem_bench.errors import CardError, StorageError
 from spfem_bench.files import write_atomically
 from spfem_bench.texts import csv_text
 
-METRICS = ("fad", "csim", "id-sim", "lse-d", "lse-c")  # further default metrics are added here
+METRICS = ("fad", "csim", "id-sim", "lip-corr", "lse-d", "lse-c")  # further default metrics are added here
 """The metrics of own clips; those without networks here are left out when none are named."""
 
-_ON_REQUEST = ("av-offset", "scc", "tcc")
-_IN_SYNC = ("lse-d", "lse-c", "av-offset")
+_ON_REQUEST = ("av-offset", "lip-dyn", "m-lmd", "f-lmd", "av-loudness", "scc", "tcc")
+_IN_SYNC = ("lse-d", "lse-c", "av-offset", "av-loudness")
 
 REAL_IS = {
     "real": "FAD compares with the real clips given: the distance to real frames.",

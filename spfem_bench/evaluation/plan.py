@@ -100,9 +100,8 @@ def make_plan(
             f"'{method}' on '{provider.card.name}' is {card.label} ({card.name}), a small copy "
             f"for drawn clips: see {card.link}"
         )
-    reading: Mapping[str, Any] = {}
+    reading = provider.reading(card.name)
     if videos is None and card.control is None:
-        reading = provider.reading(card.name)
         note = note or provider.remark(card.name)
     outputs, extra, model = _outputs(card, protocol, provider, videos)
     wanted = _metrics(metrics, protocol, profile)

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from spfem_bench.faces.crop import opencv, similarity_transform
 from spfem_bench.media.video import Frame
 
-Points = npt.NDArray[np.float64]
-"""Points in a picture, (K, 2), x and y in pixels; 98 in the order of WFLW."""
+FacePoints = npt.NDArray[np.float64]
+"""FacePoints in a picture, (K, 2), x and y in pixels; 98 in the order of WFLW."""
 
 SIZE = 256
 """Side of the pictures."""
@@ -53,12 +53,12 @@ EROSION, KEPT = 21, 0.6
 """The soft erosion: side of the cone in pixels, and the part of it that must be face."""
 
 
-def align_transform(points: Points) -> npt.NDArray[np.float64]:
+def align_transform(points: FacePoints) -> npt.NDArray[np.float64]:
     """Return the similarity, float64 (2, 3), that takes 98 points closest to NED's template."""
     return similarity_transform(points[list(IBUG)], NED_TEMPLATE)
 
 
-def face_mask(points: Points, size: tuple[int, int] = (SIZE, SIZE)) -> npt.NDArray[np.uint8]:
+def face_mask(points: FacePoints, size: tuple[int, int] = (SIZE, SIZE)) -> npt.NDArray[np.uint8]:
     """Return the mask of a face with these 98 points: uint8 (height, width), 0 or 1.
 
     It is the convex hull of jaw, brows and an arch over the forehead, softly eroded: one part
@@ -73,7 +73,7 @@ def face_mask(points: Points, size: tuple[int, int] = (SIZE, SIZE)) -> npt.NDArr
     return largest_part(np.asarray(soft >= KEPT, np.uint8))
 
 
-def _outline(points: Points) -> Points:
+def _outline(points: FacePoints) -> FacePoints:
     """Return the points whose hull is the face, before erosion."""
     jaw, brows = points[:33], points[33:51]
     across = (jaw[32] - jaw[0]) / 2
@@ -106,7 +106,7 @@ def largest_part(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def aligned_face(
-    picture: Frame, points: Points, mask: npt.NDArray[np.uint8] | None
+    picture: Frame, points: FacePoints, mask: npt.NDArray[np.uint8] | None
 ) -> tuple[Frame, npt.NDArray[np.uint8] | None]:
     """Return a picture with its face where NED's template has it, and the mask there.
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from spfem_bench.definitions.networks import LandmarksInput
 from spfem_bench.faces.crop import landmarks_crop
-from spfem_bench.faces.ned import MARGIN, SIZE, Points
+from spfem_bench.faces.ned import MARGIN, SIZE, FacePoints
 from spfem_bench.faces.track import FaceTrack
 from spfem_bench.media.video import Frame
 
@@ -26,7 +26,7 @@ SHIFTS = ((0, 0), (-5, -5), (-5, 5), (5, -5), (5, 5))
 POINTS_WINDOW, POINTS_ORDER = 5, 2
 """Frames and order of the polynomials that landmarks follow (Savitzky and Golay, 1964)."""
 
-FindPoints = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
+LandmarkFunction = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """From crops (B, size, size, 3) to points (B, 196), x and y in turn, in sides of the crop."""
 
 
@@ -37,14 +37,14 @@ class Place(NamedTuple):
     top: float
     side: float
 
-    def to_frame(self, points: Points) -> Points:
+    def to_frame(self, points: FacePoints) -> FacePoints:
         """Return points of the picture in pixels of the frame."""
-        scaled: Points = (points + 0.5) * (self.side / SIZE) - 0.5 + (self.left, self.top)
+        scaled: FacePoints = (points + 0.5) * (self.side / SIZE) - 0.5 + (self.left, self.top)
         return scaled
 
-    def to_picture(self, points: Points) -> Points:
+    def to_picture(self, points: FacePoints) -> FacePoints:
         """Return points of the frame in pixels of the picture."""
-        scaled: Points = (points - (self.left, self.top) + 0.5) * (SIZE / self.side) - 0.5
+        scaled: FacePoints = (points - (self.left, self.top) + 0.5) * (SIZE / self.side) - 0.5
         return scaled
 
 
@@ -99,8 +99,8 @@ def squares(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def find_points(
-    picture: Frame, square: npt.NDArray[np.float64], settings: LandmarksInput, find: FindPoints
-) -> Points:
+    picture: Frame, square: npt.NDArray[np.float64], settings: LandmarksInput, find: LandmarkFunction
+) -> FacePoints:
     """Return the landmarks in a 256-pixel picture, (98, 2), the mean over shifted squares.
 
     *square* is the centre x, y and half side, in pixels of the picture.
@@ -135,8 +135,8 @@ def all_points(
     boxes: npt.NDArray[np.float64],
     known: Sequence[bool],
     settings: LandmarksInput,
-    find: FindPoints,
-) -> list[Points]:
+    find: LandmarkFunction,
+) -> list[FacePoints]:
     """Return each picture's 98 points, in pixels of the picture, steady over time."""
     found = np.zeros((len(where), 98, 2))
     steady = squares(boxes)

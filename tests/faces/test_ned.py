@@ -14,7 +14,7 @@ WFLW_OF_IBUG |= {36: 60, 39: 64, 42: 68, 45: 72, 48: 76, 54: 82, 60: 88, 64: 92,
 """Corners of jaw, brows, nose, eyes and mouth: by the figures of both annotations."""
 
 
-def face_points(scale: float = 1.0) -> ned.Points:
+def face_points(scale: float = 1.0) -> ned.FacePoints:
     """98 points of which 68 are the template; the others lie between their neighbours."""
     points = np.full((98, 2), np.nan)
     points[list(ned.IBUG)] = ned.NED_TEMPLATE

@@ -36,18 +36,32 @@ from spfem_bench.networks.weights import WeightsStore
 from tests.conftest import Outcome, World
 
 VARIED = ("fad", "csim", "lse-d", "lse-c", "av-offset")
-METRICS = (*VARIED, *(f"{name}-papers" for name in VARIED), "id-sim", "scc", "tcc")
+ON_LANDMARKS = ("lip-corr", "lip-width-corr", "lip-round-corr", "lip-dyn", "pose-corr", "jitter")
+ON_LANDMARKS += ("m-lmd", "m-lmd-px", "f-lmd", "f-lmd-px", "av-loudness", "blink-rate")
+OF_ALL = (*VARIED, *(f"{name}-papers" for name in VARIED), "id-sim", "scc", "tcc")
+METRICS = (*OF_ALL, *ON_LANDMARKS)
+
+
+def metrics_of(profile: str) -> tuple[str, ...]:
+    """Return the metrics that a profile has networks for."""
+    return OF_ALL if profile == "papers" else METRICS
+
+
 ROLES = {
-    metric: {"csim": "expression", "lse": "sync", "av": "sync"}.get(
-        metric.split("-")[0], "identity"
-    )
-    for metric in METRICS
+    **{
+        metric: {"csim": "expression", "lse": "sync", "av": "sync"}.get(
+            metric.split("-")[0], "identity"
+        )
+        for metric in OF_ALL
+    },
+    **dict.fromkeys(ON_LANDMARKS, "landmarks"),
 }
-TORCH = {"identity": "torch", "expression": "torch", "sync": "torch"}
-ONNX = {"identity": "onnxruntime", "expression": "onnxruntime", "sync": "torch"}
+TORCH = {"identity": "torch", "expression": "torch", "sync": "torch", "landmarks": "torch"}
+LANDMARKS = {"landmarks": "onnxruntime"}
+ONNX = {"identity": "onnxruntime", "expression": "onnxruntime", "sync": "torch", **LANDMARKS}
 RUNTIMES = {
     "compact": TORCH,
-    "light": TORCH,
+    "light": {**TORCH, **LANDMARKS},
     "official": ONNX,
     "official-afew": ONNX,
     "official-antelopev2": ONNX,
@@ -117,7 +131,7 @@ def frozen(metric: str, profile: str, faces: str) -> dict[str, Any]:
 def test_every_profile_is_in_the_table() -> None:
     assert RUNTIMES.keys() == set(names(Kind.PROFILE))
     assert set(METRICS) == set(names(Kind.METRIC))
-    every = (used(metric, profile, faces) for profile, faces in CASES for metric in METRICS)
+    every = (used(metric, profile, faces) for profile, faces in CASES for metric in metrics_of(profile))
     assert set.union(*every) == EVERY, "what all machines of a cluster must have alike"
 
 
@@ -140,13 +154,13 @@ def test_a_libraries_version_moves_what_uses_it_and_nothing_else(
                 signature(frozen(metric, profile, faces), profile, ["a"], 1),
                 json.dumps(x.key(clip, metric_card(metric).role)),
             )
-            for metric in METRICS
+            for metric in metrics_of(profile)
         }
 
     before = made("")
     for library in LIBRARIES:
         after = made(library)
-        for metric in METRICS:
+        for metric in metrics_of(profile):
             moved = library in used(metric, profile, faces)
             sign, key = (a != b for a, b in zip(before[metric], after[metric], strict=True))
             # The matrix root comes after the features.
@@ -471,7 +485,7 @@ def few(demo_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 GROUPS = (("fad", "id-sim"), ("csim",), ("lse-d", "lse-c", "av-offset"), ("scc", "tcc"))
 
 
-@pytest.mark.parametrize("metrics", GROUPS)
+@pytest.mark.parametrize("metrics", [*GROUPS, ("lip-corr", "av-loudness", "jitter")])
 def test_the_demo_imports_what_its_signatures_name(
     metrics: tuple[str, ...], few: dict[str, str], tmp_path: Path
 ) -> None:

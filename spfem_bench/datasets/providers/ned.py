@@ -18,8 +18,9 @@ from spfem_bench.datasets.ned_index import (
     read_index,
     save_index,
 )
+from spfem_bench.datasets.ned_record import prepared_tree
 from spfem_bench.datasets.ned_report import TreeReport, tree_report
-from spfem_bench.datasets.ned_tree import cells_of, read_tree
+from spfem_bench.datasets.ned_tree import cell_clips, read_tree
 from spfem_bench.datasets.provider import PROVIDERS, Holdings, Places, Provider
 from spfem_bench.definitions.cards import validate
 from spfem_bench.definitions.clips import Clip
@@ -111,7 +112,7 @@ class NedFaces(Provider):
         if index is None:
             return []
         found = []
-        for cell, clips in cells_of(index).items():
+        for cell, clips in cell_clips(index).items():
             folder = index.real[cell]
             for clip, cut in zip(clips, index.real_cuts(cell), strict=True):
                 video = str(self._clip(folder, cut, ""))
@@ -165,9 +166,18 @@ class NedFaces(Provider):
         return beside or generated.get((cell[0], target, target, method))
 
     def reading(self, method: str) -> Mapping[str, Any]:
-        """Return that clips are cut as the papers' scripts do, where they are."""
-        is_own = self.index is not None and method in self.index.methods
-        return {"as_published": True} if is_own and self._indexed().as_published else {}
+        """Return that clips are cut as the papers' scripts do, where they are.
+
+        Also how 'prepare ned-faces' made the tree, which only approximates NED's own faces.
+        """
+        index = self.index
+        if index is None:
+            return {}
+        made = prepared_tree(index.root)
+        reading: dict[str, Any] = {"prepared": made.settings} if made else {}
+        if method in index.methods and index.as_published:
+            reading["as_published"] = True
+        return reading
 
     def remark(self, method: str) -> str:
         """Return what is done about first frames that a method's folders lack."""
