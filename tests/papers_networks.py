@@ -1,4 +1,4 @@
-"""The papers' networks with seeded weights, as official files and cards, for tests."""
+"""The papers' networks with seeded weights, as official files and cards, for whole runs."""
 
 from __future__ import annotations
 

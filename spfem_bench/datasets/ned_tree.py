@@ -123,7 +123,10 @@ def _layout(root: Path) -> TreeLayout:
 
 
 def _layout_of(root: Path) -> TreeLayout | None:
-    if any((emotion / FACES).is_dir() for _, emotion in _two_levels(root)):
+    pairs = _two_levels(root)
+    # A speaker's own folder has faces a level higher, beside its experiments.
+    is_speaker = any((emotion / FACES).is_dir() for emotion in _folders(root))
+    if not is_speaker and any((emotion / FACES).is_dir() for _, emotion in pairs):
         return "actors"
     if any(_has_pictures(speaker) for _, speaker in _two_levels(root / REAL)):
         return "sides"

@@ -102,8 +102,8 @@ emotions = {json.dumps(emotions)}
 metrics = ["fad", "csim", "lse-d", "lse-c"]
 on_request = ["av-offset", "id-sim"]
 description = \"\"\"
-All clips of a tree of faces, written by 'spfem-bench protocol new'. Real is the speaker's own clip
-in the target emotion, the source is {source}.\"\"\"
+All clips of a tree of faces, written by 'spfem-bench protocol new'. Real is the speaker's own
+clip in the target emotion, the source is {source}.\"\"\"
 
 [clips]
 source = "{{source}}"

@@ -15,7 +15,14 @@ from spfem_bench.errors import CardError, StorageError
 from spfem_bench.files import write_atomically
 from spfem_bench.texts import csv_text
 
-METRICS = ("fad", "csim", "id-sim", "lip-corr", "lse-d", "lse-c")  # further default metrics are added here
+METRICS = (
+    "fad",
+    "csim",
+    "id-sim",
+    "lip-corr",
+    "lse-d",
+    "lse-c",
+)  # further default metrics are added here
 """The metrics of own clips; those without networks here are left out when none are named."""
 
 _ON_REQUEST = ("av-offset", "lip-dyn", "m-lmd", "f-lmd", "av-loudness", "scc", "tcc")

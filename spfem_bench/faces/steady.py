@@ -99,7 +99,10 @@ def squares(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def find_points(
-    picture: Frame, square: npt.NDArray[np.float64], settings: LandmarksInput, find: LandmarkFunction
+    picture: Frame,
+    square: npt.NDArray[np.float64],
+    settings: LandmarksInput,
+    find: LandmarkFunction,
 ) -> FacePoints:
     """Return the landmarks in a 256-pixel picture, (98, 2), the mean over shifted squares.
 

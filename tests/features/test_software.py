@@ -131,7 +131,9 @@ def frozen(metric: str, profile: str, faces: str) -> dict[str, Any]:
 def test_every_profile_is_in_the_table() -> None:
     assert RUNTIMES.keys() == set(names(Kind.PROFILE))
     assert set(METRICS) == set(names(Kind.METRIC))
-    every = (used(metric, profile, faces) for profile, faces in CASES for metric in metrics_of(profile))
+    every = (
+        used(metric, profile, faces) for profile, faces in CASES for metric in metrics_of(profile)
+    )
     assert set.union(*every) == EVERY, "what all machines of a cluster must have alike"
 
 
