@@ -34,18 +34,22 @@ from spfem_bench.features.store import FeatureStore
 from spfem_bench.networks.weights import WeightsStore
 from tests.conftest import Outcome, World
 
-METRICS = ("fad", "csim", "lse-d", "lse-c", "av-offset", "id-sim", "scc", "tcc")
+ON_LANDMARKS = ("lip-corr", "lip-width-corr", "lip-round-corr", "lip-dyn", "pose-corr", "jitter")
+ON_LANDMARKS += ("m-lmd", "m-lmd-px", "f-lmd", "f-lmd-px", "av-loudness", "blink-rate")
+METRICS = ("fad", "csim", "lse-d", "lse-c", "av-offset", "id-sim", "scc", "tcc", *ON_LANDMARKS)
 ROLES = dict.fromkeys(METRICS, "identity") | {
     "csim": "expression",
     "lse-d": "sync",
     "lse-c": "sync",
     "av-offset": "sync",
+    **dict.fromkeys(ON_LANDMARKS, "landmarks"),
 }
-TORCH = {"identity": "torch", "expression": "torch", "sync": "torch"}
-ONNX = {"identity": "onnxruntime", "expression": "onnxruntime", "sync": "torch"}
+TORCH = {"identity": "torch", "expression": "torch", "sync": "torch", "landmarks": "torch"}
+LANDMARKS = {"landmarks": "onnxruntime"}
+ONNX = {"identity": "onnxruntime", "expression": "onnxruntime", "sync": "torch", **LANDMARKS}
 RUNTIMES = {
     "compact": TORCH,
-    "light": TORCH,
+    "light": {**TORCH, **LANDMARKS},
     "official": ONNX,
     "official-afew": ONNX,
     "official-antelopev2": ONNX,
@@ -461,7 +465,7 @@ def few(demo_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 GROUPS = (("fad", "id-sim"), ("csim",), ("lse-d", "lse-c", "av-offset"), ("scc", "tcc"))
 
 
-@pytest.mark.parametrize("metrics", GROUPS)
+@pytest.mark.parametrize("metrics", [*GROUPS, ("lip-corr", "av-loudness", "jitter")])
 def test_the_demo_imports_what_its_signatures_name(
     metrics: tuple[str, ...], few: dict[str, str], tmp_path: Path
 ) -> None:
