@@ -70,6 +70,26 @@ def recordings(dataset: str) -> list[dict[str, str]]:
     return rows
 
 
+def further(dataset: str) -> list[dict[str, str]]:
+    """Return the rows of recordings that only the papers' own protocols may need.
+
+    On MEAD, clips after the thirtieth, of which some speakers have a few: the papers show
+    ``W029 disgusted 033``. On RAVDESS, normal intensity of statement 2, repetition 2: the papers
+    do not say which intensity is theirs.
+    """
+    rows = []
+    for speaker in SPEAKERS[dataset]:
+        for emotion in EMOTIONS[1:]:
+            row = {"speaker": speaker, "emotion": emotion}
+            if dataset == "mead":
+                row["level"] = level(emotion)
+                rows += [{**row, "clip": f"{n:03d}"} for n in range(31, 41)]
+            else:
+                clip = f"01-01-{CODES[emotion]}-01-02-02-{speaker.removeprefix('Actor_')}"
+                rows.append({**row, "clip": clip})
+    return rows
+
+
 def level(emotion: str) -> str:
     """Return MEAD's folder of an emotion: neutral has one level, the others' strongest is 3."""
     return "1" if emotion == "neutral" else "3"
@@ -107,6 +127,7 @@ def items(dataset: str, setting: str) -> list[dict[str, str]]:
 def main() -> None:
     """Write the lists, or compare them."""
     lists = {f"datasets/{d}.csv": recordings(d) for d in SPEAKERS}
+    lists |= {f"datasets/{d}-further.csv": further(d) for d in SPEAKERS}
     lists |= {f"{d}-{s}.csv": items(d, s) for d in SPEAKERS for s in ("inter-id", "cross-id")}
     lists["mead-inter-id-self.csv"] = items("mead", "inter-id-self")
     for name, rows in lists.items():

@@ -76,14 +76,22 @@ def _is(file: PinnedFile, path: Path) -> bool:
     return file_problem(path, file) is None
 
 
-def pin(owner: str, file: PinnedFile, path: Path) -> str:
+def pin(
+    owner: str,
+    file: PinnedFile,
+    path: Path,
+    check: Callable[[bytes], object] = lambda content: None,
+) -> str:
     """Pin a file without a published SHA-256 to the bytes at *path*, and return their hash.
 
+    *check* is called with the bytes first, and raises WeightsError for those of something else.
     Raises WeightsError for bytes that are not the card's or not those pinned, and StorageError.
     """
     content = read_file(path)  # once: the checked bytes are the pinned ones
     if problem := file_problem(path, file, content):
-        raise WeightsError(is_not(path, file, problem), "Remove it and fetch it again")
+        again = "Remove it and fetch it again" if file.url else f"Remove it. {by_hand(file, path)}"
+        raise WeightsError(is_not(path, file, problem), again)
+    check(content)
     digest = hashlib.sha256(content).hexdigest()
     with locked(pins_path()):
         pins = read_pins()

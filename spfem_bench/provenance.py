@@ -25,6 +25,7 @@ _ONNXRUNTIME = ("", "-gpu", "-directml", "-openvino", "-qnn", "-rocm", "-trainin
 PROVIDERS = {
     "cv2": [f"opencv{kind}-python{end}" for kind in ("", "-contrib") for end in _OPENCV],
     "onnxruntime": [f"onnxruntime{end}" for end in _ONNXRUNTIME],
+    "PIL": ["pillow", "pillow-simd"],
 }
 """Modules that several packages install into the same folder, where the last one wins."""
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from spfem_bench.cli import options
+
+if TYPE_CHECKING:
+    from spfem_bench.datasets.provider import Provider
+    from spfem_bench.datasets.providers.ned import NedFaces
 
 
 @click.group()
@@ -82,6 +87,15 @@ def verify(names: tuple[str, ...], data: options.DataFolders) -> None:
     type=options.File(),
     help="A TOML file that says how your copy is named, when it is not as published.",
 )
+@click.option(
+    "--clips",
+    type=options.File(".csv"),
+    help="For ned: a CSV of speaker, emotion, clip and frames, which says where a clip ends.",
+)
+@options.flag(
+    "--as-published",
+    help="For ned: cut generated folders as the papers' scripts do, with their slips.",
+)
 @options.flag("--json", "as_json", help="Print the report as JSON.")
 @options.data_dir
 @options.quiet
@@ -89,38 +103,77 @@ def index(
     name: str,
     root: Path,
     mapping: Path | None,
+    clips: Path | None,
+    as_published: bool,
     as_json: bool,
     data: options.DataFolders,
     quiet: bool,
 ) -> None:
-    """Look at your own copy of a data set (mead, ravdess) and note where it lies.
+    """Look at your own copy of a data set (mead, ravdess, ned) and note where it lies.
 
     Nothing is copied. Every recording that the papers count is looked for below
     ROOT and its streams are read through; what is missing, cannot be read or is
     odd is reported, and protocols use the rest. A run that was stopped goes on
     where it was; after a change, run it again.
 
+    ned is a tree of aligned faces: SPEAKER/EMOTION/faces_aligned/*.png as NED
+    leaves it, or SIDE/EMOTION/SPEAKER/*.png with a side 'real'.
+
     
     Examples:
       spfem-bench data index mead /data/MEAD
       spfem-bench data index ravdess /data/RAVDESS --json > ravdess.json
       spfem-bench data index mead /data/mine --mapping mine.toml
+      spfem-bench data index ned /data/render_test
+      spfem-bench data index ned /data/exp/cmp_inter --clips clips.csv
     """
-    from spfem_bench.datasets.index_report import index_report
-    from spfem_bench.datasets.providers.recordings import indexed_recordings
+    from spfem_bench.datasets.providers.ned import NedFaces
     from spfem_bench.definitions.datasets import dataset_card
-    from spfem_bench.definitions.recordings import read_mapping
 
-    provider = indexed_recordings(data.provider(dataset_card(name)))
-    found, path = provider.build_index(
-        root, read_mapping(mapping) if mapping else None, options.progress(quiet)
-    )
-    report = index_report(provider.card, found)
+    provider = data.provider(dataset_card(name))
+    if isinstance(provider, NedFaces):
+        if mapping:
+            raise click.UsageError(f"--mapping is for recordings; '{name}' is a tree of faces")
+        content, lines, path = _index_faces(provider, root, clips, as_published, quiet)
+    elif clips or as_published:
+        raise click.UsageError(f"--clips and --as-published are for ned, not for '{name}'")
+    else:
+        content, lines, path = _index_recordings(provider, root, mapping, quiet)
     if as_json:
-        click.echo(json.dumps(report.plain() | {"index": str(path)}, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(content | {"index": str(path)}, indent=1, ensure_ascii=False))
         return
-    from spfem_bench.reporting.recordings import report_lines
-
-    click.echo("\n".join(report_lines(report)))
+    click.echo("\n".join(lines))
     if not quiet:
         click.echo(f"Index: {path}", err=True)
+
+
+_Indexed = tuple[dict[str, Any], list[str], Path]  # the report as values and as text; the index
+
+
+def _index_faces(
+    provider: NedFaces, root: Path, clips: Path | None, as_published: bool, quiet: bool
+) -> _Indexed:
+    from spfem_bench.reporting.ned_trees import tree_lines
+
+    progress = options.progress(quiet)
+    found, path = provider.build_index(
+        root, clips=clips, as_published=as_published, progress=progress
+    )
+    report = provider.report(found)
+    return report.plain(), tree_lines(report), path
+
+
+def _index_recordings(
+    provider: Provider, root: Path, mapping: Path | None, quiet: bool
+) -> _Indexed:
+    from spfem_bench.datasets.index_report import index_report
+    from spfem_bench.datasets.providers.recordings import indexed_recordings
+    from spfem_bench.definitions.recordings import read_mapping
+    from spfem_bench.reporting.recordings import report_lines
+
+    recorded = indexed_recordings(provider)
+    found, path = recorded.build_index(
+        root, read_mapping(mapping) if mapping else None, options.progress(quiet)
+    )
+    report = index_report(recorded.card, found)
+    return report.plain(), report_lines(report), path

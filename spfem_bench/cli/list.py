@@ -28,11 +28,11 @@ def list_(what: str) -> None:
 def _methods() -> tuple[list[str], list[list[str]]]:
     from spfem_bench.definitions.cards import Kind, names
     from spfem_bench.definitions.methods import method_card
-    from spfem_bench.definitions.protocols import protocol
+    from spfem_bench.definitions.protocols import ready_protocols
     from spfem_bench.definitions.published import published_counts
     from spfem_bench.evaluation.controls import methods_with_clips
 
-    with_clips = {name: methods_with_clips(protocol(name)) for name in names(Kind.PROTOCOL)}
+    with_clips = {one.name: methods_with_clips(one) for one in ready_protocols()}
     published, rows = published_counts(), []
     for card in map(method_card, names(Kind.METHOD)):
         where = [name for name, methods in with_clips.items() if card.name in methods]
@@ -45,14 +45,14 @@ def _methods() -> tuple[list[str], list[list[str]]]:
 
 def _protocols() -> tuple[list[str], list[list[str]]]:
     from spfem_bench.definitions.cards import Kind, names
-    from spfem_bench.definitions.protocols import protocol
+    from spfem_bench.definitions.protocols import load_protocol, protocol
 
     rows = []
-    for one in map(protocol, names(Kind.PROTOCOL)):
-        card = one.card
+    for card in map(load_protocol, names(Kind.PROTOCOL)):
+        count = str(len(protocol(card.name).items)) if card.is_ready else "not solved"
         metrics = ", ".join([*card.metrics, *(f"({name})" for name in card.on_request)])
-        facts = [card.setting, str(len(one.items)), str(len(card.emotions)), metrics]
-        rows.append([one.name, str(card.version), *facts, ", ".join(card.outputs)])
+        facts = [card.setting, count, str(len(card.emotions)), metrics]
+        rows.append([card.name, str(card.version), *facts, ", ".join(card.outputs)])
     return ["Protocol", "Version", "Setting", "Clips", "Emotions", "Metrics", "Methods"], rows
 
 

@@ -1,4 +1,4 @@
-"""``spfem-bench protocol``: look at protocols, copy one to change, begin one of your own."""
+"""``spfem-bench protocol``: look at protocols, solve, copy or begin one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TEMPLATES = Path(__file__).with_name("new_protocol")
 
 @click.group()
 def protocol() -> None:
-    """Look at protocols, copy one to change, begin one of your own."""
+    """Look at protocols, solve one, copy one to change, begin one of your own."""
 
 
 @protocol.command()
@@ -42,7 +42,10 @@ def show(name: str, data: options.DataFolders) -> None:
     click.echo(card.description.strip())
     for note in card.notes:
         click.echo(f"Note: {note}")
-    click.echo(f"Card: {card.path}   List: {card.items}, SHA-256 {found.list_sha256[:16]}…")
+    where = card.items_path if card.solve else card.items
+    click.echo(f"Card: {card.path}   List: {where}, SHA-256 {found.list_sha256[:16]}…")
+    if card.solve:
+        click.echo(f"Test clips: {found.determined}")
     click.echo(f"Setting: {card.setting}   Faces: {card.faces}   Profile: {card.profile}")
     click.echo(f"Metrics: {', '.join(card.metrics)}   On request: {', '.join(card.on_request)}")
     for metric, reason in card.not_applicable.items():
@@ -86,27 +89,101 @@ def export(name: str, folder: Path) -> None:
     Score with it by its path: spfem-bench eval --protocol FOLDER/my-NAME.toml
     """
     from spfem_bench.definitions.protocols import protocol as read
-    from spfem_bench.files import inside
 
     card = read(name).card
     text = card.path.read_text(encoding="utf-8")
     own = f"my-{card.name}"
     text = re.sub(r"(?m)^items *= *.*$", f'items = "{own}.csv"', text, count=1)
-    rows = inside(card.path.parent, card.items).read_text(encoding="utf-8")
+    # A copy has the list as it is, and may be changed: it is no longer the papers' own.
+    text = re.sub(r"(?ms)^\[solve(\.\w+)?\]$.*?(?=^\[|\Z)", "", text).rstrip() + "\n"
+    text = re.sub(r"(?m)^recipe *= *.*\n", "", text)
+    rows = card.items_path.read_text(encoding="utf-8")
     _write({folder / f"{own}.toml": text, folder / f"{own}.csv": rows})
     click.echo(f"Score with it: spfem-bench eval --protocol {folder / f'{own}.toml'}", err=True)
 
 
 @protocol.command()
+@click.argument("name")
+@options.data_dir
+@options.flag("--nearest", help="Where no set of clips fits a cell, take the nearest sum.")
+@click.option(
+    "--clips", type=options.File(".csv"), help="Also write the chosen clips to this CSV file."
+)
+def solve(name: str, data: options.DataFolders, nearest: bool, clips: Path | None) -> None:
+    """Find the items of a protocol whose test clips are not published, among your own clips.
+
+    A cell is one speaker's test clips of one emotion. How many frames they have in all is known,
+    and some of their names; the clips that fit are looked for in the indexes of your data sets.
+    Of several sets that fit, the one with the last clips is taken; all are counted.
+
+    \b
+    Examples:
+      spfem-bench data index mead /data/MEAD
+      spfem-bench protocol solve mead-papers-cross-id --clips clips.csv
+      # prepare the clips in clips.csv as faces, then:
+      spfem-bench data index ned /data/NED
+      spfem-bench protocol solve mead-papers-cross-id
+
+    Exit codes: 0 the list is written; 1 it is not: a cell fits no set of clips,
+    or the protocol's own data set is not indexed; 2 wrong options.
+    """  # noqa: D301
+    from spfem_bench.datasets.solving import solve_protocol
+    from spfem_bench.definitions.protocols import protocol_card
+    from spfem_bench.errors import CardError
+    from spfem_bench.files import write_atomically
+    from spfem_bench.reporting.solving import solved_text
+
+    solved = solve_protocol(protocol_card(name), data, nearest=nearest)
+    click.echo(solved_text(solved))
+    if clips:
+        write_atomically(clips, solved.clips_text())
+        click.echo(f"Chosen clips: {clips}", err=True)
+    if solved.rows:
+        solved.write()
+        click.echo(f"List: {solved.path}", err=True)
+        click.echo(f"Score with it: spfem-bench eval --protocol {name}", err=True)
+    elif unsolved := solved.unsolved:
+        more = f", and {len(unsolved) - 1} more cells" if len(unsolved) > 1 else ""
+        remedy = "Look whether these clips are whole and of the published release"
+        if any(one.off is not None for one in unsolved):
+            remedy += "; --nearest takes the nearest sums"
+        raise CardError(f"no list is written: {unsolved[0].why}{more}", remedy)
+    else:
+        raise CardError(
+            f"no list is written: the data set '{solved.card.dataset}' is not indexed",
+            f"Prepare these clips, then type 'spfem-bench data index {solved.card.dataset} ROOT' "
+            "and solve again",
+        )
+
+
+@protocol.command()
 @click.argument("folder", type=options.FOLDER)
 @click.option("--name", default="my-list", show_default=True, help="What it is called.")
-def new(folder: Path, name: str) -> None:
-    """Begin a protocol of your own in FOLDER: commented cards and lists that load as they are.
+@click.option(
+    "--from",
+    "dataset",
+    metavar="DATASET",
+    help="List all clips of an indexed tree of faces (ned) in the place of examples.",
+)
+@options.data_dir
+def new(folder: Path, name: str, dataset: str | None, data: options.DataFolders) -> None:
+    r"""Begin a protocol of your own in FOLDER: commented cards and lists that load as they are.
 
-    They lie as cards of your own do: name FOLDER in SPFEM_BENCH_CARDS.
+    They lie as cards of your own do: name FOLDER in SPFEM_BENCH_CARDS. With
+    --from, protocols on all clips of a tree that 'data index' has found: inter-ID,
+    whose sources show the target emotion already, and cross-ID, whose sources are
+    neutral. Score with them by their paths.
+
+    \b
+    Examples:
+      spfem-bench protocol new cards
+      spfem-bench protocol new lists --from ned --name my-tree
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
         raise click.BadParameter("use small letters, digits, '.', '_' and '-'", param_hint="--name")
+    if dataset:
+        _write_lists(folder, name, dataset, data)
+        return
     files = {
         f"{name}.toml": "protocol.toml",
         f"{name}.csv": "items.csv",
@@ -124,6 +201,31 @@ def new(folder: Path, name: str) -> None:
         f"spfem-bench eval --method my-model --videos DIR --protocol {name}",
         err=True,
     )
+
+
+def _write_lists(folder: Path, name: str, dataset: str, data: options.DataFolders) -> None:
+    """Write the protocols on all clips of a tree of faces."""
+    from spfem_bench.datasets.own_lists import own_lists
+    from spfem_bench.datasets.providers.ned import NedFaces
+    from spfem_bench.definitions.datasets import dataset_card
+    from spfem_bench.errors import CardError
+
+    provider = data.provider(dataset_card(dataset))
+    if not isinstance(provider, NedFaces):
+        raise CardError(f"the data set '{dataset}' is no tree of faces", "Allowed: ned")
+    clips = provider.source_clips()
+    if not clips:
+        problem = f"the data set '{dataset}' has no clips that can be used"
+        raise CardError(problem, f"Type 'spfem-bench data index {dataset} ROOT', which says why")
+    made = own_lists(name, dataset, clips)
+    texts = {folder / f"{one.name}.toml": one.card for one in made}
+    texts |= {folder / f"{one.name}.csv": one.items for one in made}
+    _write(texts)
+    for one in made:
+        if one.left_out:
+            click.echo(f"{one.name}: {one.left_out}", err=True)
+        path = folder / f"{one.name}.toml"
+        click.echo(f"spfem-bench eval --method source --protocol {path}", err=True)
 
 
 def _write(files: dict[Path, str]) -> None:

@@ -78,7 +78,8 @@ def index_report(card: DatasetCard, index: RecordingsIndex) -> IndexReport:
     ]
     whole = {}
     for name in names(Kind.PROTOCOL):
-        if load_protocol(name).dataset == card.name:
+        listed = load_protocol(name)
+        if listed.dataset == card.name and listed.is_ready:
             items = protocol(name).items
             clips = [{c.path.as_posix() for c in (*i.clips.values(), *i.more_real)} for i in items]
             whole[name] = (len(items), sum(paths <= with_picture for paths in clips))

@@ -8,7 +8,7 @@ from pathlib import Path
 from spfem_bench.datasets import recordings_index
 from spfem_bench.datasets.index_report import relative_files, swapped_folders
 from spfem_bench.datasets.recordings_index import IndexedFile, RecordingsIndex
-from spfem_bench.definitions.datasets import DatasetCard, recordings
+from spfem_bench.definitions.datasets import DatasetCard, further_recordings, recordings
 from spfem_bench.definitions.recordings import LayoutMapping, candidates
 from spfem_bench.errors import CardError, ClipError, unknown_name
 from spfem_bench.files import Listing, inside
@@ -55,7 +55,7 @@ def _find_files(card: DatasetCard, root: Path, mapping: LayoutMapping | None) ->
         raise ValueError(f"{card.name} has no recordings")
     files: dict[str, str] = {}
     listing = Listing(root)
-    for recording in recordings(card):
+    for recording in (*recordings(card), *further_recordings(card)):
         videos, sounds = candidates(card.recordings, recording.row, mapping)
         for name, paths in ((recording.video, videos), (recording.sound, sounds)):
             file = next(filter(None, (_find_file(listing, path) for path in paths)), None)
@@ -83,9 +83,10 @@ def _find_file(listing: Listing, path: str) -> str | None:
 
 
 def _check_words(card: DatasetCard, mapping: LayoutMapping | None) -> None:
-    """Refuse a mapping that replaces a word which the list does not have."""
+    """Refuse a mapping that replaces a word which the lists do not have."""
+    listed = (*recordings(card), *further_recordings(card))
     for column, words in mapping.names.items() if mapping else ():
-        cells = {r.row[column] for r in recordings(card) if column in r.row}
+        cells = {r.row[column] for r in listed if column in r.row}
         for cell in words if cells else ():  # an unknown column is refused where it is filled in
             if cell not in cells:
                 raise unknown_name(f"{column} in [names.{column}]", cell, cells)

@@ -7,10 +7,10 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
+from spfem_bench.datasets.joined import Cut, cut_joined, lengths_text
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.layouts import LayoutCard
 from spfem_bench.definitions.protocols import Item, Protocol
@@ -23,7 +23,7 @@ from spfem_bench.media.video import VIDEO_SUFFIXES
 
 OutputState = Literal["found", "absent", "ambiguous"]
 SourceOf = Callable[[Item, bool], Clip]
-_Parts = Mapping[str, tuple[int, int]] | ClipError
+_Parts = Mapping[str, Cut] | ClipError
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def place(
             part = parts[first]
             if isinstance(part, ClipError):
                 raise part
-            clip = replace(clip, pictures=part[item.id])
+            clip = replace(clip, pictures=part[item.id].pictures, skip=part[item.id].skip)
         return _with_sound(layout, listing, clip, item, source_of)
 
     placed = []
@@ -149,24 +149,31 @@ def _parts(layout: LayoutCard, clip: Clip, sharing: Sequence[Item], source_of: S
         items = " and of ".join(item.id for item in sharing)
         remedy = layout.must or "Give each item a name of its own"
         return ClipError(f"{clip.path} would be the output of {items}", remedy)
-    order = sorted(sharing, key=lambda i: i.clips["source"].path.as_posix())
+    # Clips that lie in one folder themselves are in the order of their pictures.
+    order = sorted(
+        sharing, key=lambda i: (i.clips["source"].path.as_posix(), i.clips["source"].pictures or ())
+    )
     try:
         lengths = [_frames(source_of(i, False)) for i in order]
         pictures = len(numbered_pictures(clip))
     except ClipError as error:
         return error
-    if sum(lengths) != pictures:
-        summed = " + ".join(map(str, lengths))
+    cuts = cut_joined(lengths, pictures, layout.lead)
+    if cuts is None:
+        allowed = f" Up to {layout.lead} first frames may be missing." if layout.lead else ""
         return ClipError(
-            f"{clip.path} holds {pictures} frames, its {len(order)} sources have {summed}",
-            f"Where one ends cannot be told: give each item a folder of its own. {layout.must}",
+            f"{clip.path} holds {pictures} frames, its {len(order)} sources have "
+            f"{lengths_text(lengths)}",
+            f"Where one ends cannot be told: give each item a folder of its own.{allowed} "
+            f"{layout.must}",
         )
-    ends = list(accumulate(lengths))
-    return {i.id: (end - length, end) for i, end, length in zip(order, ends, lengths, strict=True)}
+    return {item.id: cut for item, cut in zip(order, cuts, strict=True)}
 
 
 def _frames(source: Clip) -> int:
-    """Return the frames of a source video, at its own rate."""
+    """Return the frames of a source, a video or a folder of frames, at its own rate."""
+    if source.path.is_dir():
+        return len(numbered_pictures(source))
     streams = packets.stream_times(source.path)
     if "video" not in streams:
         raise ClipError(f"{source.path}: has no video stream", "Give a video, not a sound file")
@@ -192,7 +199,8 @@ def _with_sound(
             source = source_of(item, True)
         except ClipError:
             return clip, "none"
-        return replace(clip, audio=source.audio or source.path), "source"
+        if source.audio is not None or not source.path.is_dir():
+            return replace(clip, audio=source.audio or source.path), "source"
     return clip, "none"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from spfem_bench.datasets.cells import SourceClip
 from spfem_bench.datasets.pairs import EmotionPair
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.controls import FadedControl, PerfectControl
@@ -14,7 +15,7 @@ from spfem_bench.definitions.datasets import DatasetCard, dataset_files
 from spfem_bench.definitions.methods import MethodCard
 from spfem_bench.definitions.pins import PinnedFile
 from spfem_bench.definitions.protocols import Item
-from spfem_bench.errors import ClipError, MissingClipError
+from spfem_bench.errors import CardError, ClipError, MissingClipError
 from spfem_bench.files import inside
 from spfem_bench.hashes import sha256_of
 from spfem_bench.media.video import file_sha256
@@ -109,12 +110,23 @@ class Provider:
         return {}
 
     def output(self, method: str, item: Item) -> Clip:
-        """Return the address of what one of :meth:`methods` makes of an item."""
+        """Return the address of what one of :meth:`methods` makes of an item.
+
+        Raises ClipError where there is none, or it cannot be used.
+        """
         raise NotImplementedError(f"{type(self).__name__} makes no clips of {method}: {item.id}")
 
     def identity(self, method: str) -> Mapping[str, Any]:
         """Return what decides a method's clips, such as hashes of weights, for the record."""
         return {}
+
+    def reading(self, method: str) -> Mapping[str, Any]:
+        """Return how a method's clips are read that is not as usual; it goes into signatures."""
+        return {}
+
+    def remark(self, method: str) -> str:
+        """Return one line for the user about how a method's clips are read, or nothing."""
+        return ""
 
     def control_clip(self, control: PerfectControl | FadedControl, item: Item) -> Clip | None:
         """Return the address of a control's clip for an item; None where there is none."""
@@ -123,6 +135,14 @@ class Provider:
     def exact_pair(self, item: Item) -> EmotionPair | None:
         """Return source and real clip with corresponding frames; None if there is no difference."""
         raise NotImplementedError(f"{type(self).__name__} has no exact pairs: {item.id}")
+
+    def source_clips(self) -> list[SourceClip]:
+        """Return the clips that are here with their lengths, for ``protocol solve``.
+
+        Empty where a data set has not been indexed. Raises CardError when the data set is none
+        whose clips are indexed, or its index is damaged.
+        """
+        raise CardError(f"the data set '{self.card.name}' has no index of recordings")
 
     def holdings(self) -> Holdings:
         """Return how much of the data set is here."""

@@ -100,11 +100,21 @@ def dataset_files(card: DatasetCard) -> Mapping[str, PinnedFile]:
 @cache
 def recordings(card: DatasetCard) -> tuple[Recording, ...]:
     """Return a data set's recordings; raise CardError, with file and line, for a bad row."""
+    return _listed(card, card.recordings.items if card.recordings else "")
+
+
+@cache
+def further_recordings(card: DatasetCard) -> tuple[Recording, ...]:
+    """Return recordings that only some copies have, see ``further``; raise as `recordings`."""
+    return _listed(card, card.recordings.further if card.recordings else "")
+
+
+def _listed(card: DatasetCard, items: str) -> tuple[Recording, ...]:
     settings = card.recordings
-    if settings is None:
+    if settings is None or not items:
         return ()
     found: dict[str, Recording] = {}
-    for where, row in read_list(inside(card.path.parent, settings.items)):
+    for where, row in read_list(inside(card.path.parent, items)):
         with located(where):
             for column in ("speaker", "emotion"):
                 if column not in row:

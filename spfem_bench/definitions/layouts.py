@@ -24,6 +24,7 @@ class LayoutCard(Card):
     # folders hold the outputs of all of an actor's sources of one emotion, in the order of the
     # sources' file names
     joined: bool = False
+    lead: int = pydantic.Field(default=0, ge=0)  # of joined frames, so many first may be missing
     silent: bool = False  # outputs without sound are scored with the source's
     source: str  # where the names are documented
     must: str = ""  # what a user has to do where the system's names do not identify the item

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 
+from spfem_bench.caches import cache_folder
 from spfem_bench.definitions.cards import Card, Kind, Strict, load, located, names, read_card
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.datasets import DatasetCard, dataset_card, dataset_files
@@ -26,6 +27,9 @@ EMOTIONS = ("neutral", "angry", "disgusted", "fear", "happy", "sad", "surprised"
 """The papers' seven, in the papers' order."""
 
 AVERAGE = "avg"  # in the place of an emotion: the plain mean over emotions
+
+
+NEAREST = "the nearest sum"  # in a solved list: of an item for which no set of clips fits
 
 
 def in_order(emotions: Iterable[str]) -> list[str]:
@@ -46,7 +50,8 @@ class Item:
     id: str
     speaker: str
     emotion: str
-    # source, reference and real clips, paths relative to the data set's folder
+    # source, reference and real clips, paths relative to the data set's folder; `real` is absent
+    # where the item has none of its own
     clips: Mapping[ClipRole, Clip] = field(hash=False)
     outputs: Mapping[str, Clip] = field(hash=False)  # the methods' published clips, by method
     output_name: str = ""  # the file name expected from a user's own method
@@ -58,10 +63,30 @@ _Addresses = dict[ClipRole, str | tuple[str, ...]]
 
 
 class PublishedRows(Strict):
-    """Which published rows are shown beside a protocol's own."""
+    """Which published rows are shown beside a protocol's own.
 
+    ``recipe`` names the profile, if any, through which this protocol's numbers are made as the
+    published ones are: same networks, statistics, clips and input.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset({"recipe"})
     dataset: str
     setting: str
+    recipe: str | None = None
+
+
+class SolveSettings(Strict):
+    """How ``protocol solve`` finds the items of a protocol whose test clips are not published.
+
+    Inter-ID, an item's source is a test clip of its emotion; cross-ID, a neutral one.
+    """
+
+    # a CSV beside the card: speaker, emotion, clips, frames and known names of each cell
+    cells: str
+    candidates: str = ""  # a data set, beside the card's, whose index tells how many sets fit
+    names: tuple[str, ...] = ("*",)  # what a test clip may be called; `*` is anything, `?` one
+    within: int = pydantic.Field(0, ge=0)  # frames by which a cell's total may be off
+    references: dict[str, str] = pydantic.Field(default_factory=dict)  # cross-ID: by speaker
 
 
 def _emotions(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -75,12 +100,15 @@ class ProtocolCard(Card):
 
     ``clips`` and ``outputs`` are clip addresses in which ``{column}`` stands for a column of the
     list. ``real`` may be several addresses: the first is the item's real clip, and FAD compares
-    with the frames of all. Averages are the plain mean over emotions.
+    with the frames of all. An item whose address of ``real`` is empty has no real clip of its own:
+    it brings none to metrics that pool frames. Averages are the plain mean over emotions.
+
+    Where ``solve`` is given, ``items`` lies in the cache, where ``protocol solve`` writes it.
     """
 
     score_neutral: ClassVar[frozenset[str]] = Card.score_neutral.union(
         ("items", "outputs", "output_name", "metrics", "on_request", "not_applicable"),
-        ("profile", "published", "shows", "hides", "citation"),
+        ("profile", "published", "shows", "hides", "citation", "solve"),
     )
     removed: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("faded", "generated", "perfect"),
@@ -101,6 +129,7 @@ class ProtocolCard(Card):
     outputs: dict[str, str] = pydantic.Field(default_factory=dict)
     output_name: str = "{id}.mp4"
     published: PublishedRows | None = None  # the published rows to show beside the protocol's own
+    solve: SolveSettings | None = None
     shows: str = ""  # what may be concluded from scores on it
     hides: str = ""  # what may not
     citation: str = ""
@@ -112,6 +141,16 @@ class ProtocolCard(Card):
             if role != "real" and not isinstance(address, str):
                 raise ValueError(f"only 'real' may be several clips, '{role}' is one")
         return clips
+
+    @property
+    def items_path(self) -> Path:
+        """Path of the list: beside the card, or in the cache where it has to be solved."""
+        return inside(solved_folder() if self.solve else self.path.parent, self.items)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a list: of others, ``protocol solve`` has to find it first."""
+        return self.solve is None or self.items_path.is_file()
 
 
 @dataclass(frozen=True)
@@ -127,13 +166,30 @@ class Protocol:
         """The protocol's name."""
         return self.card.name
 
+    @property
+    def determined(self) -> str:
+        """How many items' test clips are determined by what is published; empty for a fixed list.
+
+        Lists that ``protocol solve`` wrote say it in their column ``determined``.
+        """
+        if self.card.solve is None:
+            return ""
+        states = Counter(item.row.get("determined", "") for item in self.items)
+        sure, near = states["determined"], states[NEAREST]
+        several = len(self.items) - sure - near
+        parts = [f"determined for {sure} of {len(self.items)} items"]
+        parts += [f"one of several sets that fit for {several}"] if several else []
+        parts += [f"{NEAREST} for {near}"] if near else []
+        return ", ".join(parts)
+
 
 def protocol(name: str) -> Protocol:
     """Read a protocol and its list, by name or by the path of a card (``my-list.toml``).
 
-    Raises UnknownNameError when there is none, CardError, with file and line, for a bad row.
+    Raises UnknownNameError when there is none, CardError, with file and line, for a bad row, and
+    for a list that has to be solved first.
     """
-    card = _card_file(Path(name)) if name.endswith(".toml") else load_protocol(name)
+    card = protocol_card(name)
     for metric in (*card.metrics, *card.on_request, *card.not_applicable):
         with located(card.path):
             lacking = set(metric_card(metric).compare) - {"output", *card.clips}
@@ -143,12 +199,38 @@ def protocol(name: str) -> Protocol:
                 "has no clips",
                 f"Add it under [clips], or put {metric} under [not_applicable] with the reason",
             )
-    return _read_items(card)
+    if not card.is_ready:
+        problem = f"the items of '{card.name}' follow from your own recordings: not solved yet"
+        raise CardError(problem, f"Type 'spfem-bench protocol solve {card.name}'")
+    path = card.items_path
+    if card.solve is None:
+        return _read_items(card, path, 0)
+    try:
+        return _read_items(card, path, path.stat().st_mtime_ns)
+    except (CardError, OSError) as error:  # a list that this program wrote, and something changed
+        problem = error.problem if isinstance(error, CardError) else f"{path}: {error.strerror}"
+        again = f"Type 'spfem-bench protocol solve {card.name}', which writes it anew"
+        raise CardError(problem, again) from None
+
+
+def ready_protocols() -> list[Protocol]:
+    """Read all protocols by name, but those whose list has to be solved first."""
+    return [protocol(name) for name in names(Kind.PROTOCOL) if load_protocol(name).is_ready]
 
 
 def load_protocol(name: str) -> ProtocolCard:
     """Read a protocol's card by name."""
     return load(ProtocolCard, Kind.PROTOCOL, name)
+
+
+def protocol_card(name: str) -> ProtocolCard:
+    """Read a protocol's card by name or path, without its list; raise as :func:`protocol`."""
+    return _card_file(Path(name)) if name.endswith(".toml") else load_protocol(name)
+
+
+def solved_folder() -> Path:
+    """Return the folder for lists that ``protocol solve`` writes."""
+    return cache_folder() / "protocols"
 
 
 def _card_file(path: Path) -> ProtocolCard:
@@ -163,8 +245,8 @@ def _card_file(path: Path) -> ProtocolCard:
 
 
 @cache
-def _read_items(card: ProtocolCard) -> Protocol:
-    path = inside(card.path.parent, card.items)
+def _read_items(card: ProtocolCard, path: Path, changed: int) -> Protocol:
+    del changed  # part of the cache's key
     items: dict[str, Item] = {}
     for where, row in read_list(path):
         missing = {"id", "emotion", "speaker"} - row.keys()
@@ -204,7 +286,11 @@ def _item(card: ProtocolCard, row: Mapping[str, str]) -> Item:
     inside(Path(), output_name)
     real = card.clips.get("real", "")
     more_real = () if isinstance(real, str) else tuple(map(clip, real[1:]))
-    clips = {role: clip(template) for role, template in card.clips.items()}
+    clips = {
+        role: clip(template)
+        for role, template in card.clips.items()
+        if role != "real" or not isinstance(template, str) or fill(template, row)
+    }
     outputs = {method: clip(template) for method, template in card.outputs.items()}
     emotion = row["emotion"]
     return Item(row["id"], row["speaker"], emotion, clips, outputs, output_name, row, more_real)

@@ -28,6 +28,7 @@ class RecordingsSettings(Strict):
     """Recordings found by templates in which ``{column}`` stands for a column of the list."""
 
     items: str  # a CSV of all recordings, with the columns `speaker` and `emotion`
+    further: str = ""  # a CSV of others that some copies have, indexed where they are there
     # where the video of one lies below the root: the first template gives the name that protocols
     # use, the others are also looked for
     video: Templates

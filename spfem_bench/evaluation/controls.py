@@ -87,15 +87,18 @@ def at_level(method: MethodCard, level: float) -> MethodCard:
 
 
 def control_outputs(method: MethodCard, protocol: Protocol) -> Mapping[str, Clip | ClipError]:
-    """Return each item's clip in the output's place, below the data set, or why there is none."""
+    """Return each item's clip in the output's place, below the data set, or why there is none.
+
+    A control made of real clips has no items without one: each real clip is scored once.
+    """
     control, items = method.control, protocol.items
     if control is None:
         raise ValueError(f"'{method.name}' is no control")
     if isinstance(control, ClipControl):
-        return {i.id: i.clips[control.clip] for i in items}
+        return {i.id: i.clips[control.clip] for i in items if control.clip in i.clips}
     if isinstance(control, EditControl):
         edit = Edit(control.edit, control.level)
-        return {i.id: _edited(i.clips["real"], edit) for i in items}
+        return {i.id: _edited(i.clips["real"], edit) for i in items if "real" in i.clips}
     if isinstance(control, OtherSpeakerControl):
         return _other_speakers(protocol, control.level)
     provider = _provider(protocol)
@@ -112,10 +115,14 @@ def _edited(clip: Clip, edit: Edit) -> Clip | ClipError:
 
 
 def _by_speaker(protocol: Protocol) -> dict[str, dict[str, list[Item]]]:
-    """Return each emotion's speakers in order of their names, each with the items."""
+    """Return each emotion's speakers in order of their names, each with the items.
+
+    Items without a real clip are left out.
+    """
     found: dict[str, dict[str, list[Item]]] = {e: {} for e in protocol.card.emotions}
     for item in sorted(protocol.items, key=lambda i: i.speaker):  # keeps the list's order else
-        found[item.emotion].setdefault(item.speaker, []).append(item)
+        if "real" in item.clips:
+            found[item.emotion].setdefault(item.speaker, []).append(item)
     return found
 
 

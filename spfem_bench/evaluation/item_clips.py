@@ -16,6 +16,7 @@ from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import ffmpeg, headers
 from spfem_bench.media.pictures import numbered_pictures
 from spfem_bench.media.video import Unchanged, file_sha256
+from spfem_bench.statistics.base import kind_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class PlannedItem:
     more_real: tuple[Clip, ...] = ()
 
     def seen_as(self, role: ClipRole) -> tuple[Clip, ...]:
-        """Return the clips of one role: one, or several real ones."""
+        """Return the clips of one role: one, or several real ones, or none that is real."""
+        if role == "real" and role not in self.item.clips:
+            return ()
         return (self.clips[role], *(self.more_real if role == "real" else ()))
 
 
@@ -94,6 +97,11 @@ def find_clips(
         return clip
 
     for role in dict.fromkeys(role for metric in metrics for role in metric.compare):
+        if role == "real" and role not in item.clips:  # where frames are pooled, it brings none
+            alone = (m for m in metrics if role in m.compare and not kind_of(m).pools_frames)
+            if concerned := tuple(m.name for m in alone):
+                refuse(role, UnsuitedClipError(f"{item.id} has no real clip"), concerned)
+            continue
         try:
             listed = output if role == "output" else item.clips[role]
             if isinstance(listed, ClipError):

@@ -34,8 +34,12 @@ class MeasuredItem:
 
 
 def compared_clips(planned: PlannedItem, metric: MetricCard) -> dict[ClipRole, tuple[Clip, ...]]:
-    """Return the clips of an item that a metric compares, by role; those that are there."""
-    return {role: planned.seen_as(role) for role in metric.compare if role in planned.clips}
+    """Return the clips of an item that a metric compares, by role; those that are there.
+
+    There are none of the role ``real`` where the item has no real clip of its own.
+    """
+    there = {*planned.clips, *({"real"} - planned.item.clips.keys())}
+    return {role: planned.seen_as(role) for role in metric.compare if role in there}
 
 
 def item_requests(
@@ -95,6 +99,8 @@ def frozen_settings(plan: Plan, metric: MetricCard, extractor: Extractor) -> dic
     by_item = [(p.item.id, compared_clips(p, metric)) for p in plan.items]
     clips = {clip for _, roles in by_item for some in roles.values() for clip in some}
     frozen = metric_settings(metric, plan.protocol, extractor, clips)
+    if plan.reading:
+        frozen["reading"] = dict(plan.reading)
     if dataset_card(plan.protocol.card.dataset).pinned:
         return frozen
     lines = [

@@ -17,8 +17,7 @@ from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.methods import MethodCard, method_card
 from spfem_bench.definitions.metrics import STAGES, MetricCard, metric_card
 from spfem_bench.definitions.networks import NetworkCard, ProfileCard, profile_card
-from spfem_bench.definitions.protocols import Protocol
-from spfem_bench.definitions.protocols import protocol as read_protocol
+from spfem_bench.definitions.protocols import Protocol, load_protocol
 from spfem_bench.errors import CardError, ClipError, UnknownNameError, near_names, unknown_name
 from spfem_bench.evaluation.controls import at_level, control_outputs, controls, why_not
 from spfem_bench.evaluation.item_clips import PlannedItem, Refusal, find_clips
@@ -37,7 +36,9 @@ class Plan:
         unavailable: metrics that cannot be, with the reason and remedy.
         extra: files in the user's folder that no item expects.
         model: what decided clips that a model made on the spot; empty for other methods.
-        note: one line for the user where a toy took the place of the system that was named.
+        note: one line for the user where a toy took the place of the system that was named, or
+            clips are read in a way that the user should know.
+        reading: how the data set's own clips of the method are read, where that is not as usual.
     """
 
     method: MethodCard
@@ -50,6 +51,7 @@ class Plan:
     extra: tuple[str, ...] = ()
     model: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     def scorable(self, item: PlannedItem, metric: MetricCard) -> bool:
         """Whether the preflight has found all that a metric needs of an item."""
@@ -99,6 +101,10 @@ def make_plan(
             f"'{method}' on '{provider.card.name}' is {card.label} ({card.name}), a small copy "
             f"for drawn clips: see {card.link}"
         )
+    reading: Mapping[str, Any] = {}
+    if videos is None and card.control is None:
+        reading = provider.reading(card.name)
+        note = note or provider.remark(card.name)
     outputs, extra, model = _outputs(card, protocol, provider, videos)
     wanted = _metrics(metrics, protocol, profile)
     unavailable = _missing_weights(wanted, protocol, profile, weights)
@@ -109,14 +115,14 @@ def make_plan(
         # Each file is checked once for this plan, however many items use it.
         verified = cache(provider.verified)
         folder, recorded = videos.folder if videos else None, not provider.makes_clips
-        for item in protocol.items:
+        for item in (i for i in protocol.items if i.id in outputs):
             output = outputs[item.id]
             found.append(
                 find_clips(item, output, wanted, verified, check_readable=recorded, videos=folder)
             )
     items = tuple(item for item, _ in found)
     refusals = tuple(refusal for _, refused in found for refusal in refused)
-    own = (items, refusals, extra, model, note)
+    own = (items, refusals, extra, model, note, reading)
     return Plan(card, protocol, profile, usable, unavailable, *own)
 
 
@@ -165,7 +171,7 @@ def _listed_method(name: str, protocol: Protocol, provider: Provider) -> MethodC
     for toy in made.values():
         if toy.stands_for == card.name:
             return toy
-    elsewhere = [n for n in names(Kind.PROTOCOL) if card.name in read_protocol(n).card.outputs]
+    elsewhere = [n for n in names(Kind.PROTOCOL) if card.name in load_protocol(n).outputs]
     clips = f"The authors' are in --protocol {elsewhere[0]}. " if elsewhere else ""
     raise UnknownNameError(
         f"the protocol '{protocol.name}' has no clips of '{card.name}'",
@@ -176,7 +182,10 @@ def _listed_method(name: str, protocol: Protocol, provider: Provider) -> MethodC
 def _outputs(
     card: MethodCard, protocol: Protocol, provider: Provider, videos: Videos | None
 ) -> tuple[Mapping[str, Clip | ClipError], tuple[str, ...], Mapping[str, Any]]:
-    """Return each item's output or why there is none, extra files, and what a model is."""
+    """Return each item's output or why there is none, extra files, and what a model is.
+
+    Items that a control cannot have are left out: those without a real clip.
+    """
     if videos:
         placed, extra = find_outputs(videos, protocol, provider)
         return {one.item: one.clip for one in placed}, extra, {}
@@ -184,7 +193,12 @@ def _outputs(
         return control_outputs(card, protocol), (), {}
     if card.name in protocol.card.outputs:
         return {item.id: item.outputs[card.name] for item in protocol.items}, (), {}
-    made = {item.id: provider.output(card.name, item) for item in protocol.items}
+    made: dict[str, Clip | ClipError] = {}
+    for item in protocol.items:
+        try:
+            made[item.id] = provider.output(card.name, item)
+        except ClipError as error:
+            made[item.id] = error
     return made, (), provider.identity(card.name)
 
 
@@ -198,7 +212,7 @@ def _make_clips(
     """Make the clips that the metrics compare and the provider lacks."""
     roles = {role for metric in metrics for role in metric.compare}
     clips = [
-        outputs.get(item.id) if role == "output" else item.clips[role]
+        outputs.get(item.id) if role == "output" else item.clips.get(role)
         for item in protocol.items
         for role in roles
     ]

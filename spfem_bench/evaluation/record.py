@@ -85,14 +85,24 @@ class RecordedMethod(_Recorded):
 
 
 class RecordedTable(_Recorded):
-    """Data set and setting of the papers' rows that are printed beside a run."""
+    """Data set and setting of the papers' rows that are printed beside a run.
+
+    Attributes:
+        recipe: the profile, if any, through which numbers are made as the papers' rows were.
+    """
 
     dataset: Text
     setting: Text
+    recipe: Text | None = None
 
 
 class RecordedProtocol(_Recorded):
-    """What it was evaluated on."""
+    """What it was evaluated on.
+
+    Attributes:
+        determined: how many items' test clips are determined by what is published, where the list
+            was solved from the user's own clips; else empty.
+    """
 
     name: Text
     version: int
@@ -101,6 +111,7 @@ class RecordedProtocol(_Recorded):
     n_items: int
     list_sha256: Text
     published: RecordedTable | None
+    determined: Text = ""
 
 
 _Finite = Annotated[float, pydantic.AllowInfNan(False)]

@@ -91,6 +91,7 @@ def score_plan(
             "n_items": len(plan.items),
             "list_sha256": protocol.list_sha256,
             "published": protocol.card.published and protocol.card.published.settings(),
+            **({"determined": protocol.determined} if protocol.determined else {}),
         },
         "profile": plan.profile.name,
         "complete": not plan.unavailable

@@ -269,7 +269,7 @@ def _score_control(
     claim: Claim = "ignores" if name in metric.claims.ignores else "none"
     if name in metric.claims.measures:
         claim = "measures"
-    n_items = len(validation.protocol.items)
+    n_items = len(control.plans[0].items)
     ids = [one.item for one in chosen[0] if one.emotion in usable]
     test = ClaimTest(
         protocol=validation.protocol.name,

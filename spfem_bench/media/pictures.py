@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,9 @@ JPEG = b"\xff\xd8"
 
 _AFTER_SCAN = re.compile(rb"\xff(?![\x00\xd0-\xd7\xff])")
 """A marker that ends coded data: neither a stuffed byte, nor a restart, nor fill."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 _Frame = npt.NDArray[np.uint8]
 
@@ -57,8 +61,8 @@ def read_picture(path: Path) -> _Frame:
 
     picture = None
     try:
-        if size := _claimed_size(path):
-            check_size(path, size)
+        if header := _claimed(path):
+            check_size(path, header.size)
             if path.stat().st_size > MOST_BYTES:
                 problem = f"{path}: more than {MOST_BYTES / 1e6:.0f} MB for one picture"
                 raise ffmpeg.CostError(problem, "Write it again")
@@ -96,13 +100,36 @@ def _jpeg_is_whole(content: bytes) -> bool:
     return False
 
 
-def _claimed_size(path: Path) -> tuple[int, int] | None:
-    """Return the size in a picture's header, which OpenCV allocates; None for another format."""
+@dataclass(frozen=True)
+class PictureHeader:
+    """What a picture's head says: (width, height) in pixels, and its colours, such as ``RGBA``."""
+
+    size: tuple[int, int]
+    colours: str
+
+
+def picture_header(path: Path) -> PictureHeader:
+    """Return what a picture's head says; raise ClipError where it is none, or a PNG has no end."""
+    try:
+        header = _claimed(path)
+        with path.open("rb") as file:
+            begin = file.read(len(_PNG))
+            file.seek(max(path.stat().st_size - len(_PNG_END), 0))
+            whole = begin != _PNG or file.read() == _PNG_END
+    except OSError as error:
+        raise ClipError(f"{path}: {error.strerror}", "Write it again") from error
+    if header is None or not whole:
+        raise ClipError(f"{path}: not a readable picture, or cut short", "Write the frame again")
+    return header
+
+
+def _claimed(path: Path) -> PictureHeader | None:
+    """Return a picture's header, whose size OpenCV allocates; None for another format."""
     from PIL import Image
 
     try:
         with Image.open(path, formats=("PNG", "JPEG", "BMP")) as picture:
-            return picture.size
+            return PictureHeader(picture.size, picture.mode)
     except Image.DecompressionBombError as error:  # far above our limit
         raise ffmpeg.too_large(path, "more than a hundred million") from error
     except (OSError, ValueError, SyntaxError, struct.error) as error:

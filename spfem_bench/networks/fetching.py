@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 from spfem_bench import pinned
 from spfem_bench.definitions.networks import NetworkCard
+from spfem_bench.definitions.pins import PinnedFile
 from spfem_bench.errors import WeightsError
 from spfem_bench.networks.weights import WeightsStore, is_shipped, remedy
 
@@ -31,6 +34,26 @@ def fetch_network(
             if file.is_pinned:
                 yield f"{fetched} verified"
             else:
-                yield f"{fetched} pinned: SHA-256 {pinned.pin(card.name, file, fetched)}"
+                check = partial(_check, card, file, fetched)
+                digest = pinned.pin(card.name, file, fetched, check)
+                yield f"{fetched} pinned: SHA-256 {digest}"
         except WeightsError as error:
             yield error
+
+
+def _check(card: NetworkCard, file: PinnedFile, path: Path, content: bytes) -> None:
+    """Raise WeightsError for a file, the only one of its network, that holds another network.
+
+    A git hash says more than that: files that have one are not opened here.
+    """
+    if file.git_blob or len(card.files) > 1:
+        return
+    from spfem_bench.networks.load import check_contents
+
+    try:
+        check_contents(card, [content])
+    except WeightsError as error:
+        # What else is wrong with it has its own remedy: an object that only code can restore.
+        circular = error.remedy == remedy(card)
+        advice = f"Remove it. {pinned.by_hand(file, path)}" if circular else error.remedy
+        raise WeightsError(f"{path}: {error.problem}", advice) from error

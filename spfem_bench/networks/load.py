@@ -17,6 +17,7 @@ from spfem_bench.errors import CardError, SpfemBenchError
 from spfem_bench.networks.weights import WeightsStore, safetensors_state, wrong_weights
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 _Array = npt.NDArray[np.float32]
@@ -147,16 +148,48 @@ def load_module(card: NetworkCard, weights: WeightsStore, device: str = "cpu") -
 
     # Full float32 on every device: TF32 would move scores in the third digit.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    ARCHITECTURES.get(card.architecture)  # first: a missing package is named at once
+    module = _build(card, weights.read(card)[0])
+    module.eval().requires_grad_(False).to(device)
+    return module
+
+
+def check_contents(card: NetworkCard, contents: list[bytes]) -> None:
+    """Raise WeightsError where the bytes of a network's files do not hold its architecture."""
+    if ARCHITECTURES.runtime(card.architecture) == "torch":
+        _build(card, contents[0])
+    else:
+        ARCHITECTURES.get(card.architecture)(card, contents, "cpu")
+
+
+def _build(card: NetworkCard, content: bytes) -> nn.Module:
+    """Return a torch module with the state in a file's bytes; raise WeightsError for another."""
     architecture = ARCHITECTURES.get(card.architecture)
-    content = weights.read(card)[0]
     read_state = getattr(architecture, "read_state", safetensors_state)
+    module: nn.Module | None = None
+    state: object = None
     try:
-        module: nn.Module = architecture()
-        module.load_state_dict(read_state(content, card))
+        module = architecture()
+        state = read_state(content, card)
+        module.load_state_dict(state)
+        return module
     except SpfemBenchError:
         raise
     except Exception as error:  # files of any kind may be here: h5py and torch raise many kinds
         lines = str(error).splitlines() or [type(error).__name__]
-        raise wrong_weights(card, ValueError(lines[-1].strip())) from error
-    module.eval().requires_grad_(False).to(device)
-    return module
+        reason = lines[-1].strip()
+        if module is not None and isinstance(state, dict):
+            reason = _first_wrong(module.state_dict(), state) or reason
+        raise wrong_weights(card, ValueError(reason)) from error
+
+
+def _first_wrong(expected: Mapping[str, torch.Tensor], state: Mapping[str, object]) -> str | None:
+    """Return what is wrong with the first tensor that a module cannot take; None for none."""
+    for name, tensor in expected.items():
+        shape = tuple(getattr(state.get(name), "shape", ()))
+        if name not in state and not name.endswith("num_batches_tracked"):
+            return f"there is no {name} {tuple(tensor.shape)}"
+        if name in state and shape != tuple(tensor.shape):
+            return f"{name} has the shape {shape}, not {tuple(tensor.shape)}"
+    unknown = next((name for name in state if name not in expected), None)
+    return None if unknown is None else f"it also holds {unknown}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -114,6 +115,13 @@ def safetensors_state(content: bytes, card: NetworkCard) -> dict[str, object]:
         raise wrong_weights(card, error, "cannot be read as safetensors") from error
 
 
+TENSORS_ONLY = (
+    "No code in a file is run here. If you trust the file, save its tensors alone where the script "
+    "that wrote it runs: state = torch.load(FILE, map_location='cpu', weights_only=False)"
+    "['state_dict']; torch.save({'state_dict': state}, NEW_FILE)"
+)
+
+
 def torch_state(content: bytes, card: NetworkCard) -> dict[str, object]:
     """Return a checkpoint's tensors and plain values; raise WeightsError for anything else."""
     import torch
@@ -121,6 +129,9 @@ def torch_state(content: bytes, card: NetworkCard) -> dict[str, object]:
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a file of any bytes may be here: torch raises a dozen kinds
+        if stored := re.search(r"\bGLOBAL ([\w.]+)", str(error)):
+            problem = f"the weights of '{card.name}' hold more than tensors: {stored[1]}"
+            raise WeightsError(f"{problem}, which only code can restore", TENSORS_ONLY) from error
         advice = "A checkpoint must hold tensors only"
         raise wrong_weights(card, error, "cannot be read safely", advice) from error
     if not isinstance(state, dict):

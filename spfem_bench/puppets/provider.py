@@ -131,6 +131,8 @@ class Puppets(Provider):
         from spfem_bench.puppets.clips import take_of
         from spfem_bench.puppets.pairs import Puppet, true_frames
 
+        if "real" not in item.clips:
+            return None
         paths = (item.clips[role].path for role in ("source", "real"))
         source, real = (take_of(self.world, path.as_posix()) for path in paths)
         if source.emotion == real.emotion:

@@ -166,9 +166,9 @@ def _csv(grid: Grid) -> str:
 
 _LATEX = {sign: f"\\{sign}" for sign in "{}$&%#_"} | {sign: f"{{{sign}}}" for sign in "[]*"}
 _LATEX |= {"–": "--", "−": "$-$", '"': "''"}
-_NAMED = "backslash asciicircum asciitilde asciigrave less greater bar dagger daggerdbl"
+_NAMED = "backslash asciicircum asciitilde asciigrave less greater bar dagger daggerdbl section"
 _LATEX |= {
-    sign: rf"\text{name}{{}}" for sign, name in zip("\\^~`<>|†‡", _NAMED.split(), strict=True)
+    sign: rf"\text{name}{{}}" for sign, name in zip("\\^~`<>|†‡§", _NAMED.split(), strict=True)
 }
 _LATEX |= {"↓": r"$\downarrow$", "↑": r"$\uparrow$", "→": r"$\rightarrow$", "…": r"\dots{}"}
 _LATEX |= {"±": r"$\pm$", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$"}

@@ -15,7 +15,7 @@ from spfem_bench.definitions.datasets import DatasetCard, dataset_card, dataset_
 from spfem_bench.definitions.layouts import layout_card
 from spfem_bench.definitions.methods import method_card
 from spfem_bench.definitions.networks import network_card, profile_card
-from spfem_bench.definitions.protocols import Protocol, protocol
+from spfem_bench.definitions.protocols import ProtocolCard, load_protocol, protocol
 from spfem_bench.definitions.published import PublishedCard, published_cards
 from spfem_bench.evaluation.controls import methods_with_clips
 from spfem_bench.networks.weights import is_shipped
@@ -24,7 +24,7 @@ from spfem_bench.reporting.templating import fill_template
 
 def protocols() -> dict[str, str]:
     """Return a page in Markdown for each protocol, by its name."""
-    return {name: protocol_page(protocol(name)) for name in names(Kind.PROTOCOL)}
+    return {name: protocol_page(load_protocol(name)) for name in names(Kind.PROTOCOL)}
 
 
 def registry() -> dict[str, str]:
@@ -40,19 +40,22 @@ def registry() -> dict[str, str]:
     }
 
 
-def protocol_page(listed: Protocol) -> str:
-    """Return one protocol's page in Markdown: its card, and counts of its list."""
-    card = listed.card
-    emotions = Counter(item.emotion for item in listed.items)
+def protocol_page(card: ProtocolCard) -> str:
+    """Return one protocol's page in Markdown: its card, and counts of its list.
+
+    A list that is solved from each user's own clips is not counted.
+    """
+    items = () if card.solve else protocol(card.name).items
+    emotions = Counter(item.emotion for item in items)
     profile = profile_card(card.profile)
     clips = {str(role): address for role, address in card.clips.items()}
     real = clips.get("real")
     return _page(
         "protocol",
         card=card,
-        items=listed.items,
+        items=items,
         emotions={emotion: emotions[emotion] for emotion in card.emotions},
-        speakers=dict(sorted(Counter(item.speaker for item in listed.items).items())),
+        speakers=dict(sorted(Counter(item.speaker for item in items).items())),
         dataset=dataset_card(card.dataset),
         methods=[*card.outputs, "source"],
         clips=clips,
@@ -63,7 +66,9 @@ def protocol_page(listed: Protocol) -> str:
 
 def _methods() -> str:
     protocols_of: dict[str, list[str]] = {}
-    for listed in map(protocol, names(Kind.PROTOCOL)):
+    for listed in (
+        protocol(c.name) for c in map(load_protocol, names(Kind.PROTOCOL)) if not c.solve
+    ):
         for method in methods_with_clips(listed):
             protocols_of.setdefault(method, []).append(listed.name)
     return _page(
@@ -78,7 +83,7 @@ def _methods() -> str:
 def _datasets() -> str:
     protocols_of: dict[str, list[str]] = {}
     for name in names(Kind.PROTOCOL):
-        protocols_of.setdefault(protocol(name).card.dataset, []).append(name)
+        protocols_of.setdefault(load_protocol(name).dataset, []).append(name)
     return _page(
         "datasets",
         datasets=map(dataset_card, names(Kind.DATASET)),

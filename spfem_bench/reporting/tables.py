@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.methods import method_card
 from spfem_bench.definitions.metrics import MetricCard, metric_card
-from spfem_bench.definitions.protocols import AVERAGE, in_order, load_protocol
+from spfem_bench.definitions.protocols import AVERAGE, NEAREST, in_order, load_protocol
 from spfem_bench.definitions.published import Printed, published_rows
 from spfem_bench.errors import CardError, UnknownNameError
-from spfem_bench.evaluation.record import RunRecord, unverified
+from spfem_bench.evaluation.record import RecordedProtocol, RunRecord, unverified
 from spfem_bench.reporting.grids import emotion_label
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ARROWS = {"lower": "↓", "higher": "↑", "zero": "→0"}
-MARKS = {"published": "†", "second-hand": "††", "control": "‡", "reproduced": ""}
+MARKS = {"published": "†", "second-hand": "††", "control": "‡", "reproduced": "", "recipe": "§"}
 LEGEND = {
+    "recipe": "§ published, same recipe: networks, statistics, test clips and input are those of "
+    "the papers' scripts; not computed here, and without a signature",
     "published": "† published, not computed here: other networks, clips and decoding; never "
     "compared with numbers without it",
     "second-hand": "†† published, quoted second-hand",
@@ -189,6 +191,7 @@ def make_table(records: Sequence[RunRecord], *, published: bool | None = None) -
     notes = (
         *filter(None, (_basis(c, rows, metrics, cells) for c in dict.fromkeys(column_of))),
         *_reasons(records, column_of),
+        *(f"Test clips of {r.name}: {r.determined}" for r in _solved(records)),
         *(LEGEND[k] for k in LEGEND if k in kinds),
         *unverified(records),
     )
@@ -257,6 +260,12 @@ def _reasons(records: Sequence[RunRecord], columns: Sequence[TableColumn]) -> li
     return lines
 
 
+def _solved(records: Sequence[RunRecord]) -> list[RecordedProtocol]:
+    """Return each protocol once whose list was solved from the user's own clips."""
+    by_name = {r.protocol.name: r.protocol for r in records if r.protocol.determined}
+    return list(by_name.values())
+
+
 def _lacking(records: Sequence[RunRecord]) -> str:
     if any(r.metrics for r in records):
         return ""
@@ -282,19 +291,50 @@ def published_cells(
         return
     if published is None and _is_drawn(record.protocol.name):
         return
+    own = (s.metric for s in record.scores)  # of two variants in a table, the record's
+    names = {_published_metric(metric): metric for metric in (*metrics, *own)}
     name, label_of_method = record.method.name, record.method.label
     with suppress(UnknownNameError):
         if real := method_card(name).stands_for:  # papers print rows of the real system
             name, label_of_method = real, method_card(real).label
     rows = papers(beside.dataset, beside.setting)
     for row in rows[rows["method"] == name].to_dict("records"):
-        if row["metric"] in metrics:
-            source = f"{row['paper']}, {beside.dataset.upper()}"
-            label = f"{label_of_method}{MARKS[row['kind']]} ({source})"
-            column = TableColumn(row["method"], label, row["kind"], source)
+        metric = names.get(row["metric"])
+        if metric is not None:
+            source, kind = f"{row['paper']}, {beside.dataset.upper()}", row["kind"]
+            if kind == "published" and _same_recipe(record, metric):
+                source, kind = f"{source}, same recipe", "recipe"
+            label = f"{label_of_method}{MARKS[kind]} ({source})"
+            column = TableColumn(row["method"], label, kind, source)
             doubt = "?" if row["doubt"] else ""
             cell = TableCell(float(row["value"]), mark=doubt, printed=row["printed"])
-            yield (block, row["emotion"], column, row["metric"]), cell
+            yield (block, row["emotion"], column, metric), cell
+
+
+def _published_metric(name: str) -> str:
+    """Return the metric that papers print a metric's numbers under; the name without a card."""
+    try:
+        return metric_card(name).printed_as
+    except UnknownNameError:
+        return name
+
+
+def _same_recipe(record: RunRecord, metric: str) -> bool:
+    """Whether a record's numbers in a metric are made as the papers' rows beside it were.
+
+    That is through the profile that the protocol's card names for it, in the papers' variant of
+    the metric and whole precision, on all items, and with test clips of which none had to be taken
+    by the nearest sum.
+    """
+    protocol, settings = record.protocol, record.settings.get(metric)
+    return (
+        protocol.published is not None
+        and protocol.published.recipe == record.profile
+        and _published_metric(metric) != metric
+        and NEAREST not in protocol.determined
+        and not (settings and "precision" in (settings.model_extra or {}))
+        and not any(s.partial for s in record.scores if s.metric == metric)
+    )
 
 
 def _is_drawn(protocol: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -75,7 +76,8 @@ class DrawnSimilarityKind(MetricKind[DrawnPart]):
 
     def of_item(self, part: DrawnPart, item: Item) -> DrawnPart:
         """Return a part with its speaker, and where its real clips stand."""
-        places = tuple(_place(clip) for clip in (item.clips["real"], *item.more_real))
+        own = [item.clips["real"]] if "real" in item.clips else []
+        places = tuple(map(_place, [*own, *item.more_real]))
         return replace(part, speaker=item.speaker, real_places=places)
 
     def kept(self, part: DrawnPart) -> dict[str, Any]:
@@ -107,7 +109,7 @@ class DrawnSimilarityKind(MetricKind[DrawnPart]):
             drawn_real = self._drawn(np.concatenate(real), draw)  # real first, as the script
             drawn_output = self._drawn(np.concatenate(output), draw)
             values.append(float((drawn_output @ drawn_real.T).mean()))
-        value = float(np.mean(values))
+        value = float(np.mean(values)) if values else math.nan
         if len(parts) == 1:
             return GroupScore(value, np.array([value]), ({"without": None},))
         without = [_expected([p for p in parts if p is not one]) for one in parts]
@@ -130,7 +132,7 @@ class DrawnSimilarityKind(MetricKind[DrawnPart]):
         return "the output is the real clip itself" if same_clips else ""
 
     def _in_order(self, parts: Iterable[DrawnPart]) -> list[str]:
-        there = {part.speaker for part in parts}
+        there = _speakers(parts)
         listed = [speaker for speaker in self.actors if speaker in there]
         return [*listed, *sorted(there.difference(listed))]
 
@@ -164,11 +166,16 @@ def _sides(parts: Sequence[DrawnPart]) -> tuple[list[_Float64], list[_Float64]]:
     return outputs, [real[place] for place in sorted(real)]
 
 
+def _speakers(parts: Iterable[DrawnPart]) -> set[str]:
+    """Return the speakers that have frames on both sides: others have no similarity."""
+    return {part.speaker for part in parts if part.real}
+
+
 def _expected(parts: Sequence[DrawnPart]) -> float:
     """Return the mean over actors of the cosine of all frames with all: means of unit vectors."""
     values = []
-    for speaker in sorted({part.speaker for part in parts}):
+    for speaker in sorted(_speakers(parts)):
         sides = _sides([part for part in parts if part.speaker == speaker])
         output, real = (np.concatenate(side).mean(axis=0) for side in sides)
         values.append(float(output @ real))
-    return float(np.mean(values))
+    return float(np.mean(values)) if values else math.nan

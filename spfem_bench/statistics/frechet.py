@@ -119,9 +119,10 @@ class FrechetKind(MetricKind[FrechetPart]):
         return frozenset({"scipy"}) if self.square_root else frozenset()
 
     def part(self, card: MetricCard, clip: Clip, features: ItemFeatures) -> FrechetPart:
-        """Sum up an item's embeddings: of the output, and of all its real clips."""
+        """Sum up an item's embeddings: of the output, and of all its real clips, or none."""
         outputs = [[f.outputs[card.output] for f in features[role]] for role in card.compare]
-        own, real = map(np.concatenate, outputs)
+        own = np.concatenate(outputs[0])
+        real = np.concatenate([own[:0], *outputs[1]])
         part = frechet_part(own, real, normalise=self.normalise)
         if self.shared_real is None:
             return part
@@ -221,7 +222,7 @@ def frechet_part(
 def _joined(parts: Sequence[FrechetPart]) -> tuple[Moments, Moments]:
     if not parts:
         raise ValueError("a Frechet distance of no items")
-    real = Moments.joined(_different(parts)) if parts[0].names else None
+    real = Moments.joined(_different(parts)) if any(p.names for p in parts) else None
     return Moments.joined(p.output for p in parts), real or Moments.joined(p.real for p in parts)
 
 
@@ -232,7 +233,7 @@ def _different(parts: Sequence[FrechetPart]) -> list[Moments]:
 
 def _own_real(parts: Sequence[FrechetPart]) -> list[Moments]:
     """Return the moments of the real frames that leave the group with each part."""
-    if not parts[0].names:
+    if not any(part.names for part in parts):
         return [part.real for part in parts]
     uses = Counter(name for part in parts for name in dict.fromkeys(part.names))
     nothing = parts[0].real - parts[0].real

@@ -23,7 +23,7 @@ from spfem_bench.definitions.measured import MeasuredCard
 from spfem_bench.definitions.methods import MethodCard
 from spfem_bench.definitions.metrics import MetricCard
 from spfem_bench.definitions.networks import NetworkCard, ProfileCard
-from spfem_bench.definitions.protocols import ProtocolCard, protocol
+from spfem_bench.definitions.protocols import ProtocolCard, load_protocol
 from spfem_bench.definitions.published import PublishedCard
 from spfem_bench.reporting import pages
 from tests.command_lines import code_blocks, commands_of, parse
@@ -131,7 +131,7 @@ def test_every_card_says_what_a_reader_of_its_numbers_must_know(kind: Kind, name
 
 def standing_on(dataset: str) -> set[str]:
     """Return the protocols whose clips are of a data set."""
-    return {n for n in names(Kind.PROTOCOL) if protocol(n).card.dataset == dataset}
+    return {n for n in names(Kind.PROTOCOL) if load_protocol(n).dataset == dataset}
 
 
 def flat(markdown: str) -> str:

@@ -126,6 +126,8 @@ NEUTRAL = {
     "metrics": "which are computed",
     "on_request": "which are computed when they are named",
     "items": "the list's name; its content is hashed",
+    "solve": "how the list is found; its content is hashed",
+    "variant_of": "which published numbers are shown beside",
 }
 
 

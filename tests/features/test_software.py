@@ -24,13 +24,14 @@ from spfem_bench import provenance
 from spfem_bench.definitions.cards import Kind, builtin_folder, names
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import metric_card
-from spfem_bench.definitions.networks import profile_card
+from spfem_bench.definitions.networks import network_card, profile_card
 from spfem_bench.definitions.protocols import protocol
 from spfem_bench.evaluation.session import package_conflicts
 from spfem_bench.evaluation.signature import metric_settings, signature
 from spfem_bench.features.extract import Extractor, Faces
 from spfem_bench.features.software import EVERY
 from spfem_bench.features.store import FeatureStore
+from spfem_bench.hashes import sha256_of
 from spfem_bench.networks.weights import WeightsStore
 from tests.conftest import Outcome, World
 
@@ -579,3 +580,43 @@ def test_networks_in_onnx_files_import_what_their_features_name(
         SPFEM_BENCH_CARDS=str(bench.cards),
     )
     assert found == expected
+
+
+def test_networks_of_whole_pictures_import_pillow_and_name_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network of random weights, like those of the papers."""
+    import torch
+
+    from spfem_bench.definitions.architectures import ARCHITECTURES
+    from tests.networks.test_official import moving_noise
+
+    name = "efficientface"
+    card = network_card(name)
+    networks, profiles = (tmp_path / f"cards/metrics/{kind}" for kind in ("networks", "profiles"))
+    networks.mkdir(parents=True)
+    profiles.mkdir()
+    torch.save(ARCHITECTURES.get(name)().state_dict(), tmp_path / card.files[0].name)
+    digest = sha256_of(tmp_path / card.files[0].name)
+    text = card.path.read_text(encoding="utf-8").replace('"unpublished"', f'"{digest}"')
+    (networks / f"random-{name}.toml").write_text(text, encoding="utf-8")
+    text = profile_card("compact").path.read_text(encoding="utf-8")
+    text = text.replace(f'"compact-{card.role}"', f'"random-{name}"')
+    (profiles / "random.toml").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("SPFEM_BENCH_CARDS", str(tmp_path / "cards"))
+    [clip] = moving_noise(tmp_path, [(160, 120)])
+    x = Extractor(profile_card("random"), WeightsStore(), FeatureStore(tmp_path), faces="aligned")
+    named = x.software(network_card(f"random-{name}")).keys() - {"spfem-bench"}
+    assert named == {"numpy", "torch", "PIL"}
+    found = imports(
+        FEATURES,
+        named,
+        "random",
+        tmp_path,
+        tmp_path / "store",
+        card.role,
+        "aligned",
+        clip.path,
+        SPFEM_BENCH_CARDS=str(tmp_path / "cards"),
+    )
+    assert found == named

@@ -17,6 +17,7 @@ from spfem_bench.evaluation.record import RunRecord, load_run, parse_record, sav
 from spfem_bench.reporting.headlines import headline_table, score_lines
 from spfem_bench.reporting.table_layouts import render_table
 from spfem_bench.reporting.tables import make_table
+from tests.conftest import ROOT
 
 
 def content(
@@ -135,6 +136,82 @@ def test_published_rows_stand_beside_marked_and_are_not_compared() -> None:
     assert "4.448" not in render_table(
         make_table([record("ned", "NED", NED, published=True)], published=False), "markdown"
     )
+
+
+@pytest.fixture
+def variant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return a metric that is a variant of FAD, by its card."""
+    folder = tmp_path / "cards/metrics"
+    folder.mkdir(parents=True)
+    text = (ROOT / "metrics/fad.toml").read_text().replace("version = 2", "version = 1")
+    own = text.replace('label = "FAD"', 'label = "FAD (own)"\nvariant_of = "fad"')
+    (folder / "fad-own.toml").write_text(own)
+    monkeypatch.setenv("SPFEM_BENCH_CARDS", str(tmp_path / "cards"))
+    return "fad-own"
+
+
+def recipe(
+    method: str, values: Mapping[tuple[str, str], float | None], determined: str, **options: Any
+) -> RunRecord:
+    """Return a record on a protocol whose numbers through the profile 'papers' are the papers'."""
+    made = content(method, "NED", values, published=True, **options)
+    made["protocol"]["published"]["recipe"] = "papers"
+    made["protocol"]["determined"] = determined
+    return parse_record(made)
+
+
+SURE = "determined for 12 of 12 items"
+
+
+def test_same_recipe_is_printed_where_profile_protocol_and_metric_are_the_papers(
+    variant: str,
+) -> None:
+    values = {(variant, "sad"): 4.0, (variant, "avg"): 5.0}
+    same = recipe("ned", values, SURE, profile="papers")
+    table = make_table([same])
+    text = render_table(table, "markdown")
+    assert "NED§ (ASCCL, MEAD, same recipe) FAD (own)↓" in text
+    assert "4.448" in text and "§ published, same recipe" in text and "†" not in text
+    assert f"Test clips of p: {SURE}" in text
+    assert "**" not in text  # still never compared
+    latex = render_table(table, "latex")
+    assert r"NED\textsection{} (ASCCL, MEAD, same recipe)" in latex and "4.448" in latex
+    assert "NED§ (ASCCL, MEAD, same recipe)" in headline_table([same])
+    rows = list(csv.DictReader(io.StringIO(render_table(table, "csv"))))
+    assert {row["kind"] for row in rows} == {"reproduced", "recipe"}
+
+
+def test_two_recipes_in_one_table_have_the_papers_rows_each_in_its_own_metric(
+    variant: str,
+) -> None:
+    ours = recipe("ned", {("fad", "avg"): 7.0}, SURE, profile="official")
+    same = recipe("ned", {(variant, "avg"): 5.0}, SURE, profile="papers")
+    for order in ([ours, same], [same, ours]):
+        table = make_table(order)
+        kinds = {
+            (column.kind, metric)
+            for (_, emotion, column, metric), cell in table.cells.items()
+            if emotion == "avg" and cell.printed == "4.448"
+        }
+        assert kinds == {("published", "fad"), ("recipe", variant)}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"profile": "official"},
+        {"profile": "papers", "partial": True},
+        {"profile": "papers", "determined": "determined for 9 of 12 items, the nearest sum for 3"},
+        {"profile": "papers", "metric": "fad"},
+    ],
+    ids=["another profile", "partial", "clips by the nearest sum", "another metric"],
+)
+def test_whatever_else_keeps_its_mark(variant: str, changed: dict[str, Any]) -> None:
+    options = {"determined": SURE, "metric": variant, **changed}
+    metric = options.pop("metric")
+    text = render_table(make_table([recipe("ned", {(metric, "avg"): 5.0}, **options)]), "markdown")
+    assert "NED† (ASCCL, MEAD)" in text and "4.448" in text
+    assert "same recipe" not in text and "§" not in text
 
 
 def test_csv_keeps_full_precision_and_signatures() -> None:

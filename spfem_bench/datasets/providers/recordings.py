@@ -5,14 +5,21 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from pathlib import Path
 
+from spfem_bench.datasets.cells import FRAME_RATE, SourceClip
 from spfem_bench.datasets.indexing import build_index
 from spfem_bench.datasets.provider import PROVIDERS, Holdings, Provider
 from spfem_bench.datasets.recordings_index import RecordingsIndex, read_index
 from spfem_bench.definitions.cards import Kind, names
-from spfem_bench.definitions.datasets import DatasetCard, dataset_card, recordings
+from spfem_bench.definitions.datasets import (
+    DatasetCard,
+    dataset_card,
+    further_recordings,
+    recordings,
+)
 from spfem_bench.definitions.recordings import LayoutMapping
 from spfem_bench.errors import CardError, ClipError, MissingClipError
 from spfem_bench.files import inside
+from spfem_bench.media.packets import Stretch
 from spfem_bench.progress import SILENT, Progress
 
 
@@ -50,6 +57,17 @@ class IndexedRecordings(Provider):
             raise MissingClipError(f"{card.name}/{name}: missing", f"{remedy} when it is there")
         return path
 
+    def source_clips(self) -> list[SourceClip]:
+        """Return the recordings that are here, with their pictures' count at 30 a second."""
+        index = self.index()
+        listed = (*recordings(self.card), *further_recordings(self.card)) if index else ()
+        found = []
+        for r in listed:
+            if index and (pictures := index.stretch(r.video, "video")):
+                names = (r.speaker, r.emotion, r.row.get("clip", Path(r.video).stem))
+                found.append(SourceClip(*names, frames_of(pictures), r.video, r.sound))
+        return found
+
     def holdings(self) -> Holdings:
         """Return how many recordings were found, and the size of all files."""
         index, expected = self.index(), recordings(self.card)
@@ -77,9 +95,22 @@ def indexed_recordings(provider: Provider) -> IndexedRecordings:
     return provider
 
 
+def frames_of(pictures: Stretch) -> int:
+    """Return a video's frames at 30 a second.
+
+    A video at 30, or within half a percent (RAVDESS has 29.97), has as many as it has pictures, as
+    when each is saved; of others, the number of its seconds at that rate counts.
+    """
+    rate = pictures.packets / pictures.seconds if pictures.seconds > 0 else FRAME_RATE
+    if abs(rate - FRAME_RATE) <= 0.005 * FRAME_RATE:
+        return pictures.packets
+    return round(pictures.seconds * FRAME_RATE)
+
+
 @cache
 def _file_names(card: DatasetCard) -> frozenset[str]:
-    return frozenset(n for r in recordings(card) for n in (r.video, r.sound) if n)
+    listed = (*recordings(card), *further_recordings(card))
+    return frozenset(n for r in listed for n in (r.video, r.sound) if n)
 
 
 @lru_cache(maxsize=8)

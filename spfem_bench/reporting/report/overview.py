@@ -56,7 +56,8 @@ class Overview:
         self.groups = [
             ("Methods", [r for r in rows if r.run and not r.run.is_control]),
             ("Controls, whose answer is known", [r for r in rows if r.run and r.run.is_control]),
-            ("Published, on other clips", self._published()),
+            ("Published, same recipe", self._published("recipe")),
+            ("Published, on other clips", self._published("published", "second-hand")),
         ]
 
     def _row(self, run: ReportRun) -> OverviewRow:
@@ -81,7 +82,7 @@ class Overview:
         count = clips_text(score) if counted else ""
         return OverviewCell(number_text(score.value), best, mark, note, interval, count)
 
-    def _published(self) -> list[OverviewRow]:
+    def _published(self, *kinds: str) -> list[OverviewRow]:
         def cell(column: TableColumn, metric: str) -> OverviewCell:
             for key, one in self.section.table.cells.items():
                 if key[1:] == (AVERAGE, column, metric) and one.value is not None:
@@ -92,7 +93,7 @@ class Overview:
         return [
             OverviewRow(None, column.label, tuple(cell(column, name) for name in names))
             for column in self.section.table.columns
-            if column.kind in ("published", "second-hand")
+            if column.kind in kinds
         ]
 
     @property
