@@ -274,6 +274,8 @@ def cards(kind: Kind) -> list[bytes]:
 
 def kinds(made: Path) -> dict[str, FileKind]:
     """Return all kinds by name; media files are made in a folder."""
+    import cv2
+
     from spfem_bench import pinned
     from spfem_bench.analysis.comparing import compare_runs
     from spfem_bench.datasets import (
@@ -281,9 +283,13 @@ def kinds(made: Path) -> dict[str, FileKind]:
         clip_sheets,
         index_report,
         name_matching,
+        ned_index,
+        ned_tree,
         recordings_index,
         solving,
     )
+    from spfem_bench.datasets.folders import DataFolders
+    from spfem_bench.datasets.providers.ned import NedFaces
     from spfem_bench.definitions import (
         clips,
         datasets,
@@ -399,6 +405,12 @@ def kinds(made: Path) -> dict[str, FileKind]:
         assert not found.verified or found == an_index, "a damaged index was used"
         index_report.index_report(datasets.dataset_card("ravdess"), found)
 
+    def tree_index(path: Path) -> None:
+        assert ned_index.read_index(path) == a_tree, "a damaged index was used"
+
+    def tree_clips(path: Path) -> None:
+        faces.report(ned_tree.read_tree(a_tree.root, faces.settings, clips=path))
+
     def training(path: Path) -> None:
         learner.checkpoint.path = path
         learner.descent.step = -1
@@ -489,6 +501,13 @@ def kinds(made: Path) -> dict[str, FileKind]:
     )
     recordings_index.save_index(made / "index.json", datasets.dataset_card("ravdess"), an_index)
     kept_index = (made / "index.json").read_bytes()
+    faces = DataFolders.locate().provider(datasets.dataset_card("ned"))
+    assert isinstance(faces, NedFaces)
+    face = made / "tree/M003/sad/faces_aligned/000000.png"
+    face.parent.mkdir(parents=True)
+    cv2.imwrite(str(face), np.full((256, 256, 3), 90, np.uint8))
+    a_tree = ned_tree.read_tree(made / "tree", faces.settings)
+    ned_index.save_index(made / "tree.json", "ned", a_tree)
     learner = small_training(made)
     heads = (builtin_folder() / "metrics/stccl/puppets.safetensors").read_bytes()
     metric_json = (builtin_folder() / "metrics/stccl/puppets.json").read_bytes()
@@ -575,6 +594,12 @@ def kinds(made: Path) -> dict[str, FileKind]:
         "record-compare": FileKind([old_run], ".json", spoilt_json, compared),
         "index": FileKind([without_checksum(kept_index)], ".json", spoilt_json, index),
         "kept-index": FileKind([kept_index], ".json", spoilt_bytes, index),
+        "tree-index": FileKind(
+            [(made / "tree.json").read_bytes()], ".json", spoilt_bytes, tree_index
+        ),
+        "tree-clips": FileKind(
+            [b"speaker,emotion,clip,frames\nM003,sad,011,1\n"], ".csv", spoilt_text, tree_clips
+        ),
         "training": FileKind([learner.checkpoint.path.read_bytes()], ".pt", spoilt_bytes, training),
         "metric-record": FileKind([without_checksum(metric_json)], ".json", spoilt_json, metric),
         "model-record": FileKind([*map(without_checksum, models)], ".json", spoilt_json, model),

@@ -32,8 +32,8 @@ from spfem_bench.faces.ned import FacePoints
 from spfem_bench.faces.track import FaceTrack, follow
 from spfem_bench.files import check_writable, inside, temporary_folder, write_atomically
 from spfem_bench.media import ffmpeg
-from spfem_bench.media.own_rate import every_picture, own_rate, write_sound
-from spfem_bench.media.video import Frame, Unchanged, content_id
+from spfem_bench.media.video import Frame, Unchanged, content_id, frames, own_rate
+from spfem_bench.media.write import write_sound
 from spfem_bench.networks.load import load_network, network_libraries
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.progress import SILENT, Progress
@@ -99,7 +99,7 @@ class NedFaces:
     def track(self, one: NedInput) -> FaceTrack:
         """Return where the subject is in each picture; raise ClipError where none is followed."""
         track = FaceTrack()
-        pictures = every_picture(one.clip)
+        pictures = frames(one.clip, own=True)
         for _ in follow(((p, self._detector(p)) for p in pictures), self._follow, track):
             pass
         track.check(one.clip, self._follow)
@@ -116,7 +116,7 @@ class NedFaces:
         with temporary_folder() as folder:
             shape = (len(where), ned.SIZE, ned.SIZE, 3)
             cut = np.memmap(folder / "pictures", np.uint8, "w+", shape=shape)
-            for i, (frame, place) in enumerate(zip(every_picture(one.clip), where, strict=True)):
+            for i, (frame, place) in enumerate(zip(frames(one.clip, own=True), where, strict=True)):
                 cut[i] = steady.cut_picture(frame, place)
             each = steady.all_points(iter(cut), where, boxes, known, self._input, self._find)
             for picture, points in zip(cut, each, strict=True):
@@ -268,7 +268,7 @@ def _prepare_clip(run: _Run, one: NedInput, first: int, content: str) -> Prepare
     root, faces, progress = run.root, run.faces, run.progress
     track = faces.track(one)
     guessed = len(track.detected) - sum(track.detected)
-    rate = own_rate(one.clip)
+    rate = round(own_rate(one.clip), 2)
     folder, videos = root / one.cell / FACES, root / one.cell / VIDEOS
     folder.mkdir(parents=True, exist_ok=True)
     videos.mkdir(parents=True, exist_ok=True)

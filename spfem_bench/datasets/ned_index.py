@@ -197,7 +197,9 @@ def save_index(path: Path, dataset: str, index: NedIndex) -> None:
 def read_index(path: Path) -> NedIndex:
     """Read an index; raise CardError if the file is damaged, or of another version."""
     try:
-        content, _ = read_json(path)
+        content, verified = read_json(path)
+        if not verified:
+            raise ValueError("it has no checksum")
         stored = validate(_Stored, content, "in it")
         check_name(stored.root)
         for folder in stored.folders:

@@ -26,7 +26,7 @@ from spfem_bench.files import Listing, inside
 from spfem_bench.media import packets
 from spfem_bench.media.pictures import PICTURES
 from spfem_bench.media.video import VIDEO_SUFFIXES
-from spfem_bench.progress import Progress
+from spfem_bench.progress import SILENT, Progress
 
 FACES = "faces_aligned"
 REAL = "real"
@@ -46,7 +46,7 @@ def read_tree(
     *,
     clips: Path | None = None,
     as_published: bool = False,
-    progress: Progress,
+    progress: Progress = SILENT,
 ) -> NedIndex:
     """Return what a tree holds, after reading the head of each picture and some pictures whole.
 

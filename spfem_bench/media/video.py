@@ -61,7 +61,7 @@ def frames(clip: Clip, hwaccel: str | None = None, *, own: bool = False) -> Iter
     output = stream.output("pipe:", format="image2pipe", vcodec="ppm", pix_fmt="rgb24", **options)
     count = 0
     with ffmpeg_process.decoding(output, clip.path, stdin, pixels=pixels(clip.path)) as pipe:
-        while (picture := read_ppm(pipe)) is not None:
+        while (picture := _read_ppm(pipe)) is not None:
             count += 1
             if count > ffmpeg.LONGEST * (FASTEST if own else FRAME_RATE):
                 raise ffmpeg.too_long(clip)
@@ -180,7 +180,7 @@ def _check_crop(clip: Clip, size: tuple[int, int]) -> None:
         raise ClipError(problem, "Write #xywh=x,y,width,height within it")
 
 
-def read_ppm(pipe: IO[bytes]) -> Frame | None:
+def _read_ppm(pipe: IO[bytes]) -> Frame | None:
     """Return the next of a pipe's PPM pictures, uint8 (height, width, 3); None at its end."""
     if pipe.readline() != b"P6\n":
         return None

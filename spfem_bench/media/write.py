@@ -16,6 +16,7 @@ from spfem_bench.files import temporary_folder, write_atomically
 from spfem_bench.media.audio import SAMPLE_RATE
 from spfem_bench.media.ffmpeg import local_input, raw_input
 from spfem_bench.media.ffmpeg_process import decoding
+from spfem_bench.media.headers import no_sound, probe, sized
 from spfem_bench.media.video import FRAME_RATE, Frame
 
 QUALITY = 10
@@ -81,3 +82,20 @@ def write_clip(
         with decoding(node, path, iter(raw()), patience=math.inf):
             pass
         write_atomically(path, clip.read_bytes())
+
+
+def write_sound(source: Path, target: Path) -> None:
+    """Write a file's sound as WAV of 16 bits, its rate and channels kept; ClipError without any.
+
+    It begins where the file's sound begins; the file's own times are not applied.
+    """
+    info = probe(source)
+    if not info.has_audio:
+        raise no_sound(source)
+    with sized(source) as file:
+        stream = local_input(file, threads=1)[str(info.chosen("audio"))]
+        exact = {"map_metadata": -1, "fflags": "+bitexact", "flags:a": "+bitexact"}
+        node = stream.output(f"file:{target}", format="wav", acodec="pcm_s16le", **exact)
+        node = node.overwrite_output()
+        with decoding(node, source, pixels=0) as pipe:
+            pipe.read()

@@ -59,7 +59,7 @@ def dry(bench: Bench, card: Path, folder: Path, layout: str) -> tuple[dict[str, 
 
 
 def test_every_layout_says_where_its_names_come_from():
-    assert set(names(Kind.LAYOUT)) == {"ned", "sserd", "eat", "dice-talk", "icface"}
+    assert set(names(Kind.LAYOUT)) == {"ned", "ned-faces", "sserd", "eat", "dice-talk", "icface"}
     for name in names(Kind.LAYOUT):
         card = layout_card(name)
         assert card.source.startswith("github.com/") and card.must and card.description

@@ -21,6 +21,7 @@ from spfem_bench.datasets.providers.ned import NedFaces
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.protocols import Protocol, protocol
 from spfem_bench.errors import ClipError, MissingClipError
+from spfem_bench.stored import write_json
 from tests.conftest import Outcome
 
 Run = Callable[..., Outcome]
@@ -474,14 +475,14 @@ def test_a_damaged_index_is_refused(run: Run, actors: Path) -> None:
     run("data", "index", "ned", actors)
     path = DataFolders.locate().places(dataset_card("ned")).searched[0] / "index.json"
     content = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in content.items() if k != "checksum"}))
+    assert "it has no checksum" in run("data", "list").err
     for change in (
         {"layout": "other"},
         {"folders": [content["folders"][0] | {"path": "../../etc"}]},
         {"clips": [content["clips"][0] | {"frames": -1}]},
     ):
-        path.write_text(
-            json.dumps({k: v for k, v in (content | change).items() if k != "checksum"})
-        )
+        write_json(path, {k: v for k, v in (content | change).items() if k != "checksum"})
         done = run("data", "list")
         assert done.code == 1 and "is no index of a tree of faces" in done.err
         assert "Type 'spfem-bench data index ned ROOT', which writes it anew" in done.err
