@@ -19,7 +19,7 @@ from spfem_bench.datasets.ned_index import (
     save_index,
 )
 from spfem_bench.datasets.ned_report import TreeReport, tree_report
-from spfem_bench.datasets.ned_tree import cells_of, read_tree
+from spfem_bench.datasets.ned_tree import read_tree, usable_cells
 from spfem_bench.datasets.provider import PROVIDERS, Holdings, Places, Provider
 from spfem_bench.definitions.cards import validate
 from spfem_bench.definitions.clips import Clip
@@ -111,7 +111,7 @@ class NedFaces(Provider):
         if index is None:
             return []
         found = []
-        for cell, clips in cells_of(index).items():
+        for cell, clips in usable_cells(index).items():
             folder = index.real[cell]
             for clip, cut in zip(clips, index.real_cuts(cell), strict=True):
                 video = str(self._clip(folder, cut, ""))
