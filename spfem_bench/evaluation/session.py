@@ -34,6 +34,7 @@ from spfem_bench.features.store import FeatureStore
 from spfem_bench.media import ffmpeg
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.progress import SILENT, Progress
+from spfem_bench.statistics.base import kind_of
 
 
 def package_conflicts(plans: Iterable[Plan | Validation]) -> list[str]:
@@ -44,6 +45,7 @@ def package_conflicts(plans: Iterable[Plan | Validation]) -> list[str]:
         detector = plan.profile.network("detector") if detects and plan.metrics else None
         for metric in plan.metrics:
             used |= feature_libraries(network_of(metric, plan.profile), detector)
+            used |= kind_of(metric).libraries()
     return provenance.rival_packages(used)
 
 

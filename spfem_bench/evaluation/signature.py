@@ -27,6 +27,7 @@ def metric_settings(
     *clips* are those that the metric compares, whose format may need a library.
     """
     kind, network = kind_of(metric), network_of(metric, extractor.profile)
+    computed_with = extractor.software(network, clips) | provenance.versions(kind.libraries())
     return {
         "metric": metric.settings(),
         "protocol": {**protocol.card.settings(), "list": protocol.list_sha256},
@@ -37,7 +38,7 @@ def metric_settings(
         "faces": extractor.face_settings(),
         "media": extractor.media_settings(),
         "seed": intervals.SEED,
-        "software": extractor.software(network, clips) | _drawn_by(protocol),
+        "software": computed_with | _drawn_by(protocol),
     }
 
 

@@ -133,6 +133,10 @@ class MetricKind(Statistic, Generic[PartType]):
         """Return hashes of weights beside the network's, for the signature."""
         return {}
 
+    def libraries(self) -> frozenset[str]:
+        """Return the modules that scores are computed with beside NumPy, for the signature."""
+        return frozenset()
+
     def parts_key(self, card: MetricCard) -> str:
         """Return a text that is equal for metrics that have the same parts."""
         settings = self.model_dump(mode="json", exclude=set(self.reports))

@@ -114,6 +114,10 @@ class FrechetKind(MetricKind[FrechetPart]):
     square_root: Literal["sqrtm"] | None = None
     shared_real: Literal["once"] | None = None
 
+    def libraries(self) -> frozenset[str]:
+        """Return SciPy, whose versions differ in the root's last digits."""
+        return frozenset({"scipy"}) if self.square_root else frozenset()
+
     def part(self, card: MetricCard, clip: Clip, features: ItemFeatures) -> FrechetPart:
         """Sum up an item's embeddings: of the output, and of all its real clips, or none."""
         outputs = [[f.outputs[card.output] for f in features[role]] for role in card.compare]

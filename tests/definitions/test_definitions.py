@@ -94,7 +94,8 @@ def test_every_metric_looks_through_an_output_that_its_network_has():
     for profile in map(profile_card, names(Kind.PROFILE)):
         for metric in map(metric_card, names(Kind.METRIC)):
             network = profile.network(metric.role)
-            if metric.output == STAGES and network.architecture == "arcface-onnx":
+            without = ("arcface-onnx", "resnet-face18")
+            if metric.output == STAGES and network.architecture in without:
                 with pytest.raises(CardError, match=r"architectures that have them: .*iresnet50"):
                     check_stages(network)
             elif metric.output == STAGES:

@@ -10,8 +10,7 @@ import hashlib
 import importlib.util
 import io
 import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ from spfem_bench.features.store import FeatureStore
 from spfem_bench.networks.syncnet import SyncNet
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.statistics.base import kind_of
-from spfem_bench.statistics.frechet import FrechetKind, frechet_distance
+from spfem_bench.statistics.frechet import FrechetKind
 from tests.conftest import SHARED, WHY_NOT
 
 RECIPE = SHARED / "authors_recipe"
