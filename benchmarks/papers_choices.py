@@ -84,6 +84,8 @@ def write_profiles(folder: Path, clips: Clips) -> None:
     """Write cards of `light` with a random SyncNet, for clips as they are and for aligned faces."""
     weights = folder / "weights"
     weights.mkdir()
+    for path in (WeightsStore.locate().own or weights).iterdir():
+        (weights / path.name).symlink_to(path.resolve())
     few = [clip for (_, side), clip in clips.items() if side == "source"][:3]
     (weights / "syncnet_v2.model").write_bytes(random_syncnet(few, seed=0))
     digest = sha256_of(weights / "syncnet_v2.model")
