@@ -280,11 +280,7 @@ def _with_sound(
     return FaceClip(*cell, clip, frames, video, rate, "", 0.0, problem)
 
 
-<<<<<<< HEAD
-def cell_clips(index: NedIndex) -> Mapping[Cell, tuple[FaceClip, ...]]:
-=======
 def usable_cells(index: NedIndex) -> Mapping[Cell, tuple[FaceClip, ...]]:
->>>>>>> n3
     """Return the clips of each cell whose real faces can be used."""
     usable = (cell for cell, folder in index.real.items() if not folder.problem)
     return {cell: index.cells[cell] for cell in usable if cell in index.cells}

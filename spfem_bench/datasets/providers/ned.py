@@ -20,11 +20,7 @@ from spfem_bench.datasets.ned_index import (
 )
 from spfem_bench.datasets.ned_record import prepared_tree
 from spfem_bench.datasets.ned_report import TreeReport, tree_report
-<<<<<<< HEAD
-from spfem_bench.datasets.ned_tree import cell_clips, read_tree
-=======
 from spfem_bench.datasets.ned_tree import read_tree, usable_cells
->>>>>>> n3
 from spfem_bench.datasets.provider import PROVIDERS, Holdings, Places, Provider
 from spfem_bench.definitions.cards import validate
 from spfem_bench.definitions.clips import Clip
@@ -116,11 +112,7 @@ class NedFaces(Provider):
         if index is None:
             return []
         found = []
-<<<<<<< HEAD
-        for cell, clips in cell_clips(index).items():
-=======
         for cell, clips in usable_cells(index).items():
->>>>>>> n3
             folder = index.real[cell]
             for clip, cut in zip(clips, index.real_cuts(cell), strict=True):
                 video = str(self._clip(folder, cut, ""))
