@@ -30,7 +30,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+)
 
 import numpy as np
 import numpy.typing as npt
@@ -50,9 +60,23 @@ _Float64 = npt.NDArray[np.float64]
 ItemFeatures: TypeAlias = Mapping[ClipRole, Sequence[Features]]
 """Features of an item's clips by role, in the order of their requests."""
 
-Picture = Literal["", "shifts", "heatmap"]
+Picture = Literal["", "shifts", "heatmap", "curves"]
 """What the HTML report draws of one clip: nothing; the distance at each shift of the sound and,
-at the best one, over time; or where a stored comparison with the source breaks."""
+at the best one, over time; where a stored comparison with the source breaks; or what is compared
+over time, of the output and of the other clip."""
+
+
+class Curves(NamedTuple):
+    """A part of the face over time in an output and in the clip that it is compared with.
+
+    *frames* are the output's, int64 (N,), at 25 a second; *output* and *source* are float64 (N,),
+    or (N, 3) for the pose. Frame t of the output goes with frame ``t + lag`` of the source.
+    """
+
+    frames: npt.NDArray[np.int64]
+    output: _Float64
+    source: _Float64
+    lag: int
 
 
 class NoPartsError(CardError):
@@ -99,7 +123,8 @@ class MetricKind(Statistic, Generic[PartType]):
         n_clips: clips compared: 1 for the output alone, 2 for the output and another clip.
         pools_frames: whether the frames of all clips are pooled, so that clips have no value.
         reports: settings that do not change parts: metrics that differ in these alone share them.
-        picture: what the HTML report draws of one clip; see :meth:`by_shift`, :meth:`over_time`.
+        picture: what the HTML report draws of one clip; see :meth:`by_shift`, :meth:`over_time`,
+            :meth:`curves`.
     """
 
     part_type: ClassVar[type[Any]]
@@ -248,6 +273,17 @@ class MetricKind(Statistic, Generic[PartType]):
 
     def over_time(self, part: PartType, features: Features) -> _Float64:
         """Return the distance at the best shift for each row of features, for ``shifts``.
+
+        Raises:
+            ClipError: the part is not made of these features.
+        """
+        raise NotImplementedError
+
+    def curves(self, part: PartType, output: Features, other: Features) -> Mapping[str, Curves]:
+        """Return what is compared over time, by a name to print, for the picture ``curves``.
+
+        Each has one value a frame. *other* are the features of the clip that the output is
+        compared with.
 
         Raises:
             ClipError: the part is not made of these features.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +13,8 @@ import pydantic
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import METRIC_KINDS, MetricCard
 from spfem_bench.errors import ClipError
-from spfem_bench.statistics.base import ItemFeatures
+from spfem_bench.features.features import Features
+from spfem_bench.statistics.base import Curves, ItemFeatures, Picture
 from spfem_bench.statistics.landmarks import (
     CURVES,
     PairedLandmarksKind,
@@ -63,6 +64,7 @@ class LandmarkCorrelationKind(PairedLandmarksKind[CorrelationPart]):
     """
 
     part_type: ClassVar[type[Any]] = CorrelationPart
+    picture: ClassVar[Picture] = "curves"
 
     kind: Literal["landmark-correlation"]
     part_of_face: Part
@@ -111,3 +113,9 @@ class LandmarkCorrelationKind(PairedLandmarksKind[CorrelationPart]):
         still = sum(part.r == (0.0,) * len(part.r) for part in parts)
         texts = [f"{still} of {len(parts)} outputs hardly move: r is 0"] if still else []
         return "; ".join(filter(None, [*texts, lags_note([part.lag for part in parts])]))
+
+    def curves(
+        self, part: CorrelationPart, output: Features, other: Features
+    ) -> Mapping[str, Curves]:
+        """Return the part of the face in both clips at the recorded lag, by a name to print."""
+        return self.drawn(self.part_of_face, part.lag, part.n_frames, output, other)

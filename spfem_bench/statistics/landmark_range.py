@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +11,8 @@ import pydantic
 
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import METRIC_KINDS, MetricCard
-from spfem_bench.statistics.base import ItemFeatures
+from spfem_bench.features.features import Features
+from spfem_bench.statistics.base import Curves, ItemFeatures, Picture
 from spfem_bench.statistics.landmarks import PairedLandmarksKind, moving
 
 STILL = 0.001
@@ -42,6 +43,7 @@ class LandmarkRangeKind(PairedLandmarksKind[RangePart]):
     """
 
     part_type: ClassVar[type[Any]] = RangePart
+    picture: ClassVar[Picture] = "curves"
 
     kind: Literal["landmark-range"]
     least: float = pydantic.Field(gt=0)
@@ -62,3 +64,7 @@ class LandmarkRangeKind(PairedLandmarksKind[RangePart]):
         logs = [math.log2(part.ratio) for parts in groups for part in parts]
         ratio = 2 ** (sum(logs) / len(logs)) if logs else 1.0
         return f"mouths open {ratio:.2f} times as far as the source's (geometric mean)"
+
+    def curves(self, part: RangePart, output: Features, other: Features) -> Mapping[str, Curves]:
+        """Return the lips' opening in both clips at the recorded lag, by a name to print."""
+        return self.drawn("opening", part.lag, part.n_frames, output, other)

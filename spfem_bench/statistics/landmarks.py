@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from spfem_bench.errors import ClipError
 from spfem_bench.faces import landmarks
 from spfem_bench.features.crops import best_lag
 from spfem_bench.features.features import Features
-from spfem_bench.statistics.base import MetricKind, PartType
+from spfem_bench.statistics.base import Curves, MetricKind, PartType
 
 _Floats = npt.NDArray[np.float64]
 _Ints = npt.NDArray[np.int64]
@@ -34,6 +34,13 @@ CURVES: dict[Part, Callable[[_Floats], _Floats]] = {
     "pose": landmarks.pose,
 }
 """From points (N, K, 2) to what is followed over time: (N,), or (N, D) for several at once."""
+
+_DRAWN: dict[Part, tuple[str, ...]] = {
+    "opening": ("Opening of the lips, in eye distances",),
+    "width": ("Width of the mouth, in eye distances",),
+    "roundness": ("Opening of the lips by their width",),
+    "pose": ("Turn, in eye distances", "Nod, in eye distances", "Tilt, in radians"),
+}
 
 
 class UsableFrames(Strict):
@@ -139,6 +146,18 @@ def landmarks_in_step(
         raise ClipError(f"{clip}: its landmarks are not those of the other clip")
     moved = [_motion(one) for one in (source, output)]
     lag, curve = best_lag(*moved[0], *moved[1], max_lag)
+    return _at_lag(output, source, lag, float(curve[lag + max_lag]), rule, clip)
+
+
+def _at_lag(
+    output: ClipLandmarks,
+    source: ClipLandmarks,
+    lag: int,
+    motion: float,
+    rule: UsableFrames,
+    clip: object,
+) -> InStep:
+    """Return the frames of both clips that show one moment at a lag; raise ClipError for few."""
     _, in_output, in_source = np.intersect1d(
         output.frames + lag, source.frames, return_indices=True
     )
@@ -148,20 +167,7 @@ def landmarks_in_step(
             f"{rule.frames} are needed: give an output that is as long as its source",
         )
     rows = (_rows(output, in_output), _rows(source, in_source))
-    return InStep(*rows, lag, float(curve[lag + max_lag]))
-
-
-class Curves(NamedTuple):
-    """A part of the face over time in an output and its source, for figures.
-
-    *frames* are the output's, int64 (N,), at 25 a second; *output* and *source* are float64 (N,),
-    or (N, 3) for the pose. Frame t of the output goes with frame ``t + lag`` of the source.
-    """
-
-    frames: _Ints
-    output: _Floats
-    source: _Floats
-    lag: int
+    return InStep(*rows, lag, motion)
 
 
 def curves_in_step(
@@ -241,6 +247,27 @@ class PairedLandmarksKind(LandmarksKind[PartType]):
             for role in card.compare
         )
         return landmarks_in_step(output, other, self.max_lag, self.usable, clip)
+
+    def drawn(
+        self, part_of_face: Part, lag: int, n_frames: int, output: Features, other: Features
+    ) -> dict[str, Curves]:
+        """Return a part of the face over time at a recorded lag, by names to print.
+
+        Raises:
+            ClipError: *n_frames* were compared, and these features have other frames.
+        """
+        ours, theirs = (clip_landmarks(one, self.usable, "the clip") for one in (output, other))
+        pair = _at_lag(ours, theirs, lag, float("nan"), self.usable, "the output")
+        if pair.n_frames != n_frames:
+            raise ClipError("the stored landmarks are not those of the run", "Run it again")
+        y, x = (
+            np.asarray(one.curve(part_of_face)).reshape(n_frames, -1)
+            for one in (pair.output, pair.source)
+        )
+        return {
+            name: Curves(pair.output.frames, y[:, i], x[:, i], lag)
+            for i, name in enumerate(_DRAWN[part_of_face])
+        }
 
 
 def moving(source: _Floats, least: float, clip: object, word: str) -> float:

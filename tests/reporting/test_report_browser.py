@@ -16,7 +16,7 @@ from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.evaluation import record as records
 from spfem_bench.media import headers
 from spfem_bench.reporting.report.build import build
-from spfem_bench.reporting.report.charts import Curve, SyncPlot, sync_plot
+from spfem_bench.reporting.report.charts import Curve, TimePlot, time_plot
 from tests import hostile
 from tests.conftest import Outcome, _run
 from tests.synthetic import items, record
@@ -83,9 +83,9 @@ class Anywhere:
 
     heatmap = copy
 
-    def sync(self, *_: object) -> SyncPlot:
+    def sync(self, *_: object) -> TimePlot:
         curve = Curve(np.arange(100), np.linspace(7, 9, 100))
-        return sync_plot({"own": curve, "rival": curve}, np.linspace(0, 1, 280), 4.2, 25)
+        return time_plot({"own": curve, "rival": curve}, np.linspace(0, 1, 280), 4.2, 25)
 
 
 def write(folder: Path, of: list[dict[str, Any]], clips: Any = None) -> Path:
@@ -317,6 +317,32 @@ def test_clips_play_in_step(chromium: Any, in_puppets: tuple[Path, Callable[...,
         heat.evaluate("i => { i.loading = 'eager'; i.closest('details').open = true }")
         page.wait_for_function("i => i.complete", arg=heat.element_handle())
         assert heat.evaluate("i => i.naturalWidth") > 400
+        assert at.errors == [] and all(u.startswith("file://") for u in at.requests)
+
+
+def test_curves_of_the_lips_move_with_the_players(
+    chromium: Any, in_puppets: tuple[Path, Callable[..., Outcome]]
+) -> None:
+    top, bench = in_puppets
+    common = ("--protocol", "few", "--metrics", "lip-corr", "--results", "lips", "-q")
+    assert bench("eval", "--method", "mine", "--videos", "own", *common).code == 0
+    options = ("--videos", "mine=own", "--items", "1", "-q", "-o", "curves")
+    assert bench("report", "lips", *options).code == 0
+    with Opened(chromium, top / "curves") as at:
+        entry = at.page.locator(".entry", has=at.page.locator("figure.over")).first
+        entry.scroll_into_view_if_needed()
+        entry.locator(".bar").wait_for()
+        playhead = entry.locator(".over .playhead")
+        before = playhead.get_attribute("d")
+        entry.get_by_role("button", name="One frame on").click()
+        assert playhead.get_attribute("d") != before
+        for kind in ("own", "source"):  # a frame each: 25 and more count, of speech
+            path = entry.locator(f".over .chart path.curve.{kind}").get_attribute("d")
+            assert path is not None and path.count("L") > 24
+        strokes = entry.locator(".over .chart path.curve").evaluate_all(
+            "ps => ps.map(p => getComputedStyle(p).stroke)"
+        )
+        assert len(set(strokes)) == len(strokes) >= 2
         assert at.errors == [] and all(u.startswith("file://") for u in at.requests)
 
 

@@ -141,15 +141,16 @@ def strips(values: Mapping[int, Sequence[float]]) -> Strips:
 
 @dataclass(frozen=True)
 class Curve:
-    """Distances of one clip: the first frame of each window, and its distance."""
+    """Values of one clip over time: the first frame of each window, its value, its frames."""
 
     frames: npt.NDArray[np.int64]
-    distances: _Float64
+    values: _Float64
+    window: int = 5
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve over time, ``own`` or ``rival``, broken where windows have no face."""
+    """A curve over time: ``own``, ``rival`` or ``source``, broken where windows have no face."""
 
     kind: str
     path: str
@@ -157,8 +158,8 @@ class Line:
 
 
 @dataclass(frozen=True)
-class SyncPlot:
-    """Distances over time, with the waveform (SVG path data; empty without sound) under it."""
+class TimePlot:
+    """Curves over time, with the waveform (SVG path data; empty without sound) under them."""
 
     height: int
     per_second: float
@@ -169,29 +170,29 @@ class SyncPlot:
     wave_middle: float
 
 
-def sync_plot(
+def time_plot(
     curves: Mapping[str, Curve], peaks: _Float64, sound_seconds: float, frame_rate: int
-) -> SyncPlot:
-    """Arrange distances over time, by kind (``own``, ``rival``), above the waveform of the sound.
+) -> TimePlot:
+    """Arrange curves over time, by kind (``own``, ``rival``), above the waveform of the sound.
 
     *peaks* are the loudest of each of N equal parts of the sound: float64 (N,), 0 to 1.
     """
     height, floor, wave_at, tall = 178, 108, 134, 20
-    ends = [float(n) for c in curves.values() for n in (c.distances.min(), c.distances.max())]
+    ends = [float(n) for c in curves.values() for n in (c.values.min(), c.values.max())]
     y = _Axis(min(ends), max(ends), floor, TOP, 4)
-    # A rival may be longer than the output; windows have five frames.
-    last = max(int(c.frames[-1]) + 5 for c in curves.values())
+    # A rival may be longer than the output.
+    last = max(int(c.frames[-1]) + c.window for c in curves.values())
     seconds = max(sound_seconds, last / frame_rate)
     per_second = (WIDTH - LEFT - RIGHT) / seconds
     lines = []
     for kind, curve in curves.items():
         path, before = "", None
-        for frame, distance in zip(curve.frames.tolist(), curve.distances.tolist(), strict=True):
-            # A window of five frames, drawn at its middle.
-            x = LEFT + (frame + 2.5) / frame_rate * per_second
-            path += f"{'L' if before == frame - 1 else 'M'}{x:.1f} {y(distance):.1f}"
+        for frame, value in zip(curve.frames.tolist(), curve.values.tolist(), strict=True):
+            # A window is drawn at its middle.
+            x = LEFT + (frame + curve.window / 2) / frame_rate * per_second
+            path += f"{'L' if before == frame - 1 else 'M'}{x:.1f} {y(value):.1f}"
             before = frame
-        lines.append(Line(kind, path, _round(y(float(curve.distances.mean())))))
+        lines.append(Line(kind, path, _round(y(float(curve.values.mean())))))
     step = sound_seconds * per_second / max(1, len(peaks))
     wave = "".join(
         f"M{LEFT + (i + 0.5) * step:.1f} {wave_at - tall * p:.1f}v{2 * tall * p:.1f}"
@@ -201,7 +202,20 @@ def sync_plot(
     marks = [i * every for i in range(int(seconds / every) + 1)] if every < math.inf else [0.0]
     times = tuple(Tick(_round(LEFT + s * per_second), f"{s:g}") for s in marks)
     scale = _round(per_second)
-    return SyncPlot(height, scale, y.ticks, times, tuple(lines), wave, float(wave_at))
+    return TimePlot(height, scale, y.ticks, times, tuple(lines), wave, float(wave_at))
+
+
+@dataclass(frozen=True)
+class CurvesPlot:
+    """What an output is compared in, over time, beside the other clip's (*other* is its role).
+
+    Frame t of the output lies at frame ``t + lag`` of the other clip.
+    """
+
+    name: str
+    other: str
+    lag: int
+    plot: TimePlot
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from spfem_bench.faces import edits
 from spfem_bench.faces.crop import opencv
 from spfem_bench.faces.track import FaceTrack
 from spfem_bench.features.extract import Extractor
+from spfem_bench.features.features import Features
 from spfem_bench.features.requests import PairRequest, Request
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import inside
@@ -31,8 +33,9 @@ from spfem_bench.media import audio, ffmpeg, headers, video
 from spfem_bench.media.video import FRAME_RATE, Frame, Unchanged, content_id
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
-from spfem_bench.reporting.report.charts import Curve, SyncPlot, sync_plot
+from spfem_bench.reporting.report.charts import Curve, CurvesPlot, TimePlot, time_plot
 from spfem_bench.reporting.report.model import ReportRun
+from spfem_bench.statistics.base import Curves
 from spfem_bench.version import __version__
 
 if TYPE_CHECKING:
@@ -178,11 +181,20 @@ class Clips:
         profile, device = profile_card(run.record.profile), run.record.environment.device
         return Extractor(profile, self.weights, self.store, faces=run.faces, device=device)
 
-    def _request(self, run: ReportRun, item: str, metric: str) -> tuple[Clip, Request]:
-        """Return an item's output, with the request for its features in a metric."""
+    def _requests(self, run: ReportRun, item: str, metric: str) -> list[tuple[Clip, Request]]:
+        """Return an item's clips in a metric, the output first, each with its request."""
         card = metric_card(metric)
         clips = {role: (self.find(run, item, role),) for role in card.compare}
-        return run.record.kind_of(metric).requests(card, clips)["output"][0]
+        return [of[0] for of in run.record.kind_of(metric).requests(card, clips).values()]
+
+    def _features(self, run: ReportRun, clip: Clip, request: Request) -> Features:
+        """Return a clip's stored features; raise ClipError where there are none."""
+        features = None
+        if not isinstance(request, PairRequest):
+            features = self._extractor(run).load(clip, request)
+        if features is None:
+            raise ClipError("the features of this run are not stored here", _SAME)
+        return features
 
     def curve(self, run: ReportRun, item: str, metric: str) -> Curve:
         """Return an output's distance of mouth and sound, window by window, at its best shift.
@@ -190,17 +202,12 @@ class Clips:
         Raises:
             SpfemBenchError: the stored features are not here, or not those of the run.
         """
-        clip, request = self._request(run, item, metric)
-        features = None
-        if not isinstance(request, PairRequest):
-            features = self._extractor(run).load(clip, request)
-        if features is None:
-            raise ClipError("the features of this run are not stored here", _SAME)
+        features = self._features(run, *self._requests(run, item, metric)[0])
         kind = run.record.kind_of(metric)
         part = kind.read(run.items[item].metrics[metric])
         return Curve(features.frames, kind.over_time(part, features))
 
-    def sync(self, run: ReportRun, rival: ReportRun | None, item: str, metric: str) -> SyncPlot:
+    def sync(self, run: ReportRun, rival: ReportRun | None, item: str, metric: str) -> TimePlot:
         """Return the plot of an output's distances over time, and a rival's, above the sound.
 
         Raises:
@@ -212,9 +219,43 @@ class Clips:
                 curves["rival"] = self.curve(rival, item, metric)
             except SpfemBenchError:  # drawn without it
                 curves.pop("rival", None)
+        return self._over_sound(run, item, curves)
+
+    def _over_sound(self, run: ReportRun, item: str, curves: Mapping[str, Curve]) -> TimePlot:
         sound = clip_sound(self.find(run, item, "output"))
-        seconds = len(sound) / audio.SAMPLE_RATE
-        return sync_plot(curves, peaks(sound), seconds, FRAME_RATE)
+        return time_plot(curves, peaks(sound), len(sound) / audio.SAMPLE_RATE, FRAME_RATE)
+
+    def _in_step(self, run: ReportRun, item: str, metric: str) -> Mapping[str, Curves]:
+        """Return what a metric compares over time in an item's output and its other clip."""
+        pair = self._requests(run, item, metric)
+        output, other = (self._features(run, *of) for of in pair)
+        kind = run.record.kind_of(metric)
+        return kind.curves(kind.read(run.items[item].metrics[metric]), output, other)
+
+    def curves(
+        self, run: ReportRun, rival: ReportRun | None, item: str, metric: str
+    ) -> list[CurvesPlot]:
+        """Return plots of what a metric compares over time, in the output's time.
+
+        The other clip is shifted by the recorded lag, and a rival so that it lies in step with it.
+
+        Raises:
+            SpfemBenchError: a clip or its features are not here, or not those of the run.
+        """
+        others: Mapping[str, Curves] = {}
+        if rival is not None:
+            with suppress(SpfemBenchError):  # drawn without it
+                others = self._in_step(rival, item, metric)
+        plots = []
+        for name, own in self._in_step(run, item, metric).items():
+            lines = {"own": Curve(own.frames, own.output, 1)}
+            if of_rival := others.get(name):
+                frames = of_rival.frames + of_rival.lag - own.lag
+                lines["rival"] = Curve(frames[frames >= 0], of_rival.output[frames >= 0], 1)
+            lines["source"] = Curve(own.frames, own.source, 1)
+            plot = self._over_sound(run, item, lines)
+            plots.append(CurvesPlot(name, metric_card(metric).compare[1], own.lag, plot))
+        return plots
 
     def heatmap(self, run: ReportRun, item: str, metric: str) -> str:
         """Draw where an output's correlation with its source breaks; return the picture's name.
@@ -225,7 +266,7 @@ class Clips:
         from spfem_bench.features.pair_extract import PairExtractor, stored_stages
         from spfem_bench.reporting.heatmaps import Scored, save_heatmap
 
-        clip, request = self._request(run, item, metric)
+        clip, request = self._requests(run, item, metric)[0]
         if not isinstance(request, PairRequest):
             raise ClipError(f"{metric} compares no clip with its source", "Draw no heat-map of it")
         key = f"{run.record.profile}/{run.faces}/{run.record.environment.device}"

@@ -46,8 +46,9 @@ class ExampleEntry:
     rival_value: float | None
     players: list[Player] = field(default_factory=list)
     lead: int = 0
-    sync: charts.SyncPlot | None = None
+    sync: charts.TimePlot | None = None
     shift: charts.ShiftPlot | None = None
+    curves: list[charts.CurvesPlot] = field(default_factory=list)
     heatmap: str | None = None
     lacking: list[str] = field(default_factory=list)
 
@@ -123,6 +124,9 @@ def _entry(
     if shown == "shifts":
         with entry.part("Distance over time"):
             entry.sync = clips.sync(run, rival, item.id, metric)
+    if shown == "curves":
+        with entry.part("Curves over time"):
+            entry.curves = clips.curves(run, rival, item.id, metric)
     if shown == "heatmap":
         with entry.part("Heat-map"):
             entry.heatmap = clips.heatmap(run, item.id, metric)
