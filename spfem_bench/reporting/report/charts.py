@@ -171,7 +171,7 @@ class TimePlot:
 
 
 def time_plot(
-    curves: Mapping[str, Curve], peaks: _Float64, sound_seconds: float, frame_rate: int
+    curves: Mapping[str, Curve], peaks: _Float64, sound_seconds: float, frame_rate: float
 ) -> TimePlot:
     """Arrange curves over time, by kind (``own``, ``rival``), above the waveform of the sound.
 

@@ -30,7 +30,7 @@ from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import inside
 from spfem_bench.hashes import sha256_of
 from spfem_bench.media import audio, ffmpeg, headers, video
-from spfem_bench.media.video import FRAME_RATE, Frame, Unchanged, content_id
+from spfem_bench.media.video import FRAME_RATE, Frame, Unchanged, content_id, own_rate
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.reporting.report.charts import Curve, CurvesPlot, TimePlot, time_plot
@@ -222,8 +222,12 @@ class Clips:
         return self._over_sound(run, item, curves)
 
     def _over_sound(self, run: ReportRun, item: str, curves: Mapping[str, Curve]) -> TimePlot:
-        sound = clip_sound(self.find(run, item, "output"))
-        return time_plot(curves, peaks(sound), len(sound) / audio.SAMPLE_RATE, FRAME_RATE)
+        clip = self.find(run, item, "output")
+        sound = clip_sound(clip)
+        media = [frozen.media for frozen in run.record.settings.values()]
+        own = any(one["frame_rate"] == "own" for one in media)  # every picture is a frame
+        rate = own_rate(clip) if own else FRAME_RATE
+        return time_plot(curves, peaks(sound), len(sound) / audio.SAMPLE_RATE, rate)
 
     def _in_step(self, run: ReportRun, item: str, metric: str) -> Mapping[str, Curves]:
         """Return what a metric compares over time in an item's output and its other clip."""
