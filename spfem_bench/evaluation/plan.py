@@ -38,7 +38,7 @@ class Plan:
         model: what decided clips that a model made on the spot; empty for other methods.
         note: one line for the user where a toy took the place of the system that was named, or
             clips are read in a way that the user should know.
-        reading: how the data set's own clips of the method are read, where that is not as usual.
+        reading: how the data set's clips are read, where that is not as usual.
     """
 
     method: MethodCard
@@ -101,10 +101,8 @@ def make_plan(
             f"'{method}' on '{provider.card.name}' is {card.label} ({card.name}), a small copy "
             f"for drawn clips: see {card.link}"
         )
-    reading: Mapping[str, Any] = {}
-    if videos is None and card.control is None:
-        reading = provider.reading(card.name)
-        note = note or provider.remark(card.name)
+    reading = provider.reading(card.name)
+    note = note or provider.remark(card.name)
     outputs, extra, model = _outputs(card, protocol, provider, videos)
     wanted = _metrics(metrics, protocol, profile)
     unavailable = _missing_weights(wanted, protocol, profile, weights)
