@@ -121,7 +121,7 @@ class Provider:
         return {}
 
     def reading(self, method: str) -> Mapping[str, Any]:
-        """Return how a method's clips are read that is not as usual; it goes into signatures."""
+        """Return how clips are read for a method, where not as usual; it is in signatures."""
         return {}
 
     def remark(self, method: str) -> str:

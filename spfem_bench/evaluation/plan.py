@@ -37,7 +37,7 @@ class Plan:
         model: what decided clips that a model made on the spot; empty for other methods.
         note: one line for the user where a toy took the place of the system that was named, or
             clips are read in a way that the user should know.
-        reading: how the data set's own clips of the method are read, where that is not as usual.
+        reading: how the data set's clips are read, where that is not as usual.
     """
 
     method: MethodCard
@@ -101,8 +101,7 @@ def make_plan(
             f"for drawn clips: see {card.link}"
         )
     reading = provider.reading(card.name)
-    if videos is None and card.control is None:
-        note = note or provider.remark(card.name)
+    note = note or provider.remark(card.name)
     outputs, extra, model = _outputs(card, protocol, provider, videos)
     wanted = _metrics(metrics, protocol, profile)
     unavailable = _missing_weights(wanted, protocol, profile, weights)
