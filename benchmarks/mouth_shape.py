@@ -15,10 +15,12 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,7 +93,7 @@ Values = dict[tuple[str, str], float]
 class Scored:
     """A group's runs, and each row's values by metric."""
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, folder: Path) -> None:
         self.group = group
         self.runs: dict[tuple[str, str], ReportRun] = {}
         self.speakers: dict[tuple[str, str], str] = {}
@@ -100,9 +102,11 @@ class Scored:
         for name in group.protocols:
             card = protocol(name).card
             metrics = [m for m in METRICS if m not in card.not_applicable]
+            of_source = with_controls_of_source(name, folder)
             for number, method in enumerate((*group.methods, *CONTROLS)):
                 options: dict[str, Any] = {"profile": PROFILE, "metrics": metrics, "partial": True}
-                record = evaluate(method, name, **options).record
+                on = of_source if method in CONTROLS else name
+                record = evaluate(method, on, **options).record
                 self.runs[name, method] = ReportRun(record, number)
                 self._keep(name, method, record)
             self._displaced(name)
@@ -159,6 +163,25 @@ def paired(apart: Sequence[float], speakers: Sequence[str]) -> dict[str, Any]:
     several = 1 < len(set(speakers)) < len(speakers)
     found["speakers"] = interval(apart, speakers) if several else None
     return found
+
+
+def with_controls_of_source(name: str, folder: Path) -> str:
+    """Return a protocol whose controls are made of the source: written to *folder* if need be.
+
+    Controls are made of real clips. Where those are the references, they have other words.
+    """
+    card = protocol(name).card
+    source = card.clips["source"]
+    if card.clips["real"] == source:
+        return name
+    lines = card.path.read_text(encoding="utf-8").splitlines(keepends=True)
+    changed = [f'real = "{source}"\n' if line.startswith("real = ") else line for line in lines]
+    shutil.copy(card.items_path, folder)
+    path = folder / f"{name}-of-source.toml"
+    path.write_text("".join(changed), encoding="utf-8")
+    if protocol(str(path)).card.clips["real"] != source:
+        raise ValueError(f"{card.path}: no line of real clips")
+    return str(path)
 
 
 @cache
@@ -254,7 +277,7 @@ def draw(scored: Scored, path: Path) -> None:
                     f"{scored.label(row).replace('‡', '')}: lip-corr {r:.2f}, M-LMD {distance:.1f}"
                 )
                 head = f"{key[1]}\n\n{head}" if line == 0 else head
-                axes.set_title(head.replace("-0", "−0"), fontsize=6.6, color=INK, loc="left", pad=2)
+                axes.set_title(head.replace("-0", "−0"), fontsize=6.2, color=INK, loc="left", pad=2)
                 axes.tick_params(labelbottom=line == len(rows) - 1, labelleft=column == 0)
                 if line == len(rows) - 1:
                     axes.set_xlabel("seconds", color=GREY)
@@ -351,11 +374,12 @@ def main() -> None:
     options = parser.parse_args()
     lines: list[dict[str, Any]] = []
     groups = []
-    for group in GROUPS:
-        groups.append(scored := Scored(group))
-        report(scored, lines)
-        if options.figures and (group.methods[0], "lip-corr") in scored.values:
-            draw(scored, options.figures / f"mouth_shape_{group.name}.png")
+    with TemporaryDirectory() as folder:
+        for group in GROUPS:
+            groups.append(scored := Scored(group, Path(folder)))
+            report(scored, lines)
+            if options.figures and (group.methods[0], "lip-corr") in scored.values:
+                draw(scored, options.figures / f"mouth_shape_{group.name}.png")
     report_together(groups, lines)
     if options.csv:
         with options.csv.open("w", newline="", encoding="utf-8") as file:
