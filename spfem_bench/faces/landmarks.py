@@ -163,7 +163,10 @@ def eye_opening(points: _Floats) -> _Floats:
 
 
 def contrast(points: _Floats, picture: npt.NDArray[np.uint8]) -> _Floats:
-    """Return the standard deviation of grey around the mouth and around the eyes: (2,).
+    """Return how far grey varies around the mouth and around the eyes: (2,), in grey levels.
+
+    Without the darkest and brightest fifth of a box, so that the edges of what covers a mouth do
+    not count.
 
     *points* are of one picture, (1, K, 2), in its pixels; *picture* is uint8 (height, width, 3),
     RGB. Boxes around the points of the mouth and of each eye are taken; the eyes' is the mean of
@@ -180,12 +183,15 @@ def contrast(points: _Floats, picture: npt.NDArray[np.uint8]) -> _Floats:
 
 
 def _spread(points: _Floats, picture: npt.NDArray[np.uint8]) -> float:
-    """Return the standard deviation of grey in the box around points, and one pixel more."""
+    """Return the range of the middle three fifths of grey in the box around points."""
     height, width = picture.shape[:2]
     left, top = (int(v) for v in np.clip(np.floor(points.min(axis=0)) - 1, 0, [width, height]))
     right, bottom = (int(v) for v in np.clip(np.ceil(points.max(axis=0)) + 1, 0, [width, height]))
     box = picture[top:bottom, left:right]
-    return float(exact.grey(box).std()) if box.size else 0.0
+    if not box.size:
+        return 0.0
+    low, high = np.percentile(exact.grey(box), [20, 80])
+    return float(high - low)
 
 
 def rigid(points: _Floats) -> _Floats:

@@ -50,7 +50,7 @@ class UsableFrames(Strict):
     # root (eye distances; a profile has more), and grey varying around the mouth at least so much
     # as around the eyes (less: something uniform covers it)
     turn: float = pydantic.Field(default=0.4, gt=0)
-    contrast: float = pydantic.Field(default=0.15, ge=0)
+    contrast: float = pydantic.Field(default=0.2, ge=0)
     # a clip needs so many frames that count, and such a share of those with a face
     frames: int = pydantic.Field(default=25, ge=2)
     share: float = pydantic.Field(default=0.5, gt=0, le=1)

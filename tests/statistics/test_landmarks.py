@@ -117,12 +117,14 @@ def test_the_scheme_of_puppets_follows_their_table() -> None:
 
 
 def test_contrast_is_of_the_boxes_around_mouth_and_eyes() -> None:
-    grey = np.full((256, 256, 3), 100, np.uint8)
+    picture = np.full((256, 256, 3), 100, np.uint8)
     points = face(np.array([10.0]))
-    assert geometry.contrast(points, grey) == pytest.approx([0, 0])
-    grey[150:172:2] = 140  # stripes across the mouth, rows 154 to 166 and one more
-    mouth, eyes = geometry.contrast(points, grey)
-    assert mouth == pytest.approx(20, abs=0.5) and eyes == 0
+    assert geometry.contrast(points, picture) == pytest.approx([0, 0])
+    picture[150:172:2] = 140  # stripes across the mouth
+    assert geometry.contrast(points, picture) == pytest.approx([40, 0])
+    picture[150:172] = 100
+    picture[154:156] = 255  # the edge of something: two of the box's thirteen rows
+    assert geometry.contrast(points, picture) == pytest.approx([0, 0])
 
 
 # --- correlation -------------------------------------------------------------------
