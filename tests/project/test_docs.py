@@ -146,7 +146,7 @@ def unknown(line: Line) -> list[str]:
         given = line.values.get(option) or ()
         for each in (given,) if isinstance(given, str) else given:
             own = "$" in each or each.endswith(".toml")  # a card of the reader's own
-            found += [n for n in each.split(",") if not own and n not in names(kind)]
+            found += [n for n in each.split(",") if not own and n.casefold() not in names(kind)]
     own = str(line.values.get("protocols")).count("results/")  # a list that eval made
     outputs = bool(line.values.get("videos") or line.values.get("generated") or own)
     for method in line.values.get("methods") or ():
