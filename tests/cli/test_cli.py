@@ -102,7 +102,7 @@ def test_the_drawn_track_is_a_picture(
     assert done.code == 0, done.err
     assert "40 frames, a face in 40" in done.out
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
-    assert sheet is not None and sheet.shape == (3 * 224, 4 * 224, 3)
+    assert sheet is not None and sheet.shape == (3 * 224, 5 * 224, 3)
     # Green where a detected face's box is drawn.
     assert ((sheet[:, :, 1] > 180) & (sheet[:, :, 0] < 100) & (sheet[:, :, 2] < 100)).sum() > 300
 
