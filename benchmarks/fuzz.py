@@ -284,6 +284,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
         index_report,
         name_matching,
         ned_index,
+        ned_record,
         ned_tree,
         recordings_index,
         solving,
@@ -411,6 +412,10 @@ def kinds(made: Path) -> dict[str, FileKind]:
     def tree_clips(path: Path) -> None:
         faces.report(ned_tree.read_tree(a_tree.root, faces.settings, clips=path))
 
+    def prepared(path: Path) -> None:
+        (path.parent / ned_record.RECORD).write_bytes(path.read_bytes())
+        assert ned_record.prepared_tree(path.parent) is not None
+
     def training(path: Path) -> None:
         learner.checkpoint.path = path
         learner.descent.step = -1
@@ -508,6 +513,8 @@ def kinds(made: Path) -> dict[str, FileKind]:
     cv2.imwrite(str(face), np.full((256, 256, 3), 90, np.uint8))
     a_tree = ned_tree.read_tree(made / "tree", faces.settings)
     ned_index.save_index(made / "tree.json", "ned", a_tree)
+    a_clip = ned_record.PreparedClip("M003", "sad", "011", 0, 1, 30.0, True, "0" * 64)
+    ned_record.PreparedTree({"mask": None}, [a_clip], ["M003/sad"]).write(made / "tree")
     learner = small_training(made)
     heads = (builtin_folder() / "metrics/stccl/puppets.safetensors").read_bytes()
     metric_json = (builtin_folder() / "metrics/stccl/puppets.json").read_bytes()
@@ -599,6 +606,9 @@ def kinds(made: Path) -> dict[str, FileKind]:
         ),
         "tree-clips": FileKind(
             [b"speaker,emotion,clip,frames\nM003,sad,011,1\n"], ".csv", spoilt_text, tree_clips
+        ),
+        "prepared-tree": FileKind(
+            [(made / "tree" / ned_record.RECORD).read_bytes()], ".json", spoilt_json, prepared, 0.5
         ),
         "training": FileKind([learner.checkpoint.path.read_bytes()], ".pt", spoilt_bytes, training),
         "metric-record": FileKind([without_checksum(metric_json)], ".json", spoilt_json, metric),
