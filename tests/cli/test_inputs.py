@@ -511,7 +511,7 @@ def test_folders_of_pairs_may_be_no_utf_8(listed: tuple[Bench, Path], puppet: Pa
 def test_names_of_methods_and_options_that_are_no_utf_8_are_one_line(bench: Bench) -> None:
     for arguments in (
         ("eval", "--method", NOT_UTF8),
-        ("eval", "--method", NOT_UTF8, "--videos", "."),
+        ("eval", "--method", NOT_UTF8, "--videos", ".", "--protocol", "demo-inter-id"),
         ("eval", "--method", "source", "--protocol", NOT_UTF8),
         ("eval", "--method", "source", "--metrics", NOT_UTF8),
         ("eval", "--method", "source", "--profile", NOT_UTF8),

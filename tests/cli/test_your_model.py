@@ -212,7 +212,7 @@ def test_real_clips_score_as_in_a_protocol_and_the_page_s_commands_run(
         }
         for outcome in (own, listed)
     ]
-    assert len(values[0]) == 27 and None not in values[0].values()
+    assert len(values[0]) == 36 and None not in values[0].values()
     assert values[0] == pytest.approx(values[1], rel=1e-6)
 
     # Every command of the page but the download, on two of the clips.

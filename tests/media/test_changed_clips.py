@@ -185,9 +185,9 @@ def test_a_picture_of_a_folder_replaced_while_it_is_read_is_noticed(
     clip = Clip(folder, frame_rate=25.0)
     x, real = extractor(tmp_path / "store"), video.frames
 
-    def frames(*given: Any) -> Iterator[Any]:
+    def frames(*given: Any, **options: Any) -> Iterator[Any]:
         shutil.copyfile(tmp_path / "other.png", folder / "1.png")
-        yield from real(*given)
+        yield from real(*given, **options)
 
     monkeypatch.setattr(video, "frames", frames)
     failures = x.ensure({clip: frozenset({"identity"})})

@@ -68,7 +68,7 @@ def test_decorators_read_as_text_are_those_that_register() -> None:
         for kind, registered in ARCHITECTURES._kinds.items()
         if registered.__module__.startswith("spfem_bench.networks")
     }
-    assert ours == ARCHITECTURES._built_in and len(ours) == 13
+    assert ours == ARCHITECTURES._built_in and len(ours) == 15
 
 
 def test_cards_are_read_without_torch() -> None:

@@ -499,7 +499,7 @@ def test_without_a_connection_fetch_says_what_to_download_for_each_file(
     cache = WeightsStore().cache
     *lines, last = done.stderr.splitlines()
     assert "SPFEM_BENCH_WEIGHTS" in last
-    assert len(lines) == 4
+    assert len(lines) == 5
     for line, words in zip(
         lines,
         [

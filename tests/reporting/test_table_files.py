@@ -316,7 +316,7 @@ def test_bad_records_are_refused_in_one_line(tmp_path: Path) -> None:
         ([tmp_path / "empty"], "no run record in"),
         ([path, "asccl-mead"], "do not go into one table"),
         (["asccl-mad"], "Did you mean 'asccl-mead'?"),
-        ([tmp_path / "no.csv"], "No such file"),
+        ([tmp_path / "no.csv"], "is no file or folder"),
     ):
         text = run(*map(str, given), code=1)
         assert said in text and text.count("\n") == 1, text
