@@ -201,7 +201,7 @@ def test_real_clips_score_as_in_a_protocol_and_the_page_s_commands_run(
     shutil.copytree("sources", "real")
     own = spfem_bench("eval", *line, "--real", "real", "--json", "-q")
     strips = ("--method", "stccl-vd-ned", "--protocol", "mini", "--profile", "light")
-    listed = spfem_bench("eval", *strips, "--metrics", "fad,csim,id-sim", "--json", "-q")
+    listed = spfem_bench("eval", *strips, "--metrics", "fad,csim,id-sim,lip-corr", "--json", "-q")
     assert own.code == listed.code == 0, own.err + listed.err
     assert "lse-d, lse-c: not available: the weights of 'syncnet-v2' are missing" in own.err
     values = [

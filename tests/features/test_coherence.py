@@ -555,7 +555,7 @@ real = "{speaker}/happy/1.00/029.mp4"
     assert len(record["items"][0]["metrics"]["tcc"]["positive"]) == 4
     # The protocol's card does not name it, but has the clips that it compares.
     done = CliRunner().invoke(main, [*command, "--metrics", "fad"])
-    assert done.exit_code == 0 and "FAD" in done.output
+    assert done.exit_code == 0 and '"metric": "fad"' in done.output
 
 
 # ---- real clips ---------------------------------------------------------------------------

@@ -507,6 +507,7 @@ def test_without_a_connection_fetch_says_what_to_download_for_each_file(
             ("arcface-r50-ms1mv3", "arcface_torch#model-zoo", "ms1mv3_arcface_r50_backbone.pth"),
             ("hsemotion-vgaf", "207ed49", "enet_b0_8_best_vgaf.onnx"),
             ("syncnet-v2", "https://www.robots.ox.ac.uk", "syncnet_v2.model"),
+            ("pfld-ghostone", "7061b56", "PFLD_GhostOne_112_1_opt_sim.onnx"),
         ],
         strict=True,
     ):
