@@ -96,7 +96,7 @@ def write_clips(frame: pd.DataFrame, file: Path) -> None:
     """
     if file.suffix.lower() == ".parquet":
         with extra("parquet", "Parquet"):
-            import pyarrow  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
+            import pyarrow  # noqa: F401
         content = io.BytesIO()
         frame.to_parquet(content, index=False)
         write_atomically(file, content.getvalue())
