@@ -268,7 +268,7 @@ def _prepare_clip(run: _Run, one: NedInput, first: int, content: str) -> Prepare
     root, faces, progress = run.root, run.faces, run.progress
     track = faces.track(one)
     guessed = len(track.detected) - sum(track.detected)
-    rate = round(own_rate(one.clip), 2)
+    rate = round(own_rate(one.clip), 1)
     folder, videos = root / one.cell / FACES, root / one.cell / VIDEOS
     folder.mkdir(parents=True, exist_ok=True)
     videos.mkdir(parents=True, exist_ok=True)
