@@ -268,6 +268,12 @@ def _run(*arguments: str | Path) -> Outcome:
 
 
 @pytest.fixture
+def run() -> Callable[..., Outcome]:
+    """Run the command line in this process, with this test's own cache."""
+    return _run
+
+
+@pytest.fixture
 def bench(
     tmp_path: Path, demo_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Outcome]:

@@ -10,10 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
-from spfem_bench.cli.main import main
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.datasets.joined import Cut, cut_as_published, cut_joined
 from spfem_bench.datasets.ned_tree import experiment_names
@@ -32,19 +30,6 @@ LENGTHS = {
     ("W015", "neutral"): {"001": 5, "007": 3},
     ("W015", "sad"): {"028": 6, "030": 5},
 }
-
-
-@pytest.fixture
-def run() -> Run:
-    """Run the command line in this process, with this test's own cache."""
-
-    def command(*arguments: str | Path) -> Outcome:
-        result = CliRunner().invoke(main, [str(a) for a in arguments])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return Outcome(result.exit_code, result.stdout, result.stderr)
-
-    return command
 
 
 def face(folder: Path, number: int, size: int = 256) -> None:

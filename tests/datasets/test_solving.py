@@ -9,10 +9,8 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from spfem_bench.caches import cache_folder
-from spfem_bench.cli.main import main
 from spfem_bench.datasets.cells import Cell, SourceClip, solve
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.datasets.providers.recordings import frames_of
@@ -258,19 +256,6 @@ class MiniMead:
         folder = DataFolders.locate().places(card).searched[0]
         folder.mkdir(parents=True, exist_ok=True)
         save_index(folder / "index.json", card, RecordingsIndex(self.cards, files))
-
-
-@pytest.fixture
-def run() -> Bench:
-    """Run the command line in this process, with this test's own cache."""
-
-    def command(*arguments: str | Path) -> Outcome:
-        result = CliRunner().invoke(main, [str(a) for a in arguments])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return Outcome(result.exit_code, result.stdout, result.stderr)
-
-    return command
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ there); `authors_recipe/tools/seeded_weights.py` makes the weights that cannot b
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import json
 from collections.abc import Mapping
@@ -27,9 +26,9 @@ from spfem_bench.networks.syncnet import SyncNet
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.statistics.base import kind_of
 from spfem_bench.statistics.frechet import FrechetKind
-from tests.conftest import SHARED, WHY_NOT
+from tests.conftest import WHY_NOT
+from tests.papers_networks import RECIPE, seeded_state
 
-RECIPE = SHARED / "authors_recipe"
 CLIPS = {
     "M003_source_sad_033": ("M003", 0),
     "W015_source_sad_028": ("W015", 0),
@@ -38,15 +37,6 @@ CLIPS = {
 METHODS = ("ned", "stccl-vd", "real")
 
 pytestmark = pytest.mark.skipif(not RECIPE.is_dir(), reason=WHY_NOT)
-
-
-def seeded_state(names: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    where = RECIPE / "tools/seeded_weights.py"
-    spec = importlib.util.spec_from_file_location("seeded_weights", where)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return {name: torch.from_numpy(v) for name, v in module.seeded_state(names).items()}
 
 
 def states() -> Mapping[str, Any]:

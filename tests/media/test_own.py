@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import wave
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,17 +21,9 @@ from spfem_bench.media.audio import samples
 from spfem_bench.media.mfcc import mfcc
 from spfem_bench.media.own_sound import own_sound
 from spfem_bench.media.video import frames, own_rate
+from tests.media.test_media import write_wav
 
 RunFfmpeg = Callable[..., None]
-
-
-def write_wav(path: Path, sound: npt.NDArray[np.int16], rate: int) -> Path:
-    with wave.open(str(path), "wb") as out:
-        out.setnchannels(1 if sound.ndim == 1 else sound.shape[1])
-        out.setsampwidth(2)
-        out.setframerate(rate)
-        out.writeframes(sound.astype("<i2").tobytes())
-    return path
 
 
 def tone(rate: int, seconds: float = 1.0, hertz: float = 440.0) -> npt.NDArray[np.int16]:
