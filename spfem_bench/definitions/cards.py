@@ -117,7 +117,8 @@ def card_folders() -> list[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise CardError(f"{folder}, named by SPFEM_BENCH_CARDS, is no folder")
-    return [builtin_folder(), *folders]
+    # Listings are kept by folder: a relative name means another one elsewhere.
+    return [builtin_folder(), *(folder.absolute() for folder in folders)]
 
 
 def names(kind: Kind) -> list[str]:

@@ -1066,3 +1066,15 @@ def test_names_that_could_leave_are_refused_in_one_line(name):
 @pytest.mark.parametrize("name", ["a.mp4", "a/b.mp4", "..a", "a..b/c", "...", "a b", "ü", "~a"])
 def test_names_that_stay_are_allowed(name):
     assert inside(Path("/data/set"), name) == Path("/data/set", name)
+
+
+def test_a_relative_folder_of_cards_is_that_of_the_working_folder(tmp_path, monkeypatch):
+    text = metric_card("csim").path.read_text(encoding="utf-8")
+    monkeypatch.setenv("SPFEM_BENCH_CARDS", "cards")
+    for name in ("one", "two"):
+        folder = tmp_path / name / "cards/metrics"
+        folder.mkdir(parents=True)
+        (folder / f"mine-{name}.toml").write_text(text, encoding="utf-8")
+        monkeypatch.chdir(tmp_path / name)
+        assert f"mine-{name}" in names(Kind.METRIC)
+    assert "mine-one" not in names(Kind.METRIC)
