@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from pathlib import Path
 
@@ -12,29 +11,10 @@ import click
 from spfem_bench.cli import options
 
 
-def _tolerances(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[str, float]:
-    tolerances: dict[str, float] = {}
-    for text in texts:
-        metric, _mark, number = text.rpartition("=")
-        try:
-            tolerances[metric] = float(number)
-        except ValueError:
-            tolerances[metric] = math.nan
-        if not 0 < tolerances[metric] < math.inf:
-            raise click.BadParameter(f"'{text}': write a number above 0, or METRIC=NUMBER")
-    return tolerances
-
-
 @click.command(short_help="Check that two machines gave the same numbers.")
 @click.argument("a", metavar="RECORD", type=click.Path(path_type=Path))
 @click.argument("b", metavar="RECORD", type=click.Path(path_type=Path))
-@options.several(
-    "--tolerance",
-    "tolerances",
-    metavar="[METRIC=]NUMBER",
-    callback=_tolerances,
-    help="Largest difference allowed, for one metric or for all; may be given several times.",
-)
+@options.tolerances
 @options.flag("--json", "as_json", help="Print every number and change as JSON.")
 def diff(a: Path, b: Path, tolerances: dict[str, float], as_json: bool) -> None:
     """Check that two machines gave the same numbers for one method.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -81,10 +82,30 @@ def _data(_: click.Context, __: click.Parameter, folder: Path | None) -> DataFol
     return DataFolders.locate(folder)
 
 
+def _tolerances(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[str, float]:
+    tolerances: dict[str, float] = {}
+    for text in texts:
+        metric, _mark, number = text.rpartition("=")
+        try:
+            tolerances[metric] = float(number)
+        except ValueError:
+            tolerances[metric] = math.nan
+        if not 0 < tolerances[metric] < math.inf:
+            raise click.BadParameter(f"'{text}': write a number above 0, or METRIC=NUMBER")
+    return tolerances
+
+
 flag = partial(click.option, is_flag=True)
 folder = partial(click.option, type=FOLDER)
 several = partial(click.option, multiple=True)
 with_default = partial(click.option, show_default=True)
+tolerances = several(
+    "--tolerance",
+    "tolerances",
+    metavar="[METRIC=]NUMBER",
+    callback=_tolerances,
+    help="Largest difference allowed, for one metric or for all; may be given several times.",
+)
 weights_dir = folder(
     "--weights-dir",
     "weights",
