@@ -9,7 +9,7 @@ from spfem_bench.reporting import pages
 def on_config(config: MkDocsConfig) -> None:
     """Put the pages made here into the navigation."""
     sections = {title: items for section in config.nav for title, items in section.items()}
-    sections["Protocols"] += [f"protocols/{name}.md" for name in pages.protocols()]
+    sections["Protocols"] += ["cards.md", *(f"protocols/{name}.md" for name in pages.protocols())]
     config.nav.append({"Registry": [f"registry/{name}.md" for name in pages.registry()]})
 
 
@@ -17,5 +17,6 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     """Add the pages made here."""
     made = {f"protocols/{name}.md": text for name, text in pages.protocols().items()}
     made |= {f"registry/{name}.md": text for name, text in pages.registry().items()}
+    made["cards.md"] = pages.cards()
     for path, text in made.items():
         files.append(File.generated(config, path, content=text))

@@ -17,6 +17,15 @@ _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?inf|[-+]?n
 _RUN = re.compile(r"[=+\-@\t\r＝＋－＠]")
 
 
+def fixed(value: float, decimals: int = 3) -> str:
+    """Return a number with so many decimals, without a minus before zero.
+
+    >>> fixed(-1e-12)
+    '0.000'
+    """
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"
+
+
 def visible(text: str) -> str:
     r"""Return text with escapes such as ``\u001b`` for characters that could drive a terminal."""
     if all(line.isprintable() for line in text.split("\n")):

@@ -58,7 +58,7 @@ def fetch(names: tuple[str, ...], data: options.DataFolders, quiet: bool) -> Non
         click.echo(f"{name}: {count} files verified")
 
 
-@data.command()
+@data.command(short_help="Check the SHA-256 of every file.")
 @click.argument("names", nargs=-1, required=True)
 @options.data_dir
 def verify(names: tuple[str, ...], data: options.DataFolders) -> None:
@@ -79,7 +79,7 @@ def verify(names: tuple[str, ...], data: options.DataFolders) -> None:
     sys.exit(1 if failed else 0)
 
 
-@data.command()
+@data.command(short_help="Look at your own copy of a data set, and note its clips.")
 @click.argument("name")
 @click.argument("root", type=options.FOLDER)
 @click.option(

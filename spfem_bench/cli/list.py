@@ -83,11 +83,11 @@ def _layouts() -> tuple[list[str], list[list[str]]]:
 def _profiles() -> tuple[list[str], list[list[str]]]:
     from spfem_bench.definitions.cards import Kind, names
     from spfem_bench.definitions.networks import profile_card
-    from spfem_bench.definitions.protocols import protocol
+    from spfem_bench.definitions.protocols import load_protocol
 
     of_profile: dict[str, list[str]] = {}
     for name in names(Kind.PROTOCOL):
-        of_profile.setdefault(protocol(name).card.profile, []).append(name)
+        of_profile.setdefault(load_protocol(name).profile, []).append(name)
     rows = []
     for card in map(profile_card, names(Kind.PROFILE)):
         networks = "\n".join(f"{role}: {getattr(card, role)}" for role in card.roles)

@@ -20,6 +20,7 @@ from spfem_bench.cli.diff import diff
 from spfem_bench.cli.evaluate import evaluate
 from spfem_bench.cli.faces import faces
 from spfem_bench.cli.list import list_
+from spfem_bench.cli.metric import metric
 from spfem_bench.cli.networks import networks
 from spfem_bench.cli.preference import preference
 from spfem_bench.cli.prepare import prepare
@@ -93,7 +94,7 @@ def main() -> None:
 
 for _commands in (
     (evaluate, table, audit, preference, report, compare, diff, validate, check, score),
-    (list_, protocol, networks, data, prepare, cache, demo, faces, align, correlate, train),
+    (list_, protocol, metric, networks, data, prepare, cache, demo, faces, align, correlate, train),
 ):
     for _command in _commands:
         main.add_command(_command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def networks() -> None:
-    """List, fetch and verify the networks' weights."""
+    """List networks, fetch and verify their weights, begin your own."""
 
 
 @networks.command("list")
@@ -58,7 +59,7 @@ def fetch(
     discard_archives(weights.cache)
 
 
-@networks.command()
+@networks.command(short_help="Check the SHA-256 of weights.")
 @click.argument("names", nargs=-1)
 @click.option("--profile", help="All networks of a profile.")
 @options.weights_dir
@@ -73,6 +74,37 @@ def verify(names: tuple[str, ...], profile: str | None, weights: options.Weights
         problem = f"{checked.problem}. {checked.remedy or remedy(card)}"
         click.echo(f"{card.name}: {problem if checked.problem else 'verified'}")
     sys.exit(1 if failed else 0)
+
+
+@networks.command(short_help="Write a commented card that loads as it is.")
+@click.argument("folder", type=options.FOLDER)
+@click.option("--name", default="my-network", show_default=True, help="What the network is called.")
+@click.option(
+    "--like",
+    type=options.Name("network"),
+    default="scrfd-500m",
+    show_default=True,
+    metavar="NAME",
+    help="The network whose card is the beginning.",
+)
+def new(folder: Path, name: str, like: str) -> None:
+    r"""Begin a network of your own in FOLDER, a folder of cards: a commented card that loads.
+
+    Change the files and their SHA-256, then name the network in a profile.
+
+    \b
+    Example:
+      spfem-bench networks new my-cards --name scrfd-2.5g --like scrfd-10g
+    """
+    from spfem_bench.definitions.cards import Kind
+    from spfem_bench.definitions.networks import network_card
+
+    path = options.new_card(Kind.NETWORK, network_card(like), folder, name)
+    click.echo(
+        f"Change it, then check it:\nexport SPFEM_BENCH_CARDS={folder}\n"
+        f"spfem-bench networks verify {path.stem}",
+        err=True,
+    )
 
 
 def _chosen(names: tuple[str, ...], profile: str | None) -> list[NetworkCard]:

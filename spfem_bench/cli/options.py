@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from spfem_bench.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from spfem_bench.datasets.folders import DataFolders as DataFolders
+    from spfem_bench.definitions.cards import Card, Kind
     from spfem_bench.execution.workers import Workers
     from spfem_bench.networks.weights import WeightsStore as WeightsStore
 
@@ -212,6 +214,38 @@ def computing(*offered: str, half_on_gpu: bool = False) -> Callable[[Command], C
         return decorated
 
     return decorate
+
+
+def check_name(name: str, hint: str) -> None:
+    """Raise BadParameter for a name that no card can have."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
+        problem = f"'{name}': use small letters, digits, '.', '_' and '-'"
+        raise click.BadParameter(problem, param_hint=hint)
+
+
+def write_new(files: dict[Path, str]) -> None:
+    """Write new files and print their paths; none is ever replaced."""
+    from spfem_bench.errors import StorageError
+    from spfem_bench.files import write_atomically
+
+    for path in files:
+        if path.exists():
+            raise StorageError(f"{path} exists already", "Name another folder")
+    for path, text in files.items():
+        write_atomically(path, text)
+        click.echo(str(path))
+
+
+def new_card(kind: Kind, like: Card, folder: Path, name: str) -> Path:
+    """Write a commented copy of a card into a folder of cards; return its path."""
+    from spfem_bench.definitions.described import commented
+
+    check_name(name, "--name")
+    text = like.path.read_text(encoding="utf-8").replace("\r\n", "\n")
+    text = re.sub(r'(?m)^(title|label) = "', r"\g<0>My ", text)
+    path = folder / kind.value / f"{name}.toml"
+    write_new({path: commented(type(like), text)})
+    return path
 
 
 def protocols(purpose: str) -> Callable[[Command], Command]:

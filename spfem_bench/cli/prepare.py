@@ -14,7 +14,9 @@ def prepare() -> None:
     """Make videos into what a paper's recipe takes."""
 
 
-@prepare.command("ned-faces")
+@prepare.command(
+    "ned-faces", short_help="Make aligned faces on black, as NED's preprocessing does."
+)
 @click.argument("videos", nargs=-1, required=True)
 @options.folder("-o", "--output", required=True, help="Folder of the tree.")
 @click.option("--speaker", help="Whose videos they are, where names and folders do not say.")

@@ -20,7 +20,7 @@ def protocol() -> None:
     """Look at protocols, solve one, copy one to change, begin one of your own."""
 
 
-@protocol.command()
+@protocol.command(short_help="Print a protocol's card, its items, and what is missing here.")
 @click.argument("name")
 @options.data_dir
 def show(name: str, data: options.DataFolders) -> None:
@@ -79,7 +79,7 @@ def show(name: str, data: options.DataFolders) -> None:
         click.echo(f"Missing: {names}. {remedies[missing[-1]]}")
 
 
-@protocol.command()
+@protocol.command(short_help="Copy a protocol's card and list, to be changed.")
 @click.argument("name")
 @click.argument("folder", type=options.FOLDER)
 def export(name: str, folder: Path) -> None:
@@ -97,11 +97,11 @@ def export(name: str, folder: Path) -> None:
     text = re.sub(r"(?ms)^\[solve(\.\w+)?\]$.*?(?=^\[|\Z)", "", text).rstrip() + "\n"
     text = re.sub(r"(?m)^recipe *= *.*\n", "", text)
     rows = card.items_path.read_text(encoding="utf-8")
-    _write({folder / f"{own}.toml": text, folder / f"{own}.csv": rows})
+    options.write_new({folder / f"{own}.toml": text, folder / f"{own}.csv": rows})
     click.echo(f"Score with it: spfem-bench eval --protocol {folder / f'{own}.toml'}", err=True)
 
 
-@protocol.command()
+@protocol.command(short_help="Find unpublished test clips among your own recordings.")
 @click.argument("name")
 @options.data_dir
 @options.flag("--nearest", help="Where no set of clips fits a cell, take the nearest sum.")
@@ -155,7 +155,7 @@ def solve(name: str, data: options.DataFolders, nearest: bool, clips: Path | Non
         )
 
 
-@protocol.command()
+@protocol.command(short_help="Begin a protocol of your own: commented cards and lists.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--name", default="my-list", show_default=True, help="What it is called in a folder.")
 @click.option(
@@ -182,10 +182,7 @@ def new(path: Path, name: str, dataset: str | None, data: options.DataFolders) -
     """
     alone = path.suffix == ".toml"
     name = path.stem if alone else name
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
-        hint = "PATH" if alone else "--name"
-        problem = f"'{name}': use small letters, digits, '.', '_' and '-'"
-        raise click.BadParameter(problem, param_hint=hint)
+    options.check_name(name, "PATH" if alone else "--name")
     if dataset:
         _write_lists(path, name, dataset, data)
         return
@@ -200,7 +197,7 @@ def new(path: Path, name: str, dataset: str | None, data: options.DataFolders) -
         folder / target: (_TEMPLATES / source).read_text(encoding="utf-8")
         for target, source in files.items()
     }
-    _write({file: text.format(name=name, root=root) for file, text in texts.items()})
+    options.write_new({file: text.format(name=name, root=root) for file, text in texts.items()})
     if alone:
         click.echo(
             f"Put your clips into {folder / 'clips'}, or name their folder in the last "
@@ -234,22 +231,9 @@ def _write_lists(folder: Path, name: str, dataset: str, data: options.DataFolder
     made = own_lists(name, dataset, clips)
     texts = {folder / f"{one.name}.toml": one.card for one in made}
     texts |= {folder / f"{one.name}.csv": one.items for one in made}
-    _write(texts)
+    options.write_new(texts)
     for one in made:
         if one.left_out:
             click.echo(f"{one.name}: {one.left_out}", err=True)
         path = folder / f"{one.name}.toml"
         click.echo(f"spfem-bench eval --method source --protocol {path}", err=True)
-
-
-def _write(files: dict[Path, str]) -> None:
-    """Write new files; none is ever replaced."""
-    from spfem_bench.errors import StorageError
-    from spfem_bench.files import write_atomically
-
-    for path in files:
-        if path.exists():
-            raise StorageError(f"{path} exists already", "Name another folder")
-    for path, text in files.items():
-        write_atomically(path, text)
-        click.echo(str(path))

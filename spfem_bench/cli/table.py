@@ -159,7 +159,8 @@ def _no_such(path: Path) -> CardError:
         return CardError(f"there is no folder {folder}", "Check its name")
     beside = [p.name for p in folder.iterdir() if p.is_dir() or p.suffix in (".json", ".csv")]
     problem = f"{path} is no file or folder, and no printed table has such a name"
-    return CardError(problem, f"In {folder}: {near_names(path.name, beside)}")
+    there = near_names(path.name, beside).replace("Allowed:", f"In {folder}:")
+    return CardError(problem, there)
 
 
 def _write_clips(records: Sequence[RunRecord], file: Path) -> None:

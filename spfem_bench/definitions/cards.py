@@ -91,9 +91,9 @@ class Card(Strict):
 
     score_neutral: ClassVar[frozenset[str]] = frozenset({"title", "description", "notes", "path"})
     name: str
-    title: str
-    description: str = ""
-    notes: tuple[str, ...] = ()
+    title: str  # one line, for lists
+    description: str = ""  # what a user must know, a few sentences
+    notes: tuple[str, ...] = ()  # printed one by one
     path: Path = pydantic.Field(exclude=True)
 
     def __hash__(self) -> int:

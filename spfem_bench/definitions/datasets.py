@@ -36,7 +36,7 @@ class WorldSettings(Strict):
 class DatasetCard(Card):
     """The clips that protocols refer to, and where they come from."""
 
-    repository: str = ""
+    repository: str = ""  # of published clips, with `commit`, `url` and `files`
     commit: str = ""
     url: str = ""  # where a file is fetched from; `{commit}` and `{path}` are filled in
     # a CSV of path, sha256, bytes: all pinned files, or those that are shipped in a folder beside
@@ -52,8 +52,8 @@ class DatasetCard(Card):
     provider: str = ""  # the name under which a plugin registered its provider of clips
     # the card's table `[settings]`, which that plugin validates
     provider_settings: dict[str, Any] = pydantic.Field(default_factory=dict, alias="settings")
-    licence: str
-    citation: str
+    licence: str  # who may use the clips
+    citation: str  # where they come from
 
     @pydantic.model_validator(mode="after")
     def _has_one_origin(self) -> DatasetCard:

@@ -12,14 +12,14 @@ from spfem_bench.errors import CardError, unknown_name
 class MethodCard(Card):
     """A system of the field, a toy copy of one, or a control."""
 
-    label: str
-    aliases: tuple[str, ...] = ()
+    label: str  # what tables print
+    aliases: tuple[str, ...] = ()  # other names that `--method` takes
     control: Control | None = None  # which clips take the outputs' place
     # the system that a toy is a small copy of; that system's name selects the toy where a data set
     # has only the toy
     stands_for: str = ""
-    paper: str = ""
-    link: str = ""
+    paper: str = ""  # where it was published
+    link: str = ""  # its code, or its paper
 
     @property
     def kind(self) -> Literal["system", "control"]:

@@ -80,19 +80,20 @@ class MetricCard(Card):
         ("label", "direction", "range", "unit", "hides", "citation", "claims", "variant_of")
     )
     version: int = pydantic.Field(gt=0)  # raised whenever any score can move
-    label: str
+    label: str  # what tables print; no other metric may have it
     direction: Literal["lower", "higher", "zero"]  # what is better; `zero` for signed quantities
     range: tuple[float | None, float | None]  # smallest and largest value (None: unbounded)
-    unit: str
+    unit: str  # in words, such as `cosine`
     role: Role  # the network role whose features are compared
     output: str  # which output of that network
     # the clips compared, the method's own first
     compare: tuple[ClipRole, ...] = pydantic.Field(min_length=1, max_length=2)
+    # the table of the metric kind, named by its key `kind`: how features become a number
     statistic: Annotated[pydantic.SerializeAsAny[Statistic], pydantic.BeforeValidator(_statistic)]
     resamples: int = pydantic.Field(default=1000, ge=100)  # draws of the bootstrap for intervals
     hides: str  # what the number cannot show
-    citation: str
-    claims: Claims = Claims()
+    citation: str  # the paper and its equation
+    claims: Claims = Claims()  # what `spfem-bench validate` tests it by
     # the metric that it computes by another recipe: tables put it beside that one's printed numbers
     variant_of: str | None = None
 

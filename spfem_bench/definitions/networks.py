@@ -23,7 +23,7 @@ class FrameInput(Strict):
 
     crop: Literal["frame"]
     long_side: Pixels
-    mean: float
+    mean: float  # subtracted from pixels of 0 to 255; then they are divided by `std`
     std: Positive
 
 
@@ -186,8 +186,8 @@ FrameRate = Literal["25", "own"]
 class DetectorSettings(Strict):
     """When a detection counts: its lowest score, and the IoU above which only the best is kept."""
 
-    threshold: float = pydantic.Field(gt=0, lt=1)
-    overlap: float = pydantic.Field(gt=0, lt=1)
+    threshold: float = pydantic.Field(gt=0, lt=1)  # lowest score
+    overlap: float = pydantic.Field(gt=0, lt=1)  # IoU above which only the best is kept
 
 
 class NetworkCard(Card):
@@ -195,15 +195,16 @@ class NetworkCard(Card):
 
     score_neutral: ClassVar[frozenset[str]] = Card.score_neutral | {"source", "licence", "citation"}
 
+    # what metrics use it for
     role: Literal["detector", "identity", "expression", "sync", "landmarks"]
-    architecture: str
-    outputs: dict[str, int] = pydantic.Field(default_factory=dict)
-    input: NetworkInput
-    detector: DetectorSettings | None = None
-    files: tuple[PinnedFile, ...] = pydantic.Field(min_length=1)
-    source: str
-    licence: str
-    citation: str
+    architecture: str  # a name registered in spfem_bench/networks or by a plugin
+    outputs: dict[str, int] = pydantic.Field(default_factory=dict)  # names with their dimensions
+    input: NetworkInput  # what is cut from a frame; `crop` names the kind
+    detector: DetectorSettings | None = None  # for the role `detector` only
+    files: tuple[PinnedFile, ...] = pydantic.Field(min_length=1)  # the weights
+    source: str  # where the network comes from
+    licence: str  # of the weights
+    citation: str  # the paper
 
     @pydantic.model_validator(mode="after")
     def _architecture_is_registered(self) -> NetworkCard:
@@ -235,13 +236,13 @@ class ProfileCard(Card):
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"landmarks"})
-    detector: str | None = None
+    detector: str | None = None  # a network's name, as the four below
     identity: str
     expression: str
     sync: str
     landmarks: str | None = None
-    faces: FaceSettings | None = None
-    frame_rate: FrameRate = "25"
+    faces: FaceSettings | None = None  # goes with `detector`
+    frame_rate: FrameRate = "25"  # frames a second: 25 by time stamps, or the clip's own
     # metrics that take the place of a protocol's, by its names
     variants: dict[str, str] = pydantic.Field(default_factory=dict)
 

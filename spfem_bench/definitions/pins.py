@@ -59,7 +59,7 @@ class PinnedFile(Strict):
     sha256: str = pydantic.Field(pattern=rf"^([0-9a-f]{{64}}|{UNPUBLISHED})$")
     # hash under which a git repository publishes the file, 40 hexadecimal digits
     git_blob: str | None = pydantic.Field(default=None, pattern=r"^[0-9a-f]{40}$")
-    bytes: int | None = None
+    bytes: int | None = None  # its size
     # where it is fetched from (https, a fixed commit). A network's file without one, and without a
     # page, is shipped in the folder `weights` beside its card.
     url: str | None = pydantic.Field(default=None, pattern=r"^https://")

@@ -79,7 +79,7 @@ class PublishedRows(Strict):
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"recipe"})
-    dataset: str
+    dataset: str  # as the printed tables name it
     setting: str
     recipe: str | None = None
 
@@ -124,19 +124,21 @@ class ProtocolCard(Card):
         "Delete the line: the provider of the data set makes these clips, see docs/protocols.md",
     )
     version: int = pydantic.Field(gt=0)  # raised whenever any score can move
-    setting: Literal["inter-id", "cross-id"]
-    dataset: str
-    items: str
+    setting: Literal["inter-id", "cross-id"]  # whether source and reference show one person
+    dataset: str  # the name of the data set's card
+    items: str  # the CSV beside the card: id, speaker, emotion and any columns
+    # those of the list; scores are averaged over them
     emotions: Annotated[tuple[str, ...], pydantic.AfterValidator(_emotions)]
-    metrics: tuple[str, ...] = pydantic.Field(min_length=1)
+    metrics: tuple[str, ...] = pydantic.Field(min_length=1)  # computed when none is named
     on_request: tuple[str, ...] = ()  # metrics that are computed only when they are named
     # metrics this protocol cannot have, each with the reason
     not_applicable: dict[str, str] = pydantic.Field(default_factory=dict)
     faces: Literal["detect", "aligned"] = "detect"  # `aligned` when clips are face crops already
     profile: str = "light"  # the networks that fit these clips, unless others are asked for
+    # addresses of source, reference and real; `{column}` is a column of the list
     clips: dict[ClipRole, str | Annotated[tuple[str, ...], pydantic.Field(min_length=1)]]
-    outputs: dict[str, str] = pydantic.Field(default_factory=dict)
-    output_name: str = "{id}.mp4"
+    outputs: dict[str, str] = pydantic.Field(default_factory=dict)  # published clips, by method
+    output_name: str = "{id}.mp4"  # what a method's output for an item is called
     published: PublishedRows | None = None  # the published rows to show beside the protocol's own
     solve: SolveSettings | None = None
     shows: str = ""  # what may be concluded from scores on it

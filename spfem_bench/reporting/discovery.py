@@ -11,7 +11,7 @@ from spfem_bench.analysis.discovery import DiscoveryRow
 from spfem_bench.analysis.disparities import SPACES, DiscoveryKind, Measure
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.reporting import drawing
-from spfem_bench.texts import csv_text
+from spfem_bench.texts import csv_text, fixed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +87,7 @@ def _printed(lines: Sequence[Sequence[str]], heads: Sequence[str], style: str) -
 
 def _number(row: DiscoveryRow | None) -> str:
     # Rounded values just below zero are printed without their sign.
-    return "–" if row is None else f"{row.value + 0.0:.3f}".replace("-0.000", "0.000")
+    return "–" if row is None else fixed(row.value)
 
 
 def _interval(row: DiscoveryRow | None) -> str:

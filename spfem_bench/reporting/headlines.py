@@ -12,6 +12,7 @@ from spfem_bench.evaluation.record import RunRecord, Score
 from spfem_bench.reporting import tables
 from spfem_bench.reporting.report.words import clips_text
 from spfem_bench.reporting.tables import TableBlock, TableColumn, heading
+from spfem_bench.texts import fixed
 
 
 def score_lines(record: RunRecord) -> str:
@@ -25,7 +26,7 @@ def score_lines(record: RunRecord) -> str:
             continue
         note = "as above" if s.value is None and s.note in notes else s.note
         notes.add(s.note)
-        interval = "" if s.low is None or s.high is None else f"[{s.low:.3f}, {s.high:.3f}]"
+        interval = "" if s.low is None or s.high is None else f"[{fixed(s.low)}, {fixed(s.high)}]"
         head = heading(metric_card(s.metric))
         lines.append([head, _value(s), interval, clips_text(s), s.n_frames, note])
     heads = ["Metric", "Avg.", "95 % interval", "Clips", "Frames", "Note"]
@@ -65,4 +66,4 @@ def headline_table(records: Sequence[RunRecord]) -> str:
 def _value(score: Score | None) -> str:
     if score is None or score.value is None:
         return "–"
-    return f"{score.value:.3f}{'*' if score.partial else ''}"
+    return f"{fixed(score.value)}{'*' if score.partial else ''}"

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import html
+import inspect
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
 from spfem_bench.definitions import published
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.datasets import DatasetCard, dataset_card, dataset_files
-from spfem_bench.definitions.layouts import layout_card
-from spfem_bench.definitions.methods import method_card
-from spfem_bench.definitions.networks import network_card, profile_card
+from spfem_bench.definitions.described import keys
+from spfem_bench.definitions.layouts import LayoutCard, layout_card
+from spfem_bench.definitions.methods import MethodCard, method_card
+from spfem_bench.definitions.metrics import METRIC_KINDS, MetricCard
+from spfem_bench.definitions.networks import (
+    NetworkCard,
+    ProfileCard,
+    network_card,
+    profile_card,
+)
 from spfem_bench.definitions.protocols import ProtocolCard, load_protocol, protocol
 from spfem_bench.definitions.published import PublishedCard, published_cards
 from spfem_bench.evaluation.controls import methods_with_clips
@@ -38,6 +48,25 @@ def registry() -> dict[str, str]:
         "layouts": _page("layouts", layouts=map(layout_card, names(Kind.LAYOUT))),
         "published": _page("published", published=published_cards(), numbers=_numbers),
     }
+
+
+def cards() -> str:
+    """Return the page in Markdown that tells what each kind of card holds, from the models."""
+    kinds: dict[str, type[pydantic.BaseModel]] = {
+        "metrics": MetricCard,
+        "metrics/networks": NetworkCard,
+        "metrics/profiles": ProfileCard,
+        "protocols": ProtocolCard,
+        "protocols/datasets": DatasetCard,
+        "protocols/layouts": LayoutCard,
+        "reference_results/methods": MethodCard,
+    }
+    statistics = {kind: METRIC_KINDS.get(kind) for kind in METRIC_KINDS.kinds()}
+    return _page("cards", kinds=kinds, statistics=statistics, keys=keys, summary=_summary)
+
+
+def _summary(model: type[pydantic.BaseModel]) -> str:
+    return (inspect.getdoc(model) or "").partition("\n")[0]
 
 
 def protocol_page(card: ProtocolCard) -> str:

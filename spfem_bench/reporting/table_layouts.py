@@ -11,7 +11,7 @@ from spfem_bench.errors import CardError
 from spfem_bench.reporting import tables
 from spfem_bench.reporting.grids import Entry, Grid, Label, emotion_label, print_grid
 from spfem_bench.reporting.tables import CellKey, Table, TableBlock, TableColumn
-from spfem_bench.texts import csv_text
+from spfem_bench.texts import csv_text, fixed
 
 TableLayout = Literal["asccl", "stccl"]
 TableStyle = Literal["text", "markdown", "csv", "csv-wide", "latex", "tabular", "html"]
@@ -104,7 +104,7 @@ class _Numbers:
     marked: bool
 
     def text(self, value: float) -> str:
-        return f"{value:.{3 if self.digits is None else self.digits}f}"
+        return fixed(value, 3 if self.digits is None else self.digits)
 
     def printed(self, text: str) -> str:
         """Return a number as a paper prints it, rounded where it has more digits than asked for."""

@@ -18,6 +18,7 @@ from spfem_bench.evaluation.record import RecordedProtocol, RunRecord, unverifie
 from spfem_bench.reporting.grids import emotion_label
 from spfem_bench.reporting.real_clips import real_clip_notes
 from spfem_bench.reporting.table_choice import ALL, Choice, choose_printed, choose_records
+from spfem_bench.texts import fixed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -253,10 +254,10 @@ def _basis(
             cell = cells.get((block, AVERAGE, column, metric))
             if cell is None or cell.value is None:
                 continue
-            interval = "" if cell.low is None else f" [{cell.low:.3f}, {cell.high:.3f}]"
+            interval = "" if cell.low is None else f" [{fixed(cell.low)}, {fixed(cell.high)}]"
             refused = f", {cell.n_refused} refused" if cell.n_refused else ""
             parts.append(
-                f"{place}{metric_card(metric).label} {cell.value:.3f}{interval} on "
+                f"{place}{metric_card(metric).label} {fixed(cell.value)}{interval} on "
                 f"{cell.n_items} clips{refused}, {cell.n_frames} frames"
             )
     return f"{column.label}, Avg. with 95 % interval: {'; '.join(parts)}" if parts else ""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from spfem_bench.texts import fixed
+
 _Float64 = npt.NDArray[np.float64]
 
 WIDTH = 560  # of all plots, in SVG's units, which are pixels on a wide screen
@@ -267,7 +269,7 @@ def tick_text(value: float, ticks: Sequence[float]) -> str:
     """Return a tick's number with as many digits as the steps need."""
     step = abs(ticks[1] - ticks[0])
     digits = min(9, max(0, -math.floor(math.log10(step) + 1e-9)))
-    return f"{value + 0.0:.{digits}f}".replace("-", "−")
+    return fixed(value, digits).replace("-", "−")
 
 
 def _round(value: float) -> float:
