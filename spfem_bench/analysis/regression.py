@@ -14,7 +14,7 @@ from spfem_bench.errors import CardError, UnknownNameError
 from spfem_bench.evaluation.check import SettingChange
 from spfem_bench.evaluation.record import RunRecord, Score
 
-Verdict = Literal["within", "better", "worse", "other clips", "missing", "new"]
+_Verdict = Literal["within", "better", "worse", "other clips", "missing", "new"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class MetricChange:
     was: float | None
     now: float | None
     allowed: float
-    verdict: Verdict
+    verdict: _Verdict
     note: str = ""
 
     @property
@@ -95,7 +95,7 @@ def _change(old: Score | None, new: Score | None, tolerance: Tolerance) -> Metri
     metric = (old or new).metric  # type: ignore[union-attr]
     allowed = tolerance.around(was or 0.0)
     if old is None or new is None or was is None or now is None:
-        verdict: Verdict = "new" if was is None else "missing"
+        verdict: _Verdict = "new" if was is None else "missing"
         return MetricChange(metric, was, now, allowed, verdict, new.note if new else "")
     if old.n_items != new.n_items:
         note = f"{new.n_items} clips, were {old.n_items}"

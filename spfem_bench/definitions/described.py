@@ -176,7 +176,8 @@ def _comments_in(source: str) -> dict[str, str]:
     for node in ast.walk(ast.parse(source)):
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
             continue
-        above, line = [], node.lineno - 1
+        above: list[str] = []
+        line = node.lineno - 1
         while line in comments and comments[line][1]:
             above.insert(0, comments[line][0])
             line -= 1

@@ -51,7 +51,8 @@ def regression_junit(check: RegressionCheck) -> bytes:
         else:
             Xml.SubElement(case, "failure", {"message": f"{row.verdict}: {text}"}).text = text
     Xml.indent(suites)
-    return Xml.tostring(suites, encoding="utf-8", xml_declaration=True)
+    written: bytes = Xml.tostring(suites, encoding="utf-8", xml_declaration=True)
+    return written
 
 
 def _numbers(row: MetricChange) -> tuple[str, str, str, str, str]:

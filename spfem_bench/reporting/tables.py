@@ -254,7 +254,8 @@ def _basis(
             cell = cells.get((block, AVERAGE, column, metric))
             if cell is None or cell.value is None:
                 continue
-            interval = "" if cell.low is None else f" [{fixed(cell.low)}, {fixed(cell.high)}]"
+            ends = () if cell.low is None or cell.high is None else (cell.low, cell.high)
+            interval = f" [{', '.join(map(fixed, ends))}]" if ends else ""
             refused = f", {cell.n_refused} refused" if cell.n_refused else ""
             parts.append(
                 f"{place}{metric_card(metric).label} {fixed(cell.value)}{interval} on "
