@@ -1,0 +1,19 @@
+"""Scores in a training loop: the metrics of the command line as torchmetrics modules."""
+
+from spfem_bench.torch_metrics.base import ClipMetric
+from spfem_bench.torch_metrics.metrics import (
+    ExpressionSimilarity,
+    FrechetArcFaceDistance,
+    LipCorrelation,
+    LipSyncError,
+    SpatialCoherence,
+)
+
+__all__ = [
+    "ClipMetric",
+    "ExpressionSimilarity",
+    "FrechetArcFaceDistance",
+    "LipCorrelation",
+    "LipSyncError",
+    "SpatialCoherence",
+]
