@@ -1,6 +1,7 @@
 """Scores in a training loop: the metrics of the command line as torchmetrics modules."""
 
 from spfem_bench.torch_metrics.base import ClipMetric
+from spfem_bench.torch_metrics.loggers import log_scores
 from spfem_bench.torch_metrics.metrics import (
     ExpressionSimilarity,
     FrechetArcFaceDistance,
@@ -16,4 +17,5 @@ __all__ = [
     "LipCorrelation",
     "LipSyncError",
     "SpatialCoherence",
+    "log_scores",
 ]

@@ -137,7 +137,8 @@ class ClipMetric(Metric):
         for network in (self._network, *detector):
             if problem := self._weights.check(network).problem:
                 raise WeightsError(problem, remedy(network))
-        self.higher_is_better = {"higher": True, "lower": False}.get(self.card.direction)
+        better = {"higher": True, "lower": False}.get(self.card.direction)
+        object.__setattr__(self, "higher_is_better", better)  # torchmetrics': of the class alone
         self._calls, self._extractor = 0, self._make_extractor("cpu")
         # Equal states make torchmetrics' collections join two metrics: this one differs.
         own = [self._settings(), self._fps, value_range, partial]
