@@ -47,7 +47,7 @@ class ScoreCallback(Callback):  # type: ignore[misc]  # lightning need not be in
             pl_module.log(name, metric.compute().float(), rank_zero_only=True)
         if trainer.is_global_zero and not trainer.sanity_checking:
             for logger in trainer.loggers:
-                log_texts(_Tagged(logger), self.metrics, trainer.current_epoch)
+                log_texts(_Tagged(logger), self.metrics, trainer.global_step)
 
 
 class _Tagged:
