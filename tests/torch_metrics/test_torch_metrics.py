@@ -408,6 +408,16 @@ def test_a_training_is_the_same_with_metrics_and_tensorboard_has_their_values(
         log_scores({}, {"fad": fad})
 
 
+def test_the_page_s_loop_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8").partition("## In a training loop")[2]
+    block = next(b for b in re.findall(r"(?s)```python\n(.*?)```", page) if "for epoch" in b)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(block, names)  # noqa: S102
+    assert list((tmp_path / "runs").rglob("events*"))
+    assert names["metrics"]["FAD"].n_clips == 0  # reset
+
+
 def test_lightning_scores_each_validation_epoch(demo: Scored, tmp_path: Path) -> None:
     lightning = pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
     from lightning.pytorch.loggers import TensorBoardLogger
