@@ -30,7 +30,7 @@ def whole_numbers(floats: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
     return (floats * 32768).round().clip(-32768, 32767).astype(np.int16)
 
 
-def clip_sound(clip: Clip, source: Clip, card: NetworkCard) -> Samples:
+def sync_sound(clip: Clip, source: Clip, card: NetworkCard) -> Samples:
     """Return the sound of *source*, a clip or its AVI; silence is judged in the clip itself.
 
     Raises ClipError where it has none, is silent or damaged, or has another frame rate.
