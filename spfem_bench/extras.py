@@ -8,7 +8,7 @@ from typing import Literal
 
 from spfem_bench.errors import SpfemBenchError
 
-Extra = Literal["networks", "parquet", "ray", "train"]
+Extra = Literal["networks", "parquet", "ray", "torchmetrics", "train"]
 
 
 @contextmanager

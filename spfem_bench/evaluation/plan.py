@@ -23,6 +23,7 @@ from spfem_bench.evaluation.item_clips import PlannedItem, Refusal, find_clips
 from spfem_bench.evaluation.outputs import Videos, find_outputs
 from spfem_bench.evaluation.record import VALIDATION
 from spfem_bench.evaluation.signature import network_of
+from spfem_bench.features.extract import Faces
 from spfem_bench.networks.weights import WeightsStore, remedy
 from spfem_bench.progress import SILENT, Progress
 
@@ -260,26 +261,29 @@ def _missing_weights(
     metrics: Sequence[MetricCard], protocol: Protocol, profile: ProfileCard, weights: WeightsStore
 ) -> dict[str, str]:
     """Return the metrics whose networks have no weights here, with reason and remedy."""
-
-    @cache
-    def lacking(card: NetworkCard) -> str:
-        problem = weights.check(card).problem
-        return f"{problem}. {remedy(card)}" if problem else ""
-
-    unavailable = {}
+    check = cache(weights.check)
+    unavailable: dict[str, str] = {}
     for metric in metrics:
-        cards = [network_of(metric, profile)]
-        if metric.output == STAGES:
-            from spfem_bench.stccl.backbone import check_stages
-
-            check_stages(cards[0])
-        elif metric.output not in cards[0].outputs:
-            raise CardError(
-                f"{metric.path}: '{cards[0].name}' has no output '{metric.output}'",
-                near_names(metric.output, cards[0].outputs),
-            )
-        if protocol.card.faces == "detect":
-            cards.append(profile.network("detector"))
-        if reason := next(filter(None, map(lacking, cards)), ""):
-            unavailable[metric.name] = reason
+        for card in metric_networks(metric, profile, protocol.card.faces):
+            if problem := check(card).problem:
+                unavailable.setdefault(metric.name, f"{problem}. {remedy(card)}")
     return unavailable
+
+
+def metric_networks(metric: MetricCard, profile: ProfileCard, faces: Faces) -> list[NetworkCard]:
+    """Return the networks that a metric needs: the one that it compares with, and a detector.
+
+    Raises:
+        CardError: the first has no such output, or the profile lacks one.
+    """
+    network = network_of(metric, profile)
+    if metric.output == STAGES:
+        from spfem_bench.stccl.backbone import check_stages
+
+        check_stages(network)
+    elif metric.output not in network.outputs:
+        raise CardError(
+            f"{metric.path}: '{network.name}' has no output '{metric.output}'",
+            near_names(metric.output, network.outputs),
+        )
+    return [network, *([profile.network("detector")] if faces == "detect" else [])]

@@ -20,17 +20,21 @@ from spfem_bench.statistics.base import kind_of
 
 
 def metric_settings(
-    metric: MetricCard, protocol: Protocol, extractor: Extractor, clips: Iterable[Clip] = ()
+    metric: MetricCard,
+    protocol: Protocol | None,
+    extractor: Extractor,
+    clips: Iterable[Clip] = (),
 ) -> dict[str, Any]:
     """Return everything that can move a number, as plain JSON values.
 
-    *clips* are those that the metric compares, whose format may need a library.
+    *clips* are those that the metric compares, whose format may need a library. Without a
+    *protocol*, they are tensors of a training loop.
     """
     kind, network = kind_of(metric), network_of(metric, extractor.profile)
     computed_with = extractor.software(network, clips) | provenance.versions(kind.libraries())
     return {
         "metric": metric.settings(),
-        "protocol": {**protocol.card.settings(), "list": protocol.list_sha256},
+        "protocol": _list_settings(protocol),
         "network": network.settings(),
         **extractor.precision_settings(network),
         **kind.weights_settings(),
@@ -38,8 +42,14 @@ def metric_settings(
         "faces": extractor.face_settings(),
         "media": extractor.media_settings(),
         "seed": intervals.SEED,
-        "software": computed_with | _drawn_by(protocol),
+        "software": computed_with | (_drawn_by(protocol) if protocol else {}),
     }
+
+
+def _list_settings(protocol: Protocol | None) -> dict[str, Any]:
+    if protocol is None:
+        return {"name": "frames", "version": "tensors"}
+    return {**protocol.card.settings(), "list": protocol.list_sha256}
 
 
 def network_of(metric: MetricCard, profile: ProfileCard) -> NetworkCard:
@@ -77,7 +87,8 @@ def signature(frozen: Mapping[str, Any], profile: str, scored: Sequence[str], n_
         f"{network['name']}@{network['files'][0]['sha256'][:8]}",
         f"faces:{frozen['faces']['faces']}",
         "own-fps" if media["frame_rate"] == "own" else f"{media['frame_rate']}fps",
-        f"ffmpeg{media['ffmpeg'].split('-')[0]}",  # all of it is in the hash
+        # All of its version is in the hash; tensors are not decoded.
+        *([f"ffmpeg{media['ffmpeg'].split('-')[0]}"] if "ffmpeg" in media else []),
         f"v{frozen['software']['spfem-bench']}",
     ]
     if precision := frozen.get("precision"):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.networks import InnerInput, Role, SyncInput
+from spfem_bench.definitions.networks import InnerInput, Role
 from spfem_bench.errors import ClipError
 from spfem_bench.faces import edits
 from spfem_bench.faces.track import FaceTrack
@@ -20,28 +20,15 @@ from spfem_bench.features.consumers import consumer
 from spfem_bench.features.features import Features
 from spfem_bench.features.search import Search
 from spfem_bench.features.tracking import ClipNetworks, Reading
-from spfem_bench.media import audio, video
+from spfem_bench.media import audio
 from spfem_bench.media.audio import Samples
 from spfem_bench.media.chain import carried
 from spfem_bench.media.mfcc import STEPS_PER_FRAME, WINDOW, mfcc, sound_windows
-from spfem_bench.media.own_sound import own_sound, samples_per_frame
+from spfem_bench.media.own_sound import samples_per_frame
 from spfem_bench.media.video import Frame, Unchanged
 
 ClipFailures = dict[tuple[Clip, Role], ClipError]
 """Why a network's features of a clip cannot be had."""
-
-RATES_APART = 0.002
-"""Share by which a clip's frame rate may differ from the one asked for: 29.97 is taken for 30."""
-
-
-def check_rate(clip: Clip, contract: InnerInput) -> None:
-    """Raise ClipError for a clip whose own frame rate is not the one that a network takes."""
-    rate, needed = video.own_rate(clip), contract.frame_rate
-    if abs(rate / needed - 1) > RATES_APART:
-        raise ClipError(
-            f"{clip}: {rate:.6g} pictures a second, but lip sync takes {needed:g} in this profile",
-            f"Write it again: ffmpeg -i CLIP -r {needed:g} NEW.mp4; or use another --profile",
-        )
 
 
 class ClipReader:
@@ -139,21 +126,7 @@ class ClipReader:
 
     def _sound(self, source: Clip) -> Iterator[Samples]:
         """Yield the sound of *source*, a clip or its AVI; silence is judged in the clip itself."""
-        bare = replace(self.clip, edit=None)
-        if self.inner:
-            check_rate(bare, self.inner)
-            floats = own_sound(bare)
-            audio.check_audible(bare, floats, self.inner.audible)
-            if self.inner.sound == "int16":
-                yield (floats * 32768).round().clip(-32768, 32767).astype(np.int16)
-            else:
-                yield floats
-            return
-        contract = self.networks.profile.network("sync").input
-        sound = audio.samples(bare)
-        if isinstance(contract, SyncInput):
-            audio.check_audible(bare, sound, contract.audible)
-        yield sound if source == bare else audio.samples(source)
+        yield self.networks.sound(replace(self.clip, edit=None), source)
 
     def close(self) -> None:
         """Read no further."""

@@ -17,7 +17,9 @@ from spfem_bench.faces.track import Face, FaceTrack, follow
 from spfem_bench.features.batches import FRAMES, Batcher
 from spfem_bench.features.keys import FeatureKeys
 from spfem_bench.features.search import Search
+from spfem_bench.features.sound import sync_sound
 from spfem_bench.media import video
+from spfem_bench.media.audio import Samples
 from spfem_bench.media.video import Frame, Unchanged, changed
 from spfem_bench.networks.load import load_network
 
@@ -73,6 +75,10 @@ class ClipNetworks(FeatureKeys):
     def frames(self, clip: Clip) -> Iterator[Frame]:
         """Yield a clip's frames, see :func:`spfem_bench.media.video.frames`."""
         return video.frames(clip, self.hwaccel, own=self.profile.frame_rate == "own")
+
+    def sound(self, clip: Clip, source: Clip) -> Samples:
+        """Return a clip's sound; see :func:`spfem_bench.features.sound.sync_sound`."""
+        return sync_sound(clip, source, self.profile.network("sync"))
 
     def tracked_frames(
         self, clip: Clip, track: FaceTrack, reading: Reading | None = None

@@ -173,19 +173,29 @@ def check_audible(clip: Clip, mixed: Samples, rule: Audible) -> None:
     powers, wrong = np.zeros(0), 0
     with suppress(ClipError):  # channels that change in the stream: the mix alone is judged
         powers, wrong = _channel_powers(clip, path)
-    problem = ""
+    problem = sound_problem(mixed, rule, powers, wrong)
+    if problem:
+        raise ClipError(f"{clip}: {problem}", no_sound(path).remedy)
+
+
+def sound_problem(
+    mixed: Samples, rule: Audible, powers: npt.NDArray[np.float64], wrong: int
+) -> str:
+    """Return why sound is none, or nothing: silent, not finite, or its channels cancel out.
+
+    *powers* are the variances of its channels, and *wrong* is how many values are not finite.
+    """
     if wrong:
-        problem = f"its sound holds {wrong:,} samples that are not numbers (NaN or infinite)"
-    elif len(powers) > 1 and powers.any():
+        return f"its sound holds {wrong:,} samples that are not numbers (NaN or infinite)"
+    if len(powers) > 1 and powers.any():
         power = float((mixed / _full_scale(mixed)).var())
         below = 10 * math.log10(powers.mean() / power) if power else math.inf
         if below > rule.cancelled:
             problem = f"its sound is silent: the mix of its {len(powers)} channels cancels out"
-            problem += f" (it is {below:.0f} dB below them)" if power else ""
-    if not problem and level(mixed) < rule.silence:
-        problem = f"its sound is silent: nothing in it is above {rule.silence:g} dB of full scale"
-    if problem:
-        raise ClipError(f"{clip}: {problem}", no_sound(path).remedy)
+            return problem + (f" (it is {below:.0f} dB below them)" if power else "")
+    if level(mixed) < rule.silence:
+        return f"its sound is silent: nothing in it is above {rule.silence:g} dB of full scale"
+    return ""
 
 
 def _channel_powers(clip: Clip, path: Path) -> tuple[npt.NDArray[np.float64], int]:

@@ -15,7 +15,7 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.networks import InnerInput, network_card
 from spfem_bench.errors import ClipError
 from spfem_bench.faces import crop
-from spfem_bench.features.reading import check_rate
+from spfem_bench.features.sound import check_rate
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.audio import samples
 from spfem_bench.media.mfcc import mfcc
@@ -136,9 +136,11 @@ def test_a_clip_of_another_rate_is_refused_in_one_line(tmp_path: Path) -> None:
     assert isinstance(contract, InnerInput)
     folder = folder_of(tmp_path / "pictures", 3)
     for rate in ("30", "29.97"):
-        check_rate(Clip.parse(f"{folder}#fps={rate}"), contract)
+        clip = Clip.parse(f"{folder}#fps={rate}")
+        check_rate(clip, own_rate(clip), contract.frame_rate)
     with pytest.raises(ClipError, match="25 pictures a second, but lip sync takes 30"):
-        check_rate(Clip.parse(f"{folder}#fps=25"), contract)
+        clip = Clip.parse(f"{folder}#fps=25")
+        check_rate(clip, own_rate(clip), contract.frame_rate)
 
 
 def test_the_margin_is_cut_off_and_the_rest_resized(tmp_path: Path) -> None:
