@@ -29,6 +29,7 @@ from spfem_bench.cli.score import score
 from spfem_bench.cli.table import table
 from spfem_bench.cli.train import train
 from spfem_bench.cli.validate import validate
+from spfem_bench.cli.verify import verify
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.processes import terminated_by_signals
 from spfem_bench.texts import make_visible
@@ -92,7 +93,7 @@ def main() -> None:
 
 
 for _commands in (
-    (evaluate, table, audit, preference, report, compare, diff, validate, check, score),
+    (evaluate, table, audit, preference, report, compare, diff, validate, check, verify, score),
     (list_, protocol, networks, data, prepare, cache, demo, faces, align, correlate, train),
 ):
     for _command in _commands:

@@ -71,7 +71,7 @@ def report(
       spfem-bench report results --no-videos
     """  # noqa: D301
     from spfem_bench.errors import ClipError, unknown_name
-    from spfem_bench.evaluation.record import load_all
+    from spfem_bench.evaluation.record import load_all, record_files
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import check_writable, temporary_folder
     from spfem_bench.reporting.report import folder
@@ -95,10 +95,7 @@ def report(
         if not no_videos and items:
             store = FeatureStore.locate()
             clips = Clips(data, weights, store, videos, kept=output, known=known, made=made)
-            files = (
-                f for path in runs for f in (path.rglob("*.json") if path.is_dir() else [path])
-            )
-            clips.cards = sorted({file.parent for file in files})  # eval --generated keeps them
+            clips.cards = sorted({f.parent for f in record_files(runs)})  # of eval --generated
         options.when_interrupted("Interrupted. Nothing was written.")
         pages = build(
             records, items=items, clips=clips, baseline=baseline, progress=options.progress(quiet)
