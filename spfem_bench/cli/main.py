@@ -19,6 +19,7 @@ from spfem_bench.cli.demo import demo
 from spfem_bench.cli.diff import diff
 from spfem_bench.cli.evaluate import evaluate
 from spfem_bench.cli.faces import faces
+from spfem_bench.cli.leaderboard import leaderboard
 from spfem_bench.cli.list import list_
 from spfem_bench.cli.networks import networks
 from spfem_bench.cli.preference import preference
@@ -93,7 +94,8 @@ def main() -> None:
 
 
 for _commands in (
-    (evaluate, table, audit, preference, report, compare, diff, validate, check, verify, score),
+    (evaluate, table, audit, preference, report, leaderboard, compare, diff, validate, check),
+    (verify, score),
     (list_, protocol, networks, data, prepare, cache, demo, faces, align, correlate, train),
 ):
     for _command in _commands:

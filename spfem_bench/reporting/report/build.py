@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from spfem_bench.analysis.comparing import p_text
+from spfem_bench.definitions.references import bibtex
 from spfem_bench.evaluation.record import RunRecord
 from spfem_bench.progress import SILENT, Progress
 from spfem_bench.reporting.report import charts, overview, plots
@@ -47,6 +48,7 @@ def build(
         "report.html",
         "report.js",
         views=views,
+        bibtex=bibtex({metric: None for s in made for run in s.runs for metric, _ in run.scores}),
         title=" · ".join(dict.fromkeys(section.protocol for section in made)),
         charts=charts,
         number=number_text,

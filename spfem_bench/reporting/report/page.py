@@ -1,4 +1,4 @@
-"""A template as one page for a browser: with its style and scripts inside, and no others allowed."""
+"""A template as one page for a browser, with its style and scripts inside and no others allowed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 "use strict";
 // Everything that is to be read is in the page without this. It adds: the choice of light or dark,
-// and sorting.
+// copying, and sorting.
 (() => {
   for (const e of document.querySelectorAll(".js")) e.hidden = false;
 
@@ -26,6 +26,16 @@
     chosen = themes[(themes.indexOf(chosen) + 1) % themes.length];
     remembered(chosen);
     show(chosen);
+  });
+
+  // ---- copying: a page from a disk may not use the clipboard; the text is selected there
+  for (const button of document.querySelectorAll(".copy")) button.addEventListener("click", async () => {
+    const text = button.parentElement.querySelector("pre");
+    getSelection().selectAllChildren(text);
+    try {
+      await navigator.clipboard.writeText(text.textContent);
+      button.textContent = "Copied";
+    } catch { button.textContent = "Selected: press Ctrl-C"; }
   });
 
   // ---- sorting: by a cell's data-key, else by its text; what has neither comes last
