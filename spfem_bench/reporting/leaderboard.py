@@ -6,14 +6,15 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from urllib.parse import quote
 
+from spfem_bench.definitions.cards import builtin_folder
 from spfem_bench.definitions.metrics import MetricCard, metric_card
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.definitions.references import bibtex
-from spfem_bench.errors import SpfemBenchError
+from spfem_bench.errors import CardError, SpfemBenchError
 from spfem_bench.evaluation.record import NoRunError, RunRecord, Score, record_files
 from spfem_bench.evaluation.verify import Verification, verify_file
 from spfem_bench.reporting.report.page import fill_page
@@ -21,6 +22,7 @@ from spfem_bench.reporting.report.words import clips_text, interval_text, number
 from spfem_bench.reporting.tables import LEGEND, MARKS
 from spfem_bench.stored import read_bounded
 
+SUBMITTED = "reference_results/submitted"
 REPORT = "report/index.html"  # beside a record: its clip report
 
 
@@ -241,3 +243,16 @@ def build_leaderboard(entries: Sequence[Entry], output: Path | None = None) -> d
         bibtex=bibtex(metrics),
     )
     return {"index.html": page, **{entry.copy: entry.content for entry in entries}}
+
+
+@cache
+def submitted() -> dict[str, bytes]:
+    """Return the page's files of the records in ``reference_results/submitted/``.
+
+    Raises:
+        CardError: a record is refused; names all.
+    """
+    entries, problems = read_entries([builtin_folder() / SUBMITTED])
+    if problems:
+        raise CardError("; ".join(problems), f"Mend or remove them in {SUBMITTED}")
+    return build_leaderboard(entries)
