@@ -30,6 +30,7 @@ from spfem_bench.files import inside
 from spfem_bench.statistics.base import GroupScore, MetricKind, NoPartsError
 from spfem_bench.statistics.intervals import Resampled
 
+LARGEST = 20_000_000  # clips times draws of a bootstrap; a protocol of 252 clips has 252,000
 TOLERANCE = 1e-6  # relative: other versions of NumPy add in another order
 
 
@@ -84,8 +85,13 @@ def verify_record(record: RunRecord, folder: Path | None = None) -> Verification
     check = _Check(record)
     check.frame()
     check.items(folder)
-    for metric in record.settings:
-        check.metric(metric)
+    with np.errstate(all="ignore"):  # what is not finite is a mismatch
+        for metric in record.settings:
+            try:
+                check.metric(metric)
+            except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+                where = f"the run of '{record.method.name}' is damaged: {metric}"
+                raise CardError(f"{where}: {error!r}", "Run the evaluation again") from None
     check.unsigned()
     return Verification(record, tuple(check.mismatches), check.counts, tuple(check.unchecked))
 
@@ -189,12 +195,8 @@ class _Check:
         record, settings = self.record, self.record.settings[metric]
         kind = record.kind_of(metric)
         scored = [item for item in record.items if metric in item.metrics]
-        try:
-            sign = self._signature(metric, settings, scored)
-            groups = self._groups(metric, kind, settings, scored)
-        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            where = f"the run of '{record.method.name}' is damaged: {metric}"
-            raise CardError(f"{where}: {error!r}", "Run the evaluation again") from None
+        sign = self._signature(metric, settings, scored)
+        groups = self._groups(metric, kind, settings, scored)
         whole = record.partial or len(scored) == len(record.items)
         for emotion in record.protocol.emotions:
             own = [item for item in scored if item.emotion == emotion]
@@ -234,7 +236,9 @@ class _Check:
     ) -> dict[str, Resampled]:
         """Return the score of each emotion that has clips, with its draws."""
         groups = {}
-        resamples = settings.plain()["metric"]["resamples"]
+        resamples = int(settings.plain()["metric"]["resamples"])
+        if not 0 < resamples * max(1, len(scored)) <= LARGEST:
+            raise ValueError(f"{resamples} draws of {len(scored)} clips")
         for stream, emotion in enumerate(self.record.protocol.emotions):
             kept = [item.metrics[metric] for item in scored if item.emotion == emotion]
             if not kept:

@@ -44,6 +44,11 @@ class Entry:
         """The name of its copy beside the page."""
         return f"records/{hashlib.sha256(self.content).hexdigest()[:32]}.json"
 
+    @property
+    def numbers(self) -> list[Score]:
+        """The headline scores that are a number."""
+        return [score for score in self.headlines.values() if score.value is not None]
+
     @cached_property
     def headlines(self) -> dict[str, Score]:
         """Headline scores with a signature, by metric."""
@@ -73,8 +78,8 @@ class Board:
     @property
     def metrics(self) -> list[MetricCard]:
         """The columns: metrics of which a record has a number."""
-        numbers = [s for e in self.entries for s in e.headlines.values() if s.value is not None]
-        return [metric_card(name) for name in dict.fromkeys(s.metric for s in numbers)]
+        numbers = dict.fromkeys(s.metric for entry in self.entries for s in entry.numbers)
+        return list(map(metric_card, numbers))
 
     def places(self, metric: MetricCard) -> dict[str, int]:
         """Return each method's place, from 1; equal numbers share one, controls have none."""
@@ -99,6 +104,8 @@ def read_entries(paths: Sequence[Path]) -> tuple[list[Entry], list[str]]:
     for path in record_files(paths):
         try:
             entry = Entry(path, read_bounded(path), verify_file(path))
+            for metric in entry.headlines:
+                metric_card(metric)  # says what is better
         except NoRunError as error:
             problems += [str(error)] if path in paths else []
             continue
@@ -112,8 +119,8 @@ def read_entries(paths: Sequence[Path]) -> tuple[list[Entry], list[str]]:
             first, rest = entry.verified.mismatches[0], len(entry.verified.mismatches) - 1
             more = f" and {rest} more" if rest else ""
             problems.append(f"{path} fails 'spfem-bench verify': {first.place}{more}")
-        elif not entry.record.metrics:
-            problems.append(f"{path} has no number to rank")
+        elif not entry.numbers:
+            problems.append(f"{path} has no headline score to rank")
         elif entry.copy in seen:
             problems.append(f"{path} is the same file as {seen[entry.copy]}")
         entries.append(entry)
@@ -198,8 +205,7 @@ def _rows(board: Board, notes: dict[str, int], reports: Mapping[Path, str]) -> l
         )
 
     def row(entry: Entry) -> _Row:
-        scores = [s for s in entry.headlines.values() if s.value is not None]
-        least = min(scores, key=lambda s: s.n_items)
+        least = min(entry.numbers, key=lambda s: s.n_items)
         mark = MARKS["control"] if entry.record.is_control else ""
         cells = tuple(cell(entry, metric) for metric in metrics)
         share = f"{least.n_items / max(1, least.n_items + least.n_refused):.4f}"

@@ -171,6 +171,9 @@ def test_a_damaged_record_is_one_line() -> None:
     run["items"][0]["metrics"]["csim"] = {"total": 1.0, "count": 0, "n_frames": 1}
     with pytest.raises(CardError, match="is damaged: csim: ZeroDivisionError"):
         verify_record(parse_record(run))
+    run["settings"]["csim"]["metric"]["resamples"] = 10**15  # would fill the memory
+    with pytest.raises(CardError, match=r"is damaged: csim: .*1000000000000000 draws of 2 clips"):
+        verify_record(parse_record(run))
 
 
 def test_options_that_do_not_belong_together(run: Callable[..., Outcome]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Callable
@@ -13,12 +14,14 @@ import pytest
 from spfem_bench.definitions import references
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.metrics import metric_card
+from spfem_bench.evaluation.record import parse_record
 from spfem_bench.reporting import leaderboard
 from spfem_bench.reporting.leaderboard import make_boards, read_entries
+from spfem_bench.reporting.report.build import build
 from spfem_bench.stored import write_json
 from spfem_bench.version import __version__
 from tests.conftest import ROOT, Outcome
-from tests.synthetic import by_hand
+from tests.synthetic import by_hand, record
 
 Run = Callable[..., Outcome]
 
@@ -69,8 +72,8 @@ def test_other_signatures_never_share_a_table(folder: Path) -> None:
     other = by_hand("d", VALUES["a"], settings={"frame_rate": 30})
     partial = by_hand("e", VALUES["a"], missing=1)
     elsewhere = by_hand("f", VALUES["a"], protocol="other")
-    for record in (other, partial, elsewhere):
-        write_json(folder / f"{record['method']['name']}.json", record)
+    for one in (other, partial, elsewhere):
+        write_json(folder / f"{one['method']['name']}.json", one)
     found = boards(folder)
     assert list(map(methods, found)) == [{"f"}, set(VALUES), {"d"}, {"e"}]
     for board in found:
@@ -101,6 +104,14 @@ def test_all_that_is_refused_is_named_on_one_screen(run: Run, folder: Path) -> N
     for item in empty["items"]:
         item["metrics"] = {}
     write_json(folder / "empty.json", empty)
+    headless = by_hand("headless", VALUES["a"], missing=1) | {"partial": False}
+    for one in headless["scores"]:
+        one["value"] = None if one["emotion"] == "avg" else one["value"]
+    write_json(folder / "headless.json", headless)
+    unknown = by_hand("unknown", VALUES["a"])
+    for one in unknown["scores"]:
+        one["metric"] = one["metric"].replace("csim", "my-metric")
+    write_json(folder / "unknown.json", unknown)
     (folder / "again.json").write_bytes((folder / "a.json").read_bytes())
     done = run("leaderboard", folder, "-o", folder.parent / "out")
     assert done.code == 2 and not (folder.parent / "out").exists()
@@ -109,14 +120,16 @@ def test_all_that_is_refused_is_named_on_one_screen(run: Run, folder: Path) -> N
         "edited.json fails 'spfem-bench verify': id-sim angry: value",
         "damaged.json is damaged: 'method'",
         "broken.json is not a run record, or is damaged",
-        "empty.json has no number to rank",
+        "headless.json has no headline score to rank",
+        "unknown.json fails 'spfem-bench verify'",
+        "empty.json has no headline score to rank",
         f"again.json is the same file as {folder / 'a.json'}"[-30:],
     ):
         assert words in done.err
     for n in range(40):
         (folder / f"x{n}.json").write_text("{")
     lines = run("leaderboard", folder, "-o", folder.parent / "out").err.splitlines()
-    assert len(lines) == 24 and lines[-1] == "and 23 more"
+    assert len(lines) == 24 and lines[-1] == "and 25 more"
 
 
 def test_two_records_of_one_method_are_not_ranked(run: Run, folder: Path) -> None:
@@ -181,6 +194,13 @@ def test_every_key_on_a_card_has_an_entry_and_every_entry_is_used() -> None:
     for entry in entries.values():  # balanced, with a title and a year
         assert entry.count("{") == entry.count("}")
         assert re.search(r"^  title +=", entry, re.M) and re.search(r"^  year +=", entry, re.M)
+
+
+def test_a_report_ends_with_the_papers_of_its_metrics() -> None:
+    page = build([parse_record(record(metrics=("csim", "id-sim")))], items=0, clips=None)
+    keys = re.findall(r"^@\w+\{(\w+),", html.unescape(page["index.html"].decode()), re.M)
+    keys += re.findall(r"<code>@\w+\{(\w+),", page["index.html"].decode())
+    assert sorted(keys) == ["chen2024asccl", "deng2019arcface", "spfembench"]
 
 
 def test_the_tool_is_cited_alike_everywhere() -> None:
