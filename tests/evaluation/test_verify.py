@@ -97,9 +97,10 @@ def test_an_edit_is_found_though_the_checksum_is_made_anew(
     record = content()
     edit(record)
     write_json(tmp_path / "run.json", record)
-    done = run("verify", tmp_path / "run.json")
-    assert done.code == 1 and "FAILS" in done.out
-    found = json.loads(run("verify", tmp_path / "run.json", "--json").out)[0]["mismatches"]
+    done = run("verify", tmp_path / "run.json", "--json")
+    (result,) = json.loads(done.out)
+    found = result["mismatches"]
+    assert done.code == 1 and not result["holds"]
     assert any(place in f"{m['place']}: {m['recorded']}" for m in found), found
 
 
@@ -109,6 +110,18 @@ def test_a_whole_record_holds_and_what_it_cannot_show_is_said(run: Callable[...,
     assert "2026-11-29.json: holds. Computed again: 7 values, 18 ends of intervals" in done.out
     assert "Not checked: fad of each emotion: it pools all frames, which no record" in done.out
     assert "Not checked: its items by the protocol's list: unknown protocol 'small'" in done.out
+
+
+def test_a_failure_says_what_is_recorded_and_what_comes_out(
+    run: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    record = by_hand("mine", [(0.2, 0.9), (0.4, 0.7)])
+    score(record, "csim", "avg")["value"] = 0.95
+    write_json(tmp_path / "run.json", record)
+    done = run("verify", tmp_path / "run.json")
+    assert done.code == 1
+    assert "run.json: FAILS: 1 of " in done.out
+    assert "\n  csim avg: value: 0.95 is recorded, computed: 0.8\n" in done.out
 
 
 def test_an_edit_without_a_new_checksum_is_found(

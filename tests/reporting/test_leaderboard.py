@@ -121,7 +121,7 @@ def test_all_that_is_refused_is_named_on_one_screen(run: Run, folder: Path) -> N
         "damaged.json is damaged: 'method'",
         "broken.json is not a run record, or is damaged",
         "headless.json has no headline score to rank",
-        "unknown.json fails 'spfem-bench verify'",
+        "unknown.json: unknown metric 'my-metric'",
         "empty.json has no headline score to rank",
         f"again.json is the same file as {folder / 'a.json'}"[-30:],
     ):
