@@ -85,7 +85,7 @@ def diff_records(
 def diff_with_clips(
     record: RunRecord,
     *,
-    videos: Videos | None,
+    videos: Path | None,
     folder: Path,
     data: DataFolders,
     weights: WeightsStore,
@@ -96,7 +96,8 @@ def diff_with_clips(
     """Evaluate a record's method again, from the clips at hand, and compare with the record.
 
     Features that the store holds are not computed again. The protocol is the one whose card lies
-    in *folder*, else the one of that name. *videos* are the outputs of a method of one's own.
+    in *folder*, else the one of that name. *videos* is the folder of a method's
+    own outputs.
 
     Raises:
         CardError: the protocol has no such method, or *videos* are lacking.
@@ -112,7 +113,7 @@ def diff_with_clips(
         data=data,
         weights=weights,
         metrics=list(record.settings),
-        videos={name: videos} if videos else {},
+        videos={name: Videos(videos)} if videos else {},
         workers=workers,
         progress=progress,
     )

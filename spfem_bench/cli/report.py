@@ -9,16 +9,6 @@ import click
 from spfem_bench.cli import options
 
 
-def _folders(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[str, Path]:
-    folders: dict[str, Path] = {}
-    for text in texts:
-        method, _mark, folder = text.partition("=")
-        if not method or not folder:
-            raise click.BadParameter(f"'{text}': write METHOD=DIR, the folder of its outputs")
-        folders[method] = Path(folder)
-    return folders
-
-
 @click.command(short_help="Make a page to read in a browser, from run records.")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @options.with_default(
@@ -33,7 +23,7 @@ def _folders(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> d
 @options.several(
     "--videos",
     metavar="METHOD=DIR",
-    callback=_folders,
+    callback=options.folders_by_method,
     help="Folder of a method's outputs, as it was given to eval; may be given several times.",
 )
 @click.option(

@@ -20,9 +20,10 @@ from spfem_bench.definitions.computing import Computing
 @options.several(
     "--videos",
     metavar="METHOD=DIR",
+    callback=options.folders_by_method,
     help="With --clips: folder of a method's outputs, as it was given to eval.",
 )
-@options.computing()
+@options.computing("workers", "batch_size", "device", "precision")
 @options.flag("--json", "as_json", help="Print every mismatch as JSON.")
 @options.weights_dir
 @options.data_dir
@@ -30,7 +31,7 @@ from spfem_bench.definitions.computing import Computing
 def verify(
     runs: tuple[Path, ...],
     clips: bool,
-    videos: tuple[str, ...],
+    videos: dict[str, Path],
     computing: Computing,
     as_json: bool,
     weights: options.WeightsStore,
@@ -58,29 +59,27 @@ def verify(
     options.
     """  # noqa: D301
     from spfem_bench.analysis.record_diff import diff_with_clips
-    from spfem_bench.errors import CardError, SpfemBenchError
+    from spfem_bench.errors import SpfemBenchError
     from spfem_bench.evaluation.record import NoRunError, record_files
-    from spfem_bench.evaluation.session import videos_by_method
     from spfem_bench.evaluation.verify import verify_file
     from spfem_bench.reporting.diff import diff_json, diff_text
     from spfem_bench.reporting.verify import verification_json, verification_text
 
     if videos and not clips:
         raise click.UsageError("--videos belongs to --clips")
-    results, holds = [], True
+    results, methods, holds = [], set[str](), True
     workers = options.workers_of(computing) if clips else None
     for path in record_files(runs):
         try:
             found = verify_file(path)
-            own = [v for v in videos if v.startswith(f"{found.record.method.name}=")]
-            folders = videos_by_method(own, [found.record.method.name], None, None)
+            methods.add(found.record.method.name)
             result = verification_json(str(path), found)
             text = verification_text(str(path), found)
             good = found.holds
             if workers:
                 again = diff_with_clips(
                     found.record,
-                    videos=folders.get(found.record.method.name),
+                    videos=videos.get(found.record.method.name),
                     folder=path.parent,
                     data=data,
                     weights=weights,
@@ -95,14 +94,17 @@ def verify(
             if path in runs:
                 raise
             continue  # in a folder, the record of a validation
-        except (CardError, SpfemBenchError) as error:
+        except SpfemBenchError as error:
             result = {"record": str(path), "holds": False, "error": str(error)}
-            text, good = f"{path}: FAILS: {error}", False
+            where = "" if str(error).startswith(str(path)) else f"{path}: "
+            text, good = f"{where}FAILS: {error}", False
         holds = holds and good
         results.append(result)
         if not as_json:
             click.echo(text)
     if as_json:
         click.echo(json.dumps(results, indent=1))
+    if unknown := videos.keys() - methods:
+        raise click.UsageError(f"--videos {min(unknown)}=…: no record here is of that method")
     if not holds:
         sys.exit(1)

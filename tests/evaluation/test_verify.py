@@ -134,7 +134,7 @@ def test_an_edit_without_a_new_checksum_is_found(
     done = run("verify", tmp_path)
     assert done.code == 1 and done.out.count("its checksum is another; it was damaged or") == 2
     (tmp_path / "c.json").write_text("[]")
-    assert "c.json: FAILS" in run("verify", tmp_path / "c.json").out
+    assert "FAILS: " in run("verify", tmp_path / "c.json").out
 
 
 def test_values_worked_by_hand_hold() -> None:
@@ -192,3 +192,7 @@ def test_a_damaged_record_is_one_line() -> None:
 def test_options_that_do_not_belong_together(run: Callable[..., Outcome]) -> None:
     done = run("verify", RECORD, "--videos", "mine=own")
     assert done.code == 2 and "--videos belongs to --clips" in done.err
+    done = run("verify", RECORD, "--clips", "--videos", "own")
+    assert done.code == 2 and "write METHOD=DIR" in done.err
+    done = run("verify", RECORD, "--clips", "--videos", "min=own")
+    assert done.code == 2 and "--videos min=…: no record here is of that method" in done.err
