@@ -306,6 +306,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
     )
     from spfem_bench.evaluation import record as records
     from spfem_bench.evaluation.record import item_values
+    from spfem_bench.evaluation.verify import verify_file
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import Listing
     from spfem_bench.media import packets, pictures, video
@@ -314,14 +315,16 @@ def kinds(made: Path) -> dict[str, FileKind]:
     from spfem_bench.puppets.mini_ned import model as ned
     from spfem_bench.reporting import tables
     from spfem_bench.reporting.compare import render_comparison
+    from spfem_bench.reporting.leaderboard import Entry, build_leaderboard
     from spfem_bench.reporting.report.build import build
     from spfem_bench.reporting.report.folder import listed
     from spfem_bench.reporting.table_layouts import render_table
+    from spfem_bench.reporting.verify import verification_text
     from spfem_bench.stccl import metric as metric_files
     from spfem_bench.stored import write_json
     from spfem_bench.texts import csv_text, visible
     from spfem_bench.training import config as stccl
-    from tests.synthetic import record
+    from tests.synthetic import by_hand, record
 
     def card(model: Any) -> Target:
         return lambda path: read_card(model, path).settings()
@@ -343,6 +346,12 @@ def kinds(made: Path) -> dict[str, FileKind]:
         found = records.load_run(path)
         for metric in ("csim", "lse-d"):
             item_values(found, metric)
+
+    def verified(path: Path) -> None:
+        found = verify_file(path)
+        verification_text(path.name, found)
+        entry = Entry(path, path.read_bytes(), found)
+        build_leaderboard([entry] if entry.numbers else [])
 
     def drawn(path: Path) -> None:
         found = tables.make_table([records.load_run(path)])
@@ -524,6 +533,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
     protocol_cards = cards(Kind.PROTOCOL)
     whole_lists = {p.name: p.read_bytes() for p in (builtin_folder() / "protocols").glob("*.csv")}
     old_run = json.dumps(run).encode()
+    hand_run = json.dumps(by_hand("mine", [(0.2, 0.9), (0.4, 0.7)])).encode()
     media = media_files(made)
     return {
         "metric-card": FileKind(cards(Kind.METRIC), ".toml", spoilt_text, card(metrics.MetricCard)),
@@ -593,6 +603,7 @@ def kinds(made: Path) -> dict[str, FileKind]:
             2,
         ),
         "run-record": FileKind([old_run], ".json", spoilt_json, run_record, 1.5),
+        "verified-record": FileKind([hand_run], ".json", spoilt_json, verified, 1.5),
         "kept-record": FileKind(
             [(made / "run.json").read_bytes()], ".json", spoilt_bytes, kept_record, 1.5
         ),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.cards import Kind, names
+from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.measured import Tolerance, measured_card
+from spfem_bench.definitions.protocols import protocol as read_protocol
 from spfem_bench.errors import CardError, unknown_name
 from spfem_bench.evaluation.check import (
     MACHINE,
@@ -16,7 +20,13 @@ from spfem_bench.evaluation.check import (
     rows_of,
     settings_by_part,
 )
+from spfem_bench.evaluation.outputs import Videos
 from spfem_bench.evaluation.record import RunRecord
+from spfem_bench.evaluation.session import carry_out, make_plans
+from spfem_bench.execution.workers import Workers
+from spfem_bench.files import inside
+from spfem_bench.networks.weights import WeightsStore
+from spfem_bench.progress import SILENT, Progress
 
 PRINTED = Tolerance(absolute=5e-4, reason="half of the last decimal that tables print")
 """Where no reference card has measured how far a number moves between machines."""
@@ -70,6 +80,47 @@ def diff_records(
     name = f"{a.method.name} on {a.protocol.name}"
     check = check_reference(name, allowed, before.rows, before.settings, now)
     return RecordDiff(check, _other_clips(a, b), allowed)
+
+
+def diff_with_clips(
+    record: RunRecord,
+    *,
+    videos: Path | None,
+    folder: Path,
+    data: DataFolders,
+    weights: WeightsStore,
+    workers: Workers,
+    computing: Computing,
+    progress: Progress = SILENT,
+) -> RecordDiff:
+    """Evaluate a record's method again, from the clips at hand, and compare with the record.
+
+    Features that the store holds are not computed again. The protocol is the one whose card lies
+    in *folder*, else the one of that name. *videos* is the folder of a method's
+    own outputs.
+
+    Raises:
+        CardError: the protocol has no such method, or *videos* are lacking.
+        SpfemBenchError: a clip or a network's weights are missing or wrong.
+    """
+    beside = inside(folder, f"{record.protocol.name}.toml")
+    protocol = read_protocol(str(beside) if beside.is_file() else record.protocol.name)
+    name = record.method.name
+    (plan,) = make_plans(
+        [name],
+        [protocol],
+        record.profile,
+        data=data,
+        weights=weights,
+        metrics=list(record.settings),
+        videos={name: Videos(videos)} if videos else {},
+        workers=workers,
+        progress=progress,
+    )
+    scored = carry_out(
+        [plan], weights, computing, workers=workers, partial=record.partial, progress=progress
+    )
+    return diff_records(record, next(iter(scored)))
 
 
 def _tolerances(

@@ -19,6 +19,7 @@ from spfem_bench.cli.demo import demo
 from spfem_bench.cli.diff import diff
 from spfem_bench.cli.evaluate import evaluate
 from spfem_bench.cli.faces import faces
+from spfem_bench.cli.leaderboard import leaderboard
 from spfem_bench.cli.list import list_
 from spfem_bench.cli.metric import metric
 from spfem_bench.cli.networks import networks
@@ -30,6 +31,7 @@ from spfem_bench.cli.score import score
 from spfem_bench.cli.table import table
 from spfem_bench.cli.train import train
 from spfem_bench.cli.validate import validate
+from spfem_bench.cli.verify import verify
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.processes import terminated_by_signals
 from spfem_bench.texts import make_visible
@@ -93,7 +95,8 @@ def main() -> None:
 
 
 for _commands in (
-    (evaluate, table, audit, preference, report, compare, diff, validate, check, score),
+    (evaluate, table, audit, preference, report, leaderboard, compare, diff, validate, check),
+    (verify, score),
     (list_, protocol, metric, networks, data, prepare, cache, demo, faces, align, correlate, train),
 ):
     for _command in _commands:

@@ -72,6 +72,19 @@ def split_names(_: click.Context, __: click.Parameter, value: str) -> list[str]:
     return [name.strip() for name in value.split(",") if name.strip()]
 
 
+def folders_by_method(
+    _: click.Context, __: click.Parameter, texts: tuple[str, ...]
+) -> dict[str, Path]:
+    """Return the folders of texts ``METHOD=DIR`` by method; raise BadParameter for another text."""
+    folders: dict[str, Path] = {}
+    for text in texts:
+        method, _mark, folder = text.partition("=")
+        if not method or not folder:
+            raise click.BadParameter(f"'{text}': write METHOD=DIR, the folder of its outputs")
+        folders[method] = Path(folder)
+    return folders
+
+
 def _weights(_: click.Context, __: click.Parameter, folder: Path | None) -> WeightsStore:
     from spfem_bench.networks.weights import WeightsStore
 

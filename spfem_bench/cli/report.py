@@ -9,16 +9,6 @@ import click
 from spfem_bench.cli import options
 
 
-def _folders(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> dict[str, Path]:
-    folders: dict[str, Path] = {}
-    for text in texts:
-        method, _mark, folder = text.partition("=")
-        if not method or not folder:
-            raise click.BadParameter(f"'{text}': write METHOD=DIR, the folder of its outputs")
-        folders[method] = Path(folder)
-    return folders
-
-
 @click.command(short_help="Make a page to read in a browser, from run records.")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @options.with_default(
@@ -33,7 +23,7 @@ def _folders(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> d
 @options.several(
     "--videos",
     metavar="METHOD=DIR",
-    callback=_folders,
+    callback=options.folders_by_method,
     help="Folder of a method's outputs, as it was given to eval; may be given several times.",
 )
 @click.option(
@@ -71,7 +61,7 @@ def report(
       spfem-bench report results --no-videos
     """  # noqa: D301
     from spfem_bench.errors import ClipError, unknown_name
-    from spfem_bench.evaluation.record import load_all
+    from spfem_bench.evaluation.record import load_all, record_files
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import check_writable, temporary_folder
     from spfem_bench.reporting.report import folder
@@ -95,10 +85,7 @@ def report(
         if not no_videos and items:
             store = FeatureStore.locate()
             clips = Clips(data, weights, store, videos, kept=output, known=known, made=made)
-            files = (
-                f for path in runs for f in (path.rglob("*.json") if path.is_dir() else [path])
-            )
-            clips.cards = sorted({file.parent for file in files})  # eval --generated keeps them
+            clips.cards = sorted({f.parent for f in record_files(runs)})  # of eval --generated
         options.when_interrupted("Interrupted. Nothing was written.")
         pages = build(
             records, items=items, clips=clips, baseline=baseline, progress=options.progress(quiet)

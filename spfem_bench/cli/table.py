@@ -23,10 +23,12 @@ _IN_ORDER = "Comma-separated, shown in this order; all when not given."
 @options.with_default(
     "--format",
     "style",
-    type=click.Choice(["markdown", "csv", "csv-wide", "latex", "tabular", "html", "text"]),
+    type=click.Choice(
+        ["markdown", "csv", "csv-wide", "latex", "tabular", "html", "text", "model-index"]
+    ),
     default="markdown",
     help="csv is tidy, one number a line; csv-wide has the printed table's lines; tabular is "
-    "LaTeX's tabular alone (booktabs).",
+    "LaTeX's tabular alone (booktabs); model-index is YAML for a Hugging Face model card.",
 )
 @click.option(
     "--layout",
@@ -96,11 +98,13 @@ def table(
       spfem-bench table results --methods mine,ned --metrics FAD,CSIM --emotions avg,happy
       spfem-bench table results --format tabular --digits 2 > numbers.tex
       spfem-bench table results --clips clips.parquet
+      spfem-bench table results/demo-inter-id --methods source --format model-index
       spfem-bench table stccl-mead
     """  # noqa: D301
     from spfem_bench.definitions.published import printed_table
     from spfem_bench.errors import CardError
     from spfem_bench.evaluation.record import load_all, unverified
+    from spfem_bench.reporting.model_index import model_index_text
     from spfem_bench.reporting.table_choice import Choice, choose_records
     from spfem_bench.reporting.table_layouts import render_table
     from spfem_bench.reporting.tables import make_printed_table, make_table
@@ -128,6 +132,11 @@ def table(
         if printed:
             raise click.UsageError("--clips is about run records: a printed table has no clips")
         _write_clips(choose_records(records, choice)[0], clips)
+        return
+    if style == "model-index":
+        if printed:
+            raise click.UsageError("--format model-index is about run records")
+        click.echo(model_index_text(records, choice=choice), nl=False)
         return
     if printed:
         content = make_printed_table(printed, choice=choice)

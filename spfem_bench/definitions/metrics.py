@@ -77,8 +77,8 @@ class MetricCard(Card):
     """What one metric measures."""
 
     score_neutral: ClassVar[frozenset[str]] = Card.score_neutral.union(
-        ("label", "direction", "range", "unit", "hides", "citation", "claims", "variant_of")
-    )
+        ("label", "direction", "range", "unit", "hides", "citation", "references")
+    ) | {"claims", "variant_of"}
     version: int = pydantic.Field(gt=0)  # raised whenever any score can move
     label: str  # what tables print; no other metric may have it
     direction: Literal["lower", "higher", "zero"]  # what is better; `zero` for signed quantities
@@ -93,6 +93,7 @@ class MetricCard(Card):
     resamples: int = pydantic.Field(default=1000, ge=100)  # draws of the bootstrap for intervals
     hides: str  # what the number cannot show
     citation: str  # the paper and its equation
+    references: tuple[str, ...] = ()  # keys in metrics/references.bib
     claims: Claims = Claims()  # what `spfem-bench validate` tests it by
     # the metric that it computes by another recipe: tables put it beside that one's printed numbers
     variant_of: str | None = None

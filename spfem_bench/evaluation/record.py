@@ -386,6 +386,21 @@ def load_run(path: Path) -> RunRecord:
     return parse_record(content if verified else {**content, "unverified": True}, str(path))
 
 
+def record_files(paths: Iterable[Path]) -> list[Path]:
+    """Return files as they are given, and of folders all JSON files in them.
+
+    Raises:
+        CardError: a folder has none.
+    """
+    files = []
+    for path in paths:
+        own = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+        if not own:
+            raise CardError(f"no run record in {path}", "Give files that 'spfem-bench eval' wrote")
+        files += own
+    return files
+
+
 def load_all(paths: Sequence[Path]) -> list[RunRecord]:
     """Read records; of folders, all that lie in them, but those of validations.
 
@@ -394,15 +409,11 @@ def load_all(paths: Sequence[Path]) -> list[RunRecord]:
         CardError: a file is no run record, or of a later schema; a folder has none.
     """
     records, others = [], []
-    for path in paths:
-        files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
-        if not files:
-            raise CardError(f"no run record in {path}", "Give files that 'spfem-bench eval' wrote")
-        for file in files:
-            try:
-                records.append(load_run(file))
-            except NoRunError as error:
-                others.append(error)
+    for file in record_files(paths):
+        try:
+            records.append(load_run(file))
+        except NoRunError as error:
+            others.append(error)
     if others and not records:
         raise others[0]
     return records

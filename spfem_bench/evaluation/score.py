@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
@@ -126,9 +126,26 @@ def score_groups(
         parts = [one.part for one in items if one.emotion == emotion]
         if parts:
             score = kind.score(parts)
-            draws = score.of_clips[drawn(len(parts), metric.resamples, stream)].mean(axis=1)
-            groups[emotion] = score, Resampled(score.value, draws, len(parts) > 1)
+            groups[emotion] = score, resampled(score, metric.resamples, stream)
     return groups
+
+
+def resampled(score: GroupScore, resamples: int, stream: int) -> Resampled:
+    """Return an emotion's score with its bootstrap; *stream* is its place in the protocol."""
+    n_clips = len(score.of_clips)
+    draws = score.of_clips[drawn(n_clips, resamples, stream)].mean(axis=1)
+    return Resampled(score.value, draws, n_clips > 1)
+
+
+def headline(groups: Iterable[Resampled], whole: bool) -> Resampled | None:
+    """Return the plain mean over the emotions that have clips; None where one has no score.
+
+    *whole*: every item is scored, or partial scores were asked for; None without.
+    """
+    scored = list(groups)
+    if not scored or not whole or any(math.isnan(score.value) for score in scored):
+        return None
+    return Resampled.average(scored)
 
 
 def _scores(
@@ -153,15 +170,14 @@ def _scores(
         rows.append(_score(plan, metric.name, note, emotion, chosen, scored, sign))
 
     known = [scored for _, scored in groups.values() if not math.isnan(scored.value)]
-    mean = None
+    mean = headline((g for _, g in groups.values()), partial or len(items) == len(plan.items))
     note = "incomplete: no headline score without --partial"
     if not items:
         note = "no clip could be scored"
     elif len(known) < len(groups):
         reasons = [group.reason for group, _ in groups.values() if math.isnan(group.value)]
         note = f"{next(filter(None, reasons), 'too few frames')} in an emotion"
-    elif partial or len(items) == len(plan.items):
-        mean = Resampled.average(known)
+    elif mean:
         notes = [_note(plan, metric, items)]
         if len(known) < len(emotions):
             notes.append(f"over {len(known)} of {len(emotions)} emotions")
@@ -194,7 +210,7 @@ def _score(
     sign: str = "",
 ) -> Score:
     expected = sum(emotion in (planned.item.emotion, AVERAGE) for planned in plan.items)
-    low, high = _possible(metric_card(metric), scored.interval) if scored else (None, None)
+    low, high = within_range(metric_card(metric), scored.interval) if scored else (None, None)
     return Score(
         method=plan.method.name,
         protocol=plan.protocol.name,
@@ -216,7 +232,7 @@ def _score(
     )
 
 
-def _possible(
+def within_range(
     metric: MetricCard, ends: tuple[float | None, float | None]
 ) -> tuple[float | None, float | None]:
     """Cut an interval off at the metric's range: pseudo-values may lie beyond it."""

@@ -103,6 +103,7 @@ NEUTRAL = {
     "description": "words",
     "notes": "words",
     "citation": "words",
+    "references": "words",
     "licence": "words",
     "source": "words: the hash pins the bytes",
     "path": "where the card lies",

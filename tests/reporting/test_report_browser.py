@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +15,15 @@ import pytest
 from spfem_bench.definitions.cards import builtin_folder
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.evaluation import record as records
+from spfem_bench.evaluation.verify import Verification
 from spfem_bench.media import headers
+from spfem_bench.reporting.leaderboard import Entry, build_leaderboard
 from spfem_bench.reporting.report.build import build
 from spfem_bench.reporting.report.charts import Curve, TimePlot, time_plot
+from spfem_bench.stored import write_json
 from tests import hostile
 from tests.conftest import Outcome, _run
-from tests.synthetic import items, record
+from tests.synthetic import by_hand, items, record
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -123,6 +127,65 @@ def test_hostile_names_execute_nothing_and_fetch_nothing(chromium: Any, tmp_path
         page.wait_for_timeout(200)
         assert page.evaluate("window.pwned") is None
         assert len([e for e in at.errors if "Content Security Policy" in e]) >= 3
+
+
+def test_a_hostile_leaderboard_executes_nothing_and_fetches_nothing(
+    chromium: Any, tmp_path: Path
+) -> None:
+    entries = []
+    for n, content in enumerate(hostile.records()):
+        run = records.parse_record(content)
+        found = Verification(run, (), {}, (hostile.SCRIPT, hostile.IMAGE))
+        entries.append(Entry(tmp_path / f"{n}.json", str(n).encode(), found))
+    (tmp_path / "index.html").write_bytes(build_leaderboard(entries)["index.html"])
+    with Opened(chromium, tmp_path) as at:
+        page = at.page
+        for button in page.locator("th button").all():
+            button.click()
+        for element in page.locator("bdi, code, details").all()[:60]:
+            element.hover(force=True)
+        page.wait_for_timeout(200)
+        assert page.evaluate("window.pwned") is None
+        assert at.dialogs == [] and at.errors == []
+        assert len(at.requests) == 1
+        assert page.locator("a[href^='javascript']").count() == 0
+        for name in (hostile.SCRIPT, hostile.IMAGE, hostile.TEMPLATE, "safe⟨U+202E⟩gnp.exe"):
+            assert page.get_by_text(name, exact=False).count() > 0
+
+
+def test_a_leaderboard_sorts_by_click_and_by_key(chromium: Any, tmp_path: Path) -> None:
+    values = {"a": (0.3, 0.8), "b": (0.5, 0.2), "c": (0.5, 0.6), "source": (1.0, 1.0)}
+    for name, pair in values.items():
+        kind = "control" if name == "source" else "system"
+        write_json(tmp_path / f"in/{name}.json", by_hand(name, [pair, pair], kind=kind))
+    assert _run("leaderboard", tmp_path / "in", "-o", tmp_path / "out").code == 0
+    with Opened(chromium, tmp_path / "out") as at:
+        page = at.page
+
+        def rows() -> list[str]:
+            found = page.locator("table.board tbody :is(.place, th bdi)").all_inner_texts()
+            return [place + name for place, name in zip(found[::2], found[1::2], strict=True)]
+
+        def order(name: str) -> str | None:
+            head = page.locator("table.board th", has_text=name).first
+            return head.get_attribute("aria-sort")
+
+        assert rows() == ["source", "1b", "1c", "3a"]  # by id-sim, the first column
+        assert order("id-sim") == "descending"
+        csim = page.get_by_role("button", name="CSIM")
+        csim.click()  # the best first
+        assert rows() == ["source", "1a", "2c", "3b"]
+        assert order("CSIM") == "descending" and order("id-sim") is None
+        csim.focus()
+        page.keyboard.press("Enter")
+        assert rows() == ["3b", "2c", "1a", "source"] and order("CSIM") == "ascending"
+        page.get_by_role("button", name="Method").click()
+        assert rows() == ["a", "b", "c", "source"]
+        page.get_by_role("button", name="Copy").click()
+        assert "chen2024asccl" in page.evaluate("getSelection().toString()")
+        assert at.errors == [] and len(at.requests) == 1
+        page.set_viewport_size({"width": 400, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") == 400
 
 
 def test_ten_methods_on_252_clips_open_quickly(chromium: Any, tmp_path: Path) -> None:
@@ -364,3 +427,26 @@ def test_what_is_not_at_hand_is_said(in_puppets: tuple[Path, Callable[..., Outco
     assert done.code == 0
     page = (top / "other-r/index.html").read_text()
     assert "The output clip has changed since the run" in page
+
+
+def test_only_the_clips_show_that_fad_was_edited_with_all_that_follows(
+    in_puppets: tuple[Path, Callable[..., Outcome]],
+) -> None:
+    _, bench = in_puppets
+    common = ("--protocol", "few", "--metrics", "fad", "--results", "fads", "-q")
+    assert bench("eval", "--method", "mine", "--videos", "own", *common).code == 0
+    (path,) = Path("fads/few").glob("mine.*.json")
+    again = ("verify", path, "--clips", "--videos", "mine=own", "-q")
+    done = bench(*again)
+    assert done.code == 0 and "Within tolerance: all 2 numbers of mine on few" in done.out
+    better = records.load_run(path).plain()
+    for score in better["scores"]:
+        for key in ("value", "low", "high"):
+            score[key] = None if score[key] is None else score[key] - 0.01
+    write_json(path, better)
+    assert bench("verify", path).code == 0
+    done = bench(*again)
+    assert done.code == 1 and "Differs: 2 of 2 numbers of mine on few" in done.out
+    assert json.loads(bench(*again, "--json").out)[0]["clips"]["holds"] is False
+    without = bench("verify", path, "--clips", "-q")  # its outputs are not said
+    assert without.code == 1 and "To score your own clips, add --videos DIR" in without.out

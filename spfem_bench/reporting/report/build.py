@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 import shlex
-import unicodedata
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from spfem_bench.analysis.comparing import p_text
+from spfem_bench.definitions.references import bibtex
 from spfem_bench.evaluation.record import RunRecord
 from spfem_bench.progress import SILENT, Progress
 from spfem_bench.reporting.report import charts, overview, plots
 from spfem_bench.reporting.report.clips import Clips
 from spfem_bench.reporting.report.examples import example_entries, introduction
 from spfem_bench.reporting.report.model import ReportSection, sections
+from spfem_bench.reporting.report.page import fill_page
 from spfem_bench.reporting.report.words import number_text
 from spfem_bench.reporting.table_layouts import tidy_csv
-from spfem_bench.reporting.tables import ARROWS, make_table
-from spfem_bench.version import __version__
-
-BETTER = {"lower": "lower is better", "higher": "higher is better", "zero": "nearer to 0 is better"}
+from spfem_bench.reporting.tables import make_table
 
 
 def build(
@@ -53,35 +44,20 @@ def build(
     progress.begin("clips", sum(map(len, sides)), "clip")
     views = [_view(section, n, items, clips, baseline, progress) for n, section in enumerate(made)]
     progress.end("clips")
-    style, script = _template("report.css"), _template("report.js")
-    environment = Environment(
-        loader=PackageLoader(__package__),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_visible,
-        keep_trailing_newline=True,
-    )
-    page = environment.get_template("report.html").render(
+    page = fill_page(
+        "report.html",
+        "report.js",
         views=views,
+        bibtex=bibtex({metric: None for s in made for run in s.runs for metric, _ in run.scores}),
         title=" · ".join(dict.fromkeys(section.protocol for section in made)),
-        version=__version__,
-        policy=_policy(style, script),
-        style=Markup(style),  # noqa: S704  (ours)
-        script=Markup(script),  # noqa: S704  (ours)
-        arrows=ARROWS,
-        better=BETTER,
         charts=charts,
         number=number_text,
         p_value=p_text,
-        web=lambda link: re.match(r"https?://", link) is not None,
         videos=clips is not None,
         command=_command(items, baseline, videos=clips is not None),
     )
-    return {
-        # Half a character, which JSON may hold, cannot be written otherwise.
-        "index.html": page.encode(errors="backslashreplace"),
-        "scores.csv": tidy_csv(make_table(records)).encode(errors="backslashreplace"),
-    }
+    csv = tidy_csv(make_table(records))
+    return {"index.html": page, "scores.csv": csv.encode(errors="backslashreplace")}
 
 
 def _view(
@@ -119,30 +95,3 @@ def _command(items: int, baseline: str, *, videos: bool) -> str:
     words = ["spfem-bench", "report", "--items", str(items)]
     words += ["--baseline", baseline] if baseline else []
     return shlex.join(words + ([] if videos else ["--no-videos"]))
-
-
-def _template(name: str) -> str:
-    return (files(__package__) / "templates" / name).read_text(encoding="utf-8")
-
-
-def _policy(style: str, script: str) -> str:
-    """Return a content security policy: no script but ours runs, whatever a name holds."""
-    # On a disk, ``file:`` is what ``'self'`` means to some browsers.
-    return (
-        f"default-src 'none'; script-src '{_csp_hash(script)}'; style-src '{_csp_hash(style)}'; "
-        "img-src 'self' file:; media-src 'self' file:; base-uri 'none'; form-action 'none'"
-    )
-
-
-def _csp_hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _visible(value: Any) -> Any:
-    """Return a value with control and direction characters, which hide text, by their numbers."""
-    if isinstance(value, Markup) or not isinstance(value, str):
-        return "" if value is None else value
-    return "".join(
-        f"⟨U+{ord(c):04X}⟩" if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c != "\n" else c
-        for c in value
-    )

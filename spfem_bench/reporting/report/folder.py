@@ -12,7 +12,10 @@ from spfem_bench.files import inside, read_file, write_atomically
 from spfem_bench.hashes import sha256_of
 
 SUMS = "SHA256SUMS"  # hashes of a report's files, for ``sha256sum -c``; tells ours from others
-_LINE = re.compile(r"([0-9a-f]{64})  (index\.html|scores\.csv|media/[0-9a-f]{32}\.(?:mp4|png))")
+_LINE = re.compile(
+    r"([0-9a-f]{64})  "
+    r"(index\.html|scores\.csv|media/[0-9a-f]{32}\.(?:mp4|png)|records/[0-9a-f]{32}\.json)"
+)
 
 
 def listed(folder: Path) -> dict[str, str]:
@@ -25,7 +28,7 @@ def listed(folder: Path) -> dict[str, str]:
     try:
         lines = read_file(folder / SUMS).decode().splitlines()
     except FileNotFoundError:
-        for name in ("index.html", "scores.csv", "media"):
+        for name in ("index.html", "scores.csv", "media", "records"):
             if os.path.lexists(folder / name):
                 problem = f"{folder} holds '{name}', which no report wrote"
                 raise CardError(problem, "Name another folder: -o DIR") from None

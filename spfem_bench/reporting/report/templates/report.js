@@ -1,35 +1,9 @@
 "use strict";
 // Everything that is to be read is in the page without this. It adds: one bar for all clips of an
-// example, names under the pointer, sorting, and the choice of light or dark.
+// example, and names under the pointer.
 (() => {
   const RATE = 25;
   const data = JSON.parse(document.getElementById("data").textContent);
-  for (const e of document.querySelectorAll(".js")) e.hidden = false;
-
-  // ---- light or dark
-  const theme = document.getElementById("theme");
-  const themes = ["auto", "light", "dark"];
-  const remembered = (value) => {
-    try { // a page from a disk may not be allowed to remember
-      if (value) localStorage.setItem("theme", value);
-      return localStorage.getItem("theme");
-    } catch { return null; }
-  };
-  const show = (name) => {
-    if (name === "auto") delete document.documentElement.dataset.theme;
-    else document.documentElement.dataset.theme = name;
-    theme.textContent = `Theme: ${name}`;
-  };
-  let chosen = remembered();
-  if (!themes.includes(chosen)) chosen = "auto";
-  show(chosen);
-  theme.hidden = false;
-  theme.addEventListener("click", () => {
-    chosen = themes[(themes.indexOf(chosen) + 1) % themes.length];
-    remembered(chosen);
-    show(chosen);
-  });
-
   // ---- clips of one example, in step
   const template = document.getElementById("bar");
   const pause_others = new Set();
@@ -208,28 +182,5 @@
     });
     const leave = () => { tip.hidden = true; ring.remove(); };
     chart.addEventListener("pointerleave", leave);
-  }
-
-  // ---- sorting
-  for (const table of document.querySelectorAll(".sortable")) {
-    const body = table.tBodies[0];
-    [...table.tHead.rows[0].cells].forEach((head, column) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.append(...head.childNodes);
-      head.append(button);
-      button.addEventListener("click", () => {
-        const up = head.getAttribute("aria-sort") !== "ascending";
-        for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
-        head.setAttribute("aria-sort", up ? "ascending" : "descending");
-        const key = (row) => {
-          const text = row.cells[column].textContent, number = parseFloat(text.replace("−", "-"));
-          return head.classList.contains("n") ? (Number.isNaN(number) ? Infinity : number) : text;
-        };
-        const rows = [...body.rows].map((row) => [key(row), row]);
-        rows.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0) * (up ? 1 : -1));
-        body.append(...rows.map(([, row]) => row));
-      });
-    });
   }
 })();
