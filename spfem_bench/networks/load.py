@@ -38,9 +38,12 @@ class Detections(NamedTuple):
 
 @dataclass(frozen=True)
 class DetectorNetwork:
-    """A face detector: the detections in each picture, uint8 (height, width, 3) RGB."""
+    """A face detector: the detections in each picture, uint8 (height, width, 3) RGB.
 
-    run: Callable[[Sequence[npt.NDArray[np.uint8]]], list[Detections]]
+    The second argument of *run* is the longer side, in pixels, that pictures are resized to.
+    """
+
+    run: Callable[[Sequence[npt.NDArray[np.uint8]], int], list[Detections]]
     batched: bool = False
 
 

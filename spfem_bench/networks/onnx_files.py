@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -99,16 +100,19 @@ def start(model: Any, card: NetworkCard, device: str = "cpu") -> tuple[_Run, boo
 
 
 def _stacked(output: _Array, count: int, one: _Array) -> _Array | None:
-    """Split outputs that have one picture after the other."""
-    return output.reshape(count, *one.shape) if output.size == count * one.size else None
+    """Split outputs that have one picture after the other; a detector's rows may be any number."""
+    tail = one.shape[1:] if one.ndim > 1 else one.shape
+    if output.size % (count * math.prod(tail)):
+        return None
+    return output.reshape(count, *((-1, *tail) if one.ndim > 1 else tail))
 
 
 def _interleaved(output: _Array, count: int, one: _Array) -> _Array | None:
     """Split rows in the order position, picture, anchor, as in insightface's detectors."""
-    if one.ndim != 2 or output.size != count * one.size or len(one) % ANCHORS:
+    if one.ndim != 2 or output.size % (count * ANCHORS * one.shape[1]):
         return None
-    rows = output.reshape(len(one) // ANCHORS, count, ANCHORS, one.shape[1])
-    return rows.transpose(1, 0, 2, 3).reshape(count, *one.shape)
+    rows = output.reshape(-1, count, ANCHORS, one.shape[1])
+    return rows.transpose(1, 0, 2, 3).reshape(count, -1, one.shape[1])
 
 
 ANCHORS = 2
@@ -116,7 +120,8 @@ LAYOUTS: Sequence[Callable[[_Array, int, _Array], _Array | None]] = (_stacked, _
 
 
 def _alike(a: _Array, b: _Array) -> bool:
-    return bool(np.abs(a - b).max() <= ALIKE * max(float(np.abs(b).max()), 1e-6))
+    close = a.shape == b.shape and np.abs(a - b).max() <= ALIKE * max(float(np.abs(b).max()), 1e-6)
+    return bool(close)
 
 
 def _size(card: NetworkCard) -> tuple[int, int]:

@@ -225,29 +225,37 @@ def test_usage_data_is_off_before_onnxruntime_is_imported() -> None:
 
 
 def insightface_faces(
-    folder: Path, picture: np.ndarray, tasks: Sequence[str] = ("detection",)
+    folder: Path, picture: np.ndarray, tasks: Sequence[str] = ("detection",), side: int = 640
 ) -> list[Any]:
     """Return what insightface's FaceAnalysis finds in an RGB picture with a folder's models."""
     app = FaceAnalysis(str(folder), allowed_modules=tasks, providers=["CPUExecutionProvider"])
-    app.prepare(ctx_id=-1, det_thresh=0.5, det_size=(640, 640))
+    app.prepare(ctx_id=-1, det_thresh=0.5, det_size=(side, side))
     found: list[Any] = app.get(np.ascontiguousarray(picture[:, :, ::-1]))
     return found
 
 
 @pytest.mark.parametrize(
-    ("layout", "batched"), [("official", True), ("dynamic", True), ("built-in", False)]
+    ("layout", "batched", "side"),
+    [
+        ("official", True, 640),
+        ("official", True, 160),
+        ("dynamic", True, 640),
+        ("dynamic", True, 320),
+        ("built-in", False, 640),
+        ("built-in", False, 160),
+    ],
 )
 def test_a_batch_of_frames_gives_what_insightface_gives_frame_by_frame(
-    layout: str, batched: bool, bench: Bench
+    layout: str, batched: bool, side: int, bench: Bench
 ) -> None:
     card = bench.pin("scrfd-10g", det_10g(layout))
     detector = load_detector(card, bench.weights)
     assert detector.batched is batched
     frames = pictures(1)
-    found = detector.many(frames)
+    found = detector.many(frames, side)
     counts = []
     for frame, faces in zip(frames, found, strict=True):
-        expected = insightface_faces(bench.weights.own or Path(), frame)
+        expected = insightface_faces(bench.weights.own or Path(), frame, side=side)
         assert len(faces) == len(expected)
         counts.append(len(faces))
         for ours, theirs in zip(faces, expected, strict=True):
@@ -311,9 +319,8 @@ def test_face_analysis_and_we_embed_the_same_faces(bench: Bench) -> None:
     run = load_network(card, bench.weights)["crops"]
     frames = pictures(4)[:3]
     tasks = ("detection", "recognition")
-    found = [
-        (f, face) for f, faces in zip(frames, detector.many(frames), strict=True) for face in faces
-    ]
+    faces = detector.many(frames, 640)
+    found = [(f, face) for f, each in zip(frames, faces, strict=True) for face in each]
     ours = run(np.stack([crop.arcface(f, face, card.input) for f, face in found]))["embedding"]
     theirs = [f for p in frames for f in insightface_faces(bench.weights.own or Path(), p, tasks)]
     assert len(theirs) == len(ours) > 20
