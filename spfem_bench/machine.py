@@ -1,4 +1,4 @@
-"""What the machine gives to this process: processors, threads that do not spin, bfloat16 units."""
+"""What the machine gives to this process: processors, units for bfloat16, threads that sleep."""
 
 from __future__ import annotations
 
@@ -7,40 +7,44 @@ import math
 import os
 import sys
 import threading
+import warnings
 from functools import cache
 from pathlib import Path
 
 
 def processors() -> int:
-    """Return how many processors this process may use, 1 or more: by affinity and cgroup quota."""
-    allowed = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        allowed = len(os.sched_getaffinity(0))
-    return max(1, min(allowed, math.ceil(_quota(Path("/")))) if _quota(Path("/")) else allowed)
+    """Return how many processors this process may use, 1 or more: its affinity and its quota."""
+    return max(1, math.ceil(min(_allowed(), cgroup_quota())))
+
+
+def _allowed() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 @cache
-def _quota(root: Path) -> float | None:
-    """Return the processors that control groups leave (a container's ``--cpus``); None: all.
+def cgroup_quota(root: Path = Path("/")) -> float:
+    """Return the processors that control groups leave, such as a container's ``--cpus``.
 
-    The smallest of this process's group and those above: ``cpu.max`` of version 2 is a quota and a
-    period in microseconds, or ``max``; version 1 has a file for each, and -1.
+    It is the smallest quota of this process's group and those above, infinite without one. Version
+    2 has a quota and a period in ``cpu.max``, version 1 in a file each (``max``, -1: no quota).
     """
-    base, folders = root / "sys/fs/cgroup", []
+    base = root / "sys/fs/cgroup"
+    found = [math.inf]
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, place = line.split(":", 2)
-        if not controllers or "cpu" in controllers.split(","):
-            home = base / "cpu" if controllers else base
-            # In a container the path may be the host's: its own group is the mounted root.
-            within = Path(place.lstrip("/"))
-            folders += [home / part for part in (within, *within.parents)]
-    found = []
-    for folder in folders:
-        words = _text(folder / "cpu.max").split()
-        words = words or [_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
-        if len(words) == 2 and all(word.strip().isdigit() for word in words) and int(words[1]):
-            found.append(int(words[0]) / int(words[1]))
-    return min((quota for quota in found if quota > 0), default=None)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        home = base / "cpu" if controllers else base
+        # In a container the place may be the host's; its own group is then the root.
+        within = Path(place.lstrip("/"))
+        for folder in (home / part for part in (within, *within.parents)):
+            one_file = _text(folder / "cpu.max").split()
+            each = [_text(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+            words = one_file or each
+            if len(words) == 2 and all(w.isdigit() and int(w) for w in words):
+                found.append(int(words[0]) / int(words[1]))
+    return min(found)
 
 
 def _text(path: Path) -> str:
@@ -50,42 +54,44 @@ def _text(path: Path) -> str:
         return ""
 
 
+# ---- threads ---------------------------------------------------------------------------------
+
+
 def steady_threads() -> None:
     """Let OpenMP's waiting threads sleep, and torch use no more threads than :func:`processors`.
 
-    By default they spin for milliseconds, which costs two to five times the processor time on a
-    machine that does other work too. Before torch is imported, environment variables prevent that,
-    also in processes that are started later; afterwards, a parked team does (:func:`_park`).
+    By default they spin, which multiplies the processor time on a machine that does other work too.
+    Before torch is imported, environment variables prevent that, also in processes that are started
+    later; afterwards a parked team does. ``OMP_WAIT_POLICY=active`` leaves it as it is.
     """
     torch, count = sys.modules.get("torch"), processors()
-    if torch is None:
-        if count < len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()):
-            os.environ.setdefault("OMP_NUM_THREADS", str(count))
-    elif torch.get_num_threads() > count:
+    if torch is None and count < _allowed():
+        os.environ.setdefault("OMP_NUM_THREADS", str(count))
+    if torch is not None and torch.get_num_threads() > count:
         torch.set_num_threads(count)
     if torch is not None and "OMP_WAIT_POLICY" not in os.environ:
-        _park(torch._C.__file__)
+        _park_team(torch._C.__file__)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @cache
-def _park(library: str) -> None:
-    """Make GNU's OpenMP, which *library* is linked to, spin a thousandth of what it would.
+def _park_team(library: str) -> None:
+    """Make the GNU OpenMP that a *library* is linked to spin for microseconds at most.
 
-    It does so while it holds more threads than there are processors (libgomp's manual,
-    ``GOMP_SPINCOUNT``). So a thread that never ends starts a team that large, which sleeps.
+    It does so while it has more threads than there are processors (libgomp's manual,
+    ``GOMP_SPINCOUNT``): a thread that never ends holds a team of that many, asleep.
     """
     try:
-        loaded = ctypes.CDLL(library)
-        start, work = loaded.GOMP_parallel, loaded.omp_get_thread_num
+        linked = ctypes.CDLL(library)
+        run_team, nothing = linked.GOMP_parallel, linked.omp_get_thread_num
     except (OSError, AttributeError):
         return  # another OpenMP
-    if hasattr(loaded, "kmp_set_blocktime"):
+    if hasattr(linked, "kmp_set_blocktime"):
         return  # LLVM's, which has GNU's functions too
     parked = threading.Event()
 
     def park() -> None:
-        start(work, None, ctypes.c_uint((os.cpu_count() or 1) + 1), ctypes.c_uint(0))
+        run_team(nothing, None, ctypes.c_uint((os.cpu_count() or 1) + 1), ctypes.c_uint(0))
         parked.set()
         threading.Event().wait()
 
@@ -93,13 +99,22 @@ def _park(library: str) -> None:
     parked.wait()
 
 
-BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "svebf16"})
-"""Flags of processors with units for bfloat16, x86 and ARM, as Linux writes them."""
+# ---- bfloat16 --------------------------------------------------------------------------------
+
+BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16", "svebf16"})
+"""Linux's flags of processors, x86 and ARM, that multiply in bfloat16."""
 
 
 @cache
-def has_bfloat16() -> bool | None:
-    """Return whether the processor has a unit for bfloat16; None where that is not known."""
-    lines = _text(Path("/proc/cpuinfo")).splitlines()
-    flags = next((li for li in lines if li.lower().startswith(("flags", "features"))), "")
-    return bool(BFLOAT16_FLAGS & set(flags.split())) if flags else None
+def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool | None:
+    """Return whether the processor has a unit for bfloat16; None where that cannot be read."""
+    lines = _text(cpuinfo).splitlines()
+    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return not BFLOAT16_FLAGS.isdisjoint(flags.split()) if flags else None
+
+
+def warn_without_bfloat16() -> None:
+    """Warn where bfloat16 costs time on this processor in the place of saving it."""
+    if has_bfloat16() is False:
+        text = "this processor has no unit for bfloat16, which takes longer here than float32"
+        warnings.warn(f"{text}. Leave the precision out", RuntimeWarning, stacklevel=2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from click.shell_completion import CompletionItem
 
 from spfem_bench.cli.progress import Bars, Lines
 from spfem_bench.definitions.computing import Computing, Precision
+from spfem_bench.machine import processors
 from spfem_bench.processes import ended_by
 from spfem_bench.progress import SILENT, Progress
 
@@ -131,7 +131,7 @@ def check_standalone(standalone: bool, style: str) -> None:
 drawing_workers = click.option(
     "--workers",
     type=click.IntRange(1),
-    default=os.cpu_count() or 1,
+    default=processors(),
     show_default="all processors",
     help="Processes that draw puppets.",
 )

@@ -13,6 +13,7 @@ from spfem_bench.execution.common import KeptNetworks, feature_phases, portions
 from spfem_bench.execution.workers import Workers
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.requests import Failures, Requests, ensure, missing
+from spfem_bench.machine import processors
 from spfem_bench.processes import Pool
 from spfem_bench.progress import SILENT
 
@@ -80,7 +81,7 @@ kept_networks = KeptNetworks()
 
 
 def _share_processors(count: int) -> None:
-    threads = max(1, (os.cpu_count() or 1) // count)
+    threads = max(1, processors() // count)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # torch reads it when it is imported
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)

@@ -14,6 +14,7 @@ from spfem_bench.definitions.architectures import ARCHITECTURES
 from spfem_bench.definitions.computing import Precision as Precision
 from spfem_bench.definitions.networks import InnerInput, NetworkCard, SyncInput
 from spfem_bench.errors import CardError, SpfemBenchError
+from spfem_bench.machine import steady_threads
 from spfem_bench.networks.weights import WeightsStore, safetensors_state, wrong_weights
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def load_network(
             ``{"frames": f, "sound": g}``: f on uint8 (B, T, size, size, 3) RGB gives ``visual`` (B,
             T - 4, D); g on float32 (B, 1, 13, 20) gives ``audio`` (B, D).
     """
+    steady_threads()
     if ARCHITECTURES.runtime(card.architecture) != "torch":
         functions: Mapping[str, BatchFunction] = load_by_function(card, weights, device)
         return functions

@@ -15,6 +15,7 @@ from spfem_bench.definitions.architectures import ARCHITECTURES
 from spfem_bench.definitions.networks import NetworkCard
 from spfem_bench.errors import WeightsError
 from spfem_bench.extras import extra
+from spfem_bench.machine import processors
 from spfem_bench.networks.load import BatchFunction
 from spfem_bench.networks.weights import wrong_weights
 
@@ -148,9 +149,9 @@ def _session(model: Any, card: NetworkCard, device: str, *, quiet: bool = False)
     """Return a function that runs a graph; *quiet* where failing is one of two good ends."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4 if quiet else 3
-    # As many threads as torch, which is not imported for that; 0: one for each processor core.
+    # As many threads as torch, which is not imported for that.
     torch = sys.modules.get("torch")
-    wanted = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    wanted = int(os.environ.get("OMP_NUM_THREADS") or processors())
     options.intra_op_num_threads = torch.get_num_threads() if torch else wanted
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     kind, _, number = device.partition(":")

@@ -13,7 +13,7 @@ from spfem_bench.definitions.networks import DetectorSettings, FrameInput, Netwo
 from spfem_bench.errors import CardError, WeightsError
 from spfem_bench.networks import onnx_files
 from spfem_bench.networks.load import Detections, DetectorNetwork
-from spfem_bench.networks.weights import remedy
+from spfem_bench.networks.weights import remedy, wrong_weights
 
 STRIDES = (8, 16, 32)
 
@@ -34,6 +34,14 @@ def scrfd_onnx(card: NetworkCard, contents: Sequence[bytes], device: str) -> Det
         raise WeightsError(f"{problem}: {outputs}", remedy(card))
     run, batched = onnx_files.start(model, card, device)
     normalisation = frame_input.mean, frame_input.std
+    if frame_input.face is not None:
+        try:
+            run(np.zeros((1, 3, STRIDES[-1], STRIDES[-1]), np.float32))
+        except Exception as error:  # onnxruntime's errors have no common kind
+            problem = ValueError(
+                "it takes pictures of one size, and the card's 'face' asks for any"
+            )
+            raise wrong_weights(card, problem) from error
 
     def letterbox(frame: _Frame, side: int) -> tuple[_Frame, float]:
         """Scale a picture into the top left corner of a black square."""

@@ -242,7 +242,6 @@ def insightface_faces(
         ("dynamic", True, 640),
         ("dynamic", True, 320),
         ("built-in", False, 640),
-        ("built-in", False, 160),
     ],
 )
 def test_a_batch_of_frames_gives_what_insightface_gives_frame_by_frame(
@@ -264,6 +263,13 @@ def test_a_batch_of_frames_gives_what_insightface_gives_frame_by_frame(
             assert ours.score == theirs.det_score
     assert sum(counts) > 20
     assert len(set(counts)) > 1  # the frames of the batch are not taken for one another
+
+
+def test_a_detector_of_one_size_is_refused_where_the_size_goes_by_the_face(bench: Bench) -> None:
+    card = bench.pin("scrfd-10g", det_10g("built-in"))
+    auto = card.model_copy(update={"input": network_card("scrfd-10g-auto").input})
+    with pytest.raises(WeightsError, match="it takes pictures of one size"):
+        load_detector(auto, bench.weights)
 
 
 def test_a_graph_that_mixes_a_batch_in_an_unknown_way_runs_picture_by_picture(
