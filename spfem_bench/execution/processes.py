@@ -12,6 +12,7 @@ from typing import TypeVar
 from spfem_bench.execution.common import KeptNetworks, feature_phases, portions
 from spfem_bench.execution.workers import Workers
 from spfem_bench.features.extract import Extractor
+from spfem_bench.features.keys import one_of_each
 from spfem_bench.features.requests import Failures, Requests, ensure, missing
 from spfem_bench.machine import processors
 from spfem_bench.processes import Pool
@@ -64,16 +65,17 @@ class Processes(Workers):
             keys, failures = missing(extractor, requests, whole=whole)
             if keys:
                 extractor.store.check_writable()
-            lacking = {clip: frozenset(by_request) for clip, by_request in keys.items()}
-            extractor.progress.advance("clips", len(requests) - len(lacking))
+            wanted = {clip: frozenset(by_request) for clip, by_request in keys.items()}
+            extractor.progress.advance("clips", len(requests) - len(wanted))
+            lacking, same = one_of_each(wanted)
             if len(lacking) <= 1:
-                return failures | ensure(extractor, lacking)
+                return failures | ensure(extractor, wanted)
             parts = portions(lacking, self.count)
             jobs = ((replace(extractor, progress=SILENT), part) for part in parts)
             for part, failed in zip(parts, self.each(_compute, jobs), strict=True):
                 failures |= failed
                 extractor.progress.advance("clips", len(part))
-            return failures
+            return failures | (ensure(extractor, same) if same else {})
 
 
 kept_networks = KeptNetworks()

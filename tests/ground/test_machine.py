@@ -71,7 +71,7 @@ a = torch.randn(64, 4096)
 def spent():
     own = resource.getrusage(resource.RUSAGE_SELF)
     return own.ru_utime + own.ru_stime
-def work(): 
+def work():
     before = spent()
     for _ in range(40):
         torch.sin(a)
