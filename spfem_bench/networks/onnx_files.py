@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -67,6 +68,8 @@ def start(model: Any, card: NetworkCard, device: str = "cpu") -> tuple[_Run, boo
     """
     shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
     size = _size(card)
+    if device == "cpu" and platform.machine() in BLOCKED:
+        _replace_prelu(model.graph)
     expected = [3, *size]
     if [fixed or free for fixed, free in zip(shape[1:], expected, strict=False)] != expected:
         raise wrong_weights(card, ValueError(f"its input is {shape}, not {[0, *expected]}"))
@@ -98,6 +101,43 @@ def start(model: Any, card: NetworkCard, device: str = "cpu") -> tuple[_Run, boo
 
             return batch, True
     return one_by_one, False
+
+
+BLOCKED = ("x86_64", "AMD64")
+"""Processors on which onnxruntime convolves in a blocked layout of channels."""
+
+
+def _replace_prelu(graph: Any) -> None:
+    """Replace PRelu by Relu(x) - slope * Relu(-x), which is equal bit by bit.
+
+    onnxruntime has no PRelu in its blocked layout: it takes a fifth of ArcFace R50's time, and the
+    change of layout 4 % more. Depthwise convolutions of one pixel, in that layout, multiply.
+    """
+    slopes = {weights.name: weights for weights in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        slope = None
+        if node.op_type == "PRelu" and node.input[1] in slopes:
+            slope = onnx.numpy_helper.to_array(slopes[node.input[1]])
+        if slope is None or slope.ndim != 3 or slope.shape[1:] != (1, 1):  # not one by channel
+            nodes.append(node)
+            continue
+        x, y = node.input[0], node.output[0]
+        channels = len(slope)
+        for name, factors in (("minus", -np.ones_like(slope)), ("slope", -slope)):
+            weights = factors.reshape(channels, 1, 1, 1)
+            graph.initializer.append(onnx.numpy_helper.from_array(weights, f"{y}:{name}"))
+        for kind, inputs, output in (
+            ("Relu", [x], f"{y}:positive"),
+            ("Conv", [x, f"{y}:minus"], f"{y}:turned"),
+            ("Relu", [f"{y}:turned"], f"{y}:negative"),
+            ("Conv", [f"{y}:negative", f"{y}:slope"], f"{y}:scaled"),
+            ("Add", [f"{y}:positive", f"{y}:scaled"], y),
+        ):
+            how = {"kernel_shape": [1, 1], "group": channels} if kind == "Conv" else {}
+            nodes.append(onnx.helper.make_node(kind, inputs, [output], **how))
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _stacked(output: _Array, count: int, one: _Array) -> _Array | None:

@@ -20,6 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import requests
 from click.testing import CliRunner
@@ -316,6 +317,26 @@ def test_embeddings_of_a_batch_are_arcface_onnx_one_by_one(first: Any, bench: Be
         theirs = reference.get_feat(np.ascontiguousarray(picture[:, :, ::-1]))[0]
         assert np.abs(embedding - theirs).max() < 1e-5 * np.abs(theirs).max()
     assert np.abs(ours[0] - ours[1]).max() > 0.01
+
+
+def test_a_graph_without_prelu_gives_what_onnxruntime_makes_of_the_file(bench: Bench) -> None:
+    """Slopes of both signs, one for each channel; a file's PRelu is replaced on x86."""
+    content = onnx.load_model_from_string(w600k_r50(first="None"))
+    rng = np.random.default_rng(6)
+    names = [node.input[1] for node in content.graph.node if node.op_type == "PRelu"]
+    assert names
+    for weights in content.graph.initializer:
+        if weights.name in names:
+            slope = rng.normal(0.1, 0.3, numpy_helper.to_array(weights).shape).astype(np.float32)
+            weights.CopyFrom(numpy_helper.from_array(slope, weights.name))
+    raw = content.SerializeToString()
+    session = onnxruntime.InferenceSession(raw, providers=["CPUExecutionProvider"])
+    card = bench.pin("arcface-r50", raw)
+    run, _ = onnx_files.start(onnx_files.parse_model(raw, card), card)
+    noise = rng.uniform(-1, 1, (3, 3, 112, 112)).astype(np.float32)
+    (ours,), (theirs,) = run(noise), session.run(None, {session.get_inputs()[0].name: noise})
+    assert np.abs(ours - theirs).max() <= 1e-6 * np.abs(theirs).max()
+    assert np.abs(theirs[0] - theirs[1]).max() > 0.01
 
 
 def test_face_analysis_and_we_embed_the_same_faces(bench: Bench) -> None:
