@@ -99,15 +99,15 @@ def profiles(folder: Path, weights: bytes, chains: Mapping[str, Mapping[str, str
     return folder / "cards"
 
 
-LIGHT, OFFICIAL = "light-random", "official-random"
+LIGHT, OFFICIAL, AUTO = "light-random", "official-random", "official-auto-random"
 """Profiles that :func:`random_profiles` writes."""
 
 
 def random_profiles(folder: Path, weights: bytes, face: Face, size: int, seed: int = 0) -> Files:
-    """Write, and name to this process, the profiles ``light`` and ``official`` of random weights.
+    """Write, and name to this process, ``light``, ``official`` and ``official-auto`` at random.
 
-    ``light-random`` has a random SyncNet; ``official-random`` has random weights throughout, in
-    files of the official formats and architectures (:mod:`benchmarks.official_files`).
+    ``light-random`` has a random SyncNet; the others have random weights throughout, in files of
+    the official formats and architectures (:mod:`benchmarks.official_files`).
 
     Args:
         folder: empty; gets cards and weights.
@@ -121,12 +121,13 @@ def random_profiles(folder: Path, weights: bytes, face: Face, size: int, seed: i
     """
     home = profiles(folder, weights, {LIGHT: {}})
     networks = home / "metrics" / "networks"
+    detector = det_10g(face, size, seed)
     made = {
-        "scrfd-10g": det_10g(face, size, seed),
+        "scrfd-10g": detector,
+        "scrfd-10g-auto": detector,
         "arcface-r50": w600k_r50(seed + 1),
         "hsemotion-vgaf": enet_b0(seed + 2),
     }
-    text = profile_card("official").path.read_text(encoding="utf-8").replace("syncnet-v2", LIGHT)
     for like, content in made.items():
         card = network_card(like)
         name = f"random-{like}"
@@ -135,8 +136,11 @@ def random_profiles(folder: Path, weights: bytes, face: Face, size: int, seed: i
         (networks / "weights" / file).write_bytes(content)
         pin = f'[[files]]\nname = "{file}"\nsha256 = "{hashlib.sha256(content).hexdigest()}"\n'
         (networks / f"{name}.toml").write_text(head + pin, encoding="utf-8")
-        text = text.replace(f'"{like}"', f'"{name}"')
-    (home / "metrics" / "profiles" / f"{OFFICIAL}.toml").write_text(text, encoding="utf-8")
+    for like in ("official", "official-auto"):
+        text = profile_card(like).path.read_text(encoding="utf-8").replace("syncnet-v2", LIGHT)
+        for network in made:
+            text = text.replace(f'"{network}"', f'"random-{network}"')
+        (home / "metrics" / "profiles" / f"{like}-random.toml").write_text(text, encoding="utf-8")
     (networks / "weights" / "sfd_face.pth").write_bytes(sfd_face(seed + 3))
     use_cards(home)
     return Files(networks / "weights")
@@ -427,3 +431,9 @@ def machine(threads: int) -> str:
         f"{model}, {os.cpu_count()} cores, {threads} threads for every library; Python "
         f"{platform.python_version()}, {versions}, ffmpeg {ffmpeg.version()}; {today}"
     )
+
+
+def quotable(figures: Mapping[str, str], threads: int) -> str:
+    """Return one line for a README: what was measured, how much, on what, with which versions."""
+    said = "; ".join(f"{name} {value.replace('*', '')}" for name, value in figures.items())
+    return f"\n{said}. Measured on {machine(threads)}."

@@ -263,6 +263,8 @@ def main() -> None:
     print(common.machine(threads))
     headers = ["profile", "network", "input", "calls", "CPU s", "share of CPU", "wall s"]
     common.print_table(rows, headers)
+    shares = {f"forward pass, {r[0]}:": r[5] for r in rows if r[1].startswith("**")}
+    print(common.quotable(shares, threads))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ processor time, user and system, ffmpeg included. ``lip``, ``score`` and ``all``
 3. ``all``, FAD's, CSIM's and LSE-D's features: the three packages one after another (the pipeline;
    insightface's ``FaceAnalysis.get`` on each frame, detection and recognition; hsemotion-onnx's
    ``predict_emotions`` on each frame's face), against one pass of ours with the networks of
-   ``light``, and with the same networks as theirs. The random SCRFD-10G computes all its layers,
-   then says that there is one face, for both. Clips are cut to --all-seconds for this.
+   ``light``, and with the same networks as theirs, also with the detector's size by the face
+   (``official-auto``). The random SCRFD-10G computes all its layers, then says that there is one
+   face, for both. Clips are cut to --all-seconds for this.
 
 Where the extractor has half precision, rows in bfloat16 say how far LSE-D moves.
 
@@ -44,7 +45,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import common
-from benchmarks.common import LIGHT, OFFICIAL, Spent
+from benchmarks.common import AUTO, LIGHT, OFFICIAL, Spent
 from benchmarks.official_files import Files
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.networks import profile_card
@@ -360,6 +361,9 @@ def everything(
             LIGHT, folder, EVERYTHING, device=device
         ),
         "all three, ours with the same networks": ours(OFFICIAL, folder, EVERYTHING, device=device),
+        "the same, ours with the detector's size by the face": ours(
+            AUTO, folder, EVERYTHING, device=device
+        ),
     }
     if common.can("precision"):
         sides["all three, light in bfloat16"] = ours(
@@ -449,7 +453,9 @@ def main() -> None:
         f"{len(lengths)} clips of {lengths} frames ({given.all_seconds:g} s of each for all three)."
     )
     print(common.machine(threads))
-    common.print_table([row.cells() for row in rows], HEADERS)
+    cells = [row.cells() for row in rows]
+    common.print_table(cells, HEADERS)
+    print(common.quotable({row[0]: f"{row[4]} times the packages" for row in cells}, threads))
 
 
 if __name__ == "__main__":

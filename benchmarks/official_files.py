@@ -89,9 +89,15 @@ class Graph:
         return name
 
     def node(self, kind: str, *inputs: str, to: str | None = None, **how: Any) -> str:
-        """Add a node; return its output's name."""
+        """Add a node; return its output's name, which is *to* where given."""
         name = to or f"n{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [name], **how))
+        return name
+
+    def to_float(self, numbers: str) -> str:
+        """Add a cast to float32; return its output's name."""
+        name = f"n{len(self.nodes)}"
+        self.nodes.append(helper.make_node("Cast", [numbers], [name], to=TensorProto.FLOAT))
         return name
 
     def conv(
@@ -203,7 +209,8 @@ def det_10g(face: Face, size: int, seed: int) -> bytes:
     """Return a SCRFD-10G with points (Guo et al., ICLR 2022): insightface's ``det_10g.onnx``.
 
     Random weights find nothing, and what follows a face would not run. So all outputs are what
-    the layers give times a millionth, plus constants that say: one face, here, in every picture.
+    the layers give times a millionth, plus values that say: one face, here, in every picture,
+    whatever size the picture is searched at.
 
     Args:
         face: that face, in pixels.
@@ -240,33 +247,51 @@ def det_10g(face: Face, size: int, seed: int) -> bytes:
     levels = [levels[0], *(g.conv(m, 56, 56, 3) for m in levels[1:])]
 
     little = g.constant(1e-6)
-    scale = 640 / size
-    middle = (face.box[:2] + face.box[2:]) / 2 * scale
+    shape = g.node("Shape", "input.1")
+    side = g.node("Gather", shape, g.constant([3], np.int64))
+    scale = g.node("Div", g.to_float(side), g.constant([size]))
+    middle = (face.box[:2] + face.box[2:]) / 2
     outputs: dict[str, list[Any]] = {}
     for stride, level in zip(DET_10G, levels, strict=True):
-        column, row = (int(v) // stride for v in middle)
-        centre = np.array([column, row], np.float32) * stride
-        low, high = centre - face.box[:2] * scale, face.box[2:] * scale - centre
+        cells = g.node("Div", side, g.constant([stride], np.int64))
+        count = g.to_float(g.node("Reshape", cells, g.constant([], np.int64)))
+        steps = g.node("Range", g.constant(0.0), count, g.constant(1.0))
+
+        def in_cells(values: Any, stride: int = stride) -> str:
+            return g.node("Mul", scale, g.constant(np.asarray(values) / stride))
+
+        here, centre = [], []
+        for value, along in zip(middle, ([1, 1, 1, -1], [1, 1, -1, 1]), strict=True):
+            cell = g.node("Floor", in_cells([value]))
+            hit = g.to_float(g.node("Equal", steps, cell))
+            here.append(g.node("Reshape", hit, g.constant(along, np.int64)))
+            centre.append(cell)
+        mask, cell = g.node("Mul", *here), g.node("Concat", *centre, axis=0)
+        left, right = (in_cells(part) for part in (face.box[:2], face.box[2:]))
+        sides = (g.node("Sub", cell, left), g.node("Sub", right, cell))
+        five = g.node("Sub", in_cells(face.points), cell)
         known = {
-            1: [8.0 if stride == 8 else -8.0],
-            4: np.concatenate([low, high]) / stride,
-            10: ((face.points * scale - centre) / stride).reshape(-1),
+            1: g.constant([8.0 if stride == 8 else -8.0]),
+            4: g.node("Concat", *sides, axis=0),
+            10: g.node("Reshape", five, g.constant([-1], np.int64)),
         }
         x = conv(conv(conv(level, 56, 80), 80, 80), 80, 80)
-        side = 640 // stride
+        rows = 640 // stride
         for name, width in zip(DET_10G[stride], (1, 4, 10), strict=True):
             y = g.node("Mul", g.conv(x, 80, 2 * width, 3), little)
-            says = np.full((1, 2 * width, 1, 1), -8.0 if width == 1 else 1.0, np.float32)
-            says = np.tile(says, (1, 1, side, side))
-            says[0, :width, row, column] = known[width]
-            y = g.node("Add", y, g.constant(says))
+            other = np.full(2 * width, -8.0 if width == 1 else 1.0, np.float32)
+            says = g.node("Concat", known[width], g.constant(other[width:]), axis=0)
+            more = g.node("Sub", says, g.constant(other))
+            more = g.node("Reshape", more, g.constant([1, -1, 1, 1], np.int64))
+            says = g.node("Add", g.node("Mul", mask, more), g.constant(other.reshape(1, -1, 1, 1)))
+            y = g.node("Add", y, says)
             y = g.node("Transpose", y, perm=[2, 3, 0, 1])
             y = g.node(
                 "Reshape", y, g.constant([-1, width], np.int64), to=name if width != 1 else None
             )
             if width == 1:
                 g.node("Sigmoid", y, to=name)
-            outputs[name] = [2 * side**2, width]
+            outputs[name] = [2 * rows**2, width]
     order = [names[i] for i in range(3) for names in DET_10G.values()]
     return g.model("input.1", [1, 3, "?", "?"], {name: outputs[name] for name in order})
 

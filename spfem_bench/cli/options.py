@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +16,7 @@ from click.shell_completion import CompletionItem
 
 from spfem_bench.cli.progress import Bars, Lines
 from spfem_bench.definitions.computing import Computing, Precision
+from spfem_bench.machine import processors
 from spfem_bench.processes import ended_by
 from spfem_bench.progress import SILENT, Progress
 
@@ -167,7 +167,7 @@ def check_standalone(standalone: bool, style: str) -> None:
 drawing_workers = click.option(
     "--workers",
     type=click.IntRange(1),
-    default=os.cpu_count() or 1,
+    default=processors(),
     show_default="all processors",
     help="Processes that draw puppets.",
 )

@@ -19,10 +19,18 @@ Pixels = Annotated[int, pydantic.Field(gt=0)]
 
 
 class FrameInput(Strict):
-    """The whole frame, resized so that its longer side has ``long_side`` pixels."""
+    """The whole frame, resized so that its longer side has ``long_side`` pixels.
 
+    With ``face``, a whole clip is searched at the smallest size, a multiple of 32, at which the
+    largest face of its first frame has that longer side (:meth:`spfem_bench.faces.detect.Detector`
+    ``.clip_side``); ``long_side`` is the upper limit, and the size where that frame shows no face.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset({"face"})
     crop: Literal["frame"]
     long_side: Pixels
+    # pixels that a clip's largest face needs: the clip is searched no larger than that
+    face: Pixels | None = None
     mean: float  # subtracted from pixels of 0 to 255; then they are divided by `std`
     std: Positive
 

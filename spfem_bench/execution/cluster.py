@@ -41,6 +41,7 @@ from spfem_bench.features.extract import Extractor
 from spfem_bench.features.requests import Failures, RequestKey, RequestKeys, Requests, missing
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import marker, temporary_folder
+from spfem_bench.machine import processors
 from spfem_bench.progress import SILENT
 
 MAX_DEATHS = 3
@@ -151,7 +152,7 @@ class RayWorkers(Workers):
         settings: dict[str, Any] = {"address": self._address}
         if self._address == "local":
             settings |= {
-                "num_cpus": max(os.cpu_count() or 1, self._wanted or 1),
+                "num_cpus": max(processors(), self._wanted or 1),
                 "num_gpus": None if self._gpu else 0,
                 "include_dashboard": False,
                 "object_store_memory": OBJECT_MEMORY,

@@ -12,7 +12,9 @@ from typing import TypeVar
 from spfem_bench.execution.common import KeptNetworks, feature_phases, portions
 from spfem_bench.execution.workers import Workers
 from spfem_bench.features.extract import Extractor
+from spfem_bench.features.keys import one_of_each
 from spfem_bench.features.requests import Failures, Requests, ensure, missing
+from spfem_bench.machine import processors
 from spfem_bench.processes import Pool
 from spfem_bench.progress import SILENT
 
@@ -63,16 +65,17 @@ class Processes(Workers):
             keys, failures = missing(extractor, requests, whole=whole)
             if keys:
                 extractor.store.check_writable()
-            lacking = {clip: frozenset(by_request) for clip, by_request in keys.items()}
-            extractor.progress.advance("clips", len(requests) - len(lacking))
+            wanted = {clip: frozenset(by_request) for clip, by_request in keys.items()}
+            extractor.progress.advance("clips", len(requests) - len(wanted))
+            lacking, same = one_of_each(wanted)
             if len(lacking) <= 1:
-                return failures | ensure(extractor, lacking)
+                return failures | ensure(extractor, wanted)
             parts = portions(lacking, self.count)
             jobs = ((replace(extractor, progress=SILENT), part) for part in parts)
             for part, failed in zip(parts, self.each(_compute, jobs), strict=True):
                 failures |= failed
                 extractor.progress.advance("clips", len(part))
-            return failures
+            return failures | (ensure(extractor, same) if same else {})
 
 
 kept_networks = KeptNetworks()
@@ -80,7 +83,7 @@ kept_networks = KeptNetworks()
 
 
 def _share_processors(count: int) -> None:
-    threads = max(1, (os.cpu_count() or 1) // count)
+    threads = max(1, processors() // count)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # torch reads it when it is imported
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)

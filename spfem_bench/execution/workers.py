@@ -10,6 +10,7 @@ from spfem_bench.definitions.computing import Computing
 from spfem_bench.execution.common import check_device
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.requests import Failures, Requests
+from spfem_bench.machine import warn_without_bfloat16
 
 _Job = TypeVar("_Job")
 _Outcome = TypeVar("_Outcome")
@@ -63,6 +64,8 @@ def workers_for(computing: Computing) -> Iterator[Workers]:
     """
     if computing.ray in (None, "local"):  # a cluster's driver may lack the GPUs of its nodes
         check_device(computing.device)
+        if (computing.device, computing.precision) == ("cpu", "bfloat16"):
+            warn_without_bfloat16()
     if computing.ray is not None:
         from spfem_bench.execution.cluster import RayWorkers
 

@@ -11,6 +11,7 @@ from spfem_bench.definitions.networks import Role
 from spfem_bench.errors import ClipError
 from spfem_bench.features.ahead import begun
 from spfem_bench.features.keys import Faces as Faces
+from spfem_bench.features.keys import one_of_each
 from spfem_bench.features.reading import ClipFailures, ClipReader
 from spfem_bench.features.search import Search
 from spfem_bench.features.tracking import ClipNetworks
@@ -22,13 +23,13 @@ AHEAD = 2
 class Extractor(ClipNetworks):
     """Computes features with the networks of one profile and keeps them in the store."""
 
-    def ensure(self, requests: Mapping[Clip, frozenset[Role]]) -> ClipFailures:
+    def ensure(self, requests: Mapping[Clip, frozenset[Role] | set[Role]]) -> ClipFailures:
         """Compute and store missing features; return the reason for each that cannot be had.
 
         Raises WeightsError for wrong weights, StorageError for a store that cannot be written.
         """
         failures: ClipFailures = {}
-        lacking = self._lacking(requests, failures)
+        lacking, same = one_of_each(self._lacking(requests, failures))
         if lacking:
             self.store.check_writable()
         search = self.search(self._without_faces(lacking) if self.faces == "detect" else ())
@@ -48,10 +49,10 @@ class Extractor(ClipNetworks):
             search.close()
             for batcher in self._batchers.values():
                 batcher.drop()
-        return failures
+        return failures | (self.ensure(same) if same else {})
 
     def _lacking(
-        self, requests: Mapping[Clip, frozenset[Role]], failures: ClipFailures
+        self, requests: Mapping[Clip, frozenset[Role] | set[Role]], failures: ClipFailures
     ) -> dict[Clip, set[Role]]:
         """Return what the store lacks; note where a key cannot be made."""
         lacking: dict[Clip, set[Role]] = {}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from spfem_bench import provenance
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.computing import Precision
 from spfem_bench.definitions.networks import NetworkCard, ProfileCard, Role, SyncChain, SyncInput
-from spfem_bench.errors import CardError
+from spfem_bench.errors import CardError, ClipError
 from spfem_bench.features.features import Features
 from spfem_bench.features.software import feature_libraries
 from spfem_bench.features.store import FeatureStore
@@ -24,6 +25,30 @@ from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.progress import SILENT, Progress
 
 Faces = Literal["detect", "aligned"]
+
+
+_Wanted = TypeVar("_Wanted", bound="set[Any] | frozenset[Any] | dict[Any, Any]")
+
+
+def one_of_each(
+    requests: Mapping[Clip, _Wanted],
+) -> tuple[dict[Clip, _Wanted], dict[Clip, _Wanted]]:
+    """Split requests into one clip of each content, and others of the same bytes (links, copies).
+
+    The first is asked for all that any of them is: then the others find their features stored.
+    """
+    first: dict[str | Clip, Clip] = {}
+    each: dict[Clip, _Wanted] = {}
+    others: dict[Clip, _Wanted] = {}
+    for clip, wanted in requests.items():
+        content: str | Clip = clip
+        with suppress(ClipError):  # raised where the clip is read
+            content = video.content_id(clip)
+        one = first.setdefault(content, clip)
+        each[one] = each[one] | wanted if one in each else wanted  # type: ignore[operator,assignment]
+        if one is not clip:
+            others[clip] = wanted
+    return each, others
 
 
 @dataclass(frozen=True)

@@ -72,13 +72,25 @@ class Search:
             return
         detector = self._detector()
         size = max(1, self._batch_size // SHARE) if detector.batched else 1
-        source = self._pictures(clips)
-        while batch := list(islice(source, size)):
-            frames = [frame for _, frame in batch if not isinstance(frame, ClipError)]
-            filled = frames + frames[-1:] * (size - len(frames))
-            faces = iter(detector.many(filled) if filled else ())
-            for clip, frame in batch:
-                yield _Searched(clip, frame, [] if isinstance(frame, ClipError) else next(faces))
+        for side, source in groupby(self._sized(clips, detector), key=lambda one: one[0]):
+            while batch := [(clip, frame) for _, clip, frame in islice(source, size)]:
+                frames = [frame for _, frame in batch if not isinstance(frame, ClipError)]
+                filled = frames + frames[-1:] * (size - len(frames))
+                faces = iter(detector.many(filled, side) if filled else ())
+                for clip, frame in batch:
+                    found = [] if isinstance(frame, ClipError) else next(faces)
+                    yield _Searched(clip, frame, found)
+
+    def _sized(
+        self, clips: list[Clip], detector: Detector
+    ) -> Iterator[tuple[int, Clip, Frame | ClipError]]:
+        """Yield the clips' frames, each with the size at which its clip is searched."""
+        side = 0
+        for clip, frames in groupby(self._pictures(clips), key=lambda one: one[0]):
+            for place, (_, frame) in enumerate(frames):
+                if place == 0 and not isinstance(frame, ClipError):
+                    side = detector.clip_side(frame)
+                yield side, clip, frame
 
     def _pictures(self, clips: list[Clip]) -> Iterator[tuple[Clip, Frame | ClipError]]:
         """Yield the clips' frames; the next clip is decoded already."""

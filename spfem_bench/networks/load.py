@@ -14,6 +14,7 @@ from spfem_bench.definitions.architectures import ARCHITECTURES
 from spfem_bench.definitions.computing import Precision as Precision
 from spfem_bench.definitions.networks import InnerInput, NetworkCard, SyncInput
 from spfem_bench.errors import CardError, SpfemBenchError
+from spfem_bench.machine import steady_threads
 from spfem_bench.networks.weights import WeightsStore, safetensors_state, wrong_weights
 
 if TYPE_CHECKING:
@@ -38,9 +39,12 @@ class Detections(NamedTuple):
 
 @dataclass(frozen=True)
 class DetectorNetwork:
-    """A face detector: the detections in each picture, uint8 (height, width, 3) RGB."""
+    """A face detector: the detections in each picture, uint8 (height, width, 3) RGB.
 
-    run: Callable[[Sequence[npt.NDArray[np.uint8]]], list[Detections]]
+    The second argument of *run* is the longer side, in pixels, that pictures are resized to.
+    """
+
+    run: Callable[[Sequence[npt.NDArray[np.uint8]], int], list[Detections]]
     batched: bool = False
 
 
@@ -75,6 +79,7 @@ def load_network(
             ``{"frames": f, "sound": g}``: f on uint8 (B, T, size, size, 3) RGB gives ``visual`` (B,
             T - 4, D); g on float32 (B, 1, 13, 20) gives ``audio`` (B, D).
     """
+    steady_threads()
     if ARCHITECTURES.runtime(card.architecture) != "torch":
         functions: Mapping[str, BatchFunction] = load_by_function(card, weights, device)
         return functions

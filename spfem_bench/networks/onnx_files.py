@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +16,7 @@ from spfem_bench.definitions.architectures import ARCHITECTURES
 from spfem_bench.definitions.networks import NetworkCard
 from spfem_bench.errors import WeightsError
 from spfem_bench.extras import extra
+from spfem_bench.machine import processors
 from spfem_bench.networks.load import BatchFunction
 from spfem_bench.networks.weights import wrong_weights
 
@@ -65,6 +68,8 @@ def start(model: Any, card: NetworkCard, device: str = "cpu") -> tuple[_Run, boo
     """
     shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
     size = _size(card)
+    if device == "cpu" and platform.machine() in BLOCKED:
+        _replace_prelu(model.graph)
     expected = [3, *size]
     if [fixed or free for fixed, free in zip(shape[1:], expected, strict=False)] != expected:
         raise wrong_weights(card, ValueError(f"its input is {shape}, not {[0, *expected]}"))
@@ -98,17 +103,57 @@ def start(model: Any, card: NetworkCard, device: str = "cpu") -> tuple[_Run, boo
     return one_by_one, False
 
 
+BLOCKED = ("x86_64", "AMD64")
+"""Processors on which onnxruntime convolves in a blocked layout of channels."""
+
+
+def _replace_prelu(graph: Any) -> None:
+    """Replace PRelu by Relu(x) - slope * Relu(-x), which is equal bit by bit.
+
+    onnxruntime has no PRelu in its blocked layout: it takes a fifth of ArcFace R50's time, and the
+    change of layout 4 % more. Depthwise convolutions of one pixel, in that layout, multiply.
+    """
+    slopes = {weights.name: weights for weights in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        slope = None
+        if node.op_type == "PRelu" and node.input[1] in slopes:
+            slope = onnx.numpy_helper.to_array(slopes[node.input[1]])
+        if slope is None or slope.ndim != 3 or slope.shape[1:] != (1, 1):  # not one by channel
+            nodes.append(node)
+            continue
+        x, y = node.input[0], node.output[0]
+        channels = len(slope)
+        for name, factors in (("minus", -np.ones_like(slope)), ("slope", -slope)):
+            weights = factors.reshape(channels, 1, 1, 1)
+            graph.initializer.append(onnx.numpy_helper.from_array(weights, f"{y}:{name}"))
+        for kind, inputs, output in (
+            ("Relu", [x], f"{y}:positive"),
+            ("Conv", [x, f"{y}:minus"], f"{y}:turned"),
+            ("Relu", [f"{y}:turned"], f"{y}:negative"),
+            ("Conv", [f"{y}:negative", f"{y}:slope"], f"{y}:scaled"),
+            ("Add", [f"{y}:positive", f"{y}:scaled"], y),
+        ):
+            how = {"kernel_shape": [1, 1], "group": channels} if kind == "Conv" else {}
+            nodes.append(onnx.helper.make_node(kind, inputs, [output], **how))
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
 def _stacked(output: _Array, count: int, one: _Array) -> _Array | None:
-    """Split outputs that have one picture after the other."""
-    return output.reshape(count, *one.shape) if output.size == count * one.size else None
+    """Split outputs that have one picture after the other; a detector's rows may be any number."""
+    tail = one.shape[1:] if one.ndim > 1 else one.shape
+    if output.size % (count * math.prod(tail)):
+        return None
+    return output.reshape(count, *((-1, *tail) if one.ndim > 1 else tail))
 
 
 def _interleaved(output: _Array, count: int, one: _Array) -> _Array | None:
     """Split rows in the order position, picture, anchor, as in insightface's detectors."""
-    if one.ndim != 2 or output.size != count * one.size or len(one) % ANCHORS:
+    if one.ndim != 2 or output.size % (count * ANCHORS * one.shape[1]):
         return None
-    rows = output.reshape(len(one) // ANCHORS, count, ANCHORS, one.shape[1])
-    return rows.transpose(1, 0, 2, 3).reshape(count, *one.shape)
+    rows = output.reshape(-1, count, ANCHORS, one.shape[1])
+    return rows.transpose(1, 0, 2, 3).reshape(count, -1, one.shape[1])
 
 
 ANCHORS = 2
@@ -116,7 +161,8 @@ LAYOUTS: Sequence[Callable[[_Array, int, _Array], _Array | None]] = (_stacked, _
 
 
 def _alike(a: _Array, b: _Array) -> bool:
-    return bool(np.abs(a - b).max() <= ALIKE * max(float(np.abs(b).max()), 1e-6))
+    close = a.shape == b.shape and np.abs(a - b).max() <= ALIKE * max(float(np.abs(b).max()), 1e-6)
+    return bool(close)
 
 
 def _size(card: NetworkCard) -> tuple[int, int]:
@@ -143,9 +189,9 @@ def _session(model: Any, card: NetworkCard, device: str, *, quiet: bool = False)
     """Return a function that runs a graph; *quiet* where failing is one of two good ends."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4 if quiet else 3
-    # As many threads as torch, which is not imported for that; 0: one for each processor core.
+    # As many threads as torch, which is not imported for that.
     torch = sys.modules.get("torch")
-    wanted = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    wanted = int(os.environ.get("OMP_NUM_THREADS") or processors())
     options.intra_op_num_threads = torch.get_num_threads() if torch else wanted
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     kind, _, number = device.partition(":")

@@ -35,9 +35,9 @@ def scrfd_ncnn(card: NetworkCard, contents: Sequence[bytes], device: str) -> Det
         raise CardError(f"{card.path}: ncnn needs two files, .param first, then .bin")
     net = ncnn_network(card, *contents)
 
-    def detect(frame: npt.NDArray[np.uint8]) -> Detections:
+    def detect(frame: npt.NDArray[np.uint8], side: int) -> Detections:
         height, width = frame.shape[:2]
-        scale = frame_input.long_side / max(height, width)
+        scale = side / max(height, width)
         small = cv2.resize(frame, (round(width * scale), round(height * scale)))
         # Strides reach 32: pad below and to the right up to a multiple.
         sides = [math.ceil(side / 32) * 32 for side in small.shape[:2]]
@@ -57,7 +57,7 @@ def scrfd_ncnn(card: NetworkCard, contents: Sequence[bytes], device: str) -> Det
         order = suppress(boxes, scores, settings.overlap)
         return Detections(boxes[order], points[order], scores[order])
 
-    return DetectorNetwork(lambda frames: [detect(frame) for frame in frames])
+    return DetectorNetwork(lambda frames, side: [detect(frame, side) for frame in frames])
 
 
 def ncnn_network(card: NetworkCard, param: bytes, binary: bytes) -> Any:

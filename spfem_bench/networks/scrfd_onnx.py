@@ -13,7 +13,7 @@ from spfem_bench.definitions.networks import DetectorSettings, FrameInput, Netwo
 from spfem_bench.errors import CardError, WeightsError
 from spfem_bench.networks import onnx_files
 from spfem_bench.networks.load import Detections, DetectorNetwork
-from spfem_bench.networks.weights import remedy
+from spfem_bench.networks.weights import remedy, wrong_weights
 
 STRIDES = (8, 16, 32)
 
@@ -33,9 +33,17 @@ def scrfd_onnx(card: NetworkCard, contents: Sequence[bytes], device: str) -> Det
         outputs = f"{len(model.graph.output)} outputs, not 9"
         raise WeightsError(f"{problem}: {outputs}", remedy(card))
     run, batched = onnx_files.start(model, card, device)
-    side, normalisation = frame_input.long_side, (frame_input.mean, frame_input.std)
+    normalisation = frame_input.mean, frame_input.std
+    if frame_input.face is not None:
+        try:
+            run(np.zeros((1, 3, STRIDES[-1], STRIDES[-1]), np.float32))
+        except Exception as error:  # onnxruntime's errors have no common kind
+            problem = ValueError(
+                "it takes pictures of one size, and the card's 'face' asks for any"
+            )
+            raise wrong_weights(card, problem) from error
 
-    def letterbox(frame: _Frame) -> tuple[_Frame, float]:
+    def letterbox(frame: _Frame, side: int) -> tuple[_Frame, float]:
         """Scale a picture into the top left corner of a black square."""
         height, width = frame.shape[:2]
         ratio = height / width
@@ -44,8 +52,8 @@ def scrfd_onnx(card: NetworkCard, contents: Sequence[bytes], device: str) -> Det
         square[: new[1], : new[0]] = cv2.resize(frame, new)
         return square, new[1] / height
 
-    def detect(frames: Sequence[_Frame]) -> list[Detections]:
-        squares, scales = zip(*(letterbox(frame) for frame in frames), strict=True)
+    def detect(frames: Sequence[_Frame], side: int) -> list[Detections]:
+        squares, scales = zip(*(letterbox(frame, side) for frame in frames), strict=True)
         rows = zip(*run(onnx_files.scaled(np.stack(squares), *normalisation)), strict=True)
         return [_detections(r, side, s, settings) for r, s in zip(rows, scales, strict=True)]
 

@@ -7,7 +7,6 @@ written last, holds its SHA-256, world and libraries: without it the file counts
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from spfem_bench.definitions.datasets import WorldSettings, dataset_card, datase
 from spfem_bench.errors import CardError, ClipError
 from spfem_bench.faces.crop import opencv
 from spfem_bench.files import inside, read_file, write_atomically
+from spfem_bench.machine import processors
 from spfem_bench.media import ffmpeg
 from spfem_bench.media.video import FRAME_RATE, file_sha256
 from spfem_bench.media.write import write_clip
@@ -128,7 +128,7 @@ def render_all(
     """
     for name in names:
         take_of(world, name)  # a wrong name is refused before any work
-    workers = workers or os.cpu_count() or 1
+    workers = workers or processors()
     with spread(partial(render_take, world, folder), names, workers) as files:
         for _ in files:
             progress.advance("render")

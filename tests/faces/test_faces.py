@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,13 +30,14 @@ from spfem_bench.definitions.networks import (
     ArcFaceInput,
     ExpressionInput,
     FaceSettings,
+    FrameInput,
     NetworkCard,
     SyncInput,
     network_card,
 )
 from spfem_bench.errors import ClipError, WeightsError
 from spfem_bench.faces import crop
-from spfem_bench.faces.detect import load_detector
+from spfem_bench.faces.detect import Detector, load_detector
 from spfem_bench.faces.track import Face, FaceTrack, follow
 from spfem_bench.media import video
 from spfem_bench.networks.scrfd_ncnn import suppress
@@ -653,20 +654,21 @@ class NcnnAsOnnx:
         ]
 
 
+@pytest.mark.parametrize("side", [320, 160])
 def test_scrfd_gives_what_insightfaces_code_makes_of_the_same_network(
-    samples: Path, weights_folder: Path
+    side: int, samples: Path, weights_folder: Path
 ) -> None:
     detect = load_detector(network_card("scrfd-500m"), WeightsStore(weights_folder))
     reference = SCRFD(session=NcnnAsOnnx(weights_folder))
-    reference.prepare(0, input_size=(320, 320), det_thresh=0.5, nms_thresh=0.45)
+    reference.prepare(0, input_size=(side, side), det_thresh=0.5, nms_thresh=0.45)
     clip = Clip(samples / "stccl-page" / "video_result" / "M012_source_angry_029.mp4")
     strip = next(iter(video.frames(clip)))
     # A wider picture is padded below with less black than insightface uses, which the
-    # network sees: boxes move by less than a pixel.
-    for left, width, near in ((0, 256, 0.01), (256, 256, 0.01), (256, 512, 1)):
+    # network sees: boxes move by less than a pixel of 320.
+    for left, width, near in ((0, 256, 0.01), (256, 256, 0.01), (256, 512, 320 / side)):
         rgb = np.ascontiguousarray(strip[:, left : left + width])
         boxes, points = reference.detect(np.ascontiguousarray(rgb[:, :, ::-1]))
-        found = detect(rgb)
+        (found,) = detect.many([rgb], side)
         assert len(found) == len(boxes) == width // 256
         for ours, five_numbers, five_points in zip(found, boxes, points, strict=True):
             np.testing.assert_allclose(ours.box, five_numbers[:4], atol=near)
@@ -829,6 +831,44 @@ def test_an_insightface_detector_gives_what_insightface_gives(
     # And the order of colours matters: the same picture the other way round gives others.
     turned = detect(np.ascontiguousarray(rgb[:, :, ::-1]))
     assert [f.score for f in turned] != [f.score for f in found]
+
+
+@pytest.mark.parametrize(
+    ("shape", "found", "side"),
+    [
+        ((256, 256), [(150.0, 180.0)], 160),  # 256 * 112 / 180 = 159.3
+        ((256, 256), [(150.0, 181.0), (30.0, 20.0)], 160),  # by the largest
+        ((256, 256), [(112.0, 90.0)], 256),
+        ((250, 200), [(112.0, 90.0)], 256),  # 250: sizes are multiples of 32
+        ((256, 256), [(50.0, 40.0)], 576),  # a small face: 573.4
+        ((256, 256), [(20.0, 20.0)], 640),  # not above the card's limit
+        ((1080, 1920), [(500.0, 600.0)], 384),  # 1920 * 112 / 600 = 358.4
+        ((1080, 1920), [], 640),  # no face: as without the rule
+    ],
+)
+def test_a_clips_size_gives_its_largest_face_the_cards_pixels(
+    shape: tuple[int, int], found: list[tuple[float, float]], side: int
+) -> None:
+    searched = []
+
+    def many(frames: Sequence[np.ndarray], at: int) -> list[list[Face]]:
+        searched.append(at)
+        boxes = [np.float32([10, 20, 10 + w, 20 + h]) for w, h in found]
+        return [[Face(box, np.zeros((5, 2), np.float32), 0.9) for box in boxes]] * len(frames)
+
+    size = FrameInput(crop="frame", long_side=640, face=112, mean=127.5, std=128)
+    first = np.zeros((*shape, 3), np.uint8)
+    assert Detector(many, size).clip_side(first) == side
+    assert searched == [min(640, -(-max(shape) // 32) * 32)]  # never larger than the clip itself
+    bare = size.model_copy(update={"face": None})
+    assert Detector(many, bare).clip_side(first) == 640
+    assert len(searched) == 1
+
+
+def test_a_detectors_size_is_in_its_settings_where_it_goes_by_the_face() -> None:
+    always, auto = (network_card(n).settings() for n in ("scrfd-10g", "scrfd-10g-auto"))
+    assert auto["input"] == {**always["input"], "face": 112}
+    assert "face" not in always["input"]  # signatures of before hold
 
 
 def test_an_insightface_detector_may_find_nothing(pin: Pin, tmp_path: Path) -> None:

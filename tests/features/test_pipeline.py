@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,17 @@ import pytest
 import torch
 
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.networks import profile_card
+from spfem_bench.definitions.networks import FrameInput, profile_card
 from spfem_bench.errors import ClipError, StorageError
 from spfem_bench.faces.detect import Detector
+from spfem_bench.faces.track import Face
 from spfem_bench.features import batches
 from spfem_bench.features.ahead import Ahead, begun
 from spfem_bench.features.batches import Batcher
 from spfem_bench.features.extract import Extractor
 from spfem_bench.features.search import Search
 from spfem_bench.features.store import FeatureStore
-from spfem_bench.media.video import frames
+from spfem_bench.media.video import Frame, frames
 from spfem_bench.networks import toom_cook
 from spfem_bench.networks.compact import CompactExpression, CompactIdentity, CompactSync
 from spfem_bench.networks.iresnet import IResNet50
@@ -124,6 +125,9 @@ def test_works_begin_before_their_turn_and_are_closed_when_it_never_comes() -> N
 # ---- faces ahead --------------------------------------------------------------------------
 
 
+SIZE = FrameInput(crop="frame", long_side=320, mean=127.5, std=128)
+
+
 def folder(path: Path, values: list[int]) -> Clip:
     path.mkdir(exist_ok=True)
     for number, value in enumerate(values):
@@ -134,7 +138,8 @@ def folder(path: Path, values: list[int]) -> Clip:
 def test_clips_share_a_detectors_batches_and_keep_their_frames(tmp_path: Path) -> None:
     sizes: list[int] = []
 
-    def many(frames: object) -> list[list[object]]:
+    def many(frames: object, side: int) -> list[list[object]]:
+        assert side == 320
         sizes.append(len(list(frames)))  # type: ignore[call-overload]
         return [[int(f.mean())] for f in frames]  # type: ignore[attr-defined]
 
@@ -143,7 +148,7 @@ def test_clips_share_a_detectors_batches_and_keep_their_frames(tmp_path: Path) -
         for name, values in (("a", [10, 20, 30]), ("b", [40]), ("c", [50, 60]))
     ]
     absent = Clip(tmp_path / "absent.mp4")
-    detector = Detector(many, batched=True)  # type: ignore[arg-type]
+    detector = Detector(many, SIZE, batched=True)  # type: ignore[arg-type]
     search = Search([clips[0], absent, *clips[1:]], frames, lambda: detector, batch_size=16)
 
     def found(clip: Clip) -> list[tuple[float, list[object]]]:
@@ -158,9 +163,35 @@ def test_clips_share_a_detectors_batches_and_keep_their_frames(tmp_path: Path) -
     search.close()
 
 
+def test_each_clip_is_searched_at_the_size_that_its_own_first_frame_asks_for(
+    tmp_path: Path,
+) -> None:
+    """A frame's brightness is the longer side of its face, of 16 pixels; 0: no face."""
+    calls: list[tuple[list[int], int]] = []
+
+    def many(frames: Sequence[Frame], side: int) -> list[list[Face]]:
+        values = [int(frame.mean()) for frame in frames]
+        calls.append((values, side))
+        points = np.zeros((5, 2), np.float32)
+        return [[Face(np.float32([0, 0, 1, v]), points, 0.9)] if v else [] for v in values]
+
+    names = {"a": [8, 9], "b": [8], "c": [4, 8, 8], "d": [0, 8], "e": [1]}
+    clips = [folder(tmp_path / name, values) for name, values in names.items()]
+    size = FrameInput(crop="frame", long_side=320, face=32, mean=0, std=1)
+    search = Search(clips, frames, lambda: Detector(many, size, batched=True), batch_size=16)
+    for clip, values in zip(clips, names.values(), strict=True):
+        assert [int(frame.mean()) for frame, _ in search.of(clip) or ()] == values
+    # Each first frame at its own size, on the grid: 32. 16 * 32 / 8 = 64, 128 of 4, and 512 of 1.
+    batches = {(tuple(values), side) for values, side in calls if len(values) == 4}
+    expected = {((8, 9, 8, 8), 64), ((4, 8, 8, 8), 128), ((0, 8, 1, 1), 320)}
+    assert batches == expected
+    assert [(v, s) for v, s in calls if len(v) < 4] == [([x[0]], 32) for x in names.values()]
+    search.close()
+
+
 def test_a_clip_that_changes_after_it_was_read_is_not_taken(tmp_path: Path) -> None:
     clips = [folder(tmp_path / "a", [10]), folder(tmp_path / "b", [20, 30])]
-    detector = Detector(lambda frames: [[] for _ in frames])
+    detector = Detector(lambda frames, _: [[] for _ in frames], SIZE)
     search = Search(clips, frames, lambda: detector, batch_size=4)
     assert len(list(search.of(clips[0]) or ())) == 1
     eventually(lambda: clips[1] in search._states)

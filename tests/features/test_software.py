@@ -65,6 +65,7 @@ RUNTIMES = {
     "official": ONNX,
     "official-afew": ONNX,
     "official-antelopev2": ONNX,
+    "official-auto": ONNX,
     "official-compat": ONNX,
     "official-iresnet50": {**ONNX, "identity": "torch"},
     "papers": TORCH,

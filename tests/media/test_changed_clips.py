@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.networks import profile_card
+from spfem_bench.definitions.networks import FrameInput, profile_card
 from spfem_bench.errors import ClipError
 from spfem_bench.evaluation import item_clips
 from spfem_bench.faces.detect import Detector
@@ -160,7 +160,8 @@ def test_a_face_track_of_another_clip_is_not_stored(
         np.float32([[40, 40], [70, 40], [55, 60], [42, 80], [68, 80]]),
     )
     face = Face(box, points, 0.9)
-    detector = Detector(lambda frames: [[face] for _ in frames])
+    size = FrameInput(crop="frame", long_side=320, mean=0, std=1)
+    detector = Detector(lambda frames, _: [[face] for _ in frames], size)
     monkeypatch.setattr(tracking, "load_detector", lambda *_: detector)
     clip, swap = Clip(two[0]), Swap(*two)
     x = extractor(tmp_path / "store", "detect")

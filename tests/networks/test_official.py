@@ -20,6 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import requests
 from click.testing import CliRunner
@@ -225,29 +226,36 @@ def test_usage_data_is_off_before_onnxruntime_is_imported() -> None:
 
 
 def insightface_faces(
-    folder: Path, picture: np.ndarray, tasks: Sequence[str] = ("detection",)
+    folder: Path, picture: np.ndarray, tasks: Sequence[str] = ("detection",), side: int = 640
 ) -> list[Any]:
     """Return what insightface's FaceAnalysis finds in an RGB picture with a folder's models."""
     app = FaceAnalysis(str(folder), allowed_modules=tasks, providers=["CPUExecutionProvider"])
-    app.prepare(ctx_id=-1, det_thresh=0.5, det_size=(640, 640))
+    app.prepare(ctx_id=-1, det_thresh=0.5, det_size=(side, side))
     found: list[Any] = app.get(np.ascontiguousarray(picture[:, :, ::-1]))
     return found
 
 
 @pytest.mark.parametrize(
-    ("layout", "batched"), [("official", True), ("dynamic", True), ("built-in", False)]
+    ("layout", "batched", "side"),
+    [
+        ("official", True, 640),
+        ("official", True, 160),
+        ("dynamic", True, 640),
+        ("dynamic", True, 320),
+        ("built-in", False, 640),
+    ],
 )
 def test_a_batch_of_frames_gives_what_insightface_gives_frame_by_frame(
-    layout: str, batched: bool, bench: Bench
+    layout: str, batched: bool, side: int, bench: Bench
 ) -> None:
     card = bench.pin("scrfd-10g", det_10g(layout))
     detector = load_detector(card, bench.weights)
     assert detector.batched is batched
     frames = pictures(1)
-    found = detector.many(frames)
+    found = detector.many(frames, side)
     counts = []
     for frame, faces in zip(frames, found, strict=True):
-        expected = insightface_faces(bench.weights.own or Path(), frame)
+        expected = insightface_faces(bench.weights.own or Path(), frame, side=side)
         assert len(faces) == len(expected)
         counts.append(len(faces))
         for ours, theirs in zip(faces, expected, strict=True):
@@ -256,6 +264,13 @@ def test_a_batch_of_frames_gives_what_insightface_gives_frame_by_frame(
             assert ours.score == theirs.det_score
     assert sum(counts) > 20
     assert len(set(counts)) > 1  # the frames of the batch are not taken for one another
+
+
+def test_a_detector_of_one_size_is_refused_where_the_size_goes_by_the_face(bench: Bench) -> None:
+    card = bench.pin("scrfd-10g", det_10g("built-in"))
+    auto = card.model_copy(update={"input": network_card("scrfd-10g-auto").input})
+    with pytest.raises(WeightsError, match="it takes pictures of one size"):
+        load_detector(auto, bench.weights)
 
 
 def test_a_graph_that_mixes_a_batch_in_an_unknown_way_runs_picture_by_picture(
@@ -304,6 +319,26 @@ def test_embeddings_of_a_batch_are_arcface_onnx_one_by_one(first: Any, bench: Be
     assert np.abs(ours[0] - ours[1]).max() > 0.01
 
 
+def test_a_graph_without_prelu_gives_what_onnxruntime_makes_of_the_file(bench: Bench) -> None:
+    """Slopes of both signs, one for each channel; a file's PRelu is replaced on x86."""
+    content = onnx.load_model_from_string(w600k_r50(first="None"))
+    rng = np.random.default_rng(6)
+    names = [node.input[1] for node in content.graph.node if node.op_type == "PRelu"]
+    assert names
+    for weights in content.graph.initializer:
+        if weights.name in names:
+            slope = rng.normal(0.1, 0.3, numpy_helper.to_array(weights).shape).astype(np.float32)
+            weights.CopyFrom(numpy_helper.from_array(slope, weights.name))
+    raw = content.SerializeToString()
+    session = onnxruntime.InferenceSession(raw, providers=["CPUExecutionProvider"])
+    card = bench.pin("arcface-r50", raw)
+    run, _ = onnx_files.start(onnx_files.parse_model(raw, card), card)
+    noise = rng.uniform(-1, 1, (3, 3, 112, 112)).astype(np.float32)
+    (ours,), (theirs,) = run(noise), session.run(None, {session.get_inputs()[0].name: noise})
+    assert np.abs(ours - theirs).max() <= 1e-6 * np.abs(theirs).max()
+    assert np.abs(theirs[0] - theirs[1]).max() > 0.01
+
+
 def test_face_analysis_and_we_embed_the_same_faces(bench: Bench) -> None:
     """From whole frames: detection, alignment, crop and embedding, in a batch of all faces."""
     detector = load_detector(bench.pin("scrfd-10g", det_10g()), bench.weights)
@@ -311,9 +346,8 @@ def test_face_analysis_and_we_embed_the_same_faces(bench: Bench) -> None:
     run = load_network(card, bench.weights)["crops"]
     frames = pictures(4)[:3]
     tasks = ("detection", "recognition")
-    found = [
-        (f, face) for f, faces in zip(frames, detector.many(frames), strict=True) for face in faces
-    ]
+    faces = detector.many(frames, 640)
+    found = [(f, face) for f, each in zip(frames, faces, strict=True) for face in each]
     ours = run(np.stack([crop.arcface(f, face, card.input) for f, face in found]))["embedding"]
     theirs = [f for p in frames for f in insightface_faces(bench.weights.own or Path(), p, tasks)]
     assert len(theirs) == len(ours) > 20

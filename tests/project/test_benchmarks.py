@@ -6,6 +6,7 @@ no matter here, but that they do: only what must not depend on the machine is co
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -16,7 +17,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from benchmarks import common, gpu, growth, official_files
+from benchmarks import common, gpu, growth, must_hold, official_files
 from benchmarks.faults import write_protocol
 from benchmarks.forward_share import share
 from spfem_bench.definitions.clips import Clip
@@ -69,21 +70,45 @@ def test_random_files_are_as_large_as_the_official_ones(like: str, content) -> N
     """Layers left out or too wide would make the comparison unfair."""
     published = network_card(like).files[0].bytes
     assert published
-    beside = 8400 * 2 * 15 * 4 if like == "scrfd-10g" else 0  # where the known face is written
-    assert len(content()) - beside == pytest.approx(published, rel=0.01)
+    assert len(content()) == pytest.approx(published, rel=0.01)
 
 
-def test_the_random_detector_says_the_one_face_it_is_told() -> None:
+@pytest.mark.parametrize("side", [640, 160])
+def test_the_random_detector_says_the_one_face_it_is_told(side: int) -> None:
     session = onnxruntime.InferenceSession(
         official_files.det_10g(FACE, 256, 0), providers=["CPUExecutionProvider"]
     )
-    picture = np.random.default_rng(0).normal(0, 1, (1, 3, 640, 640)).astype(np.float32)
+    picture = np.random.default_rng(0).normal(0, 1, (1, 3, side, side)).astype(np.float32)
     scores, _, _, boxes, *_ = session.run(None, {"input.1": picture})
     (sure,) = np.flatnonzero(scores[:, 0] > 0.5)
-    row, column = divmod(sure // 2, 80)
+    row, column = divmod(sure // 2, side // 8)
     reach = boxes[sure] * 8
     box = np.array([8 * column, 8 * row] * 2) + reach * [-1, -1, 1, 1]
-    assert box / 2.5 == pytest.approx(FACE.box, abs=0.01)
+    assert box * 256 / side == pytest.approx(FACE.box, abs=0.01)
+
+
+def test_turns_share_what_rows_have_in_common_and_end_in_time() -> None:
+    calls: list[str] = []
+
+    def side(name: str) -> must_hold.Side:
+        def run() -> common.Spent:
+            calls.append(name)
+            return common.Spent(1.0, 2.0)
+
+        return run
+
+    package = side("package")
+    sides = {"a": (package, side("a")), "b": (package, side("b"))}
+    pairs = must_hold.turns(sides, math.inf, 2)
+    assert {name: len(found) for name, found in pairs.items()} == {"a": 2, "b": 2}
+    assert calls.count("package") == calls.count("a") == calls.count("b") == 3  # one warms up
+    assert {len(found) for found in must_hold.turns(sides, 0.0, 5).values()} == {1}
+
+
+def test_a_line_to_quote_names_figures_machine_and_versions() -> None:
+    line = common.quotable({"all three": "**3.10** (3.00 to 3.20)"}, 2)
+    assert line.strip().startswith("all three 3.10 (3.00 to 3.20). Measured on ")
+    assert "numpy" in line and "2 threads" in line and "\n" not in line.strip()
 
 
 def test_lip_sync_beside_the_package(weights_folder: Path, samples: Path) -> None:

@@ -5,7 +5,6 @@ As for takes (:mod:`spfem_bench.puppets.clips`), a mark holds what each file was
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import numpy as np
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.errors import MissingClipError
 from spfem_bench.files import inside
+from spfem_bench.machine import processors
 from spfem_bench.media.audio import samples
 from spfem_bench.media.video import file_sha256, frames
 from spfem_bench.media.write import write_clip
@@ -66,7 +66,7 @@ def make_all(world: World, folder: Path, names: Sequence[str], progress: Progres
     """Generate clips in processes; raises UnknownNameError, WeightsError or StorageError."""
     for name in names:
         _model(_job(name).model)  # a wrong model is refused before any work
-    with spread(partial(make, world, folder), names, os.cpu_count() or 1) as files:
+    with spread(partial(make, world, folder), names, processors()) as files:
         for _ in files:
             progress.advance("render")
 
