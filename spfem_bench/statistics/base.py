@@ -197,6 +197,13 @@ class MetricKind(Statistic, Generic[PartType]):
         """
         raise NotImplementedError
 
+    def held_bytes(self, part: PartType) -> int:
+        """Return a part's bytes in memory where they matter: of many large ones, most are dropped.
+
+        :meth:`score` and :meth:`note` then get sequences whose parts are computed again at each use.
+        """
+        return 0
+
     def of_item(self, part: PartType, item: Item) -> PartType:
         """Return a part with what the kind needs to know of its item, such as the speaker."""
         return part
