@@ -157,7 +157,7 @@ def measured(
     plans = part("plan", lambda: plans_of(card, folder, methods, profile, metrics))
     assert all(p.complete for p in plans), (plans[0].refusals[:1], plans[0].unavailable)
 
-    def score() -> None:
+    def score(plans: list[Plan]) -> None:
         with workers_for(computing) as team:
             carried = carry_out(
                 plans, WeightsStore.locate(), computing, workers=team, partial=False
@@ -165,8 +165,7 @@ def measured(
             for path, record in zip(paths, carried, strict=True):
                 records.save(record, path)
 
-    part("scores, record", score)
-    del plans
+    part("scores, record", lambda: score(plans))
     found = part("read", lambda: records.load_all(paths))
     text = part("table", lambda: render_table(make_table(found), "text", layout="asccl"))
     assert "method-0" in text

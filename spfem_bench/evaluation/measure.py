@@ -20,7 +20,6 @@ from spfem_bench.features.requests import Failures, Request, load_features
 from spfem_bench.media.video import content_id
 from spfem_bench.statistics.base import kind_of
 
-
 HELD = 1 << 30
 """Bytes of large parts that stay in memory while a metric is scored; more are computed again."""
 
@@ -110,7 +109,7 @@ def measure(
         compute = partial(_part, metric, planned, extractor, failures)
         try:
             part, output = compute()
-        except _Unusable as error:
+        except _UnusableError as error:
             address, why = planned.addresses[error.role], (error.why.problem, error.why.remedy)
             refused.append(Refusal(planned.item.id, address, (metric.name,), "refused", *why))
             continue
@@ -123,7 +122,7 @@ def measure(
     return measured, refused
 
 
-class _Unusable(Exception):
+class _UnusableError(Exception):
     """An item cannot be measured because of the clip of one role."""
 
     def __init__(self, role: ClipRole, why: ClipError) -> None:
@@ -144,7 +143,7 @@ def _part(
         part = kind.part(metric, planned.clips["output"], features)
         return kind.of_item(part, planned.item), features["output"][0]
     except ClipError as error:
-        raise _Unusable(role, error) from None
+        raise _UnusableError(role, error) from None
 
 
 def frozen_settings(plan: Plan, metric: MetricCard, extractor: Extractor) -> dict[str, Any]:

@@ -198,9 +198,9 @@ class MetricKind(Statistic, Generic[PartType]):
         raise NotImplementedError
 
     def held_bytes(self, part: PartType) -> int:
-        """Return a part's bytes in memory where they matter: of many large ones, most are dropped.
+        """Return a part's bytes, where they are many: most parts of a large list are dropped then.
 
-        :meth:`score` and :meth:`note` then get sequences whose parts are computed again at each use.
+        :meth:`score` and :meth:`note` get sequences that compute these again at every use.
         """
         return 0
 
