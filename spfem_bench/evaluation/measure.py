@@ -20,7 +20,7 @@ from spfem_bench.features.requests import Failures, Request, load_features
 from spfem_bench.media.video import content_id
 from spfem_bench.statistics.base import kind_of
 
-HELD = 1 << 30
+HELD = 1 << 29
 """Bytes of large parts that stay in memory while a metric is scored; more are computed again."""
 
 

@@ -148,7 +148,7 @@ class ReportSection:
     def drawn(self) -> tuple[str, ...]:
         """The items whose values are drawn as points: all, or some with each method's extremes."""
         ids = list(self.items)
-        chosen = set(ids[:: len(ids) // MOST_DRAWN + 1])
+        chosen = set(ids[:: max(1, -(-len(ids) // MOST_DRAWN))])
         for values in (values for run in self.runs for values in run.values.values()):
             chosen |= {min(values, key=values.__getitem__), max(values, key=values.__getitem__)}
         return tuple(id_ for id_ in ids if id_ in chosen)
