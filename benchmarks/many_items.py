@@ -26,7 +26,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from unittest import mock
 
 import numpy as np
 
@@ -37,6 +36,7 @@ from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import EMOTIONS, protocol
 from spfem_bench.evaluation.outputs import Videos
 from spfem_bench.evaluation.plan import Plan, make_plan
+from spfem_bench.features.store import CHECKSUM, Arrays, arrays_digest
 from spfem_bench.networks.weights import WeightsStore
 
 _Result = TypeVar("_Result")
@@ -103,26 +103,38 @@ def plans_of(card: str, folder: Path, methods: int, profile: str, metrics: list[
 def fill(
     folder: Path, card: str, methods: int, profile: str, metrics: list[str], frames: int
 ) -> int:
-    """Store random features and headers, unless a smaller size has; return the store's files."""
+    """Store random features and headers; return the store's files."""
     from benchmarks.warm import noise
     from spfem_bench.evaluation.measure import plan_requests
     from spfem_bench.evaluation.session import make_extractor
     from spfem_bench.features.store import FeatureStore
-    from spfem_bench.hashes import sha256_of
+    from spfem_bench.hashes import known_sha256
     from spfem_bench.media import ffmpeg
 
     store, rng = FeatureStore.locate(), np.random.default_rng(0)
-    with mock.patch.object(os, "fsync", lambda number: None):  # thrown away in the end
-        for path in folder.rglob("*.mp4"):
-            store.put({"pictures": sha256_of(path), "ffmpeg": ffmpeg.version()}, {})
-        for plan in plans_of(card, folder, methods, profile, metrics):
-            x = make_extractor(plan, WeightsStore.locate(), Computing(batch_size=32))
-            for clip, roles in plan_requests(plan).items():
-                for role in roles:
-                    assert isinstance(role, str)
-                    if not store.has(key := x.key(clip, role)):
-                        store.put(key, noise(plan, role, frames, rng))
-    return sum(1 for _ in store.folder.rglob("*.safetensors"))
+    for number in range(256):
+        (store.folder / f"{number:02x}").mkdir(parents=True)
+    for path in folder.rglob("*.mp4"):
+        write(store.path({"pictures": known_sha256(path), "ffmpeg": ffmpeg.version()}), {})
+    count = 0
+    for plan in plans_of(card, folder, methods, profile, metrics):
+        x = make_extractor(plan, WeightsStore.locate(), Computing(batch_size=32))
+        for clip, roles in plan_requests(plan).items():
+            for role in roles:
+                assert isinstance(role, str)
+                path = store.path(x.key(clip, role))
+                if not path.exists():
+                    write(path, noise(plan, role, frames, rng))
+                    count += 1
+    return count
+
+
+def write(path: Path, arrays: Arrays) -> None:
+    """Write what the store's ``put`` would write, without its care for the disk."""
+    import safetensors.numpy
+
+    checksum = {CHECKSUM: arrays_digest(arrays, path.stem)}
+    path.write_bytes(safetensors.numpy.save(arrays, metadata=checksum))
 
 
 # ---- in a process of its own --------------------------------------------------------------------
@@ -251,7 +263,7 @@ def table(results: dict[int, dict[str, Any]]) -> tuple[list[list[str]], list[str
     row("largest memory, MB", [max(r["peaks"].values()) for r in each], ".0f")
     row("record, MB", [r["record MB"] for r in each], ".1f")
     row("report, MB", [r["report MB"] for r in each], ".1f")
-    row("files in the store", [r["files"] for r in each], ".0f")
+    row("files of features", [r["files"] for r in each], ".0f")
     row("of them in a folder", [r["files"] / 256 for r in each], ".0f")
     return rows, ["items", *(f"{size:,}" for size in sizes), "exponent"]
 

@@ -103,11 +103,9 @@ def estimate(values: npt.ArrayLike, emotions: Sequence[str], clusters: Sequence[
     return Estimate(means.mean(axis=0), parts, round(freedom, 6))
 
 
-def _per_cell(
-    cell: npt.NDArray[np.intp], values: _Float64, shape: tuple[int, int]
-) -> npt.NDArray[np.float64]:
+def _per_cell(cell: npt.NDArray[np.intp], values: _Float64, shape: tuple[int, int]) -> _Float64:
     """Return the sum of clips' values by cluster and emotion."""
-    return np.bincount(cell, values, shape[0] * shape[1]).reshape(shape)
+    return np.asarray(np.bincount(cell, values, shape[0] * shape[1]), np.float64).reshape(shape)
 
 
 def draws(scores: Estimate, resamples: int = RESAMPLES) -> _Float64:
