@@ -49,12 +49,15 @@ class Call:
 
     Attributes:
         again: makes one more.
+        batch: returns a call with so many samples, channels last in memory or first; None where
+            a network takes one at a time.
     """
 
     name: str
     shape: str
     again: Callable[[], object]
     count: int = 0
+    batch: Callable[[int, bool], Callable[[], object]] | None = None
 
 
 @dataclass
@@ -66,11 +69,17 @@ class Calls:
     _depth: threading.local = field(default_factory=threading.local)
 
     def note(
-        self, owner: object, name: str, shape: tuple[int, ...], again: Callable[[], object]
+        self,
+        owner: object,
+        name: str,
+        shape: tuple[int, ...],
+        again: Callable[[], object],
+        batch: Callable[[int, bool], Callable[[], object]] | None = None,
     ) -> None:
         """Count one call."""
+        new = Call(name, str(shape), again, batch=batch)
         with self._lock:
-            call = self.found.setdefault((id(owner), name, shape), Call(name, str(shape), again))
+            call = self.found.setdefault((id(owner), name, shape), new)
             call.count += 1
 
     @contextmanager
@@ -93,21 +102,37 @@ class Calls:
             finally:
                 depth.level = level
             if level == 0 and len(given) == 1 and not named:
-                key = (id(net), type(net).__name__, tuple(given[0].shape))
-                kept = given[0] if key not in calls.found else None
+                kept, kind = given[0], given[0].device.type
+                half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+                name = str(half or kept.dtype).removeprefix("torch.")
+                title = f"{torch_name(net)}, {name}"
+                if (id(net), title, tuple(kept.shape)) in calls.found:
+                    kept = None  # one of each shape stays in memory
 
-                def again(net: Any = net, kept: Any = kept) -> Any:
-                    with torch.inference_mode():
-                        return plain(net, kept)
+                def again(x: Any = kept, net: Any = net, kind: str = kind, half: Any = half) -> Any:
+                    with (
+                        torch.inference_mode(),
+                        torch.autocast(kind, half or torch.bfloat16, enabled=half is not None),
+                    ):
+                        return plain(net, x)
 
-                title = f"{torch_name(net)}, {str(given[0].dtype).removeprefix('torch.')}"
-                calls.note(net, title, tuple(given[0].shape), again)
+                def batch(size: int, last: bool, x: Any = kept, again: Any = again) -> Any:
+                    samples = torch.cat([x[:1]] * size)
+                    return partial(again, samples if last else samples.contiguous())
+
+                calls.note(net, title, tuple(given[0].shape), again, batch)
             return out
 
         def run(held: Any, names: Any, given: Any, *more: Any) -> Any:
             (picture,) = given.values()
             again = partial(session, held, names, given, *more)
-            calls.note(held, f"onnxruntime, {held.get_outputs()[0].name}", picture.shape, again)
+            (name,) = given
+
+            def batch(size: int, last: bool) -> Any:
+                return partial(session, held, names, {name: picture[:1].repeat(size, 0)}, *more)
+
+            output = held.get_outputs()[0].name
+            calls.note(held, f"onnxruntime, {output}", picture.shape, again, batch)
             return session(held, names, given, *more)
 
         open_nets: dict[int, Any] = {}
@@ -148,6 +173,8 @@ class Calls:
 
 def torch_name(net: Any) -> str:
     """Name a module by its class, or a part of SyncNet by what it begins with."""
+    if type(net).__name__ == "Tower":
+        return f"Tower {net.name}"
     if type(net).__name__ != "Sequential":
         return str(type(net).__name__)
     layer = next(m for m in net.modules() if getattr(m, "weight", None) is not None)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from spfem_bench.files import check_ends, write_atomically
+from spfem_bench.files import atomic_file, check_ends, write_atomically
 
 CHECKSUM = "checksum"  # key of the SHA-256 of all other values of a JSON file
 LARGEST = 48_000_000  # bytes of a JSON file; parsed, the worst of that size takes a gigabyte
+MOST_VALUES = 24_000_000  # in a file for which more bytes are allowed
 _HEAD = b"spfem-bench sha256 "
 
 
@@ -30,9 +32,11 @@ def read_bounded(path: Path, largest: int = LARGEST) -> bytes:
         OSError: it cannot be read, is a folder, or is larger than *largest* bytes.
     """
     check_ends(path)
+    content = b""
     with path.open("rb") as file:
-        content = file.read(largest + 1)
-    if len(content) > largest:
+        if (size := os.fstat(file.fileno()).st_size) <= largest:
+            content = file.read(largest + 1)
+    if max(size, len(content)) > largest:
         raise OSError(errno.EFBIG, f"it is larger than the {largest} bytes allowed", str(path))
     return content
 
@@ -72,33 +76,73 @@ def parse_json(content: bytes) -> dict[str, Any]:
     return value
 
 
-def read_json(path: Path) -> tuple[dict[str, Any], bool]:
+def read_json(path: Path, largest: int = LARGEST) -> tuple[dict[str, Any], bool]:
     """Return an object that :func:`write_json` wrote, and whether it had a checksum.
 
     Raises:
         OSError: see :func:`read_bounded`.
         ValueError: see :func:`parse_json`; or the checksum is another.
     """
-    content = parse_json(read_bounded(path))
+    text = read_bounded(path, largest)
+    if len(text) > LARGEST and sum(map(text.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        raise ValueError(f"it holds more than {MOST_VALUES} values")
+    content = parse_json(text)
+    del text
     expected = content.pop(CHECKSUM, None)
     if expected is not None and expected != _checksum(content):
         raise ValueError("its checksum is another; it was damaged or edited")
     return content, expected is not None
 
 
-def write_json(path: Path, content: Mapping[str, Any], *, indent: int = 1) -> None:
-    """Write an object as JSON with a checksum inside, whole or not at all; no NaN: ValueError."""
-    plain = json.loads(json.dumps(content, allow_nan=False))  # as it will be read
-    plain[CHECKSUM] = _checksum({k: v for k, v in plain.items() if k != CHECKSUM})
-    write_atomically(path, json.dumps(plain, indent=indent, ensure_ascii=False) + "\n")
+def write_json(
+    path: Path, content: Mapping[str, Any], *, plain: Callable[[Any], Any] | None = None
+) -> None:
+    """Write an object as JSON with a checksum inside, whole or not at all.
+
+    Each value, and each element of a list among the values, is a line: a file of any size is
+    written with little memory. Keys are text at every depth. *plain* is called with what JSON does
+    not know, and returns what stands for it.
+
+    Raises:
+        StorageError: the folder cannot be written, or the disk is full.
+        ValueError: a NaN.
+    """
+    whole = {key: value for key, value in content.items() if key != CHECKSUM}
+    whole[CHECKSUM] = _checksum(whole, plain)
+    encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=plain)
+    with atomic_file(path) as file:
+        for text in _texts(whole, encoder, "\n"):
+            file.write(text.encode(errors="backslashreplace"))
+        file.write(b"\n")
 
 
-def _checksum(content: Mapping[str, Any]) -> str:
+def _texts(content: Mapping[str, Any], encoder: json.JSONEncoder, end: str) -> Iterator[str]:
+    """Yield the JSON of an object in parts; *end* comes after each value and list element."""
+    yield "{" + end
+    for number, (key, value) in enumerate(content.items()):
+        yield ("," + end) * (number > 0) + encoder.encode(key) + encoder.key_separator
+        if not value or not isinstance(value, (list, tuple)):
+            yield encoder.encode(value)
+            continue
+        yield "[" + end
+        for place, one in enumerate(value):
+            yield ("," + end) * (place > 0) + encoder.encode(one)
+        yield end + "]"
+    yield end + "}"
+
+
+def _checksum(content: Mapping[str, Any], plain: Callable[[Any], Any] | None = None) -> str:
+    """Return the SHA-256 of an object's JSON: keys sorted, no spaces, ASCII."""
+    compact = json.JSONEncoder(
+        sort_keys=True, separators=(",", ":"), allow_nan=False, default=plain
+    )
+    total = hashlib.sha256()
     try:
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        for text in _texts(dict(sorted(content.items())), compact, ""):
+            total.update(text.encode())
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    return hashlib.sha256(text.encode()).hexdigest()
+    return total.hexdigest()
 
 
 def read_checked(path: Path, largest: int) -> tuple[bytes, bool]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ RESAMPLES = 10_000
 
 LEVEL = 0.05
 """Significance level of p-values; the coverage of intervals is one less it."""
+
+BYTES = 1 << 27
+"""Of draws in memory at once, as floats; the counts of all stay, in two bytes each."""
 
 POWER = 0.80
 """Share of repetitions in which the clips needed would tell two methods apart."""
@@ -78,23 +81,31 @@ def estimate(values: npt.ArrayLike, emotions: Sequence[str], clusters: Sequence[
     table = table[:, None] if table.ndim == 1 else table
     names, of_emotion = np.unique(np.asarray(emotions), return_inverse=True)
     speakers, of_cluster = np.unique(np.asarray(clusters), return_inverse=True)
-    averaging = np.zeros(len(table))
-    linear = np.zeros((len(speakers), len(table)))  # from the clips' values to the parts
-    for e, name in enumerate(names):
-        here = of_emotion == e
-        averaging[here] = 1 / here.sum() / len(names)
-        for g in np.unique(of_cluster[here]):
-            own = here & (of_cluster == g)
-            share = own.sum() / here.sum()
-            if share == 1:
-                raise TooFewClustersError(str(name))
-            weight = 1 / here.sum() / len(names) / math.sqrt(1 - share)
-            linear[g, own] += weight
-            linear[g, here] -= weight * share
-    spectrum = linear @ linear.T
-    freedom = float(np.trace(spectrum) ** 2 / (spectrum**2).sum())
+    shape = len(speakers), len(names)
+    cell = of_cluster * shape[1] + of_emotion
+    sums = np.stack([_per_cell(cell, column, shape) for column in table.T], axis=-1)
+    counts = _per_cell(cell, np.ones(len(table)), shape)
+    clips = counts.sum(axis=0)
+    share = counts / clips
+    if (lone := np.flatnonzero((share == 1).any(axis=0))).size:
+        raise TooFewClustersError(str(names[lone[0]]))
+    weight = (share > 0) / clips / len(names) / np.sqrt(1 - share)
+    means = sums.sum(axis=0) / clips[:, None]
+    parts = (weight[..., None] * (sums - counts[..., None] * means)).sum(axis=1)
+    # The covariance of equal clips' parts is diag(own) - a a', which is not built: its trace and
+    # its squares are summed up from the two.
+    own = (weight**2 * counts).sum(axis=1)
+    a = weight * share * np.sqrt(clips)
+    shared = (a**2).sum(axis=1)
+    squares = (own**2 - 2 * own * shared).sum() + ((a.T @ a) ** 2).sum()
+    freedom = float((own - shared).sum() ** 2 / squares)
     # Rounded, because the last bits of a sum would change the draws.
-    return Estimate(averaging @ table, linear @ table, round(freedom, 6))
+    return Estimate(means.mean(axis=0), parts, round(freedom, 6))
+
+
+def _per_cell(cell: npt.NDArray[np.intp], values: _Float64, shape: tuple[int, int]) -> _Float64:
+    """Return the sum of clips' values by cluster and emotion."""
+    return np.asarray(np.bincount(cell, values, shape[0] * shape[1]), np.float64).reshape(shape)
 
 
 def draws(scores: Estimate, resamples: int = RESAMPLES) -> _Float64:
@@ -105,16 +116,27 @@ def draws(scores: Estimate, resamples: int = RESAMPLES) -> _Float64:
     draws depend on the number of clusters and the freedom alone, not on the metric.
     """
     times, scale = _draws(scores.clusters, scores.freedom, resamples)
-    drawn: _Float64 = scores.value + scale[:, None] * (times @ scores.parts)
+    rows = max(1, BYTES // max(1, times[0].size * 8))
+    moved = [
+        (times[at : at + rows].astype(np.float64) - 1) @ scores.parts
+        for at in range(0, resamples, rows)
+    ]
+    drawn: _Float64 = scores.value + scale[:, None] * np.concatenate(moved)
     return drawn
 
 
-@lru_cache(maxsize=8)
-def _draws(clusters: int, freedom: float, resamples: int) -> tuple[_Float64, _Float64]:
-    """Return the count of each cluster in each draw, less one, and each draw's scale."""
+@lru_cache(maxsize=2)
+def _draws(clusters: int, freedom: float, resamples: int) -> tuple[npt.NDArray[Any], _Float64]:
+    """Return how often each cluster is in each draw, and each draw's scale."""
     generator = np.random.default_rng([SEED, clusters])
-    drawn = generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
-    times: _Float64 = drawn.astype(np.float64) - 1
+    chances = np.full(clusters, 1 / clusters)
+    rows = max(1, BYTES // (8 * clusters))  # generators continue: parts give the same draws
+    times = np.concatenate(
+        [
+            generator.multinomial(clusters, chances, min(rows, resamples - at)).astype(np.int16)
+            for at in range(0, resamples, rows)
+        ]
+    )
     scale: _Float64 = np.sqrt(freedom / generator.chisquare(freedom, resamples))
     return times, scale
 

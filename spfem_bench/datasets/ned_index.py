@@ -191,7 +191,7 @@ def save_index(path: Path, dataset: str, index: NedIndex) -> None:
         "clips": [asdict(clip) for clip in index.clips],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, content, indent=0)
+    write_json(path, content)
 
 
 def read_index(path: Path) -> NedIndex:

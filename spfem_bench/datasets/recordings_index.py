@@ -68,7 +68,7 @@ def save_index(path: Path, card: DatasetCard, index: RecordingsIndex) -> None:
         "mapping": index.mapping and index.mapping.model_dump(),
         "files": {name: asdict(file) for name, file in index.files.items()},
     }
-    write_json(path, content, indent=0)
+    write_json(path, content)
 
 
 def read_index(path: Path) -> RecordingsIndex:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,11 @@ class Plan:
 
     def scorable(self, item: PlannedItem, metric: MetricCard) -> bool:
         """Whether the preflight has found all that a metric needs of an item."""
-        refused = (r for r in self.refusals if r.item == item.item.id)
-        return not any(metric.name in r.metrics for r in refused)
+        return (item.item.id, metric.name) not in self._refused
+
+    @cached_property
+    def _refused(self) -> frozenset[tuple[str, str]]:
+        return frozenset((r.item, metric) for r in self.refusals for metric in r.metrics)
 
     @property
     def complete(self) -> bool:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
@@ -17,6 +18,9 @@ from spfem_bench.statistics.base import MetricKind, NoPartsError, read_kind
 from spfem_bench.stored import read_json, write_json
 
 SCHEMA = 1
+
+LARGEST_RECORD = 400_000_000
+"""Bytes of a run record that is read: the longest list of items gives 300 million at most."""
 
 VALIDATION = "validate"
 """The ``kind`` of a record of ``spfem-bench validate``, and its name among run records."""
@@ -49,11 +53,21 @@ class _Recorded(pydantic.BaseModel):
 
     def plain(self) -> dict[str, Any]:
         """Return the keys that were read or given, in their order, as JSON values."""
-        names = {field.alias: name for name, field in type(self).model_fields.items()}
-        return {key: _plain(getattr(self, names.get(key, key))) for key in self._keys}
+        return {key: _plain(value) for key, value in self.parts().items()}
+
+    def parts(self) -> dict[str, Any]:
+        """Return the keys that were read or given, in their order, with their values."""
+        names = _aliases(type(self))
+        return {key: getattr(self, names.get(key, key)) for key in self._keys}
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and dict(self) == dict(other)
+
+
+@cache
+def _aliases(part: type[_Recorded]) -> dict[str, str]:
+    fields = part.model_fields.items()
+    return {field.alias: name for name, field in fields if field.alias is not None}
 
 
 def _plain(value: Any) -> Any:
@@ -354,7 +368,10 @@ def save(record: RunRecord | Mapping[str, Any], path: Path) -> None:
     Raises:
         StorageError: the folder cannot be written, or the disk is full.
     """
-    write_json(path, record.plain() if isinstance(record, RunRecord) else record)
+    if isinstance(record, RunRecord):
+        write_json(path, record.parts(), plain=_Recorded.parts)
+    else:
+        write_json(path, record)
 
 
 def load_run(path: Path) -> RunRecord:
@@ -366,7 +383,7 @@ def load_run(path: Path) -> RunRecord:
     """
     remedy = "Give files that 'spfem-bench eval' wrote"
     try:
-        content, verified = read_json(path)
+        content, verified = read_json(path, LARGEST_RECORD)
     except OSError as error:
         raise CardError(f"{path}: {error.strerror}", remedy) from None
     except ValueError as error:

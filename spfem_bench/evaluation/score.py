@@ -15,9 +15,11 @@ from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.evaluation.item_clips import PlannedItem, Refusal
 from spfem_bench.evaluation.measure import (
     MeasuredItem,
+    Parts,
     frozen_settings,
     measure,
     outputs_are_compared,
+    parts_of,
 )
 from spfem_bench.evaluation.plan import Plan
 from spfem_bench.evaluation.record import SCHEMA, RunRecord, Score
@@ -26,7 +28,7 @@ from spfem_bench.features.extract import Extractor
 from spfem_bench.features.requests import Failures
 from spfem_bench.media.video import content_id
 from spfem_bench.statistics.base import GroupScore, kind_of
-from spfem_bench.statistics.intervals import Resampled, drawn
+from spfem_bench.statistics.intervals import Resampled, drawn_means
 
 
 def score_plan(
@@ -59,8 +61,9 @@ def score_plan(
             if not refused:  # a refusal names its metric
                 measured[same] = items
         frozen[metric.name] = frozen_settings(plan, metric, extractor)
-        groups = score_groups(metric, items, plan.protocol.card.emotions)
-        scores += _scores(plan, metric, items, groups, frozen[metric.name], partial)
+        parts = parts_of(items, plan.protocol.card.emotions)
+        groups = score_parts(metric, parts, plan.protocol.card.emotions)
+        scores += _scores(plan, metric, items, parts, groups, frozen[metric.name], partial)
         of_groups = {emotion: iter(score.kept) for emotion, (score, _) in groups.items()}
         for one in items:
             kept.setdefault(one.item, {})[metric.name] = {
@@ -115,26 +118,30 @@ def score_plan(
 def score_groups(
     metric: MetricCard, items: Sequence[MeasuredItem], emotions: Sequence[str]
 ) -> dict[str, tuple[GroupScore, Resampled]]:
-    """Score each emotion that has items, with its bootstrap over clips.
+    """Score each emotion that has items; see :func:`score_parts`."""
+    return score_parts(metric, parts_of(items, emotions), emotions)
+
+
+def score_parts(
+    metric: MetricCard, parts: Mapping[str, Parts], emotions: Sequence[str]
+) -> dict[str, tuple[GroupScore, Resampled]]:
+    """Score the parts of each emotion, with its bootstrap over clips.
 
     An emotion's draws depend on its place in the protocol and its number of clips alone: scores
     of the same items, in the same order, are drawn alike and may be subtracted draw by draw.
     """
     kind = kind_of(metric)
     groups = {}
-    for stream, emotion in enumerate(emotions):
-        parts = [one.part for one in items if one.emotion == emotion]
-        if parts:
-            score = kind.score(parts)
-            groups[emotion] = score, resampled(score, metric.resamples, stream)
+    for emotion, own in parts.items():
+        score = kind.score(own)
+        groups[emotion] = score, resampled(score, metric.resamples, emotions.index(emotion))
     return groups
 
 
 def resampled(score: GroupScore, resamples: int, stream: int) -> Resampled:
     """Return an emotion's score with its bootstrap; *stream* is its place in the protocol."""
-    n_clips = len(score.of_clips)
-    draws = score.of_clips[drawn(n_clips, resamples, stream)].mean(axis=1)
-    return Resampled(score.value, draws, n_clips > 1)
+    draws = drawn_means(score.of_clips, resamples, stream)
+    return Resampled(score.value, draws, len(score.of_clips) > 1)
 
 
 def headline(groups: Iterable[Resampled], whole: bool) -> Resampled | None:
@@ -152,6 +159,7 @@ def _scores(
     plan: Plan,
     metric: MetricCard,
     items: Sequence[MeasuredItem],
+    parts: Mapping[str, Parts],
     groups: Mapping[str, tuple[GroupScore, Resampled]],
     frozen: Mapping[str, Any],
     partial: bool,
@@ -166,7 +174,7 @@ def _scores(
         if chosen and math.isnan(groups[emotion][0].value):
             note = groups[emotion][0].reason or "too few frames"
         elif chosen:
-            scored, note = groups[emotion][1], _note(plan, metric, chosen)
+            scored, note = groups[emotion][1], _note(plan, metric, chosen, [parts[emotion]])
         rows.append(_score(plan, metric.name, note, emotion, chosen, scored, sign))
 
     known = [scored for _, scored in groups.values() if not math.isnan(scored.value)]
@@ -178,7 +186,7 @@ def _scores(
         reasons = [group.reason for group, _ in groups.values() if math.isnan(group.value)]
         note = f"{next(filter(None, reasons), 'too few frames')} in an emotion"
     elif mean:
-        notes = [_note(plan, metric, items)]
+        notes = [_note(plan, metric, items, [*parts.values()])]
         if len(known) < len(emotions):
             notes.append(f"over {len(known)} of {len(emotions)} emotions")
         if alone := sum(not scored.varies for scored in known):
@@ -245,13 +253,12 @@ def within_range(
     return low, high
 
 
-def _note(plan: Plan, metric: MetricCard, items: Sequence[MeasuredItem]) -> str:
-    """Return what a reader of the score of some items must know."""
-    by_emotion: dict[str, list[Any]] = {}
-    for one in items:
-        by_emotion.setdefault(one.emotion, []).append(one.part)
+def _note(
+    plan: Plan, metric: MetricCard, items: Sequence[MeasuredItem], parts: Sequence[Parts]
+) -> str:
+    """Return what a reader of the score of some items, of which these are the parts, must know."""
     same = outputs_are_compared(plan, metric, items)
-    return kind_of(metric).note(list(by_emotion.values()), same_clips=same)
+    return kind_of(metric).note(parts, same_clips=same)
 
 
 def _merged(refusals: Sequence[Refusal]) -> list[Refusal]:

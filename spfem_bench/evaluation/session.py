@@ -186,7 +186,9 @@ def carry_out(
         return _with_features(plan, extractor, workers, partial=partial, spread=spread)
 
     jobs = map(job, plans)
-    return workers.each(_score, jobs) if spread else map(_score, jobs)
+    if not spread:
+        return map(_score, jobs)
+    return workers.each(_score, jobs, store=(store or FeatureStore.locate()).folder)
 
 
 def evaluate(plan: Plan, extractor: Extractor, *, workers: Workers, partial: bool) -> RunRecord:

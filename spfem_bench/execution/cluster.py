@@ -10,79 +10,52 @@ from __future__ import annotations
 import logging
 import os
 import re
-import secrets
 import signal
-import socket
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from spfem_bench.caches import cache_folder
 from spfem_bench.definitions.computing import Computing
-from spfem_bench.errors import ClipError, SpfemBenchError, StorageError
+from spfem_bench.errors import SpfemBenchError
+from spfem_bench.execution.cluster_joining import check_listening, import_ray, processor_shares
+from spfem_bench.execution.cluster_results import (
+    Portion,
+    retry_or_refuse,
+    store_result,
+    with_node,
+)
 from spfem_bench.execution.cluster_worker import (
     VARIABLES,
     RayWorker,
     WorkerNode,
     WorkerResult,
+    WorkerScore,
     WorkerTask,
     node_versions,
 )
 from spfem_bench.execution.common import feature_phases, portions
 from spfem_bench.execution.workers import Workers
-from spfem_bench.extras import extra
 from spfem_bench.features.extract import Extractor
-from spfem_bench.features.requests import Failures, RequestKey, RequestKeys, Requests, missing
+from spfem_bench.features.requests import Failures, RequestKeys, Requests, missing
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.files import marker, temporary_folder
 from spfem_bench.machine import processors
 from spfem_bench.progress import SILENT
 
-MAX_DEATHS = 3
-"""Workers that may die while they compute one clip; then it is refused."""
+_Job = TypeVar("_Job")
+_Outcome = TypeVar("_Outcome")
 
 PATIENCE = 180.0
 """Seconds without any worker at work after which the cluster is given up."""
 
-VISIBLE_WITHIN = 90.0
-"""Seconds in which a network file system must show what another machine has stored."""
-
 OBJECT_MEMORY = 100 << 20
 """Bytes of shared memory in a Ray started here: features of a few clips pass through it."""
-
-
-def processor_shares(
-    nodes: Sequence[tuple[int, int]], workers: int | None, *, gpu: bool
-) -> tuple[int, int] | None:
-    """Return how many workers a cluster gets, and processors for each; None when they do not fit.
-
-    Args:
-        nodes: processors and GPUs of each.
-        workers: how many are wanted; all that fit when None.
-        gpu: whether each worker needs a GPU.
-    """
-
-    def room(each: int) -> int:
-        return sum(min(cpus // each, gpus) if gpu else cpus // each for cpus, gpus in nodes)
-
-    count = workers or room(1)
-    most = max((cpus for cpus, _ in nodes), default=0)
-    fitting = [each for each in range(1, most + 1) if room(each) >= count]
-    return (count, max(fitting)) if count and fitting else None
-
-
-@dataclass
-class _Portion:
-    """Requests that one worker gets, and how many workers have died with them."""
-
-    keys: RequestKeys
-    deaths: int = 0
 
 
 class RayWorkers(Workers):
@@ -91,6 +64,8 @@ class RayWorkers(Workers):
     Raises:
         SpfemBenchError: Ray is not installed, or the address is of another kind.
     """
+
+    spreads_jobs = True
 
     def __init__(self, computing: Computing) -> None:
         address, device = computing.ray or "local", computing.device
@@ -107,11 +82,13 @@ class RayWorkers(Workers):
             )
         self._address, self._wanted, self._device = address, computing.workers, device
         self._gpu = kind == "cuda"
-        self._ray = _import_ray(address)
+        self._ray = import_ray(address)
         self._count, self._threads = 0, 1
         self._owns_ray = False
         self._resources = ExitStack()  # the folder of a Ray that was started here
         self._idle: list[Any] = []
+        self._scoring: dict[Any, Any] = {}  # workers by the reference of their result
+        self._apart: set[Any] = set()  # workers that do not reach the store of the jobs
         self._starting: dict[Any, Any] = {}  # workers by the reference of their description
         self._nodes: dict[Any, str] = {}
 
@@ -135,8 +112,7 @@ class RayWorkers(Workers):
                 "this program has joined a Ray cluster already",
                 "Give 'auto' to use that one, or call ray.shutdown() first",
             )
-        resources = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        nodes = [(int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in resources]
+        nodes = self._alive()
         shares = processor_shares(nodes, self._wanted, gpu=self._gpu)
         if shares is None:
             room = processor_shares(nodes, None, gpu=self._gpu)
@@ -147,6 +123,20 @@ class RayWorkers(Workers):
                 "Give fewer --workers, or another --device",
             )
         self._count, self._threads = shares
+
+    def _alive(self) -> list[tuple[int, int]]:
+        """Return the processors and GPUs of each node."""
+        resources = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        return [(int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in resources]
+
+    def _follow_cluster(self) -> None:
+        """Ask for other workers where those that start need a node that is no longer there."""
+        shares = processor_shares(self._alive(), self._wanted, gpu=self._gpu)
+        if shares is not None and shares != (self._count, self._threads):
+            self._count, self._threads = shares
+            for worker in self._starting.values():
+                self._end_worker(worker)
+            self._starting.clear()
 
     def _initialize(self) -> None:
         settings: dict[str, Any] = {"address": self._address}
@@ -163,7 +153,7 @@ class RayWorkers(Workers):
                 folder = self._resources.enter_context(temporary_folder(Path("/tmp")))  # noqa: S108
                 settings["_temp_dir"] = str(folder)
         elif self._address != "auto":
-            _check_listening(self._address)
+            check_listening(self._address)
         handler = signal.getsignal(signal.SIGTERM)  # Ray replaces it by its own
         try:
             self._ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
@@ -187,10 +177,10 @@ class RayWorkers(Workers):
 
     def end(self) -> None:
         """End all workers, and Ray where it was started or joined for them."""
-        for worker in [*self._idle, *self._starting.values()]:
+        for worker in [*self._idle, *self._starting.values(), *self._scoring.values()]:
             self._end_worker(worker)
-        self._idle.clear()
-        self._starting.clear()
+        for kept in (self._idle, self._starting, self._scoring, self._apart):
+            kept.clear()
         if self._owns_ray:
             self._ray.shutdown()
         self._resources.close()
@@ -218,24 +208,33 @@ class RayWorkers(Workers):
     def _compute(self, task: WorkerTask, keys: RequestKeys, extractor: Extractor) -> Failures:
         ray = self._ray
         failures: Failures = {}
-        queue = deque(_Portion(part) for part in portions(keys, self._count))
-        busy: dict[Any, tuple[Any, _Portion]] = {}
+        queue = deque(Portion(part) for part in portions(keys, self._count))
+        busy: dict[Any, tuple[Any, Portion]] = {}
         last_busy = time.monotonic()
         try:
             while queue or busy:
-                self._start_workers(len(busy), len(queue))
+                self._start_workers(len(busy) + len(self._scoring), len(queue))
                 while queue and self._idle:
                     worker, portion = self._idle.pop(), queue.popleft()
                     busy[worker.compute.remote(task, portion.keys)] = (worker, portion)
-                done, _ = ray.wait([*busy, *self._starting], num_returns=1, timeout=1.0)
-                if busy:
+                waiting = [*busy, *self._starting, *self._scoring]
+                done, _ = ray.wait(waiting, num_returns=1, timeout=1.0)
+                if busy or self._scoring:
                     last_busy = time.monotonic()
                 elif time.monotonic() - last_busy > PATIENCE:
+                    free, whole = ray.available_resources(), ray.cluster_resources()
                     raise SpfemBenchError(
-                        f"no Ray worker could be started within {PATIENCE:.0f} s",
-                        "Is the cluster busy, or are its nodes gone? Type 'ray status'",
+                        f"no Ray worker could be started within {PATIENCE:.0f} s: "
+                        f"{free.get('CPU', 0):.0f} of the cluster's {whole.get('CPU', 0):.0f} "
+                        f"processors are free, and a worker takes {self._threads}",
+                        "Wait for the runs that have them, or give fewer --workers",
                     )
+                elif not done:
+                    self._follow_cluster()
                 for reference in done:
+                    if reference in self._scoring:
+                        self._idle.append(self._scoring.pop(reference))
+                        continue
                     if reference in self._starting:
                         self._accept_worker(reference)
                         continue
@@ -248,14 +247,87 @@ class RayWorkers(Workers):
                     except ray.exceptions.RayError as error:
                         node = self._nodes.get(worker, "a node")
                         self._end_worker(worker)
-                        failures |= _retry_or_refuse(portion, node, error, queue, extractor)
+                        failures |= retry_or_refuse(portion, node, error, queue, extractor)
                         continue
                     self._idle.append(worker)
-                    failures |= _store_result(result, self._nodes[worker], portion, extractor)
+                    failures |= store_result(result, self._nodes[worker], portion, extractor)
         finally:
             for worker, _ in busy.values():
                 self._end_worker(worker)
         return failures
+
+    def each(
+        self, work: Callable[[_Job], _Outcome], jobs: Iterable[_Job], *, store: Path | None = None
+    ) -> Iterator[_Outcome]:
+        """Yield the results of all jobs, in their order: by workers that have nothing to compute.
+
+        This process does those for which no worker is idle that reaches the store.
+        """
+        running: deque[tuple[_Job, Any, Any]] = deque()
+        try:
+            with marker(store or FeatureStore.locate().folder) as token:
+                for job in jobs:
+                    running.append((job, *self._hand_over(work, job, token)))
+                    while running and (
+                        len(running) > self._count or running[0][1] not in self._scoring
+                    ):
+                        yield self._outcome(work, *running.popleft())
+                while running:
+                    yield self._outcome(work, *running.popleft())
+        finally:
+            for worker in self._scoring.values():
+                self._end_worker(worker)
+            self._scoring.clear()
+
+    def _hand_over(
+        self, work: Callable[[_Job], _Outcome], job: _Job, token: Path
+    ) -> tuple[Any, Any]:
+        """Give a job to an idle worker; return the result's reference and the worker, or Nones."""
+        if not self._count:  # all features were there: a Ray of this machine is not started for it
+            return None, None
+        self._start_workers(len(self._scoring), self._count)
+        known = [*self._starting, *self._scoring]
+        ended = self._ray.wait(known, num_returns=len(known), timeout=0)[0] if known else ()
+        for reference in ended:
+            if reference in self._starting:
+                self._accept_worker(reference)
+            else:
+                self._idle.append(self._scoring.pop(reference))
+        worker = next((one for one in self._idle if one not in self._apart), None)
+        if worker is None:
+            return None, None
+        self._idle.remove(worker)
+        reference = worker.score.remote(
+            work, job, str(token.absolute()), str(cache_folder().absolute())
+        )
+        self._scoring[reference] = worker
+        return reference, worker
+
+    def _outcome(
+        self, work: Callable[[_Job], _Outcome], job: _Job, reference: Any, worker: Any
+    ) -> _Outcome:
+        """Return a job's result; this process does it where no worker could."""
+        if reference is None:
+            return work(job)
+        errors = self._ray.exceptions
+        try:
+            result: WorkerScore = self._ray.get(reference)
+        except errors.RayTaskError:
+            raise
+        except errors.RayError:  # it died, perhaps with its node
+            self._scoring.pop(reference, None)
+            self._idle = [one for one in self._idle if one != worker]
+            self._end_worker(worker)
+            return work(job)
+        if self._scoring.pop(reference, None) is not None:
+            self._idle.append(worker)
+        if result.problem is not None:
+            raise with_node(self._nodes.get(worker, "a node"), result.problem)
+        if not result.shared:
+            self._apart.add(worker)
+            return work(job)
+        outcome: _Outcome = result.outcome
+        return outcome
 
     def _start_workers(self, busy: int, waiting: int) -> None:
         """Start as many workers as there are places and portions for."""
@@ -293,7 +365,7 @@ class RayWorkers(Workers):
 
 def _check_node(node: WorkerNode) -> None:
     if node.problem is not None:
-        raise _with_node(node.name, node.problem)
+        raise with_node(node.name, node.problem)
     for name, here in node_versions().items():
         there = node.versions.get(name, "absent")
         if here != there:
@@ -301,89 +373,3 @@ def _check_node(node: WorkerNode) -> None:
                 f"node {node.name} has {name} {there}, this machine {here}: features would differ",
                 "Install the same versions on every node",
             )
-
-
-def _import_ray(address: str) -> Any:
-    """Return the module, silenced; a Ray that is started here is closed to others."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray prints dead workers on standard output; what matters is reported by this module.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Ray listens on every interface and runs what it receives; the token restricts that. The mode
-    # is read when Ray is imported.
-    if address == "local" and "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    with extra("ray", "--ray"):
-        import ray
-    return ray
-
-
-def _check_listening(address: str) -> None:
-    """Refuse an address where no server listens; Ray itself would retry for a minute."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise SpfemBenchError(
-            f"no Ray cluster answers at {address}: {reason}",
-            "Give the address that 'ray start --head' has printed",
-        ) from None
-
-
-def _retry_or_refuse(
-    portion: _Portion, node: str, error: Exception, queue: deque[_Portion], extractor: Extractor
-) -> Failures:
-    """Put a dead worker's clips back, one by one; refuse them after `MAX_DEATHS` deaths."""
-    deaths = portion.deaths + 1
-    if deaths < MAX_DEATHS:
-        queue.extend(_Portion({clip: keys}, deaths) for clip, keys in portion.keys.items())
-        return {}
-    extractor.progress.advance("clips", len(portion.keys))
-    full = " (out of memory)" if type(error).__name__ == "OutOfMemoryError" else ""
-    return {
-        (clip, request): ClipError(
-            f"{clip}: {deaths} Ray workers died while they had it, the last on {node}{full}",
-            "Look at that node's memory, or give the clip alone, without --ray",
-        )
-        for clip, keys in portion.keys.items()
-        for request in keys
-    }
-
-
-def _store_result(
-    result: WorkerResult, node: str, portion: _Portion, extractor: Extractor
-) -> Failures:
-    """Store what a worker has sent, and report progress."""
-    if result.problem is not None:
-        raise _with_node(node, result.problem)
-    for key, arrays in result.sent:
-        extractor.store.put(key, arrays)
-    if result.shared:
-        for clip, keys in portion.keys.items():
-            for request, key in keys.items():
-                if (clip, request) not in result.failures:
-                    _wait_until_visible(extractor.store, key, node)
-    for phase in ("decode", "networks"):
-        extractor.progress.advance(phase, result.counts.get(phase, 0))
-    extractor.progress.advance("clips", len(portion.keys))
-    return result.failures
-
-
-def _wait_until_visible(store: FeatureStore, key: RequestKey, node: str) -> None:
-    """Wait until a network file system shows what a node has stored: it caches listings."""
-    path, until = store.path(key), time.monotonic() + VISIBLE_WITHIN
-    while not store.has(key):
-        if time.monotonic() > until:
-            raise StorageError(
-                f"node {node} has stored {path}, which cannot be found from here",
-                "Run the command again: it goes on from here",
-            )
-        for folder in (store.folder, path.parent):
-            with suppress(OSError):
-                os.listdir(folder)  # noqa: PTH208  (opening a folder makes NFS refresh it)
-        time.sleep(0.2)
-
-
-def _with_node(node: str, problem: SpfemBenchError) -> SpfemBenchError:
-    return type(problem)(f"on node {node}: {problem.problem}", problem.remedy)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import socket
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from spfem_bench.caches import cache_folder
 from spfem_bench.errors import ClipError, SpfemBenchError
@@ -59,6 +60,15 @@ class WorkerResult:
     shared: bool = True
     sent: Sequence[tuple[RequestKey, Arrays]] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+    problem: SpfemBenchError | None = None
+
+
+@dataclass(frozen=True)
+class WorkerScore:
+    """The result of one job, or why there is none."""
+
+    outcome: Any = None
+    shared: bool = True
     problem: SpfemBenchError | None = None
 
 
@@ -118,6 +128,19 @@ class RayWorker:
             return self._compute(task, keys)
         except SpfemBenchError as error:
             return WorkerResult(problem=error)
+
+    def score(self, work: Callable[[Any], Any], job: Any, token: str, cache: str) -> WorkerScore:
+        """Return what *work* makes of a job; ``shared`` is False on a node without its store.
+
+        *token* is a file in the store.
+        """
+        if not Path(token).is_file():
+            return WorkerScore(shared=False)
+        os.environ["SPFEM_BENCH_CACHE"] = cache
+        try:
+            return WorkerScore(work(job))
+        except SpfemBenchError as error:
+            return WorkerScore(problem=error)
 
     def _compute(self, task: WorkerTask, keys: RequestKeys) -> WorkerResult:
         from spfem_bench.execution.common import KeptNetworks

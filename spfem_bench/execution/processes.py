@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from spfem_bench.execution.common import KeptNetworks, feature_phases, portions
@@ -55,7 +56,9 @@ class Processes(Workers):
             self._pool = Pool(self.count, partial(_share_processors, self.count))
         return self._pool
 
-    def each(self, work: Callable[[_Job], _Outcome], jobs: Iterable[_Job]) -> Iterator[_Outcome]:
+    def each(
+        self, work: Callable[[_Job], _Outcome], jobs: Iterable[_Job], *, store: Path | None = None
+    ) -> Iterator[_Outcome]:
         """Yield the results of all jobs in order; each process works on one at a time."""
         return self._started().in_order(work, jobs, ahead=2 * self.count)
 

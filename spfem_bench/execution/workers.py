@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from spfem_bench.definitions.computing import Computing
@@ -41,10 +42,13 @@ class Workers:
         """
         raise NotImplementedError
 
-    def each(self, work: Callable[[_Job], _Outcome], jobs: Iterable[_Job]) -> Iterator[_Outcome]:
-        """Yield the results of all jobs, in the jobs' order; several processes get them pickled.
+    def each(
+        self, work: Callable[[_Job], _Outcome], jobs: Iterable[_Job], *, store: Path | None = None
+    ) -> Iterator[_Outcome]:
+        """Yield the results of all jobs, in the jobs' order; other processes get them pickled.
 
-        Here, this process does them one by one: also with Ray, whose workers compute features.
+        *store* is the folder that jobs read: machines without it get none. Here, this process does
+        them one by one.
         """
         return map(work, jobs)
 

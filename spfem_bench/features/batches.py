@@ -117,7 +117,7 @@ def free_memory(device: str) -> int:
     """Return the bytes that are free on a GPU."""
     import torch
 
-    free: int = torch.cuda.mem_get_info(device)[0]
+    free: int = torch.cuda.mem_get_info(torch.device(device).index)[0]  # None: the current one
     return free
 
 

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -201,6 +202,9 @@ def _session(model: Any, card: NetworkCard, device: str, *, quiet: bool = False)
     if provider not in onnxruntime.get_available_providers():
         problem = f"the onnxruntime that is installed cannot run '{card.name}' on {device}"
         raise WeightsError(problem, "Install onnxruntime-gpu in its place, or use --device cpu")
+    if kind == "cuda" and hasattr(onnxruntime, "preload_dlls"):
+        with redirect_stdout(sys.stderr):  # it prints what it does not find
+            onnxruntime.preload_dlls()  # CUDA and cuDNN of Python packages, such as torch's
     try:
         content = model.SerializeToString()
         session = onnxruntime.InferenceSession(content, options, [(provider, settings)])

@@ -197,6 +197,13 @@ class MetricKind(Statistic, Generic[PartType]):
         """
         raise NotImplementedError
 
+    def held_bytes(self, part: PartType) -> int:
+        """Return a part's bytes, where they are many: most parts of a large list are dropped then.
+
+        :meth:`score` and :meth:`note` get sequences that compute these again at every use.
+        """
+        return 0
+
     def of_item(self, part: PartType, item: Item) -> PartType:
         """Return a part with what the kind needs to know of its item, such as the speaker."""
         return part

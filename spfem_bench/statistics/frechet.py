@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ NOTED = 0.01
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over a set of D-dimensional vectors; see :meth:`joined`.
+    """Sums over a set of D-dimensional vectors.
 
     ``total`` float64 (D,) is their sum, ``outer`` float64 (D, D) the sum of their outer products.
     """
@@ -51,16 +51,17 @@ class Moments:
     def __sub__(self, other: Moments) -> Moments:
         return Moments(self.count - other.count, self.total - other.total, self.outer - other.outer)
 
+    def __iadd__(self, other: Moments) -> Moments:
+        """Return both sets joined, in this one's arrays (sums of floats depend on the order)."""
+        outer, total = self.outer, self.total
+        outer += other.outer
+        total += other.total
+        return Moments(self.count + other.count, total, outer)
+
     @classmethod
-    def joined(cls, several: Iterable[Moments]) -> Moments:
-        """Join sets, one after the other (sums of floats depend on the order)."""
-        first, *rest = several
-        count, total, outer = first.count, first.total.copy(), first.outer.copy()
-        for one in rest:
-            count += one.count
-            total += one.total
-            outer += one.outer
-        return cls(count, total, outer)
+    def nothing(cls, dimensions: int) -> Moments:
+        """Return the moments of no vector."""
+        return cls(0, np.zeros(dimensions), np.zeros((dimensions, dimensions)))
 
     def mean(self) -> _Float64:
         """Return the mean, (D,)."""
@@ -129,6 +130,10 @@ class FrechetKind(MetricKind[FrechetPart]):
         clips = [frechet_part(own[:0], r, normalise=self.normalise).real for r in outputs[1]]
         return replace(part, clips=tuple(clips))
 
+    def held_bytes(self, part: FrechetPart) -> int:
+        """Return the bytes of all matrices."""
+        return (2 + len(part.clips)) * part.output.outer.nbytes
+
     def of_item(self, part: FrechetPart, item: Item) -> FrechetPart:
         """Return a part with the addresses of its real clips."""
         if not part.clips:
@@ -153,7 +158,7 @@ class FrechetKind(MetricKind[FrechetPart]):
             ValueError: no items.
         """
         left_out = without(parts)
-        output, real = _joined(parts)
+        output, real, _ = _joined(parts)
         value, reason = math.nan, ""
         if min(output.count, real.count) >= 2:
             root = sqrtm_distance if self.square_root else frechet_distance
@@ -192,7 +197,7 @@ class FrechetKind(MetricKind[FrechetPart]):
         dimensions = len(groups[0][0].output.total)
         few, biases, shares = [], [], []
         for parts in groups:
-            output, real = _joined(parts)
+            output, real, _ = _joined(parts)
             frames = min(output.count, real.count)
             if frames <= dimensions:
                 few.append(frames)
@@ -219,29 +224,47 @@ def frechet_part(
     return FrechetPart(Moments.of(sides[0]), Moments.of(sides[1]))
 
 
-def _joined(parts: Sequence[FrechetPart]) -> tuple[Moments, Moments]:
+class _Whole(NamedTuple):
+    """The moments of a group's outputs and real frames, and how often each real clip is named."""
+
+    output: Moments
+    real: Moments
+    uses: Counter[str]
+
+
+def _joined(parts: Sequence[FrechetPart]) -> _Whole:
+    """Join a group's parts in one pass, once: each may be computed again at every use."""
     if not parts:
         raise ValueError("a Frechet distance of no items")
-    real = Moments.joined(_different(parts)) if any(p.names for p in parts) else None
-    return Moments.joined(p.output for p in parts), real or Moments.joined(p.real for p in parts)
+    memo: dict[str, _Whole] = getattr(parts, "memo", {})
+    if "whole" not in memo:
+        uses: Counter[str] = Counter()
+        output, real = (Moments.nothing(len(parts[0].output.total)) for _ in range(2))
+        for part in parts:
+            output += part.output
+            for name, clip in _clips(part).items():
+                if name not in uses:
+                    real += clip
+                uses[name] += 1
+            if not part.names:
+                real += part.real
+        memo["whole"] = _Whole(output, real, uses)
+    return memo["whole"]
 
 
-def _different(parts: Sequence[FrechetPart]) -> list[Moments]:
-    """Return the moments of all parts' real clips, each once, in the order of the parts."""
-    return list({n: m for p in parts for n, m in zip(p.names, p.clips, strict=True)}.values())
+def _clips(part: FrechetPart) -> dict[str, Moments]:
+    return dict(zip(part.names, part.clips, strict=True))
 
 
-def _own_real(parts: Sequence[FrechetPart]) -> list[Moments]:
-    """Return the moments of the real frames that leave the group with each part."""
-    if not any(part.names for part in parts):
-        return [part.real for part in parts]
-    uses = Counter(name for part in parts for name in dict.fromkeys(part.names))
-    nothing = parts[0].real - parts[0].real
-    alone = [
-        [m for n, m in dict(zip(part.names, part.clips, strict=True)).items() if uses[n] == 1]
-        for part in parts
-    ]
-    return [Moments.joined([nothing, *moments]) for moments in alone]
+def _own_real(part: FrechetPart, uses: Mapping[str, int]) -> Moments:
+    """Return the moments of the real frames that leave the group with a part."""
+    if not uses:
+        return part.real
+    own = Moments.nothing(len(part.real.total))
+    for name, clip in _clips(part).items():
+        if uses[name] == 1:
+            own += clip
+    return own
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -324,20 +347,17 @@ def without(parts: Sequence[FrechetPart]) -> list[float | None]:
     Raises:
         ValueError: no items.
     """
-    output, real = _joined(parts)
-    leaving = list(zip((part.output for part in parts), _own_real(parts), strict=True))
+    output, real, uses = _joined(parts)
 
-    def enough(own: Moments, its_real: Moments) -> bool:
-        return min(output.count - own.count, real.count - its_real.count) >= 2
-
-    def left(some: Sequence[tuple[Moments, Moments]]) -> list[float | None]:
-        pairs = ((output - own, real - its_real) for own, its_real in some if enough(own, its_real))
-        distances = iter(_distances(pairs))
-        return [next(distances) if enough(*one) else None for one in some]
+    def left(some: Sequence[FrechetPart]) -> list[float | None]:
+        pairs = [(output - part.output, real - _own_real(part, uses)) for part in some]
+        enough = [min(a.count, b.count) >= 2 for a, b in pairs]
+        distances = iter(_distances(pair for pair, can in zip(pairs, enough, strict=True) if can))
+        return [next(distances) if can else None for can in enough]
 
     share = -(-len(parts) // (os.cpu_count() or 1))
     size = max(1, min(share, BYTES // output.outer.nbytes))
-    groups = [leaving[i : i + size] for i in range(0, len(parts), size)]
+    groups = (parts[i : i + size] for i in range(0, len(parts), size))
     return [value for values in _threads().map(left, groups) for value in values]
 
 

@@ -14,13 +14,32 @@ SEED = 0
 """Seed of every bootstrap: the same clips give the same interval."""
 
 
+BYTES = 1 << 25
+"""Of drawn items in memory at once."""
+
+
 def drawn(items: int, resamples: int, stream: int = 0) -> npt.NDArray[np.int64]:
     """Draw items with replacement, for a bootstrap: sorted indices, int64 (resamples, items).
 
     Items (clips) are drawn whole, since frames of one clip are not independent. Each group that is
     averaged has a *stream* of its own, so that draws of groups are independent.
     """
+    return _draw(np.random.default_rng([SEED, stream]), items, resamples)
+
+
+def drawn_means(
+    values: npt.NDArray[np.float64], resamples: int, stream: int = 0
+) -> npt.NDArray[np.float64]:
+    """Return the mean of drawn items in each resample, float64 (resamples,); see :func:`drawn`."""
     generator = np.random.default_rng([SEED, stream])
+    rows = max(1, BYTES // max(1, values.nbytes))  # generators continue: parts give the same draws
+    sizes = [min(rows, resamples - start) for start in range(0, resamples, rows)]
+    return np.concatenate(
+        [values[_draw(generator, len(values), size)].mean(axis=1) for size in sizes]
+    )
+
+
+def _draw(generator: np.random.Generator, items: int, resamples: int) -> npt.NDArray[np.int64]:
     return np.sort(generator.integers(0, items, (resamples, items)), axis=1)
 
 

@@ -33,7 +33,7 @@ from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.evaluation.record import RunRecord
 from spfem_bench.evaluation.session import evaluate
 from spfem_bench.evaluation.validate import plan_validation, run_validation
-from spfem_bench.execution import cluster
+from spfem_bench.execution import cluster, cluster_joining
 from spfem_bench.execution.processes import ThisProcess
 from spfem_bench.execution.workers import workers_for
 from spfem_bench.features.extract import Extractor
@@ -97,7 +97,7 @@ def test_an_address_without_a_cluster_is_refused(
 def test_processors_are_shared_so_that_all_workers_fit(
     machines: list[tuple[int, int]], workers: int | None, gpu: bool, expected: Any
 ) -> None:
-    assert cluster.processor_shares(machines, workers, gpu=gpu) == expected
+    assert cluster_joining.processor_shares(machines, workers, gpu=gpu) == expected
 
 
 # ---- the work: spans of a few of the demo's clips -------------------------------------------
@@ -212,7 +212,7 @@ class Nodes:
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     try:
-        cluster._import_ray("auto")  # silenced before it is imported
+        cluster_joining.import_ray("auto")  # silenced before it is imported
     except SpfemBenchError as error:
         pytest.skip(str(error))
     from ray.cluster_utils import Cluster

@@ -6,11 +6,13 @@ no matter here, but that they do: only what must not depend on the machine is co
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -145,13 +147,32 @@ def test_forward_share_sees_every_network(puppet: Clip, tmp_path: Path) -> None:
         assert crop in inputs
 
 
-def test_gpu_measures_end_to_end_and_forward(puppet: Clip, tmp_path: Path) -> None:
-    """On the processor: what the script does on a GPU."""
-    whole, pure = gpu.end_to_end(
-        [puppet], tmp_path, 1, profile="compact", device="cpu", batch_size=8, faces="aligned"
-    )
-    assert 0 < pure < 2 * whole
-    assert gpu.why_not("cpu") == ""
+def test_gpu_measures_all_parts_and_writes_them_down(
+    puppet: Clip,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """On the processor: what the script does on a GPU, but for the packages and STCCL."""
+    monkeypatch.setattr(gpu, "SECONDS", 0.0)
+    monkeypatch.setattr(common, "use_threads", lambda count: 1)
+    path = tmp_path / "gpu.json"
+    told = "--device cpu --profiles compact --parts decode forward together --batch-sizes 8"
+    told += " --copies 1 --seconds 0.4 --minutes 9"
+    monkeypatch.setattr(sys, "argv", ["gpu", str(puppet), *told.split(), "--json", str(path)])
+    gpu.main()
+    found = json.loads(path.read_text())
+    assert found["missing"] == [] and found["line"] in capsys.readouterr().out
+    rows = found["rows"]
+    assert all(row["rate"] > 0 for row in rows)
+    alone = {(*row["what"].split(", "), row["batch"]) for row in rows if row["part"] == "forward"}
+    for network in ("Tower visual", "Tower audio", "CompactIdentity", "CompactExpression"):
+        for precision in ("float32", "bfloat16"):
+            for order in ("channels last", "channels first"):
+                assert (f"compact {network}", precision, order, 8) in alone
+    whole = [row for row in rows if row["part"] == "together"]
+    assert [row["what"] for row in whole[::2]] == ["compact, float32", "compact, bfloat16"]
+    assert all(row["batch"] in (8, None) and 0 < row["share"] < 2 for row in whole)
 
 
 def test_gpu_says_what_it_could_not_run(
@@ -161,7 +182,22 @@ def test_gpu_says_what_it_could_not_run(
         pytest.skip("there is a GPU")
     monkeypatch.setattr(sys, "argv", ["gpu", "none.mp4"])
     gpu.main()
-    assert capsys.readouterr().out.startswith("Not run, 'cuda' is not available")
+    assert capsys.readouterr().out.startswith("Not run: 'cuda' is not available")
+
+
+def test_a_gpu_s_report_ends_in_time_and_takes_the_fastest_batches(tmp_path: Path) -> None:
+    report = gpu.Report("", "G", tmp_path / "gpu.json")
+
+    def rows() -> Iterator[gpu.Row]:
+        for size, first, second in ((8, 100.0, 10.0), (16, 50.0, 20.0), (32, 900.0, 0.0)):
+            yield gpu.Row("forward", "a, float32, channels last", first, batch=size)
+            yield gpu.Row("forward", "b, float32, channels last", second, batch=size)
+
+    report.run("forward", rows(), 60)
+    assert report.best_size() == 16  # 1/50 + 1/20 s a frame; 1/100 + 1/10 with 8
+    report.run("forward", rows(), -1)
+    assert len(report.rows) == 7 and "-1 s were over" in report.missing[0]
+    assert len(json.loads(report.path.read_text())["rows"]) == 7
 
 
 def test_warm_scores_from_the_store_alone(weights_folder: Path) -> None:

@@ -87,7 +87,7 @@ def _view(
         "examples_said": introduction(section, items, videos=clips is not None),
         "failures": overview.failures(section),
         "provenance": [overview.provenance(run) for run in section.runs],
-        "data": {"items": list(section.items), "plots": [plot.values for plot in strips]},
+        "data": {"items": section.drawn, "plots": [plot.values for plot in strips]},
     }
 
 

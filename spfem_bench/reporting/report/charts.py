@@ -122,8 +122,10 @@ class Strips:
     strips: tuple[Strip, ...]
 
 
-def strips(values: Mapping[int, Sequence[float]]) -> Strips:
-    """Arrange the distribution of items' values, by run number."""
+def strips(
+    values: Mapping[int, Sequence[float]], points: Mapping[int, Sequence[float]] | None = None
+) -> Strips:
+    """Arrange the distribution of items' values, by run number; *points* of them are drawn."""
     every = [v for of in values.values() for v in of]
     left, right = 112.0, float(WIDTH - RIGHT - 6)
     x = _Axis(min(every), max(every), left, right, 6)
@@ -133,7 +135,7 @@ def strips(values: Mapping[int, Sequence[float]]) -> Strips:
         # Spread up and down so that equal values do not hide each other.
         path = "".join(
             f"M{x(v):.1f} {middle + (_reversed_bits(i) - 0.5) * 0.62 * ROW:.1f}h0"
-            for i, v in enumerate(of)
+            for i, v in enumerate(of if points is None else points[run])
         )
         first, second, third = (_round(x(float(q))) for q in np.percentile(of, [25, 50, 75]))
         rows.append(Strip(run, middle, path, (first, second, third)))

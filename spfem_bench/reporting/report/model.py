@@ -17,6 +17,9 @@ from spfem_bench.evaluation.record import RecordedItem, RunRecord, Score
 from spfem_bench.reporting.tables import Table, make_table
 from spfem_bench.statistics.base import MetricKind
 
+MOST_DRAWN = 2000
+"""Points of each method that a plot of all clips has room for."""
+
 
 @dataclass(frozen=True)
 class ReportRun:
@@ -140,6 +143,15 @@ class ReportSection:
     def items(self) -> Mapping[str, RecordedItem]:
         """Items by id, in the order of the lists."""
         return {id_: item for run in self.runs for id_, item in run.items.items()}
+
+    @cached_property
+    def drawn(self) -> tuple[str, ...]:
+        """The items whose values are drawn as points: all, or some with each method's extremes."""
+        ids = list(self.items)
+        chosen = set(ids[:: max(1, -(-len(ids) // MOST_DRAWN))])
+        for values in (values for run in self.runs for values in run.values.values()):
+            chosen |= {min(values, key=values.__getitem__), max(values, key=values.__getitem__)}
+        return tuple(id_ for id_ in ids if id_ in chosen)
 
     @cached_property
     def by_item(self) -> tuple[MetricCard, ...]:

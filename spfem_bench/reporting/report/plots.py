@@ -84,14 +84,14 @@ def strips(section: ReportSection) -> list[StripsPlot]:
     plots = []
     for metric in section.by_item:
         of_runs = [run.values.get(metric.name, {}) for run in section.runs]
-        rows = [[of.get(id_) for id_ in section.items] for of in of_runs]
-        scored = ([v for v in row if v is not None] for row in rows)
-        values = {n: own for n, own in enumerate(scored) if own}
+        rows = [[of.get(id_) for id_ in section.drawn] for of in of_runs]
+        points = {n: [v for v in row if v is not None] for n, row in enumerate(rows)}
+        values = {n: list(of.values()) for n, of in enumerate(of_runs) if of}
         table = []
         for n, own in values.items():
             quartiles = np.percentile(own, range(0, 101, 25)).tolist()
             label = section.runs[n].label
             table.append((label, [str(len(own)), *map(number_text, quartiles)]))
         short = [[None if v is None else float(f"{v:.5g}") for v in row] for row in rows]
-        plots.append(StripsPlot(metric, charts.strips(values), table, short))
+        plots.append(StripsPlot(metric, charts.strips(values, points), table, short))
     return plots
