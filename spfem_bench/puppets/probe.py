@@ -1,0 +1,162 @@
+"""Puppets whose head, mouth and emotion move separately, for the probe of a loss.
+
+    from spfem_bench.puppets.probe import probe, probe_clips
+
+    result = probe(lambda x, y: stccl(x, y, parts=True), probe_clips(frames=25))
+    result.ratio("emotion", "words").value
+
+The source is a neutral performance. What is made of it differs in what the condition names, and
+in the camera's grain, which is drawn anew for each clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from spfem_bench.analysis.probe import NOTHING, Frames, ProbeClip
+from spfem_bench.analysis.probe import probe as probe
+from spfem_bench.definitions.protocols import EMOTIONS
+from spfem_bench.errors import CardError
+from spfem_bench.puppets.world import Take, World
+
+VERSION = 1
+"""Raised whenever any clip of the probe would change."""
+
+SEED = 23
+"""Of the probe's own world: none of its puppets is in a training, a validation or the demo."""
+
+START, LATER, GRAIN = 7, 12, 3.0
+LEVELS = (0.25, 0.5, 0.75)
+
+CONDITIONS = {
+    NOTHING: "the same performance; only the grain is new",
+    "grain": "the same with three times the camera's grain",
+    "emotion 0.25": "an emotion on the face at a quarter of its strength",
+    "emotion 0.5": "at half of it",
+    "emotion 0.75": "at three quarters",
+    "emotion": "at full strength, mean of all six: a perfect manipulation",
+    "words": "the mouth says another sentence; head and eyes are the same",
+    "frozen": "the mouth is at rest",
+    "head": "another movement of the head; mouth and eyes are the same",
+    "later": "the same performance half a second later",
+    "emotion, words": "emotion at full strength, and another sentence",
+    "emotion, frozen": "emotion at full strength, and the mouth at rest",
+}
+"""What each condition changes."""
+
+
+@dataclass(frozen=True)
+class Performance(Take):
+    """A performance with the mouth of another take, or at rest, and the head of another.
+
+    ``camera`` numbers the grain, which is drawn anew for each.
+    """
+
+    mouth_of: Take | None = None
+    head_of: Take | None = None
+    frozen: bool = False
+    camera: int = 0
+
+    @cached_property
+    def mouth(self) -> npt.NDArray[np.float64]:
+        """The mouth's movements: float64 (frames, 6)."""
+        track = (self.mouth_of or self.performance or self).mouth
+        return np.broadcast_to(track[:1], track.shape) if self.frozen else track
+
+    @cached_property
+    def _head(self) -> npt.NDArray[np.float64]:
+        return (self.head_of or self.performance or self)._head
+
+    def _rng(self, purpose: str) -> np.random.Generator:
+        if purpose != "grain":
+            return super()._rng(purpose)
+        return self.world._rng(purpose, self.speaker.name, self.sentence.name, f"{self.camera}")
+
+
+def probe_clips(
+    frames: int = 25, puppets: int = 12, windows: int = 1, world: World | None = None
+) -> Iterator[ProbeClip]:
+    """Yield windows of *frames* frames at 25 a second: 128 pixels a side, faces as ArcFace crops.
+
+    Each puppet speaks one of the test sentences, in turns; *windows* lie evenly over it. A window
+    has 22 clips (`clip_count`). The default world is the probe's own (`SEED`).
+
+    Raises:
+        CardError: the sentences are too short for so many frames, or the world has too few puppets.
+    """
+    world = world or World(seed=SEED)
+    if not 1 <= puppets <= len(world.speakers):
+        problem = f"{puppets} puppets are asked for"
+        raise CardError(problem, f"Give a number from 1 to {len(world.speakers)}")
+    sentences = [s.name for s in world.sentences if s.split == "test"]
+    for number, speaker in enumerate(world.speakers[:puppets]):
+        k = number % len(sentences)
+        spoken, *others = (
+            world.take(speaker.name, "neutral", name) for name in sentences[k:] + sentences[:k]
+        )
+        longest = min(take.n_frames for take in (spoken, *others)) - START - LATER
+        if not 2 <= frames <= longest:
+            problem = f"windows of {frames} frames, of a sentence of {longest + START + LATER}"
+            raise CardError(problem, f"Give a number from 2 to {longest}")
+        for w in range(windows):
+            start = START + (longest - frames) * (2 * w + 1) // (2 * windows)
+            some = EMOTIONS[1 + (number * windows + w) % (len(EMOTIONS) - 1)]
+            yield from _window(spoken, others, some, start, frames)
+
+
+def clip_count(puppets: int, windows: int) -> int:
+    """Return the number of clips that `probe_clips` yields."""
+    return 22 * puppets * windows
+
+
+def _window(
+    spoken: Take, others: list[Take], some: str, start: int, frames: int
+) -> Iterator[ProbeClip]:
+    """Yield all conditions of one window; *some* is the emotion that is shown at lower strength."""
+    camera = 0
+
+    def run(
+        at: int = start, emotion: str = "neutral", level: float = 1.0, **changed: Any
+    ) -> Frames:
+        nonlocal camera
+        camera += 1
+        take = Performance(
+            spoken.world,
+            spoken.speaker,
+            emotion,
+            spoken.sentence,
+            level,
+            spoken,
+            camera=1000 * start + camera,
+            **changed,
+        )
+        return np.stack([take.frame(i) for i in range(at, at + frames)])
+
+    source = run()
+
+    def clip(condition: str, made: Frames) -> ProbeClip:
+        return ProbeClip(spoken.speaker.name, condition, source, made)
+
+    yield clip(NOTHING, run())
+    more = np.random.default_rng([VERSION, start, frames]).standard_normal(source.shape)
+    grainy = run() + 1.6 * np.sqrt(GRAIN**2 - 1) * more
+    yield clip("grain", np.clip(grainy + 0.5, 0, 255).astype(np.uint8))
+    for level in LEVELS:
+        yield clip(f"emotion {level:g}", run(emotion=some, level=level))
+    for emotion in EMOTIONS[1:]:
+        yield clip("emotion", run(emotion=emotion))
+    for other in others:
+        yield clip("words", run(mouth_of=other))
+    yield clip("frozen", run(frozen=True))
+    yield clip("head", run(head_of=others[0]))
+    yield clip("later", run(start + LATER))
+    # Three emotions a window, in turns, keep the probe short.
+    for k, emotion in enumerate(EMOTIONS[1 + EMOTIONS.index(some) % 2 :: 2]):
+        yield clip("emotion, words", run(emotion=emotion, mouth_of=others[k % len(others)]))
+        yield clip("emotion, frozen", run(emotion=emotion, frozen=True))
