@@ -1,14 +1,14 @@
 """What a loss costs for changes whose cause is known, in units of its cost for no change.
 
 `probe` accepts any loss and any clips: ``spfem_bench.puppets.probe`` draws puppets whose head,
-mouth and emotion move separately, ``spfem_bench.analysis.strips`` takes real clips.
+mouth and emotion move separately, ``spfem_bench.analysis.real_probe`` takes real clips.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,12 @@ import torch
 from torch import Tensor
 
 from spfem_bench.errors import StcclError
+from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.progress import SILENT, Progress
 from spfem_bench.statistics.intervals import Resampled, drawn
+from spfem_bench.stccl.checkpoint import backbone_record, read_checkpoint
+from spfem_bench.stccl.metric import STCCL
+from spfem_bench.stccl.settings import ContrastSettings, Form, FormSettings
 
 NOTHING = "nothing"
 """The condition whose cost is the unit: the same performance, recorded by a second camera."""
@@ -64,6 +68,10 @@ class ProbeResult:
         """The loss's parts, in its order."""
         return list(dict.fromkeys(part for _, part in self.values))
 
+    def count(self, condition: str, part: str = "loss") -> int:
+        """Return the number of units that have a condition."""
+        return int(np.isfinite(self.values[condition, part]).sum())
+
     def mean(self, condition: str, part: str = "loss") -> Resampled:
         """Return the mean of a part over units."""
         return self._estimate([(condition, part)], lambda value: value)
@@ -86,6 +94,16 @@ class ProbeResult:
         cells = [(both, part), (emotion, part), (alone, part), (NOTHING, part)]
         return self._estimate(cells, lambda b, e, a, nothing: (b - e) / (a - nothing))
 
+    def below(self, condition: str, other: str, part: str = "loss") -> tuple[int, int]:
+        """Return in how many units a condition costs less than another, and of how many."""
+        less = self.values[other, part] - self.values[condition, part]
+        return int((less > 0).sum()), int(np.isfinite(less).sum())
+
+    def gap(self, condition: str, other: str, part: str = "loss") -> Resampled:
+        """Return how much more another condition costs, in units of the cost of nothing."""
+        cells = [(condition, part), (other, part), (NOTHING, part)]
+        return self._estimate(cells, lambda a, b, nothing: (b - a) / nothing)
+
     def _estimate(
         self, cells: list[tuple[str, str]], formula: Callable[..., npt.NDArray[np.float64]]
     ) -> Resampled:
@@ -101,38 +119,115 @@ class ProbeResult:
         return Resampled(float(value), draws, count > 1)
 
 
-@torch.no_grad()
 def probe(
     loss: Loss, clips: Iterable[ProbeClip], *, total: int | None = None, progress: Progress = SILENT
 ) -> ProbeResult:
-    """Return a loss's parts for clips: the mean over the clips of each unit and condition.
+    """Return a loss's parts for clips; see `probe_all`."""
+    return probe_all({"": loss}, clips, total=total, progress=progress)[""]
+
+
+@torch.no_grad()
+def probe_all(
+    losses: Mapping[str, Loss],
+    clips: Iterable[ProbeClip],
+    *,
+    total: int | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, ProbeResult]:
+    """Return each loss's parts: the mean over the clips of each unit and condition.
 
     *total* is the number of clips, for the progress.
 
     Raises:
-        StcclError: there are no clips, or no unit has the condition `NOTHING`.
+        StcclError: no clip has the condition `NOTHING`.
     """
-    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    cells: dict[str, dict[tuple[str, str], dict[str, list[float]]]] = {name: {} for name in losses}
     units: dict[str, None] = {}
+    conditions: set[str] = set()
     progress.begin("probe", total, "clip")
     for clip in clips:
         units[clip.unit] = None
+        conditions.add(clip.condition)
         source, made = (_pictures(frames) for frames in (clip.source, clip.made))
-        for part, value in loss(source, made).items():
-            cell = found.setdefault((clip.condition, part), {})
-            cell.setdefault(clip.unit, []).append(float(value))
+        for name, loss in losses.items():
+            for part, value in loss(source, made).items():
+                cell = cells[name].setdefault((clip.condition, part), {})
+                cell.setdefault(clip.unit, []).append(float(value))
         progress.advance("probe")
     progress.end("probe")
-    if not any(condition == NOTHING for condition, _ in found):
-        raise StcclError("no clip to compare shows 'nothing'", "Give clips with that condition")
-    order = tuple(units)
-    return ProbeResult(
-        order,
-        {
-            cell: np.array([np.mean(by_unit.get(unit, [np.nan])) for unit in order])
-            for cell, by_unit in found.items()
-        },
-    )
+    if NOTHING not in conditions:
+        raise StcclError(f"no clip shows '{NOTHING}'", "Give clips with that condition")
+
+    def columns(of: dict[str, list[float]]) -> npt.NDArray[np.float64]:
+        return np.array([np.mean(of.get(unit, [np.nan])) for unit in units])
+
+    return {
+        name: ProbeResult(tuple(units), {cell: columns(of) for cell, of in found.items()})
+        for name, found in cells.items()
+    }
+
+
+@dataclass(frozen=True)
+class ProbedLoss:
+    """A form of STCCL as a `Loss`, with regions that are drawn alike at each call."""
+
+    stccl: STCCL
+    signature: Mapping[str, Any]
+
+    def __call__(self, source: Tensor, made: Tensor) -> Mapping[str, Tensor]:
+        """Return the parts of the loss by name."""
+        device = next(self.stccl.backbone.parameters()).device
+        drawn_alike = torch.Generator().manual_seed(0)
+        pictures = source.to(device), made.to(device)
+        named: Mapping[str, Tensor] = self.stccl(
+            *pictures, value_range=(0, 1), parts=True, generator=drawn_alike
+        )
+        return named
+
+
+def stccl_losses(
+    metric: str = "puppets",
+    forms: Sequence[Form] = (),
+    *,
+    untrained: bool = False,
+    network: str = "",
+    weights: WeightsStore | None = None,
+    device: str = "cpu",
+) -> dict[str, ProbedLoss]:
+    """Return the forms of a learnt metric as losses, by the name that tables have.
+
+    All forms of the metric when none is named. *untrained* leaves the heads out; a *network*
+    instead of the metric has none, and every form.
+
+    Raises:
+        UnknownNameError: no such metric or network.
+        WeightsError: weights are missing or wrong.
+        StcclError: the metric does not have the form.
+    """
+    if network:
+        record, learnt = backbone_record(network), None
+        forms = forms or get_args(Form)
+    else:
+        learnt = read_checkpoint(metric).record
+        record, forms = learnt.backbone, forms or tuple(learnt.forms)
+    losses = {}
+    for form in forms:
+        if learnt is None:
+            settings = FormSettings(contrast=ContrastSettings(form=form))
+            stccl = STCCL.untrained(network, settings=settings, weights=weights, device=device)
+        else:
+            stccl = STCCL.load(metric, form=form, weights=weights, device=device)
+        if untrained:
+            stccl.heads = None
+        signature = {
+            "form": form,
+            "settings": stccl.settings.model_dump(mode="json"),
+            "backbone": record.model_dump(mode="json"),
+            "heads": learnt.sha256 if learnt and not untrained else None,
+        }
+        name = f"{form}, {'untrained' if signature['heads'] is None else 'learnt'}"
+        losses[name] = ProbedLoss(stccl, signature)
+    return losses
 
 
 def _pictures(frames: Frames) -> Tensor:

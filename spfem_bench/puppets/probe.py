@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from spfem_bench.analysis.probe import NOTHING, Frames, ProbeClip
 from spfem_bench.analysis.probe import probe as probe
 from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.errors import CardError
+from spfem_bench.processes import spread
 from spfem_bench.puppets.world import Take, World
 
 VERSION = 1
@@ -30,6 +31,9 @@ VERSION = 1
 
 SEED = 23
 """Of the probe's own world: none of its puppets is in a training, a validation or the demo."""
+
+CLIPS = 22
+"""Clips of a window."""
 
 START, LATER, GRAIN = 7, 12, 3.0
 LEVELS = (0.25, 0.5, 0.75)
@@ -43,7 +47,7 @@ CONDITIONS = {
     "emotion": "at full strength, mean of all six: a perfect manipulation",
     "words": "the mouth says another sentence; head and eyes are the same",
     "frozen": "the mouth is at rest",
-    "head": "another movement of the head; mouth and eyes are the same",
+    "head": "the head moves as half a second later; mouth and eyes are the same",
     "later": "the same performance half a second later",
     "emotion, words": "emotion at full strength, and another sentence",
     "emotion, frozen": "emotion at full strength, and the mouth at rest",
@@ -53,14 +57,14 @@ CONDITIONS = {
 
 @dataclass(frozen=True)
 class Performance(Take):
-    """A performance with the mouth of another take, or at rest, and the head of another.
+    """A performance with the mouth of another take, or at rest, and the head of another moment.
 
-    ``camera`` numbers the grain, which is drawn anew for each.
+    ``head_later`` is in frames; ``camera`` numbers the grain, which is drawn anew for each.
     """
 
     mouth_of: Take | None = None
-    head_of: Take | None = None
     frozen: bool = False
+    head_later: int = 0
     camera: int = 0
 
     @cached_property
@@ -71,7 +75,8 @@ class Performance(Take):
 
     @cached_property
     def _head(self) -> npt.NDArray[np.float64]:
-        return (self.head_of or self.performance or self)._head
+        head = self.performance._head if self.performance else super()._head
+        return np.roll(head, -self.head_later, 0)
 
     def _rng(self, purpose: str) -> np.random.Generator:
         if purpose != "grain":
@@ -80,12 +85,17 @@ class Performance(Take):
 
 
 def probe_clips(
-    frames: int = 25, puppets: int = 12, windows: int = 1, world: World | None = None
+    frames: int = 25,
+    puppets: int = 12,
+    windows: int = 1,
+    world: World | None = None,
+    *,
+    workers: int = 1,
 ) -> Iterator[ProbeClip]:
     """Yield windows of *frames* frames at 25 a second: 128 pixels a side, faces as ArcFace crops.
 
     Each puppet speaks one of the test sentences, in turns; *windows* lie evenly over it. A window
-    has 22 clips (`clip_count`). The default world is the probe's own (`SEED`).
+    has `CLIPS` clips. The default world is the probe's own (`SEED`). *workers* change no pixel.
 
     Raises:
         CardError: the sentences are too short for so many frames, or the world has too few puppets.
@@ -95,6 +105,7 @@ def probe_clips(
         problem = f"{puppets} puppets are asked for"
         raise CardError(problem, f"Give a number from 1 to {len(world.speakers)}")
     sentences = [s.name for s in world.sentences if s.split == "test"]
+    jobs = []
     for number, speaker in enumerate(world.speakers[:puppets]):
         k = number % len(sentences)
         spoken, *others = (
@@ -102,23 +113,28 @@ def probe_clips(
         )
         longest = min(take.n_frames for take in (spoken, *others)) - START - LATER
         if not 2 <= frames <= longest:
-            problem = f"windows of {frames} frames, of a sentence of {longest + START + LATER}"
+            problem = f"a window of {frames} frames; {speaker.name} speaks for {longest} of them"
             raise CardError(problem, f"Give a number from 2 to {longest}")
         for w in range(windows):
             start = START + (longest - frames) * (2 * w + 1) // (2 * windows)
             some = EMOTIONS[1 + (number * windows + w) % (len(EMOTIONS) - 1)]
-            yield from _window(spoken, others, some, start, frames)
+            jobs.append(_Window(spoken, tuple(others), some, start, frames))
+    with spread(_draw, jobs, workers, ahead=2 * workers) as drawn:
+        for clips in drawn:
+            yield from clips
 
 
-def clip_count(puppets: int, windows: int) -> int:
-    """Return the number of clips that `probe_clips` yields."""
-    return 22 * puppets * windows
+class _Window(NamedTuple):
+    spoken: Take
+    others: tuple[Take, ...]
+    some: str  # the emotion that is shown at lower strength
+    start: int
+    frames: int
 
 
-def _window(
-    spoken: Take, others: list[Take], some: str, start: int, frames: int
-) -> Iterator[ProbeClip]:
-    """Yield all conditions of one window; *some* is the emotion that is shown at lower strength."""
+def _draw(window: _Window) -> list[ProbeClip]:
+    """Draw all conditions of one window."""
+    spoken, others, some, start, frames = window
     camera = 0
 
     def run(
@@ -140,23 +156,26 @@ def _window(
 
     source = run()
 
-    def clip(condition: str, made: Frames) -> ProbeClip:
-        return ProbeClip(spoken.speaker.name, condition, source, made)
+    clips = []
 
-    yield clip(NOTHING, run())
+    def add(condition: str, made: Frames) -> None:
+        clips.append(ProbeClip(spoken.speaker.name, condition, source, made))
+
+    add(NOTHING, run())
     more = np.random.default_rng([VERSION, start, frames]).standard_normal(source.shape)
     grainy = run() + 1.6 * np.sqrt(GRAIN**2 - 1) * more
-    yield clip("grain", np.clip(grainy + 0.5, 0, 255).astype(np.uint8))
+    add("grain", np.clip(grainy + 0.5, 0, 255).astype(np.uint8))
     for level in LEVELS:
-        yield clip(f"emotion {level:g}", run(emotion=some, level=level))
+        add(f"emotion {level:g}", run(emotion=some, level=level))
     for emotion in EMOTIONS[1:]:
-        yield clip("emotion", run(emotion=emotion))
+        add("emotion", run(emotion=emotion))
     for other in others:
-        yield clip("words", run(mouth_of=other))
-    yield clip("frozen", run(frozen=True))
-    yield clip("head", run(head_of=others[0]))
-    yield clip("later", run(start + LATER))
+        add("words", run(mouth_of=other))
+    add("frozen", run(frozen=True))
+    add("head", run(head_later=LATER))
+    add("later", run(start + LATER))
     # Three emotions a window, in turns, keep the probe short.
     for k, emotion in enumerate(EMOTIONS[1 + EMOTIONS.index(some) % 2 :: 2]):
-        yield clip("emotion, words", run(emotion=emotion, mouth_of=others[k % len(others)]))
-        yield clip("emotion, frozen", run(emotion=emotion, frozen=True))
+        add("emotion, words", run(emotion=emotion, mouth_of=others[k % len(others)]))
+        add("emotion, frozen", run(emotion=emotion, frozen=True))
+    return clips
