@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -21,7 +22,7 @@ from spfem_bench.progress import SILENT, Progress
 from spfem_bench.statistics.intervals import Resampled, drawn
 from spfem_bench.stccl.checkpoint import backbone_record, read_checkpoint
 from spfem_bench.stccl.metric import STCCL
-from spfem_bench.stccl.settings import ContrastSettings, Form, FormSettings
+from spfem_bench.stccl.settings import Form
 
 NOTHING = "nothing"
 """The condition whose cost is the unit: the same performance, recorded by a second camera."""
@@ -123,12 +124,12 @@ def probe(
     loss: Loss, clips: Iterable[ProbeClip], *, total: int | None = None, progress: Progress = SILENT
 ) -> ProbeResult:
     """Return a loss's parts for clips; see `probe_all`."""
-    return probe_all({"": loss}, clips, total=total, progress=progress)[""]
+    return probe_all(lambda x, y: {"": loss(x, y)}, clips, total=total, progress=progress)[""]
 
 
 @torch.no_grad()
 def probe_all(
-    losses: Mapping[str, Loss],
+    losses: Callable[[Tensor, Tensor], Mapping[str, Mapping[str, Tensor]]],
     clips: Iterable[ProbeClip],
     *,
     total: int | None = None,
@@ -136,22 +137,25 @@ def probe_all(
 ) -> dict[str, ProbeResult]:
     """Return each loss's parts: the mean over the clips of each unit and condition.
 
-    *total* is the number of clips, for the progress.
+    *losses* returns the parts of several at once, by name; a window's clips give it the same
+    source, as one tensor. *total* is the number of clips, for the progress.
 
     Raises:
         StcclError: no clip has the condition `NOTHING`.
     """
-    cells: dict[str, dict[tuple[str, str], dict[str, list[float]]]] = {name: {} for name in losses}
+    cells: dict[str, dict[tuple[str, str], dict[str, list[float]]]] = {}
     units: dict[str, None] = {}
     conditions: set[str] = set()
+    window, source = None, torch.empty(0)
     progress.begin("probe", total, "clip")
     for clip in clips:
         units[clip.unit] = None
         conditions.add(clip.condition)
-        source, made = (_pictures(frames) for frames in (clip.source, clip.made))
-        for name, loss in losses.items():
-            for part, value in loss(source, made).items():
-                cell = cells[name].setdefault((clip.condition, part), {})
+        if clip.source is not window:
+            window, source = clip.source, _pictures(clip.source)
+        for name, parts in losses(source, _pictures(clip.made)).items():
+            for part, value in parts.items():
+                cell = cells.setdefault(name, {}).setdefault((clip.condition, part), {})
                 cell.setdefault(clip.unit, []).append(float(value))
         progress.advance("probe")
     progress.end("probe")
@@ -167,22 +171,33 @@ def probe_all(
     }
 
 
-@dataclass(frozen=True)
-class ProbedLoss:
-    """A form of STCCL as a `Loss`, with regions that are drawn alike at each call."""
+class ProbedForms:
+    """Forms of STCCL on one backbone, by name, with regions that are drawn alike at each call.
 
-    stccl: STCCL
-    signature: Mapping[str, Any]
+    Attributes:
+        forms: the losses; all have the backbone of the first.
+        signature: what decides the numbers: settings and hashes of each form.
+    """
 
-    def __call__(self, source: Tensor, made: Tensor) -> Mapping[str, Tensor]:
-        """Return the parts of the loss by name."""
-        device = next(self.stccl.backbone.parameters()).device
-        drawn_alike = torch.Generator().manual_seed(0)
-        pictures = source.to(device), made.to(device)
-        named: Mapping[str, Tensor] = self.stccl(
-            *pictures, value_range=(0, 1), parts=True, generator=drawn_alike
-        )
-        return named
+    def __init__(self, forms: Mapping[str, STCCL], signature: Mapping[str, Any]) -> None:
+        self.forms, self.signature = forms, signature
+        self._source = torch.empty(0)
+        self._maps: list[Tensor] = []
+
+    def __call__(self, source: Tensor, made: Tensor) -> dict[str, dict[str, Tensor]]:
+        """Return the parts of each form; features of one source are computed once."""
+        if source is not self._source:
+            self._source, self._maps = source, self._stages(source)
+        maps = self._stages(made)
+        return {
+            name: stccl.compare(self._maps, maps, torch.Generator().manual_seed(0))
+            for name, stccl in self.forms.items()
+        }
+
+    def _stages(self, pictures: Tensor) -> list[Tensor]:
+        first = next(iter(self.forms.values()))
+        device = next(first.backbone.parameters()).device
+        return first.maps(pictures.to(device), value_range=(0, 1))
 
 
 def stccl_losses(
@@ -193,11 +208,11 @@ def stccl_losses(
     network: str = "",
     weights: WeightsStore | None = None,
     device: str = "cpu",
-) -> dict[str, ProbedLoss]:
+) -> ProbedForms:
     """Return the forms of a learnt metric as losses, by the name that tables have.
 
-    All forms of the metric when none is named. *untrained* leaves the heads out; a *network*
-    instead of the metric has none, and every form.
+    All forms of the metric when none is named; *untrained* adds them without heads. A *network*
+    in the place of the metric has every form, untrained.
 
     Raises:
         UnknownNameError: no such metric or network.
@@ -210,24 +225,24 @@ def stccl_losses(
     else:
         learnt = read_checkpoint(metric).record
         record, forms = learnt.backbone, forms or tuple(learnt.forms)
-    losses = {}
-    for form in forms:
+    losses, signature = {}, {}
+    for form, heads in product(forms, (True, False)):
+        if not (learnt if heads else untrained or network):
+            continue
         if learnt is None:
-            settings = FormSettings(contrast=ContrastSettings(form=form))
-            stccl = STCCL.untrained(network, settings=settings, weights=weights, device=device)
+            stccl = STCCL.untrained(network, form=form, weights=weights, device=device)
         else:
             stccl = STCCL.load(metric, form=form, weights=weights, device=device)
-        if untrained:
+        if not heads:
             stccl.heads = None
-        signature = {
-            "form": form,
+        name = f"{form}, {'learnt' if heads else 'untrained'}"
+        losses[name] = stccl
+        signature[name] = {
             "settings": stccl.settings.model_dump(mode="json"),
             "backbone": record.model_dump(mode="json"),
-            "heads": learnt.sha256 if learnt and not untrained else None,
+            "heads": learnt.sha256 if learnt and heads else None,
         }
-        name = f"{form}, {'untrained' if signature['heads'] is None else 'learnt'}"
-        losses[name] = ProbedLoss(stccl, signature)
-    return losses
+    return ProbedForms(losses, signature)
 
 
 def _pictures(frames: Frames) -> Tensor:

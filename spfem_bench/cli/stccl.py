@@ -18,9 +18,12 @@ def stccl() -> None:
 @stccl.command(short_help="Measure what a loss costs a perfect manipulation.")
 @click.argument("metric", default="puppets")
 @options.with_default(
-    "--form", type=click.Choice(["vd", "cm", "all"]), default="all", help="All that METRIC has."
+    "--form",
+    type=click.Choice(["vd", "cm", "ct", "all"]),
+    default="all",
+    help="All that METRIC has.",
 )
-@options.flag("--untrained", help="Leave METRIC's heads out.")
+@options.flag("--untrained", help="Beside METRIC also without its heads.")
 @click.option(
     "--network",
     help="In the place of METRIC: an identity network, untrained, such as mobilefacenet.",
@@ -123,7 +126,7 @@ def probe(
     )
     progress = options.progress(quiet)
     signature: dict[str, Any] = {"probe": drawn.VERSION, "frames": frames, "windows": windows}
-    signature["losses"] = {name: dict(loss.signature) for name, loss in losses.items()}
+    signature["losses"] = losses.signature
     shown: list[str] = []
     if protocol_name:
         from spfem_bench.analysis import real_probe

@@ -203,10 +203,10 @@ class STCCL(nn.Module):
             )
         with torch.no_grad():
             source_maps = self._stages(x.detach())
-        named = self._compare(source_maps, self._stages(y), generator)
+        named = self.compare(source_maps, self._stages(y), generator)
         return named if parts else named["loss"]
 
-    def _compare(
+    def compare(
         self, source: list[Tensor], generated: list[Tensor], generator: torch.Generator | None
     ) -> dict[str, Tensor]:
         """Return `contrast.parts` of maps ``(B, C, H, W)``, or ``(B, T, C, H, W)`` for time too."""
