@@ -65,10 +65,20 @@ class ListData(Strict):
     windows: _Count = 3
 
 
-class BackboneSettings(Strict):
-    """The network below the heads: a card's name, side in pixels and channel order of its input."""
+PEOPLE = {"light": "mobilefacenet", "official": "arcface-r50-ms1mv3"}
+"""The backbone for pictures of people, by profile."""
 
-    network: str = "compact-identity"
+
+class BackboneSettings(Strict):
+    """The network below the heads: side in pixels and channel order of its input.
+
+    Attributes:
+        network: a card's name; by default ``compact-identity`` for puppets, and for a list the one
+            of `PEOPLE` that *profile* names.
+    """
+
+    network: str = ""
+    profile: Literal["light", "official"] = "light"
     size: int = pydantic.Field(default=112, ge=32, le=1024)
     colour: Literal["rgb", "bgr"] = "rgb"
 
@@ -98,6 +108,12 @@ class TrainConfig(Strict):
     backbone: BackboneSettings = BackboneSettings()
     data: Annotated[PuppetData | ListData, pydantic.Field(discriminator="kind")]
     forms: dict[Form, FormSettings] = pydantic.Field(min_length=1)
+
+    @property
+    def network(self) -> str:
+        """The name of the backbone's card."""
+        default = PEOPLE[self.backbone.profile] if self.data.kind == "list" else "compact-identity"
+        return self.backbone.network or default
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
