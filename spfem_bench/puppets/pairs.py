@@ -39,7 +39,7 @@ class Puppet:
     def name(self) -> str:
         """Speaker, emotion and sentence, and the emotion of the take that is performed."""
         own = f"{self.take.speaker.name}/{self.take.emotion}/{self.take.sentence.name}"
-        if isinstance(self.take, Dubbed):
+        if isinstance(self.take, Dubbed) and self.take.mouth_of:
             return f"{own}/mouth of {self.take.mouth_of.sentence.name}"
         return f"{own}/{self.take.performance.emotion}" if self.take.performance else own
 
@@ -64,12 +64,12 @@ class Puppet:
 class Dubbed(Take):
     """A take whose mouth alone is another's: head, eyes, light and emotion are its own."""
 
-    mouth_of: Take = None  # type: ignore[assignment]  (fields before it have defaults)
+    mouth_of: Take | None = None
 
     @cached_property
     def mouth(self) -> npt.NDArray[np.float64]:
         """The other's mouth, at rest after its end: float64 (n_frames, 6)."""
-        track = self.mouth_of.mouth
+        track = super().mouth if self.mouth_of is None else self.mouth_of.mouth
         return track[np.minimum(np.arange(self.n_frames), len(track) - 1)]
 
     @cached_property

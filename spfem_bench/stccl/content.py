@@ -8,7 +8,7 @@ it moves. It is compared with the same moment of the source, against the source'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
@@ -39,7 +39,8 @@ def pooled_regions(maps: Tensor, grid: int) -> Tensor:
 
 def pool_map(maps: Tensor, grid: int) -> Tensor:
     """Return maps ``(B, C, H, W)`` pooled to at most *grid* by *grid* positions."""
-    return F.adaptive_avg_pool2d(maps, [min(grid, length) for length in maps.shape[-2:]])
+    height, width = maps.shape[-2:]
+    return F.adaptive_avg_pool2d(maps, (min(grid, height), min(grid, width)))
 
 
 def moments(regions: Tensor, head: Head | None = None) -> Tensor:
@@ -115,11 +116,12 @@ def content_stages(
     source: Sequence[Tensor],
     generated: Sequence[Tensor],
     settings: ContentSettings,
-    heads: nn.ModuleList | None,
+    heads: ContentHeads | None = None,
 ) -> list[Terms]:
     """Return the `content_terms` of all stages, first to last."""
-    stages = enumerate(zip(source, generated, strict=True))
-    return [content_terms(x, y, settings, head=heads[k] if heads else None) for k, (x, y) in stages]
+    own = heads.stages if heads else [None] * len(source)
+    stages = zip(source, generated, own, strict=True)
+    return [content_terms(x, y, settings, head=head) for x, y, head in stages]
 
 
 class ContentHead(nn.Module):
@@ -149,4 +151,6 @@ class ContentHeads(nn.Module):
         super().__init__()
         self.channels = tuple(channels)
         pairs = zip(channels, regions, strict=True)
-        self.stages = nn.ModuleList(ContentHead(c, r) for c, r in pairs)
+        self.stages: Iterable[ContentHead] = nn.ModuleList(  # type: ignore[assignment]
+            ContentHead(c, r) for c, r in pairs
+        )

@@ -6,7 +6,6 @@ loss = STCCL.load("puppets")(source, generated, value_range=(0, 1))
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -93,14 +92,14 @@ class STCCL(nn.Module):
     ) -> None:
         super().__init__()
         _check_centres(centres)
-        paper = isinstance(settings, FormSettings)
-        if paper and centres == "dense" and settings.contrast.spatial_negatives == "positions":
+        how = settings.contrast if isinstance(settings, FormSettings) else None
+        if how and centres == "dense" and how.spatial_negatives == "positions":
             raise StcclError(
                 "negatives from all positions with dense regions compare all with all",
                 "Use centres 'sampled' or 'grid'",
             )
         self.backbone = backbone
-        self.heads = None if heads is None else heads.requires_grad_(False)
+        self.heads: Any = None if heads is None else heads.requires_grad_(False)
         self.settings, self.centres, self.record = settings, centres, record
         self.value_range = None if value_range is None else _checked_range(value_range)
 
@@ -206,20 +205,17 @@ class STCCL(nn.Module):
                 f"source is on {x.device}, generated on {y.device}", "Bring both to one device"
             )
         how = self.settings
-        if content_form := isinstance(how, ContentSettings):
+        if isinstance(how, ContentSettings):
             _check_sequence(x)
             x, y = x[:, :: how.every], y[:, :: how.every]
         with torch.no_grad():
             source_maps = self._stages(x.detach())
-        compare = self._moments if content_form else partial(self.compare, generator=generator)
-        named = compare(source_maps, self._stages(y))
+        if isinstance(how, ContentSettings):
+            terms = content.content_stages(source_maps, self._stages(y), how, self.heads)
+            named = contrast.parts(content=terms)
+        else:
+            named = self.compare(source_maps, self._stages(y), generator)
         return named if parts else named["loss"]
-
-    def _moments(self, source: list[Tensor], generated: list[Tensor]) -> dict[str, Tensor]:
-        """Return `contrast.parts` of the form ``ct``, of the maps of moments."""
-        return contrast.parts(
-            content=content.content_stages(source, generated, self.settings, self.heads)
-        )
 
     def compare(
         self, source: list[Tensor], generated: list[Tensor], generator: torch.Generator | None
@@ -229,7 +225,9 @@ class STCCL(nn.Module):
         if isinstance(self.settings, ContentSettings):
             _check_sequence(source[0])
             step = self.settings.every
-            return self._moments(*([m[:, ::step] for m in maps] for maps in (source, generated)))
+            x, y = ([m[:, ::step] for m in maps] for maps in (source, generated))
+            terms = content.content_stages(x, y, self.settings, self.heads)
+            return contrast.parts(content=terms)
         how = self.settings.contrast
         chosen = choose_centres(source, self.centres, self.settings.spatial_centres, generator)
         x, y = (

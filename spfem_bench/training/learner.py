@@ -15,7 +15,7 @@ from spfem_bench.stccl.content import ContentHeads
 from spfem_bench.stccl.metric import Centres, choose_centres
 from spfem_bench.stccl.settings import ContentSettings, FormSettings
 from spfem_bench.training.kit import seeded_generator
-from spfem_bench.training.windows import Chosen, Forms, Sample, StepRegions, Windows
+from spfem_bench.training.windows import Chosen, Forms, Sample, StepMoments, Windows
 
 TERMS, SIGNS = ("scc", "tcc", "sct"), ("positive", "negative")
 
@@ -39,7 +39,7 @@ class Learner(nn.Module):
     def forward(self, samples: dict[str, Sample]) -> dict[str, dict[str, Tensor]]:
         """Return the parts of each form's loss, as `contrast.parts`."""
         return {
-            form: sample_parts(sample, self.forms[form], cast("Any", self.heads[form]))
+            form: sample_parts(sample, self.forms[form], self.heads[form])
             for form, sample in samples.items()
         }
 
@@ -47,17 +47,17 @@ class Learner(nn.Module):
 def sample_parts(
     sample: Sample,
     settings: FormSettings | ContentSettings,
-    heads: Heads | ContentHeads | None = None,
+    heads: Any = None,
 ) -> dict[str, Tensor]:
     """Compare source and generated of one step, as `contrast.parts`."""
-    if isinstance(settings, ContentSettings) or not isinstance(sample, StepRegions):
-        own = heads.stages if heads else [None] * len(sample)
-        return contrast.parts(
-            content=[
-                content.moment_terms(*(content.moments(side, head) for side in stage), settings)
-                for stage, head in zip(sample, own, strict=True)
-            ]
-        )
+    if isinstance(sample, StepMoments):
+        terms = []
+        for k, (x, y) in enumerate(sample.stages):
+            head = heads.stages[k] if heads else None
+            x, y = content.moments(x, head), content.moments(y, head)
+            terms.append(content.moment_terms(x, y, cast("ContentSettings", settings)))
+        return contrast.parts(content=terms)
+    settings = cast("FormSettings", settings)
     how = settings.contrast
     stages = [(*maps.flatten(1, 2), centres) for maps, centres in sample.spatial]
     own = heads.spatial if heads else None
@@ -104,12 +104,13 @@ def standardise(learner: Learner, windows: Windows, seed: int) -> None:
     few = torch.linspace(0, len(windows) - 1, min(16, len(windows))).long()
     centres = form_centres(windows.sizes, learner.forms, "grid", seeded_generator(seed, "start"))
     for form, sample in windows.sample(few, learner.forms, centres).items():
-        if isinstance(sample, list):
-            for head, regions in zip(learner.heads[form].stages, sample, strict=True):
-                moving = (regions - regions.mean(2, keepdim=True)).flatten(0, -2)
+        own: Any = learner.heads[form]
+        if isinstance(sample, StepMoments):
+            for head, pooled in zip(own.stages, sample.stages, strict=True):
+                moving = (pooled - pooled.mean(2, keepdim=True)).flatten(0, -2)
                 head.region.weight /= _deviation(moving)
             continue
-        settings = learner.forms[form].contrast
+        settings = cast("FormSettings", learner.forms[form]).contrast
         for kind, regions in (("spatial", sample.spatial), ("temporal", sample.temporal)):
             for stage, (maps, where) in enumerate(regions):
                 if settings.form == "cm":
@@ -120,7 +121,7 @@ def standardise(learner: Learner, windows: Windows, seed: int) -> None:
                     rows = rep.temporal_disparity(maps.flatten(0, 1), "window").flatten(0, -2)
                 mean = rows.mean(0) if settings.form == "cm" else torch.zeros_like(rows[0])
                 deviation = _deviation(rows - mean)
-                first, _, last = getattr(learner.heads[form], kind)[stage]
+                first, _, last = getattr(own, kind)[stage]
                 first.weight /= deviation
                 first.bias.copy_(-(first.weight @ mean))
                 last.bias.copy_(-(last.weight @ first(rows).relu().mean(0)))
@@ -148,7 +149,7 @@ def measure_heads(
     for chosen in torch.split(torch.arange(len(windows)), 4):
         share = len(chosen) / len(windows)
         for form, sample in windows.sample(chosen, forms, centres).items():
-            own = cast("Any", heads[form]) if heads is not None else None
+            own = heads[form] if heads is not None else None
             settings = forms[form].learning()
             if isinstance(settings, FormSettings):
                 even = settings.contrast.model_copy(update={"adaptive": False})

@@ -343,7 +343,7 @@ class _Training:
                 for term, sign in product(set(learner.TERMS) & set(parts), learner.SIGNS):
                     writer.add_scalar(f"held-out/{form}/{term}_{sign}", parts[term][sign], step)
 
-    def best_heads(self) -> dict[Any, nn.Module]:
+    def best_heads(self) -> dict[Any, Any]:
         """Return each form's heads that did best on the held-out speakers, on the CPU."""
         best = {}
         for form, state in self.best.items():

@@ -55,8 +55,13 @@ class StepRegions(NamedTuple):
     temporal: list[Regions]
 
 
-Sample = StepRegions | list[Tensor]
-"""Regions of one form in a step; of ``ct`` all of each stage, ``(2, B, T, R, C)``."""
+class StepMoments(NamedTuple):
+    """All pooled regions of each stage in one step, float32 ``(2, B, T, R, C)``, for ``ct``."""
+
+    stages: list[Tensor]
+
+
+Sample = StepRegions | StepMoments
 
 Forms = Mapping[Any, FormSettings | ContentSettings]
 
@@ -218,7 +223,7 @@ class Windows:
         samples: dict[str, Sample] = {}
         for form, settings in forms.items():
             if isinstance(settings, ContentSettings):
-                samples[form] = self._pooled(chosen)
+                samples[form] = StepMoments(self._pooled(chosen))
                 continue
             patched = needs_neighbours(settings.contrast)
             spatial, temporal = (
