@@ -82,6 +82,10 @@ class ProbeResult:
         cells = [(condition, part), (NOTHING, part)]
         return self._estimate(cells, lambda cost, nothing: (cost - nothing) / nothing)
 
+    def gap(self, condition: str, other: str, part: str = "loss") -> Resampled:
+        """Return how much more another condition costs, in units of the loss."""
+        return self._estimate([(condition, part), (other, part)], lambda a, b: b - a)
+
     def ratio(self, condition: str, other: str, part: str = "loss") -> Resampled:
         """Return the cost of one condition as a share of another's, both above nothing."""
         cells = [(condition, part), (other, part), (NOTHING, part)]
@@ -95,15 +99,10 @@ class ProbeResult:
         cells = [(both, part), (emotion, part), (alone, part), (NOTHING, part)]
         return self._estimate(cells, lambda b, e, a, nothing: (b - e) / (a - nothing))
 
-    def below(self, condition: str, other: str, part: str = "loss") -> tuple[int, int]:
-        """Return in how many units a condition costs less than another, and of how many."""
+    def gaps(self, condition: str, other: str, part: str = "loss") -> npt.NDArray[np.float64]:
+        """Return how much more another condition costs in each unit that has both."""
         less = self.values[other, part] - self.values[condition, part]
-        return int((less > 0).sum()), int(np.isfinite(less).sum())
-
-    def gap(self, condition: str, other: str, part: str = "loss") -> Resampled:
-        """Return how much more another condition costs, in units of the cost of nothing."""
-        cells = [(condition, part), (other, part), (NOTHING, part)]
-        return self._estimate(cells, lambda a, b, nothing: (b - a) / nothing)
+        return less[np.isfinite(less)]
 
     def _estimate(
         self, cells: list[tuple[str, str]], formula: Callable[..., npt.NDArray[np.float64]]

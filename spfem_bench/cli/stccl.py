@@ -161,11 +161,12 @@ def probe(
         text = reporting.to_json(rows, signature) if as_json else reporting.to_csv(rows)
         write_atomically(output, text)
     for name, result in results.items():
-        click.echo(f"{name}\n{reporting.condition_table(result, style)}\n")
-    if shown:
-        click.echo(reporting.rank_table(results, shown, style))
-    else:
-        click.echo(reporting.share_table(results, style))
-    click.echo(f"\n{reporting.signature_line(signature)}")
+        if protocol_name:
+            below = reporting.rank_table(result, shown, style)
+        else:
+            below = reporting.share_table(result, style)
+        above = reporting.condition_table(result, style, relative=not protocol_name)
+        click.echo(f"{name}\n{above}\n\n{below}\n")
+    click.echo(f"{reporting.signature_line(signature)}")
     if protocol_name and not quiet:
         options.print_notes(f"left out: {reason}" for reason in pairs.left_out)

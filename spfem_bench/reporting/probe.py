@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from spfem_bench.analysis.probe import NOTHING, ProbeResult
@@ -12,11 +13,11 @@ from spfem_bench.texts import csv_text
 
 SIMILARITIES = ("_positive", "_negative")
 
-#: Columns of the first table: titles of parts.
-_TERMS = {"loss": "total", "scc": "space", "tcc": "time"}
-
 #: Changes that a loss should see, each alone and on an emotional face.
 _SEEN = {"words": "emotion, words", "frozen": "emotion, frozen"}
+
+#: Conditions that every method should cost less than.
+_WORSE = ("later", "wrong time", "other speaker")
 
 
 class ProbeRow(NamedTuple):
@@ -24,8 +25,8 @@ class ProbeRow(NamedTuple):
 
     ``quantity`` is ``mean``; ``above nothing``, in units of the cost of nothing; ``share``, of
     the cost of *other* above nothing; ``kept``, what the condition adds on an emotional face as a
-    share of its cost on a neutral one; or ``lower``, in how many of the units it costs less than
-    *other*.
+    share of its cost on a neutral one; or ``less``, how much less than *other* it costs, in units
+    of the loss.
     """
 
     loss: str
@@ -48,7 +49,7 @@ def _rows(name: str, result: ProbeResult, methods: Sequence[str]) -> Iterator[Pr
     for part in result.parts:
         for condition in result.conditions:
             yield _row(name, result, part, "mean", condition, "", result.mean(condition, part))
-        if part.endswith(SIMILARITIES):
+        if _is_likeness(part):
             continue
         for condition in result.conditions:
             if condition != NOTHING:
@@ -61,13 +62,9 @@ def _rows(name: str, result: ProbeResult, methods: Sequence[str]) -> Iterator[Pr
             for alone, both in _SEEN.items():
                 kept = result.kept(both, "emotion", alone, part)
                 yield _row(name, result, part, "kept", alone, "emotion", kept)
-        for method in methods:
-            for other in result.conditions:
-                if other not in (NOTHING, method):
-                    less, count = result.below(method, other, part)
-                    gap = result.gap(method, other, part)
-                    yield ProbeRow(name, part, "lower", method, other, less, None, None, count)
-                    yield _row(name, result, part, "gap", method, other, gap)
+        for method, other in _ranked(result, methods):
+            gap = result.gap(method, other, part)
+            yield _row(name, result, part, "less", method, other, gap)
 
 
 def _row(
@@ -95,66 +92,74 @@ def to_json(rows: Sequence[ProbeRow], signature: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def condition_table(result: ProbeResult, style: str = "simple") -> str:
-    """Return costs above nothing of each condition, in total, in space and in time.
+def condition_table(result: ProbeResult, style: str = "simple", *, relative: bool = True) -> str:
+    """Return costs above nothing of each condition, in total and by term, and similarities.
 
-    Beside them stand the mean similarities of what corresponds and of what does not.
+    Costs are in units of that of nothing when *relative*, else of the loss. Similarities are the
+    means of what corresponds and of what does not.
     """
-    terms = {part: title for part, title in _TERMS.items() if part in result.parts}
-    terms |= {p: p for p in result.parts if _is_own_term(p)}
-    likenesses = [part for part in terms if part + SIMILARITIES[0] in result.parts]
+    above = result.excess if relative else partial(result.gap, NOTHING)
+    terms = [part for part in result.parts if "_stage" not in part and not _is_likeness(part)]
+    alike = [part for part in terms if part + SIMILARITIES[0] in result.parts]
     lines = []
     for condition in result.conditions:
         costs = [
-            f"= {_text(result.mean(condition, part))}"
+            f"= {result.mean(condition, part).value:.3f}"
             if condition == NOTHING
-            else _with_interval(result.excess(condition, part))
+            else _with_interval(above(condition, part))
             for part in terms
         ]
-        alike = [
+        cosines = [
             " / ".join(f"{result.mean(condition, part + sign).value:.2f}" for sign in SIMILARITIES)
-            for part in likenesses
+            for part in alike
         ]
-        lines.append([condition, *costs, *alike, str(result.count(condition, "loss"))])
-    heads = ["", *terms.values(), *(f"alike, {terms[part]}" for part in likenesses), "n"]
+        lines.append([condition, *costs, *cosines, str(result.count(condition))])
+    heads = ["", *map(_title, terms), *(f"alike, {_title(part)}" for part in alike), "n"]
     return _printed(lines, heads, style)
 
 
-def share_table(results: Mapping[str, ProbeResult], style: str = "simple") -> str:
-    """Return emotion / words of each loss, in total and by term and stage, and what is kept."""
+def share_table(result: ProbeResult, style: str = "simple") -> str:
+    """Return emotion as a share of words, and what is kept of changes on an emotional face."""
+    parts = [part for part in result.parts if not _is_likeness(part)]
+    shown: dict[str, Callable[[str], Resampled]] = {
+        "emotion / words": lambda part: result.ratio("emotion", "words", part),
+    }
+    for alone, both in _SEEN.items():
+        shown[f"{alone} kept"] = partial(result.kept, both, "emotion", alone)
     lines = []
-    for name, result in results.items():
-        for part in result.parts:
-            if part.endswith(SIMILARITIES):
-                continue
-            kept = [result.kept(both, "emotion", alone, part) for alone, both in _SEEN.items()]
-            shares = [result.ratio("emotion", other, part) for other in ("words", "frozen")]
-            cells = [_with_interval(value) for value in (*shares, *kept)]
-            lines.append([name, part, *cells])
-    heads = ["", "", "emotion / words", "emotion / frozen mouth"]
-    heads += ["words kept", "frozen mouth kept"]
-    return _printed(lines, heads, style)
+    for title, share in shown.items():
+        stages = [f"{share(part).value:.2f}" for part in parts[1:]]
+        lines.append([title, _with_interval(share(parts[0])), *stages])
+    return _printed(lines, ["", *map(_title, parts)], style)
 
 
-def rank_table(
-    results: Mapping[str, ProbeResult], methods: Sequence[str], style: str = "simple"
-) -> str:
-    """Return in how many clips each method costs less than the others, and by how much."""
+def rank_table(result: ProbeResult, methods: Sequence[str], style: str = "simple") -> str:
+    """Return in how many clips each method costs less than others, by how much, and the least."""
+    parts = [part for part in result.parts if "_stage" not in part and not _is_likeness(part)]
     lines = []
-    for name, result in results.items():
-        parts = [part for part in _TERMS if part in result.parts]
-        for method in methods:
-            for other in result.conditions:
-                if other in (NOTHING, method):
-                    continue
-                cells = []
-                for part in parts:
-                    less, count = result.below(method, other, part)
-                    cells.append(
-                        f"{less} of {count}, {_with_interval(result.gap(method, other, part))}"
-                    )
-                lines.append([name, method, other, *cells])
-    return _printed(lines, ["", "costs less:", "than", *_TERMS.values()], style)
+    for method, other in _ranked(result, methods):
+        cells = []
+        for part in parts:
+            gaps = result.gaps(method, other, part)
+            least = f", least {gaps.min():+.2f}" if len(gaps) else ""
+            mean = _with_interval(result.gap(method, other, part))
+            cells.append(f"{(gaps > 0).sum()} of {len(gaps)} by {mean}{least}")
+        lines.append([method, other, *cells])
+    return _printed(lines, ["costs less:", "than", *map(_title, parts)], style)
+
+
+def _ranked(result: ProbeResult, methods: Sequence[str]) -> list[tuple[str, str]]:
+    """Return each method beside those after it, and beside what should cost more."""
+    own = [method for method in methods if method in result.conditions]
+    worse = [condition for condition in _WORSE if condition in result.conditions]
+    return [(a, b) for i, a in enumerate(own) for b in (*own[i + 1 :], *worse)]
+
+
+def _title(part: str) -> str:
+    """Return a part's name for a column: ``scc_stage1`` is ``space 1``."""
+    term, _, stage = part.partition("_stage")
+    name = {"loss": "total", "scc": "space", "tcc": "time", "sct": "content"}.get(term, term)
+    return f"{name} {stage}".strip()
 
 
 def signature_line(signature: Mapping[str, Any]) -> str:
@@ -168,12 +173,8 @@ def signature_line(signature: Mapping[str, Any]) -> str:
     return "; ".join([", ".join(of_clips), *of_losses])
 
 
-def _is_own_term(part: str) -> bool:
-    return part not in _TERMS and "_stage" not in part and not part.endswith(SIMILARITIES)
-
-
-def _text(value: Resampled) -> str:
-    return f"{value.value:.3f}"
+def _is_likeness(part: str) -> bool:
+    return part.endswith(SIMILARITIES)
 
 
 def _with_interval(value: Resampled) -> str:

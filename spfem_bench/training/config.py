@@ -66,10 +66,20 @@ class ListData(Strict):
     windows: _Count = 3
 
 
-class BackboneSettings(Strict):
-    """The network below the heads: a card's name, side in pixels and channel order of its input."""
+PEOPLE = {"light": "mobilefacenet", "official": "arcface-r50-ms1mv3"}
+"""The backbone for pictures of people, by profile."""
 
-    network: str = "compact-identity"
+
+class BackboneSettings(Strict):
+    """The network below the heads: side in pixels and channel order of its input.
+
+    Attributes:
+        network: a card's name; by default ``compact-identity`` for puppets, and for a list the one
+            of `PEOPLE` that *profile* names.
+    """
+
+    network: str = ""
+    profile: Literal["light", "official"] = "light"
     size: int = pydantic.Field(default=112, ge=32, le=1024)
     colour: Literal["rgb", "bgr"] = "rgb"
 
@@ -105,6 +115,12 @@ class TrainConfig(Strict):
         """The settings of the form ``ct``, if it is learnt."""
         settings = next(iter(self.forms.values()))
         return settings if isinstance(settings, ContentSettings) else None
+
+    @property
+    def network(self) -> str:
+        """The name of the backbone's card."""
+        default = PEOPLE[self.backbone.profile] if self.data.kind == "list" else "compact-identity"
+        return self.backbone.network or default
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> TrainConfig:

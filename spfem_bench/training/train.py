@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
@@ -29,7 +30,7 @@ from spfem_bench.stccl.checkpoint import backbone_record, load_backbone, write_c
 from spfem_bench.stccl.settings import ContentSettings, FormSettings
 from spfem_bench.stored import read_json
 from spfem_bench.training import kit, learner
-from spfem_bench.training.config import PuppetData, TrainConfig
+from spfem_bench.training.config import PEOPLE, PuppetData, TrainConfig
 from spfem_bench.training.windows import Windows, choose_windows, map_sizes, needs_neighbours
 
 CHECKPOINT = "training.pt"
@@ -193,7 +194,16 @@ def train_metric(
         progress = SILENT
     check_writable(output)
     circumstances = kit.circumstances(str(accelerator.device), SOFTWARE, *CODE)
-    record = backbone_record(**config.backbone.model_dump())
+    record = backbone_record(
+        config.network, size=config.backbone.size, colour=config.backbone.colour
+    )
+    drawn_only = network_card(config.network).architecture.startswith("compact-")
+    if drawn_only and config.data.kind == "list" and accelerator.is_main_process:
+        warnings.warn(
+            f"'{config.network}' knows drawn puppets only, and a list has pictures of people: "
+            f"leave 'network' out for '{PEOPLE['light']}'",
+            stacklevel=2,
+        )
     backbone = load_backbone(record, weights, accelerator.device)
     sizes = map_sizes(backbone, config.content)
     check_settings(config, sizes, accelerator.num_processes)
