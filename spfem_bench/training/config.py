@@ -10,11 +10,11 @@ import pydantic
 from spfem_bench.datasets.pair_lists import TEMPLATE
 from spfem_bench.definitions.cards import Strict, builtin_folder, read_toml
 from spfem_bench.stccl.checkpoint import FOLDER
-from spfem_bench.stccl.settings import Form, FormSettings
+from spfem_bench.stccl.settings import AnySettings, ContentSettings, Form, form_of
 
 _Count = Annotated[int, pydantic.Field(ge=1)]
 
-Second = Literal["recording", "face"]
+Second = Literal["recording", "face", "speech"]
 
 HELD_OUT = 6
 """The last so many training speakers of a drawn world can be held out."""
@@ -28,7 +28,8 @@ class PuppetData(Strict):
         held_out: training puppets held out for early validation.
         checked: validation puppets, with sentences of their own, for the final numbers.
         windows: of each pair, evenly over it.
-        second: a ``recording`` of its own, or the pair's first with another ``face``.
+        second: a ``recording`` of its own; the pair's first with another ``face``; or a recording
+            of other words, whose mouth alone is the first's (``speech``).
     """
 
     kind: Literal["puppets"]
@@ -107,7 +108,13 @@ class TrainConfig(Strict):
     cache: Literal["maps", "pictures"] = "maps"
     backbone: BackboneSettings = BackboneSettings()
     data: Annotated[PuppetData | ListData, pydantic.Field(discriminator="kind")]
-    forms: dict[Form, FormSettings] = pydantic.Field(min_length=1)
+    forms: dict[Form, AnySettings] = pydantic.Field(min_length=1)
+
+    @property
+    def content(self) -> ContentSettings | None:
+        """The settings of the form ``ct``, if it is learnt."""
+        settings = next(iter(self.forms.values()))
+        return settings if isinstance(settings, ContentSettings) else None
 
     @property
     def network(self) -> str:
@@ -118,9 +125,17 @@ class TrainConfig(Strict):
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
         for form, settings in self.forms.items():
-            if settings.contrast.form != form:
-                raise ValueError(f"forms.{form} has the form '{settings.contrast.form}'")
-            if settings.contrast.window > self.frames:
+            if form_of(settings) != form:
+                raise ValueError(f"forms.{form} has the form '{form_of(settings)}'")
+            if isinstance(settings, ContentSettings):
+                if len(self.forms) > 1:
+                    raise ValueError("forms.ct compares other windows: train it alone")
+                if self.frames < settings.fewest:
+                    raise ValueError(
+                        f"forms.ct compares {settings.fewest} frames at least, "
+                        f"windows have {self.frames}"
+                    )
+            elif settings.contrast.window > self.frames:
                 raise ValueError(
                     f"forms.{form} compares {settings.contrast.window} frames, "
                     f"windows have {self.frames}"
