@@ -49,7 +49,7 @@ def stccl() -> None:
 @options.with_default(
     "--format", "style", type=click.Choice(["simple", "github"]), default="simple"
 )
-@options.learning_device
+@options.with_default("--device", default="cpu", help="Where networks run: cpu, cuda.")
 @options.drawing_workers
 @options.weights_dir
 @options.data_dir
