@@ -28,6 +28,7 @@ from spfem_bench.cli.prepare import prepare
 from spfem_bench.cli.protocol import protocol
 from spfem_bench.cli.report import report
 from spfem_bench.cli.score import score
+from spfem_bench.cli.stccl import stccl
 from spfem_bench.cli.table import table
 from spfem_bench.cli.train import train
 from spfem_bench.cli.validate import validate
@@ -95,9 +96,9 @@ def main() -> None:
 
 
 for _commands in (
-    (evaluate, table, audit, preference, report, leaderboard, compare, diff, validate, check),
-    (verify, score),
-    (list_, protocol, metric, networks, data, prepare, cache, demo, faces, align, correlate, train),
+    (evaluate, table, report, compare, leaderboard, audit, preference),
+    (check, diff, verify, validate, score, correlate, stccl, train, align),
+    (list_, protocol, metric, networks, data, prepare, faces, cache, demo),
 ):
     for _command in _commands:
         main.add_command(_command)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
 from spfem_bench.definitions.cards import Strict
 from spfem_bench.stccl import representations as rep
 
-Form = Literal["vd", "cm"]
+Form = Literal["vd", "cm", "ct"]
 
 
 class ContrastSettings(Strict):
@@ -62,6 +62,39 @@ class ContrastSettings(Strict):
         return self
 
 
+class ContentSettings(Strict):
+    """Settings of the form ``ct``: what is said, moment by moment (see `content`).
+
+    Attributes:
+        temperature: tau of the contrast.
+        apart: frames between two moments that are other than each other, at least; moments in
+            between are neither alike nor other.
+        every: of consecutive frames, every so many is a moment.
+        grid: regions of a stage's map, so many by so many; smaller maps stay as they are.
+        negatives: other moments of the ``source``, or of the generated too (``both``).
+        learning_temperature: tau while heads are learnt.
+    """
+
+    form: Literal["ct"] = "ct"
+    temperature: float = pydantic.Field(default=0.07, gt=0, allow_inf_nan=False)
+    apart: int = pydantic.Field(default=4, ge=1)
+    every: int = pydantic.Field(default=2, ge=1)
+    grid: int = pydantic.Field(default=7, ge=1)
+    negatives: Literal["source", "both"] = "source"
+    learning_temperature: float | None = pydantic.Field(default=None, gt=0, allow_inf_nan=False)
+
+    @property
+    def fewest(self) -> int:
+        """The fewest frames of which each moment has another one."""
+        step = -(-self.apart // self.every)
+        return 2 * step * self.every + 1
+
+    def learning(self) -> ContentSettings:
+        """Return the settings while heads are learnt."""
+        warm = self.learning_temperature or self.temperature
+        return self.model_copy(update={"temperature": warm})
+
+
 class FormSettings(Strict):
     """Settings of one form: comparison, and regions sampled at each stage for SCC and for TCC.
 
@@ -93,3 +126,21 @@ class FormSettings(Strict):
         if not changes:
             return self
         return self.model_copy(update={"contrast": self.contrast.model_copy(update=changes)})
+
+
+def _which(content: Any) -> str:
+    form = content.get("form") if isinstance(content, dict) else getattr(content, "form", None)
+    return "content" if form == "ct" else "contrast"
+
+
+AnySettings = Annotated[
+    Annotated[FormSettings, pydantic.Tag("contrast")]
+    | Annotated[ContentSettings, pydantic.Tag("content")],
+    pydantic.Discriminator(_which),
+]
+"""Settings of any form; those of ``ct`` say so by their ``form``."""
+
+
+def form_of(settings: FormSettings | ContentSettings) -> Form:
+    """Return the form that settings are of."""
+    return settings.contrast.form if isinstance(settings, FormSettings) else settings.form

@@ -24,7 +24,7 @@ from spfem_bench.puppets.mini_ned.data import FrameRun
 from spfem_bench.puppets.mini_ned.morphable import Coefficients, Morphable
 from spfem_bench.puppets.mini_ned.networks import Critic, Estimator, Manipulator, Renderer
 from spfem_bench.puppets.shots import Shot
-from spfem_bench.stccl.metric import STCCL
+from spfem_bench.stccl.metric import STCCL, FormSettings
 from spfem_bench.training.kit import Descent, seed_torch
 
 WINDOW = 5  # consecutive frames that STCCL compares
@@ -136,8 +136,9 @@ def supervisor(how: Supervision, weights: WeightsStore, device: str = "cpu") -> 
     if how.form == "none":
         return None
     loss = STCCL.load(how.metric, form=how.form, value_range=(0, 1), weights=weights, device=device)
-    contrast = loss.settings.contrast.model_copy(update={"adaptive": how.adaptive})
-    loss.settings = loss.settings.model_copy(update={"contrast": contrast})
+    if isinstance(loss.settings, FormSettings):
+        contrast = loss.settings.contrast.model_copy(update={"adaptive": how.adaptive})
+        loss.settings = loss.settings.model_copy(update={"contrast": contrast})
     if not how.trained:
         loss.heads = None
     return loss
