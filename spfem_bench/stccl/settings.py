@@ -87,7 +87,7 @@ class ContentSettings(Strict):
     def fewest(self) -> int:
         """The fewest frames of which each moment has another one."""
         step = -(-self.apart // self.every)
-        return 2 * step * self.every + 1
+        return (2 * step - 1) * self.every + 1
 
     def learning(self) -> ContentSettings:
         """Return the settings while heads are learnt."""
