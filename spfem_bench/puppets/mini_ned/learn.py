@@ -6,8 +6,7 @@ STCCL compares features of ``compact-identity``, which also computes FAD and id-
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ from spfem_bench.puppets.mini_ned.morphable import Coefficients, Morphable
 from spfem_bench.puppets.mini_ned.networks import Critic, Estimator, Manipulator, Renderer
 from spfem_bench.puppets.shots import Shot
 from spfem_bench.stccl.metric import STCCL
-from spfem_bench.training.kit import Descent, seed_torch
+from spfem_bench.training.kit import Checkpoint, Descent, seed_torch
 
 WINDOW = 5  # consecutive frames that STCCL compares
 
@@ -167,16 +166,56 @@ def _run(values: Tensor, takes: Tensor, first: Tensor, length: int) -> Tensor:
     return values[takes[:, None], first[:, None] + torch.arange(length)]
 
 
+def _learn(
+    descent: Descent,
+    loss: Callable[[int], Tensor],
+    until: int,
+    start: Checkpoint | None,
+    parts: Mapping[str, Any],
+    chance: torch.Generator,
+    progress: Progress,
+    phase: str,
+) -> list[float]:
+    """Take all steps; return their losses.
+
+    The state before the step *until*, where supervision begins, is read from *start* or written
+    there. *parts* are networks and optimisers besides the descent's.
+    """
+    losses: list[float] = []
+
+    def restore(state: dict[str, Any]) -> None:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        descent.restore(state["descent"])
+        chance.set_state(state["chance"])
+        losses.extend(state["losses"])
+
+    if start is not None:
+        start.read(restore)
+    if not losses:
+        losses.extend(descent.run(loss, until, progress=progress, phase=phase))
+        if start is not None:
+            state = {name: part.state_dict() for name, part in parts.items()}
+            state |= {"descent": descent.state(), "chance": chance.get_state(), "losses": losses}
+            start.write(state)
+    return losses + list(descent.run(loss, progress=progress, phase=phase))
+
+
 # ---- stage 1 --------------------------------------------------------------------------------
 
 
 def learn_manipulator(
-    config: MiniNedConfig, material: Material, stccl: STCCL | None, progress: Progress
+    config: MiniNedConfig,
+    material: Material,
+    stccl: STCCL | None,
+    start: Checkpoint | None,
+    progress: Progress,
 ) -> tuple[Manipulator, list[float]]:
     """Train the manipulator without pairs; return it in eval mode, and the loss of each step.
 
     As in NED (section 3.2): a critic for each emotion, the reference's style, a cycle, and the
     correlation over time of the lips' opening. *stccl* compares renders of source and target.
+    *start*, of a training that differs in *stccl* only, is continued and gives the same weights.
     """
     how, device = config.manipulator, str(material.frames.device)
     seed_torch(config.seed)
@@ -229,7 +268,9 @@ def learn_manipulator(
         return torch.as_tensor(stccl(*renders, generator=windows.regions))
 
     descent = _descent(network, how.steps, how.rate)
-    losses = list(descent.run(loss, progress=progress, phase="manipulator"))
+    parts = {"network": network, "critic": critic, "judge": judge}
+    phase = "manipulator"
+    losses = _learn(descent, loss, unsupervised, start, parts, chance, progress, phase)
     return network.eval(), losses
 
 
@@ -242,24 +283,15 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
 # ---- stage 2 --------------------------------------------------------------------------------
 
 
-class RendererStart(NamedTuple):
-    """The state of a renderer's training where supervision begins: the same with and without."""
-
-    network: dict[str, Tensor]
-    descent: dict[str, Any]
-    chance: Tensor
-    losses: list[float]
-
-
 def learn_renderer(
     config: MiniNedConfig,
     material: Material,
     manipulator: Manipulator,
     stccl: STCCL | None,
-    start: RendererStart | None,
+    start: Checkpoint | None,
     progress: Progress,
-) -> tuple[Renderer, list[float], RendererStart]:
-    """Train the renderer; return it in eval mode, the loss of each step, and the start for others.
+) -> tuple[Renderer, list[float]]:
+    """Train the renderer; return it in eval mode, and the loss of each step.
 
     The other frame is half of the time from another take, so that the expression cannot be copied.
     *stccl* compares neutral frames with what the manipulator makes of them. *start*, of a training
@@ -320,16 +352,9 @@ def learn_renderer(
         return torch.as_tensor(stccl(frames, made, generator=windows.regions))
 
     descent = _descent(network, how.steps, how.rate)
-    if start is None:
-        first = list(descent.run(loss, unsupervised, progress=progress, phase="renderer"))
-        state = network.state_dict(), descent.state(), chance.get_state()
-        start = RendererStart(*copy.deepcopy(state), first)
-    else:
-        network.load_state_dict(start.network)
-        descent.restore(copy.deepcopy(start.descent))
-        chance.set_state(start.chance)
-    rest = list(descent.run(loss, progress=progress, phase="renderer"))
-    return network.eval(), start.losses + rest, start
+    parts = {"network": network}
+    losses = _learn(descent, loss, unsupervised, start, parts, chance, progress, "renderer")
+    return network.eval(), losses
 
 
 def cover(morphable: Morphable, target: Coefficients, source: Coefficients) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,22 +11,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.files import check_writable
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.progress import SILENT, Progress
 from spfem_bench.puppets.compact.train import SOFTWARE
 from spfem_bench.puppets.mini_ned import learn
-from spfem_bench.puppets.mini_ned.config import SHARED, MiniNedConfig, Supervision
+from spfem_bench.puppets.mini_ned.config import SHARED, MiniNedConfig
 from spfem_bench.puppets.mini_ned.data import FrameRun, draw_run, unpaired_takes
 from spfem_bench.puppets.mini_ned.model import read_model_record, read_networks, write_networks
 from spfem_bench.puppets.mini_ned.morphable import Morphable, training_faces
 from spfem_bench.puppets.mini_ned.networks import Estimator
 from spfem_bench.puppets.shots import describe_shots, draw_shots
 from spfem_bench.puppets.world import World
-from spfem_bench.training.kit import Trained, circumstances, first_and_last
+from spfem_bench.training.kit import Checkpoint, Trained, circumstances, first_and_last
 
 _FILES = "puppets/*.py puppets/tables/*.csv puppets/mini_ned/*.py stccl/*.py training/kit.py"
+_START = 1  # raised when the same settings give another start
 
 
 def train_mini_ned(
@@ -38,8 +43,9 @@ def train_mini_ned(
 ) -> Iterator[Trained]:
     """Yield models, by the names of their files, once each is written to the folder.
 
-    ``face`` is trained first unless the folder holds it. What successive models share, takes and a
-    renderer's start, is done once; each is the same as when trained alone. The progress has the
+    ``face`` is trained first unless the folder holds it. What models share is done once: takes by
+    successive models, and the steps before supervision begins, whose end is kept in the folder as
+    ``start-*.checkpoint``. Each model is the same as when trained alone. The progress has the
     phases ``draw``, ``estimator``, ``manipulator`` and ``renderer``.
 
     Raises:
@@ -52,23 +58,23 @@ def train_mini_ned(
         learn.supervisor(config.stccl, weights, device)
     work = _Work(folder, device, workers, progress)
     data: _Data | None = None
-    start: tuple[object, learn.RendererStart] | None = None
     for name, config in configs.items():
         if data is None or data.config != _shared_config(config):
             _check_shared(folder, config)
             data = work.prepare(config)
         stccl = learn.supervisor(config.stccl, weights, device)
-        clock = time.monotonic()
+        clocks = [time.monotonic()]
+        starts = {stage: work.start(stage, config, data) for stage in ("manipulator", "renderer")}
+        shared = [stage for stage, start in starts.items() if start.path.exists()]
         manipulator, manipulator_losses = learn.learn_manipulator(
-            config, data.material, stccl, progress
+            config, data.material, stccl, starts["manipulator"], progress
         )
-        after = time.monotonic()
-        same = config.model_dump(exclude={"stccl": set(Supervision.model_fields) - {"begin"}})
-        shared = start[1] if start and start[0] == same else None
-        renderer, renderer_losses, begun = learn.learn_renderer(
-            config, data.material, manipulator, stccl, shared, progress
+        clocks.append(time.monotonic())
+        renderer, renderer_losses = learn.learn_renderer(
+            config, data.material, manipulator, stccl, starts["renderer"], progress
         )
-        start, ended = (same, begun), time.monotonic()
+        clocks.append(time.monotonic())
+        seconds = dict(zip(starts, np.diff(clocks).round(1).tolist(), strict=True))
         training = {
             **data.common,
             "stccl": None if stccl is None or stccl.record is None else stccl.record.sha256,
@@ -78,8 +84,7 @@ def train_mini_ned(
             },
             "seconds": {
                 "drawing and estimating": data.seconds,
-                "manipulator": round(after - clock, 1),
-                f"renderer{', after a shared start' if shared else ''}": round(ended - after, 1),
+                **{f"{k}{', after a shared start' * (k in shared)}": v for k, v in seconds.items()},
             },
         }
         about = {"face": data.face, "config": config.model_dump(mode="json"), "training": training}
@@ -120,6 +125,16 @@ class _Work:
         material = learn.gather(morphable, estimator, shots, drawn)
         seconds = round(time.monotonic() - clock, 1)
         return _Data(_shared_config(config), face, material, common, seconds)
+
+    def start(self, stage: str, config: MiniNedConfig, data: _Data) -> Checkpoint:
+        """Return the file of a stage's state where supervision begins: the same in all forms."""
+        how: dict[str, Any] = config.model_dump(
+            mode="json", include={"seed": True, "data": True, stage: True, "stccl": {"begin"}}
+        )
+        same = {key: data.common[key] for key in ("device", "threads", "software")}
+        identity = {"start": _START, "face": data.face, **how, **same}
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        return Checkpoint(self.folder / f"start-{stage}-{digest[:12]}.checkpoint", identity)
 
     def _face(
         self, config: MiniNedConfig, drawn: list[FrameRun], world: World, common: dict[str, Any]
