@@ -143,15 +143,19 @@ def stage_terms(
     ]
 
 
-def parts(spatial: Sequence[Terms] = (), temporal: Sequence[Terms] = ()) -> dict[str, Tensor]:
+def parts(
+    spatial: Sequence[Terms] = (),
+    temporal: Sequence[Terms] = (),
+    content: Sequence[Terms] = (),
+) -> dict[str, Tensor]:
     """Return scalars by name: means over stages (the sum over layers of equation 7, as a mean).
 
-    ``loss`` is the sum of ``scc`` and ``tcc`` where they are given, each the mean of its stages'
-    losses; ``scc_positive`` and ``scc_negative`` are mean similarities; ``scc_stage1``,
+    ``loss`` is the sum of ``scc``, ``tcc`` and ``sct`` where they are given, each the mean of its
+    stages' losses; ``scc_positive`` and ``scc_negative`` are mean similarities; ``scc_stage1``,
     ``scc_stage1_positive`` and so on are the same of each stage.
     """
     named: dict[str, Tensor] = {}
-    for name, stages in (("scc", spatial), ("tcc", temporal)):
+    for name, stages in (("scc", spatial), ("tcc", temporal), ("sct", content)):
         for number in _SUFFIXES if stages else ():
             values = [getattr(terms, number) for terms in stages]
             named[name + _SUFFIXES[number]] = torch.stack(values).mean()
@@ -159,7 +163,7 @@ def parts(spatial: Sequence[Terms] = (), temporal: Sequence[Terms] = ()) -> dict
                 named[f"{name}_stage{stage}{_SUFFIXES[number]}"] = value
     if not named:
         raise StcclError("no stage was compared", "Give terms of at least one")
-    loss = torch.stack([named[name] for name in ("scc", "tcc") if name in named]).sum()
+    loss = torch.stack([named[name] for name in ("scc", "tcc", "sct") if name in named]).sum()
     return {"loss": loss, **named}
 
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from spfem_bench.errors import StcclError, WeightsError
 from spfem_bench.networks.weights import WeightsStore
-from spfem_bench.stccl import contrast
+from spfem_bench.stccl import content, contrast
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone, backbone
 from spfem_bench.stccl.checkpoint import Heads, MetricRecord, load_backbone, read_checkpoint
-from spfem_bench.stccl.settings import ContrastSettings, Form, FormSettings
+from spfem_bench.stccl.settings import ContentSettings, ContrastSettings, Form, FormSettings
 
 __all__ = ["STCCL", "Form", "FormSettings", "Heads", "load_backbone", "read_checkpoint"]
 
@@ -83,7 +83,7 @@ class STCCL(nn.Module):
         self,
         backbone: Backbone,
         heads: Heads | None,
-        settings: FormSettings,
+        settings: FormSettings | ContentSettings,
         *,
         value_range: ValueRange | None = None,
         centres: Centres = "sampled",
@@ -91,7 +91,8 @@ class STCCL(nn.Module):
     ) -> None:
         super().__init__()
         _check_centres(centres)
-        if centres == "dense" and settings.contrast.spatial_negatives == "positions":
+        paper = isinstance(settings, FormSettings)
+        if paper and centres == "dense" and settings.contrast.spatial_negatives == "positions":
             raise StcclError(
                 "negatives from all positions with dense regions compare all with all",
                 "Use centres 'sampled' or 'grid'",
@@ -143,15 +144,22 @@ class STCCL(nn.Module):
         cls,
         network: str = "compact-identity",
         *,
-        settings: FormSettings | None = None,
+        form: Form = "vd",
+        settings: FormSettings | ContentSettings | None = None,
         value_range: ValueRange | None = None,
         centres: Centres = "sampled",
         weights: WeightsStore | Path | None = None,
         device: str | torch.device = "cpu",
     ) -> STCCL:
-        """Return a loss on a backbone's features as they are, without mappings."""
+        """Return a loss on a backbone's features as they are, without mappings.
+
+        *settings* are by default those of the form: ``vd`` and ``cm`` as in the papers, or ``ct``.
+        """
         loaded = backbone(network, _store(weights), device=device)
-        settings = settings or FormSettings(contrast=ContrastSettings())
+        if settings is None:
+            settings = ContentSettings()
+            if form != "ct":
+                settings = FormSettings(contrast=ContrastSettings(form=form))
         return cls(loaded, None, settings, value_range=value_range, centres=centres)
 
     def maps(self, pictures: Tensor, *, value_range: ValueRange | None = None) -> list[Tensor]:
@@ -202,7 +210,16 @@ class STCCL(nn.Module):
         self, source: list[Tensor], generated: list[Tensor], generator: torch.Generator | None
     ) -> dict[str, Tensor]:
         """Return `contrast.parts` of maps ``(B, C, H, W)``, or ``(B, T, C, H, W)`` for time too."""
-        in_time, how = source[0].ndim == 5, self.settings.contrast
+        in_time = source[0].ndim == 5
+        if isinstance(self.settings, ContentSettings):
+            if not in_time:
+                raise StcclError(
+                    "the form 'ct' compares moments, and single pictures were given",
+                    "Give sequences (B, T, 3, height, width) of about a second",
+                )
+            terms = content.content_stages(source, generated, self.settings, self.heads)
+            return contrast.parts(content=terms)
+        how = self.settings.contrast
         chosen = choose_centres(source, self.centres, self.settings.spatial_centres, generator)
         x, y = (
             [m.flatten(0, 1) for m in maps] if in_time else maps for maps in (source, generated)

@@ -9,7 +9,7 @@ import pydantic
 from spfem_bench.definitions.cards import Strict
 from spfem_bench.stccl import representations as rep
 
-Form = Literal["vd", "cm"]
+Form = Literal["vd", "cm", "ct"]
 
 
 class ContrastSettings(Strict):
@@ -59,6 +59,34 @@ class ContrastSettings(Strict):
         cosine = self.form == "cm" and self.rows == "cosine"
         if self.window < 3 and not (by_regions or cosine or self.definition == "released-code"):
             raise ValueError("a window of 2 frames leaves no negatives: set it to 3 or more")
+        return self
+
+
+class ContentSettings(Strict):
+    """Settings of the form ``ct``: what is said, moment by moment (see `content`).
+
+    Attributes:
+        temperature: tau of the contrast.
+        apart: frames between two moments that are other than each other, at least; moments in
+            between are neither alike nor other. Where only every second frame is given, half.
+        grid: regions of a stage's map, so many by so many; smaller maps stay as they are.
+        negatives: other moments of the ``source``, or of the generated too (``both``).
+        frames: of a window in training; in use at least ``2 * apart + 1``, about a second is best.
+        learning_temperature: tau while heads are learnt.
+    """
+
+    form: Literal["ct"] = "ct"
+    temperature: float = pydantic.Field(default=0.07, gt=0, allow_inf_nan=False)
+    apart: int = pydantic.Field(default=4, ge=1)
+    grid: int = pydantic.Field(default=7, ge=1)
+    negatives: Literal["source", "both"] = "source"
+    frames: int = pydantic.Field(default=25, ge=3)
+    learning_temperature: float | None = pydantic.Field(default=None, gt=0, allow_inf_nan=False)
+
+    @pydantic.model_validator(mode="after")
+    def _possible(self) -> ContentSettings:
+        if self.frames <= 2 * self.apart:
+            raise ValueError(f"{self.frames} frames leave some moment without others")
         return self
 
 
