@@ -14,7 +14,8 @@ expression coefficients of all frames; their error against the puppet's own is d
 squares into a part along what speech moves and one along what emotions move. The mouth's distance
 is the first part less its mean over the clip, since speech moves; the emotion's is the mean of the
 second, since an emotion stays: root mean squares, in deviations of the coefficients. The
-estimator's own error is in both: compare with --anchor source (nothing changed) and --anchor perfect (the truth, drawn).
+estimator's own error is in both: compare with --anchor source (nothing changed) and --anchor
+perfect (the truth, drawn).
 """
 
 from __future__ import annotations
