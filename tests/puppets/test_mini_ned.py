@@ -260,6 +260,15 @@ def test_a_renderer_goes_on_from_a_parent_whose_manipulator_stays(
         MiniNedConfig.model_validate({"parent": "plain", "stccl": {"form": "ct"}})
 
 
+def test_a_damaged_start_is_refused_by_its_name(models: Path, tmp_path: Path) -> None:
+    for path in models.glob("[fs]*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    [start, _] = sorted(tmp_path.glob("start-*.checkpoint"))
+    start.write_bytes(start.read_bytes()[:-9])
+    with pytest.raises(CardError, match=r"start-manipulator-.*no checkpoint.*Delete it"):
+        [*train_mini_ned({"again": config()}, tmp_path, weights=STORE)]
+
+
 @pytest.mark.parametrize(
     ("stccl", "moved"),
     [

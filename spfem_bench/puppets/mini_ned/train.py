@@ -170,7 +170,8 @@ class _Work:
         same = {key: data.common[key] for key in ("device", "threads", "software")}
         unique = {"start": _START, "face": data.face, **how, **same}
         digest = hashlib.sha256(json.dumps(unique, sort_keys=True).encode()).hexdigest()
-        return Checkpoint(self.folder / f"start-{stage}-{digest[:12]}.checkpoint", unique)
+        path = self.folder / f"start-{stage}-{digest[:12]}.checkpoint"
+        return Checkpoint(path, unique, "Delete it: it is made again")
 
     def _face(
         self, config: MiniNedConfig, drawn: list[FrameRun], world: World, common: dict[str, Any]
