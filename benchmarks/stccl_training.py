@@ -149,7 +149,7 @@ def plain(windows: Windows, learner: Learner, batch: Tensor, centres: dict) -> T
 
 def prepared(config: TrainConfig, cache: str, device: str) -> tuple[Backbone, Windows, Learner]:
     """Draw one speaker's windows and make the first heads."""
-    eyes = backbone(config.backbone.network, WeightsStore(), device=device)
+    eyes = backbone(config.network, WeightsStore(), device=device)
     found = find_data(config, Path(), WeightsStore(), drawn_pairs).train
     windows = Windows(
         found, choose_windows(found, config.frames, 1), config.frames, eyes, cache=cache

@@ -20,7 +20,7 @@ from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone, backbone
 from spfem_bench.stccl.contrast import Head
 from spfem_bench.stccl.metric import STCCL, Form, Heads, grid_of_regions
-from spfem_bench.stccl.settings import ContrastSettings
+from spfem_bench.stccl.settings import ContrastSettings, FormSettings
 
 Definition = Literal["paper", "released-code", "released-logs"]
 Measure = Literal["cosine", "pearson"]
@@ -170,7 +170,9 @@ def make_lenses(
     if metric is None:
         return backbone(network, weights, size=size, device=device), [Lens(form=form)]
     learnt = STCCL.load(metric, form=form, weights=weights, device=device)
-    untrained = Lens(form=form, settings=learnt.settings.contrast)
+    how = learnt.settings
+    settings = how.contrast if isinstance(how, FormSettings) else None
+    untrained = Lens(form=form, settings=settings)
     trained = untrained._replace(name=Path(metric).stem, heads=learnt.heads)
     return learnt.backbone, [untrained, trained]
 

@@ -26,6 +26,7 @@ from spfem_bench.cli.prepare import prepare
 from spfem_bench.cli.protocol import protocol
 from spfem_bench.cli.report import report
 from spfem_bench.cli.score import score
+from spfem_bench.cli.stccl import stccl
 from spfem_bench.cli.table import table
 from spfem_bench.cli.train import train
 from spfem_bench.cli.validate import validate
@@ -93,7 +94,7 @@ def main() -> None:
 
 for _commands in (
     (evaluate, table, audit, preference, report, compare, diff, validate, check, score),
-    (list_, protocol, networks, data, prepare, cache, demo, faces, align, correlate, train),
+    (list_, protocol, networks, data, prepare, cache, demo, faces, align, correlate, train, stccl),
 ):
     for _command in _commands:
         main.add_command(_command)

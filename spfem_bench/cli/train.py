@@ -106,7 +106,7 @@ def _table(quality: dict[str, Any]) -> str:
 
     rows = []
     for form in quality["trained"]:
-        for term in ("scc", "tcc"):
+        for term in (t for t in ("scc", "tcc", "sct") if t in quality["trained"][form]):
             for state in ("untrained", "trained"):
                 part = quality[state][form][term]
                 means = [part[sign] for sign in ("positive", "negative")]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -30,12 +32,15 @@ class Puppet:
     """A take as a source of frames: drawn on demand, landmarks exact, each frame a face crop."""
 
     take: Take
+    posed: bool = True  # whether it is moved to the pose of a pair's first recording
     whole = True
 
     @property
     def name(self) -> str:
         """Speaker, emotion and sentence, and the emotion of the take that is performed."""
         own = f"{self.take.speaker.name}/{self.take.emotion}/{self.take.sentence.name}"
+        if isinstance(self.take, Dubbed) and self.take.mouth_of:
+            return f"{own}/mouth of {self.take.mouth_of.sentence.name}"
         return f"{own}/{self.take.performance.emotion}" if self.take.performance else own
 
     @property
@@ -48,9 +53,50 @@ class Puppet:
         return self.take.frame(index)
 
     def points(self, index: int, picture: Frame) -> Landmarks | None:
-        """Return the landmarks of :data:`STEADY` in one frame, (6, 2)."""
+        """Return the landmarks of :data:`STEADY` in one frame, (6, 2); None if not posed."""
+        if not self.posed:
+            return None
         drawn = self.take.geometry(index).contours["landmarks"][list(STEADY)]
         return np.asarray((drawn + 0.5) / OVERSAMPLING - 0.5)
+
+
+@dataclass(frozen=True)
+class Dubbed(Take):
+    """A take whose mouth alone is another's: head, eyes, light and emotion are its own."""
+
+    mouth_of: Take | None = None
+
+    @cached_property
+    def mouth(self) -> npt.NDArray[np.float64]:
+        """The other's mouth, at rest after its end: float64 (n_frames, 6)."""
+        track = super().mouth if self.mouth_of is None else self.mouth_of.mouth
+        return track[np.minimum(np.arange(self.n_frames), len(track) - 1)]
+
+    @cached_property
+    def _head(self) -> npt.NDArray[np.float64]:
+        # Nods are of its own words.
+        return self.world.take(self.speaker.name, self.emotion, self.sentence.name)._head
+
+
+def _speech_pairs(world: World, speakers: Sequence[str], part: WorldPart) -> list[EmotionPair]:
+    """Return pairs that share the mouth's movements alone: a neutral take, and one dubbed with it.
+
+    Each speaker has three, in turns over sentences and emotions.
+    """
+    split = "test" if part == "validation" else "train"
+    names = [s.name for s in world.sentences if s.split == split]
+    pairs = []
+    for number, speaker in enumerate(speakers):
+        for turn in range(3 * number, 3 * number + 3):
+            emotion = EMOTIONS[1 + turn % (len(EMOTIONS) - 1)]
+            spoken = world.take(speaker, "neutral", names[turn % len(names)])
+            own = world.speaker(speaker), emotion, world.sentence(names[(turn + 1) % len(names)])
+            dubbed = Dubbed(world, *own, 1.0, mouth_of=spoken)
+            frames = np.arange(min(spoken.n_frames, dubbed.n_frames))
+            numbers = np.stack([frames, frames], 1)
+            pair = Puppet(spoken, posed=False), Puppet(dubbed, posed=False)
+            pairs.append(EmotionPair(speaker, emotion, *pair, numbers))
+    return pairs
 
 
 def drawn_pairs(data: PuppetData) -> tuple[list[EmotionPair], list[EmotionPair], list[EmotionPair]]:
@@ -71,7 +117,8 @@ def puppet_pairs(
     ``train``: training speakers, sentences that they speak in every emotion. ``held-out``: the last
     :data:`~spfem_bench.training.config.HELD_OUT` of them, who are not in ``train``. ``validation``:
     validation speakers, sentences of their own. *speakers* is how many of them; *second* is
-    ``recording``, a take of its own as in MEAD, or ``face``, :meth:`Take.with_face` of the first.
+    ``recording``, a take of its own as in MEAD, ``face``, :meth:`Take.with_face` of the first, or
+    ``speech``, :func:`_speech_pairs`.
 
     Raises:
         CardError: no such part, or not that many speakers.
@@ -85,6 +132,8 @@ def puppet_pairs(
     if speakers is not None and not 1 <= speakers <= len(everyone):
         problem = f"{speakers} speakers are asked for, '{part}' has {len(everyone)}"
         raise CardError(problem, f"Give a number from 1 to {len(everyone)}")
+    if second == "speech":
+        return _speech_pairs(world, everyone[:speakers], part)
     chosen = set(everyone[:speakers])
     emotions: dict[tuple[str, str], set[str]] = {}
     for speaker, emotion, sentence in recorded:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#9DC3E6", "#5B9BD5", "#2E75B6", "#1F3864")  # of the four stages, first to last
-NAMES = {"scc": "SCC (space)", "tcc": "TCC (time)"}
-NAMES |= {"vd": "visual disparity", "cm": "correlation matrix"}
+NAMES = {"scc": "SCC (space)", "tcc": "TCC (time)", "sct": "SCT (moments)"}
+NAMES |= {"vd": "visual disparity", "cm": "correlation matrix", "ct": "content"}
 
 
 def save_figure(record: Mapping[str, Any], path: Path) -> None:
@@ -36,9 +36,10 @@ def figure(record: Mapping[str, Any]) -> Figure:
     from matplotlib.lines import Line2D
 
     forms = list(record["forms"])
-    drawing = Figure(figsize=(1 + 3.1 * len(forms), 5.2), facecolor="white")
-    grid = drawing.subplots(2, len(forms), sharex=True, sharey=True, squeeze=False)
-    for row, term in zip(grid, ("scc", "tcc"), strict=True):
+    terms = ("sct",) if "ct" in forms else ("scc", "tcc")
+    drawing = Figure(figsize=(1 + 3.1 * len(forms), 1.2 + 2 * len(terms)), facecolor="white")
+    grid = drawing.subplots(len(terms), len(forms), sharex=True, sharey=True, squeeze=False)
+    for row, term in zip(grid, terms, strict=True):
         for axes, form in zip(row, forms, strict=True):
             _panel(axes, record, form, term)
             axes.set_title(f"{NAMES[term]}, {NAMES[form]}", fontsize=8.5, fontweight="bold")

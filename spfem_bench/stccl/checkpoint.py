@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import pydantic
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spfem_bench.definitions.cards import Strict, card_folders, validate
 from spfem_bench.definitions.networks import network_card
@@ -19,7 +19,8 @@ from spfem_bench.errors import CardError, WeightsError, unknown_name
 from spfem_bench.networks import recorded
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.stccl.backbone import Backbone, backbone
-from spfem_bench.stccl.settings import Form, FormSettings
+from spfem_bench.stccl.content import REGION_NUMBERS, ContentHeads
+from spfem_bench.stccl.settings import AnySettings, Form
 
 FOLDER = "metrics/stccl"
 """The folder of metrics among the cards."""
@@ -34,6 +35,7 @@ class Heads(nn.Module):
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
+        self.channels = tuple(channels)
         self.spatial = nn.ModuleList(_mapping(c) for c in channels)
         self.temporal = nn.ModuleList(_mapping(c) for c in channels)
 
@@ -62,7 +64,7 @@ class MetricRecord(Strict):
 
     format: Literal[1] = 1
     backbone: BackboneRecord
-    forms: dict[Form, FormSettings] = pydantic.Field(min_length=1)
+    forms: dict[Form, AnySettings] = pydantic.Field(min_length=1)
     sha256: str = pydantic.Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int
     held_out: dict[str, Any] = pydantic.Field(default_factory=dict)
@@ -72,7 +74,7 @@ class MetricRecord(Strict):
 class LearntMetric(NamedTuple):
     """A metric's files, read and verified: heads by form, and the record."""
 
-    heads: dict[Form, Heads]
+    heads: dict[Form, Heads | ContentHeads]
     record: MetricRecord
 
 
@@ -139,9 +141,7 @@ def read_checkpoint(name: str | Path) -> LearntMetric:
     content = recorded.read_weights(path, record.sha256, remedy)
     try:
         state = recorded.tensors(content)
-        first = next(iter(record.forms))
-        channels = [state[f"{first}.spatial.{k}.0.weight"].shape[1] for k in range(4)]
-        every = nn.ModuleDict({form: Heads(channels) for form in record.forms})
+        every = nn.ModuleDict({form: _shaped(form, state) for form in record.forms})
         every.load_state_dict(state)
     except Exception as error:  # several kinds: any bytes may have the right hash
         reason = (str(error) or type(error).__name__).splitlines()[-1].strip()
@@ -150,8 +150,20 @@ def read_checkpoint(name: str | Path) -> LearntMetric:
     return LearntMetric({form: every[form] for form in record.forms}, record)  # type: ignore[misc]
 
 
+def _shaped(form: Form, state: Mapping[str, Tensor]) -> Heads | ContentHeads:
+    """Return heads of a form, shaped as those of a file."""
+
+    def width(name: str) -> list[int]:
+        return [state[f"{form}.{name.format(k)}.weight"].shape[1] for k in range(4)]
+
+    if form == "ct":
+        regions = [n // REGION_NUMBERS for n in width("stages.{}.moment.0")]
+        return ContentHeads(width("stages.{}.region"), regions)
+    return Heads(width("spatial.{}.0"))
+
+
 def write_checkpoint(
-    path: Path, heads: Mapping[Form, Heads], record: Mapping[str, Any]
+    path: Path, heads: Mapping[Form, Heads | ContentHeads], record: Mapping[str, Any]
 ) -> MetricRecord:
     """Write a metric's two files at a path with either suffix, the record last.
 

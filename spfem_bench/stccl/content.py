@@ -8,7 +8,7 @@ it moves. It is compared with the same moment of the source, against the source'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
@@ -20,6 +20,9 @@ from spfem_bench.stccl.contrast import Head
 from spfem_bench.stccl.losses import Terms
 from spfem_bench.stccl.settings import ContentSettings
 
+REGION_NUMBERS = 8
+"""Numbers to which a head maps each region."""
+
 
 def pooled_regions(maps: Tensor, grid: int) -> Tensor:
     """Return the regions ``(B, T, R, C)`` of maps ``(B, T, C, H, W)``, R at most *grid* squared.
@@ -30,21 +33,33 @@ def pooled_regions(maps: Tensor, grid: int) -> Tensor:
         StcclError: the maps are no sequence, or a value is not finite.
     """
     maps = rep.checked_sequence(maps)
-    size = [min(grid, length) for length in maps.shape[-2:]]
-    pooled = F.adaptive_avg_pool2d(maps.flatten(0, 1), size)
+    pooled = pool_map(maps.flatten(0, 1), grid)
     return rep.feature_rows(torch.unflatten(pooled, 0, maps.shape[:2]))
+
+
+def pool_map(maps: Tensor, grid: int) -> Tensor:
+    """Return maps ``(B, C, H, W)`` pooled to at most *grid* by *grid* positions."""
+    height, width = maps.shape[-2:]
+    return F.adaptive_avg_pool2d(maps, (min(grid, height), min(grid, width)))
 
 
 def moments(regions: Tensor, head: Head | None = None) -> Tensor:
     """Return a vector of length 1 for each moment, ``(B, T, D)``, of regions ``(B, T, R, C)``.
 
-    Regions less their mean over time; mapped by a head, if there is one; joined.
+    Regions less their mean over time, joined; a head, if there is one, maps them to ``(B, T, D)``,
+    and its output's mean over time is subtracted too.
     """
     with torch.autocast(regions.device.type, enabled=False):
-        moving = rep.widened(regions)
-        moving = moving - moving.mean(1, keepdim=True)
-    mapped = moving if head is None else head(moving)
-    return rep.unit(rep.widened(mapped).flatten(2))
+        moving = _centred(regions)
+    if head is not None:
+        moving = head(moving)
+    with torch.autocast(regions.device.type, enabled=False):
+        return rep.unit(_centred(moving).flatten(2))
+
+
+def _centred(values: Tensor) -> Tensor:
+    values = rep.widened(values)
+    return values - values.mean(1, keepdim=True)
 
 
 def content_terms(
@@ -56,7 +71,8 @@ def content_terms(
 ) -> Terms:
     """Compare one stage of two batches of sequences ``(B, T, C, H, W)``, moment by moment.
 
-    With ``z`` the `moments` of both, ``s = cos``, and the frames u at least ``apart`` from t::
+    T are moments: every ``settings.every``-th frame. With ``z`` the `moments` of both, ``s = cos``,
+    and the moments u that are ``apart`` frames or more from t::
 
         loss = mean over t of -log( e(s(x_t, y_t)) / (e(s(x_t, y_t)) + sum over u of e(s(x_u, y_t)))
         e(s) = exp(s / temperature)
@@ -74,14 +90,14 @@ def content_terms(
 
 def moment_terms(source: Tensor, generated: Tensor, settings: ContentSettings) -> Terms:
     """Contrast `moments` ``(B, T, D)`` of two sequences; see `content_terms`."""
-    frames = source.shape[1]
-    if frames <= 2 * settings.apart:
-        raise StcclError(
-            f"{frames} frames, of which some have no other moment {settings.apart} frames away",
-            f"Give at least {2 * settings.apart + 1} frames; about a second is best",
-        )
-    time = torch.arange(frames, device=source.device)
+    count = source.shape[1]
+    time = torch.arange(count, device=source.device) * settings.every
     near = (time[:, None] - time).abs() < settings.apart
+    if bool(near.all(1).any()):
+        raise StcclError(
+            f"{count} moments, of which some have no other {settings.apart} frames away",
+            f"Give at least {settings.fewest} consecutive frames; about a second is best",
+        )
     with torch.autocast(source.device.type, enabled=False):
         same = (source * generated).sum(-1)
         # Rows are the generated's moments, the anchors.
@@ -100,8 +116,41 @@ def content_stages(
     source: Sequence[Tensor],
     generated: Sequence[Tensor],
     settings: ContentSettings,
-    heads: nn.ModuleList | None,
+    heads: ContentHeads | None = None,
 ) -> list[Terms]:
     """Return the `content_terms` of all stages, first to last."""
-    stages = enumerate(zip(source, generated, strict=True))
-    return [content_terms(x, y, settings, head=heads[k] if heads else None) for k, (x, y) in stages]
+    own = heads.stages if heads else [None] * len(source)
+    stages = zip(source, generated, own, strict=True)
+    return [content_terms(x, y, settings, head=head) for x, y, head in stages]
+
+
+class ContentHead(nn.Module):
+    """A mapping of one stage's moving regions ``(..., R, C)`` to 32 numbers a moment ``(..., D)``.
+
+    Each region alone first, to 8 numbers; then all together. All regions together can follow a
+    mouth that moves with the head, which a mapping of single regions cannot.
+    """
+
+    def __init__(self, channels: int, regions: int) -> None:
+        super().__init__()
+        self.region = nn.Linear(channels, REGION_NUMBERS)
+        self.moment = nn.Sequential(
+            nn.Linear(REGION_NUMBERS * regions, 64), nn.ReLU(), nn.Linear(64, 32)
+        )
+
+    def forward(self, moving: Tensor) -> Tensor:
+        """Return the mapped moments."""
+        mapped: Tensor = self.moment(self.region(moving).relu().flatten(-2))
+        return mapped
+
+
+class ContentHeads(nn.Module):
+    """A `ContentHead` for each stage, of its channels and its number of regions."""
+
+    def __init__(self, channels: Sequence[int], regions: Sequence[int]) -> None:
+        super().__init__()
+        self.channels = tuple(channels)
+        pairs = zip(channels, regions, strict=True)
+        self.stages: Iterable[ContentHead] = nn.ModuleList(  # type: ignore[assignment]
+            ContentHead(c, r) for c, r in pairs
+        )

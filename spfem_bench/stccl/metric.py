@@ -18,6 +18,7 @@ from spfem_bench.stccl import content, contrast
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone, backbone
 from spfem_bench.stccl.checkpoint import Heads, MetricRecord, load_backbone, read_checkpoint
+from spfem_bench.stccl.content import ContentHeads
 from spfem_bench.stccl.settings import ContentSettings, ContrastSettings, Form, FormSettings
 
 __all__ = ["STCCL", "Form", "FormSettings", "Heads", "load_backbone", "read_checkpoint"]
@@ -82,7 +83,7 @@ class STCCL(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        heads: Heads | None,
+        heads: Heads | ContentHeads | None,
         settings: FormSettings | ContentSettings,
         *,
         value_range: ValueRange | None = None,
@@ -91,14 +92,14 @@ class STCCL(nn.Module):
     ) -> None:
         super().__init__()
         _check_centres(centres)
-        paper = isinstance(settings, FormSettings)
-        if paper and centres == "dense" and settings.contrast.spatial_negatives == "positions":
+        how = settings.contrast if isinstance(settings, FormSettings) else None
+        if how and centres == "dense" and how.spatial_negatives == "positions":
             raise StcclError(
                 "negatives from all positions with dense regions compare all with all",
                 "Use centres 'sampled' or 'grid'",
             )
         self.backbone = backbone
-        self.heads = None if heads is None else heads.requires_grad_(False)
+        self.heads: Any = None if heads is None else heads.requires_grad_(False)
         self.settings, self.centres, self.record = settings, centres, record
         self.value_range = None if value_range is None else _checked_range(value_range)
 
@@ -107,7 +108,7 @@ class STCCL(nn.Module):
         cls,
         name: str | Path = "puppets",
         *,
-        form: Form = "vd",
+        form: Form | None = None,
         value_range: ValueRange | None = None,
         centres: Centres = "sampled",
         weights: WeightsStore | Path | None = None,
@@ -115,7 +116,8 @@ class STCCL(nn.Module):
     ) -> STCCL:
         """Load a learnt metric by name or path (`checkpoint.metric_path`) after a check of hashes.
 
-        The form is ``vd``, visual disparities, or ``cm``, correlation matrices.
+        The form is ``vd``, visual disparities, ``cm``, correlation matrices, or ``ct``, content;
+        by default the metric's first.
 
         Raises:
             UnknownNameError: no metric has that name.
@@ -123,12 +125,13 @@ class STCCL(nn.Module):
             StcclError: the metric does not have that form.
         """
         heads, record = read_checkpoint(name)
+        form = form or next(iter(heads))
         if form not in heads:
             raise StcclError(
                 f"the metric '{name}' has no form '{form}'", f"Allowed: {', '.join(heads)}"
             )
         network = load_backbone(record.backbone, _store(weights), device)
-        if [head[0].in_features for head in heads[form].spatial] != list(network.channels):  # type: ignore[index]
+        if heads[form].channels != tuple(network.channels):
             raise WeightsError(
                 f"the metric '{name}' has no heads for '{record.backbone.network}'",
                 "Train it again with 'spfem-bench train'",
@@ -179,8 +182,8 @@ class STCCL(nn.Module):
 
         Args:
             source: RGB, floating point, ``(B, 3, H, W)`` for space alone, or ``(B, T, 3, H, W)``, T
-                consecutive frames, for space and time. Faces in one pose, as large as ArcFace
-                crops; any H and W, resized to the backbone's square.
+                consecutive frames, for space and time, or ``ct``. Faces in one pose, as large as
+                ArcFace crops; any H and W, resized to the backbone's square.
             generated: the same of the generated; H and W may be others.
             value_range: ``(0, 1)`` or ``(-1, 1)``; needed here unless given when loading.
             parts: return `contrast.parts` by name, not the scalar ``loss`` of at least 0.
@@ -201,23 +204,29 @@ class STCCL(nn.Module):
             raise StcclError(
                 f"source is on {x.device}, generated on {y.device}", "Bring both to one device"
             )
+        how = self.settings
+        if isinstance(how, ContentSettings):
+            _check_sequence(x)
+            x, y = x[:, :: how.every], y[:, :: how.every]
         with torch.no_grad():
             source_maps = self._stages(x.detach())
-        named = self._compare(source_maps, self._stages(y), generator)
+        if isinstance(how, ContentSettings):
+            terms = content.content_stages(source_maps, self._stages(y), how, self.heads)
+            named = contrast.parts(content=terms)
+        else:
+            named = self.compare(source_maps, self._stages(y), generator)
         return named if parts else named["loss"]
 
-    def _compare(
+    def compare(
         self, source: list[Tensor], generated: list[Tensor], generator: torch.Generator | None
     ) -> dict[str, Tensor]:
         """Return `contrast.parts` of maps ``(B, C, H, W)``, or ``(B, T, C, H, W)`` for time too."""
         in_time = source[0].ndim == 5
         if isinstance(self.settings, ContentSettings):
-            if not in_time:
-                raise StcclError(
-                    "the form 'ct' compares moments, and single pictures were given",
-                    "Give sequences (B, T, 3, height, width) of about a second",
-                )
-            terms = content.content_stages(source, generated, self.settings, self.heads)
+            _check_sequence(source[0])
+            step = self.settings.every
+            x, y = ([m[:, ::step] for m in maps] for maps in (source, generated))
+            terms = content.content_stages(x, y, self.settings, self.heads)
             return contrast.parts(content=terms)
         how = self.settings.contrast
         chosen = choose_centres(source, self.centres, self.settings.spatial_centres, generator)
@@ -274,6 +283,14 @@ class STCCL(nn.Module):
 
 def _store(weights: WeightsStore | Path | None) -> WeightsStore:
     return weights if isinstance(weights, WeightsStore) else WeightsStore.locate(weights)
+
+
+def _check_sequence(frames: Tensor) -> None:
+    if frames.ndim != 5:
+        raise StcclError(
+            "the form 'ct' compares moments, and single pictures were given",
+            "Give sequences (B, T, 3, height, width) of about a second",
+        )
 
 
 def _check_centres(centres: str) -> None:

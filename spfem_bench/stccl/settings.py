@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -68,26 +68,31 @@ class ContentSettings(Strict):
     Attributes:
         temperature: tau of the contrast.
         apart: frames between two moments that are other than each other, at least; moments in
-            between are neither alike nor other. Where only every second frame is given, half.
+            between are neither alike nor other.
+        every: of consecutive frames, every so many is a moment.
         grid: regions of a stage's map, so many by so many; smaller maps stay as they are.
         negatives: other moments of the ``source``, or of the generated too (``both``).
-        frames: of a window in training; in use at least ``2 * apart + 1``, about a second is best.
         learning_temperature: tau while heads are learnt.
     """
 
     form: Literal["ct"] = "ct"
     temperature: float = pydantic.Field(default=0.07, gt=0, allow_inf_nan=False)
     apart: int = pydantic.Field(default=4, ge=1)
+    every: int = pydantic.Field(default=2, ge=1)
     grid: int = pydantic.Field(default=7, ge=1)
     negatives: Literal["source", "both"] = "source"
-    frames: int = pydantic.Field(default=25, ge=3)
     learning_temperature: float | None = pydantic.Field(default=None, gt=0, allow_inf_nan=False)
 
-    @pydantic.model_validator(mode="after")
-    def _possible(self) -> ContentSettings:
-        if self.frames <= 2 * self.apart:
-            raise ValueError(f"{self.frames} frames leave some moment without others")
-        return self
+    @property
+    def fewest(self) -> int:
+        """The fewest frames of which each moment has another one."""
+        step = -(-self.apart // self.every)
+        return 2 * step * self.every + 1
+
+    def learning(self) -> ContentSettings:
+        """Return the settings while heads are learnt."""
+        warm = self.learning_temperature or self.temperature
+        return self.model_copy(update={"temperature": warm})
 
 
 class FormSettings(Strict):
@@ -121,3 +126,21 @@ class FormSettings(Strict):
         if not changes:
             return self
         return self.model_copy(update={"contrast": self.contrast.model_copy(update=changes)})
+
+
+def _which(content: Any) -> str:
+    form = content.get("form") if isinstance(content, dict) else getattr(content, "form", None)
+    return "content" if form == "ct" else "contrast"
+
+
+AnySettings = Annotated[
+    Annotated[FormSettings, pydantic.Tag("contrast")]
+    | Annotated[ContentSettings, pydantic.Tag("content")],
+    pydantic.Discriminator(_which),
+]
+"""Settings of any form; those of ``ct`` say so by their ``form``."""
+
+
+def form_of(settings: FormSettings | ContentSettings) -> Form:
+    """Return the form that settings are of."""
+    return settings.contrast.form if isinstance(settings, FormSettings) else settings.form

@@ -10,11 +10,11 @@ import pydantic
 from spfem_bench.datasets.pair_lists import TEMPLATE
 from spfem_bench.definitions.cards import Strict, builtin_folder, read_toml
 from spfem_bench.stccl.checkpoint import FOLDER
-from spfem_bench.stccl.settings import Form, FormSettings
+from spfem_bench.stccl.settings import AnySettings, ContentSettings, Form, form_of
 
 _Count = Annotated[int, pydantic.Field(ge=1)]
 
-Second = Literal["recording", "face"]
+Second = Literal["recording", "face", "speech"]
 
 HELD_OUT = 6
 """The last so many training speakers of a drawn world can be held out."""
@@ -28,7 +28,8 @@ class PuppetData(Strict):
         held_out: training puppets held out for early validation.
         checked: validation puppets, with sentences of their own, for the final numbers.
         windows: of each pair, evenly over it.
-        second: a ``recording`` of its own, or the pair's first with another ``face``.
+        second: a ``recording`` of its own; the pair's first with another ``face``; or a recording
+            of other words, whose mouth alone is the first's (``speech``).
     """
 
     kind: Literal["puppets"]
@@ -65,10 +66,20 @@ class ListData(Strict):
     windows: _Count = 3
 
 
-class BackboneSettings(Strict):
-    """The network below the heads: a card's name, side in pixels and channel order of its input."""
+PEOPLE = {"light": "mobilefacenet", "official": "arcface-r50-ms1mv3"}
+"""The backbone for pictures of people, by profile."""
 
-    network: str = "compact-identity"
+
+class BackboneSettings(Strict):
+    """The network below the heads: side in pixels and channel order of its input.
+
+    Attributes:
+        network: a card's name; by default ``compact-identity`` for puppets, and for a list the one
+            of `PEOPLE` that *profile* names.
+    """
+
+    network: str = ""
+    profile: Literal["light", "official"] = "light"
     size: int = pydantic.Field(default=112, ge=32, le=1024)
     colour: Literal["rgb", "bgr"] = "rgb"
 
@@ -97,14 +108,34 @@ class TrainConfig(Strict):
     cache: Literal["maps", "pictures"] = "maps"
     backbone: BackboneSettings = BackboneSettings()
     data: Annotated[PuppetData | ListData, pydantic.Field(discriminator="kind")]
-    forms: dict[Form, FormSettings] = pydantic.Field(min_length=1)
+    forms: dict[Form, AnySettings] = pydantic.Field(min_length=1)
+
+    @property
+    def content(self) -> ContentSettings | None:
+        """The settings of the form ``ct``, if it is learnt."""
+        settings = next(iter(self.forms.values()))
+        return settings if isinstance(settings, ContentSettings) else None
+
+    @property
+    def network(self) -> str:
+        """The name of the backbone's card."""
+        default = PEOPLE[self.backbone.profile] if self.data.kind == "list" else "compact-identity"
+        return self.backbone.network or default
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
         for form, settings in self.forms.items():
-            if settings.contrast.form != form:
-                raise ValueError(f"forms.{form} has the form '{settings.contrast.form}'")
-            if settings.contrast.window > self.frames:
+            if form_of(settings) != form:
+                raise ValueError(f"forms.{form} has the form '{form_of(settings)}'")
+            if isinstance(settings, ContentSettings):
+                if len(self.forms) > 1:
+                    raise ValueError("forms.ct compares other windows: train it alone")
+                if self.frames < settings.fewest:
+                    raise ValueError(
+                        f"forms.ct compares {settings.fewest} frames at least, "
+                        f"windows have {self.frames}"
+                    )
+            elif settings.contrast.window > self.frames:
                 raise ValueError(
                     f"forms.{form} compares {settings.contrast.window} frames, "
                     f"windows have {self.frames}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
@@ -24,12 +26,11 @@ from spfem_bench.files import check_writable
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.progress import SILENT, Progress
 from spfem_bench.stccl import contrast
-from spfem_bench.stccl.backbone import Backbone
-from spfem_bench.stccl.checkpoint import Heads, backbone_record, load_backbone, write_checkpoint
-from spfem_bench.stccl.settings import FormSettings
+from spfem_bench.stccl.checkpoint import backbone_record, load_backbone, write_checkpoint
+from spfem_bench.stccl.settings import ContentSettings, FormSettings
 from spfem_bench.stored import read_json
 from spfem_bench.training import kit, learner
-from spfem_bench.training.config import PuppetData, TrainConfig
+from spfem_bench.training.config import PEOPLE, PuppetData, TrainConfig
 from spfem_bench.training.windows import Windows, choose_windows, map_sizes, needs_neighbours
 
 CHECKPOINT = "training.pt"
@@ -112,6 +113,8 @@ def check_settings(config: TrainConfig, sizes: Sequence[tuple[int, int]], proces
         generator = kit.seeded_generator(0, "check")
         try:
             for how in ("sampled", "grid"):
+                if isinstance(settings, ContentSettings):
+                    continue
                 chosen = learner.form_centres(sizes, {form: settings}, how, generator)[form]
                 _compare_empty_maps(settings, chosen, config.frames)
         except StcclError as error:
@@ -191,9 +194,19 @@ def train_metric(
         progress = SILENT
     check_writable(output)
     circumstances = kit.circumstances(str(accelerator.device), SOFTWARE, *CODE)
-    record = backbone_record(**config.backbone.model_dump())
+    record = backbone_record(
+        config.network, size=config.backbone.size, colour=config.backbone.colour
+    )
+    drawn_only = network_card(config.network).architecture.startswith("compact-")
+    if drawn_only and config.data.kind == "list" and accelerator.is_main_process:
+        warnings.warn(
+            f"'{config.network}' knows drawn puppets only, and a list has pictures of people: "
+            f"leave 'network' out for '{PEOPLE['light']}'",
+            stacklevel=2,
+        )
     backbone = load_backbone(record, weights, accelerator.device)
-    check_settings(config, map_sizes(backbone), accelerator.num_processes)
+    sizes = map_sizes(backbone, config.content)
+    check_settings(config, sizes, accelerator.num_processes)
     data = find_data(config, folder or Path(), weights, drawn)
     chosen = [choose_windows(part, config.frames, config.data.windows) for part in data]
     described = _described(data, chosen)
@@ -208,11 +221,12 @@ def train_metric(
         "backbone": record.sha256,
         "precision": precision,
     }
-    run = _Training(config, backbone, accelerator, kit.Checkpoint(output / CHECKPOINT, identity))
+    keep = kit.Checkpoint(output / CHECKPOINT, identity)
+    run = _Training(config, backbone.channels, sizes, accelerator, keep)
     run.resume(fresh=fresh)
 
     in_memory = partial(Windows, frames=config.frames, backbone=backbone, cache=config.cache)
-    draw = partial(in_memory, workers=workers, progress=progress)
+    draw = partial(in_memory, moments=config.content, workers=workers, progress=progress)
     held_out = draw(data.held_out, chosen[1], phase="draw held-out")
     if run.descent.step < config.steps:
         run.learn(draw(data.train, chosen[0], phase="draw training"), held_out, writer, progress)
@@ -245,12 +259,17 @@ class _Training:
     """The state of a training: heads, optimiser, step, and the best heads so far."""
 
     def __init__(
-        self, config: TrainConfig, backbone: Backbone, accelerator: Any, checkpoint: kit.Checkpoint
+        self,
+        config: TrainConfig,
+        channels: Sequence[int],
+        sizes: Sequence[tuple[int, int]],
+        accelerator: Any,
+        checkpoint: kit.Checkpoint,
     ) -> None:
         self.config, self.accelerator, self.checkpoint = config, accelerator, checkpoint
-        self.sizes = map_sizes(backbone)
+        self.sizes = sizes
         kit.seed_torch(config.seed)
-        self.learner = learner.Learner(backbone.channels, config.forms)
+        self.learner = learner.Learner(channels, config.forms, sizes)
         adam = torch.optim.Adam(self.learner.parameters(), lr=config.rate)
         self.prepared, optimiser = accelerator.prepare(self.learner, adam)
         schedule = kit.falling_cosine if config.schedule == "cosine" else kit.constant
@@ -331,14 +350,14 @@ class _Training:
                 self.best[form] = {k: v.detach().cpu().clone() for k, v in state.items()}
             if writer is not None:
                 writer.add_scalar(f"held-out/{form}/loss", parts["loss"], step)
-                for term, sign in product(learner.TERMS, learner.SIGNS):
+                for term, sign in product(set(learner.TERMS) & set(parts), learner.SIGNS):
                     writer.add_scalar(f"held-out/{form}/{term}_{sign}", parts[term][sign], step)
 
-    def best_heads(self) -> dict[Any, Heads]:
+    def best_heads(self) -> dict[Any, Any]:
         """Return each form's heads that did best on the held-out speakers, on the CPU."""
         best = {}
         for form, state in self.best.items():
-            best[form] = Heads([len(state[f"spatial.{k}.0.bias"]) for k in range(4)])
+            best[form] = copy.deepcopy(self.learner.heads[form]).cpu()
             best[form].load_state_dict(state)
         return best
 

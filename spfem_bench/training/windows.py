@@ -18,7 +18,8 @@ from spfem_bench.processes import spread
 from spfem_bench.progress import SILENT, Progress
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone
-from spfem_bench.stccl.settings import ContrastSettings, FormSettings
+from spfem_bench.stccl.content import pool_map
+from spfem_bench.stccl.settings import ContentSettings, ContrastSettings, FormSettings
 
 AHEAD = 8
 """Pairs drawn by each process before the backbone processes them, at most."""
@@ -54,6 +55,17 @@ class StepRegions(NamedTuple):
     temporal: list[Regions]
 
 
+class StepMoments(NamedTuple):
+    """All pooled regions of each stage in one step, float32 ``(2, B, T, R, C)``, for ``ct``."""
+
+    stages: list[Tensor]
+
+
+Sample = StepRegions | StepMoments
+
+Forms = Mapping[Any, FormSettings | ContentSettings]
+
+
 def choose_windows(pairs: Sequence[EmotionPair], frames: int, count: int) -> list[Window]:
     """Return up to *count* windows of each pair, evenly over it, in which no frame follows itself.
 
@@ -74,18 +86,19 @@ def choose_windows(pairs: Sequence[EmotionPair], frames: int, count: int) -> lis
 
 
 def window_pictures(
-    pair: EmotionPair, starts: Sequence[int], frames: int, size: int
+    pair: EmotionPair, starts: Sequence[int], frames: int, size: int, every: int = 1
 ) -> npt.NDArray[np.uint8]:
-    """Return windows of one pair: uint8 (windows, 2, frames, 3, size, size)."""
-    drawn = np.empty((len(starts), 2, frames, 3, size, size), np.uint8)
-    entries = sorted({start + t for start in starts for t in range(frames)})
+    """Return windows of one pair: uint8 (windows, 2, T, 3, size, size), *every* so many frames."""
+    times = range(0, frames, every)
+    drawn = np.empty((len(starts), 2, len(times), 3, size, size), np.uint8)
+    entries = sorted({start + t for start in starts for t in times})
     pictures = {entry: pair.pictures(entry, size) for entry in entries}
-    for (k, start), side, t in product(enumerate(starts), (0, 1), range(frames)):
-        drawn[k, side, t] = pictures[start + t][side].transpose(2, 0, 1)
+    for (k, start), side, (at, t) in product(enumerate(starts), (0, 1), enumerate(times)):
+        drawn[k, side, at] = pictures[start + t][side].transpose(2, 0, 1)
     return drawn
 
 
-def _draw(job: tuple[EmotionPair, list[int], int, int]) -> npt.NDArray[np.uint8]:
+def _draw(job: tuple[EmotionPair, list[int], int, int, int]) -> npt.NDArray[np.uint8]:
     return window_pictures(*job)
 
 
@@ -93,6 +106,7 @@ class Windows:
     """Windows of *frames* entries in memory, whose regions can be cut out at any step.
 
     The cache is ``maps`` or ``pictures`` (see :class:`spfem_bench.training.config.TrainConfig`).
+    With *moments*, the settings of ``ct``, only its moments and pooled regions are kept.
     *workers* processes draw frames; their number changes no result.
 
     Raises:
@@ -109,15 +123,18 @@ class Windows:
         backbone: Backbone,
         *,
         cache: str = "maps",
+        moments: ContentSettings | None = None,
         workers: int = 1,
         progress: Progress = SILENT,
         phase: str = "draw",
     ) -> None:
-        self.backbone, self.frames, self.sizes = backbone, frames, map_sizes(backbone)
+        every = moments.every if moments else 1
+        self.backbone, self.frames, self._moments = backbone, frames, moments
+        self.sizes = map_sizes(backbone, moments)
         self._device = next(backbone.parameters()).device
         self.pictures: Tensor | None = None
         self.rows: list[Tensor] = []
-        shape = (len(windows), 2, frames)
+        shape = (len(windows), 2, len(range(0, frames, every)))
         if cache == "pictures":
             whole = (*shape, 3, backbone.size, backbone.size)
             check_memory(int(np.prod(whole)), cache)
@@ -131,7 +148,7 @@ class Windows:
         for window in windows:
             starts.setdefault(window.pair, []).append(window.start)
         self.windows = [Window(pair, start) for pair, own in starts.items() for start in own]
-        jobs = [(pairs[k], own, frames, backbone.size) for k, own in starts.items()]
+        jobs = [(pairs[k], own, frames, backbone.size, every) for k, own in starts.items()]
         # Recordings of real clips may hold a detector, which cannot be sent to other processes.
         if not all(pairs[k].neutral.world for k in starts):
             workers = 1
@@ -165,11 +182,21 @@ class Windows:
         """Return maps as rows ``(B, 2, T, h w, C)`` of pictures ``(B, 2, T, 3, H, W)``."""
         scaled = drawn.to(self._device).flatten(0, 2).float() / 127.5 - 1
         maps = self.backbone.stages(scaled)
+        if self._moments:
+            maps = [pool_map(m, self._moments.grid) for m in maps]
         return [torch.unflatten(rep.feature_rows(m), 0, drawn.shape[:3]) for m in maps]
 
+    def _pooled(self, chosen: Tensor) -> list[Tensor]:
+        """Return all regions of windows, float32 ``(2, B, T, R, C)`` of each stage."""
+        if self.pictures is not None:
+            rows = self._stage_rows(self.pictures[chosen])
+        else:
+            rows = [kept[chosen].to(self._device).float() for kept in self.rows]
+        return [stage.transpose(0, 1) for stage in rows]
+
     def sample(
-        self, chosen: Tensor, forms: Mapping[Any, FormSettings], centres: Mapping[str, Chosen]
-    ) -> dict[str, StepRegions]:
+        self, chosen: Tensor, forms: Forms, centres: Mapping[str, Chosen]
+    ) -> dict[str, Sample]:
         """Return the regions of the windows *chosen*, int64 ``(B,)``, for each form."""
         computed = None
         if self.pictures is not None:
@@ -193,8 +220,11 @@ class Windows:
             middles = torch.stack([torch.ones(len(where)), 3 * torch.arange(len(where)) + 1], 1)
             return Regions(side, middles.long().to(self._device))
 
-        samples = {}
+        samples: dict[str, Sample] = {}
         for form, settings in forms.items():
+            if isinstance(settings, ContentSettings):
+                samples[form] = StepMoments(self._pooled(chosen))
+                continue
             patched = needs_neighbours(settings.contrast)
             spatial, temporal = (
                 [cut(stage, where, patches) for stage, where in enumerate(stages)]
@@ -212,10 +242,12 @@ def needs_neighbours(settings: ContrastSettings) -> tuple[bool, bool]:
 
 
 @torch.no_grad()
-def map_sizes(backbone: Backbone) -> list[tuple[int, int]]:
-    """Return height and width of a backbone's maps."""
+def map_sizes(backbone: Backbone, moments: ContentSettings | None = None) -> list[tuple[int, int]]:
+    """Return height and width of a backbone's maps, for *moments* after pooling."""
     device = next(backbone.parameters()).device
     maps = backbone.stages(torch.zeros(1, 3, backbone.size, backbone.size, device=device))
+    if moments:
+        maps = [pool_map(m, moments.grid) for m in maps]
     return [(m.shape[-2], m.shape[-1]) for m in maps]
 
 

@@ -238,7 +238,7 @@ def test_published_rows_keep_the_doubts() -> None:
         "eat",
         "stccl-vd-eat",
         "dice-talk",
-        "stccl-vd-dice-talk",
+        "stccl-unstated-dice-talk",
     }
 
 

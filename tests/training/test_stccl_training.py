@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +37,21 @@ from spfem_bench.stccl.backbone import backbone
 from spfem_bench.stccl.metric import read_checkpoint
 from spfem_bench.stored import UnverifiedWarning, read_checked, write_checked
 from spfem_bench.training import windows
-from spfem_bench.training.config import PuppetData, TrainConfig, default_config, read_train_config
+from spfem_bench.training.config import (
+    BackboneSettings,
+    PuppetData,
+    TrainConfig,
+    default_config,
+    read_train_config,
+)
 from spfem_bench.training.kit import LARGEST_CHECKPOINT, batch_of, seeded_generator
 from spfem_bench.training.learner import form_centres, measure_heads, sample_parts
 from spfem_bench.training.train import CHECKPOINT, check_settings, find_data, train_metric
 from spfem_bench.training.windows import Windows, choose_windows
 from tests.conftest import ROOT
+
+# The drawn blobs of these tests are a list, and quick with a puppets' network.
+pytestmark = pytest.mark.filterwarnings("ignore:.*knows drawn puppets only")
 
 CONFIG = """
 seed = 5
@@ -47,6 +60,7 @@ batch = 4
 validate_every = {every}
 save_every = 1
 [backbone]
+network = "compact-identity"
 size = 64
 [data]
 kind = "list"
@@ -387,7 +401,7 @@ WRONG: list[tuple[str, str, str]] = [
     ('form = "cm"', 'form = "vd"', "forms.cm has the form 'vd'"),
     ("seed = 5", "seed = 5\nframes = 4", "compares 5 frames, windows have 4"),
     ("seed = 5", "seed = 5\nsede = 4", "unknown key 'sede'. Did you mean 'seed'"),
-    ("size = 64", 'size = 64\nnetwork = "compact-sync"', "has no four stages"),
+    ('"compact-identity"', '"compact-sync"', "has no four stages"),
 ]
 
 
@@ -463,6 +477,54 @@ def test_command_prints_the_numbers(world: Path, tmp_path: Path) -> None:
     final = record["held_out"]["trained"]["cm"]["tcc"]["stages"]["negative"][3]
     lines = [[float(v) for v in line.get_ydata()] for line in panels[3].get_lines()]
     assert [last] in lines and [final] in lines
+
+
+def test_the_page_s_configuration_learns_from_real_frames(
+    samples: Path,
+    weights_folder: Path,
+    tmp_path: Path,
+    run_ffmpeg: Callable[..., None],
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """The configuration as printed, on columns of strips: one stands for the emotional clip."""
+    page = (ROOT / "docs" / "stccl.md").read_text(encoding="utf-8")
+    (printed,) = (
+        block for block in re.findall(r"```toml\n(.*?)```", page, re.S) if "list" in block
+    )
+    (tmp_path / "people.toml").write_text(textwrap.dedent(printed))
+    numbers = np.stack([np.arange(6)] * 2, 1)
+    listed = []
+    for speaker, strip in (("M005", "M003_source_sad_033"), ("W021", "W015_source_sad_028")):
+        for emotion, left in (("neutral", 0), ("sad", 512)):
+            target = tmp_path / "frames" / speaker / emotion / "001"
+            target.mkdir(parents=True)
+            crop = f"crop=256:256:{left}:0"
+            video = samples / "stccl-page" / "video_result" / f"{strip}.mp4"
+            cut = ("-vf", crop, "-r", "25", "-frames:v", "6")
+            run_ffmpeg("-ss", "1", "-i", video, *cut, target / "%06d.png")
+        listed.append(pair_lists.ListedPair(speaker, "sad", ("001", "001"), numbers))
+    listed.append(listed[-1]._replace(speaker="M019"))
+    shutil.copytree(tmp_path / "frames" / "W021", tmp_path / "frames" / "M019")
+    pair_lists.write_pair_list(tmp_path / "pairs.json", listed)
+    arguments = ["train", "--config", str(tmp_path / "people.toml"), "--steps", "1", "--quiet"]
+    arguments += ["--output", str(tmp_path / "out"), "--weights-dir", str(weights_folder)]
+    done = CliRunner().invoke(main, [*arguments, "--device", "cpu"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    heads, record = read_checkpoint(tmp_path / "out")
+    assert set(heads) == {"vd"} and record.backbone.network == "mobilefacenet"
+    assert record.training["data"]["train"]["speakers"] == ["M005"]
+    assert not [w for w in recwarn if "puppets" in str(w.message)]
+
+
+def test_the_backbone_fits_who_is_shown(world: Path) -> None:
+    config = configured(world)
+    people = config.model_copy(update={"backbone": BackboneSettings()})
+    assert people.network == "mobilefacenet"
+    official = people.model_copy(update={"backbone": BackboneSettings(profile="official")})
+    assert official.network == "arcface-r50-ms1mv3"
+    assert read_train_config(default_config()).network == "compact-identity"
+    with pytest.warns(UserWarning, match="knows drawn puppets only.*leave 'network' out"):
+        train_metric(configured(world, 1, 1), world / "warned", folder=world, device="cpu")
 
 
 def test_numbers_do_not_depend_on_the_number_of_windows_measured_together(world: Path) -> None:
