@@ -147,9 +147,10 @@ def supervisor(how: Supervision, weights: WeightsStore, device: str = "cpu") -> 
         loss = STCCL.load(
             how.metric, form=how.form, value_range=(0, 1), weights=weights, device=device
         )
-    if isinstance(loss.settings, ContentSettings):  # its moments are given in frames
-        apart = -(-loss.settings.apart // how.stride)
-        loss.settings = loss.settings.model_copy(update={"apart": apart})
+    if isinstance(loss.settings, ContentSettings):
+        if how.stride > 1:  # all frames that it is given are moments, this many frames apart
+            moments = {"every": 1, "apart": -(-loss.settings.apart // how.stride)}
+            loss.settings = loss.settings.model_copy(update=moments)
         return loss
     contrast = loss.settings.contrast.model_copy(update={"adaptive": how.adaptive})
     loss.settings = loss.settings.model_copy(update={"contrast": contrast})
