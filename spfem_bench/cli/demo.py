@@ -230,7 +230,9 @@ def train_ned(
     Writes for each configuration and seed OUTPUT/NAME.safetensors and its
     record NAME.json; with --seed, NAME ends in -seed1 and so on. All share
     OUTPUT/face.safetensors, which the first one learns. Models that are there
-    are left alone, so that an interrupted series goes on.
+    are left alone, so that an interrupted series goes on. The steps before
+    STCCL begins are kept in OUTPUT/start-*.checkpoint for all forms of a
+    seed; delete these files at the end.
 
     \b
     One model as it is shipped, and the rows of a table over three seeds:
@@ -239,7 +241,7 @@ def train_ned(
         --seed 1 --seed 2 --seed 3 --output models
     """  # noqa: D301
     from spfem_bench.puppets.mini_ned.config import read_ned_config
-    from spfem_bench.puppets.mini_ned.model import read_model_record
+    from spfem_bench.puppets.mini_ned.model import trained_as
     from spfem_bench.puppets.mini_ned.train import train_mini_ned
 
     options.check_device(device)
@@ -252,7 +254,7 @@ def train_ned(
             chosen[Path(name).stem + (f"-seed{seed}" if seeds else "")] = config
     for name, config in [*chosen.items()]:
         path = output / f"{name}.json"
-        if path.is_file() and read_model_record(path).config == config.model_dump(mode="json"):
+        if path.is_file() and trained_as(path, config):
             click.echo(f"{path.with_suffix('.safetensors')}: there already")
             del chosen[name]
     progress = options.progress(quiet)

@@ -178,10 +178,17 @@ class Checkpoint:
     """The file from which an interrupted training continues.
 
     *identity* is everything that affects the result; a file of another training is refused.
+    *remedy* is what to do about a file that is.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        identity: Mapping[str, Any],
+        remedy: str = "Name another folder, or begin anew with --fresh",
+    ) -> None:
         self.path, self.identity = path, json.dumps(identity, sort_keys=True)
+        self.remedy = remedy
 
     def write(self, state: Mapping[str, Any]) -> None:
         """Write a state, whole or not at all."""
@@ -197,7 +204,6 @@ class Checkpoint:
         """
         if not self.path.exists():
             return
-        remedy = "Name another folder, or begin anew with --fresh"
         try:
             content, verified = read_checked(self.path, LARGEST_CHECKPOINT)
             if not verified and ZipFile(io.BytesIO(content)).testzip() is not None:
@@ -209,11 +215,11 @@ class Checkpoint:
         except Exception as error:  # torch raises a dozen kinds for foreign bytes
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise CardError(
-                f"{self.path} is no checkpoint of a training: {reason[:120]}", remedy
+                f"{self.path} is no checkpoint of a training: {reason[:120]}", self.remedy
             ) from error
         if differing:
             shown = f"{', '.join(differing[:3])}{', …' if len(differing) > 3 else ''}"
-            raise CardError(f"{self.path} belongs to a training with another {shown}", remedy)
+            raise CardError(f"{self.path} belongs to a training with another {shown}", self.remedy)
         if not verified:
             warn_unverified(self.path, "Begin anew with --fresh, or go on if you trust it")
 

@@ -37,7 +37,7 @@ from spfem_bench.puppets.mini_ned.config import (
     read_ned_config,
 )
 from spfem_bench.puppets.mini_ned.data import draw_run, unpaired_takes
-from spfem_bench.puppets.mini_ned.model import MiniNed, model_path, read_model_record
+from spfem_bench.puppets.mini_ned.model import MiniNed, model_path, read_model_record, trained_as
 from spfem_bench.puppets.mini_ned.morphable import (
     CONTOURS,
     PLACES,
@@ -233,6 +233,40 @@ def test_a_model_is_the_same_alone_and_after_another(
 ) -> None:
     [*train_mini_ned({"alone": config(form="vd", metric=str(metric))}, tmp_path, weights=STORE)]
     assert content(tmp_path, "alone") == content(models, "supervised")
+
+
+def test_a_renderer_goes_on_from_a_parent_whose_manipulator_stays(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows of ct do not fit into the takes of ten frames: longer ones are drawn."""
+    from safetensors.torch import load
+
+    monkeypatch.setenv("SPFEM_BENCH_CARDS", str(models.parent.parent))
+    for name in ("face.safetensors", "face.json"):
+        (tmp_path / name).write_bytes((models / name).read_bytes())
+    how = {"form": "ct", "trained": False, "window": 6, "stride": 3, "begin": 0.0}
+    one = config(**how, where=["frames"]).model_copy(update={"parent": "plain"})
+    still = one.model_copy(update={"renderer": one.renderer.model_copy(update={"rate": 1e-12})})
+    [trained, _] = train_mini_ned({"on": one, "still": still}, tmp_path, weights=STORE)
+    assert (
+        trained.record["training"]["parent"]["sha256"] == read_model_record(models / "plain").sha256
+    )
+    old, new, kept = (
+        load(content(f, n)) for f, n in ((models, "plain"), (tmp_path, "on"), (tmp_path, "still"))
+    )
+    assert {k.partition(".")[0] for k in old if not torch.equal(old[k], new[k])} == {"renderer"}
+    assert all(torch.allclose(old[k], kept[k], atol=1e-8) for k in old)
+    with pytest.raises(ValueError, match="a parent's manipulator is not trained"):
+        MiniNedConfig.model_validate({"parent": "plain", "stccl": {"form": "ct"}})
+
+
+def test_a_damaged_start_is_refused_by_its_name(models: Path, tmp_path: Path) -> None:
+    for path in models.glob("[fs]*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    [start, _] = sorted(tmp_path.glob("start-*.checkpoint"))
+    start.write_bytes(start.read_bytes()[:-9])
+    with pytest.raises(CardError, match=r"start-manipulator-.*no checkpoint.*Delete it"):
+        [*train_mini_ned({"again": config()}, tmp_path, weights=STORE)]
 
 
 @pytest.mark.parametrize(
@@ -528,7 +562,7 @@ def test_shipped_models_were_trained_as_the_configurations_say_on_training_data_
         assert {split[s] for s in record.training["speakers"]} == {"train"}
         assert {spoken[s] for s in record.training["sentences"]} == {"train"}
         if name != "face":
-            assert record.config == read_ned_config(name).model_dump(mode="json")
+            assert trained_as(folder / name, read_ned_config(name))
             faces.add(record.face)
     assert faces == {read_model_record(folder / "face").sha256}
     assert sum(p.stat().st_size for p in folder.iterdir()) < 8e6

@@ -72,7 +72,15 @@ class Supervision(Strict):
     frames: _Weight = 0.1  # its weight in the renderer's loss
     # Share of each network's steps without supervision, which needs a drawn face.
     begin: float = pydantic.Field(default=0.6, ge=0, lt=1)
-    batch: _Count = 2  # windows of five frames in a step
+    batch: _Count = 2  # windows in a step
+    window: int = pydantic.Field(default=5, ge=5, le=30)  # frames of a window
+    # From one to the next; ct needs a window of about a second: 9 frames, every third.
+    stride: int = pydantic.Field(default=1, ge=1, le=5)
+
+    @property
+    def span(self) -> int:
+        """Return the frames from a window's first to its last."""
+        return (self.window - 1) * self.stride + 1
 
     def on(self, where: _Where) -> bool:
         """Return whether it is used there."""
@@ -84,11 +92,19 @@ class MiniNedConfig(Strict):
 
     # Of the first weights and all batches; the estimator's is 0, since all models share it.
     seed: int = pydantic.Field(default=1, ge=0, lt=2**32)
+    # A finished model that is trained on: its manipulator is kept, its renderer goes on learning.
+    parent: str = ""
     data: DataSettings = DataSettings()
     estimator: Learning = Learning(steps=2500, batch=64, rate=2e-3)
     manipulator: ManipulatorLearning = ManipulatorLearning(steps=3000, batch=32, rate=5e-4)
     renderer: RendererLearning = RendererLearning(steps=2400, batch=12, rate=1e-3)
     stccl: Supervision = Supervision()
+
+    @pydantic.model_validator(mode="after")
+    def _possible(self) -> MiniNedConfig:
+        if self.parent and self.stccl.on("renders"):
+            raise ValueError("a parent's manipulator is not trained: give where = ['frames']")
+        return self
 
 
 def models() -> dict[str, Path]:

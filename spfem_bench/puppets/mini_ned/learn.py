@@ -6,8 +6,7 @@ STCCL compares features of ``compact-identity``, which also computes FAD and id-
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,10 +23,9 @@ from spfem_bench.puppets.mini_ned.data import FrameRun
 from spfem_bench.puppets.mini_ned.morphable import Coefficients, Morphable
 from spfem_bench.puppets.mini_ned.networks import Critic, Estimator, Manipulator, Renderer
 from spfem_bench.puppets.shots import Shot
-from spfem_bench.stccl.metric import STCCL, FormSettings
-from spfem_bench.training.kit import Descent, seed_torch
-
-WINDOW = 5  # consecutive frames that STCCL compares
+from spfem_bench.stccl.metric import STCCL
+from spfem_bench.stccl.settings import ContentSettings
+from spfem_bench.training.kit import Checkpoint, Descent, seed_torch
 
 
 class Material(NamedTuple):
@@ -39,6 +37,8 @@ class Material(NamedTuple):
     face: Coefficients  # (takes, T, ...); the shape is the same in all frames of a take
     speaker: Tensor  # int64 (takes,)
     emotion: Tensor  # int64 (takes,), as in ``EMOTIONS``
+    # Longer runs of the neutral takes, for windows that do not fit: frames and coefficients.
+    sources: tuple[Tensor, Coefficients] | None = None
 
 
 def scale_pixels(frames: Tensor) -> Tensor:
@@ -111,18 +111,24 @@ def estimate_clip(estimator: Estimator, frames: Tensor) -> Coefficients:
     return Coefficients(shape.mean(0, keepdim=True).expand_as(shape), expression, pose)
 
 
+def estimate_runs(
+    estimator: Estimator, drawn: Sequence[FrameRun], device: torch.device
+) -> tuple[Tensor, Coefficients]:
+    """Return the frames of takes, uint8 (takes, T, 3, H, W), and their coefficients."""
+    frames = _stack_frames(drawn).to(device)
+    faces = [estimate_clip(estimator, run) for run in frames]
+    return frames, Coefficients(*(torch.stack(values) for values in zip(*faces, strict=True)))
+
+
 def gather(
     morphable: Morphable, estimator: Estimator, shots: Sequence[Shot], drawn: Sequence[FrameRun]
 ) -> Material:
     """Return all takes with their estimated coefficients; their truth is not used from here on."""
-    frames = _stack_frames(drawn).to(morphable.mean.device)
-    faces = [estimate_clip(estimator, run) for run in frames]
     names = sorted({s.speaker for s in shots})
     return Material(
         morphable,
         estimator,
-        frames,
-        Coefficients(*(torch.stack(values) for values in zip(*faces, strict=True))),
+        *estimate_runs(estimator, drawn, morphable.mean.device),
         torch.tensor([names.index(s.speaker) for s in shots]),
         torch.tensor([EMOTIONS.index(s.emotion) for s in shots]),
     )
@@ -135,10 +141,19 @@ def supervisor(how: Supervision, weights: WeightsStore, device: str = "cpu") -> 
     """Return STCCL as configured, or None; raises UnknownNameError or WeightsError."""
     if how.form == "none":
         return None
-    loss = STCCL.load(how.metric, form=how.form, value_range=(0, 1), weights=weights, device=device)
-    if isinstance(loss.settings, FormSettings):
-        contrast = loss.settings.contrast.model_copy(update={"adaptive": how.adaptive})
-        loss.settings = loss.settings.model_copy(update={"contrast": contrast})
+    if how.form == "ct" and not how.trained:
+        loss = STCCL.untrained(form="ct", value_range=(0, 1), weights=weights, device=device)
+    else:
+        loss = STCCL.load(
+            how.metric, form=how.form, value_range=(0, 1), weights=weights, device=device
+        )
+    if isinstance(loss.settings, ContentSettings):
+        if how.stride > 1:  # all frames that it is given are moments, this many frames apart
+            moments = {"every": 1, "apart": -(-loss.settings.apart // how.stride)}
+            loss.settings = loss.settings.model_copy(update=moments)
+        return loss
+    contrast = loss.settings.contrast.model_copy(update={"adaptive": how.adaptive})
+    loss.settings = loss.settings.model_copy(update={"contrast": contrast})
     if not how.trained:
         loss.heads = None
     return loss
@@ -148,19 +163,24 @@ class _Windows:
     """Windows to supervise: neutral sources and references of any emotion, unpaired."""
 
     def __init__(self, material: Material, config: MiniNedConfig) -> None:
-        self.material, self.batch = material, config.stccl.batch
-        self.neutral = (material.emotion == 0).nonzero()[:, 0]
+        self.how, self.references = config.stccl, len(material.emotion)
+        self.frames, self.face = material.frames, material.face
+        self.takes = (material.emotion == 0).nonzero()[:, 0]
+        if self.how.span > self.frames.shape[1]:
+            if material.sources is None:
+                raise ValueError(f"no runs of {self.how.span} frames were drawn")
+            self.frames, self.face = material.sources
+            self.takes = torch.arange(len(self.frames))
         # A generator of its own, so that all else is drawn as without supervision.
         self.chance = torch.Generator().manual_seed(config.seed + 1)
         self.regions = torch.Generator().manual_seed(config.seed)
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return takes (B,), first frames (B,) and reference takes (B,)."""
-        takes, run = self.material.frames.shape[:2]
-        counts = len(self.neutral), run - WINDOW + 1, takes
-        size, chance = (self.batch,), self.chance
-        source, first, other = (torch.randint(n, size, generator=chance) for n in counts)
-        return self.neutral[source], first, other
+        """Return takes (B, 1), their frames (B, span) and reference takes (B,)."""
+        starts = self.frames.shape[1] - self.how.span + 1
+        counts, size = (len(self.takes), starts, self.references), (self.how.batch,)
+        source, first, other = (torch.randint(n, size, generator=self.chance) for n in counts)
+        return self.takes[source, None], first[:, None] + torch.arange(self.how.span), other
 
 
 def _run(values: Tensor, takes: Tensor, first: Tensor, length: int) -> Tensor:
@@ -168,16 +188,56 @@ def _run(values: Tensor, takes: Tensor, first: Tensor, length: int) -> Tensor:
     return values[takes[:, None], first[:, None] + torch.arange(length)]
 
 
+def _learn(
+    descent: Descent,
+    loss: Callable[[int], Tensor],
+    until: int,
+    start: Checkpoint | None,
+    parts: Mapping[str, Any],
+    chance: torch.Generator,
+    progress: Progress,
+    phase: str,
+) -> list[float]:
+    """Take all steps; return their losses.
+
+    The state before the step *until*, where supervision begins, is read from *start* or written
+    there. *parts* are networks and optimisers besides the descent's.
+    """
+    losses: list[float] = []
+
+    def restore(state: dict[str, Any]) -> None:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        descent.restore(state["descent"])
+        chance.set_state(state["chance"])
+        losses.extend(state["losses"])
+
+    if start is not None:
+        start.read(restore)
+    if not losses and until:
+        losses.extend(descent.run(loss, until, progress=progress, phase=phase))
+        if start is not None:
+            state = {name: part.state_dict() for name, part in parts.items()}
+            state |= {"descent": descent.state(), "chance": chance.get_state(), "losses": losses}
+            start.write(state)
+    return losses + list(descent.run(loss, progress=progress, phase=phase))
+
+
 # ---- stage 1 --------------------------------------------------------------------------------
 
 
 def learn_manipulator(
-    config: MiniNedConfig, material: Material, stccl: STCCL | None, progress: Progress
+    config: MiniNedConfig,
+    material: Material,
+    stccl: STCCL | None,
+    start: Checkpoint | None,
+    progress: Progress,
 ) -> tuple[Manipulator, list[float]]:
     """Train the manipulator without pairs; return it in eval mode, and the loss of each step.
 
     As in NED (section 3.2): a critic for each emotion, the reference's style, a cycle, and the
     correlation over time of the lips' opening. *stccl* compares renders of source and target.
+    *start*, of a training that differs in *stccl* only, is continued and gives the same weights.
     """
     how, device = config.manipulator, str(material.frames.device)
     seed_torch(config.seed)
@@ -222,15 +282,19 @@ def learn_manipulator(
         return torch.as_tensor(total)
 
     def supervised(stccl: STCCL) -> Tensor:
-        one, first, other = windows.draw()
-        shape, source = (_run(v, one, first, WINDOW) for v in (face.shape, face.expression))
+        one, at, other = windows.draw()
+        shape, source = (v[one, at] for v in windows.face[:2])
         target = network(source, network.style(face.expression[other]))
         still = torch.zeros(*shape.shape[:2], face.pose.shape[-1], device=device)
-        renders = [morphable.render(Coefficients(shape, e, still)) for e in (source, target)]
+        some = slice(None, None, windows.how.stride)
+        faces = [Coefficients(*(v[:, some] for v in (shape, e, still))) for e in (source, target)]
+        renders = [morphable.render(face) for face in faces]
         return torch.as_tensor(stccl(*renders, generator=windows.regions))
 
     descent = _descent(network, how.steps, how.rate)
-    losses = list(descent.run(loss, progress=progress, phase="manipulator"))
+    parts = {"network": network, "critic": critic, "judge": judge}
+    phase = "manipulator"
+    losses = _learn(descent, loss, unsupervised, start, parts, chance, progress, phase)
     return network.eval(), losses
 
 
@@ -243,32 +307,27 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
 # ---- stage 2 --------------------------------------------------------------------------------
 
 
-class RendererStart(NamedTuple):
-    """The state of a renderer's training where supervision begins: the same with and without."""
-
-    network: dict[str, Tensor]
-    descent: dict[str, Any]
-    chance: Tensor
-    losses: list[float]
-
-
 def learn_renderer(
     config: MiniNedConfig,
     material: Material,
     manipulator: Manipulator,
     stccl: STCCL | None,
-    start: RendererStart | None,
+    start: Checkpoint | None,
     progress: Progress,
-) -> tuple[Renderer, list[float], RendererStart]:
-    """Train the renderer; return it in eval mode, the loss of each step, and the start for others.
+    parent: Renderer | None = None,
+) -> tuple[Renderer, list[float]]:
+    """Train the renderer; return it in eval mode, and the loss of each step.
 
     The other frame is half of the time from another take, so that the expression cannot be copied.
     *stccl* compares neutral frames with what the manipulator makes of them. *start*, of a training
-    that differs in *stccl* only, is continued and gives the same weights.
+    that differs in *stccl* only, is continued and gives the same weights. The first weights are
+    those of *parent*, if given.
     """
     how, device = config.renderer, str(material.frames.device)
     seed_torch(config.seed)
     network, morphable = Renderer().to(device), material.morphable
+    if parent is not None:
+        network.load_state_dict(parent.state_dict())
     chance = torch.Generator().manual_seed(config.seed)
     windows = _Windows(material, config)
     takes, run = material.frames.shape[:2]
@@ -303,34 +362,31 @@ def learn_renderer(
         return torch.as_tensor(total)
 
     def supervised(stccl: STCCL) -> Tensor:
-        one, first, other = windows.draw()
-        frames = scale_pixels(_run(material.frames, one, first, WINDOW))
-        face = Coefficients(*(_run(v, one, first, WINDOW).flatten(0, 1) for v in material.face))
-        expression = _run(material.face.expression, one, first, WINDOW)
+        one, at, other = windows.draw()
+        source = Coefficients(*(v[one, at] for v in windows.face))
         with torch.no_grad():
             style = manipulator.style(material.face.expression[other])
-            expression = manipulator(expression, style)
-        before = Coefficients(*(v[one, 0] for v in material.face))
-        target = face._replace(expression=expression.flatten(0, 1))
-        reference = scale_pixels(material.frames[one, :1]).expand_as(frames).flatten(0, 1)
-        render = morphable.render(before).repeat_interleave(WINDOW, 0)
-        before = Coefficients(*(v.repeat_interleave(WINDOW, 0) for v in before))
+            target = source._replace(expression=manipulator(source.expression, style))
+        some, count = at[:, :: windows.how.stride], windows.how.window
+        frames = scale_pixels(windows.frames[one, some])
+        face, target = (
+            Coefficients(*(v[:, :: windows.how.stride].flatten(0, 1) for v in x))
+            for x in (source, target)
+        )
+        first = one[:, 0], torch.zeros(len(one), dtype=torch.int64)
+        reference = scale_pixels(windows.frames[first]).repeat_interleave(count, 0)
+        before = Coefficients(*(v[first] for v in windows.face))
+        render = morphable.render(before).repeat_interleave(count, 0)
+        before = Coefficients(*(v.repeat_interleave(count, 0) for v in before))
         background, hidden = frames.flatten(0, 1), cover(morphable, target, face)
         made = network(morphable, background, target, reference, before, render, hidden)
         made = made.reshape(frames.shape)
         return torch.as_tensor(stccl(frames, made, generator=windows.regions))
 
     descent = _descent(network, how.steps, how.rate)
-    if start is None:
-        first = list(descent.run(loss, unsupervised, progress=progress, phase="renderer"))
-        state = network.state_dict(), descent.state(), chance.get_state()
-        start = RendererStart(*copy.deepcopy(state), first)
-    else:
-        network.load_state_dict(start.network)
-        descent.restore(copy.deepcopy(start.descent))
-        chance.set_state(start.chance)
-    rest = list(descent.run(loss, progress=progress, phase="renderer"))
-    return network.eval(), start.losses + rest, start
+    parts = {"network": network}
+    losses = _learn(descent, loss, unsupervised, start, parts, chance, progress, "renderer")
+    return network.eval(), losses
 
 
 def cover(morphable: Morphable, target: Coefficients, source: Coefficients) -> Tensor:

@@ -19,7 +19,7 @@ from torch import nn
 from spfem_bench.definitions.cards import Strict
 from spfem_bench.errors import ClipError, WeightsError, unknown_name
 from spfem_bench.networks import recorded
-from spfem_bench.puppets.mini_ned.config import SHARED, models
+from spfem_bench.puppets.mini_ned.config import SHARED, MiniNedConfig, models
 from spfem_bench.puppets.mini_ned.learn import cover, estimate_clip, scale_pixels
 from spfem_bench.puppets.mini_ned.morphable import Coefficients, Morphable
 from spfem_bench.puppets.mini_ned.networks import Estimator, Manipulator, Renderer
@@ -71,6 +71,11 @@ def read_model_record(path: Path) -> ModelRecord:
         problem = f"{path}: {error.strerror}: weights without their record are not used"
         remedy = "Put the two files side by side as the training left them"
         raise WeightsError(problem, remedy) from error
+
+
+def trained_as(path: Path, config: MiniNedConfig) -> bool:
+    """Return whether a model's record states a configuration; settings it lacks have defaults."""
+    return MiniNedConfig.model_validate(read_model_record(path).config) == config
 
 
 def model_path(name: str) -> Path:

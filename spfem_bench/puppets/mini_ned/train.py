@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,22 +11,33 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from torch import Tensor
+
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.files import check_writable
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.progress import SILENT, Progress
 from spfem_bench.puppets.compact.train import SOFTWARE
 from spfem_bench.puppets.mini_ned import learn
-from spfem_bench.puppets.mini_ned.config import SHARED, MiniNedConfig, Supervision
+from spfem_bench.puppets.mini_ned.config import SHARED, MiniNedConfig
 from spfem_bench.puppets.mini_ned.data import FrameRun, draw_run, unpaired_takes
-from spfem_bench.puppets.mini_ned.model import read_model_record, read_networks, write_networks
-from spfem_bench.puppets.mini_ned.morphable import Morphable, training_faces
+from spfem_bench.puppets.mini_ned.model import (
+    MiniNed,
+    identity,
+    model_path,
+    read_model_record,
+    read_networks,
+    write_networks,
+)
+from spfem_bench.puppets.mini_ned.morphable import Coefficients, Morphable, training_faces
 from spfem_bench.puppets.mini_ned.networks import Estimator
 from spfem_bench.puppets.shots import describe_shots, draw_shots
 from spfem_bench.puppets.world import World
-from spfem_bench.training.kit import Trained, circumstances, first_and_last
+from spfem_bench.training.kit import Checkpoint, Trained, circumstances, first_and_last
 
 _FILES = "puppets/*.py puppets/tables/*.csv puppets/mini_ned/*.py stccl/*.py training/kit.py"
+_START = 1  # raised when the same settings give another start
 
 
 def train_mini_ned(
@@ -38,8 +51,9 @@ def train_mini_ned(
 ) -> Iterator[Trained]:
     """Yield models, by the names of their files, once each is written to the folder.
 
-    ``face`` is trained first unless the folder holds it. What successive models share, takes and a
-    renderer's start, is done once; each is the same as when trained alone. The progress has the
+    ``face`` is trained first unless the folder holds it. What models share is done once: takes by
+    successive models, and the steps before supervision begins, whose end is kept in the folder as
+    ``start-*.checkpoint``. Each model is the same as when trained alone. The progress has the
     phases ``draw``, ``estimator``, ``manipulator`` and ``renderer``.
 
     Raises:
@@ -52,34 +66,43 @@ def train_mini_ned(
         learn.supervisor(config.stccl, weights, device)
     work = _Work(folder, device, workers, progress)
     data: _Data | None = None
-    start: tuple[object, learn.RendererStart] | None = None
     for name, config in configs.items():
         if data is None or data.config != _shared_config(config):
             _check_shared(folder, config)
             data = work.prepare(config)
         stccl = learn.supervisor(config.stccl, weights, device)
-        clock = time.monotonic()
-        manipulator, manipulator_losses = learn.learn_manipulator(
-            config, data.material, stccl, progress
+        material = work.with_sources(data, config)
+        stages = () if config.parent else ("manipulator",)
+        clocks, losses = [time.monotonic()], {}
+        starts = {stage: work.start(stage, config, data) for stage in (*stages, "renderer")}
+        shared = [stage for stage, start in starts.items() if start.path.exists()]
+        parent = MiniNed.load(model_path(config.parent)) if config.parent else None
+        if parent is None:
+            manipulator, losses["manipulator"] = learn.learn_manipulator(
+                config, material, stccl, starts["manipulator"], progress
+            )
+            clocks.append(time.monotonic())
+        else:
+            manipulator = parent.manipulator.to(device)
+        renderer, losses["renderer"] = learn.learn_renderer(
+            config,
+            material,
+            manipulator,
+            stccl,
+            starts["renderer"],
+            progress,
+            parent and parent.renderer,
         )
-        after = time.monotonic()
-        same = config.model_dump(exclude={"stccl": set(Supervision.model_fields) - {"begin"}})
-        shared = start[1] if start and start[0] == same else None
-        renderer, renderer_losses, begun = learn.learn_renderer(
-            config, data.material, manipulator, stccl, shared, progress
-        )
-        start, ended = (same, begun), time.monotonic()
+        clocks.append(time.monotonic())
+        seconds = dict(zip(starts, np.diff(clocks).round(1).tolist(), strict=True))
         training = {
             **data.common,
             "stccl": None if stccl is None or stccl.record is None else stccl.record.sha256,
-            "loss": {
-                "manipulator": first_and_last(manipulator_losses),
-                "renderer": first_and_last(renderer_losses),
-            },
+            "loss": {stage: first_and_last(every) for stage, every in losses.items()},
+            "parent": parent and identity(model_path(config.parent)),
             "seconds": {
                 "drawing and estimating": data.seconds,
-                "manipulator": round(after - clock, 1),
-                f"renderer{', after a shared start' if shared else ''}": round(ended - after, 1),
+                **{f"{k}{', after a shared start' * (k in shared)}": v for k, v in seconds.items()},
             },
         }
         about = {"face": data.face, "config": config.model_dump(mode="json"), "training": training}
@@ -96,6 +119,7 @@ class _Data(NamedTuple):
     material: learn.Material
     common: dict[str, Any]
     seconds: float
+    sources: dict[int, tuple[Tensor, Coefficients]]  # longer runs of neutral takes, by length
 
 
 @dataclass(frozen=True)
@@ -119,7 +143,35 @@ class _Work:
         morphable, estimator, face = self._face(config, drawn, world, common)
         material = learn.gather(morphable, estimator, shots, drawn)
         seconds = round(time.monotonic() - clock, 1)
-        return _Data(_shared_config(config), face, material, common, seconds)
+        return _Data(_shared_config(config), face, material, common, seconds, {})
+
+    def with_sources(self, data: _Data, config: MiniNedConfig) -> learn.Material:
+        """Return the material, with longer runs of the neutral takes where windows need them."""
+        how, settings = config.stccl, config.data
+        if how.form == "none" or how.span <= settings.frames:
+            return data.material
+        if how.span not in data.sources:
+            world = World(settings.version, settings.seed)
+            takes = unpaired_takes(world, settings.speakers, settings.takes, settings.choice)
+            shots = [shot for shot in takes if shot.emotion == "neutral"]
+            draw = partial(draw_run, world=world, frames=how.span, seed=settings.choice)
+            drawn = draw_shots(draw, shots, self.workers, self.progress)
+            estimator = data.material.estimator
+            runs = learn.estimate_runs(estimator, drawn, data.material.frames.device)
+            data.sources[how.span] = runs
+        return data.material._replace(sources=data.sources[how.span])
+
+    def start(self, stage: str, config: MiniNedConfig, data: _Data) -> Checkpoint:
+        """Return the file of a stage's state where supervision begins: the same in all forms."""
+        how: dict[str, Any] = config.model_dump(
+            mode="json",
+            include={"seed": True, "parent": True, "data": True, stage: True, "stccl": {"begin"}},
+        )
+        same = {key: data.common[key] for key in ("device", "threads", "software")}
+        unique = {"start": _START, "face": data.face, **how, **same}
+        digest = hashlib.sha256(json.dumps(unique, sort_keys=True).encode()).hexdigest()
+        path = self.folder / f"start-{stage}-{digest[:12]}.checkpoint"
+        return Checkpoint(path, unique, "Delete it: it is made again")
 
     def _face(
         self, config: MiniNedConfig, drawn: list[FrameRun], world: World, common: dict[str, Any]
