@@ -172,26 +172,28 @@ def evaluate(
     carried = session.carry_out(
         ready, weights, computing, workers=workers, partial=partial, progress=progress
     )
-    for plan, path, record in zip(ready, paths, carried, strict=True):
+    for n, (plan, path, record) in enumerate(zip(ready, paths, carried, strict=True)):
         _, remark = save_beside(record, path)
         options.print_notes([remark] if remark and not quiet else [])
         incomplete = incomplete or not record.metrics or not (record.complete or partial)
         options.print_notes([] if quiet and partial else reporting.refusal_lines(plan, record))
-        runs.setdefault(plan.protocol.name, []).append(record)
-        if as_json or several:
+        name = plan.protocol.name
+        runs.setdefault(name, []).append(record)
+        if as_json:
             continue
-        click.echo(reporting.run_text(plan, record))
-        if not quiet:
-            options.print_notes(f"Note: {note}" for note in plan.protocol.card.notes)
-            click.echo(f"Record: {path}   Full table: spfem-bench table {path}", err=True)
+        if not several:
+            click.echo(reporting.run_text(plan, record))
+            if not quiet:
+                options.print_notes(f"Note: {note}" for note in plan.protocol.card.notes)
+                click.echo(f"Record: {path}   Full table: spfem-bench table {path}", err=True)
+        elif all(other.protocol.name != name for other in ready[n + 1 :]):
+            # A protocol's table is printed while the next one's features are computed.
+            click.echo(reporting.runs_text(runs[name]))
+            if not quiet:
+                click.echo(f"With intervals: spfem-bench table {results / name}", err=True)
     if as_json:
         scores = [score for of_protocol in runs.values() for r in of_protocol for score in r.scores]
         click.echo(json.dumps([score.plain() for score in scores], indent=1))
-    elif several:
-        for name, of_protocol in runs.items():
-            click.echo(reporting.runs_text(of_protocol))
-            if not quiet:
-                click.echo(f"With intervals: spfem-bench table {results / name}", err=True)
     if incomplete:
         sys.exit(2)
 
