@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -40,6 +41,7 @@ from spfem_bench.torch_metrics import (  # noqa: E402
     FrechetArcFaceDistance,
     LipCorrelation,
     LipSyncError,
+    ScoreHooks,
     SpatialCoherence,
     log_scores,
 )
@@ -430,13 +432,47 @@ def test_scores_are_in_full_precision_under_autocast(demo: Scored) -> None:
     assert float(inside.compute()) == float(filled("scc", [item]).compute())
 
 
+class FakeMlflow:
+    """What an MLflow logger of Lightning's offers."""
+
+    run_id = "run 7"
+
+    def __init__(self) -> None:
+        self.experiment = self
+        self.tags: dict[str, str] = {}
+
+    def set_tag(self, run: str, name: str, text: str) -> None:
+        assert run == self.run_id
+        self.tags[name] = text
+
+
+def test_hooks_score_what_validation_returns_and_tag_the_run(demo: Scored) -> None:
+    fad, logger, logged = FrechetArcFaceDistance("compact"), FakeMlflow(), dict[str, float]()
+    module = SimpleNamespace(
+        device=torch.device("cpu"),
+        log=lambda name, value, **options: logged.update({name: float(value)}),
+    )
+    trainer = SimpleNamespace(
+        is_global_zero=True, sanity_checking=False, loggers=[logger], global_step=4
+    )
+    hooks = ScoreHooks({"fad": fad}, lambda output, batch: {**batch, "generated": output})
+    for _ in range(2):  # the second epoch begins anew
+        hooks.on_validation_epoch_start(trainer, module)
+        for i, item in enumerate(demo.items):
+            hooks.on_validation_batch_end(trainer, module, item["generated"], item, i)
+        hooks.on_validation_epoch_end(trainer, module)
+    assert logged["fad"] == pytest.approx(demo.values["fad"], rel=1e-6)
+    assert logger.tags["fad/signature"] == fad.signature()
+
+
 def test_lightning_scores_each_validation_epoch(demo: Scored, tmp_path: Path) -> None:
     lightning = pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    from spfem_bench.torch_metrics.lightning import ScoreCallback
-
     items = [{**item, "source": item["generated"]} for item in demo.items[:2]]
+
+    class Scores(ScoreHooks, lightning.Callback):  # type: ignore[misc, name-defined]
+        pass
 
     class Module(lightning.LightningModule):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -453,7 +489,7 @@ def test_lightning_scores_each_validation_epoch(demo: Scored, tmp_path: Path) ->
             return torch.optim.SGD(self.parameters(), 0.0)
 
     fad = FrechetArcFaceDistance("compact")
-    scores = ScoreCallback({"fad": fad}, lambda out, batch: {"generated": out, **batch})
+    scores = Scores({"fad": fad}, lambda out, batch: {**batch, "generated": out})
     logger = TensorBoardLogger(tmp_path)
     trainer = lightning.Trainer(
         max_epochs=1,
