@@ -37,7 +37,8 @@ LOWEST := .venv-lowest
 lowest: $(TOOLS)/.installed
 	$(PYTHON) -m venv $(LOWEST)
 	$(TOOLS)/bin/uv pip compile --quiet --resolution lowest-direct --python $(LOWEST)/bin/python \
-		--extra networks --extra ray --extra train --output-file $(LOWEST)/lowest.txt pyproject.toml
+		--extra networks --extra ray --extra torchmetrics --extra train \
+		--output-file $(LOWEST)/lowest.txt pyproject.toml
 	$(LOWEST)/bin/python -m pip install --quiet --requirement $(LOWEST)/lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet --no-deps --editable .
 	$(LOWEST)/bin/python -c "import pkgutil, importlib, spfem_bench as s; \

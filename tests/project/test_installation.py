@@ -171,6 +171,7 @@ def run(environment: Path, *arguments: str, **options: Any) -> subprocess.Comple
     [
         ("networks", "onnx", "import spfem_bench.networks.onnx_files"),
         ("networks", "h5py", "import spfem_bench.networks.mini_xception"),
+        ("torchmetrics", "torchmetrics", "import spfem_bench.torch_metrics"),
         (
             "train",
             "psutil",

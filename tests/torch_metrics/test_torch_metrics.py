@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -40,6 +41,7 @@ from spfem_bench.torch_metrics import (  # noqa: E402
     FrechetArcFaceDistance,
     LipCorrelation,
     LipSyncError,
+    ScoreHooks,
     SpatialCoherence,
     log_scores,
 )
@@ -99,20 +101,20 @@ def scored(method: str, name: str, profile: str, metrics: list[str], emotion: st
 
 @pytest.fixture(scope="module")
 def demo(demo_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Scored:
-    """Three items of the demo, each with another speaker's clip in the place of an output."""
+    """Two items of the demo, with their references in the place of outputs."""
     cards = tmp_path_factory.mktemp("cards")
     (cards / "protocols").mkdir()
     card = (builtin_folder() / "protocols/demo-inter-id.toml").read_text(encoding="utf-8")
-    card = card.replace('"demo-inter-id.csv"', '"three.csv"')
+    card = card.replace('"demo-inter-id.csv"', '"two.csv"')
     card = re.sub("(?m)^emotions = .*$", 'emotions = ["angry"]', card)
-    (cards / "protocols/three.toml").write_text(card, encoding="utf-8")
+    (cards / "protocols/two.toml").write_text(card, encoding="utf-8")
     head, *lines = (builtin_folder() / "protocols/demo-inter-id.csv").read_text().splitlines()
-    chosen = [line for line in lines if ",angry," in line][:3]
-    (cards / "protocols/three.csv").write_text("\n".join([head, *chosen]) + "\n")
+    chosen = [line for line in lines if ",angry," in line][:2]
+    (cards / "protocols/two.csv").write_text("\n".join([head, *chosen]) + "\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPFEM_BENCH_CARDS", str(cards))
         patch.setenv("SPFEM_BENCH_CACHE", str(demo_cache))
-        return scored("other-speaker", "three", "compact", list(CLASSES), "angry")
+        return scored("reference", "two", "compact", list(CLASSES), "angry")
 
 
 def filled(name: str, items: list[Item], profile: str = "compact", **options: Any) -> ClipMetric:
@@ -142,7 +144,7 @@ def test_values_are_those_of_the_command_line(name: str, demo: Scored) -> None:
 
 def test_floats_lists_batches_and_order_change_nothing(demo: Scored) -> None:
     one_by_one = filled("fad", demo.items)
-    length = min(len(item["generated"]) for item in demo.items)
+    length = min(len(item[role]) for item in demo.items for role in ("generated", "real"))
     cut = [{r: frames[:length] for r, frames in item.items()} for item in demo.items]
     listed = FrechetArcFaceDistance("compact", value_range=(-1, 1))
     listed.update(
@@ -158,10 +160,10 @@ def test_floats_lists_batches_and_order_change_nothing(demo: Scored) -> None:
 
 
 def test_reset_copies_and_pickles_begin_anew(demo: Scored) -> None:
-    metric = filled("csim", demo.items[:1])
+    metric = filled("id-sim", demo.items[:1])
     first = float(metric.compute())
     twin = pickle.loads(pickle.dumps(copy.deepcopy(metric)))  # noqa: S301
-    metric.update(demo.items[1]["generated"], demo.items[1]["reference"])
+    metric.update(demo.items[1]["generated"], demo.items[1]["source"])
     assert float(metric.compute()) != first
     metric.reset()
     with pytest.raises(SpfemBenchError, match="Call compute"):
@@ -170,9 +172,9 @@ def test_reset_copies_and_pickles_begin_anew(demo: Scored) -> None:
         assert math.isnan(float(metric.compute()))
     for one in (metric, twin):
         one.reset()
-        one.update(demo.items[0]["generated"], demo.items[0]["reference"])
+        one.update(demo.items[0]["generated"], demo.items[0]["source"])
         assert float(one.compute()) == first
-    batch = metric(demo.items[1]["generated"], demo.items[1]["reference"])  # forward: of this batch
+    batch = metric(demo.items[1]["generated"], demo.items[1]["source"])  # forward: of this batch
     assert float(metric.compute()) == pytest.approx((first + float(batch)) / 2)
 
 
@@ -190,7 +192,7 @@ def joined(rank: int, items: list[Item], meeting: str) -> dict[str, tuple[float,
     try:
         scores = {}
         for name in ("fad", "csim", "lse-d"):
-            share = items[2:] if rank else items[:2]
+            share = items[1:] if rank else items[:1]
             if name == "lse-d":  # one of them has no clip
                 share = [] if rank else items
             metric = filled(name, share)
@@ -230,7 +232,7 @@ def test_a_real_strip_in_the_light_profile(
     (cards / "protocols/mini.csv").write_text(f"{head}\n{line}\n")
     card = (cards / "protocols/mini.toml").read_text().replace('"happy", "sad"', '"sad"')
     (cards / "protocols/mini.toml").write_text(card)
-    names = ["fad", "csim", "lse-d", "scc"]
+    names = ["fad", "lse-d"]
     strip = scored("stccl-ned", "mini", "mini", names, "sad")
     metrics = {name: filled(name, strip.items, "mini") for name in names}
     for name, metric in metrics.items():
@@ -389,15 +391,20 @@ def test_a_training_is_the_same_with_metrics_and_tensorboard_has_their_values(
 
     item, before = demo.items[0], torch.backends.cudnn.allow_tf32
     fad = FrechetArcFaceDistance("compact", value_range=(0, 1), batch_size=5)
-    scores = {}
+    scores: dict[str, float] = {}
+    painted: list[Tensor] = []
 
     def validate(model: nn.Module) -> None:
         with torch.autocast("cpu", torch.bfloat16):
-            fad.update(model(item["source"].float() / 255), item["real"].float() / 255)
+            painted.append(model(item["source"].float() / 255))
+            fad.update(painted[0], item["real"].float() / 255)
         with SummaryWriter(str(tmp_path)) as writer:
             scores.update(log_scores(writer, {"fad": fad}, step=1))
 
     assert torch.equal(trained(demo.items, None), trained(demo.items, validate))
+    alone = FrechetArcFaceDistance("compact", value_range=(0, 1))
+    alone.update(painted[0], item["real"])
+    assert float(alone.compute()) == pytest.approx(scores["fad"], rel=1e-6)
     assert torch.backends.cudnn.allow_tf32 is before
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [e.value for e in events.Scalars("fad")] == pytest.approx([scores["fad"]], rel=1e-6)
@@ -418,13 +425,54 @@ def test_the_page_s_loop_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert names["metrics"]["FAD"].n_clips == 0  # reset
 
 
+def test_scores_are_in_full_precision_under_autocast(demo: Scored) -> None:
+    item = {role: frames[:12] for role, frames in demo.items[0].items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = filled("scc", [item])
+    assert float(inside.compute()) == float(filled("scc", [item]).compute())
+
+
+class FakeMlflow:
+    """What an MLflow logger of Lightning's offers."""
+
+    run_id = "run 7"
+
+    def __init__(self) -> None:
+        self.experiment = self
+        self.tags: dict[str, str] = {}
+
+    def set_tag(self, run: str, name: str, text: str) -> None:
+        assert run == self.run_id
+        self.tags[name] = text
+
+
+def test_hooks_score_what_validation_returns_and_tag_the_run(demo: Scored) -> None:
+    fad, logger, logged = FrechetArcFaceDistance("compact"), FakeMlflow(), dict[str, float]()
+    module = SimpleNamespace(
+        device=torch.device("cpu"),
+        log=lambda name, value, **options: logged.update({name: float(value)}),
+    )
+    trainer = SimpleNamespace(
+        is_global_zero=True, sanity_checking=False, loggers=[logger], global_step=4
+    )
+    hooks = ScoreHooks({"fad": fad}, lambda output, batch: {**batch, "generated": output})
+    for _ in range(2):  # the second epoch begins anew
+        hooks.on_validation_epoch_start(trainer, module)
+        for i, item in enumerate(demo.items):
+            hooks.on_validation_batch_end(trainer, module, item["generated"], item, i)
+        hooks.on_validation_epoch_end(trainer, module)
+    assert logged["fad"] == pytest.approx(demo.values["fad"], rel=1e-6)
+    assert logger.tags["fad/signature"] == fad.signature()
+
+
 def test_lightning_scores_each_validation_epoch(demo: Scored, tmp_path: Path) -> None:
     lightning = pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    from spfem_bench.torch_metrics.lightning import ScoreCallback
-
     items = [{**item, "source": item["generated"]} for item in demo.items[:2]]
+
+    class Scores(ScoreHooks, lightning.Callback):  # type: ignore[misc, name-defined]
+        pass
 
     class Module(lightning.LightningModule):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -441,7 +489,7 @@ def test_lightning_scores_each_validation_epoch(demo: Scored, tmp_path: Path) ->
             return torch.optim.SGD(self.parameters(), 0.0)
 
     fad = FrechetArcFaceDistance("compact")
-    scores = ScoreCallback({"fad": fad}, lambda out, batch: {"generated": out, **batch})
+    scores = Scores({"fad": fad}, lambda out, batch: {**batch, "generated": out})
     logger = TensorBoardLogger(tmp_path)
     trainer = lightning.Trainer(
         max_epochs=1,

@@ -1,19 +1,19 @@
-"""A Lightning callback that scores each validation epoch; it needs the package lightning."""
+"""Hooks of a Lightning callback that scores each validation epoch; lightning is not imported."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lightning.pytorch import Callback
-
 from spfem_bench.torch_metrics.base import ClipMetric
 from spfem_bench.torch_metrics.loggers import log_texts
 from spfem_bench.torch_metrics.tensors import Tensors
 
 
-class ScoreCallback(Callback):  # type: ignore[misc]  # lightning need not be installed
+class ScoreHooks:
     """Scores the clips of each validation epoch, and logs values, signatures and notes.
+
+    A callback of Lightning's is made of it by ``class Scores(ScoreHooks, lightning.Callback): ...``
 
     Args:
         metrics: by the name to log.
