@@ -33,7 +33,7 @@ from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.definitions.networks import Role, network_card, profile_card
 from spfem_bench.definitions.protocols import Protocol, protocol
-from spfem_bench.errors import SpfemBenchError
+from spfem_bench.errors import ClipError, SpfemBenchError
 from spfem_bench.faces.detect import load_detector
 from spfem_bench.faces.track import Face, FaceTrack, overlap
 from spfem_bench.features.extract import Extractor
@@ -143,8 +143,9 @@ class Measured:
 
             for method, (metric, target) in itertools.product(card.outputs, METRICS.items()):
                 if items and metric in card.metrics:
-                    value = score(metric_card(metric), get, items, method, target)
-                    scores[one.listed.name, method, metric] = value
+                    with suppress(ClipError):  # too few windows with a face
+                        value = score(metric_card(metric), get, items, method, target)
+                        scores[one.listed.name, method, metric] = value
         return scores
 
 
@@ -164,7 +165,7 @@ def moves(scores: Scores, first: Scores) -> list[str]:
     """Return each metric's largest change with the smallest gap of two methods; then the order."""
     cells, changed = [], 0
     for metric in METRICS:
-        mine = [k for k in first if k[2] == metric]
+        mine = [k for k in first if k[2] == metric and k in scores]
         gaps = [
             abs(first[a] - first[b]) for a, b in itertools.combinations(mine, 2) if a[0] == b[0]
         ]

@@ -135,7 +135,9 @@ def _replace_prelu(graph: Any) -> None:
             ("Conv", [f"{y}:negative", f"{y}:slope"], f"{y}:scaled"),
             ("Add", [f"{y}:positive", f"{y}:scaled"], y),
         ):
-            how = {"kernel_shape": [1, 1], "group": channels} if kind == "Conv" else {}
+            how: dict[str, Any] = (
+                {"kernel_shape": [1, 1], "group": channels} if kind == "Conv" else {}
+            )
             nodes.append(onnx.helper.make_node(kind, inputs, [output], **how))
     del graph.node[:]
     graph.node.extend(nodes)

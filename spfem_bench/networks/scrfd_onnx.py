@@ -38,10 +38,8 @@ def scrfd_onnx(card: NetworkCard, contents: Sequence[bytes], device: str) -> Det
         try:
             run(np.zeros((1, 3, STRIDES[-1], STRIDES[-1]), np.float32))
         except Exception as error:  # onnxruntime's errors have no common kind
-            problem = ValueError(
-                "it takes pictures of one size, and the card's 'face' asks for any"
-            )
-            raise wrong_weights(card, problem) from error
+            reason = "it takes pictures of one size, and the card's 'face' asks for any"
+            raise wrong_weights(card, ValueError(reason)) from error
 
     def letterbox(frame: _Frame, side: int) -> tuple[_Frame, float]:
         """Scale a picture into the top left corner of a black square."""
