@@ -167,9 +167,10 @@ def test_of_many_clips_some_are_drawn_and_the_extremes(monkeypatch: pytest.Monke
     of, ids = section(one), [item["id"] for item in one["items"]]
     assert of.drawn == tuple(ids[i] for i in (0, 3, 6, 8, 9, 11, 12))
     text = built([one], items=0, clips=None).decode()
-    assert "Points are drawn of 7 of the 14 clips" in text
+    assert "Points and the tables of clips show 7 of the 14 clips" in text
     (strip,) = of_plots(text)
     assert strip.count("h0") == 7
+    assert len(re.findall(r"<bdi>S\d{3}_\w+_\d{3}</bdi><td>", text)) == 7
     assert "0.900" in text and '<td class="n">14</td>' in text
 
 
