@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Container
 from pathlib import Path
 
@@ -19,9 +21,14 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def known_sha256(path: Path) -> str:
-    """Return a file's SHA-256; it is read again when its size, its number or a time changes."""
-    status = path.stat()
+def known_sha256(path: Path) -> str | None:
+    """Return a file's SHA-256; it is read again when its size, its number or a time changes.
+
+    None for anything but a regular file: reading a pipe might never end.
+    """
+    status = os.stat(path)  # noqa: PTH116  (often called, and faster)
+    if not stat.S_ISREG(status.st_mode):
+        return None
     identity = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     known = _hashes.get(path)
     if known is None or known[0] != identity:

@@ -34,7 +34,9 @@ def file_problem(path: Path, file: PinnedFile, content: bytes | None = None) -> 
     if file.bytes not in (None, size):
         return f"it has {size} bytes, expected {file.bytes}"
     if file.is_pinned:
-        actual = known_sha256(path) if content is None else hashlib.sha256(content).hexdigest()
+        actual = (
+            (known_sha256(path) or "") if content is None else hashlib.sha256(content).hexdigest()
+        )
         return None if actual == file.sha256 else _two("SHA-256", actual, file.sha256)
     content = read_file(path) if content is None else content
     if file.git_blob is not None:

@@ -84,4 +84,5 @@ def _wait_until_visible(store: FeatureStore, key: RequestKey, node: str) -> None
 
 
 def with_node(node: str, problem: SpfemBenchError) -> SpfemBenchError:
+    """Return an error that names the node where it was raised."""
     return type(problem)(f"on node {node}: {problem.problem}", problem.remedy)

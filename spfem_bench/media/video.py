@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,8 +262,9 @@ def changed(clip: Clip) -> ClipError:
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a regular file; raise ClipError when it cannot be read."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe might never end
-            raise ClipError(f"{path}: not a file", "Give a video, a sound or picture file")
-        return known_sha256(path)
+        sha256 = known_sha256(path)
     except OSError as error:
         raise ClipError(f"{path}: {error.strerror}", "Check the name and the folder") from None
+    if sha256 is None:
+        raise ClipError(f"{path}: not a file", "Give a video, a sound or picture file")
+    return sha256

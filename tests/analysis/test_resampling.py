@@ -219,6 +219,43 @@ def pooled(parts: list[frechet.FrechetPart]) -> float:
     return frechet.FrechetKind(kind="frechet").score(parts).value
 
 
+@pytest.mark.parametrize("clusters", [2, 9, 120])
+def test_errors_and_freedom_are_those_of_the_whole_matrix(clusters: int) -> None:
+    """Bell and McCaffrey's formulas, with every clip's weight in every cluster's part."""
+    generator = np.random.default_rng(clusters)
+    values = generator.normal(size=(120, 2))
+    emotions = np.array(["ab"[i % 2] + "c" for i in range(120)])
+    of_cluster = np.arange(120) // 2 % clusters if clusters < 120 else np.arange(120)
+    linear = np.zeros((clusters, 120))
+    for emotion in ("ac", "bc"):
+        here = emotions == emotion
+        for g in range(clusters):
+            own = here & (of_cluster == g)
+            share = own.sum() / here.sum()
+            weight = 1 / here.sum() / 2 / math.sqrt(1 - share)
+            linear[g] += weight * own - weight * share * here * bool(own.any())
+    spectrum = np.linalg.eigvalsh(linear @ linear.T)
+    found = resampling.estimate(values, emotions.tolist(), [f"{g:03}" for g in of_cluster])
+    assert found.parts == pytest.approx(linear @ values, abs=1e-14)
+    assert found.freedom == pytest.approx(spectrum.sum() ** 2 / (spectrum**2).sum(), abs=1e-5)
+    assert found.value == pytest.approx(
+        np.mean([values[emotions == e].mean(0) for e in ("ac", "bc")], 0), abs=1e-14
+    )
+
+
+def test_draws_of_many_clusters_in_parts_are_those_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator = np.random.default_rng(4)
+    names = [str(i) for i in range(60)]
+    scores = resampling.estimate(generator.normal(size=(60, 3)), ["a"] * 60, names)
+    whole = resampling.draws(scores, 500)
+    monkeypatch.setattr(resampling, "BYTES", 8 * 60 * 7)
+    resampling._draws.cache_clear()
+    assert resampling.draws(scores, 500) == pytest.approx(whole, abs=1e-15)
+    resampling._draws.cache_clear()
+
+
 # ---- pseudo-values of FAD -------------------------------------------------------------------
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,8 @@ import pytest
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.metrics import Claims, metric_card
 from spfem_bench.evaluation.grading import Graded, ignores, measures, misread, reads, scale
-from spfem_bench.evaluation.measure import MeasuredItem
-from spfem_bench.evaluation.score import score_groups
+from spfem_bench.evaluation.measure import MeasuredItem, parts_of
+from spfem_bench.evaluation.score import score_groups, score_parts
 from spfem_bench.evaluation.validate import graded_controls
 from spfem_bench.statistics.base import kind_of
 from spfem_bench.statistics.coherence import CoherencePart
@@ -185,6 +188,27 @@ def test_fads_draws_lie_around_its_value() -> None:
     assert np.mean(again) > found.value + spread
     ((_, lone),) = score_groups(metric_card("fad"), results[:1], ("sad",)).values()
     assert (lone.interval, set(lone.draws)) == ((None, None), {lone.value})
+
+
+def test_parts_that_are_computed_again_give_the_same_fad_and_twice_is_enough() -> None:
+    generator, card = np.random.default_rng(1), metric_card("fad")
+    parts = [frechet_part(*generator.normal(0, 1, (2, 12, 8)), normalise=False) for _ in range(9)]
+    used: Counter[int] = Counter()
+
+    def again(number: int) -> tuple[Any, Any]:
+        used[number] += 1
+        return parts[number], None
+
+    held = [MeasuredItem(str(i), "sad", p, 12, 0, 0, {}) for i, p in enumerate(parts)]
+    dropped = [replace(one, held=None, again=partial(again, i)) for i, one in enumerate(held)]
+    mixed = parts_of([*held[:2], *dropped[2:]], ("happy", "sad"))
+    kind = kind_of(card)
+    score, resampled = score_parts(card, mixed, ("happy", "sad"))["sad"]
+    expected, draws = score_groups(card, held, ("happy", "sad"))["sad"]
+    assert (score.value, score.kept) == (expected.value, expected.kept)
+    np.testing.assert_array_equal(resampled.draws, draws.draws)
+    assert kind.note([*mixed.values()], same_clips=False) == kind.note([parts], same_clips=False)
+    assert used == dict.fromkeys(range(2, 9), 2)
 
 
 # ---- claims --------------------------------------------------------------------------------

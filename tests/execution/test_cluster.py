@@ -27,13 +27,13 @@ from spfem_bench.definitions.clips import Span
 from spfem_bench.definitions.computing import Computing
 from spfem_bench.definitions.networks import profile_card
 from spfem_bench.definitions.protocols import protocol
-from spfem_bench.errors import SpfemBenchError
+from spfem_bench.errors import CardError, SpfemBenchError
 from spfem_bench.evaluation.measure import plan_requests
 from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.evaluation.record import RunRecord
-from spfem_bench.evaluation.session import evaluate
+from spfem_bench.evaluation.session import carry_out, evaluate
 from spfem_bench.evaluation.validate import plan_validation, run_validation
-from spfem_bench.execution import cluster, cluster_joining
+from spfem_bench.execution import cluster, cluster_joining, cluster_results
 from spfem_bench.execution.processes import ThisProcess
 from spfem_bench.execution.workers import workers_for
 from spfem_bench.features.extract import Extractor
@@ -193,6 +193,11 @@ def alone(
         )
 
 
+def one_clip(plan: Plan) -> dict[Any, Any]:
+    """Return the requests of one of a plan's clips."""
+    return dict([*plan_requests(plan).items()][:1])
+
+
 # ---- a cluster on this machine ---------------------------------------------------------------
 
 
@@ -277,7 +282,6 @@ class DeadlyStore(FeatureStore):
 
 def test_ctrl_c_ends_the_workers_and_the_next_run_goes_on(
     nodes: Nodes,
-    team: cluster.RayWorkers,
     fresh: Callable[[str], Path],
     alone: dict[str, Any],
     tmp_path: Path,
@@ -285,7 +289,6 @@ def test_ctrl_c_ends_the_workers_and_the_next_run_goes_on(
     import ray
 
     store = fresh("spread") / "features"
-    team.end()  # their processors are free
     going = subprocess.Popen(
         command("--ray", nodes.address, "--workers", "2"),
         cwd=tmp_path,
@@ -302,11 +305,11 @@ def test_ctrl_c_ends_the_workers_and_the_next_run_goes_on(
     assert (going.returncode, out) == (130, ""), said
     assert said == "Interrupted. Run the command again: it goes on from here.\n"
     kept = entries(store)
-    team.connect()
-    until = time.monotonic() + 30
-    while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"]:
-        assert time.monotonic() < until, "workers of the run before are still there"
-        time.sleep(0.2)
+    with workers_for(Computing(ray=nodes.address)):
+        until = time.monotonic() + 30
+        while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"]:
+            assert time.monotonic() < until, "workers of the run before are still there"
+            time.sleep(0.2)
     # Ray may end a worker while it writes: the next process to write removes what that leaves.
     files._cleaned.discard(store)
     files.remove_stale(store)
@@ -360,10 +363,10 @@ def test_a_node_that_dies_costs_its_unfinished_clips_and_nothing_else(
     store.log.touch()
     kept: dict[str, tuple[int, int]] = {}
     lost: list[int] = []
-    retry_or_refuse = cluster._retry_or_refuse
+    retry_or_refuse = cluster.retry_or_refuse
     monkeypatch.setattr(
         cluster,
-        "_retry_or_refuse",
+        "retry_or_refuse",
         lambda portion, *rest: (lost.append(len(portion.keys)), retry_or_refuse(portion, *rest))[1],
     )
 
@@ -393,6 +396,57 @@ def test_a_node_that_dies_costs_its_unfinished_clips_and_nothing_else(
     assert len({process for _, process in store.logged()}) == 3
 
 
+def scored_by(job: int) -> tuple[int, int]:
+    """Return the job and the process that did it; the first takes a while."""
+    time.sleep(0.5)
+    return job, os.getpid()
+
+
+def fail_for_good(job: int) -> int:
+    raise CardError(f"no {job}")
+
+
+def test_idle_workers_score_and_an_error_of_theirs_names_the_node(
+    team: cluster.RayWorkers, fresh: Callable[[str], Path]
+) -> None:
+    store = fresh("spread") / "features"
+    done = list(team.each(scored_by, range(6), store=store))
+    assert [job for job, _ in done] == [*range(6)]
+    others = {process for _, process in done} - {os.getpid()}
+    assert len(others) >= 2 and not team._scoring
+    with pytest.raises(CardError, match=rf"on node {NODE}: no 1"):
+        list(team.each(fail_for_good, [1], store=store))
+    # Where only this process reaches the store, it does all.
+    team._apart.update(team._idle)
+    assert {process for _, process in team.each(scored_by, [1], store=store)} == {os.getpid()}
+    team._apart.clear()
+
+
+def test_a_plan_is_scored_by_another_worker_when_its_own_dies(
+    team: cluster.RayWorkers, fresh: Callable[[str], Path], alone: dict[str, Any]
+) -> None:
+    import ray
+
+    fresh("spread")
+    plan = planned()
+    weights = WeightsStore.locate()
+
+    hand_over = team._hand_over
+
+    def kill(*given: Any) -> Any:
+        reference, worker = hand_over(*given)
+        if worker is not None and not killed:
+            killed.append(worker)
+            ray.kill(worker)
+        return reference, worker
+
+    killed: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(team, "_hand_over", kill)
+        records = [*carry_out([plan, plan], weights, Computing(), workers=team, partial=False)]
+    assert killed and [timeless(r) for r in records] == [alone, alone]
+
+
 def test_nodes_without_the_store_keep_their_own_and_send_features(
     nodes: Nodes,
     team: cluster.RayWorkers,
@@ -417,7 +471,10 @@ def test_nodes_without_the_store_keep_their_own_and_send_features(
 
 
 def test_a_clip_that_kills_its_workers_is_refused_and_the_others_are_computed(
-    team: cluster.RayWorkers, fresh: Callable[[str], Path], tmp_path: Path
+    team: cluster.RayWorkers,
+    fresh: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fresh("spread")
     plan = planned()
@@ -426,6 +483,7 @@ def test_a_clip_that_kills_its_workers_is_refused_and_the_others_are_computed(
     short = replace(next(iter(wants)), span=Span(0.0, 0.2))
     wants[short] = frozenset({"sync"})
     victim = list(wants)[2]
+    monkeypatch.setattr(cluster_results, "MAX_DEATHS", 2)  # each is a new process with torch
     deadly = DeadlyStore(x.store.folder, x.key(victim, "identity")["clip"], tmp_path / "log")
     failures = team.compute(replace(x, store=deadly), wants)
     said = {(clip, want): str(error) for (clip, want), error in failures.items()}
@@ -433,8 +491,8 @@ def test_a_clip_that_kills_its_workers_is_refused_and_the_others_are_computed(
     # The message of one process, and once: no worker died with it.
     assert said.pop((short, "sync")) == str(x.ensure({short: wants[short]})[short, "sync"])
     for text in said.values():
-        assert re.search(r"mp4.*: 3 Ray workers died while they had it, the last on", text)
-    assert (tmp_path / "log").read_text() == "died\n" * cluster.MAX_DEATHS
+        assert re.search(r"mp4.*: 2 Ray workers died while they had it, the last on", text)
+    assert (tmp_path / "log").read_text() == "died\n" * 2
     others = wants.keys() - {victim, short}
     assert all(x.load(clip, role) for clip in others for role in wants[clip])  # type: ignore[arg-type]
 
@@ -482,7 +540,7 @@ def test_a_node_with_another_ffmpeg_is_refused_with_both_versions(
     team.end()  # workers are asked when they begin
     said = rf"^node {NODE} has ffmpeg {re.escape(there['ffmpeg'])}, this machine 0\.1: features"
     with pytest.raises(SpfemBenchError, match=said):
-        team.compute(x, plan_requests(plan))
+        team.compute(x, one_clip(plan))
     assert not entries(x.store.folder)
     team.end()
 
@@ -512,7 +570,27 @@ def test_the_wait_for_workers_ends(
         pytest.raises(SpfemBenchError, match="no Ray worker could be started within"),
     ):
         assert isinstance(late, cluster.RayWorkers)
-        late.compute(extractor_of(plan), plan_requests(plan))
+        late.compute(extractor_of(plan), one_clip(plan))
+
+
+@pytest.mark.usefixtures("team")
+def test_a_run_that_counted_on_a_node_which_is_gone_takes_what_is_left(
+    fresh: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray lists a node for a while after its end; a worker as large as that node never starts."""
+    fresh("spread")
+    plan = planned()
+    x, wants = extractor_of(plan), one_clip(plan)
+    with workers_for(Computing(workers=1, ray="auto")) as late:
+        assert isinstance(late, cluster.RayWorkers)
+        with monkeypatch.context() as patch:
+            patch.setattr(late, "_alive", lambda: [(1, 0), (16, 0)])
+            late.connect()
+        assert late._threads == 16
+        assert not late.compute(x, wants)
+        assert late._threads == 1
+    ((clip, roles),) = wants.items()
+    assert all(x.load(clip, role) for role in roles)  # type: ignore[arg-type]
 
 
 def test_a_program_stays_in_the_cluster_that_it_has_joined(
@@ -576,8 +654,7 @@ def test_a_signal_ends_a_local_ray_and_what_a_kill_leaves_is_removed(
         )
         while run.poll() is None and not (own := sessions() - before):
             time.sleep(0.05)
-        stored = len(entries(store))
-        while run.poll() is None and len(entries(store)) <= stored:
+        while number == signal.SIGTERM and run.poll() is None and not entries(store):
             time.sleep(0.05)
         run.send_signal(number)
         said = run.communicate(timeout=60)[1]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from spfem_bench import stored
 from spfem_bench.analysis.comparing import compare_runs
 from spfem_bench.cli.main import main
 from spfem_bench.datasets import recordings_index
@@ -258,6 +259,23 @@ def test_larger_files_and_other_kinds_are_refused_unread(tmp_path: Path) -> None
     for endless in (pipe, Path("/dev/zero")):
         with pytest.raises(StorageError, match="a FIFO, a socket or a device"):
             load_run(endless)
+
+
+def test_a_long_record_may_be_larger_than_other_files_but_not_of_any_number_of_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.json"
+    record = small()
+    save(record, path)
+    lines = path.read_text().splitlines()
+    assert sum(line.startswith('{"id"') for line in lines) == len(record["items"])
+    monkeypatch.setattr(stored, "LARGEST", 1000)
+    assert load_run(path).items  # LARGEST_RECORD holds
+    with pytest.raises(OSError, match="larger than the 1000 bytes"):
+        stored.read_json(path, 1000)
+    monkeypatch.setattr(stored, "MOST_VALUES", 50)
+    with pytest.raises(CardError, match="holds more than 50 values"):
+        load_run(path)
 
 
 CARD = builtin_folder() / "metrics/csim.toml"

@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from benchmarks import common, gpu, growth, must_hold, official_files
+from benchmarks import common, gpu, growth, many_items, must_hold, official_files
 from benchmarks.faults import write_protocol
 from benchmarks.forward_share import share
 from spfem_bench.definitions.clips import Clip
@@ -220,6 +220,28 @@ def test_warm_scores_from_the_store_alone(weights_folder: Path) -> None:
     parts = {row[0]: row[1] for row in table(out, "part")}
     assert int(parts["components"]) > 0 and int(parts["of them, FAD"]) > 0
     assert [row[0] for row in table(out, "processes")] == ["1", "2"]
+
+
+def test_many_items_go_all_the_way_without_a_network() -> None:
+    out = run("-m", "benchmarks.many_items", "--items", 140, "--frames", 6)
+    rows = {row[0]: row[1:] for row in table(out, "items")}
+    assert all(float(rows[f"{part}, CPU s"][0]) > 0 for part in ("plan", "scores, record", "read"))
+    # 140 outputs in three networks; 140 of 700 recordings as references and sources, 14 as real.
+    assert int(rows["files of features"][0]) > 3 * 140
+    assert float(rows["record, MB"][0]) > 0
+
+
+def test_many_items_fit_exponents_to_each_part() -> None:
+    found = {
+        n: {"seconds": {"plan": n / 1e3, "read": n**2 / 1e6}, "peaks": {"plan": 50.0}, "wall": 1.0}
+        | {"record MB": 1.0, "report MB": 1.0, "files": n}
+        for n in (1000, 2000, 4000)
+    }
+    rows, headers = many_items.table(found)
+    fitted = {row[0]: row[-1] for row in rows}
+    assert headers == ["items", "1,000", "2,000", "4,000", "exponent"]
+    assert fitted["plan, CPU s"].startswith("1.00") and fitted["read, CPU s"].startswith("2.00")
+    assert fitted["largest memory, MB"].startswith("0.00")
 
 
 def test_growth_fits_an_exponent() -> None:

@@ -160,6 +160,25 @@ def test_the_clouds_points_lie_where_their_values_are() -> None:
     assert plot.strips[0].quartiles[1] == pytest.approx(places[1], abs=0.06)
 
 
+def test_of_many_clips_some_are_drawn_and_the_extremes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spfem_bench.reporting.report.model.MOST_DRAWN", 5)
+    values = [0.5] * 8 + [0.9, 0.5, 0.5, 0.1, 0.5, 0.5]
+    one = with_values("one", "csim", values)
+    of, ids = section(one), [item["id"] for item in one["items"]]
+    assert of.drawn == tuple(ids[i] for i in (0, 3, 6, 8, 9, 11, 12))
+    text = built([one], items=0, clips=None).decode()
+    assert "Points and the tables of clips show 7 of the 14 clips" in text
+    (strip,) = of_plots(text)
+    assert strip.count("h0") == 7
+    assert len(re.findall(r"<bdi>S\d{3}_\w+_\d{3}</bdi><td>", text)) == 7
+    assert "0.900" in text and '<td class="n">14</td>' in text
+
+
+def of_plots(text: str) -> list[str]:
+    """Return the clouds of a page."""
+    return re.findall(r'class="cloud" d="([^"]*)"', text)
+
+
 def test_points_keep_their_names_whatever_order_their_record_has() -> None:
     one, two = with_values("one", "csim", [0.1, 0.9]), with_values("two", "csim", [0.1, 0.9])
     two["items"].reverse()

@@ -527,6 +527,14 @@ def test_two_items_by_hand() -> None:
     assert interval_of(2, mean_of(np.array([0.0, 1.0]))) == (0.0, 1.0)
 
 
+def test_draws_in_parts_are_the_draws_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(3).normal(size=37)
+    whole = values[intervals.drawn(37, 1000, 5)].mean(axis=1)
+    for size in (1, 9000, 1 << 25):
+        monkeypatch.setattr(intervals, "BYTES", size)
+        np.testing.assert_array_equal(intervals.drawn_means(values, 1000, 5), whole)
+
+
 def test_the_interval_is_the_same_every_time() -> None:
     values = np.random.default_rng(0).normal(size=12)
     assert interval_of(12, mean_of(values)) == interval_of(12, mean_of(values))

@@ -153,6 +153,11 @@ class ReportSection:
             chosen |= {min(values, key=values.__getitem__), max(values, key=values.__getitem__)}
         return tuple(id_ for id_ in ids if id_ in chosen)
 
+    def listed(self, run: ReportRun) -> Mapping[str, RecordedItem]:
+        """Return a run's items that are in tables: those that are drawn."""
+        drawn = frozenset(self.drawn)
+        return {id_: item for id_, item in run.items.items() if id_ in drawn}
+
     @cached_property
     def by_item(self) -> tuple[MetricCard, ...]:
         """The metrics of which single items have values."""
