@@ -47,7 +47,9 @@ def pair_methods(
     methods: Sequence[str] = (),
     progress: Progress = SILENT,
 ) -> RealClips:
-    """Align sources with the outputs of *methods*, by default all of the protocol and ``real``.
+    """Align sources with the outputs of *methods*.
+
+    By default with all of the protocol, and with ``real`` where it is another clip than the source.
 
     Raises:
         UnknownNameError: no such method in this protocol.
@@ -55,7 +57,9 @@ def pair_methods(
     """
     items: dict[str, dict[str, EmotionPair]] = {}
     left: list[str] = []
-    for method in methods or (*protocol.card.outputs, "real"):
+    addresses = protocol.card.clips
+    real = ("real",) if addresses.get("real") != addresses.get("source") else ()
+    for method in methods or (*protocol.card.outputs, *real):
         try:
             paired = protocol_pairs(method, protocol, extractor, data, progress=progress)
         except CardError as error:

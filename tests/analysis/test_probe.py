@@ -10,8 +10,8 @@ from spfem_bench.analysis.probe import (
     NOTHING,
     ProbeClip,
     ProbedForms,
-    probe,
-    probe_all,
+    probe_loss,
+    probe_losses,
     stccl_losses,
 )
 from spfem_bench.analysis.real_probe import RealClips, real_clips
@@ -50,7 +50,7 @@ CLIPS = [
 
 
 def test_costs_and_shares_by_hand() -> None:
-    result = probe(brightness, CLIPS)
+    result = probe_loss(brightness, CLIPS)
     assert result.units == ("a", "b")
     # Means over units: nothing 15, emotion (14 + 26) / 2 = 20, words 35.
     assert result.mean("emotion").value == pytest.approx(20)
@@ -69,7 +69,7 @@ def test_costs_and_shares_by_hand() -> None:
 
 
 def test_tables_and_rows_say_what_the_result_says() -> None:
-    result = probe(brightness, CLIPS)
+    result = probe_loss(brightness, CLIPS)
     rows = {
         (r.part, r.quantity, r.condition, r.other): r for r in reporting.probe_rows({"x": result})
     }
@@ -86,10 +86,10 @@ def test_tables_and_rows_say_what_the_result_says() -> None:
 
 
 def test_a_share_without_clips_is_said_and_nothing_is_needed() -> None:
-    result = probe(brightness, [flat("a", NOTHING, 10), flat("a", "words", 10)])
+    result = probe_loss(brightness, [flat("a", NOTHING, 10), flat("a", "words", 10)])
     assert np.isnan(result.ratio("words", "words").value)  # 0 / 0
     with pytest.raises(StcclError, match="no clip shows 'nothing'"):
-        probe(brightness, [flat("a", "words", 10)])
+        probe_loss(brightness, [flat("a", "words", 10)])
 
 
 def test_forms_on_one_backbone_are_the_forms_alone() -> None:
@@ -142,7 +142,7 @@ def test_windows_of_real_clips() -> None:
     assert abs(grain.mean()) < 0.05 and grain.std() == pytest.approx(1.6, abs=0.1)
     second = {condition for u, condition, s in shown if (u, s) == ("a", 38)}
     assert "short" not in second and "ned" in second
-    result = probe_all(lambda x, y: {"": brightness(x, y)}, shown.values())[""]
+    result = probe_losses(lambda x, y: {"": brightness(x, y)}, shown.values())[""]
     assert result.count("short") == 1 and result.count("ned") == 2
     with pytest.raises(ClipError, match="no source shows a face in 61 frames in a row"):
         list(real_clips(clips, 61))
