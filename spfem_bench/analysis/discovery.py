@@ -32,6 +32,7 @@ from spfem_bench.statistics.intervals import SEED, Resampled, drawn
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone
 from spfem_bench.stccl.metric import Form, grid_of_regions
+from spfem_bench.stccl.settings import ContentSettings
 
 RESAMPLES = 1000
 
@@ -89,7 +90,8 @@ def discover(
 ) -> tuple[list[DiscoveryRow], list[Refused]]:
     """Compare *windows* of consecutive frames of each pair, and average them by emotion.
 
-    A window has five frames, those of the released code nine; *size* is the side of the pictures.
+    A window has five frames, of the released code nine, of ``ct`` 25; *size* is the side of the
+    pictures.
 
     Raises:
         StcclError: no pairs, no window at all, or correlation matrices of the released code.
@@ -99,11 +101,11 @@ def discover(
         raise StcclError("no pairs of recordings to compare", "Give at least one")
     if windows < 1:
         raise StcclError(f"{windows} windows for each pair", "Give at least 1")
-    if definition != "paper" and any(lens.form == "cm" for lens in lenses):
-        raise StcclError("the released code has no correlation matrices", "Use the form vd")
+    if definition != "paper" and any(lens.form != "vd" for lens in lenses):
+        raise StcclError("the released code has visual disparities only", "Use the form vd")
     compared: list[_Compared] = []
     refused: list[Refused] = []
-    window = window_of(definition)
+    window = window_of(definition, lenses[0].form)
     progress.begin("pairs", len(pairs), "pair")
     for index, pair in enumerate(pairs):
         subject = disparities.draw_subject(pairs, index, windows, window, size)
@@ -136,6 +138,8 @@ def per_frame(
 ) -> float:
     """Return the number of disparities (or rows of matrices) that are compared in each frame."""
     height, width = size
+    if form == "ct":
+        return 1 / ContentSettings().every
     if form == "cm":
         return float(len(grid_of_regions(height, width)))
     if definition != "paper":

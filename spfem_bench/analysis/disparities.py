@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +15,17 @@ from torch import Tensor
 
 from spfem_bench.datasets.pairs import EmotionPair
 from spfem_bench.networks.weights import WeightsStore
-from spfem_bench.stccl import contrast, dense
+from spfem_bench.stccl import content, contrast, dense
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone, backbone
+from spfem_bench.stccl.content import ContentHeads
 from spfem_bench.stccl.contrast import Head
 from spfem_bench.stccl.metric import STCCL, Form, Heads, grid_of_regions
-from spfem_bench.stccl.settings import ContrastSettings, FormSettings
+from spfem_bench.stccl.settings import ContentSettings, ContrastSettings, FormSettings
 
 Definition = Literal["paper", "released-code", "released-logs"]
 Measure = Literal["cosine", "pearson"]
-DisparitySpace = Literal["spatial", "temporal"]
+DisparitySpace = Literal["spatial", "temporal", "moments"]
 _Control = Literal["other speaker", "wrong time"]
 _Excess = Literal["above other speaker", "above wrong time"]
 DiscoveryKind = Literal["positive", "elsewhere", "near", _Control, _Excess]
@@ -41,6 +42,9 @@ WINDOW = dense.WINDOW
 RELEASED_WINDOW = 9
 """The same in the released code (``temporal_coherent_loader.py``, n = 4 on each side)."""
 
+CONTENT_WINDOW = 25
+"""The same of the form ``ct``: a second."""
+
 SIZE = 112
 """Side in pixels of the pictures; the released code's is 224."""
 
@@ -53,8 +57,10 @@ ValueKey = tuple[str, DisparitySpace, int, Measure, DiscoveryKind]
 SubjectValues = dict[ValueKey, float]
 
 
-def window_of(definition: Definition) -> int:
+def window_of(definition: Definition, form: Form = "vd") -> int:
     """Return how many consecutive frames are compared together."""
+    if form == "ct":
+        return CONTENT_WINDOW
     return WINDOW if definition == "paper" else RELEASED_WINDOW
 
 
@@ -71,8 +77,11 @@ class Subject(NamedTuple):
 
 
 def starts(pair: EmotionPair, count: int, window: int = WINDOW) -> _Numbers:
-    """Return the first entries of up to *count* windows in which both go on, evenly over a pair."""
-    possible = pair.windows(window, moving=True)
+    """Return the first entries of up to *count* windows in which both go on, evenly over a pair.
+
+    In the long windows of ``ct`` a frame may follow itself: two readings differ in pace.
+    """
+    possible = pair.windows(window, moving=window < CONTENT_WINDOW)
     steps = np.diff(pair.numbers[:, 0]) == 1
     possible = np.array([s for s in possible if steps[s : s + window - 1].all()], np.int64)
     if len(possible) <= count:
@@ -141,15 +150,15 @@ class Lens(NamedTuple):
     Attributes:
         name: ``untrained``, or the learnt metric's.
         heads: its mappings.
-        form: ``vd``; or ``cm`` for correlation matrices, of which only cosines of centred rows
-            (which are Pearson's) are computed.
-        settings: for ``cm``.
+        form: ``vd``; ``cm`` for correlation matrices, of which only cosines of centred rows
+            (which are Pearson's) are computed; ``ct`` for moments (`stccl.content`), by cosines.
+        settings: for ``cm`` and ``ct``.
     """
 
     name: str = "untrained"
-    heads: Heads | None = None
+    heads: Heads | ContentHeads | None = None
     form: Form = "vd"
-    settings: ContrastSettings | None = None
+    settings: ContrastSettings | ContentSettings | None = None
 
 
 def make_lenses(
@@ -171,7 +180,7 @@ def make_lenses(
         return backbone(network, weights, size=size, device=device), [Lens(form=form)]
     learnt = STCCL.load(metric, form=form, weights=weights, device=device)
     how = learnt.settings
-    settings = how.contrast if isinstance(how, FormSettings) else None
+    settings = how.contrast if isinstance(how, FormSettings) else how
     untrained = Lens(form=form, settings=settings)
     trained = untrained._replace(name=Path(metric).stem, heads=learnt.heads)
     return learnt.backbone, [untrained, trained]
@@ -230,11 +239,18 @@ def subject_values(
 def _compared(
     x: Tensor, y: Tensor, lens: Lens, stage: int, definition: Definition, seed: int
 ) -> Iterator[tuple[DisparitySpace, Measure, _Similarities]]:
-    """Yield the similarities of one stage of two sequences ``(n, 5, C, H, W)``."""
-    for space in SPACES:
+    """Yield the similarities of one stage of two sequences ``(n, T, C, H, W)``."""
+    if lens.form == "ct":
+        how = lens.settings if isinstance(lens.settings, ContentSettings) else ContentSettings()
+        heads = cast("ContentHeads | None", lens.heads)
+        own = heads.stages[stage - 1] if heads else None
+        terms = content.content_terms(x[:, :: how.every], y[:, :: how.every], how, head=own)
+        yield "moments", "cosine", _Similarities(float(terms.positive), float(terms.negative))
+        return
+    for space in SPACES[:2]:
         head: Head | None = getattr(lens.heads, space)[stage - 1] if lens.heads else None
         if lens.form == "cm":
-            settings = lens.settings or ContrastSettings(form="cm")
+            settings = cast("ContrastSettings", lens.settings) or ContrastSettings(form="cm")
             yield space, "pearson", _matrices(x, y, space, head, settings)
             continue
         for measure in get_args(Measure):

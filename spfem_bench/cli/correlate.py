@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 _default = options.with_default
-_FORMS, _MEASURES = click.Choice(["vd", "cm"]), click.Choice(["cosine", "pearson"])
+_FORMS, _MEASURES = click.Choice(["vd", "cm", "ct"]), click.Choice(["cosine", "pearson"])
 
 
 @click.command(short_help="Test the papers' discovery of alike disparities.")
@@ -55,7 +55,7 @@ _FORMS, _MEASURES = click.Choice(["vd", "cm"]), click.Choice(["cosine", "pearson
     "--network", help="The backbone; the metric's own, else the profile's identity network."
 )
 @click.option("--metric", help="Also with the heads of a learnt metric, by name or path.")
-@_default("--form", type=_FORMS, default="vd", help="Visual disparities, or correlation matrices.")
+@_default("--form", type=_FORMS, default="vd", help="Disparities, correlation matrices, content.")
 @_default(
     "--definition",
     type=click.Choice(["paper", "released-code", "released-logs"]),
@@ -67,7 +67,7 @@ _FORMS, _MEASURES = click.Choice(["vd", "cm"]), click.Choice(["cosine", "pearson
     "--windows",
     type=click.IntRange(1),
     default=3,
-    help="For each pair, of five frames (of nine in the authors' code).",
+    help="For each pair, of five frames (nine in the authors' code, 25 with --form ct).",
 )
 @_default(
     "--size",
@@ -129,6 +129,8 @@ def correlate(
       Negative        those of any other regions of the two frames
       Near            other neighbours of the same region (equation 1 to the
                       letter); in time, other moments of the same region
+      Moments         with --form ct: all regions of a moment together, less their
+                      mean over a second; Negative has the other moments
       Above ...       positive less the control, pair by pair, with its 95 %
                       interval over pairs
 
@@ -139,6 +141,7 @@ def correlate(
     Examples:
       spfem-bench correlate --figure discovery.png
       spfem-bench correlate --protocol stccl-page-ned --method ned
+      spfem-bench correlate --metric puppets-ct --form ct
       spfem-bench correlate --source neutral/ --target angry/ --timing sound
       spfem-bench correlate --pairs aligned_path36.json --frames frames/
     """  # noqa: D301

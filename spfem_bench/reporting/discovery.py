@@ -25,7 +25,7 @@ BARS: dict[DiscoveryKind, tuple[str, str, str]] = {
     "elsewhere": ("non-corresponding regions", "#4D4D4D", ""),
 }
 
-TITLES = {"spatial": "in space (SCC)", "temporal": "in time (TCC)"}
+TITLES = {"spatial": "in space (SCC)", "temporal": "in time (TCC)", "moments": "of moments"}
 
 _NUMBERS: dict[DiscoveryKind, str] = {
     "positive": "Positive",

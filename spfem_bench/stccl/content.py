@@ -8,7 +8,7 @@ it moves. It is compared with the same moment of the source, against the source'
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
@@ -151,6 +151,6 @@ class ContentHeads(nn.Module):
         super().__init__()
         self.channels = tuple(channels)
         pairs = zip(channels, regions, strict=True)
-        self.stages: Iterable[ContentHead] = nn.ModuleList(  # type: ignore[assignment]
+        self.stages: Sequence[ContentHead] = nn.ModuleList(  # type: ignore[assignment]
             ContentHead(c, r) for c, r in pairs
         )

@@ -76,7 +76,7 @@ class ContentSettings(Strict):
     """
 
     form: Literal["ct"] = "ct"
-    temperature: float = pydantic.Field(default=0.07, gt=0, allow_inf_nan=False)
+    temperature: float = pydantic.Field(default=0.1, gt=0, allow_inf_nan=False)
     apart: int = pydantic.Field(default=4, ge=1)
     every: int = pydantic.Field(default=2, ge=1)
     grid: int = pydantic.Field(default=7, ge=1)
@@ -87,7 +87,7 @@ class ContentSettings(Strict):
     def fewest(self) -> int:
         """The fewest frames of which each moment has another one."""
         step = -(-self.apart // self.every)
-        return 2 * step * self.every + 1
+        return (2 * step - 1) * self.every + 1
 
     def learning(self) -> ContentSettings:
         """Return the settings while heads are learnt."""
