@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,10 +38,41 @@ def flat(value: Any) -> Iterator[str]:
         yield str(value)
 
 
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    language: str
+    body: str
+
+
+def blocks(markdown: str) -> list[Block]:
+    """Return all fenced blocks, also those within a list."""
+    fenced = re.findall(r"^( *)```([^\n`]*)\n(.*?)^ *```", markdown, re.DOTALL | re.MULTILINE)
+    return [Block(language.strip(), textwrap.dedent(body)) for _, language, body in fenced]
+
+
 def code_blocks(markdown: str) -> list[str]:
     """Return what is fenced as shell, or as nothing in particular."""
-    fenced = re.findall(r"^```([^\n`]*)\n(.*?)^```", markdown, re.DOTALL | re.MULTILINE)
-    return [body for language, body in fenced if language.strip() in ("", "sh", "console")]
+    shell = ("", "sh", "bash", "console")
+    return [block.body for block in blocks(markdown) if block.language in shell]
+
+
+def shell_lines(block: str) -> list[str]:
+    """Return the commands of a block of shell, each on one line.
+
+    Loops are written out; comments and variables set for one command are left out.
+    """
+    joined = re.sub(r"(?m)(^|\s)#.*$", "", re.sub(r"\s*\\\n\s*", " ", block))
+    loop = re.compile(r"for (\w+) in ([^;\n]*); do\s+(((?!for ).)*?);?\s+done", re.DOTALL)
+    while found := loop.search(joined):
+        name, values, body = found[1], found[2].split(), found[3]
+        written = "\n".join(body.replace(f"${name}", value) for value in values)
+        joined = joined[: found.start()] + written + joined[found.end() :]
+    parts = (part for line in joined.splitlines() for part in re.split(r";|&&|\|\|", line))
+    return [
+        re.sub(r"^(\w+=\S+ )+(?=spfem-bench )", "", part.strip()) for part in parts if part.strip()
+    ]
 
 
 def commands_of(block: str) -> list[str]:

@@ -21,7 +21,7 @@ def block(start: str) -> str:
     return found[1]
 
 
-def test_the_page_s_metric_kind_is_scored_and_compared(tmp_path: Path) -> None:
+def test_the_page_s_metric_kind_is_scored_and_compared(tmp_path: Path, demo_cache: Path) -> None:
     """Values are lengths of two clips, read from their files by hand."""
     (tmp_path / "my_kind.py").write_text(block('"""Number of frames'))
     (tmp_path / "my-cards/metrics").mkdir(parents=True)
@@ -29,7 +29,7 @@ def test_the_page_s_metric_kind_is_scored_and_compared(tmp_path: Path) -> None:
     exports = dict(re.findall(r"(\w+)=(\S+)", block("export SPFEM_BENCH_PLUGINS")))
 
     def run(*arguments: str) -> str:
-        environment = os.environ | {name: exports[name] for name in exports}
+        environment = os.environ | exports | {"SPFEM_BENCH_CACHE": str(demo_cache)}
         command = [sys.executable, "-m", "spfem_bench", *arguments]
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

@@ -143,7 +143,7 @@ class Home:
         )
         (cards / "metrics/lag.toml").write_text(lag)
         (cards / "protocols/two.toml").write_text(PROTOCOL)
-        rows = "id,speaker,emotion\na,P007,happy\nb,P009,happy\n"
+        rows = "id,speaker,emotion\na,P001,happy\nb,P002,happy\n"
         (cards / "protocols/two.csv").write_text(rows)
         self.environment = os.environ | {
             "SPFEM_BENCH_PLUGINS": str(self.kind),

@@ -7,27 +7,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.errors import MissingClipError
 from spfem_bench.files import inside
 from spfem_bench.machine import processors
 from spfem_bench.media.audio import samples
+from spfem_bench.media.headers import file_identity
 from spfem_bench.media.video import file_sha256, frames
 from spfem_bench.media.write import write_clip
-from spfem_bench.processes import spread
 from spfem_bench.progress import SILENT, Progress
 from spfem_bench.puppets import clips
 from spfem_bench.puppets.world import World
 
 if TYPE_CHECKING:
     from spfem_bench.puppets.mini_ned.model import MiniNed
+    from spfem_bench.puppets.mini_ned.morphable import Coefficients
 
 
 class MadeClip(NamedTuple):
@@ -63,23 +66,54 @@ def lacking(world: World, folder: Path, names: Sequence[str]) -> list[str]:
 
 
 def make_all(world: World, folder: Path, names: Sequence[str], progress: Progress = SILENT) -> None:
-    """Generate clips in processes; raises UnknownNameError, WeightsError or StorageError."""
+    """Generate clips in threads; raises UnknownNameError, WeightsError or StorageError."""
     for name in names:
         _model(_job(name).model)  # a wrong model is refused before any work
-    with spread(partial(make, world, folder), names, processors()) as files:
-        for _ in files:
+    # Threads share what was read and estimated; torch and ffmpeg do not hold Python's lock.
+    with _one_thread(), ThreadPoolExecutor(processors()) as threads:
+        for _ in threads.map(partial(make, world, folder), names):
             progress.advance("render")
 
 
 def make(world: World, folder: Path, name: str) -> Path:
     """Generate one clip; raise MissingClipError when a take that it is made of is not there."""
     job, path = _job(name), inside(folder, name)
-    takes = [Clip(_take(world, folder, take)) for take in job[1:]]
+    source, reference = (_take(world, folder, take) for take in job[1:])
     with _one_thread():
-        made = _model(job.model).manipulate(*(np.stack(list(frames(take))) for take in takes))
-    write_clip(path, iter(made), samples(takes[0]))
+        model = _model(job.model)
+        faces = (_face(job.model, take, file_identity(take)) for take in (source, reference))
+        made = model.redraw(_frames(source, file_identity(source)), *faces)
+    write_clip(path, iter(made), _sound(source, file_identity(source)))
     clips.write_mark(path, _made_of(world, folder, job))
     return path
+
+
+_State = tuple[int, ...]
+
+
+@lru_cache(maxsize=16)
+def _frames(take: Path, state: _State) -> npt.NDArray[np.uint8]:
+    del state  # part of the cache's key
+    return np.stack(list(frames(Clip(take))))
+
+
+@lru_cache(maxsize=16)
+def _sound(take: Path, state: _State) -> npt.NDArray[np.int16]:
+    del state
+    return samples(Clip(take))
+
+
+def _face(model: str, take: Path, state: _State) -> Coefficients:
+    """Return a take's coefficients, which all models with one estimator share."""
+    from spfem_bench.puppets.mini_ned.model import identity, model_path
+
+    key = take, state, str(identity(model_path(model))["face"])
+    if key not in _faces:
+        _faces[key] = _model(model).estimate(_frames(take, state))
+    return _faces[key]
+
+
+_faces: dict[tuple[Path, _State, str], Coefficients] = {}
 
 
 def _take(world: World, folder: Path, name: str) -> Path:

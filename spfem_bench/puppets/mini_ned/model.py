@@ -115,20 +115,28 @@ class MiniNed(NamedTuple):
         return model
 
     @torch.inference_mode()
+    def estimate(self, clip: npt.NDArray[np.uint8]) -> Coefficients:
+        """Return the coefficients of a clip, uint8 (T, 128, 128, 3), RGB; else ClipError."""
+        if clip.shape[1:] != (SIDE, SIDE, 3) or not clip.shape[0]:
+            raise ClipError(f"frames of shape {clip.shape}", f"Give (frames, {SIDE}, {SIDE}, 3)")
+        return estimate_clip(self.estimator, _pictures(clip))
+
     def manipulate(
         self, source: npt.NDArray[np.uint8], reference: npt.NDArray[np.uint8]
     ) -> npt.NDArray[np.uint8]:
         """Return a clip with the emotion of another; speech, head and all else stay its own.
 
-        Clips are uint8 (T, 128, 128, 3), RGB, else ClipError; lengths and puppets may differ.
+        Clips are as :meth:`estimate` takes them; lengths and puppets may differ.
         """
-        for shape in (source.shape, reference.shape):
-            if shape[1:] != (SIDE, SIDE, 3) or not shape[0]:
-                raise ClipError(f"frames of shape {shape}", f"Give (frames, {SIDE}, {SIDE}, 3)")
-        both = (torch.from_numpy(np.ascontiguousarray(clip)) for clip in (source, reference))
-        frames, others = (clip.permute(0, 3, 1, 2) for clip in both)
-        face = estimate_clip(self.estimator, frames)
-        style = self.manipulator.style(estimate_clip(self.estimator, others).expression[None])
+        return self.redraw(source, self.estimate(source), self.estimate(reference))
+
+    @torch.inference_mode()
+    def redraw(
+        self, source: npt.NDArray[np.uint8], face: Coefficients, other: Coefficients
+    ) -> npt.NDArray[np.uint8]:
+        """Return :meth:`manipulate`'s clip from both clips' coefficients."""
+        frames = _pictures(source)
+        style = self.manipulator.style(other.expression[None])
         target = face._replace(expression=self.manipulator(face.expression[None], style)[0])
         first = Coefficients(*(v[:1] for v in face))
         first_pictures = scale_pixels(frames[:1]), self.morphable.render(first)
@@ -138,8 +146,12 @@ class MiniNed(NamedTuple):
             old, new = (Coefficients(*(v[part] for v in f)) for f in (face, target))
             count = len(old.pose)
             before = Coefficients(*(v.expand(count, -1) for v in first))
-            other, render = (p.expand(count, -1, -1, -1) for p in first_pictures)
+            picture, render = (p.expand(count, -1, -1, -1) for p in first_pictures)
             background, hidden = scale_pixels(frames[part]), cover(self.morphable, new, old)
-            drawn = self.renderer(self.morphable, background, new, other, before, render, hidden)
+            drawn = self.renderer(self.morphable, background, new, picture, before, render, hidden)
             made.append((drawn * 255).round().clamp(0, 255).byte())
         return torch.cat(made).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _pictures(clip: npt.NDArray[np.uint8]) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(clip)).permute(0, 3, 1, 2)
