@@ -23,6 +23,9 @@ import pytest
 from spfem_bench.definitions import protocols
 from spfem_bench.definitions.cards import tomllib
 from spfem_bench.definitions.protocols import Protocol, ProtocolCard
+from spfem_bench.evaluation import session
+from spfem_bench.evaluation.record import RunRecord
+from spfem_bench.reporting import evaluation
 from tests.command_lines import Block, blocks, commands_of, parse, shell_lines
 from tests.conftest import ROOT, _run
 
@@ -49,6 +52,7 @@ NOT_HERE = {
     r"mead|ravdess|M\d{3}/|NED/|render_test|lists/my-tree|FACES": "licensed data",
     r"--device cuda": "a GPU",
     r"--ray": "tests/execution/test_cluster.py",
+    r"--workers": "tests/execution/test_workers.py",
     r"--generated|results/(outputs|both|my-model)": "tests/cli/test_your_model.py",
     r"my-demo-inter-id": "tests/project/test_contributing.py",
     r"^spfem-bench protocol new lists --from ned": "tests/datasets/test_ned_trees.py",
@@ -90,7 +94,7 @@ def _benchmark_exists(words: list[str]) -> bool:
 
 
 PYTHON = {
-    # What runs a block of Python; or the names that it needs, see `_python_names`.
+    # What runs a page's blocks of Python; those that run here may need names, see `_python`.
     "CONTRIBUTING.md": "tests/project/test_contributing.py",
     "docs/plug_and_play.md": "tests/stccl/test_plug_and_play.py",
     "docs/api.md": "here",
@@ -125,7 +129,7 @@ def small(full: Protocol) -> Protocol:
     return replace(full, card=card, items=tuple(items))
 
 
-RECORDS = ("source", "blurred")
+RECORDS = ("source", "real", "blurred")
 
 
 @pytest.fixture(scope="module")
@@ -277,3 +281,25 @@ def test_a_wrong_command_or_an_unknown_program_is_found(demo: Demo) -> None:
             _check_line(line, demo)
     with pytest.raises(AssertionError, match="no-such-clip"):
         demo.run("spfem-bench table no-such-clip.json")
+
+
+def test_a_table_is_printed_before_the_next_protocol_is_scored(
+    demo: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `make eval` relies on."""
+    events: list[str] = []
+    carry_out, runs_text = session.carry_out, evaluation.runs_text
+
+    def scored(*plans: Any, **settings: Any) -> Iterator[RunRecord]:
+        for record in carry_out(*plans, **settings):
+            events.append(record.protocol.name)
+            yield record
+
+    def printed(records: list[RunRecord]) -> str:
+        events.append("table")
+        return runs_text(records)
+
+    monkeypatch.setattr(session, "carry_out", scored)
+    monkeypatch.setattr(evaluation, "runs_text", printed)
+    demo.run("spfem-bench eval --method source --method real -q")
+    assert events == ["demo-inter-id"] * 2 + ["table"] + ["demo-cross-id"] * 2 + ["table"]
