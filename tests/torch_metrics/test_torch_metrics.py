@@ -25,7 +25,7 @@ import spfem_bench
 from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.definitions.cards import builtin_folder
 from spfem_bench.definitions.clips import Clip
-from spfem_bench.definitions.networks import profile_card
+from spfem_bench.definitions.networks import InnerInput, profile_card
 from spfem_bench.definitions.protocols import protocol
 from spfem_bench.errors import CardError, ClipError, SpfemBenchError, WeightsError
 from spfem_bench.evaluation.plan import make_plan
@@ -45,7 +45,12 @@ from spfem_bench.torch_metrics import (  # noqa: E402
     SpatialCoherence,
     log_scores,
 )
-from spfem_bench.torch_metrics.tensors import pictures  # noqa: E402
+from spfem_bench.torch_metrics.tensors import (  # noqa: E402
+    MemoryStore,
+    TensorClip,
+    TensorExtractor,
+    pictures,
+)
 
 CLASSES: dict[str, tuple[type[ClipMetric], str]] = {
     "fad": (FrechetArcFaceDistance, "real"),
@@ -258,6 +263,23 @@ def test_frames_of_other_rates_are_chosen_as_ffmpeg_does(rate: float, tmp_path: 
     )
     theirs = np.stack(list(video.frames(Clip.parse(f"{folder}#fps={rate}"))))
     assert ours[:, 0, 0, 0].tolist() == theirs[:, 0, 0, 0].tolist()
+
+
+def test_the_papers_networks_take_sound_as_their_scripts_load_it() -> None:
+    """Floats, or floats rounded to 16 bits, as the card says; and 30 pictures a second."""
+    clip, whole = Clip(Path("a clip")), np.array([-16384, 0, 8192] * 800, np.int16)
+    x = TensorExtractor(profile_card("papers"), WeightsStore(), MemoryStore(), faces="aligned")
+    contract = x.profile.network("sync").input
+    assert isinstance(contract, InnerInput)
+    expected = {"float": whole / 32768, "int16": whole}[contract.sound]
+    for sound in (whole, (whole / 32768).astype(np.float32)):
+        x.clips[clip] = TensorClip(np.zeros((5, 256, 256, 3), np.uint8), sound, 30.0)
+        taken = x.sound(clip, clip)
+        np.testing.assert_array_equal(taken, expected)
+        assert taken.dtype == {"float": np.float32, "int16": np.int16}[contract.sound]
+    x.clips[clip] = TensorClip(np.zeros((5, 256, 256, 3), np.uint8), whole, 25.0)
+    with pytest.raises(ClipError, match="25 pictures a second, but lip sync takes 30"):
+        x.sound(clip, clip)
 
 
 # ---- bad input ------------------------------------------------------------------------------
