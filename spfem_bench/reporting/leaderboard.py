@@ -144,7 +144,7 @@ def _twice(boards: Sequence[Board]) -> list[str]:
 
 
 def make_boards(entries: Sequence[Entry]) -> dict[str, list[Board]]:
-    """Return tables by protocol: a record goes where all metrics in common have its signatures.
+    """Return tables by protocol, the longest first: a record goes where all metrics in common have its signatures.
 
     Records with more metrics come first, so that the order of *entries* makes no difference.
     """
@@ -160,6 +160,8 @@ def make_boards(entries: Sequence[Entry]) -> dict[str, list[Board]]:
         if board is None:
             boards.append(board := Board())
         board.add(entry)
+    for boards in protocols.values():
+        boards.sort(key=lambda board: -len(board.entries))  # stable
     return dict(sorted(protocols.items()))
 
 
@@ -245,7 +247,6 @@ def build_leaderboard(entries: Sequence[Entry], output: Path | None = None) -> d
         notes=notes,
         unchecked=unchecked,
         control=LEGEND["control"],
-        partial=LEGEND["partial"],
         bibtex=bibtex(metrics),
     )
     return {"index.html": page, **{entry.copy: entry.content for entry in entries}}
