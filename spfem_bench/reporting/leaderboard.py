@@ -144,9 +144,10 @@ def _twice(boards: Sequence[Board]) -> list[str]:
 
 
 def make_boards(entries: Sequence[Entry]) -> dict[str, list[Board]]:
-    """Return tables by protocol, the longest first: a record goes where all metrics in common have its signatures.
+    """Return tables by protocol: a record goes where all metrics in common have its signatures.
 
-    Records with more metrics come first, so that the order of *entries* makes no difference.
+    Records with more metrics are placed first, so that the order of *entries* makes no difference.
+    The table of most records comes first.
     """
 
     def order(entry: Entry) -> tuple[int, bool, str, str]:
