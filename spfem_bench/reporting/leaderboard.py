@@ -146,7 +146,8 @@ def _twice(boards: Sequence[Board]) -> list[str]:
 def make_boards(entries: Sequence[Entry]) -> dict[str, list[Board]]:
     """Return tables by protocol: a record goes where all metrics in common have its signatures.
 
-    Records with more metrics come first, so that the order of *entries* makes no difference.
+    Records with more metrics are placed first, so that the order of *entries* makes no difference.
+    The table of most records comes first.
     """
 
     def order(entry: Entry) -> tuple[int, bool, str, str]:
@@ -160,6 +161,8 @@ def make_boards(entries: Sequence[Entry]) -> dict[str, list[Board]]:
         if board is None:
             boards.append(board := Board())
         board.add(entry)
+    for boards in protocols.values():
+        boards.sort(key=lambda board: -len(board.entries))  # stable
     return dict(sorted(protocols.items()))
 
 
@@ -245,7 +248,6 @@ def build_leaderboard(entries: Sequence[Entry], output: Path | None = None) -> d
         notes=notes,
         unchecked=unchecked,
         control=LEGEND["control"],
-        partial=LEGEND["partial"],
         bibtex=bibtex(metrics),
     )
     return {"index.html": page, **{entry.copy: entry.content for entry in entries}}
