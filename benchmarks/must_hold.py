@@ -115,12 +115,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bench = prepare([given.clip], folder, short=1.0, seed=0)
-        held = steady.measured(str(bench.short[0]), 3, "")
         with reachable_ffmpeg(folder):
             with common.quiet():
                 theirs = Theirs(bench.files, bench.tracks, faces=True)
             sides = rows_of(bench, theirs, folder)
-            pairs = turns(sides, began + 60 * given.minutes - 10, given.turns)
+            # A minute is kept for the last row.
+            pairs = turns(sides, began + 60 * (given.minutes - 1), given.turns)
+        held = steady.measured(str(bench.short[0]), min(3, given.turns), "")
     rows = []
     for name, found in pairs.items():
         ratios = [a.wall / b.wall for a, b in found]
