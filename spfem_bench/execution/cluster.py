@@ -223,10 +223,10 @@ class RayWorkers(Workers):
                 elif time.monotonic() - last_busy > PATIENCE:
                     free, whole = ray.available_resources(), ray.cluster_resources()
                     raise SpfemBenchError(
-                        f"no Ray worker could be started within {PATIENCE:.0f} s: "
-                        f"{free.get('CPU', 0):.0f} of the cluster's {whole.get('CPU', 0):.0f} "
-                        f"processors are free, and a worker takes {self._threads}",
-                        "Wait for the runs that have them, or give fewer --workers",
+                        f"no Ray worker could be started within {PATIENCE:.0f} s: a worker takes "
+                        f"{self._threads} processors; of {whole.get('CPU', 0):.0f}, "
+                        f"{free.get('CPU', 0):.0f} are free now",
+                        "Wait for other runs to end, or give more --workers: each takes less then",
                     )
                 elif not done:
                     self._follow_cluster()
