@@ -125,7 +125,7 @@ def draws(scores: Estimate, resamples: int = RESAMPLES) -> _Float64:
     return drawn
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def _draws(clusters: int, freedom: float, resamples: int) -> tuple[npt.NDArray[Any], _Float64]:
     """Return how often each cluster is in each draw, and each draw's scale."""
     generator = np.random.default_rng([SEED, clusters])

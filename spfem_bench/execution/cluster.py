@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from spfem_bench.caches import cache_folder
 from spfem_bench.definitions.computing import Computing
-from spfem_bench.errors import SpfemBenchError
+from spfem_bench.errors import SpfemBenchError, StorageError
 from spfem_bench.execution.cluster_joining import check_listening, import_ray, processor_shares
 from spfem_bench.execution.cluster_results import (
     Portion,
@@ -224,10 +224,10 @@ class RayWorkers(Workers):
                 elif time.monotonic() - last_busy > PATIENCE:
                     free, whole = ray.available_resources(), ray.cluster_resources()
                     raise SpfemBenchError(
-                        f"no Ray worker could be started within {PATIENCE:.0f} s: "
-                        f"{free.get('CPU', 0):.0f} of the cluster's {whole.get('CPU', 0):.0f} "
-                        f"processors are free, and a worker takes {self._threads}",
-                        "Wait for the runs that have them, or give fewer --workers",
+                        f"no Ray worker could be started within {PATIENCE:.0f} s: a worker takes "
+                        f"{self._threads} processors; of {whole.get('CPU', 0):.0f}, "
+                        f"{free.get('CPU', 0):.0f} are free now",
+                        "Wait for other runs to end, or give more --workers: each takes less then",
                     )
                 elif not done:
                     self._follow_cluster()
@@ -264,8 +264,11 @@ class RayWorkers(Workers):
         This process does those for which no worker is idle that reaches the store.
         """
         running: deque[tuple[_Job, Any, Any]] = deque()
+        token: Path | None = None  # by which workers know the store
         try:
-            with marker(store or FeatureStore.locate().folder) as token:
+            with ExitStack() as stack:
+                with suppress(StorageError):  # a store that is only read here
+                    token = stack.enter_context(marker(store or FeatureStore.locate().folder))
                 for job in jobs:
                     running.append((job, *self._hand_over(work, job, token)))
                     while running and (
@@ -280,10 +283,10 @@ class RayWorkers(Workers):
             self._scoring.clear()
 
     def _hand_over(
-        self, work: Callable[[_Job], _Outcome], job: _Job, token: Path
+        self, work: Callable[[_Job], _Outcome], job: _Job, token: Path | None
     ) -> tuple[Any, Any]:
         """Give a job to an idle worker; return the result's reference and the worker, or Nones."""
-        if not self._count:  # all features were there: a Ray of this machine is not started for it
+        if token is None or not self._count:  # no Ray is started here for scores alone
             return None, None
         self._start_workers(len(self._scoring), self._count)
         known = [*self._starting, *self._scoring]
