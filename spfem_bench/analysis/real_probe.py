@@ -27,7 +27,6 @@ REAL_CONDITIONS = {
     "later": "the source half a second later",
     "wrong time": "the source half the clip away, at least a window",
     "other speaker": "another speaker's source",
-    "real": "the real clip in the target emotion, where its words are the source's",
 }
 """What each condition shows; the others are the protocol's methods."""
 
@@ -47,9 +46,10 @@ def pair_methods(
     methods: Sequence[str] = (),
     progress: Progress = SILENT,
 ) -> RealClips:
-    """Align sources with the outputs of *methods*.
+    """Align sources with the outputs of *methods*, by default all that the protocol has.
 
-    By default with all of the protocol, and with ``real`` where it is another clip than the source.
+    ``real``, the real clip in the target emotion, is aligned by its sound: name it only where it
+    says the same.
 
     Raises:
         UnknownNameError: no such method in this protocol.
@@ -57,9 +57,7 @@ def pair_methods(
     """
     items: dict[str, dict[str, EmotionPair]] = {}
     left: list[str] = []
-    addresses = protocol.card.clips
-    real = ("real",) if addresses.get("real") != addresses.get("source") else ()
-    for method in methods or (*protocol.card.outputs, *real):
+    for method in methods or tuple(protocol.card.outputs) or ("real",):
         try:
             paired = protocol_pairs(method, protocol, extractor, data, progress=progress)
         except CardError as error:

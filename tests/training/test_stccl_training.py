@@ -210,6 +210,31 @@ def test_validation_speakers_and_sentences_are_not_trained_on() -> None:
     assert not tested & set.union(*speakers)
 
 
+def test_a_shipped_name_has_its_own_configuration() -> None:
+    assert read_train_config(default_config("puppets-ct")).content is not None
+    assert default_config("mine") == default_config() == default_config("../stccl/puppets")
+
+
+def test_pairs_of_speech_share_the_mouth_alone() -> None:
+    data = PuppetData(kind="puppets", speakers=2, held_out=1, checked=1, second="speech")
+    train, held_out, checked = drawn_pairs(data)
+    assert [len(part) for part in (train, held_out, checked)] == [6, 3, 3]
+    one = train[0]
+    spoken, dubbed = one.neutral.take, one.emotional.take  # type: ignore[attr-defined]
+    assert one.emotion == dubbed.emotion != "neutral"
+    plain = World().take(dubbed.speaker.name, dubbed.emotion, dubbed.sentence.name)
+    count = len(one)
+    np.testing.assert_array_equal(dubbed.mouth[:count], spoken.mouth[:count])
+    np.testing.assert_array_equal(dubbed._head, plain._head)
+    np.testing.assert_array_equal(dubbed.eyes, plain.eyes)
+    assert not np.array_equal(dubbed.eyes[:count], spoken.eyes[:count])
+    assert one.numbers.tolist() == [[t, t] for t in range(count)]
+    # Frames are compared where they are drawn: no landmark moves one head onto the other's.
+    x, y = one.pictures(3, 112)
+    small = cv2.resize(dubbed.frame(3), (112, 112), interpolation=cv2.INTER_AREA)
+    assert np.abs(y.astype(int) - small).max() <= 1 and x.shape == y.shape
+
+
 def test_every_window_is_used_once_before_any_is_again() -> None:
     seen = torch.cat([batch_of(k, 4, 10, seed=3) for k in range(5)])
     for epoch in (seen[:10], seen[10:]):
@@ -386,8 +411,11 @@ def test_two_processes_train_as_one(world: Path, tmp_path: Path) -> None:
             assert theirs["training_loss"] == pytest.approx(mine["training_loss"], rel=1e-4)
         a, b = (read_checkpoint(tmp_path / f"{count}{name}").heads for count in ("one", "two"))
         for form in a:
-            for x, y in zip(a[form].parameters(), b[form].parameters(), strict=True):
-                torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-4)
+            mine, theirs = a[form].state_dict(), b[form].state_dict()
+            for key, value in mine.items():
+                # The mean over time takes a content head's last bias out: rounding moves it.
+                if "moment.2.bias" not in key:
+                    torch.testing.assert_close(value, theirs[key], rtol=1e-3, atol=1e-4)
 
 
 def test_a_folder_of_another_training_is_left_alone(world: Path, tmp_path: Path) -> None:
