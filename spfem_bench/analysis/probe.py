@@ -1,6 +1,6 @@
 """What a loss costs for changes whose cause is known, in units of its cost for no change.
 
-`probe` accepts any loss and any clips: ``spfem_bench.puppets.probe`` draws puppets whose head,
+`probe_loss` accepts any loss and any clips: ``spfem_bench.puppets.probe`` draws puppets whose head,
 mouth and emotion move separately, ``spfem_bench.analysis.real_probe`` takes real clips.
 """
 
@@ -119,15 +119,15 @@ class ProbeResult:
         return Resampled(float(value), draws, count > 1)
 
 
-def probe(
+def probe_loss(
     loss: Loss, clips: Iterable[ProbeClip], *, total: int | None = None, progress: Progress = SILENT
 ) -> ProbeResult:
-    """Return a loss's parts for clips; see `probe_all`."""
-    return probe_all(lambda x, y: {"": loss(x, y)}, clips, total=total, progress=progress)[""]
+    """Return a loss's parts for clips; see `probe_losses`."""
+    return probe_losses(lambda x, y: {"": loss(x, y)}, clips, total=total, progress=progress)[""]
 
 
 @torch.no_grad()
-def probe_all(
+def probe_losses(
     losses: Callable[[Tensor, Tensor], Mapping[str, Mapping[str, Tensor]]],
     clips: Iterable[ProbeClip],
     *,

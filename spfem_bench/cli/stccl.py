@@ -49,7 +49,7 @@ def stccl() -> None:
 @options.with_default(
     "--format", "style", type=click.Choice(["simple", "github"]), default="simple"
 )
-@options.learning_device
+@options.with_default("--device", default="cpu", help="Where networks run: cpu, cuda.")
 @options.drawing_workers
 @options.weights_dir
 @options.data_dir
@@ -145,11 +145,11 @@ def probe(
             m for m in (methods or items.card.outputs) if any(m in p for p in pairs.items.values())
         ]
         signature |= {"protocol": protocol_name, "profile": networks.name}
-        results = analysis.probe_all(losses, clips, total=len(clips), progress=progress)
+        results = analysis.probe_losses(losses, clips, total=len(clips), progress=progress)
     else:
         world = World(seed=drawn.SEED)
         signature |= {"world": world.name, "puppets": puppets}
-        results = analysis.probe_all(
+        results = analysis.probe_losses(
             losses,
             drawn.probe_clips(frames, puppets, windows, world, workers=workers),
             total=drawn.CLIPS * puppets * windows,

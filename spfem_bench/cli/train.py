@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.option(
     "--config",
     type=options.File(),
-    help="TOML; without it the one of the shipped metric, metrics/stccl/puppets.toml.",
+    help="TOML; without it the one of the shipped metric NAME, else metrics/stccl/puppets.toml.",
 )
 @options.folder("--output", required=True, help="Folder of this training.")
 @click.option("--name", default="metric", show_default=True, help="Of the metric's files.")
@@ -56,8 +56,9 @@ def train(
     the CPU.
 
     \b
-    The shipped metric again, in minutes:
+    The shipped metrics again, in minutes:
       spfem-bench train --name puppets --output puppets-metric
+      spfem-bench train --name puppets-ct --output puppets-ct
     Several processes or devices:
       accelerate launch --num_processes 2 -m spfem_bench train --output DIR
     """  # noqa: D301  (click's mark for text that is not to be wrapped)
@@ -71,7 +72,7 @@ def train(
         if device not in ("cpu", "cuda"):
             allowed = "allowed: cpu, cuda; choose among several by CUDA_VISIBLE_DEVICES"
             raise click.BadParameter(allowed, param_hint="--device")
-    path = config or default_config()
+    path = config or default_config(name)
     settings = read_train_config(path)
     if steps is not None:
         settings = settings.model_copy(update={"steps": steps})

@@ -1,8 +1,8 @@
 """Puppets whose head, mouth and emotion move separately, for the probe of a loss.
 
-    from spfem_bench.puppets.probe import probe, probe_clips
+    from spfem_bench.puppets.probe import probe_clips, probe_loss
 
-    result = probe(lambda x, y: stccl(x, y, parts=True), probe_clips(frames=25))
+    result = probe_loss(lambda x, y: stccl(x, y, parts=True), probe_clips(frames=25))
     result.ratio("emotion", "words").value
 
 The source is a neutral performance. What is made of it differs in what the condition names, and
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spfem_bench.analysis.probe import NOTHING, Frames, ProbeClip
-from spfem_bench.analysis.probe import probe as probe
+from spfem_bench.analysis.probe import probe_loss as probe_loss
 from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.errors import CardError
 from spfem_bench.processes import spread

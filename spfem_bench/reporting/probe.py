@@ -24,9 +24,9 @@ class ProbeRow(NamedTuple):
     """One number.
 
     ``quantity`` is ``mean``; ``above nothing``, in units of the cost of nothing; ``share``, of
-    the cost of *other* above nothing; ``kept``, what the condition adds on an emotional face as a
-    share of its cost on a neutral one; or ``less``, how much less than *other* it costs, in units
-    of the loss.
+    the cost (or the similarity lost) of *other* beyond nothing; ``kept``, what the condition adds
+    on an emotional face as a share of its cost on a neutral one; or ``less``, how much less than
+    *other* it costs, in units of the loss.
     """
 
     loss: str
@@ -49,6 +49,10 @@ def _rows(name: str, result: ProbeResult, methods: Sequence[str]) -> Iterator[Pr
     for part in result.parts:
         for condition in result.conditions:
             yield _row(name, result, part, "mean", condition, "", result.mean(condition, part))
+        if {"emotion", "words"} <= set(result.conditions):
+            for other in ("words", "frozen", "later"):
+                share = result.ratio("emotion", other, part)
+                yield _row(name, result, part, "share", "emotion", other, share)
         if _is_likeness(part):
             continue
         for condition in result.conditions:
@@ -56,9 +60,6 @@ def _rows(name: str, result: ProbeResult, methods: Sequence[str]) -> Iterator[Pr
                 excess = result.excess(condition, part)
                 yield _row(name, result, part, "above nothing", condition, "", excess)
         if {"emotion", "words"} <= set(result.conditions):
-            for other in ("words", "frozen", "later"):
-                share = result.ratio("emotion", other, part)
-                yield _row(name, result, part, "share", "emotion", other, share)
             for alone, both in _SEEN.items():
                 kept = result.kept(both, "emotion", alone, part)
                 yield _row(name, result, part, "kept", alone, "emotion", kept)
@@ -114,7 +115,7 @@ def condition_table(result: ProbeResult, style: str = "simple", *, relative: boo
             for part in alike
         ]
         lines.append([condition, *costs, *cosines, str(result.count(condition))])
-    heads = ["", *map(_title, terms), *(f"alike, {_title(part)}" for part in alike), "n"]
+    heads = ["", *map(_title, terms), *(_title(part + SIMILARITIES[0]) for part in alike), "n"]
     return _printed(lines, heads, style)
 
 
@@ -130,22 +131,34 @@ def share_table(result: ProbeResult, style: str = "simple") -> str:
     for title, share in shown.items():
         stages = [f"{share(part).value:.2f}" for part in parts[1:]]
         lines.append([title, _with_interval(share(parts[0])), *stages])
+    likenesses = [f"{part}{SIMILARITIES[0]}" for part in parts]
+    lost = [
+        f"{result.ratio('emotion', 'words', part).value:.2f}" if part in result.parts else "–"
+        for part in likenesses
+    ]
+    lines.insert(1, ["emotion / words, similarity lost", *lost])
     return _printed(lines, ["", *map(_title, parts)], style)
 
 
 def rank_table(result: ProbeResult, methods: Sequence[str], style: str = "simple") -> str:
-    """Return in how many clips each method costs less than others, by how much, and the least."""
+    """Return in how many clips each method costs less, and is more alike, than others.
+
+    Beside it stand the mean difference, in units of the loss or as a cosine, and the least.
+    """
     parts = [part for part in result.parts if "_stage" not in part and not _is_likeness(part)]
+    alike = [part + SIMILARITIES[0] for part in parts if part + SIMILARITIES[0] in result.parts]
     lines = []
     for method, other in _ranked(result, methods):
         cells = []
-        for part in parts:
-            gaps = result.gaps(method, other, part)
+        for part in (*parts, *alike):
+            # Where costs are lower, similarities are higher.
+            pair = (other, method) if _is_likeness(part) else (method, other)
+            gaps = result.gaps(*pair, part)
             least = f", least {gaps.min():+.2f}" if len(gaps) else ""
-            mean = _with_interval(result.gap(method, other, part))
+            mean = _with_interval(result.gap(*pair, part))
             cells.append(f"{(gaps > 0).sum()} of {len(gaps)} by {mean}{least}")
         lines.append([method, other, *cells])
-    return _printed(lines, ["costs less:", "than", *map(_title, parts)], style)
+    return _printed(lines, ["better:", "than", *map(_title, (*parts, *alike))], style)
 
 
 def _ranked(result: ProbeResult, methods: Sequence[str]) -> list[tuple[str, str]]:
@@ -157,6 +170,8 @@ def _ranked(result: ProbeResult, methods: Sequence[str]) -> list[tuple[str, str]
 
 def _title(part: str) -> str:
     """Return a part's name for a column: ``scc_stage1`` is ``space 1``."""
+    if _is_likeness(part):
+        return f"alike, {_title(part.removesuffix(SIMILARITIES[0]))}"
     term, _, stage = part.partition("_stage")
     name = {"loss": "total", "scc": "space", "tcc": "time", "sct": "content"}.get(term, term)
     return f"{name} {stage}".strip()

@@ -143,9 +143,11 @@ class TrainConfig(Strict):
         return self
 
 
-def default_config() -> Path:
-    """Return the configuration of the metric that is shipped."""
-    return builtin_folder() / FOLDER / "puppets.toml"
+def default_config(name: str = "puppets") -> Path:
+    """Return the configuration of a metric that is shipped, for other names that of ``puppets``."""
+    folder = builtin_folder() / FOLDER
+    # As a name that is listed, it stays in the folder.
+    return next((p for p in folder.glob("*.toml") if p.stem == name), folder / "puppets.toml")
 
 
 def read_train_config(path: Path) -> TrainConfig:

@@ -221,6 +221,20 @@ def test_heads_and_matrices_are_looked_through() -> None:
     assert abs(found["positive"].value) < 0.2 and "near" not in found
 
 
+def test_moments_of_known_pictures() -> None:
+    # Noise; the second recording of each pair is the first.
+    pairs = [pair("A", "happy", 30), pair("B", "happy", 30, seed=1)]
+    rows, _ = discover(pairs, TINY, [Lens(form="ct")], windows=1)
+    assert {(r.space, r.measure, r.frames) for r in rows} == {("moments", "cosine", 50)}
+    found = by_kind(rows, stage=1, emotion="avg")
+    assert found["positive"].value == pytest.approx(1, abs=1e-5)
+    # 13 vectors whose sum is 0: two of them have the cosine -1/12 on average.
+    assert found["elsewhere"].value == pytest.approx(-1 / 12, abs=0.02)
+    assert abs(found["other speaker"].value) < 0.05
+    with pytest.raises(StcclError, match="has visual disparities only"):
+        discover(pairs, TINY, [Lens(form="ct")], definition="released-code")
+
+
 def _heads() -> Any:
     class Two(nn.Module):
         def __init__(self) -> None:
