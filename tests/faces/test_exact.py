@@ -68,6 +68,11 @@ def test_halves_are_rounded_up() -> None:
     assert exact.resize(np.uint8([[254, 255], [254, 255]]), 1).item() == 255
 
 
+def test_sums_of_large_pictures_do_not_overflow() -> None:
+    for size in (1000, 1100, 2100):
+        assert (exact.resize(np.full((2, 2), 255, np.uint8), size) == 255).all()
+
+
 @pytest.mark.parametrize("sigma", [0.4, 1.0, 2.5, 7.0])
 def test_a_blurred_dot_is_a_gaussian(sigma: float) -> None:
     dot = np.zeros((61, 61), np.uint8)
