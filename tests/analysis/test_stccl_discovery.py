@@ -195,7 +195,7 @@ def test_released_code_from_pictures() -> None:
     assert found["positive"].value == pytest.approx(1, abs=1e-5)
     assert abs(found["elsewhere"].value) < 0.1 and "near" not in found
     assert found["positive"].disparities == 2 * 27 * 32 * 8
-    with pytest.raises(StcclError, match="no correlation matrices"):
+    with pytest.raises(StcclError, match="visual disparities only"):
         discover([pair("A", "happy")], big, [Lens(form="cm")], definition="released-code")
 
 
