@@ -205,7 +205,9 @@ def test_a_clip_that_vanishes_before_its_turn_costs_itself_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store is looked through for all clips before the first is read."""
-    clips = [folder(tmp_path / name, [10, 20]) for name in ("a", "b", "c")]
+    clips = [
+        folder(tmp_path / name, [10, value]) for name, value in zip("abc", (1, 2, 3), strict=True)
+    ]
     extractor = Extractor(
         profile_card("compact"), WeightsStore(), FeatureStore(tmp_path / "store"), faces="aligned"
     )
