@@ -703,11 +703,13 @@ def small_training(made: Path) -> Any:
     from spfem_bench.networks.weights import WeightsStore
     from spfem_bench.stccl.checkpoint import backbone_record, load_backbone
     from spfem_bench.training import config, kit, train
+    from spfem_bench.training.windows import map_sizes
 
     settings = config.read_train_config(config.default_config())
     backbone = load_backbone(backbone_record("compact-identity"), WeightsStore())
     checkpoint = kit.Checkpoint(made / train.CHECKPOINT, {"a": 1})
-    run = train._Training(settings, backbone, Accelerator(cpu=True), checkpoint)
+    sizes = map_sizes(backbone)
+    run = train._Training(settings, backbone.channels, sizes, Accelerator(cpu=True), checkpoint)
     run.save()
     return run
 

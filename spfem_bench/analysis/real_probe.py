@@ -27,7 +27,6 @@ REAL_CONDITIONS = {
     "later": "the source half a second later",
     "wrong time": "the source half the clip away, at least a window",
     "other speaker": "another speaker's source",
-    "real": "the real clip in the target emotion, where its words are the source's",
 }
 """What each condition shows; the others are the protocol's methods."""
 
@@ -47,7 +46,10 @@ def pair_methods(
     methods: Sequence[str] = (),
     progress: Progress = SILENT,
 ) -> RealClips:
-    """Align sources with the outputs of *methods*, by default all of the protocol and ``real``.
+    """Align sources with the outputs of *methods*, by default all that the protocol has.
+
+    ``real``, the real clip in the target emotion, is aligned by its sound: name it only where it
+    says the same.
 
     Raises:
         UnknownNameError: no such method in this protocol.
@@ -55,7 +57,7 @@ def pair_methods(
     """
     items: dict[str, dict[str, EmotionPair]] = {}
     left: list[str] = []
-    for method in methods or (*protocol.card.outputs, "real"):
+    for method in methods or tuple(protocol.card.outputs) or ("real",):
         try:
             paired = protocol_pairs(method, protocol, extractor, data, progress=progress)
         except CardError as error:

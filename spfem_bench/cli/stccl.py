@@ -42,7 +42,9 @@ def stccl() -> None:
     help="In the place of puppets: the sources and outputs of a protocol.",
 )
 @options.several("--method", "methods", help="Of the protocol; all when not given.")
-@click.option("--profile", help="With --protocol: which networks find faces; light if not given.")
+@click.option(
+    "--profile", help="With --protocol: which networks find faces; those that fit it if not given."
+)
 @click.option(
     "-o", "--output", type=options.File(".csv", ".json"), help="All numbers, as .csv or .json."
 )
@@ -137,7 +139,7 @@ def probe(
         from spfem_bench.features.store import FeatureStore
 
         items = protocol(protocol_name)
-        networks = profile_card(profile or "light")
+        networks = profile_card(profile or items.card.profile)
         reader = Extractor(networks, weights, FeatureStore.locate(), faces=items.card.faces)
         pairs = real_probe.pair_methods(items, PairExtractor(reader), data, methods, progress)
         clips = list(real_probe.real_clips(pairs, frames, windows))

@@ -37,7 +37,8 @@ def figure(record: Mapping[str, Any]) -> Figure:
 
     forms = list(record["forms"])
     terms = ("sct",) if "ct" in forms else ("scc", "tcc")
-    drawing = Figure(figsize=(1 + 3.1 * len(forms), 1.2 + 2 * len(terms)), facecolor="white")
+    size = 1 + 3.1 * max(2, len(forms)), 1.2 + 2 * len(terms)  # the legend needs two panels
+    drawing = Figure(figsize=size, facecolor="white")
     grid = drawing.subplots(len(terms), len(forms), sharex=True, sharey=True, squeeze=False)
     for row, term in zip(grid, terms, strict=True):
         for axes, form in zip(row, forms, strict=True):
@@ -50,7 +51,7 @@ def figure(record: Mapping[str, Any]) -> Figure:
     keys = [Line2D([], [], color=c, label=f"stage {k}") for k, c in enumerate(COLOURS, start=1)]
     point: dict[str, Any] = {"color": INK, "linestyle": "", "marker": "o"}
     keys.append(Line2D([], [], color=INK, label="corresponding"))
-    keys.append(Line2D([], [], color=INK, linestyle=":", label="other regions"))
+    keys.append(Line2D([], [], color=INK, linestyle=":", label="other regions or moments"))
     keys.append(Line2D([], [], **point, label="final, trained"))
     keys.append(Line2D([], [], **point, markerfacecolor="white", label="final, untrained"))
     drawing.legend(handles=keys, loc="lower center", ncols=4, frameon=False, fontsize=7.5)
@@ -69,7 +70,8 @@ def _panel(axes: Axes, record: Mapping[str, Any], form: str, term: str) -> None:
                 final = record["held_out"][state][form][term]["stages"][sign][stage]
                 x = steps[-1] * 1.06
                 axes.plot(x, final, "o", color=colour, markerfacecolor=fill, markersize=4)
-    axes.set_ylim(-0.05, 1.02)
+    # Moments whose sum is 0 are on average a little opposite.
+    axes.set_ylim(-0.2 if term == "sct" else -0.05, 1.02)
     axes.grid(axis="y", color=RULE, linewidth=0.5)
     axes.axhline(0, color=INK, linewidth=0.6)
     open_frame(axes)
