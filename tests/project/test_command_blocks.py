@@ -59,7 +59,9 @@ NOT_HERE = {
     r"^spfem-bench prepare ned-faces": "tests/datasets/test_ned_faces.py",
     r"^spfem-bench validate": "tests/evaluation/test_validate.py",
     r"--heatmaps": "tests/features/test_coherence.py",
-    r"^spfem-bench correlate --metric puppets": "tests/analysis/test_stccl_discovery.py",
+    r"^spfem-bench (correlate --metric|stccl probe) puppets": (
+        "tests/analysis/test_stccl_discovery.py"
+    ),
     r"^spfem-bench (train|demo train|demo train-ned)\b": "minutes of training",
     r"^spfem-bench demo render --split": "126 clips",
     r"my-paper\.csv|\$|=out/": "a file or a name of the reader's own",
@@ -94,13 +96,10 @@ def _benchmark_exists(words: list[str]) -> bool:
 
 
 PYTHON = {
-    # What runs a page's blocks of Python; those that run here may need names, see `_python`.
-    "CONTRIBUTING.md": "tests/project/test_contributing.py",
-    "docs/plug_and_play.md": "tests/stccl/test_plug_and_play.py",
-    "docs/api.md": "here",
-    "docs/statistics.md": "here",
-    "docs/stccl.md": "here",
-    "docs/metrics/landmarks.md": "here",
+    # What runs a block of Python, by its page and code; those run here may need names: `_python`.
+    r"^CONTRIBUTING.md": "tests/project/test_contributing.py",
+    r"^docs/plug_and_play.md": "tests/stccl/test_plug_and_play.py",
+    r"^docs/(api|statistics|stccl|metrics/landmarks).md": "here",
 }
 
 
@@ -202,9 +201,11 @@ def _check_line(line: str, demo: Demo) -> None:
 
 
 def _run_python(page: str, block: Block, demo: Demo) -> None:
-    assert page in PYTHON, f"{page}: say in PYTHON what runs its blocks"
+    found = (where for rule, where in PYTHON.items() if re.search(rule, f"{page}\n{block.body}"))
+    where = next(found, None)
+    assert where, f"{page}: say in PYTHON what runs this block:\n{block.body}"
     compile(block.body, page, "exec")
-    if PYTHON[page] == "here":
+    if where == "here":
         code, names = _python(page, block.body, demo)
         exec(code, names)  # noqa: S102  (our own page)
 
