@@ -68,7 +68,7 @@ def pair_methods(
             name = f"{pair.speaker} {pair.emotion} {pair.neutral.name}"
             items.setdefault(name, {})[method] = pair
     if not items:
-        raise CardError(left[0], "Name another protocol or method")
+        raise CardError(left[0])
     return RealClips(items, tuple(dict.fromkeys(left)))
 
 
