@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -573,19 +573,19 @@ def test_the_wait_for_workers_ends(
         late.compute(extractor_of(plan), one_clip(plan))
 
 
-@pytest.mark.usefixtures("team")
 def test_a_run_that_counted_on_a_node_which_is_gone_takes_what_is_left(
-    fresh: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    team: cluster.RayWorkers, fresh: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray lists a node for a while after its end; a worker as large as that node never starts."""
     fresh("spread")
+    team.end()  # its processors are free
     plan = planned()
     x, wants = extractor_of(plan), one_clip(plan)
-    with workers_for(Computing(workers=1, ray="auto")) as late:
-        assert isinstance(late, cluster.RayWorkers)
+    with ExitStack() as stack:
         with monkeypatch.context() as patch:
-            patch.setattr(late, "_alive", lambda: [(1, 0), (16, 0)])
-            late.connect()
+            patch.setattr(cluster.RayWorkers, "_alive", lambda self: [(1, 0), (16, 0)])
+            late = stack.enter_context(workers_for(Computing(workers=1, ray="auto")))
+        assert isinstance(late, cluster.RayWorkers)
         assert late._threads == 16
         assert not late.compute(x, wants)
         assert late._threads == 1
