@@ -46,6 +46,7 @@ HERE = r"^spfem-bench (protocol (show|export)|table (stccl|asccl)-(mead|ravdess)
 
 NOT_HERE = {
     # What is only parsed, and why; or the test that runs it.
+    r"^spfem-bench check .*--against": "tests/project/test_action.py",
     r"^spfem-bench check": "tests/evaluation/test_check.py",
     r"networks (fetch|verify)|data fetch": "needs a network",
     r"stccl-page|asccl-repo|stccl-ned|stccl-vd-ned --protocol": "clips that are fetched",
@@ -59,9 +60,8 @@ NOT_HERE = {
     r"^spfem-bench prepare ned-faces": "tests/datasets/test_ned_faces.py",
     r"^spfem-bench validate": "tests/evaluation/test_validate.py",
     r"--heatmaps": "tests/features/test_coherence.py",
-    r"^spfem-bench (correlate --metric|stccl probe) puppets": (
-        "tests/analysis/test_stccl_discovery.py"
-    ),
+    r"^spfem-bench correlate --metric puppets": "tests/analysis/test_stccl_discovery.py",
+    r"^spfem-bench stccl probe": "tests/puppets/test_puppet_probe.py",
     r"^spfem-bench (train|demo train|demo train-ned)\b": "minutes of training",
     r"^spfem-bench demo render --split": "126 clips",
     r"my-paper\.csv|\$|=out/": "a file or a name of the reader's own",
@@ -97,6 +97,7 @@ def _benchmark_exists(words: list[str]) -> bool:
 
 PYTHON = {
     # What runs a block of Python, by its page and code; those run here may need names: `_python`.
+    r"torch_metrics": "tests/torch_metrics/test_torch_metrics.py",
     r"^CONTRIBUTING.md": "tests/project/test_contributing.py",
     r"^docs/plug_and_play.md": "tests/stccl/test_plug_and_play.py",
     r"^docs/(api|statistics|stccl|metrics/landmarks).md": "here",
@@ -223,8 +224,10 @@ def _python(page: str, code: str, demo: Demo) -> tuple[str, dict[str, Any]]:
     if page == "docs/stccl.md":
         import torch
 
-        clip = torch.rand(1, 5, 3, 112, 112)
-        return code, {"source": clip, "generated": clip.clone()}
+        from spfem_bench.stccl.metric import STCCL
+
+        clip = torch.rand(1, 25, 3, 112, 112)
+        return code, {"STCCL": STCCL, "source": clip, "generated": clip.clone()}
     if page == "docs/metrics/landmarks.md":
         return code, _landmarks()
     return code, {}
