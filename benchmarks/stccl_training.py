@@ -46,7 +46,7 @@ from spfem_bench.training.config import TrainConfig, default_config, read_train_
 from spfem_bench.training.kit import batch_of, seeded_generator
 from spfem_bench.training.learner import Learner, form_centres, standardise
 from spfem_bench.training.train import find_data
-from spfem_bench.training.windows import Windows, choose_windows
+from spfem_bench.training.windows import Windows, choose_windows, map_sizes
 
 ROWS = {
     "batched, maps in memory": "maps",
@@ -155,7 +155,7 @@ def prepared(config: TrainConfig, cache: str, device: str) -> tuple[Backbone, Wi
         found, choose_windows(found, config.frames, 1), config.frames, eyes, cache=cache
     )
     torch.manual_seed(config.seed)
-    learner = Learner(eyes.channels, config.forms)
+    learner = Learner(eyes.channels, config.forms, map_sizes(eyes))
     standardise(learner.to(device), windows, config.seed)
     return eyes, windows, learner
 
