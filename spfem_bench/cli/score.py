@@ -46,12 +46,14 @@ def score(
     weights: options.WeightsStore,
     quiet: bool,
 ) -> None:
-    """Score how coherent outputs are with their sources: SCC and TCC, dense.
+    """Score how coherent outputs are with their sources: SCC, TCC and SCT, dense.
 
     Videos of one name are compared: how each face region differs from its
     neighbours (SCC), how it changes from frame to frame (TCC), at all positions of four
-    stages of a network. An output that runs some frames ahead or behind is put in
-    step first. Comparisons are kept: the same command again computes no network.
+    stages of a network, and what moves in the whole face, moment by moment (SCT; clips
+    of a second or more). A learnt metric has the first two or the last. An output that
+    runs some frames ahead or behind is put in step first. Comparisons are kept: the same
+    command again computes no network.
 
     \b
     Examples:
@@ -71,16 +73,21 @@ def score(
     from spfem_bench.features.store import FeatureStore
     from spfem_bench.files import check_writable, write_atomically
     from spfem_bench.reporting import heatmaps as reporting
+    from spfem_bench.statistics.coherence import WINDOWS
+    from spfem_bench.stccl.metric import read_checkpoint
 
     options.check_device(computing.device)
     for folder in filter(None, (*(p.parent for p in (output, regions) if p), heatmaps)):
         check_writable(folder)
     options.when_interrupted(options.RESUMABLE)
-    requests = [
-        (Clip(b), PairRequest(Clip(a), max_lag, metric)) for a, b in same_names(source, generated)
-    ]
+    forms = read_checkpoint(metric).heads.keys() if metric else {"vd", "ct"}
+    if "vd" not in forms and (heatmaps or regions):
+        raise click.UsageError(f"the metric '{metric}' compares no regions: no form 'vd'")
+    asked = [w for form, w in (("vd", None), ("ct", WINDOWS)) if form in forms]
+    pairs = [(Clip(b), Clip(a)) for a, b in same_names(source, generated)]
+    requests = [(b, PairRequest(a, max_lag, metric, w)) for b, a in pairs for w in asked]
     progress = options.progress(quiet)
-    progress.begin("clips", len(requests), "clip")
+    progress.begin("clips", len(requests), "comparison")
     networks = profile_card(profile or ("compact" if aligned else "light"))
     of_clips = Extractor(
         networks,
@@ -96,24 +103,26 @@ def score(
     failures = extractor.ensure(requests, same_length=True)
     progress.end()
     scored = []
-    for clip, request in requests:
-        if (clip, request) in failures:
+    for clip, other in pairs:
+        wanted = [PairRequest(other, max_lag, metric, w) for w in asked]
+        if (clip, wanted[0]) in failures:
             continue
-        arrays = extractor.load(clip, request)
-        if arrays is None:  # another process emptied the store
+        loaded = [one for request in wanted if (one := extractor.load(clip, request))]
+        if len(loaded) < len(wanted):  # another process emptied the store
             raise click.ClickException(f"{clip}: its comparison vanished; run the command again")
-        one = reporting.Scored(clip.path.stem, arrays, stored_stages(arrays))
-        scored.append(one)
+        arrays = {name: array for one in loaded for name, array in one.items()}
+        of_clip = reporting.Scored(clip.path.stem, arrays, stored_stages(arrays))
+        scored.append(of_clip)
         if heatmaps is not None:
             y_rows, x_rows = arrays["rows"].T
-            x, y = extractor.crops(request.other).pictures, extractor.crops(clip).pictures
-            reporting.save_heatmap(one, x[x_rows], y[y_rows], heatmaps / f"{one.name}.png")
+            x, y = extractor.crops(other).pictures, extractor.crops(clip).pictures
+            reporting.save_heatmap(of_clip, x[x_rows], y[y_rows], heatmaps / f"{of_clip.name}.png")
     for path, make in ((output, reporting.clip_rows), (regions, reporting.region_rows)):
         if path is not None and path.suffix.lower() == ".json":
             write_atomically(path, json.dumps(list(make(scored)), indent=1) + "\n")
         elif path is not None:
             write_atomically(path, reporting.to_csv(make(scored)))
     click.echo(reporting.table(scored))
-    options.print_notes(f"refused: {error}" for error in failures.values())
+    options.print_notes(f"refused: {error}" for error in dict.fromkeys(failures.values()))
     if failures:
         sys.exit(2)

@@ -5,11 +5,12 @@ Maps live only until their frames have been compared; means of about 30 kB a cli
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any
+from itertools import groupby
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from spfem_bench.faces.track import FaceTrack
 from spfem_bench.features.batches import FRAMES, Batcher
 from spfem_bench.features.crops import SIZE, Crops, find_lag, in_step
 from spfem_bench.features.extract import Extractor
+from spfem_bench.features.pair_content import ContentMaps
 from spfem_bench.features.pair_maps import CHUNK, PairMaps
 from spfem_bench.features.pair_request import PairRequest
 from spfem_bench.features.store import Arrays
@@ -32,7 +34,10 @@ from spfem_bench.media.video import Unchanged
 from spfem_bench.networks.load import autocast
 from spfem_bench.stccl import dense
 from spfem_bench.stccl.backbone import backbone
+from spfem_bench.stccl.checkpoint import read_form
+from spfem_bench.stccl.content import ContentHeads
 from spfem_bench.stccl.metric import STCCL, Heads, read_checkpoint
+from spfem_bench.stccl.settings import ContentSettings, Form
 
 FORMAT = 1
 """Raised when the same comparison would have to give other arrays than before."""
@@ -42,7 +47,7 @@ KEPT = 4
 
 CROP = ArcFaceInput(crop="arcface", width=SIZE, mean=127.5, std=127.5)
 
-_Network = tuple[Batcher, Heads | None]
+_Network = tuple[Batcher, Heads | ContentHeads | None]
 _Rows = npt.NDArray[np.int64]
 _Stages = Mapping[str, Any]
 """Maps of one picture by stage: a tensor each, which stays on its device."""
@@ -53,7 +58,9 @@ class PairExtractor:
     """Compares clips with their sources, by the identity network, and stores the comparisons."""
 
     extractor: Extractor
-    _networks: dict[str, _Network] = field(default_factory=dict, init=False, compare=False)
+    _networks: dict[tuple[str, bool], _Network] = field(
+        default_factory=dict, init=False, compare=False
+    )
     _crops: dict[Unchanged, Crops] = field(default_factory=dict, init=False, compare=False)
 
     def key(self, clip: Clip, request: PairRequest) -> dict[str, Any]:
@@ -66,6 +73,9 @@ class PairExtractor:
         x = self.extractor
         settings = {"max_lag": request.max_lag, "learned": network, "precision": x.precision}
         settings |= {"size": SIZE, "window": dense.WINDOW, "format": FORMAT}
+        if request.windows:
+            how = _content_settings(request.learned).model_dump(mode="json")
+            settings["content"] = {**how, "windows": request.windows}
         clips = {"generated": x.key(clip, "identity"), "source": x.key(request.other, "identity")}
         return {"coherence": settings, **clips}
 
@@ -84,21 +94,28 @@ class PairExtractor:
         failures: dict[tuple[Clip, PairRequest], ClipError] = {}
         checked = False
         # One source after the other: its crops serve all of its outputs.
-        order = sorted(requests, key=lambda r: (r[1].learned, str(r[1].other), str(r[0])))
+        order = sorted(
+            requests, key=lambda r: (r[1].learned, str(r[1].other), str(r[0]), r[1].max_lag)
+        )
+        # Two clips go through the network once, for regions and for moments.
+        for_both = groupby(order, key=lambda r: (r[0], replace(r[1], windows=None)))
         try:
-            for clip, request in order:
+            for (clip, request), group in for_both:
+                several = [one for _, one in group]
                 try:
-                    arrays = self.load(clip, request)
-                    if arrays is None:
+                    stored = {one: self.load(clip, one) for one in several}
+                    lacking = [one for one, arrays in stored.items() if arrays is None]
+                    if lacking:
                         if not checked:
                             self.extractor.store.check_writable()
                             checked = True
-                        self._compare(clip, request, same_length=same_length)
-                    elif same_length:
+                        self._compare(clip, lacking, same_length=same_length)
+                    elif same_length and (arrays := stored[several[0]]):
                         _check_lengths(clip, request, *(int(n) for n in arrays["counts"][::2]))
                 except ClipError as error:
-                    failures[clip, request] = error
-                self.extractor.progress.advance("clips")
+                    failures |= {(clip, one): error for one in several}
+                for _ in several:
+                    self.extractor.progress.advance("clips")
             for batcher, _ in self._networks.values():
                 batcher.flush()
         finally:  # after an error nothing is left for the next call
@@ -132,10 +149,11 @@ class PairExtractor:
             interpolated = sum(f is not None for f in track.faces) - sum(track.detected)
         return Crops(np.stack(pictures), np.array(frames, np.int64), len(track.faces), interpolated)
 
-    def _compare(self, clip: Clip, request: PairRequest, *, same_length: bool) -> None:
+    def _compare(self, clip: Clip, requests: list[PairRequest], *, same_length: bool) -> None:
+        request = requests[0]  # they differ in what is compared
         # In this order: hashed and read are the same bytes if the state is the same at the end.
         pair = [Unchanged.since(clip), Unchanged.since(request.other)]
-        key = self.key(clip, request)
+        keys = [self.key(clip, one) for one in requests]
         generated, source = self.crops(clip), self.crops(request.other)
         for unchanged in pair:
             unchanged.check()
@@ -152,19 +170,31 @@ class PairExtractor:
         described["curve"] = alignment.curve.astype(np.float32)
         described["counts"] = np.array(counts, np.int64)
 
-        def done(arrays: Arrays) -> None:
-            self.extractor.store.put(key, {**described, **arrays})
+        every = [self._maps(one) for one in requests]
 
-        batcher, heads = self._network(request.learned)
-        same = key["generated"] == key["source"]
-        _Pair(PairMaps(heads), done).send(batcher, source, generated, rows, same=same)
+        def done() -> None:
+            for key, maps in zip(keys, every, strict=True):
+                self.extractor.store.put(key, {**described, **maps.arrays()})
 
-    def _network(self, learned: str) -> _Network:
+        batcher, _ = self._network(request)
+        same = keys[0]["generated"] == keys[0]["source"]
+        _Pair(every, done).send(batcher, source, generated, rows, same=same)
+
+    def _maps(self, request: PairRequest) -> PairMaps | ContentMaps:
+        heads: Any = self._network(request)[1]
+        if request.windows is None:
+            return PairMaps(heads)
+        return ContentMaps(_content_settings(request.learned), *request.windows, heads)
+
+    def _network(self, request: PairRequest) -> _Network:
         """Return the network of a learnt metric, else the profile's; it is loaded first."""
-        if learned not in self._networks:
+        learned = request.learned
+        of = learned, bool(learned and request.windows)
+        if of not in self._networks:
             x, heads = self.extractor, None
             if learned:
-                metric = STCCL.load(learned, form="vd", weights=x.weights, device=x.device)
+                form: Form = "ct" if request.windows else "vd"
+                metric = STCCL.load(learned, form=form, weights=x.weights, device=x.device)
                 stages, heads = metric.backbone, metric.heads
             else:
                 card = x.profile.network("identity")
@@ -178,12 +208,19 @@ class PairExtractor:
 
             report = partial(x.progress.advance, "networks")
             batcher = Batcher(run, x.batch_size or FRAMES, self._runner, report)
-            self._networks[learned] = batcher, heads
-        return self._networks[learned]
+            self._networks[of] = batcher, heads
+        return self._networks[of]
 
     @cached_property
     def _runner(self) -> Executor:
         return ThreadPoolExecutor(1, "stages")
+
+
+def _content_settings(learned: str) -> ContentSettings:
+    settings: Any = ContentSettings()
+    if learned:
+        settings = read_form(learned, "ct").record.forms["ct"]
+    return cast("ContentSettings", settings)
 
 
 def _check_lengths(clip: Clip, request: PairRequest, generated: int, source: int) -> None:
@@ -197,8 +234,8 @@ def _check_lengths(clip: Clip, request: PairRequest, generated: int, source: int
 class _Pair:
     """Two clips on their way through the network."""
 
-    maps: PairMaps
-    done: Callable[[Arrays], None]
+    maps: Sequence[PairMaps | ContentMaps]
+    done: Callable[[], None]
     rows: int = 0
     begins: frozenset[int] = frozenset()  # rows with no frame right before them
     source: list[list[Tensor]] = field(default_factory=list)
@@ -235,15 +272,16 @@ class _Pair:
             sides = (self.source, self.generated)
             with torch.inference_mode():
                 x, y = ([torch.stack(m) for m in zip(*side, strict=True)] for side in sides)
-                self.maps.add(x, y, first=self.first)
+                for maps in self.maps:
+                    maps.add(x, y, first=self.first)
             for side in sides:
                 del side[: len(side) - (0 if ended else 1)]
             self.first = ended
         if last:
-            self.done(self.maps.arrays())
+            self.done()
 
 
 def stored_stages(arrays: Mapping[str, npt.NDArray[np.generic]]) -> tuple[int, ...]:
     """Return the numbers of a stored comparison's stages."""
-    names = (name.removeprefix("scc").removesuffix(".frames") for name in arrays)
-    return tuple(sorted(int(name) for name in names if name.isdigit()))
+    names = (name[3:].removesuffix(".frames") for name in arrays)  # less scc, tcc or sct
+    return tuple(sorted({int(name) for name in names if name.isdigit()}))

@@ -12,9 +12,11 @@ class PairRequest:
     """A comparison of a clip with its source, *other*, at a lag of up to *max_lag* frames.
 
     *learned* names a learnt metric whose backbone and heads are used; when it is empty, the
-    extractor's identity network and no heads.
+    extractor's identity network and no heads. Without *windows*, regions are compared (SCC, TCC).
+    With them, the moments of windows of so many frames, which begin so many frames apart (SCT).
     """
 
     other: Clip
     max_lag: int = 6
     learned: str = ""
+    windows: tuple[int, int] | None = None

@@ -12,7 +12,13 @@ import numpy.typing as npt
 
 from spfem_bench.media.video import FRAME_RATE
 from spfem_bench.reporting import drawing
-from spfem_bench.statistics.coherence import NAMES, CoherencePart, CoherenceSpace, coherence_part
+from spfem_bench.statistics.coherence import (
+    NAMES,
+    CoherencePart,
+    CoherenceSpace,
+    Comparison,
+    coherence_part,
+)
 from spfem_bench.texts import csv_text
 
 if TYPE_CHECKING:
@@ -50,8 +56,8 @@ class Scored:
     arrays: _Arrays
     stages: tuple[int, ...]
 
-    def parts(self, space: CoherenceSpace) -> CoherencePart | None:
-        """Return the clip's components; None in time when there is a single frame."""
+    def parts(self, space: Comparison) -> CoherencePart | None:
+        """Return the clip's components; None where there are too few frames, or none compared."""
         try:
             return coherence_part(self.arrays, space, self.stages)
         except ValueError:
@@ -91,7 +97,8 @@ def clip_rows(scored: Sequence[Scored]) -> Iterator[dict[str, Any]]:
 def region_rows(scored: Sequence[Scored]) -> Iterator[dict[str, Any]]:
     """Yield a row for each region: centre in pixels, coherence, and length of the disparity."""
     for one in scored:
-        for space, name in NAMES.items():
+        for space in _LOOKS:
+            name = NAMES[space]
             for stage in one.stages:
                 if f"{name}{stage}.positive" not in one.arrays:
                     continue
@@ -119,20 +126,19 @@ def table(scored: Sequence[Scored]) -> str:
     from tabulate import tabulate
 
     lines: list[list[str]] = []
-    every: dict[CoherenceSpace, list[float]] = {space: [] for space in NAMES}
+    every: dict[Comparison, list[float]] = {space: [] for space in NAMES}
     for one in scored:
         parts = {space: one.parts(space) for space in NAMES}
         for space, part in parts.items():
             every[space] += [part.value] if part else []
         numbers = ["–" if part is None else f"{part.value:.3f}" for part in parts.values()]
-        spatial = parts["spatial"]
-        counts = [f"{spatial.lag:+d}", str(spatial.n_frames)] if spatial else ["–", "0"]
+        counts = [f"{int(np.asarray(one.arrays['lag'])):+d}", str(len(one.arrays["rows"]))]
         lines.append([one.name, *numbers, *counts])
     if len(lines) > 1:
         means = [f"{np.mean(v):.3f}" if v else "–" for v in every.values()]
         lines.append([f"mean of {len(scored)}", *means, "", ""])
-    heads = ["Clip", "SCC↑", "TCC↑", "Lag", "Frames"]
-    return tabulate(lines, heads, disable_numparse=True, colalign=("left", *("right",) * 4))
+    heads = ["Clip", "SCC↑", "TCC↑", "SCT↑", "Lag", "Frames"]
+    return tabulate(lines, heads, disable_numparse=True, colalign=("left", *("right",) * 5))
 
 
 # ---- heat-maps ----------------------------------------------------------------------------
@@ -170,7 +176,7 @@ def save_heatmap(scored: Scored, source: _Pictures, generated: _Pictures, path: 
 
 def figure(scored: Scored, source: _Pictures, generated: _Pictures) -> Figure:
     """Draw the source, the output, the breaks in space and in time, and both over time."""
-    spaces = [space for space in NAMES if scored.parts(space) is not None]
+    spaces = [space for space in _LOOKS if scored.parts(space) is not None]
     row = int(scored.curve(spaces[-1]).argmin())  # the frame least like its source
     columns, height = 2 + len(spaces), 3.5
     size, margins = (0.2 + 1.75 * columns + 0.5, height), (0.38, 0.62, 0.18 * height, 0.12 * height)

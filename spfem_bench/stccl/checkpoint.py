@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from spfem_bench.definitions.cards import Strict, card_folders, validate
 from spfem_bench.definitions.networks import network_card
-from spfem_bench.errors import CardError, WeightsError, unknown_name
+from spfem_bench.errors import CardError, StcclError, WeightsError, unknown_name
 from spfem_bench.networks import recorded
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.stccl.backbone import Backbone, backbone
@@ -148,6 +148,15 @@ def read_checkpoint(name: str | Path) -> LearntMetric:
         file = path.with_suffix(".safetensors")
         raise WeightsError(f"{file} holds no heads of a metric: {reason[:120]}", remedy) from error
     return LearntMetric({form: every[form] for form in record.forms}, record)  # type: ignore[misc]
+
+
+def read_form(name: str | Path, form: Form) -> LearntMetric:
+    """Read a metric as `read_checkpoint` does; raise StcclError where it lacks a form."""
+    metric = read_checkpoint(name)
+    if form not in metric.heads:
+        forms = ", ".join(metric.heads)
+        raise StcclError(f"the metric '{name}' has no form '{form}'", f"Allowed: {forms}")
+    return metric
 
 
 def _shaped(form: Form, state: Mapping[str, Tensor]) -> Heads | ContentHeads:

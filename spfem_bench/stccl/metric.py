@@ -17,7 +17,13 @@ from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.stccl import content, contrast
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.backbone import Backbone, backbone
-from spfem_bench.stccl.checkpoint import Heads, MetricRecord, load_backbone, read_checkpoint
+from spfem_bench.stccl.checkpoint import (
+    Heads,
+    MetricRecord,
+    load_backbone,
+    read_checkpoint,
+    read_form,
+)
 from spfem_bench.stccl.content import ContentHeads
 from spfem_bench.stccl.settings import ContentSettings, ContrastSettings, Form, FormSettings
 
@@ -124,19 +130,15 @@ class STCCL(nn.Module):
             WeightsError: files are missing, altered, without a record, or of another backbone.
             StcclError: the metric does not have that form.
         """
-        heads, record = read_checkpoint(name)
-        form = form or next(iter(heads))
-        if form not in heads:
-            raise StcclError(
-                f"the metric '{name}' has no form '{form}'", f"Allowed: {', '.join(heads)}"
-            )
+        heads, record = read_form(name, form) if form else read_checkpoint(name)
+        chosen: Form = form if form else next(iter(heads))
         network = load_backbone(record.backbone, _store(weights), device)
-        if heads[form].channels != tuple(network.channels):
+        if heads[chosen].channels != tuple(network.channels):
             raise WeightsError(
                 f"the metric '{name}' has no heads for '{record.backbone.network}'",
                 "Train it again with 'spfem-bench train'",
             )
-        own, settings = heads[form], record.forms[form]
+        own, settings = heads[chosen], record.forms[chosen]
         loaded = cls(
             network, own, settings, value_range=value_range, centres=centres, record=record
         )

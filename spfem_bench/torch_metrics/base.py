@@ -30,7 +30,7 @@ from spfem_bench.features.features import Features
 from spfem_bench.features.requests import Request, ensure, load_features
 from spfem_bench.networks.weights import WeightsStore, remedy
 from spfem_bench.statistics.base import MetricKind, kind_of
-from spfem_bench.statistics.coherence import CoherenceKind
+from spfem_bench.statistics.coherence import SourceKind
 from spfem_bench.torch_metrics.tensors import (
     MemoryStore,
     TensorClip,
@@ -237,7 +237,7 @@ class ClipMetric(Metric):
             wanted = {} if isinstance(item, ClipError) else item.wanted
             for clip, request in (pair for pairs in wanted.values() for pair in pairs):
                 requests[clip] = requests.get(clip, frozenset()) | {request}
-        failures = ensure(x, requests, x.pairs if isinstance(self._kind, CoherenceKind) else None)
+        failures = ensure(x, requests, x.pairs if isinstance(self._kind, SourceKind) else None)
         for item in items:
             try:
                 if isinstance(item, ClipError):

@@ -14,7 +14,7 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import ClipRole, MetricCard
 from spfem_bench.errors import SpfemBenchError
 from spfem_bench.features.features import Features
-from spfem_bench.statistics.coherence import CoherenceKind
+from spfem_bench.statistics.coherence import SourceKind
 from spfem_bench.statistics.frechet import FrechetKind, frechet_part
 from spfem_bench.statistics.landmarks import PairedLandmarksKind
 from spfem_bench.statistics.similarity import SimilarityKind
@@ -111,13 +111,13 @@ class LipCorrelation(ClipMetric):
 
 
 class SpatialCoherence(ClipMetric):
-    """SCC: the coherence of neighbouring regions with the sources', clip by clip.
+    """SCC: the coherence of neighbouring regions with the sources', clip by clip (or TCC, SCT).
 
     See :class:`ClipMetric`.
     """
 
     default = "scc"
-    takes = CoherenceKind
+    takes = SourceKind
 
     def update(self, generated: Tensors, source: Tensors) -> None:
         """Take up as many sources as generated clips; see `FrechetArcFaceDistance.update`."""

@@ -29,9 +29,10 @@ from spfem_bench.faces import crop
 from spfem_bench.features import pair_extract
 from spfem_bench.features.crops import Crops, find_lag, in_step
 from spfem_bench.features.extract import Extractor
+from spfem_bench.features.pair_content import ContentMaps
 from spfem_bench.features.pair_extract import CROP, PairExtractor
 from spfem_bench.features.pair_maps import CHUNK, PairMaps
-from spfem_bench.features.requests import PairRequest
+from spfem_bench.features.requests import PairRequest, ensure, load_features
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media.write import write_clip
 from spfem_bench.networks.weights import WeightsStore
@@ -39,8 +40,9 @@ from spfem_bench.puppets.clips import render_take
 from spfem_bench.puppets.provider import demo_puppets
 from spfem_bench.puppets.world import Take, World
 from spfem_bench.reporting import heatmaps
+from spfem_bench.statistics.base import kind_of
 from spfem_bench.statistics.coherence import (
-    NAMES,
+    WINDOWS,
     CoherenceKind,
     CoherencePart,
     CoherenceSpace,
@@ -49,6 +51,9 @@ from spfem_bench.statistics.coherence import (
 from spfem_bench.stccl import dense
 from spfem_bench.stccl.backbone import backbone
 from spfem_bench.stccl.contrast import ContrastSettings, spatial_terms, temporal_terms
+from spfem_bench.stccl.settings import ContentSettings
+
+SPACES: tuple[CoherenceSpace, ...] = ("spatial", "temporal")
 
 
 def maps(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -482,7 +487,9 @@ def test_score_writes_all_it_promises(folders: tuple[Path, Path], tmp_path: Path
     assert done.exit_code == 0, done.output
     assert "1.000" in done.output and "+0" in done.output
     rows = list(csv.DictReader((tmp_path / "scores.csv").open()))
-    assert [r["stage"] for r in rows] == ["mean", "1", "2", "3", "4"] * 2
+    assert [r["stage"] for r in rows] == ["mean", "1", "2", "3", "4"] * 3
+    assert [r["metric"] for r in rows[::5]] == ["scc", "tcc", "sct"]
+    assert float(rows[10]["positive"]) == pytest.approx(1, abs=1e-5)
     assert float(rows[0]["positive"]) == pytest.approx(1, abs=1e-5)
     regions = json.loads((tmp_path / "regions.json").read_text())
     assert {r["metric"] for r in regions} == {"scc", "tcc"}
@@ -511,6 +518,7 @@ def test_score_says_what_it_cannot_use(
     assert run("-o", "scores.txt").exit_code == 2
     assert run("--precision", "float16").exit_code == 1
     assert run("--metric", "nobody").exit_code == 1
+    assert run("--metric", "puppets-ct", "--heatmaps", str(tmp_path)).exit_code == 2
 
 
 def test_eval_knows_both_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -585,11 +593,120 @@ def test_real_strips_are_put_in_step_and_exceed_another_speaker(
     for name, clip in outputs.items():
         arrays = work.load(clip, PairRequest(source))
         assert arrays is not None
-        for space in NAMES:
+        for space in SPACES:
             found[name, space] = coherence_part(arrays, space, (1, 2, 3, 4))
             assert max(abs(v) for v in found[name, space].elsewhere) <= 0.03
     # Two frames at the strip's 30 a second are 1.7 at 25.
     assert {found["vd", "spatial"].lag, found["ned", "spatial"].lag} <= {1, 2}
-    for space in NAMES:
+    for space in SPACES:
         vd, ned, other = (found[name, space].value for name in outputs)
         assert min(vd, ned) > other + (0.2 if space == "spatial" else 0.03)
+
+
+# ---- content ------------------------------------------------------------------------------
+
+
+def moments_by_hand(maps: np.ndarray[Any, Any], grid: int) -> np.ndarray[Any, Any]:
+    """Return unit vectors (T, D) of maps (T, C, H, W) whose sides *grid* divides."""
+    pooled = []
+    for frame in maps:
+        down, right = (side // grid for side in frame.shape[1:])
+        cells = [
+            frame[:, i * down : (i + 1) * down, j * right : (j + 1) * right].mean((1, 2))
+            for i in range(grid)
+            for j in range(grid)
+        ]
+        pooled.append(np.concatenate(cells))
+    vectors = np.array(pooled)
+    vectors -= vectors.mean(0)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 40])
+def test_content_is_what_numpy_says_of_each_window(chunk: int) -> None:
+    # 23 consecutive frames: windows of 11 begin with frames 0, 4, 8, 12; then 12: one, and a rest.
+    settings = ContentSettings(every=2, apart=4, grid=2)
+    x, y = maps(35, 3, 4, 6), maps(35, 3, 4, 6, seed=1)
+    y = 0.7 * x + y
+    found = ContentMaps(settings, 11, 4)
+    for begin, end in ((0, 23), (23, 35)):
+        first = begin
+        while begin < end:
+            new = slice(begin if begin == first else begin - 1, min(begin + chunk, end))
+            found.add([x[new]], [y[new]], first=begin == first)
+            begin += chunk
+    expected = []
+    for start in (0, 4, 8, 12, 23):
+        frames = slice(start, start + 11, 2)
+        a, b = (moments_by_hand(m[frames].double().numpy(), 2) for m in (x, y))
+        cosines = b @ a.T
+        # Moments are frames 0, 2, 4, ...: other ones are two or more away in their order.
+        away = np.abs(np.subtract.outer(np.arange(6), np.arange(6))) >= 2
+        expected.append([np.diag(cosines).mean(), cosines[away].mean()])
+    rows = found.arrays()["sct1.frames"]
+    assert rows[:, :2] == pytest.approx(np.array(expected), abs=1e-5)
+    part = coherence_part({"sct1.frames": rows, "lag": np.array(0)}, "content", (1,))
+    assert part.value == pytest.approx(np.mean(expected, 0)[0], abs=1e-5)
+    assert part.elsewhere == pytest.approx((np.mean(expected, 0)[1],), abs=1e-5)
+    assert (part.near, part.n_frames) == ((None,), 5)
+    short = ContentMaps(settings, 11, 4)
+    short.add([x[:10]], [y[:10]], first=True)
+    with pytest.raises(ValueError, match="long enough"):
+        coherence_part({**short.arrays(), "lag": np.array(0)}, "content", (1,))
+
+
+@pytest.mark.parametrize("learned", ["", "puppets-ct"])
+def test_content_of_known_pairs(
+    clips: list[Clip], scorer: Callable[..., PairExtractor], learned: str
+) -> None:
+    card, work = metric_card("sct"), scorer()
+    kind = kind_of(card).model_copy(update={"learned": learned})
+    a, frozen, other, _ = clips
+
+    def score(output: Clip) -> float:
+        [want] = kind.requests(card, {"output": [output], "source": [a]})["output"]
+        assert ensure(work.extractor, {want[0]: frozenset({want[1]})}, work) == {}
+        features = load_features(work.extractor, *want, {})
+        part = kind.part(card, output, {"output": [features]})
+        assert max(part.elsewhere) < (0 if output == a else 0.1) and part.n_frames == 1
+        return float(kind.value(part))
+
+    shuffled = replace(a, edit=Edit("time-shuffled", 36))
+    assert score(a) == pytest.approx(1, abs=1e-5)
+    assert score(shuffled) < 0.1
+    assert score(frozen) < (0.4 if learned else 0.97)
+    # It is another puppet that says the same: heads learnt for content hear that.
+    assert score(other) > 0.5 if learned else score(other) < 0.1
+
+
+def test_regions_and_moments_of_two_clips_are_one_pass(
+    clips: list[Clip], scorer: Callable[..., PairExtractor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, alone, frozen = scorer("both"), scorer("alone"), clips[1]
+    wanted = [PairRequest(clips[0]), PairRequest(clips[0], windows=WINDOWS)]
+    seen: list[int] = []
+    compare = PairExtractor._compare
+
+    def counted(self: PairExtractor, clip: Clip, requests: Any, **options: Any) -> None:
+        seen.append(len(requests))
+        compare(self, clip, requests, **options)
+
+    monkeypatch.setattr(PairExtractor, "_compare", counted)
+    assert both.ensure([(frozen, one) for one in wanted]) == {}
+    for one in wanted:
+        assert alone.ensure([(frozen, one)]) == {}
+        ours, theirs = both.load(frozen, one), alone.load(frozen, one)
+        assert ours is not None and theirs is not None and ours.keys() == theirs.keys()
+        for name in ours:
+            assert np.allclose(ours[name], theirs[name], atol=2e-5, equal_nan=True), name
+    assert seen == [2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "learned", "form"), [("scc", "puppets-ct", "vd"), ("sct", "puppets", "ct")]
+)
+def test_a_learnt_metric_without_the_form_is_refused(name: str, learned: str, form: str) -> None:
+    card = metric_card(name)
+    kind = kind_of(card).model_copy(update={"learned": learned})
+    with pytest.raises(StcclError, match=f"'{learned}' has no form '{form}'"):
+        kind.network(card, profile_card("compact"))

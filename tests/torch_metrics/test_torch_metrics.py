@@ -62,6 +62,7 @@ CLASSES: dict[str, tuple[type[ClipMetric], str]] = {
     "id-sim": (ExpressionSimilarity, "source"),
     "lse-c": (LipSyncError, "sound"),
     "tcc": (SpatialCoherence, "source"),
+    "sct": (SpatialCoherence, "source"),
 }
 
 Item = dict[str, Tensor]
