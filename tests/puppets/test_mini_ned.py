@@ -32,6 +32,7 @@ from spfem_bench.puppets.face import EXPRESSIONS
 from spfem_bench.puppets.mini_ned import clips, learn
 from spfem_bench.puppets.mini_ned.config import (
     FOLDER,
+    AnimatorLearning,
     MiniNedConfig,
     config_names,
     read_ned_config,
@@ -47,7 +48,7 @@ from spfem_bench.puppets.mini_ned.morphable import (
     frame_vector,
     training_faces,
 )
-from spfem_bench.puppets.mini_ned.networks import Manipulator
+from spfem_bench.puppets.mini_ned.networks import Animator, Manipulator, Shift
 from spfem_bench.puppets.mini_ned.train import train_mini_ned
 from spfem_bench.puppets.provider import Puppets, demo_puppets
 from spfem_bench.puppets.shots import Shot
@@ -60,6 +61,7 @@ from tests.reporting.test_tables import NED, record
 
 WORLD = World()
 STORE = WeightsStore.locate(None)
+ANIMATOR = AnimatorLearning(steps=3, batch=3, rate=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -260,6 +262,59 @@ def test_a_renderer_goes_on_from_a_parent_whose_manipulator_stays(
         MiniNedConfig.model_validate({"parent": "plain", "stccl": {"form": "ct"}})
 
 
+def test_a_one_stage_model_learns_from_the_same_takes_and_is_supervised_on_its_frames(
+    models: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load
+
+    for name in ("face.safetensors", "face.json"):
+        (tmp_path / name).write_bytes((models / name).read_bytes())
+    how = {"form": "ct", "trained": False, "window": 6, "stride": 3, "where": ["frames"]}
+    both = [config(where=["frames"]), config(**how)]
+    one, other = (c.model_copy(update={"animator": ANIMATOR}) for c in both)
+    [*train_mini_ned({"one": one, "other": other}, tmp_path, weights=STORE)]
+    old, new = (load(content(tmp_path, name)) for name in ("one", "other"))
+    assert {k.partition(".")[0] for k in old} == {"renderer"}
+    assert any(not torch.equal(old[k], new[k]) for k in old)
+    assert [*tmp_path.glob("start-*")] == [*tmp_path.glob("start-animator-*")] != []
+    take, angry = WORLD.take("P001", "neutral", "028"), WORLD.take("P006", "angry", "029")
+    source, reference = (np.stack([t.frame(i) for i in range(6)]) for t in (take, angry))
+    made = MiniNed.load(tmp_path / "one").manipulate(source, reference)
+    assert made.shape == source.shape and made.dtype == np.uint8
+    assert trained_as(tmp_path / "one", one) and not trained_as(tmp_path / "one", config())
+    for wrong in ({"parent": "plain"}, {"stccl": {"form": "vd"}}):
+        with pytest.raises(ValueError, match="an animator has neither parent nor renders"):
+            MiniNedConfig.model_validate({"animator": ANIMATOR.model_dump(), **wrong})
+
+
+def test_a_shift_keeps_what_moves_and_takes_over_what_stays() -> None:
+    source, reference = torch.randn(2, 9, 24), torch.randn(2, 5, 24)
+    moved = Shift()(source, Shift().style(reference))
+    assert torch.allclose(moved.mean(1), reference.mean(1), atol=1e-5)
+    assert torch.allclose(moved.diff(dim=1), source.diff(dim=1), atol=1e-5)
+
+
+def test_an_animator_opens_a_mouth_when_units_ask_for_it_and_else_draws_what_it_is_given() -> None:
+    take = WORLD.take("P001", "surprised", "028")
+    gaps = [take.geometry(i).looks["gap"] for i in range(take.n_frames)]
+    ends = np.stack([take.frame(int(at(gaps))) for at in (np.argmin, np.argmax)])
+    frames = torch.nn.functional.avg_pool2d(torch.from_numpy(ends).permute(0, 3, 1, 2) / 255, 2)
+    shut = frames[:1].expand(2, -1, -1, -1)
+    units = torch.tensor([[0.0], [1.0]]).expand(-1, 24)
+    asked = Coefficients(torch.zeros(2, 20), units, torch.zeros(2, 5))
+    known = asked._replace(expression=torch.zeros(2, 24))
+    torch.manual_seed(0)
+    network = Animator()
+    descent = torch.optim.AdamW(network.parameters(), 2e-3)
+    for _ in range(60):
+        away = (network(asked, shut, known) - frames).abs().mean((1, 2, 3))
+        descent.zero_grad()
+        away.sum().backward()
+        descent.step()
+    unchanged = float((frames[0] - frames[1]).abs().mean())
+    assert away[0] < 0.2 * unchanged and away[1] < 0.9 * unchanged
+
+
 def test_a_damaged_start_is_refused_by_its_name(models: Path, tmp_path: Path) -> None:
     for path in models.glob("[fs]*"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -319,7 +374,8 @@ def test_every_row_of_the_ablations_is_a_configuration_that_differs_in_stccl_alo
     every = {name: read_ned_config(name) for name in config_names()}
     assert {"ned", "stccl-vd-ned", "stccl-cm-ned"} <= every.keys()
     for name, how in every.items():  # those that train on differ in stccl alone from their own
-        first = every["more-ned" if name.startswith("more-") else "ned"]
+        own = "more-ned" if name.startswith("more-") else "ned"
+        first = every["icface" if name.endswith("icface") else own]
         assert how.model_dump(exclude={"stccl"}) == first.model_dump(exclude={"stccl"})
         assert how.parent == ("ned" if name.startswith("more-") else "")
     rows = [how.stccl for how in every.values()]

@@ -59,6 +59,12 @@ class RendererLearning(Learning):
     features: _Weight = 0.5  # weight of the L1 distance of the estimator's first maps
 
 
+class AnimatorLearning(RendererLearning):
+    """The training of a one-stage model, which has an animator in the others' place."""
+
+    units: _Weight = 3.0  # weight of the distance of the drawn face's expression from the asked one
+
+
 class Supervision(Strict):
     """STCCL as a loss; with the form ``none`` the other settings have no effect."""
 
@@ -98,12 +104,16 @@ class MiniNedConfig(Strict):
     estimator: Learning = Learning(steps=2500, batch=64, rate=2e-3)
     manipulator: ManipulatorLearning = ManipulatorLearning(steps=3000, batch=32, rate=5e-4)
     renderer: RendererLearning = RendererLearning(steps=2400, batch=12, rate=1e-3)
+    # Given: a one-stage model, as ICface; neither manipulator nor renderer is trained.
+    animator: AnimatorLearning | None = None
     stccl: Supervision = Supervision()
 
     @pydantic.model_validator(mode="after")
     def _possible(self) -> MiniNedConfig:
         if self.parent and self.stccl.on("renders"):
             raise ValueError("a parent's manipulator is not trained: give where = ['frames']")
+        if self.animator and (self.parent or self.stccl.on("renders")):
+            raise ValueError("an animator has neither parent nor renders: give where = ['frames']")
         return self
 
 

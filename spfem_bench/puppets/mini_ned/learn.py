@@ -21,7 +21,14 @@ from spfem_bench.progress import Progress
 from spfem_bench.puppets.mini_ned.config import Learning, MiniNedConfig, Supervision
 from spfem_bench.puppets.mini_ned.data import FrameRun
 from spfem_bench.puppets.mini_ned.morphable import Coefficients, Morphable
-from spfem_bench.puppets.mini_ned.networks import Critic, Estimator, Manipulator, Renderer
+from spfem_bench.puppets.mini_ned.networks import (
+    Animator,
+    Critic,
+    Estimator,
+    Manipulator,
+    Renderer,
+    Shift,
+)
 from spfem_bench.puppets.shots import Shot
 from spfem_bench.stccl.metric import STCCL
 from spfem_bench.stccl.settings import ContentSettings
@@ -310,22 +317,23 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
 def learn_renderer(
     config: MiniNedConfig,
     material: Material,
-    manipulator: Manipulator,
+    manipulator: Manipulator | Shift,
     stccl: STCCL | None,
     start: Checkpoint | None,
     progress: Progress,
-    parent: Renderer | None = None,
-) -> tuple[Renderer, list[float]]:
+    parent: Renderer | Animator | None = None,
+) -> tuple[Renderer | Animator, list[float]]:
     """Train the renderer; return it in eval mode, and the loss of each step.
 
     The other frame is half of the time from another take, so that the expression cannot be copied.
     *stccl* compares neutral frames with what the manipulator makes of them. *start*, of a training
     that differs in *stccl* only, is continued and gives the same weights. The first weights are
-    those of *parent*, if given.
+    those of *parent*, if given. A configuration with an animator trains that instead.
     """
-    how, device = config.renderer, str(material.frames.device)
+    how, device = config.animator or config.renderer, str(material.frames.device)
     seed_torch(config.seed)
-    network, morphable = Renderer().to(device), material.morphable
+    morphable = material.morphable
+    network = (Animator() if config.animator else Renderer()).to(device)
     if parent is not None:
         network.load_state_dict(parent.state_dict())
     chance = torch.Generator().manual_seed(config.seed)
@@ -348,15 +356,23 @@ def learn_renderer(
         # Both source and target are hidden; here the source has another puppet's expression.
         source = face._replace(expression=face.expression.roll(1, 0))
         reference = scale_pixels(material.frames[other, other_at])
-        render, hidden = morphable.render(before), cover(morphable, face, source)
-        drawn = network(morphable, right, face, reference, before, render, hidden)
+        if isinstance(network, Animator):
+            drawn = network(face, reference, before)
+        else:
+            render, hidden = morphable.render(before), cover(morphable, face, source)
+            drawn = network(morphable, right, face, reference, before, render, hidden)
         weight = 1 + how.details * morphable.details(face, 128)[:, None]
+        if config.animator:  # a frame does not say what light and backdrop another take has
+            weight = weight - (one != other).float()[:, None, None, None]
         away = drawn - right
         total = ((10 * away.abs() + 10 * how.squares * away**2) * weight).mean()
         edges = sum((drawn.diff(dim=d) - right.diff(dim=d)).abs().mean() for d in (2, 3))
         total = total + 10 * how.edges * edges
         maps = [material.estimator.maps(p)[:3] for p in (drawn, right)]
         total = total + how.features * sum((x - y).abs().mean() for x, y in zip(*maps, strict=True))
+        if config.animator:
+            found = material.estimator(drawn).expression
+            total = total + config.animator.units * F.smooth_l1_loss(found, face.expression)
         if stccl is not None and config.stccl.on("frames") and number >= unsupervised:
             total = total + config.stccl.frames * supervised(stccl)
         return torch.as_tensor(total)
@@ -373,6 +389,9 @@ def learn_renderer(
             Coefficients(*(v[:, :: windows.how.stride].flatten(0, 1) for v in x))
             for x in (source, target)
         )
+        if isinstance(network, Animator):
+            made = network(target, frames.flatten(0, 1), face).reshape(frames.shape)
+            return torch.as_tensor(stccl(frames, made, generator=windows.regions))
         first = one[:, 0], torch.zeros(len(one), dtype=torch.int64)
         reference = scale_pixels(windows.frames[first]).repeat_interleave(count, 0)
         before = Coefficients(*(v[first] for v in windows.face))

@@ -22,7 +22,13 @@ from spfem_bench.networks import recorded
 from spfem_bench.puppets.mini_ned.config import SHARED, MiniNedConfig, models
 from spfem_bench.puppets.mini_ned.learn import cover, estimate_clip, scale_pixels
 from spfem_bench.puppets.mini_ned.morphable import Coefficients, Morphable
-from spfem_bench.puppets.mini_ned.networks import Estimator, Manipulator, Renderer
+from spfem_bench.puppets.mini_ned.networks import (
+    Animator,
+    Estimator,
+    Manipulator,
+    Renderer,
+    Shift,
+)
 
 VERSION = 1  # raised when the same weights would make other frames
 SIDE = 128  # of the frames that it takes and makes, in pixels
@@ -93,17 +99,19 @@ def identity(path: Path) -> dict[str, Any]:
 
 
 class MiniNed(NamedTuple):
-    """All four networks, frozen and in eval mode."""
+    """All four networks, frozen and in eval mode; those of a one-stage model in their places."""
 
     morphable: Morphable
     estimator: Estimator
-    manipulator: Manipulator
-    renderer: Renderer
+    manipulator: Manipulator | Shift
+    renderer: Renderer | Animator
 
     @classmethod
     def load(cls, path: Path) -> MiniNed:
         """Read a model and its shared file, hashes checked; raises WeightsError or CardError."""
-        model = cls(Morphable(), Estimator(), Manipulator(), Renderer())
+        one_stage = read_model_record(path).config.get("animator")
+        drawing = (Shift(), Animator()) if one_stage else (Manipulator(), Renderer())
+        model = cls(Morphable(), Estimator(), *drawing)
         shared = path.with_name(SHARED)
         networks = model._asdict()
         known = read_networks(shared, {n: networks[n] for n in ("morphable", "estimator")})
@@ -144,13 +152,18 @@ class MiniNed(NamedTuple):
         for start in range(0, len(frames), 16):
             part = slice(start, start + 16)
             old, new = (Coefficients(*(v[part] for v in f)) for f in (face, target))
+            if isinstance(self.renderer, Animator):
+                made.append(self.renderer(new, scale_pixels(frames[part]), old))
+                continue
             count = len(old.pose)
             before = Coefficients(*(v.expand(count, -1) for v in first))
             picture, render = (p.expand(count, -1, -1, -1) for p in first_pictures)
             background, hidden = scale_pixels(frames[part]), cover(self.morphable, new, old)
-            drawn = self.renderer(self.morphable, background, new, picture, before, render, hidden)
-            made.append((drawn * 255).round().clamp(0, 255).byte())
-        return torch.cat(made).permute(0, 2, 3, 1).contiguous().numpy()
+            made.append(
+                self.renderer(self.morphable, background, new, picture, before, render, hidden)
+            )
+        pixels = (torch.cat(made) * 255).round().clamp(0, 255).byte()
+        return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def _pictures(clip: npt.NDArray[np.uint8]) -> torch.Tensor:

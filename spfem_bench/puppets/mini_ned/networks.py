@@ -92,6 +92,18 @@ class Manipulator(nn.Module):
         return F.leaky_relu(x * (1 + scale) + shift, 0.2)
 
 
+class Shift(nn.Module):
+    """In a manipulator's place: speech moves and emotion stays, so the mean is the emotion."""
+
+    def style(self, expression: Tensor) -> Tensor:
+        """Return the mean (B, 24) of coefficients (B, T, 24)."""
+        return expression.mean(1)
+
+    def forward(self, expression: Tensor, style: Tensor) -> Tensor:
+        """Return coefficients (B, T, 24) moved to another mean."""
+        return expression + (style - expression.mean(1))[:, None]
+
+
 class Critic(nn.Module):
     """From coefficients (B, T, 24) to a score of realism for each emotion, and the emotion's.
 
@@ -116,29 +128,53 @@ def _soft(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1), nn.LeakyReLU(0.1))
 
 
-class Renderer(nn.Module):
-    """From a hidden face, another frame of the same puppet, and renders, to the frame.
-
-    The other frame is warped and corrected; where it shows nothing to warp, the render is mixed in.
-    """
+class _Corrections(nn.Module):
+    """From what is known of a frame at half its size to what drawing needs, as a U-Net."""
 
     WIDTHS = (24, 40, 64, 80)
 
-    def __init__(self) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        # Pixels of 128 become four channels of 64.
-        self.begin = _soft(4 * (3 + 1 + 3 + 3) + 3, self.WIDTHS[0])
+        self.begin = _soft(inputs, self.WIDTHS[0])
         sizes = list(pairwise(self.WIDTHS))
         self.down = nn.ModuleList(_soft(a, b, 2) for a, b in sizes)
         self.deep = _soft(self.WIDTHS[-1], self.WIDTHS[-1])
         self.narrow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in sizes)
         self.up = nn.ModuleList(_soft(a, a) for a, _ in sizes)
-        self.out = nn.Conv2d(self.WIDTHS[0], 4 * (3 + 1), 3, padding=1)
+        self.out = nn.Conv2d(self.WIDTHS[0], outputs, 3, padding=1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # without norms, only this keeps the scale
                 nn.init.kaiming_normal_(module.weight, 0.1)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # all of them have one
         nn.init.zeros_(self.out.weight)
+
+    def _corrections(self, x: Tensor) -> Tensor:
+        """Return the convolutions' output: float32 (B, outputs, 64, 64) for (B, inputs, 64, 64)."""
+        # Half precision in training only: scored frames have one precision everywhere.
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.training):
+            x = self.begin(x.contiguous(memory_format=torch.channels_last))  # twice as fast
+            maps = []
+            for layer in self.down:
+                maps.append(x)
+                x = layer(x)
+            x = x + self.deep(x)
+            levels = list(zip(self.narrow, self.up, maps, strict=True))
+            for narrow, up, skip in reversed(levels):
+                x = F.interpolate(narrow(x), scale_factor=2.0, mode="bilinear") + skip
+                x = x + up(x)
+            corrections: Tensor = self.out(x)
+        return corrections.float()
+
+
+class Renderer(_Corrections):
+    """From a hidden face, another frame of the same puppet, and renders, to the frame.
+
+    The other frame is warped and corrected; where it shows nothing to warp, the render is mixed in.
+    """
+
+    def __init__(self) -> None:
+        # Pixels of 128 become four channels of 64.
+        super().__init__(4 * (3 + 1 + 3 + 3) + 3, 4 * (3 + 1))
 
     def forward(
         self,
@@ -169,19 +205,28 @@ class Renderer(nn.Module):
         face = moved + share * (render - moved) + correction
         return torch.as_tensor(visible + face.clamp(0, 1) * hidden)
 
-    def _corrections(self, x: Tensor) -> Tensor:
-        """Return the convolutions' output: float32 (B, 16, 64, 64) for (B, 43, 64, 64)."""
-        # Half precision in training only: scored frames have one precision everywhere.
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.training):
-            x = self.begin(x.contiguous(memory_format=torch.channels_last))  # twice as fast
-            maps = []
-            for layer in self.down:
-                maps.append(x)
-                x = layer(x)
-            x = x + self.deep(x)
-            levels = list(zip(self.narrow, self.up, maps, strict=True))
-            for narrow, up, skip in reversed(levels):
-                x = F.interpolate(narrow(x), scale_factor=2.0, mode="bilinear") + skip
-                x = x + up(x)
-            corrections: Tensor = self.out(x)
-        return corrections.float()
+
+class Animator(_Corrections):
+    """From a frame, its units and those asked for, to the frame: one stage, without renders.
+
+    After ICface (Tripathy, Kannala and Rahtu, WACV 2020): units, here of expression and pose, are
+    channels beside the frame's. The frame is warped, and mixed with colours of the network's own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(4 * 3 + 2 * sum(SIZES[1:]), 4 * (2 + 1 + 3))
+
+    def forward(self, target: Coefficients, frame: Tensor, face: Coefficients) -> Tensor:
+        """Return drawn frames for frames (B, 3, 128, 128), RGB, 0 to 1, whose *face* is known."""
+        scale = frame.new_tensor(Estimator.POSE_SCALE)
+        old, new = (torch.cat([f.expression, f.pose / scale], 1) for f in (face, target))
+        units = torch.cat([old, new - old], 1)[..., None, None]
+        pixels = F.pixel_unshuffle(4 * frame - 2, 2)
+        planes = units.expand(-1, -1, *pixels.shape[2:])
+        drawn = 0.1 * F.pixel_shuffle(self._corrections(torch.cat([pixels, planes], 1)), 2)
+        still = torch.eye(2, 3, device=frame.device).expand(len(frame), -1, -1)
+        grid = F.affine_grid(still, list(frame.shape), align_corners=False)
+        grid = grid + drawn[:, :2].permute(0, 2, 3, 1)
+        moved = F.grid_sample(frame, grid, padding_mode="border", align_corners=False)
+        share, colours = (10 * drawn[:, 2:3] - 3).sigmoid(), (10 * drawn[:, 3:]).sigmoid()
+        return torch.as_tensor(moved + share * (colours - moved))

@@ -31,7 +31,7 @@ from spfem_bench.puppets.mini_ned.model import (
     write_networks,
 )
 from spfem_bench.puppets.mini_ned.morphable import Coefficients, Morphable, training_faces
-from spfem_bench.puppets.mini_ned.networks import Estimator
+from spfem_bench.puppets.mini_ned.networks import Estimator, Manipulator, Shift
 from spfem_bench.puppets.shots import describe_shots, draw_shots
 from spfem_bench.puppets.world import World
 from spfem_bench.training.kit import Checkpoint, Trained, circumstances, first_and_last
@@ -72,24 +72,28 @@ def train_mini_ned(
             data = work.prepare(config)
         stccl = learn.supervisor(config.stccl, weights, device)
         material = work.with_sources(data, config)
-        stages = () if config.parent else ("manipulator",)
+        drawing = "animator" if config.animator else "renderer"
+        stages = () if config.parent or config.animator else ("manipulator",)
         clocks, losses = [time.monotonic()], {}
-        starts = {stage: work.start(stage, config, data) for stage in (*stages, "renderer")}
+        starts = {stage: work.start(stage, config, data) for stage in (*stages, drawing)}
         shared = [stage for stage, start in starts.items() if start.path.exists()]
         parent = MiniNed.load(model_path(config.parent)) if config.parent else None
-        if parent is None:
+        manipulator: Manipulator | Shift
+        if config.animator:
+            manipulator = Shift()
+        elif parent is None:
             manipulator, losses["manipulator"] = learn.learn_manipulator(
                 config, material, stccl, starts["manipulator"], progress
             )
             clocks.append(time.monotonic())
         else:
             manipulator = parent.manipulator.to(device)
-        renderer, losses["renderer"] = learn.learn_renderer(
+        renderer, losses[drawing] = learn.learn_renderer(
             config,
             material,
             manipulator,
             stccl,
-            starts["renderer"],
+            starts[drawing],
             progress,
             parent and parent.renderer,
         )
