@@ -16,7 +16,6 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 import pydantic
-from pydantic_core import PydanticUndefined
 
 _WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false"}
 
@@ -98,7 +97,7 @@ def _default(field: pydantic.fields.FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
-    if value is None or value is PydanticUndefined or value in ("", (), {}):
+    if value is None or value in ("", (), {}):
         return ""
     if isinstance(value, pydantic.BaseModel):
         return "its own defaults"

