@@ -16,7 +16,7 @@ from spfem_bench.statistics.coherence import (
     NAMES,
     CoherencePart,
     CoherenceSpace,
-    Comparison,
+    ComparedAs,
     coherence_part,
 )
 from spfem_bench.texts import csv_text
@@ -56,7 +56,7 @@ class Scored:
     arrays: _Arrays
     stages: tuple[int, ...]
 
-    def parts(self, space: Comparison) -> CoherencePart | None:
+    def parts(self, space: ComparedAs) -> CoherencePart | None:
         """Return the clip's components; None where there are too few frames, or none compared."""
         try:
             return coherence_part(self.arrays, space, self.stages)
@@ -126,7 +126,7 @@ def table(scored: Sequence[Scored]) -> str:
     from tabulate import tabulate
 
     lines: list[list[str]] = []
-    every: dict[Comparison, list[float]] = {space: [] for space in NAMES}
+    every: dict[ComparedAs, list[float]] = {space: [] for space in NAMES}
     for one in scored:
         parts = {space: one.parts(space) for space in NAMES}
         for space, part in parts.items():

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 CoherenceSpace = Literal["spatial", "temporal"]
 
-Comparison = Literal["spatial", "temporal", "content"]
+ComparedAs = Literal["spatial", "temporal", "content"]
 
-NAMES: dict[Comparison, str] = {"spatial": "scc", "temporal": "tcc", "content": "sct"}
+NAMES: dict[ComparedAs, str] = {"spatial": "scc", "temporal": "tcc", "content": "sct"}
 """Prefixes of a stored comparison's arrays."""
 
 WINDOWS = (25, 12)
@@ -175,7 +175,7 @@ class ContentKind(SourceKind):
 
 
 def coherence_part(
-    arrays: Mapping[str, npt.NDArray[np.generic]], space: Comparison, stages: Sequence[int]
+    arrays: Mapping[str, npt.NDArray[np.generic]], space: ComparedAs, stages: Sequence[int]
 ) -> CoherencePart:
     """Return one item's part, from a stored comparison.
 
