@@ -31,7 +31,7 @@ from spfem_bench.puppets.mini_ned.model import (
     write_networks,
 )
 from spfem_bench.puppets.mini_ned.morphable import Coefficients, Morphable, training_faces
-from spfem_bench.puppets.mini_ned.networks import Estimator, Manipulator, Shift
+from spfem_bench.puppets.mini_ned.networks import Estimator, Manipulator, Renderer, Shift
 from spfem_bench.puppets.shots import describe_shots, draw_shots
 from spfem_bench.puppets.world import World
 from spfem_bench.training.kit import Checkpoint, Trained, circumstances, first_and_last
@@ -78,6 +78,9 @@ def train_mini_ned(
         starts = {stage: work.start(stage, config, data) for stage in (*stages, drawing)}
         shared = [stage for stage, start in starts.items() if start.path.exists()]
         parent = MiniNed.load(model_path(config.parent)) if config.parent else None
+        if parent is not None and not isinstance(parent.renderer, Renderer):
+            problem = f"the parent '{config.parent}' is a one-stage model, without a renderer"
+            raise SpfemBenchError(problem, "Give another, such as 'ned'")
         manipulator: Manipulator | Shift
         if config.animator:
             manipulator = Shift()
