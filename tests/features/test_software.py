@@ -38,7 +38,7 @@ from tests.conftest import Outcome, World
 VARIED = ("fad", "csim", "lse-d", "lse-c", "av-offset")
 ON_LANDMARKS = ("lip-corr", "lip-width-corr", "lip-round-corr", "lip-dyn", "pose-corr", "jitter")
 ON_LANDMARKS += ("m-lmd", "m-lmd-px", "f-lmd", "f-lmd-px", "av-loudness", "blink-rate")
-OF_ALL = (*VARIED, *(f"{name}-papers" for name in VARIED), "id-sim", "scc", "tcc")
+OF_ALL = (*VARIED, *(f"{name}-papers" for name in VARIED), "id-sim", "scc", "tcc", "sct")
 METRICS = (*OF_ALL, *ON_LANDMARKS)
 
 
@@ -485,7 +485,7 @@ def few(demo_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 # Metrics that use the same, evaluated in one run.
-GROUPS = (("fad", "id-sim"), ("csim",), ("lse-d", "lse-c", "av-offset"), ("scc", "tcc"))
+GROUPS = (("fad", "id-sim"), ("csim",), ("lse-d", "lse-c", "av-offset"), ("scc", "tcc", "sct"))
 
 
 @pytest.mark.parametrize("metrics", [*GROUPS, ("lip-corr", "av-loudness", "jitter")])
