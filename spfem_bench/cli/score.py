@@ -66,6 +66,7 @@ def score(
     """  # noqa: D301
     from spfem_bench.definitions.clips import Clip
     from spfem_bench.definitions.networks import profile_card
+    from spfem_bench.errors import StcclError
     from spfem_bench.evaluation.pairing import same_names
     from spfem_bench.features.extract import Extractor
     from spfem_bench.features.pair_extract import PairExtractor, stored_stages
@@ -84,6 +85,9 @@ def score(
     if "vd" not in forms and (heatmaps or regions):
         raise click.UsageError(f"the metric '{metric}' compares no regions: no form 'vd'")
     asked = [w for form, w in (("vd", None), ("ct", WINDOWS)) if form in forms]
+    if not asked:
+        problem = f"the metric '{metric}' has neither form 'vd' nor 'ct': {', '.join(forms)}"
+        raise StcclError(problem, "SCC and TCC need the first, SCT the second")
     pairs = [(Clip(b), Clip(a)) for a, b in same_names(source, generated)]
     requests = [(b, PairRequest(a, max_lag, metric, w)) for b, a in pairs for w in asked]
     progress = options.progress(quiet)
@@ -104,8 +108,9 @@ def score(
     progress.end()
     scored = []
     for clip, other in pairs:
-        wanted = [PairRequest(other, max_lag, metric, w) for w in asked]
-        if (clip, wanted[0]) in failures:
+        every = [PairRequest(other, max_lag, metric, w) for w in asked]
+        wanted = [request for request in every if (clip, request) not in failures]
+        if not wanted:
             continue
         loaded = [one for request in wanted if (one := extractor.load(clip, request))]
         if len(loaded) < len(wanted):  # another process emptied the store
@@ -113,7 +118,7 @@ def score(
         arrays = {name: array for one in loaded for name, array in one.items()}
         of_clip = reporting.Scored(clip.path.stem, arrays, stored_stages(arrays))
         scored.append(of_clip)
-        if heatmaps is not None:
+        if heatmaps is not None and "rows" in arrays:
             y_rows, x_rows = arrays["rows"].T
             x, y = extractor.crops(other).pictures, extractor.crops(clip).pictures
             reporting.save_heatmap(of_clip, x[x_rows], y[y_rows], heatmaps / f"{of_clip.name}.png")

@@ -436,7 +436,7 @@ def test_both_commands_look_through_a_learnt_metric(
             "other.safetensors",
         ],
     )
-    assert done.exit_code == 1 and "no form 'vd'" in done.output
+    assert done.exit_code == 1 and "neither form 'vd' nor 'ct'" in done.output
 
 
 def test_correlate_on_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
