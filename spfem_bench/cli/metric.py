@@ -15,16 +15,7 @@ def metric() -> None:
 
 
 @metric.command(short_help="Write a commented card that loads as it is.")
-@click.argument("folder", type=options.FOLDER)
-@click.option("--name", default="my-metric", show_default=True, help="What --metrics calls it.")
-@click.option(
-    "--like",
-    type=options.Name("metric"),
-    default="csim",
-    show_default=True,
-    metavar="NAME",
-    help="The metric whose card is the beginning.",
-)
+@options.begun_card("metric", like="csim")
 def new(folder: Path, name: str, like: str) -> None:
     r"""Begin a metric of your own in FOLDER, a folder of cards: a commented card that loads.
 

@@ -77,16 +77,7 @@ def verify(names: tuple[str, ...], profile: str | None, weights: options.Weights
 
 
 @networks.command(short_help="Write a commented card that loads as it is.")
-@click.argument("folder", type=options.FOLDER)
-@click.option("--name", default="my-network", show_default=True, help="What the network is called.")
-@click.option(
-    "--like",
-    type=options.Name("network"),
-    default="scrfd-500m",
-    show_default=True,
-    metavar="NAME",
-    help="The network whose card is the beginning.",
-)
+@options.begun_card("network", like="scrfd-500m")
 def new(folder: Path, name: str, like: str) -> None:
     r"""Begin a network of your own in FOLDER, a folder of cards: a commented card that loads.
 

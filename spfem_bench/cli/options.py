@@ -249,6 +249,31 @@ def write_new(files: dict[Path, str]) -> None:
         click.echo(str(path))
 
 
+def begun_card(noun: str, *, like: str) -> Callable[[Command], Command]:
+    """Return a decorator that adds what :func:`new_card` asks for: FOLDER, --name and --like."""
+    options = (
+        click.argument("folder", type=FOLDER),
+        click.option(
+            "--name", default=f"my-{noun}", show_default=True, help=f"What the {noun} is called."
+        ),
+        click.option(
+            "--like",
+            type=Name(noun),
+            default=like,
+            show_default=True,
+            metavar="NAME",
+            help=f"The {noun} whose card is the beginning.",
+        ),
+    )
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 def new_card(kind: Kind, like: Card, folder: Path, name: str) -> Path:
     """Write a commented copy of a card into a folder of cards; return its path."""
     from spfem_bench.definitions.described import commented

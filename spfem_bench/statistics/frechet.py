@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from spfem_bench.definitions.metrics import METRIC_KINDS, MetricCard
 from spfem_bench.definitions.protocols import Item
 from spfem_bench.errors import CardError
 from spfem_bench.features.store import arrays_digest
+from spfem_bench.machine import processors
 from spfem_bench.statistics.base import GroupScore, ItemFeatures, MetricKind, NoPartsError
 from spfem_bench.statistics.intervals import pseudo_values
 
@@ -355,7 +355,7 @@ def without(parts: Sequence[FrechetPart]) -> list[float | None]:
         distances = iter(_distances(pair for pair, can in zip(pairs, enough, strict=True) if can))
         return [next(distances) if can else None for can in enough]
 
-    share = -(-len(parts) // (os.cpu_count() or 1))
+    share = -(-len(parts) // processors())
     size = max(1, min(share, BYTES // output.outer.nbytes))
     groups = (parts[i : i + size] for i in range(0, len(parts), size))
     return [value for values in _threads().map(left, groups) for value in values]
@@ -364,7 +364,7 @@ def without(parts: Sequence[FrechetPart]) -> list[float | None]:
 @cache
 def _threads() -> ThreadPoolExecutor:
     """Return threads that stay: starting new ones takes milliseconds."""
-    return ThreadPoolExecutor(os.cpu_count())
+    return ThreadPoolExecutor(processors())
 
 
 def bias_share(n: int, m: int, dimensions: int) -> float:
