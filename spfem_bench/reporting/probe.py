@@ -50,7 +50,7 @@ def _rows(name: str, result: ProbeResult, methods: Sequence[str]) -> Iterator[Pr
         for condition in result.conditions:
             yield _row(name, result, part, "mean", condition, "", result.mean(condition, part))
         if {"emotion", "words"} <= set(result.conditions):
-            for other in ("words", "frozen", "later"):
+            for other in ("words", "frozen", "later", "another face"):
                 share = result.ratio("emotion", other, part)
                 yield _row(name, result, part, "share", "emotion", other, share)
         if _is_likeness(part):
@@ -127,6 +127,8 @@ def share_table(result: ProbeResult, style: str = "simple") -> str:
     }
     for alone, both in _SEEN.items():
         shown[f"{alone} kept"] = partial(result.kept, both, "emotion", alone)
+    if "another face" in result.conditions:
+        shown["emotion / another face"] = partial(result.ratio, "emotion", "another face")
     lines = []
     for title, share in shown.items():
         stages = [f"{share(part).value:.2f}" for part in parts[1:]]
