@@ -85,7 +85,7 @@ form = "cm"
 """
 
 CONTENT = (
-    CONFIG.partition("[forms.vd]")[0]
+    CONFIG.partition("[forms.vd]")[0].replace("batch = 4", "batch = 4\nrate = 5e-3")
     + """
 [forms.ct]
 form = "ct"
@@ -217,8 +217,9 @@ def test_a_shipped_name_has_its_own_configuration() -> None:
 
 def test_pairs_of_speech_share_the_mouth_alone() -> None:
     data = PuppetData(kind="puppets", speakers=2, held_out=1, checked=1, second="speech")
-    train, held_out, checked = drawn_pairs(data)
-    assert [len(part) for part in (train, held_out, checked)] == [6, 3, 3]
+    train, held_out, checked, probed = drawn_pairs(data)
+    assert [len(part) for part in (train, held_out, checked, probed)] == [4, 2, 2, 7]
+    assert {pair.speaker for pair in probed} == {pair.speaker for pair in held_out}
     one = train[0]
     spoken, dubbed = one.neutral.take, one.emotional.take  # type: ignore[attr-defined]
     assert one.emotion == dubbed.emotion != "neutral"
