@@ -1,11 +1,13 @@
-"""Which weight gives STCCL a stated share of the renderer's gradient: docs/plug_and_play.md.
+"""Which weight gives STCCL a stated share of a network's gradient: docs/plug_and_play.md.
 
     python benchmarks/stccl_weights.py FOLDER --config more-stccl-ct-ned --share 0.4 --share 1.2
+    python benchmarks/stccl_weights.py FOLDER --config ablations --where renders --share 0.4
 
 Losses of different forms have no common scale. The rule for all of them: a share is the norm of
-the loss's gradient, times its weight, over the norm of the reconstruction's gradient. Both are
-taken in the weights of the finished renderer, as means over 16 batches. FOLDER holds face.*, or
-gets it, as in 'spfem-bench demo train-ned'.
+the loss's gradient, times its weight, over the norm of the gradient of all else that the network
+learns by. Both are means over 16 batches, in the weights with which supervision begins: those of
+the parent's renderer, or of the manipulator after three fifths of its steps. FOLDER holds face.*,
+or gets it, as in 'spfem-bench demo train-ned'.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.progress import SILENT
 from spfem_bench.puppets.mini_ned import learn, train
-from spfem_bench.puppets.mini_ned.config import MiniNedConfig, read_ned_config
+from spfem_bench.puppets.mini_ned.config import MiniNedConfig, read_ned_configs
 from spfem_bench.puppets.mini_ned.model import MiniNed, model_path
 
 BATCHES = 16
@@ -34,20 +36,23 @@ class Norms:
     """Takes the place of gradient descent: measures gradients and takes no step."""
 
     def __init__(self, network: nn.Module, steps: int, rate: float) -> None:
-        self.weights = list(network.parameters())
+        self.weights, self.last = list(network.parameters()), steps - 1
         self.found: list[float] = []
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Leave the optimiser of a start unused."""
 
     def run(self, loss: Callable[[int], Tensor], *_: Any, **__: Any) -> Iterator[float]:
         """Measure the gradients of some batches."""
         while len(self.found) < BATCHES:
-            value = loss(len(self.found))
+            value = loss(self.last)
             found = torch.autograd.grad(value, self.weights)
             self.found.append(float(torch.stack([g.norm() for g in found]).norm()))
             yield float(value.detach())
 
 
-def gradient(config: MiniNedConfig, material: learn.Material, weights: WeightsStore) -> float:
-    """Return the mean norm of the gradient of a configuration's loss."""
+def gradient(config: MiniNedConfig, where: str, work: train._Work, data: train._Data) -> float:
+    """Return the mean norm of the gradient of a configuration's loss on renders or frames."""
     parent = MiniNed.load(model_path(config.parent))
     measured: list[Norms] = []
 
@@ -55,11 +60,17 @@ def gradient(config: MiniNedConfig, material: learn.Material, weights: WeightsSt
         measured.append(Norms(network, steps, rate))
         return measured[0]
 
+    stccl = learn.supervisor(config.stccl, WeightsStore.locate(None))
+    material, start = work.with_sources(data, config), work.start("manipulator", config, data)
+    if where == "renders" and not start.path.exists():
+        learn.learn_manipulator(config, material, stccl, start, SILENT)
     descent, learn._descent = learn._descent, measuring
     try:
-        stccl = learn.supervisor(config.stccl, weights)
-        model = parent.manipulator, stccl, None, SILENT, parent.renderer
-        learn.learn_renderer(config, material, *model)
+        if where == "renders":
+            learn.learn_manipulator(config, material, stccl, start, SILENT)
+        else:
+            model = parent.manipulator, stccl, None, SILENT, parent.renderer
+            learn.learn_renderer(config, material, *model)
     finally:
         learn._descent = descent
     return float(np.mean(measured[0].found))
@@ -72,21 +83,27 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--config", action="append", required=True)
+    parser.add_argument("--where", choices=["renders", "frames"], default="frames")
     parser.add_argument("--share", action="append", type=float, required=True)
     told = parser.parse_args()
     torch.set_num_threads(1)
-    weights, work = WeightsStore.locate(None), train._Work(told.folder, "cpu", 1, SILENT)
-    configs = {name: read_ned_config(name) for name in told.config}
+    work = train._Work(told.folder, "cpu", 1, SILENT)
+    configs = {k: how for name in told.config for k, how in read_ned_configs(name).items()}
     first = next(iter(configs.values()))
     data = work.prepare(first)
-    silent = first.model_copy(update={"stccl": first.stccl.model_copy(update={"form": "none"})})
-    plain, lines = gradient(silent, data.material, weights), []
+
+    def norm(config: MiniNedConfig, **stccl: Any) -> float:
+        changed = config.model_copy(update={"stccl": config.stccl.model_copy(update=stccl)})
+        return gradient(changed, told.where, work, data)
+
+    plain, lines = norm(first, form="none"), []
     for name, config in configs.items():
-        loud = config.stccl.model_copy(update={"frames": LARGE})
-        config = config.model_copy(update={"stccl": loud})
-        own = gradient(config, work.with_sources(data, config), weights) / LARGE
-        lines.append([name, f"{own:.4g}", *(f"{share * plain / own:.3g}" for share in told.share)])
-    print(f"Gradient of the reconstruction: {plain:.4g}")
+        if config.stccl.on(told.where):
+            own = norm(config, **{told.where: LARGE}) / LARGE
+            lines.append(
+                [name, f"{own:.4g}", *(f"{share * plain / own:.3g}" for share in told.share)]
+            )
+    print(f"Gradient without STCCL: {plain:.4g}")
     print(tabulate(lines, ["Configuration", "Gradient at weight 1", *map(str, told.share)]))
 
 

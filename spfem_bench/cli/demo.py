@@ -228,7 +228,8 @@ def train_ned(
     """Train mini-NED, the demo's own model, with or without STCCL.
 
     Writes for each configuration and seed OUTPUT/NAME.safetensors and its
-    record NAME.json; with --seed, NAME ends in -seed1 and so on. All share
+    record NAME.json; a file with rows has a model for each, NAME-ROW, and
+    with --seed, NAME ends in -seed1 and so on. All share
     OUTPUT/face.safetensors, which the first one learns. Models that are there
     are left alone, so that an interrupted series goes on. The steps before
     STCCL begins are kept in OUTPUT/start-*.checkpoint for all forms of a
@@ -239,19 +240,19 @@ def train_ned(
       spfem-bench demo train-ned --config ned --output models
       spfem-bench demo train-ned --config ned --config stccl-vd-ned
         --seed 1 --seed 2 --seed 3 --output models
+      spfem-bench demo train-ned --config ablations --output models
     """  # noqa: D301
-    from spfem_bench.puppets.mini_ned.config import read_ned_config
+    from spfem_bench.puppets.mini_ned.config import read_ned_configs
     from spfem_bench.puppets.mini_ned.model import trained_as
     from spfem_bench.puppets.mini_ned.train import train_mini_ned
 
     options.check_device(device)
     chosen = {}
     for seed in seeds or (None,):  # one seed after the other: a start is shared
-        for name in configs:
-            config = read_ned_config(name)
+        for name, config in [row for file in configs for row in read_ned_configs(file).items()]:
             if seed is not None:
                 config = config.model_copy(update={"seed": seed})
-            chosen[Path(name).stem + (f"-seed{seed}" if seeds else "")] = config
+            chosen[name + (f"-seed{seed}" if seeds else "")] = config
     for name, config in [*chosen.items()]:
         path = output / f"{name}.json"
         if path.is_file() and trained_as(path, config):

@@ -35,7 +35,7 @@ from spfem_bench.puppets.mini_ned.config import (
     AnimatorLearning,
     MiniNedConfig,
     config_names,
-    read_ned_config,
+    read_ned_configs,
 )
 from spfem_bench.puppets.mini_ned.data import draw_run, unpaired_takes
 from spfem_bench.puppets.mini_ned.model import MiniNed, model_path, read_model_record, trained_as
@@ -262,6 +262,35 @@ def test_a_renderer_goes_on_from_a_parent_whose_manipulator_stays(
         MiniNedConfig.model_validate({"parent": "plain", "stccl": {"form": "ct"}})
 
 
+def test_beside_a_parent_a_manipulator_is_trained_from_the_start_if_asked_for(
+    models: Path, tmp_path: Path, metric: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load
+
+    monkeypatch.setenv("SPFEM_BENCH_CARDS", str(models.parent.parent))
+    for path in models.glob("[fs]*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    learnt: list[str] = []
+    learn_one = learn.learn_manipulator
+    monkeypatch.setattr(
+        learn, "learn_manipulator", lambda c, *a: (learnt.append(c.stccl.form), learn_one(c, *a))[1]
+    )
+    how: dict[str, Any] = {"form": "vd", "metric": str(metric), "renders": 1.0}
+    stccl = {"none": {}, "frames": {**how, "where": ["frames"]}, "both": how}
+    own = {"parent": "plain", "own_manipulator": True}
+    rows = {row: config(**each).model_copy(update=own) for row, each in stccl.items()}
+    [*train_mini_ned(rows, tmp_path, weights=STORE)]
+    assert learnt == ["none", "vd"]  # rows with the same one share it
+    made = {name: load(content(tmp_path, name)) for name in rows}
+
+    def differing(one: Any, other: Any) -> set[str]:
+        return {k.partition(".")[0] for k in one if not torch.equal(one[k], other[k])}
+
+    assert differing(load(content(models, "plain")), made["none"]) == {"renderer"}
+    assert differing(made["none"], made["frames"]) == {"renderer"}
+    assert differing(made["none"], made["both"]) == {"manipulator", "renderer"}
+
+
 def test_a_one_stage_model_learns_from_the_same_takes_and_is_supervised_on_its_frames(
     models: Path, tmp_path: Path
 ) -> None:
@@ -370,28 +399,52 @@ def test_supervision_is_what_the_configuration_says(metric: Path) -> None:
         made(form="cm")
 
 
-def test_every_row_of_the_ablations_is_a_configuration_that_differs_in_stccl_alone() -> None:
-    every = {name: read_ned_config(name) for name in config_names()}
+def test_every_configuration_differs_in_stccl_alone_from_one_without() -> None:
+    files = {name: read_ned_configs(name) for name in config_names()}
+    every = {row: how for rows in files.values() for row, how in rows.items()}
     assert {"ned", "stccl-vd-ned", "stccl-cm-ned"} <= every.keys()
     for name, how in every.items():  # those that train on differ in stccl alone from their own
         own = "more-ned" if name.startswith("more-") else "ned"
+        own = "ablations-none" if name.startswith("ablations-") else own
         first = every["icface" if name.endswith("icface") else own]
         assert how.model_dump(exclude={"stccl"}) == first.model_dump(exclude={"stccl"})
-        assert how.parent == ("ned" if name.startswith("more-") else "")
-    rows = [how.stccl for how in every.values()]
-    assert len(set(map(str, rows))) == len(rows)
-    for form in ("vd", "cm"):
-        mine = [how.stccl for how in every.values() if how.stccl.form == form and not how.parent]
+        assert how.parent == ("" if own == "ned" else "ned")
+    rows = [how.model_dump_json() for how in every.values()]
+    assert len(set(rows)) == len(rows)
+
+
+def test_the_ablations_are_those_of_the_papers_tables_for_each_form() -> None:
+    """Tables 4 to 6: heads, where, adaptive weights."""
+    rows = [how.stccl for how in read_ned_configs("ablations").values()]
+    assert [r.form for r in rows].count("none") == 1
+    for form in ("vd", "ct"):
+        mine = [r for r in rows if r.form == form]
         assert {r.where for r in mine} == {("renders", "frames"), ("renders",), ("frames",)}
-        assert {r.trained for r in mine} == {r.adaptive for r in mine} == {True, False}
+        assert {r.trained for r in mine} == {True, False}
+    assert {r.adaptive for r in rows if r.form == "vd"} == {True, False}
+
+
+def test_a_file_of_rows_is_a_configuration_for_each(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("seed = 3\n[rows.a]\n[rows.b]\nform = 'vd'\nwhere = ['renders']\n")
+    found = read_ned_configs(path)
+    assert [*found] == ["mine-a", "mine-b"] and {how.seed for how in found.values()} == {3}
+    assert found["mine-a"] == MiniNedConfig(seed=3)
+    assert found["mine-b"].stccl.on("renders") and not found["mine-b"].stccl.on("frames")
+    path.write_text("parent = 'ned'\n[rows.b]\nform = 'vd'\n")
+    with pytest.raises(CardError, match=r"mine\.toml, mine-b.*own_manipulator = true"):
+        read_ned_configs(path)
+    path.write_text("[rows.'../b']\n")
+    with pytest.raises(CardError, match=r"mine\.toml.*rows"):
+        read_ned_configs(path)
 
 
 def test_a_configuration_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'ned'"):
-        read_ned_config("nedd")
+        read_ned_configs("nedd")
     (tmp_path / "mine.toml").write_text("[stccl]\nfrom = 'vd'\n")
     with pytest.raises(CardError, match=r"mine\.toml.*from"):
-        read_ned_config(tmp_path / "mine.toml")
+        read_ned_configs(tmp_path / "mine.toml")
 
 
 def test_correlation_is_pearsons() -> None:
@@ -620,7 +673,7 @@ def test_shipped_models_were_trained_as_the_configurations_say_on_training_data_
         assert {split[s] for s in record.training["speakers"]} == {"train"}
         assert {spoken[s] for s in record.training["sentences"]} == {"train"}
         if name != "face":
-            assert trained_as(folder / name, read_ned_config(name))
+            assert trained_as(folder / name, read_ned_configs(name)[name])
             faces.add(record.face)
     assert faces == {read_model_record(folder / "face").sha256}
     assert sum(p.stat().st_size for p in folder.iterdir()) < 8e6

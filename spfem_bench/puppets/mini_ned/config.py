@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from spfem_bench.definitions.cards import Strict, builtin_folder, card_folders, read_toml
+from spfem_bench.definitions.cards import Strict, builtin_folder, card_folders, read_toml, validate
 from spfem_bench.errors import CardError, unknown_name
 from spfem_bench.stccl.metric import Form
 
@@ -16,6 +16,7 @@ SHARED = "face"  # name of the files that all models of a folder share
 _Count = Annotated[int, pydantic.Field(ge=1)]
 _Weight = Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)]
 _Where = Literal["renders", "frames"]
+_Row = Annotated[str, pydantic.Field(pattern=r"^[a-z0-9-]+$")]
 
 
 class DataSettings(Strict):
@@ -76,7 +77,7 @@ class Supervision(Strict):
     where: tuple[_Where, ...] = pydantic.Field(default=("renders", "frames"), min_length=1)
     renders: _Weight = 0.01  # its weight in the manipulator's loss
     frames: _Weight = 0.1  # its weight in the renderer's loss
-    # Share of each network's steps without supervision, which needs a drawn face.
+    # Share of each network's steps without supervision, which needs a drawn face; a parent draws.
     begin: float = pydantic.Field(default=0.6, ge=0, lt=1)
     batch: _Count = 2  # windows in a step
     window: int = pydantic.Field(default=5, ge=5, le=30)  # frames of a window
@@ -98,8 +99,10 @@ class MiniNedConfig(Strict):
 
     # Of the first weights and all batches; the estimator's is 0, since all models share it.
     seed: int = pydantic.Field(default=1, ge=0, lt=2**32)
-    # A finished model that is trained on: its manipulator is kept, its renderer goes on learning.
+    # A finished model whose renderer goes on learning, supervised from its first step on.
     parent: str = ""
+    # With a parent: train a manipulator from the start, by this seed, instead of keeping its own.
+    own_manipulator: bool = False
     data: DataSettings = DataSettings()
     estimator: Learning = Learning(steps=2500, batch=64, rate=2e-3)
     manipulator: ManipulatorLearning = ManipulatorLearning(steps=3000, batch=32, rate=5e-4)
@@ -110,11 +113,19 @@ class MiniNedConfig(Strict):
 
     @pydantic.model_validator(mode="after")
     def _possible(self) -> MiniNedConfig:
-        if self.parent and self.stccl.on("renders"):
-            raise ValueError("a parent's manipulator is not trained: give where = ['frames']")
+        if self.parent and self.stccl.on("renders") and not self.own_manipulator:
+            other = "give where = ['frames'] or own_manipulator = true"
+            raise ValueError(f"a parent's manipulator is not trained: {other}")
         if self.animator and (self.parent or self.stccl.on("renders")):
             raise ValueError("an animator has neither parent nor renders: give where = ['frames']")
         return self
+
+
+class _ConfigFile(MiniNedConfig):
+    """A file: one configuration, or one for each row of a table, which differ in STCCL alone."""
+
+    # What stands in the place of [stccl], by the name that follows the file's.
+    rows: dict[_Row, Supervision] = pydantic.Field(default={})
 
 
 def models() -> dict[str, Path]:
@@ -132,15 +143,24 @@ def models() -> dict[str, Path]:
 
 
 def config_names() -> list[str]:
-    """Return the names of the configurations that are shipped, sorted."""
+    """Return the names of the files of configurations that are shipped, sorted."""
     return sorted(p.stem for p in (builtin_folder() / FOLDER).glob("*.toml"))
 
 
-def read_ned_config(name: str | Path) -> MiniNedConfig:
-    """Read a configuration by its shipped name or path; raises UnknownNameError or CardError."""
+def read_ned_configs(name: str | Path) -> dict[str, MiniNedConfig]:
+    """Return a file's configurations by their models' names: NAME, or NAME-ROW for each row.
+
+    *name* is a shipped file's name or a path; raises UnknownNameError or CardError.
+    """
     path = Path(name)
     if path.suffix != ".toml":
         if str(name) not in config_names():
             raise unknown_name("configuration", str(name), config_names())
         path = builtin_folder() / FOLDER / f"{name}.toml"
-    return read_toml(MiniNedConfig, path, f"Allowed: {', '.join(config_names())}, or a .toml")
+    file = read_toml(_ConfigFile, path, f"Allowed: {', '.join(config_names())}, or a .toml")
+    shared = file.model_dump(exclude={"rows", "stccl"})
+    rows = {f"{path.stem}-{row}": how for row, how in file.rows.items()} or {path.stem: file.stccl}
+    return {
+        row: validate(MiniNedConfig, {**shared, "stccl": how.model_dump()}, f"{path}, {row}")
+        for row, how in rows.items()
+    }

@@ -340,7 +340,7 @@ def learn_renderer(
     windows = _Windows(material, config)
     takes, run = material.frames.shape[:2]
     mates = [(material.speaker == s).nonzero()[:, 0] for s in material.speaker]
-    unsupervised = int(config.stccl.begin * how.steps)
+    unsupervised = 0 if parent else int(config.stccl.begin * how.steps)
 
     def some(count: int) -> Tensor:
         return torch.randint(count, (how.batch,), generator=chance)

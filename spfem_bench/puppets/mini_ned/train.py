@@ -66,6 +66,7 @@ def train_mini_ned(
         learn.supervisor(config.stccl, weights, device)
     work = _Work(folder, device, workers, progress)
     data: _Data | None = None
+    manipulators: dict[str, tuple[Manipulator, list[float]]] = {}
     for name, config in configs.items():
         if data is None or data.config != _shared_config(config):
             _check_shared(folder, config)
@@ -73,7 +74,8 @@ def train_mini_ned(
         stccl = learn.supervisor(config.stccl, weights, device)
         material = work.with_sources(data, config)
         drawing = "animator" if config.animator else "renderer"
-        stages = () if config.parent or config.animator else ("manipulator",)
+        kept = config.animator or (config.parent and not config.own_manipulator)
+        stages = () if kept else ("manipulator",)
         clocks, losses = [time.monotonic()], {}
         starts = {stage: work.start(stage, config, data) for stage in (*stages, drawing)}
         shared = [stage for stage, start in starts.items() if start.path.exists()]
@@ -84,13 +86,16 @@ def train_mini_ned(
         manipulator: Manipulator | Shift
         if config.animator:
             manipulator = Shift()
-        elif parent is None:
-            manipulator, losses["manipulator"] = learn.learn_manipulator(
-                config, material, stccl, starts["manipulator"], progress
-            )
-            clocks.append(time.monotonic())
-        else:
+        elif parent is not None and kept:
             manipulator = parent.manipulator.to(device)
+        else:
+            key = _manipulator_key(config)
+            if key not in manipulators:
+                manipulators[key] = learn.learn_manipulator(
+                    config, material, stccl, starts["manipulator"], progress
+                )
+            manipulator, losses["manipulator"] = manipulators[key]
+            clocks.append(time.monotonic())
         renderer, losses[drawing] = learn.learn_renderer(
             config,
             material,
@@ -171,9 +176,9 @@ class _Work:
     def start(self, stage: str, config: MiniNedConfig, data: _Data) -> Checkpoint:
         """Return the file of a stage's state where supervision begins: the same in all forms."""
         how: dict[str, Any] = config.model_dump(
-            mode="json",
-            include={"seed": True, "parent": True, "data": True, stage: True, "stccl": {"begin"}},
+            mode="json", include={"seed": True, "data": True, stage: True, "stccl": {"begin"}}
         )
+        how["parent"] = "" if stage == "manipulator" else config.parent  # it begins anew
         same = {key: data.common[key] for key in ("device", "threads", "software")}
         unique = {"start": _START, "face": data.face, **how, **same}
         digest = hashlib.sha256(json.dumps(unique, sort_keys=True).encode()).hexdigest()
@@ -197,6 +202,13 @@ class _Work:
         morphable, estimator = Morphable(), Estimator()
         record = read_networks(path, {"morphable": morphable, "estimator": estimator})
         return morphable.to(self.device), estimator.to(self.device), record.sha256
+
+
+def _manipulator_key(config: MiniNedConfig) -> str:
+    """Return all that decides a manipulator beside the material, which models may share."""
+    how = config.model_dump_json(include={"seed": True, "data": True, "manipulator": True})
+    same = {"where", "frames"}
+    return how + config.stccl.model_dump_json(exclude=same) * config.stccl.on("renders")
 
 
 def _check_shared(folder: Path, config: MiniNedConfig) -> None:
