@@ -74,7 +74,8 @@ class PairExtractor:
         settings = {"max_lag": request.max_lag, "learned": network, "precision": x.precision}
         settings |= {"size": SIZE, "window": dense.WINDOW, "format": FORMAT}
         if request.windows:
-            how = _content_settings(request.learned).model_dump(mode="json")
+            # It is no part of what is compared here, and was no setting once.
+            how = _content_settings(request.learned).model_dump(mode="json", exclude={"identity"})
             settings["content"] = {**how, "windows": request.windows}
         clips = {"generated": x.key(clip, "identity"), "source": x.key(request.other, "identity")}
         return {"coherence": settings, **clips}

@@ -12,7 +12,7 @@ in the camera's grain, which is drawn anew for each clip.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from spfem_bench.analysis.probe import probe_loss as probe_loss
 from spfem_bench.definitions.protocols import EMOTIONS
 from spfem_bench.errors import CardError
 from spfem_bench.processes import spread
+from spfem_bench.puppets.face import Look
 from spfem_bench.puppets.world import Take, World
 
 VERSION = 1
@@ -32,11 +33,12 @@ VERSION = 1
 SEED = 23
 """Of the probe's own world: none of its puppets is in a training, a validation or the demo."""
 
-CLIPS = 22
+CLIPS = 23
 """Clips of a window."""
 
 START, LATER, GRAIN = 7, 12, 3.0
 LEVELS = (0.25, 0.5, 0.75)
+AROUND = ("hair", "hair_style", "glasses", "shirt", "backdrop")
 
 CONDITIONS = {
     NOTHING: "the same performance; only the grain is new",
@@ -51,6 +53,7 @@ CONDITIONS = {
     "later": "the same performance half a second later",
     "emotion, words": "emotion at full strength, and another sentence",
     "emotion, frozen": "emotion at full strength, and the mouth at rest",
+    "another face": "the same performance on the next puppet's face, all around it unchanged",
 }
 """What each condition changes."""
 
@@ -118,7 +121,9 @@ def probe_clips(
         for w in range(windows):
             start = START + (longest - frames) * (2 * w + 1) // (2 * windows)
             some = EMOTIONS[1 + (number * windows + w) % (len(EMOTIONS) - 1)]
-            jobs.append(_Window(spoken, tuple(others), some, start, frames))
+            around = {name: getattr(speaker.look, name) for name in AROUND}
+            another = replace(world.speakers[(number + 1) % len(world.speakers)].look, **around)
+            jobs.append(_Window(spoken, tuple(others), some, start, frames, another))
     with spread(_draw, jobs, workers, ahead=2 * workers) as drawn:
         for clips in drawn:
             yield from clips
@@ -130,21 +135,26 @@ class _Window(NamedTuple):
     some: str  # the emotion that is shown at lower strength
     start: int
     frames: int
+    another: Look
 
 
 def _draw(window: _Window) -> list[ProbeClip]:
     """Draw all conditions of one window."""
-    spoken, others, some, start, frames = window
+    spoken, others, some, start, frames, another = window
     camera = 0
 
     def run(
-        at: int = start, emotion: str = "neutral", level: float = 1.0, **changed: Any
+        at: int = start,
+        emotion: str = "neutral",
+        level: float = 1.0,
+        look: Look = spoken.speaker.look,
+        **changed: Any,
     ) -> Frames:
         nonlocal camera
         camera += 1
         take = Performance(
             spoken.world,
-            spoken.speaker,
+            replace(spoken.speaker, look=look),
             emotion,
             spoken.sentence,
             level,
@@ -178,4 +188,5 @@ def _draw(window: _Window) -> list[ProbeClip]:
     for k, emotion in enumerate(EMOTIONS[1 + EMOTIONS.index(some) % 2 :: 2]):
         add("emotion, words", run(emotion=emotion, mouth_of=others[k % len(others)]))
         add("emotion, frozen", run(emotion=emotion, frozen=True))
+    add("another face", run(look=another))
     return clips

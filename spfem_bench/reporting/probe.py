@@ -16,6 +16,9 @@ SIMILARITIES = ("_positive", "_negative")
 #: Changes that a loss should see, each alone and on an emotional face.
 _SEEN = {"words": "emotion, words", "frozen": "emotion, frozen"}
 
+#: Conditions of which the emotion's cost is a share.
+_COMPARED = ("words", "frozen", "later", "another face")
+
 #: Conditions that every method should cost less than.
 _WORSE = ("later", "wrong time", "other speaker")
 
@@ -50,7 +53,7 @@ def _rows(name: str, result: ProbeResult, methods: Sequence[str]) -> Iterator[Pr
         for condition in result.conditions:
             yield _row(name, result, part, "mean", condition, "", result.mean(condition, part))
         if {"emotion", "words"} <= set(result.conditions):
-            for other in ("words", "frozen", "later"):
+            for other in (c for c in result.conditions if c in _COMPARED):
                 share = result.ratio("emotion", other, part)
                 yield _row(name, result, part, "share", "emotion", other, share)
         if _is_likeness(part):
@@ -127,6 +130,8 @@ def share_table(result: ProbeResult, style: str = "simple") -> str:
     }
     for alone, both in _SEEN.items():
         shown[f"{alone} kept"] = partial(result.kept, both, "emotion", alone)
+    if "another face" in result.conditions:
+        shown["emotion / another face"] = partial(result.ratio, "emotion", "another face")
     lines = []
     for title, share in shown.items():
         stages = [f"{share(part).value:.2f}" for part in parts[1:]]

@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
 from spfem_bench.errors import StcclError
+from spfem_bench.stccl import contrast
 from spfem_bench.stccl import representations as rep
 from spfem_bench.stccl.contrast import Head
 from spfem_bench.stccl.losses import Terms
@@ -112,20 +113,44 @@ def moment_terms(source: Tensor, generated: Tensor, settings: ContentSettings) -
     return Terms(loss, same.mean(), others[:, ~near].mean(), same)
 
 
-def content_stages(
+def identity_cost(source: Tensor, generated: Tensor, grid: int) -> Tensor:
+    """Return ``1 - cos`` of what stays in one stage of two sequences ``(B, T, C, H, W)``, 0 to 2.
+
+    What stays is the regions' mean over time less its mean over regions, which faces share.
+    """
+    x, y = (pooled_regions(maps, grid) for maps in (source.detach(), generated))
+    with torch.autocast(x.device.type, enabled=False):
+        stays = [rep.widened(regions).mean(1) for regions in (x, y)]
+        x, y = (rep.unit((each - each.mean(1, keepdim=True)).flatten(1)) for each in stays)
+        return (1 - (x * y).sum(-1)).mean()
+
+
+def content_parts(
     source: Sequence[Tensor],
     generated: Sequence[Tensor],
     settings: ContentSettings,
     heads: ContentHeads | None = None,
-) -> list[Terms]:
-    """Return the `content_terms` of all stages, first to last."""
+) -> dict[str, Tensor]:
+    """Return `contrast.parts` of the `content_terms` of all stages, first to last.
+
+    Where ``settings.identity`` is above 0, ``identity`` is the mean `identity_cost` of the stages,
+    ``identity_stage1`` that of the first; and ``loss = sct + settings.identity * identity``.
+    """
     own = heads.stages if heads else [None] * len(source)
-    stages = zip(source, generated, own, strict=True)
-    return [content_terms(x, y, settings, head=head) for x, y, head in stages]
+    stages = list(zip(source, generated, own, strict=True))
+    named = contrast.parts(
+        content=[content_terms(x, y, settings, head=head) for x, y, head in stages]
+    )
+    if settings.identity:
+        costs = [identity_cost(x, y, settings.grid) for x, y, _ in stages]
+        named["identity"] = torch.stack(costs).mean()
+        named |= {f"identity_stage{k}": cost for k, cost in enumerate(costs, start=1)}
+        named["loss"] = named["loss"] + settings.identity * named["identity"]
+    return named
 
 
 class ContentHead(nn.Module):
-    """A mapping of one stage's moving regions ``(..., R, C)`` to 32 numbers a moment ``(..., D)``.
+    """A mapping of one stage's moving regions ``(..., R, C)`` to 16 numbers a moment ``(..., D)``.
 
     Each region alone first, to 8 numbers; then all together. All regions together can follow a
     mouth that moves with the head, which a mapping of single regions cannot.
@@ -135,7 +160,7 @@ class ContentHead(nn.Module):
         super().__init__()
         self.region = nn.Linear(channels, REGION_NUMBERS)
         self.moment = nn.Sequential(
-            nn.Linear(REGION_NUMBERS * regions, 64), nn.ReLU(), nn.Linear(64, 32)
+            nn.Linear(REGION_NUMBERS * regions, 16), nn.ReLU(), nn.Linear(16, 16)
         )
 
     def forward(self, moving: Tensor) -> Tensor:

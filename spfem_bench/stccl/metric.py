@@ -188,7 +188,8 @@ class STCCL(nn.Module):
                 ArcFace crops; any H and W, resized to the backbone's square.
             generated: the same of the generated; H and W may be others.
             value_range: ``(0, 1)`` or ``(-1, 1)``; needed here unless given when loading.
-            parts: return `contrast.parts` by name, not the scalar ``loss`` of at least 0.
+            parts: return `contrast.parts`, of ``ct`` `content.content_parts`, by name, not the
+                scalar ``loss`` of at least 0.
             generator: for sampled regions, on the CPU; without it torch's own.
 
         Raises:
@@ -213,8 +214,7 @@ class STCCL(nn.Module):
         with torch.no_grad():
             source_maps = self._stages(x.detach())
         if isinstance(how, ContentSettings):
-            terms = content.content_stages(source_maps, self._stages(y), how, self.heads)
-            named = contrast.parts(content=terms)
+            named = content.content_parts(source_maps, self._stages(y), how, self.heads)
         else:
             named = self.compare(source_maps, self._stages(y), generator)
         return named if parts else named["loss"]
@@ -228,8 +228,7 @@ class STCCL(nn.Module):
             _check_sequence(source[0])
             step = self.settings.every
             x, y = ([m[:, ::step] for m in maps] for maps in (source, generated))
-            terms = content.content_stages(x, y, self.settings, self.heads)
-            return contrast.parts(content=terms)
+            return content.content_parts(x, y, self.settings, self.heads)
         how = self.settings.contrast
         chosen = choose_centres(source, self.centres, self.settings.spatial_centres, generator)
         x, y = (

@@ -72,6 +72,7 @@ class ContentSettings(Strict):
         every: of consecutive frames, every so many is a moment.
         grid: regions of a stage's map, so many by so many; smaller maps stay as they are.
         negatives: other moments of the ``source``, or of the generated too (``both``).
+        identity: weight of what stays in the clip (`content.identity_cost`), which is not learnt.
         learning_temperature: tau while heads are learnt.
     """
 
@@ -81,6 +82,7 @@ class ContentSettings(Strict):
     every: int = pydantic.Field(default=2, ge=1)
     grid: int = pydantic.Field(default=7, ge=1)
     negatives: Literal["source", "both"] = "source"
+    identity: float = pydantic.Field(default=0.0, ge=0, allow_inf_nan=False)
     learning_temperature: float | None = pydantic.Field(default=None, gt=0, allow_inf_nan=False)
 
     @property
