@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from torch import Tensor
 
 from spfem_bench.cli.main import main
 from spfem_bench.datasets.folders import DataFolders
@@ -28,7 +29,7 @@ from spfem_bench.media.video import frames as clip_frames
 from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.progress import Progress
 from spfem_bench.puppets.draw import OVERSAMPLING
-from spfem_bench.puppets.face import EXPRESSIONS
+from spfem_bench.puppets.face import EXPRESSIONS, FaceState
 from spfem_bench.puppets.mini_ned import clips, learn
 from spfem_bench.puppets.mini_ned.config import (
     FOLDER,
@@ -37,18 +38,19 @@ from spfem_bench.puppets.mini_ned.config import (
     config_names,
     read_ned_configs,
 )
-from spfem_bench.puppets.mini_ned.data import draw_run, unpaired_takes
+from spfem_bench.puppets.mini_ned.data import FrameRun, draw_run, unpaired_takes
 from spfem_bench.puppets.mini_ned.model import MiniNed, model_path, read_model_record, trained_as
 from spfem_bench.puppets.mini_ned.morphable import (
     CONTOURS,
     PLACES,
     Coefficients,
     Morphable,
+    face_vector,
     frame_pose,
     frame_vector,
     training_faces,
 )
-from spfem_bench.puppets.mini_ned.networks import Animator, Manipulator, Shift
+from spfem_bench.puppets.mini_ned.networks import Animator, Manipulator, Shift, relight
 from spfem_bench.puppets.mini_ned.train import train_mini_ned
 from spfem_bench.puppets.provider import Puppets, demo_puppets
 from spfem_bench.puppets.shots import Shot
@@ -323,25 +325,49 @@ def test_a_shift_keeps_what_moves_and_takes_over_what_stays() -> None:
     assert torch.allclose(moved.diff(dim=1), source.diff(dim=1), atol=1e-5)
 
 
-def test_an_animator_opens_a_mouth_when_units_ask_for_it_and_else_draws_what_it_is_given() -> None:
+def test_an_animator_opens_a_mouth_when_units_ask_for_it_and_else_draws_what_it_is_given(
+    morphable: Morphable,
+) -> None:
     take = WORLD.take("P001", "surprised", "028")
     gaps = [take.geometry(i).looks["gap"] for i in range(take.n_frames)]
-    ends = np.stack([take.frame(int(at(gaps))) for at in (np.argmin, np.argmax)])
-    frames = torch.nn.functional.avg_pool2d(torch.from_numpy(ends).permute(0, 3, 1, 2) / 255, 2)
-    shut = frames[:1].expand(2, -1, -1, -1)
-    units = torch.tensor([[0.0], [1.0]]).expand(-1, 24)
-    asked = Coefficients(torch.zeros(2, 20), units, torch.zeros(2, 5))
-    known = asked._replace(expression=torch.zeros(2, 24))
+    at = int(np.argmin(gaps)), int(np.argmax(gaps))
+    frames = torch.from_numpy(np.stack([take.frame(i) for i in at])).permute(0, 3, 1, 2) / 255
+    run = FrameRun(
+        np.zeros((0, 0, 0, 3), np.uint8),
+        face_vector(take.speaker.look, FaceState()),
+        np.stack([frame_vector(take, i) for i in at]),
+        np.stack([frame_pose(take, i) for i in at]),
+    )
+    asked = learn.true_coefficients(morphable, [run])
+    known = Coefficients(*(v[:1].expand(2, -1) for v in asked))
+    shut, lips = frames[:1].expand(2, -1, -1, -1), morphable.details(asked, 128)[:, None]
+
+    def away(drawn: Tensor) -> list[float]:
+        return [float(v) for v in ((drawn - frames).abs() * lips).mean((1, 2, 3))]
+
     torch.manual_seed(0)
     network = Animator()
+    unchanged, first = away(shut)[1], away(network(morphable, asked, shut, known).detach())
+    assert first[0] < 0.05 * unchanged and first[1] < 0.9 * unchanged  # the points' motion alone
     descent = torch.optim.AdamW(network.parameters(), 2e-3)
-    for _ in range(60):
-        away = (network(asked, shut, known) - frames).abs().mean((1, 2, 3))
+    for _ in range(20):
         descent.zero_grad()
-        away.sum().backward()
+        ((network(morphable, asked, shut, known) - frames).abs() * lips).mean().backward()
         descent.step()
-    unchanged = float((frames[0] - frames[1]).abs().mean())
-    assert away[0] < 0.2 * unchanged and away[1] < 0.9 * unchanged
+    last = away(network(morphable, asked, shut, known).detach())
+    assert last[0] < 0.3 * unchanged and last[1] < 0.8 * first[1]
+
+
+def test_frames_are_relit_by_a_plane_of_each_colour_and_only_where_the_weight_is() -> None:
+    torch.manual_seed(0)
+    frames, weight = 0.2 + 0.3 * torch.rand(2, 3, 32, 32), torch.ones(2, 1, 32, 32)
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, 32)] * 2, indexing="ij")
+    gains = torch.tensor([[1.2, 0.3, -0.1], [0.8, 0.0, 0.2], [1.0, -0.4, 0.0]])
+    lit = frames * torch.einsum("ci,ihw->chw", gains, torch.stack([torch.ones_like(x), x, y]))
+    like = lit.clone()
+    like[:, :, :8], weight[:, :, :8] = 1.0, 0.0  # a mouth that another frame has not
+    assert torch.allclose(relight(frames, like, weight), lit, atol=2e-3)
+    assert not torch.allclose(relight(frames, like, weight + 1), lit, atol=2e-2)
 
 
 def test_a_damaged_start_is_refused_by_its_name(models: Path, tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ from spfem_bench.puppets.mini_ned.networks import (
     Manipulator,
     Renderer,
     Shift,
+    motion,
+    relight,
+    warp,
 )
 from spfem_bench.puppets.shots import Shot
 from spfem_bench.stccl.metric import STCCL
@@ -349,29 +352,35 @@ def learn_renderer(
         one, at, other_at, same = some(takes), some(run), some(run), some(2)
         random = torch.rand(how.batch, generator=chance)
         some_mates = [mates[k][int(r * len(mates[k]))] for k, r in zip(one, random, strict=True)]
-        other = torch.where(same == 1, one, torch.stack(some_mates))
+        other = torch.stack(some_mates)
+        if not config.animator:
+            other = torch.where(same == 1, one, other)
         right = scale_pixels(material.frames[one, at])
         face = Coefficients(*(v[one, at] for v in material.face))
         before = Coefficients(*(v[other, other_at] for v in material.face))
         # Both source and target are hidden; here the source has another puppet's expression.
         source = face._replace(expression=face.expression.roll(1, 0))
         reference = scale_pixels(material.frames[other, other_at])
+        mouths = morphable.details(face, 128)[:, None]
         if isinstance(network, Animator):
-            drawn = network(face, reference, before)
+            drawn = network(morphable, face, reference, before)
+            # A frame does not say what light and backdrop another take has: they are its own.
+            head = morphable.mask(face, 128)[:, None]
+            moved = warp(reference, motion(morphable, face, before))
+            right = moved + head * (relight(right, moved, head * (1 - mouths)) - moved)
         else:
             render, hidden = morphable.render(before), cover(morphable, face, source)
             drawn = network(morphable, right, face, reference, before, render, hidden)
-        weight = 1 + how.details * morphable.details(face, 128)[:, None]
-        if config.animator:  # a frame does not say what light and backdrop another take has
-            weight = weight - (one != other).float()[:, None, None, None]
+        weight = 1 + how.details * mouths
         away = drawn - right
         total = ((10 * away.abs() + 10 * how.squares * away**2) * weight).mean()
         edges = sum((drawn.diff(dim=d) - right.diff(dim=d)).abs().mean() for d in (2, 3))
         total = total + 10 * how.edges * edges
-        maps = [material.estimator.maps(p)[:3] for p in (drawn, right)]
-        total = total + how.features * sum((x - y).abs().mean() for x, y in zip(*maps, strict=True))
+        maps = [material.estimator.maps(p) for p in (drawn, right)]
+        apart = sum((x - y).abs().mean() for x, y in list(zip(*maps, strict=True))[:3])
+        total = total + how.features * apart
         if config.animator:
-            found = material.estimator(drawn).expression
+            found = material.estimator.coefficients(maps[0][-1]).expression
             total = total + config.animator.units * F.smooth_l1_loss(found, face.expression)
         if stccl is not None and config.stccl.on("frames") and number >= unsupervised:
             total = total + config.stccl.frames * supervised(stccl)
@@ -390,7 +399,7 @@ def learn_renderer(
             for x in (source, target)
         )
         if isinstance(network, Animator):
-            made = network(target, frames.flatten(0, 1), face).reshape(frames.shape)
+            made = network(morphable, target, frames.flatten(0, 1), face).reshape(frames.shape)
             return torch.as_tensor(stccl(frames, made, generator=windows.regions))
         first = one[:, 0], torch.zeros(len(one), dtype=torch.int64)
         reference = scale_pixels(windows.frames[first]).repeat_interleave(count, 0)

@@ -153,7 +153,7 @@ class MiniNed(NamedTuple):
             part = slice(start, start + 16)
             old, new = (Coefficients(*(v[part] for v in f)) for f in (face, target))
             if isinstance(self.renderer, Animator):
-                made.append(self.renderer(new, scale_pixels(frames[part]), old))
+                made.append(self.renderer(self.morphable, new, scale_pixels(frames[part]), old))
                 continue
             count = len(old.pose)
             before = Coefficients(*(v.expand(count, -1) for v in first))

@@ -40,7 +40,11 @@ class Estimator(nn.Module):
 
     def forward(self, frames: Tensor) -> Coefficients:
         """Return the coefficients of frames (B, 3, 128, 128), RGB, 0 to 1."""
-        x = F.relu(self.linear(self.maps(frames)[-1].flatten(1)))
+        return self.coefficients(self.maps(frames)[-1])
+
+    def coefficients(self, last: Tensor) -> Coefficients:
+        """Return the coefficients from the maps of the last stage."""
+        x = F.relu(self.linear(last.flatten(1)))
         shape, expression, pose = self.out(x).split(SIZES, 1)
         return Coefficients(shape, expression, pose * pose.new_tensor(self.POSE_SCALE))
 
@@ -166,6 +170,31 @@ class _Corrections(nn.Module):
         return corrections.float()
 
 
+def motion(morphable: Morphable, target: Coefficients, face: Coefficients) -> Tensor:
+    """Return where a frame of *face* has each pixel of *target*: (B, 128, 128, 2), as a grid."""
+    flow = morphable.flow(target, face, 64).permute(0, 3, 1, 2)
+    return F.interpolate(flow, scale_factor=2, mode="bilinear").permute(0, 2, 3, 1)
+
+
+def warp(frames: Tensor, grid: Tensor) -> Tensor:
+    """Return frames (B, 3, 128, 128) sampled at a grid (B, 128, 128, 2)."""
+    return F.grid_sample(frames, grid, padding_mode="border", align_corners=False)
+
+
+def relight(frames: Tensor, like: Tensor, weight: Tensor) -> Tensor:
+    """Return frames (B, 3, H, W) in the light of others, by least squares of a weight (B, 1, H, W).
+
+    Each colour is multiplied by a plane over the frame, since a lamp shines from one side.
+    """
+    rows, columns = (torch.linspace(-1, 1, n, device=frames.device) for n in frames.shape[2:])
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    planes = frames[:, :, None] * torch.stack([torch.ones_like(x), x, y])
+    square = torch.einsum("bcihw,bcjhw,bkhw->bcij", planes, planes, weight)
+    side = torch.einsum("bcihw,bchw,bkhw->bci", planes, like, weight)
+    gains = torch.linalg.solve(square + 0.01 * torch.eye(3, device=frames.device), side)
+    return torch.einsum("bcihw,bci->bchw", planes, gains).clamp(0, 1)
+
+
 class Renderer(_Corrections):
     """From a hidden face, another frame of the same puppet, and renders, to the frame.
 
@@ -191,9 +220,7 @@ class Renderer(_Corrections):
         So are *background*, whose face *hidden* (B, 128, 128) covers, and *reference*, another
         frame of the puppet; *reference_render* is (B, 3, 64, 64).
         """
-        flow = morphable.flow(target, reference_face, 64).permute(0, 3, 1, 2)
-        fine = F.interpolate(flow, scale_factor=2, mode="bilinear").permute(0, 2, 3, 1)
-        moved = F.grid_sample(reference, fine, padding_mode="border", align_corners=False)
+        moved = warp(reference, motion(morphable, target, reference_face))
         render = morphable.render(target, 128)
         hidden = hidden[:, None]
         visible = background * (1 - hidden)
@@ -210,23 +237,23 @@ class Animator(_Corrections):
     """From a frame, its units and those asked for, to the frame: one stage, without renders.
 
     After ICface (Tripathy, Kannala and Rahtu, WACV 2020): units, here of expression and pose, are
-    channels beside the frame's. The frame is warped, and mixed with colours of the network's own.
+    channels beside the frame's. The frame is warped by the motion of the face's points, which the
+    network corrects as it does colours (as in Siarohin et al., First Order Motion Model, 2019).
     """
 
     def __init__(self) -> None:
-        super().__init__(4 * 3 + 2 * sum(SIZES[1:]), 4 * (2 + 1 + 3))
+        super().__init__(4 * (3 + 3) + 2 * sum(SIZES[1:]), 4 * (2 + 3))
 
-    def forward(self, target: Coefficients, frame: Tensor, face: Coefficients) -> Tensor:
+    def forward(
+        self, morphable: Morphable, target: Coefficients, frame: Tensor, face: Coefficients
+    ) -> Tensor:
         """Return drawn frames for frames (B, 3, 128, 128), RGB, 0 to 1, whose *face* is known."""
         scale = frame.new_tensor(Estimator.POSE_SCALE)
         old, new = (torch.cat([f.expression, f.pose / scale], 1) for f in (face, target))
         units = torch.cat([old, new - old], 1)[..., None, None]
-        pixels = F.pixel_unshuffle(4 * frame - 2, 2)
+        grid = motion(morphable, target, face)
+        pixels = F.pixel_unshuffle(4 * torch.cat([frame, warp(frame, grid)], 1) - 2, 2)
         planes = units.expand(-1, -1, *pixels.shape[2:])
         drawn = 0.1 * F.pixel_shuffle(self._corrections(torch.cat([pixels, planes], 1)), 2)
-        still = torch.eye(2, 3, device=frame.device).expand(len(frame), -1, -1)
-        grid = F.affine_grid(still, list(frame.shape), align_corners=False)
-        grid = grid + drawn[:, :2].permute(0, 2, 3, 1)
-        moved = F.grid_sample(frame, grid, padding_mode="border", align_corners=False)
-        share, colours = (10 * drawn[:, 2:3] - 3).sigmoid(), (10 * drawn[:, 3:]).sigmoid()
-        return torch.as_tensor(moved + share * (colours - moved))
+        moved = warp(frame, grid + drawn[:, :2].permute(0, 2, 3, 1))
+        return torch.as_tensor((moved + drawn[:, 2:]).clamp(0, 1))
