@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from spfem_bench.analysis.probe import NOTHING
 from spfem_bench.datasets.pairs import EmotionPair
 from spfem_bench.datasets.pose import Landmarks
 from spfem_bench.definitions.protocols import EMOTIONS
@@ -17,6 +18,7 @@ from spfem_bench.errors import CardError, unknown_name
 from spfem_bench.media.video import FRAME_RATE, Frame
 from spfem_bench.puppets.draw import OVERSAMPLING
 from spfem_bench.puppets.face import LANDMARKS
+from spfem_bench.puppets.probe import Performance
 from spfem_bench.puppets.speech import correspondence
 from spfem_bench.puppets.world import Take, World
 from spfem_bench.training.config import HELD_OUT, PuppetData, Second
@@ -81,13 +83,13 @@ class Dubbed(Take):
 def _speech_pairs(world: World, speakers: Sequence[str], part: WorldPart) -> list[EmotionPair]:
     """Return pairs that share the mouth's movements alone: a neutral take, and one dubbed with it.
 
-    Each speaker has three, in turns over sentences and emotions.
+    Each speaker has two, in turns over sentences and emotions.
     """
     split = "test" if part == "validation" else "train"
     names = [s.name for s in world.sentences if s.split == split]
     pairs = []
     for number, speaker in enumerate(speakers):
-        for turn in range(3 * number, 3 * number + 3):
+        for turn in (2 * number, 2 * number + 1):
             emotion = EMOTIONS[1 + turn % (len(EMOTIONS) - 1)]
             spoken = world.take(speaker, "neutral", names[turn % len(names)])
             own = world.speaker(speaker), emotion, world.sentence(names[(turn + 1) % len(names)])
@@ -99,13 +101,49 @@ def _speech_pairs(world: World, speakers: Sequence[str], part: WorldPart) -> lis
     return pairs
 
 
-def drawn_pairs(data: PuppetData) -> tuple[list[EmotionPair], list[EmotionPair], list[EmotionPair]]:
-    """Return the pairs to learn from, those held out, and those for the final numbers."""
+def _probe_pairs(world: World, speakers: Sequence[str]) -> list[EmotionPair]:
+    """Return neutral performances, each beside itself with one thing changed: the "emotion".
+
+    Two emotions a speaker, in turns, are shown with the mouth's movements and without.
+    """
+    names = [s.name for s in world.sentences if s.split == "train"]
+    pairs = []
+    for number, speaker in enumerate(speakers):
+        spoken, other = (world.take(speaker, "neutral", names[number + k]) for k in (0, 1))
+        changes: list[tuple[str, str, dict[str, Any]]] = [
+            (NOTHING, "neutral", {}),
+            ("words", "neutral", {"mouth_of": other}),
+            ("frozen", "neutral", {"frozen": True}),
+        ]
+        for turn in (2 * number, 2 * number + 1):
+            emotion = EMOTIONS[1 + turn % (len(EMOTIONS) - 1)]
+            changes += [("emotion", emotion, {}), ("emotion, frozen", emotion, {"frozen": True})]
+        last = min(spoken.n_frames, other.n_frames)
+        numbers = np.stack([np.arange(last)] * 2, 1)
+        for camera, (condition, emotion, changed) in enumerate(changes, start=1):
+            made = Performance(
+                *(world, spoken.speaker, emotion, spoken.sentence, 1.0, spoken),
+                camera=camera,
+                **changed,
+            )
+            both = Puppet(spoken, posed=False), Puppet(made, posed=False)
+            pairs.append(EmotionPair(speaker, condition, *both, numbers))
+    return pairs
+
+
+def drawn_pairs(data: PuppetData) -> tuple[list[EmotionPair], ...]:
+    """Return the pairs to learn from, those held out, those for the final numbers, and a probe.
+
+    The probe, for pairs of ``speech`` alone, is of the puppets that are held out.
+    """
     world = World(data.version, data.seed, data.size)
+    held_out = puppet_pairs(world, "held-out", data.held_out, data.second)
+    probed = list(dict.fromkeys(p.speaker for p in held_out)) if data.second == "speech" else []
     return (
         puppet_pairs(world, "train", data.speakers, data.second),
-        puppet_pairs(world, "held-out", data.held_out, data.second),
+        held_out,
         puppet_pairs(world, "validation", data.checked, data.second),
+        _probe_pairs(world, probed),
     )
 
 

@@ -38,6 +38,7 @@ CLIPS = 23
 
 START, LATER, GRAIN = 7, 12, 3.0
 LEVELS = (0.25, 0.5, 0.75)
+AROUND = ("hair", "hair_style", "glasses", "shirt", "backdrop")
 
 CONDITIONS = {
     NOTHING: "the same performance; only the grain is new",
@@ -52,7 +53,7 @@ CONDITIONS = {
     "later": "the same performance half a second later",
     "emotion, words": "emotion at full strength, and another sentence",
     "emotion, frozen": "emotion at full strength, and the mouth at rest",
-    "another face": "the same performance on the next puppet's face",
+    "another face": "the same performance on the next puppet's face, all around it unchanged",
 }
 """What each condition changes."""
 
@@ -120,7 +121,8 @@ def probe_clips(
         for w in range(windows):
             start = START + (longest - frames) * (2 * w + 1) // (2 * windows)
             some = EMOTIONS[1 + (number * windows + w) % (len(EMOTIONS) - 1)]
-            another = world.speakers[(number + 1) % len(world.speakers)].look
+            around = {name: getattr(speaker.look, name) for name in AROUND}
+            another = replace(world.speakers[(number + 1) % len(world.speakers)].look, **around)
             jobs.append(_Window(spoken, tuple(others), some, start, frames, another))
     with spread(_draw, jobs, workers, ahead=2 * workers) as drawn:
         for clips in drawn:

@@ -150,7 +150,7 @@ def content_parts(
 
 
 class ContentHead(nn.Module):
-    """A mapping of one stage's moving regions ``(..., R, C)`` to 32 numbers a moment ``(..., D)``.
+    """A mapping of one stage's moving regions ``(..., R, C)`` to 16 numbers a moment ``(..., D)``.
 
     Each region alone first, to 8 numbers; then all together. All regions together can follow a
     mouth that moves with the head, which a mapping of single regions cannot.
@@ -160,7 +160,7 @@ class ContentHead(nn.Module):
         super().__init__()
         self.region = nn.Linear(channels, REGION_NUMBERS)
         self.moment = nn.Sequential(
-            nn.Linear(REGION_NUMBERS * regions, 64), nn.ReLU(), nn.Linear(64, 32)
+            nn.Linear(REGION_NUMBERS * regions, 16), nn.ReLU(), nn.Linear(16, 16)
         )
 
     def forward(self, moving: Tensor) -> Tensor:

@@ -160,6 +160,26 @@ def measure_heads(
     return {form: _nested(parts) for form, parts in totals.items()}
 
 
+@torch.no_grad()
+def probe_heads(windows: Windows, settings: ContentSettings, heads: Any) -> dict[str, float]:
+    """Return what changes cost: the emotion as a share of words, and what is kept of a still mouth.
+
+    Windows' ``emotion`` is the condition: ``nothing``, ``emotion``, ``words``, ``frozen`` or
+    ``emotion, frozen``. ``frozen kept`` is what a mouth at rest adds on an emotional face, as a
+    share of its cost on a neutral one.
+    """
+    costs = {}
+    for condition in dict.fromkeys(windows.emotions):
+        chosen = torch.tensor([k for k, own in enumerate(windows.emotions) if own == condition])
+        sample = windows.sample(chosen, {"ct": settings}, {})["ct"]
+        costs[condition] = float(sample_parts(sample, settings, heads)["loss"])
+    above = {condition: cost - costs["nothing"] for condition, cost in costs.items()}
+    return {
+        "emotion / words": round(above["emotion"] / above["words"], 5),
+        "frozen kept": round((above["emotion, frozen"] - above["emotion"]) / above["frozen"], 5),
+    }
+
+
 def _nested(parts: Mapping[str, float]) -> dict[str, Any]:
     nested: dict[str, Any] = {"loss": round(parts["loss"], 5)}
     for term in (term for term in TERMS if term in parts):

@@ -27,6 +27,7 @@ from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.progress import SILENT, Progress
 from spfem_bench.stccl import contrast
 from spfem_bench.stccl.checkpoint import backbone_record, load_backbone, write_checkpoint
+from spfem_bench.stccl.content import ContentHeads
 from spfem_bench.stccl.settings import ContentSettings, FormSettings
 from spfem_bench.stored import read_json
 from spfem_bench.training import kit, learner
@@ -52,16 +53,25 @@ CODE = (
 MixedPrecision = Literal["no", "bf16", "fp16"]
 
 
+KEPT = 0.9
+"""What the heads of ``ct`` should keep of a mouth at rest on an emotional face, to be chosen."""
+
+
 class TrainingPairs(NamedTuple):
-    """Pairs to learn from, of speakers held out, and for the final numbers."""
+    """Pairs to learn from, of speakers held out, and for the final numbers.
+
+    ``probed`` are of speakers held out; each pair's ``emotion`` is a condition of
+    `learner.probe_heads`.
+    """
 
     train: list[EmotionPair]
     held_out: list[EmotionPair]
     checked: list[EmotionPair]
+    probed: Sequence[EmotionPair] = ()
 
 
-DrawPairs = Callable[[PuppetData], tuple[list[EmotionPair], list[EmotionPair], list[EmotionPair]]]
-"""Returns the three lists of :class:`TrainingPairs` from a drawn world."""
+DrawPairs = Callable[[PuppetData], tuple[list[EmotionPair], ...]]
+"""Returns the lists of :class:`TrainingPairs` from a drawn world."""
 
 
 def find_data(
@@ -139,10 +149,11 @@ def _compare_empty_maps(
                 contrast.spatial_terms(maps[:, 0], maps[:, 0], settings.contrast, middles)
 
 
-def _described(data: TrainingPairs, chosen: Sequence[Sequence[Any]]) -> dict[str, Any]:
+def _described(data: TrainingPairs, chosen: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     """Return the data as the record has it."""
     described: dict[str, Any] = {}
-    for part, pairs, windows in zip(data._fields, data, chosen, strict=True):
+    for part, windows in chosen.items():
+        pairs = getattr(data, part)
         described[part] = {
             "speakers": sorted({pair.speaker for pair in pairs}),
             "pairs": len(pairs),
@@ -208,7 +219,11 @@ def train_metric(
     sizes = map_sizes(backbone, config.content)
     check_settings(config, sizes, accelerator.num_processes)
     data = find_data(config, folder or Path(), weights, drawn)
-    chosen = [choose_windows(part, config.frames, config.data.windows) for part in data]
+    chosen = {
+        name: choose_windows(pairs, config.frames, config.data.windows)
+        for name, pairs in data._asdict().items()
+        if pairs
+    }
     described = _described(data, chosen)
     writer: Any = None
     if tensorboard and accelerator.is_main_process:
@@ -227,10 +242,14 @@ def train_metric(
 
     in_memory = partial(Windows, frames=config.frames, backbone=backbone, cache=config.cache)
     draw = partial(in_memory, moments=config.content, workers=workers, progress=progress)
-    held_out = draw(data.held_out, chosen[1], phase="draw held-out")
     if run.descent.step < config.steps:
-        run.learn(draw(data.train, chosen[0], phase="draw training"), held_out, writer, progress)
-    quality = run.quality(draw(data.checked, chosen[2], phase="draw check"))
+        held_out = draw(data.held_out, chosen["held_out"], phase="draw held-out")
+        probed = None
+        if data.probed:
+            probed = draw(data.probed, chosen["probed"], phase="draw probe")
+        windows = draw(data.train, chosen["train"], phase="draw training")
+        run.learn(windows, held_out, probed, writer, progress)
+    quality = run.quality(draw(data.checked, chosen["checked"], phase="draw check"))
     path = output / f"{name}.safetensors"
     if accelerator.is_main_process:
         content = {
@@ -278,7 +297,7 @@ class _Training:
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, dict[str, Tensor]] = {}
         self.best_steps: dict[str, int] = {}
-        self.best_losses: dict[str, float] = {}
+        self.best_ranks: dict[str, tuple[bool, float]] = {}
 
     @property
     def seconds(self) -> float:
@@ -298,7 +317,7 @@ class _Training:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.began = time.monotonic() - state["seconds"]
         self.history, self.best = state["history"], state["best"]
-        self.best_steps, self.best_losses = state["best_steps"], state["best_losses"]
+        self.best_steps, self.best_ranks = state["best_steps"], state["best_ranks"]
 
     def save(self) -> None:
         """Write the checkpoint, in the main process."""
@@ -308,10 +327,17 @@ class _Training:
         state = {"learner": self.learner.state_dict(), **self.descent.state()}
         state["scaler"] = {} if scaler is None else scaler.state_dict()
         state |= {"seconds": self.seconds, "history": self.history, "best": self.best}
-        state |= {"best_steps": self.best_steps, "best_losses": self.best_losses}
+        state |= {"best_steps": self.best_steps, "best_ranks": self.best_ranks}
         self.checkpoint.write(state)
 
-    def learn(self, windows: Windows, held_out: Windows, writer: Any, progress: Progress) -> None:
+    def learn(
+        self,
+        windows: Windows,
+        held_out: Windows,
+        probed: Windows | None,
+        writer: Any,
+        progress: Progress,
+    ) -> None:
         """Take all steps that are left; validate and save between them."""
         config = self.config
         if self.descent.step == 0:
@@ -324,7 +350,7 @@ class _Training:
                 rate = self.descent.optimiser.param_groups[0]["lr"]
                 writer.add_scalar("training/rate", rate, step)
             if step % config.validate_every == 0 or last:
-                self._validate(held_out, writer, loss)
+                self._validate(held_out, probed, writer, loss)
             if step % config.save_every == 0 or last:
                 self.save()
 
@@ -338,15 +364,29 @@ class _Training:
             parts = self.prepared(windows.sample(own, config.forms, centres))
             return torch.stack([named["loss"] for named in parts.values()]).sum()
 
-    def _validate(self, held_out: Windows, writer: Any, loss: float) -> None:
-        """Compare the held-out speakers, and keep the heads that do best there."""
-        step = self.descent.step
-        quality = learner.measure_heads(held_out, self.config.forms, self.learner.heads)
-        self.history.append({"step": step, "training_loss": round(loss, 6), **quality})
+    def _validate(
+        self, held_out: Windows, probed: Windows | None, writer: Any, loss: float
+    ) -> None:
+        """Compare the held-out speakers, and keep the heads that do best there.
+
+        Heads of ``ct`` with a probe do best that take the emotion for the least share of words,
+        among those that keep `KEPT` of a mouth at rest on an emotional face; others, and all where
+        none does, by their loss.
+        """
+        step, config, heads = self.descent.step, self.config, self.learner.heads
+        quality = learner.measure_heads(held_out, config.forms, heads)
+        entry: dict[str, Any] = {"step": step, "training_loss": round(loss, 6), **quality}
+        ranks = {form: (True, parts["loss"]) for form, parts in quality.items()}
+        if probed is not None and config.content is not None:
+            probe = learner.probe_heads(probed, config.content, heads["ct"])
+            entry["probe"] = probe
+            if probe["frozen kept"] >= KEPT:
+                ranks["ct"] = False, probe["emotion / words"]
+        self.history.append(entry)
         for form, parts in quality.items():
-            if parts["loss"] < self.best_losses.get(form, math.inf):
-                self.best_losses[form], self.best_steps[form] = parts["loss"], step
-                state = self.learner.heads[form].state_dict()
+            if ranks[form] < self.best_ranks.get(form, (True, math.inf)):
+                self.best_ranks[form], self.best_steps[form] = ranks[form], step
+                state = heads[form].state_dict()
                 self.best[form] = {k: v.detach().cpu().clone() for k, v in state.items()}
             if writer is not None:
                 writer.add_scalar(f"held-out/{form}/loss", parts["loss"], step)
@@ -354,16 +394,21 @@ class _Training:
                     writer.add_scalar(f"held-out/{form}/{term}_{sign}", parts[term][sign], step)
 
     def best_heads(self) -> dict[Any, Any]:
-        """Return each form's heads that did best on the held-out speakers, on the CPU."""
+        """Return each form's heads that did best on the held-out speakers, on the CPU.
+
+        Those of ``ct`` are in half precision, as their file: no figure changes by it.
+        """
         best = {}
         for form, state in self.best.items():
             best[form] = copy.deepcopy(self.learner.heads[form]).cpu()
             best[form].load_state_dict(state)
+            if isinstance(best[form], ContentHeads):
+                best[form].half()
         return best
 
     def quality(self, checked: Windows) -> dict[str, Any]:
         """Return the final numbers, and those of features without heads."""
-        best = nn.ModuleDict(self.best_heads()).to(self.accelerator.device)
+        best = nn.ModuleDict(self.best_heads()).to(self.accelerator.device, torch.float32)
         heads = {"trained": best, "untrained": None}
         forms = self.config.forms
         return {name: learner.measure_heads(checked, forms, own) for name, own in heads.items()}

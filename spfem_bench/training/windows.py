@@ -148,6 +148,7 @@ class Windows:
         for window in windows:
             starts.setdefault(window.pair, []).append(window.start)
         self.windows = [Window(pair, start) for pair, own in starts.items() for start in own]
+        self.emotions = [pairs[window.pair].emotion for window in self.windows]
         jobs = [(pairs[k], own, frames, backbone.size, every) for k, own in starts.items()]
         # Recordings of real clips may hold a detector, which cannot be sent to other processes.
         if not all(pairs[k].neutral.world for k in starts):

@@ -68,6 +68,10 @@ def test_a_window_has_all_conditions_and_fresh_grain() -> None:
     # Two cameras with a grain of 1.6 each, rounded; and one of three times that.
     assert differences["nothing"].std() == pytest.approx(1.6 * np.sqrt(2), abs=0.2)
     assert differences["grain"].std() == pytest.approx(1.6 * np.sqrt(10), abs=0.3)
+    # The background is the same around another face.
+    face = differences["another face"]
+    assert face[:, :12, :12].std() == pytest.approx(1.6 * np.sqrt(2), abs=0.3)
+    assert face[:, 48:80, 48:80].std() > 3 * differences["nothing"].std()
     made = [clip.made for clip in clips]
     assert not any((made[0] == other).mean() > 0.3 for other in made[1:])
 

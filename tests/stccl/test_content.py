@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from spfem_bench.errors import StcclError
 from spfem_bench.puppets.probe import SEED, Performance
 from spfem_bench.puppets.world import Take, World
 from spfem_bench.stccl.checkpoint import backbone_record, read_checkpoint, write_checkpoint
-from spfem_bench.stccl.content import ContentHeads, content_terms
+from spfem_bench.stccl.content import ContentHeads, content_parts, content_terms
 from spfem_bench.stccl.metric import STCCL
 from spfem_bench.stccl.settings import ContentSettings
 
@@ -28,6 +29,21 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def regions_by_hand(maps: NDArray[np.float64], grid: int) -> NDArray[np.float64]:
+    """Return the regions (T, R, C) of maps (T, C, H, W)."""
+    moments, channels, height, _ = maps.shape
+    side = min(grid, height)
+    step = height // side  # whole in these tests
+    pooled = np.zeros((moments, side * side, channels))
+    for t in range(moments):
+        for row in range(side):
+            for column in range(side):
+                part = maps[t, :, row * step : (row + 1) * step]
+                part = part[:, :, column * step : (column + 1) * step]
+                pooled[t, row * side + column] = part.mean((1, 2))
+    return pooled
+
+
 def by_hand(
     x: NDArray[np.float64],
     y: NDArray[np.float64],
@@ -37,16 +53,7 @@ def by_hand(
     """Return loss, positive and negative of one sequence (T, C, H, W), moment by moment."""
 
     def vectors(maps: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-        moments, channels, height, _ = maps.shape
-        side = min(settings.grid, height)
-        step = height // side  # whole in these tests
-        pooled = np.zeros((moments, side * side, channels))
-        for t in range(moments):
-            for row in range(side):
-                for column in range(side):
-                    part = maps[t, :, row * step : (row + 1) * step]
-                    part = part[:, :, column * step : (column + 1) * step]
-                    pooled[t, row * side + column] = part.mean((1, 2))
+        pooled = regions_by_hand(maps, settings.grid)
         moving = pooled - pooled.mean(0)
         if weights is None:
             rows = [each.ravel() for each in moving]
@@ -95,6 +102,29 @@ def test_loss_is_that_of_the_formula(negatives: str, mapped: bool, grid: int) ->
     expected = by_hand(x[0].numpy(), y[0].numpy(), settings, weights)
     assert [float(v.detach()) for v in terms[:3]] == pytest.approx(expected, rel=1e-9)
     assert terms.per_region.mean().item() == pytest.approx(expected[1], rel=1e-9)
+
+
+@pytest.mark.parametrize("grid", [2, 7])
+def test_identity_is_what_stays_in_each_region(grid: int) -> None:
+    settings = ContentSettings(grid=grid, identity=2.5)
+    clips = [sequences(seed) for seed in (0, 1)]  # as two stages
+    for _, y in clips:
+        y.requires_grad_()
+    x, y = ([one[k] for one in clips] for k in (0, 1))
+    named = content_parts(x, y, settings)
+    named["loss"].backward()
+    assert all(clip.grad is not None for clip in y)
+    for stage, (a, b) in enumerate(zip(x, y, strict=True), start=1):
+        stays = []
+        for maps in (a, b):
+            mean = regions_by_hand(maps[0].detach().numpy(), grid).mean(0)
+            stays.append((mean - mean.mean(0)).ravel())
+        cosine = stays[0] @ stays[1] / (np.linalg.norm(stays[0]) * np.linalg.norm(stays[1]))
+        assert named[f"identity_stage{stage}"].item() == pytest.approx(1 - cosine, rel=1e-9)
+    mean = (named["identity_stage1"] + named["identity_stage2"]) / 2
+    torch.testing.assert_close(named["loss"], named["sct"] + 2.5 * mean)
+    without = content_parts(x, y, ContentSettings(grid=grid))
+    assert without["loss"] == named["sct"] and "identity" not in without
 
 
 def test_what_stays_does_not_count() -> None:
@@ -188,17 +218,20 @@ def test_shipped_heads_let_the_emotion_be_and_keep_the_words() -> None:
 
         frames = partial(a_second, spoken)
         emotion = ("happy", "angry")[number]
+        other_look = world.speakers[2 + number].look
         made = {
             "nothing": frames(2),
             "emotion": frames(3, emotion),
             "words": frames(4, mouth_of=other),
             "frozen": frames(5, frozen=True),
             "both": frames(6, emotion, mouth_of=other),
+            "face": a_second(replace(spoken, speaker=replace(speaker, look=other_look)), 7),
         }
         source = frames(1)
         for name, clip_ in made.items():
             parts = loss(source, clip_, parts=True)
             costs.setdefault(name, []).append(float(parts["loss"]))
+            costs.setdefault(f"{name} identity", []).append(float(parts["identity"]))
             for sign in ("positive", "negative"):
                 costs.setdefault(f"{name} {sign}", []).append(float(parts[f"sct_{sign}"]))
     mean = {name: float(np.mean(values)) for name, values in costs.items()}
@@ -207,12 +240,15 @@ def test_shipped_heads_let_the_emotion_be_and_keep_the_words() -> None:
     assert (mean["emotion"] - mean["nothing"]) / words < 0.15
     assert (mean["both"] - mean["emotion"]) / words > 0.8
     assert (mean["frozen"] - mean["nothing"]) / words > 0.3
+    assert mean["emotion identity"] < 0.05 * mean["face identity"]
+    assert mean["face"] - mean["nothing"] > 0.5 * words
     assert mean["emotion positive"] > 0.85 and mean["emotion negative"] < 0.05
 
 
 def test_the_shipped_metric_states_its_origin() -> None:
     heads, record = read_checkpoint("puppets-ct")
-    assert list(heads) == ["ct"]
+    assert list(heads) == ["ct"] and record.bytes < 70_000  # in half precision
+    assert {p.dtype for p in heads["ct"].parameters()} == {torch.float32}
     data = record.training["data"]
     speakers = [set(data[part]["speakers"]) for part in ("train", "held_out", "checked")]
     assert not speakers[0] & speakers[1] and not (speakers[0] | speakers[1]) & speakers[2]

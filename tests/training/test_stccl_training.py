@@ -14,6 +14,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from spfem_bench.stccl.backbone import backbone
 from spfem_bench.stccl.metric import read_checkpoint
 from spfem_bench.stccl.settings import ContentSettings
 from spfem_bench.stored import UnverifiedWarning, read_checked, write_checked
-from spfem_bench.training import windows
+from spfem_bench.training import learner, train, windows
 from spfem_bench.training.config import (
     BackboneSettings,
     PuppetData,
@@ -48,7 +49,13 @@ from spfem_bench.training.config import (
 )
 from spfem_bench.training.kit import LARGEST_CHECKPOINT, batch_of, seeded_generator
 from spfem_bench.training.learner import form_centres, measure_heads, sample_parts
-from spfem_bench.training.train import CHECKPOINT, check_settings, find_data, train_metric
+from spfem_bench.training.train import (
+    CHECKPOINT,
+    TrainingPairs,
+    check_settings,
+    find_data,
+    train_metric,
+)
 from spfem_bench.training.windows import Windows, choose_windows
 from tests.conftest import ROOT
 
@@ -85,7 +92,7 @@ form = "cm"
 """
 
 CONTENT = (
-    CONFIG.partition("[forms.vd]")[0]
+    CONFIG.partition("[forms.vd]")[0].replace("batch = 4", "batch = 4\nrate = 5e-3")
     + """
 [forms.ct]
 form = "ct"
@@ -198,6 +205,53 @@ def test_content_is_learnt_and_goes_on_where_it_was_interrupted(
     assert resumed["sha256"] == whole["sha256"] and resumed["held_out"] == whole["held_out"]
 
 
+CONDITIONS = ("nothing", "emotion", "words", "frozen", "emotion, frozen")
+
+
+def test_heads_are_probed_by_what_changes_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = dict(zip(CONDITIONS, (2.0, 3.0, 12.0, 7.0, 7.5), strict=True))
+    seen: list[str] = []
+
+    class Few:
+        emotions = (*CONDITIONS, "emotion")
+
+        def sample(self, chosen: torch.Tensor, *_: Any) -> dict[str, Any]:
+            seen.extend(self.emotions[k] for k in chosen)
+            return {"ct": {"loss": torch.tensor(costs[self.emotions[chosen[0]]])}}
+
+    monkeypatch.setattr(learner, "sample_parts", lambda sample, settings, heads: sample)
+    probe = learner.probe_heads(Few(), ContentSettings(), None)  # type: ignore[arg-type]
+    # Emotion 3 - 2 of words 12 - 2; a mouth at rest 7.5 - 3 with the emotion, 7 - 2 without.
+    assert probe == {"emotion / words": 0.1, "frozen kept": 0.9}
+    assert seen == ["nothing", "emotion", "emotion", "words", "frozen", "emotion, frozen"]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_heads_with_the_least_emotion_are_kept(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    probes = [(0.2, 0.95), (0.1, 0.89), (0.15, 0.9), (0.16, 0.99)]
+    script = iter([(share, still if kept else 0.5) for share, still in probes])
+    names = "emotion / words", "frozen kept"
+    monkeypatch.setattr(
+        learner, "probe_heads", lambda *_: dict(zip(names, next(script), strict=True))
+    )
+
+    def found(*arguments: Any) -> TrainingPairs:
+        data = find_data(*arguments)
+        return data._replace(probed=[replace(data.held_out[0], emotion=c) for c in CONDITIONS])
+
+    monkeypatch.setattr(train, "find_data", found)
+    record = learn(world, tmp_path, configured_content(world, 4, 1))["training"]
+    losses = [entry["ct"]["loss"] for entry in record["validation"]]
+    assert [entry["probe"]["emotion / words"] for entry in record["validation"]] == [
+        share for share, _ in probes
+    ]
+    # None that keeps enough has a smaller share; where none does, the smallest loss decides.
+    assert record["best_step"]["ct"] == (3 if kept else 1 + losses.index(min(losses)))
+    assert record["data"]["probed"]["windows"] == 2 * len(CONDITIONS)
+
+
 def test_validation_speakers_and_sentences_are_not_trained_on() -> None:
     config = read_train_config(default_config())
     assert isinstance(config.data, PuppetData)
@@ -217,8 +271,18 @@ def test_a_shipped_name_has_its_own_configuration() -> None:
 
 def test_pairs_of_speech_share_the_mouth_alone() -> None:
     data = PuppetData(kind="puppets", speakers=2, held_out=1, checked=1, second="speech")
-    train, held_out, checked = drawn_pairs(data)
-    assert [len(part) for part in (train, held_out, checked)] == [6, 3, 3]
+    train, held_out, checked, probed = drawn_pairs(data)
+    assert [len(part) for part in (train, held_out, checked, probed)] == [4, 2, 2, 7]
+    assert {pair.speaker for pair in probed} == {pair.speaker for pair in held_out}
+    assert set(CONDITIONS) == {pair.emotion for pair in probed}
+    for pair in probed:
+        source, made = pair.neutral.take, pair.emotional.take  # type: ignore[attr-defined]
+        np.testing.assert_array_equal(made._head, source._head)
+        assert (made.emotion != "neutral") == ("emotion" in pair.emotion)
+        still = (made.mouth == source.mouth[:1]).all()
+        assert still == ("frozen" in pair.emotion)
+        same = np.array_equal(made.mouth, source.mouth)
+        assert same == (pair.emotion in ("nothing", "emotion"))
     one = train[0]
     spoken, dubbed = one.neutral.take, one.emotional.take  # type: ignore[attr-defined]
     assert one.emotion == dubbed.emotion != "neutral"
