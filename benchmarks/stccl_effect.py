@@ -16,6 +16,11 @@ is the first part less its mean over the clip, since speech moves; the emotion's
 second, since an emotion stays: root mean squares, in deviations of the coefficients. The
 estimator's own error is in both: compare with --anchor source (nothing changed) and --anchor
 perfect (the truth, drawn).
+
+--picture FILE draws the first protocol's differences, with their intervals, against the share of
+the gradient that a configuration's name ends with, such as ct-0.4 (stccl_weights.py), a line for
+each form. With SPFEM_BENCH_CARDS=benchmarks/validation-cards, --protocol stccl-validation has the
+four validation puppets, on which weights are chosen.
 """
 
 from __future__ import annotations
@@ -47,11 +52,14 @@ from spfem_bench.puppets.mini_ned.data import FrameRun
 from spfem_bench.puppets.mini_ned.model import MiniNed, model_path
 from spfem_bench.puppets.mini_ned.morphable import face_vector, frame_vector
 from spfem_bench.puppets.world import Take, World
+from spfem_bench.reporting import drawing
 
 METRICS = ["fad", "csim", "lse-d", "lse-c", "id-sim", "lip-corr"]
 PARTS = ["mouth's truth", "emotion's truth"]
 LOWER = {"fad", "lse-d", *PARTS}
 PROTOCOLS = ["demo-inter-id", "demo-cross-id"]
+DRAWN = ["fad", "csim", "lse-d", "lip-corr", *PARTS]
+COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#4D4D4D"]  # Okabe and Ito's
 
 _Floats = npt.NDArray[np.float64]
 
@@ -186,6 +194,68 @@ def anchors(protocol: str, methods: list[str]) -> list[Any]:
     return lines
 
 
+def picture(lines: list[Any]) -> Any:
+    """Return a figure of differences against the share, a panel for each of :data:`DRAWN`."""
+    forms: dict[str, list[Any]] = {}
+    for line in lines:
+        form, _, share = line["model"].rpartition("-")
+        if "difference" in line and line["metric"] in DRAWN:
+            forms.setdefault(form, []).append((float(share), line))
+    figure, grid = drawing.panel_grid(
+        (9, 4.6), (2, 3), (0.6, 0.9, 0.35, 0.5), wspace=0.55, hspace=0.42
+    )
+    shares = sorted({share for every in forms.values() for share, _ in every})
+    for k, metric in enumerate(DRAWN):
+        axes = figure.add_subplot(grid[k // 3, k % 3])
+        ends = []
+        for at, (form, colour) in enumerate(zip(forms, COLOURS, strict=False)):
+            own = sorted(
+                (s, r["difference"], r["low"], r["high"])
+                for s, r in forms[form]
+                if r["metric"] == metric
+            )
+            x, y, low, high = map(np.array, zip(*own, strict=True))
+            x = x * 1.06 ** (at - len(forms) / 2 + 0.5)  # beside each other
+            axes.errorbar(
+                x,
+                y,
+                (y - low, high - y),
+                color=colour,
+                linewidth=1.3,
+                elinewidth=0.7,
+                marker="o",
+                markersize=3,
+            )
+            ends.append((y[-1], x[-1], form, colour))
+        axes.axhline(0, color=drawing.INK, linewidth=0.6)
+        if metric == "csim":
+            axes.axhline(-0.005, color=drawing.GREY, linewidth=0.6, linestyle=":")
+        axes.set_xscale("log")
+        axes.set_xticks(shares, [f"{s:g}" for s in shares])
+        axes.minorticks_off()
+        axes.grid(axis="y", color=drawing.RULE, linewidth=0.5)
+        drawing.open_frame(axes)
+        low, high = axes.get_ylim()
+        place = -np.inf
+        for y, x, form, colour in sorted(ends):  # labels that would overlap are moved up
+            place = max(y, place + 0.075 * (high - low))
+            axes.annotate(
+                form,
+                (x * 1.15, place),
+                color=colour,
+                fontsize=6.5,
+                va="center",
+                annotation_clip=False,
+            )
+        label = metric if metric in PARTS else metric_card(metric).label
+        axes.set_title(label + ("↓" if metric in LOWER else "↑"), fontsize=8.5, fontweight="bold")
+        if k >= 3:
+            axes.set_xlabel("share of the gradient")
+        if k % 3 == 0:
+            axes.set_ylabel("difference")
+    return figure
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(
@@ -194,9 +264,10 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--config", action="append", required=True)
     parser.add_argument("--seed", action="append", type=int, required=True)
-    parser.add_argument("--protocol", action="append", choices=PROTOCOLS)
+    parser.add_argument("--protocol", action="append")
     parser.add_argument("--anchor", action="append", default=[], choices=["source", "perfect"])
     parser.add_argument("--csv", type=Path)
+    parser.add_argument("--picture", type=Path)
     told = parser.parse_args()
     every = []
     for protocol in told.protocol or PROTOCOLS:
@@ -215,6 +286,9 @@ def main() -> None:
         print(f"\n{protocol}, means over {len(told.seed)} seeds")
         heads = ["Metric", "Model", "Mean", f"Beside {told.config[0]}", "Each seed"]
         print(tabulate(lines, heads, disable_numparse=True))
+    if told.picture:
+        first = [r for r in every if r["protocol"] == every[0]["protocol"]]
+        drawing.save_drawing(lambda: picture(first), told.picture)
     if told.csv:
         with told.csv.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(k for r in every for k in r)))
