@@ -112,6 +112,9 @@ def test_bad_input_is_one_screen_and_exit_code_2(bench: Bench, puppets: Path) ->
     assert bad.code == 2 and len(bad.err.splitlines()) <= 25
     assert "40 of 43 outputs have no source clip" in bad.err and "and 2" in bad.err
     assert "--mapping" in bad.err and not Path("results").exists()
+    for option, typo, right in (("--profile", "lihgt", "light"), ("--metrics", "FAD,cism", "csim")):
+        early = bench("eval", "--generated", "out", "--source", "src", "--dry-run", option, typo)
+        assert early.code == 1 and f"Did you mean '{right}'" in early.err
     for line, words in (
         ("eval --generated out", "--generated needs --source"),
         ("eval --source src", "goes with --generated"),

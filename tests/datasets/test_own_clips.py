@@ -191,6 +191,7 @@ def test_outputs_that_only_another_method_has_are_left_out_and_said(tmp_path: Pa
         ("clip,emotion\na,sad\n", "no column names the outputs"),
         ("name,emotoin\na,sad\n", r"unknown column 'emotoin'\nDid you mean 'emotion'"),
         ("name\na\n", "says nothing"),
+        ("generated;emotion\na;sad\n", "it has generated;emotion\nSeparate cells by commas"),
         ("name,emotion\na\n", "number of cells"),
         ("name,emotion\na,avg\n", "cannot be used"),
         ("name,source\na,nobody\n", "cells of the column 'source' name no clip"),
