@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -206,6 +206,8 @@ def evaluate(
         plan = make_plan(
             method, listed, card, data=data, weights=weights, metrics=metrics, videos=own
         )
+        if plan.metrics and not metrics and listed.dataset.folders:  # as eval: what can be
+            plan = replace(plan, unavailable={})
         _check(plan, partial=partial)
         [record] = carry_out([plan], weights, computing, workers=team, partial=partial)
     return Run(record)

@@ -26,6 +26,11 @@ def fixed(value: float, decimals: int = 3) -> str:
     return f"{round(value, decimals) + 0.0:.{decimals}f}"
 
 
+def count_text(number: int, noun: str) -> str:
+    """Return a number of things, the noun in the right number."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def visible(text: str) -> str:
     r"""Return text with escapes such as ``\u001b`` for characters that could drive a terminal."""
     if all(line.isprintable() for line in text.split("\n")):

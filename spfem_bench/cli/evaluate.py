@@ -123,6 +123,7 @@ def evaluate(
         raise click.UsageError("--layout and --dry-run are about --videos DIR: give it too")
     workers, progress = options.workers_of(computing), options.progress(quiet)
     if own.generated:
+        _check_names(profile, metrics)
         with_own = make_protocol(
             own, methods, results, frame_rate, dry_run=dry_run, quiet=quiet, progress=progress
         )
@@ -196,6 +197,19 @@ def evaluate(
         click.echo(json.dumps([score.plain() for score in scores], indent=1))
     if incomplete:
         sys.exit(2)
+
+
+def _check_names(profile: str | None, metrics: Sequence[str]) -> None:
+    """Raise UnknownNameError for a profile or metric that is not there, before clips are read."""
+    from spfem_bench.definitions.cards import Kind, names
+    from spfem_bench.definitions.metrics import metric_card
+    from spfem_bench.definitions.networks import profile_card
+    from spfem_bench.errors import listed_name
+
+    if profile:
+        profile_card(profile)
+    for name in metrics:
+        metric_card(listed_name(name, names(Kind.METRIC)))
 
 
 def _without_unavailable(plan: Plan) -> Plan:

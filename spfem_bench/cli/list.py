@@ -52,9 +52,13 @@ def _protocols() -> tuple[list[str], list[list[str]]]:
     rows = []
     for card in map(load_protocol, names(Kind.PROTOCOL)):
         count = str(len(protocol(card.name).items)) if card.is_ready else "not solved"
-        metrics = ", ".join([*card.metrics, *(f"({name})" for name in card.on_request)])
-        facts = [card.setting, count, str(len(card.emotions)), metrics]
-        rows.append([card.name, str(card.version), *facts, ", ".join(card.outputs)])
+        metrics = [*card.metrics, *(f"({name})" for name in card.on_request)]
+        facts = [card.setting, count, str(len(card.emotions))]
+        lists = (
+            fill(", ".join(names_), 36, break_on_hyphens=False)
+            for names_ in (metrics, card.outputs)
+        )
+        rows.append([card.name, str(card.version), *facts, *lists])
     return ["Protocol", "Version", "Setting", "Clips", "Emotions", "Metrics", "Methods"], rows
 
 

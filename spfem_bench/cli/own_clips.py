@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from spfem_bench.cli import options
+from spfem_bench.texts import count_text
 
 if TYPE_CHECKING:
     from spfem_bench.datasets.own_clips import OwnClips, OwnList
@@ -148,13 +149,13 @@ def make_protocol(
     files = own_protocol.protocol_files(given, made, name, setting=setting, aligned=own.aligned)
     if dry_run:
         _print_items(given, made)
-        options.print_notes(_remarks(made, folders))
-        sys.exit(0)
+        options.print_notes([*_remarks(given, made), *_unreadable(made)])
+        sys.exit(2 if made.unreadable else 0)
     path, replaced = own_protocol.write_protocol(results / name, files)
     if replaced:
         made.remarks.append(f"{path.with_suffix('.csv')} held another list; it is replaced")
     if not quiet:
-        options.print_notes(_remarks(made, folders))
+        options.print_notes(_remarks(given, made))
         click.echo(
             f"Protocol, to be used again: --method {next(iter(folders))} --protocol {path}",
             err=True,
@@ -207,21 +208,31 @@ def _problem_lines(made: OwnList) -> list[str]:
     return lines
 
 
-def _remarks(made: OwnList, folders: dict[str, Path]) -> list[str]:
+def _unreadable(made: OwnList) -> list[str]:
+    """Return which clips the preflight would refuse."""
+    lines = [f"Cannot be read: {problem}" for problem in made.unreadable[: SCREEN // 2]]
+    more = len(made.unreadable) - len(lines)
+    lines += [f"and {more} more"] if more else []
+    return [*lines, "To score the others: --partial"] if lines else []
+
+
+def _remarks(given: OwnClips, made: OwnList) -> list[str]:
     """Return what the list stands on."""
     sources = len({item.clips["source"] for item in made.items})
     real = {"real": "those of --real", "reference": "the references", "source": "the sources"}
     lines = [
-        f"{len(made.items)} outputs of {' and '.join(folders)}, made of {sources} sources",
+        f"{count_text(len(made.items), 'output')} of {' and '.join(given.generated)}, "
+        f"made of {count_text(sources, 'source')}",
         *made.remarks,
         f"Real clips, for FAD: {real[made.real_is]}",
     ]
     if made.silent:
         few = ", ".join(made.silent[:3]) + (", …" if len(made.silent) > 3 else "")
-        lines.append(
-            f"No sound in {len(made.silent)} outputs ({few}): no lip sync is measured. "
-            "Add --sound source to use the sources' sound"
-        )
+        remedy = "Add --sound source to use the sources' sound"
+        if given.sound_of_source:
+            remedy = "Their sources have none either"
+        count = count_text(len(made.silent), "output")
+        lines.append(f"No sound in {count} ({few}): no lip sync is measured. {remedy}")
     return lines
 
 

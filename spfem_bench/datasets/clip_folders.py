@@ -39,6 +39,8 @@ class ClipFolder:
     @classmethod
     def read(cls, path: Path) -> ClipFolder:
         """List a folder and its subfolders; raise ClipError when it is none, or holds no clips."""
+        if path.is_file():
+            raise ClipError(f"{path} is a file", f"Give a folder, such as {path.parent}")
         if not path.is_dir():
             raise ClipError(f"{path}: no such folder", "Check the name")
         clips: dict[str, tuple[str, ...]] = {}
@@ -63,10 +65,10 @@ class ClipFolder:
                 raise ClipError(problem, "Name the folder that holds those to score")
         if not clips:
             beside = f"; it holds {', '.join(others)}" if others else "; it is empty"
-            endings = ", ".join(VIDEO_SUFFIXES)
-            raise ClipError(
-                f"{path}: no clips in it{beside}", f"Allowed: {endings}, and folders of frames"
-            )
+            remedy = f"Allowed: {', '.join(VIDEO_SUFFIXES)}, and folders of frames"
+            if any(name.lower().endswith(PICTURES) for name in others):
+                remedy += f". If these are one clip's frames, give the folder above, {path.parent}"
+            raise ClipError(f"{path}: no clips in it{beside}", remedy)
         return cls(path, clips, tuple(others))
 
     def clip(self, name: str, key: str, frame_rate: float | None) -> Clip:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -35,7 +36,10 @@ class ClipSheet:
         named = next((column for column in _NAMED if column in columns), None)
         if named is None:
             problem = f"{path}: no column names the outputs; it has {', '.join(columns)}"
-            raise CardError(problem, f"Call it {' or '.join(_NAMED)}")
+            remedy = f"Call it {' or '.join(_NAMED)}"
+            if len(columns) == 1 and re.search(r"[;\t]", columns[0]):
+                remedy = "Separate cells by commas"
+            raise CardError(problem, remedy)
         rest = [column for column in columns if column != named]
         for column in rest:
             if column not in _COLUMNS:

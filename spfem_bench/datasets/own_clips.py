@@ -74,6 +74,7 @@ class OwnList:
         problems: what must be put right first; items are incomplete where there are any.
         remarks: what a user should know, one line each.
         silent: outputs without sound, by their paths.
+        unreadable: outputs that cannot be read, or whose sources cannot, with the reason.
         real_is: the role whose clips are the real ones: ``real``, ``reference`` or ``source``.
     """
 
@@ -81,6 +82,7 @@ class OwnList:
     problems: list[InputProblem] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
     real_is: ClipRole = "source"
 
     def refuse(self, what: str, cases: Iterable[str] = (), remedy: str = "") -> None:

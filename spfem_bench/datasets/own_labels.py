@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from spfem_bench.datasets.name_matching import MEAD_NAMES, bare_name, compared_name, read_name
@@ -67,6 +67,12 @@ def label_items(
     odd += [AVERAGE] if any(i.emotion == AVERAGE for i in labelled) else []
     if odd:
         made.refuse("names, speakers or emotions that cannot be used", odd, "Change them")
+    for noun, names in (
+        ("speaker", {i.speaker for i in labelled}),
+        ("emotion", {i.emotion for i in labelled}),
+    ):
+        if alike := _spelled_twice(names):
+            made.refuse(f"one {noun} in two spellings", alike, "Write each in one way")
     by_id: dict[str, list[str]] = {}
     for one in named:
         by_id.setdefault(compared_name(one.item.id), []).append(one.output)
@@ -82,3 +88,11 @@ def label_items(
             f"{title}: {count}, {' or '.join(o or unknown[key] for o in sorted(origins[key]))}"
         )
     return labelled
+
+
+def _spelled_twice(names: Iterable[str]) -> list[str]:
+    """Return names that differ in capital letters or in how Unicode writes them, joined."""
+    alike: dict[str, list[str]] = {}
+    for name in sorted(names):
+        alike.setdefault(compared_name(name), []).append(name)
+    return [" and ".join(several) for several in alike.values() if len(several) > 1]

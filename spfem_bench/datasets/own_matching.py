@@ -21,6 +21,7 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import ClipRole
 from spfem_bench.errors import CardError, ClipError
 from spfem_bench.progress import SILENT, Progress
+from spfem_bench.texts import count_text
 
 SHORTEST, LONGEST = 0.8, 1.25
 """An output's length as a part of its source's; others are reported, see ``any_length``."""
@@ -31,9 +32,13 @@ def match_clips(own: OwnClips, progress: Progress = SILENT) -> OwnList:
 
     No network runs. *progress* has the phase ``check``: lengths and sound are read.
     """
-    made = OwnList(real_is="real" if own.real else "reference" if own.reference else "source")
+    made = OwnList()
     folders = _read_folders(own, made)
-    sheets = [_read_sheet(path, made) for path in (own.mapping, own.labels) if path is not None]
+    paths = [path for path in (own.mapping, own.labels) if path is not None]
+    sheets = [sheet for path in paths if (sheet := _read_sheet(path, made))]
+    mapped = next((sheet for sheet in sheets if sheet.path == own.mapping), None)
+    _check_folders(own, folders, mapped, made)
+    made.real_is = _real_is(own, mapped)
     try:
         pattern = name_pattern(own.pattern) if own.pattern else None
     except CardError as error:
@@ -41,11 +46,11 @@ def match_clips(own: OwnClips, progress: Progress = SILENT) -> OwnList:
     if own.frame_rate is None:
         frames = [name for folder in folders.values() for name in folder.frame_folders]
         if frames:
-            what = f"{len(frames)} clips are folders of frames, whose frame rate is not given"
+            what = f"the frame rate of {count_text(len(frames), 'folder')} of frames is not given"
             made.refuse(what, frames, "Add for example --frame-rate 25")
     if made.problems:
         return made
-    matching = _Matching(own, folders, [sheet for sheet in sheets if sheet], made)
+    matching = _Matching(own, folders, sheets, made)
     matching.make_items()
     if not made.problems:
         made.items = label_items(matching.named_items(), pattern, own.pattern, made)
@@ -63,14 +68,48 @@ def _read_folders(own: OwnClips, made: OwnList) -> dict[str, ClipFolder]:
             remedy = error.remedy if isinstance(error, ClipError) else "Check the folder"
             problem = error.problem if isinstance(error, ClipError) else str(error)
             made.refuse(f"{_option(key)} {problem}", remedy=remedy)
-    for one, other in combinations(folders, 2):
-        if folders[one].path.resolve() == folders[other].path.resolve():
-            remedy = "Name the folder of each"
-            if not one.startswith("generated"):
-                remedy = f"Leave out {_option(other)}, or name another folder"
-            what = f"{_option(one)} and {_option(other)} are the same folder, {folders[one].path}"
-            made.refuse(what, remedy=remedy)
     return folders
+
+
+def _check_folders(
+    own: OwnClips, folders: Mapping[str, ClipFolder], mapped: ClipSheet | None, made: OwnList
+) -> None:
+    """Refuse one folder for two things, where a clip would be compared with itself.
+
+    Real clips may be the sources or the references, and a mapping may choose each reference among
+    the sources.
+    """
+    chosen = mapped and all(cells.get("reference") for _, cells in mapped.rows)
+    for one, other in combinations(folders, 2):
+        path, outputs = folders[one].path, one.startswith("generated")
+        if not _same(path, folders[other].path) or (not outputs and (other == "real" or chosen)):
+            continue
+        remedy = "Name the folder of each"
+        if not outputs:
+            remedy = "Leave out --reference, or name each output's with --mapping FILE"
+        what = f"{_option(one)} and {_option(other)} are the same folder, {path}"
+        made.refuse(
+            what.replace("--generated and --generated", "two of --generated"), remedy=remedy
+        )
+    for role in ("reference", "real"):
+        if mapped and role not in own.folders and any(c.get(role) for _, c in mapped.rows):
+            what = f"{mapped.path} has a column '{role}', and --{role} is not given"
+            made.refuse(what, remedy=f"Add --{role} DIR, which may be the folder of --source")
+
+
+def _real_is(own: OwnClips, mapped: ClipSheet | None) -> ClipRole:
+    """Return which role's clips are the real ones, also where --real is the folder of another."""
+    if own.real is None:
+        return "reference" if own.reference else "source"
+    if mapped and any(cells.get("real") for _, cells in mapped.rows):
+        return "real"
+    if _same(own.real, own.source):
+        return "source"
+    return "reference" if own.reference and _same(own.real, own.reference) else "real"
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
 
 
 def _option(key: str) -> str:
@@ -112,7 +151,7 @@ class _Matching:
             rest = [name for name in outputs if name not in mapped.matched]
             outputs = [name for name in outputs if name in mapped.matched]
             if rest:
-                what = f"{len(rest)} outputs are not in {mapped.path} and are left out"
+                what = f"Left out: {count_text(len(rest), 'output')} not in {mapped.path}"
                 self.made.remarks.append(f"{what}: {_few(rest)}")
         several = {
             m: self._other_method(m, outputs) for m in list(self.keys)[1:]
@@ -244,6 +283,11 @@ class _Matching:
                 for name in lacking
             ]
             self.made.refuse(what, cases, "Give all methods' outputs of the same clips")
+        if rest := sorted({*own.values()} - {*found.values()}):
+            what = (
+                f"Left out: {count_text(len(rest), 'output')} of {method} that others do not have"
+            )
+            self.made.remarks.append(f"{what}: {_few(rest)}")
         return found
 
 
@@ -283,8 +327,8 @@ def _check_media(own: OwnClips, made: OwnList, progress: Progress) -> None:
                 )
             if is_silent(local(clip)):
                 made.silent.append(str(local(clip).path))
-        except ClipError:
-            continue
+        except ClipError as error:
+            made.unreadable.append(error.problem)
     progress.end("check")
     if odd and not own.any_length:
         what = f"{len(odd)} of {len(outputs)} outputs are much shorter or longer than their source"

@@ -72,7 +72,8 @@ def protocol_files(
     lacking = {} if own.reference else {"csim": "no reference clips: add --reference DIR"}
     if made.silent:
         count = f"{len(made.silent)} of {len(made.items) * len(own.generated)} outputs"
-        reason = f"no sound in {count}: add --sound source"
+        remedy = "nor in their sources" if own.sound_of_source else "add --sound source"
+        reason = f"no sound in {count}: {remedy}"
         lacking |= dict.fromkeys(_IN_SYNC, reason)
     card = [
         _MARK,

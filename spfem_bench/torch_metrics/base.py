@@ -87,6 +87,7 @@ class ClipMetric(Metric):
     Raises:
         UnknownNameError: no such profile or metric.
         CardError: a metric of another kind, or a profile that cannot compute it.
+        SpfemBenchError: a rate, range or batch size that cannot be.
         WeightsError: the networks' weights are not here.
 
     Attributes:
@@ -126,8 +127,17 @@ class ClipMetric(Metric):
             name, kind = type(self).__name__, self._kind.kind
             raise CardError(f"{name} does not compute '{self.card.name}' (kind '{kind}')")
         self._faces: Faces = faces or ("detect" if self._profile.detector else "aligned")
-        if not fps > 0 or (value_range and not value_range[0] < value_range[1]):
-            raise SpfemBenchError(f"fps={fps}, value_range={value_range}", "Give (low, high)")
+        for wrong, given, advice in (
+            (not fps > 0, f"fps={fps}", "Give frames a second, such as 25"),
+            (
+                value_range and not value_range[0] < value_range[1],
+                f"{value_range=}",
+                "Give (low, high)",
+            ),
+            (batch_size is not None and batch_size < 1, f"{batch_size=}", "Give 1 or more"),
+        ):
+            if wrong:
+                raise SpfemBenchError(given, advice)
         self._value_range, self._fps, self._partial = value_range, float(fps), partial
         self._precision, self._batch_size = precision, batch_size
         self._weights = WeightsStore.locate(None if weights_dir is None else Path(weights_dir))
@@ -166,6 +176,10 @@ class ClipMetric(Metric):
         """Forget all clips."""
         super().reset()
         self._forget()
+
+    def set_dtype(self, dst_type: str | torch.dtype) -> ClipMetric:
+        """Return the metric as it is: scores stay in float64, counts and hashes in int64."""
+        return self
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Join the clips of all processes; one of them may have none."""

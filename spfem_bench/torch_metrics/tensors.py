@@ -88,7 +88,8 @@ def pictures(
 
     Raises:
         SpfemBenchError: another shape or type, or floats without a range.
-        ClipError: values that are not finite, or far beyond the range.
+        ClipError: values that are not finite, far beyond the range, or from -1 to 1 in a far wider
+            one.
     """
     if clip.shape[1] != 3:
         problem = f"{name} has the shape {tuple(clip.shape)}"
@@ -113,7 +114,8 @@ def _whole(clip: Tensor, name: str, value_range: tuple[float, float] | None) -> 
     wide = clip.float()
     least, most = float(wide.min()), float(wide.max())
     beyond = (high - low) / 2
-    if not (least >= low - beyond and most <= high + beyond):  # also with NaN
+    narrow = beyond > 2 and -1 <= least < most <= 1  # of 255 grey levels one or two
+    if narrow or not (least >= low - beyond and most <= high + beyond):  # also with NaN
         raise ClipError(
             f"{name} has values from {least:.3g} to {most:.3g}, value_range is ({low:g}, {high:g})",
             "Name the range of the frames, or look at what the network returns",

@@ -87,6 +87,12 @@ def test_profiles_are_listed_with_their_networks_and_protocols() -> None:
         assert words in done.output
 
 
+def test_protocols_are_listed_in_lines_that_a_terminal_has() -> None:
+    done = CliRunner().invoke(main, ["list", "protocols"])
+    assert done.exit_code == 0 and "(lip-width-corr)" in done.output
+    assert max(map(len, done.output.splitlines())) < 160
+
+
 def test_the_cache_tells_its_parts_and_deletes_what_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

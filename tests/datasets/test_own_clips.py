@@ -121,7 +121,9 @@ def test_all_that_is_wrong_with_names_is_said_at_once(tmp_path: Path) -> None:
 def test_folders_of_frames_need_their_rate(tmp_path: Path) -> None:
     out, src = folder(tmp_path, "out", "a/0.png"), folder(tmp_path, "src", "a.mp4")
     text = said(match_clips(OwnClips({"m": out}, src)))
-    assert "1 clips are folders of frames" in text and "--frame-rate 25" in text
+    assert "rate of 1 folder of frames is not given" in text and "--frame-rate 25" in text
+    text = said(match_clips(OwnClips({"m": out / "a"}, src)))
+    assert f"If these are one clip's frames, give the folder above, {out}" in text
 
 
 def test_folders_that_cannot_be_are_said(tmp_path: Path) -> None:
@@ -131,6 +133,55 @@ def test_folders_that_cannot_be_are_said(tmp_path: Path) -> None:
     text = said(match_clips(OwnClips({"m": empty}, tmp_path / "nowhere", real=full)))
     assert "--generated" in text and "it is empty" in text
     assert "nowhere: no such folder" in text
+    text = said(match_clips(OwnClips({"m": full / "a.mp4"}, full)))
+    assert f"a.mp4 is a file\nGive a folder, such as {full}" in re.sub(r"\n+", "\n", text)
+    text = said(match_clips(OwnClips({"m": full, "n": full}, tmp_path / "empty")))
+    assert f"two of --generated are the same folder, {full}" in text
+
+
+def test_real_clips_and_mapped_references_may_be_the_sources(tmp_path: Path) -> None:
+    out, src, refs = (folder(tmp_path, top, "a.mp4", "b.mp4") for top in ("out", "src", "refs"))
+
+    def real_clips(made: OwnList) -> tuple[str, list[str]]:
+        assert not made.problems
+        return made.real_is, [str(item.clips["real"]) for item in made.items]
+
+    made = match_clips(OwnClips({"m": out}, src, refs, src))
+    assert real_clips(made) == ("source", ["source/a.mp4", "source/b.mp4"])
+    assert len(made.unreadable) == 2 and "a.mp4" in made.unreadable[0]  # these files are empty
+    made = match_clips(OwnClips({"m": out}, src, refs, refs))
+    assert real_clips(made) == ("reference", ["reference/a.mp4", "reference/b.mp4"])
+    text = said(match_clips(OwnClips({"m": out}, src, src)))
+    assert "--source and --reference are the same folder" in text and "--mapping" in text
+
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_text("generated,reference,real\na,b,\nb,a,a\n")
+    made = match_clips(OwnClips({"m": out}, src, src, src, mapping=sheet))
+    assert real_clips(made) == ("real", ["real/a.mp4", "real/a.mp4"])
+    assert [str(i.clips["reference"]) for i in made.items] == ["reference/b.mp4", "reference/a.mp4"]
+    text = said(match_clips(OwnClips({"m": out}, src, mapping=sheet)))
+    for role in ("reference", "real"):
+        assert f"has a column '{role}', and --{role} is not given\n" in text
+    sheet.write_text("generated,reference\na,b\nb,\n")  # b would be compared with its source
+    text = said(match_clips(OwnClips({"m": out}, src, src, mapping=sheet)))
+    assert "--source and --reference are the same folder" in text
+
+
+def test_two_spellings_of_one_emotion_are_said(tmp_path: Path) -> None:
+    out, src = (folder(tmp_path, top, "a.mp4", "b.mp4", "c.mp4") for top in ("out", "src"))
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_text("generated,speaker,emotion\na,Ann,Happy\nb,ann,happy\nc,Bo,sad\n")
+    text = said(match_clips(OwnClips({"m": out}, src, labels=sheet)))
+    assert "one speaker in two spellings\nAnn and ann" in text
+    assert "one emotion in two spellings\nHappy and happy" in text
+
+
+def test_outputs_that_only_another_method_has_are_left_out_and_said(tmp_path: Path) -> None:
+    one, src = (folder(tmp_path, top, "a.mp4") for top in ("one", "src"))
+    two = folder(tmp_path, "two", "a.mp4", "b.mp4")
+    made = match_clips(OwnClips({"m": one, "n": two}, src))
+    assert len(made.items) == 1 and not made.problems
+    assert "Left out: 1 output of n that others do not have: b" in made.remarks
 
 
 @pytest.mark.parametrize(
@@ -140,6 +191,7 @@ def test_folders_that_cannot_be_are_said(tmp_path: Path) -> None:
         ("clip,emotion\na,sad\n", "no column names the outputs"),
         ("name,emotoin\na,sad\n", r"unknown column 'emotoin'\nDid you mean 'emotion'"),
         ("name\na\n", "says nothing"),
+        ("generated;emotion\na;sad\n", "it has generated;emotion\nSeparate cells by commas"),
         ("name,emotion\na\n", "number of cells"),
         ("name,emotion\na,avg\n", "cannot be used"),
         ("name,source\na,nobody\n", "cells of the column 'source' name no clip"),
@@ -168,7 +220,12 @@ def test_lengths_are_compared_and_silence_is_found(
     # A track in which nothing is to be heard is no sound either.
     mute = ("-f", "lavfi", "-i", "anullsrc=r=16000", "-shortest", "-c:v", "copy")
     run_ffmpeg("-i", take, *mute, "-map", "0:v", "-map", "1:a", out / "a.mp4")
-    assert match_clips(OwnClips({"m": out}, src)).silent == [str(out / "a.mp4")]
+    mute_output = match_clips(OwnClips({"m": out}, src))
+    assert mute_output.silent == [str(out / "a.mp4")]
+    for lent, remedy in ((False, ": add --sound source"), (True, ": nor in their sources")):
+        own = OwnClips({"m": out}, src, sound_of_source=lent)
+        texts = protocol_files(own, mute_output, "m", setting="inter-id", aligned=True)
+        assert f"no sound in 1 of 1 outputs{remedy}" in texts["m.toml"]
     made = match_clips(OwnClips({"m": out}, src, sound_of_source=True))
     assert made.silent == []
     assert str(made.items[0].outputs["m"]) == "generated/a.mp4#audio=source/a.mp4"

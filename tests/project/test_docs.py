@@ -13,6 +13,7 @@ import pytest
 from spfem_bench.cli.main import main
 from spfem_bench.definitions.cards import Kind, names
 from spfem_bench.definitions.methods import method_card
+from spfem_bench.definitions.networks import profile_card
 from spfem_bench.errors import UnknownNameError
 from spfem_bench.reporting import pages
 from tests.command_lines import Line, code_blocks, commands_of, parse
@@ -211,3 +212,13 @@ def test_the_readmes_first_screen_has_the_two_commands_alone() -> None:
         "make eval",
         "make test",
     ]
+
+
+def test_the_readmes_downloads_have_the_sizes_on_the_cards() -> None:
+    text = (ROOT / "README.md").read_text()
+    light = profile_card("light")
+    size = sum(file.bytes or 0 for role in light.roles for file in light.network(role).files)
+    assert f"Small networks for real faces take {size / 1e6:.0f} MB" in text
+    rows = (ROOT / "protocols/datasets/stccl-page.csv").read_text().splitlines()[1:]
+    size = sum(int(row.rpartition(",")[2]) for row in rows)
+    assert f"the {len(rows)} of STCCL's page take {size / 1e6:.0f} MB" in text

@@ -180,6 +180,10 @@ def test_reset_copies_and_pickles_begin_anew(demo: Scored) -> None:
         one.reset()
         one.update(demo.items[0]["generated"], demo.items[0]["source"])
         assert float(one.compute()) == first
+    signed = metric.signature()
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):  # 56 bits of hash fit in none
+        assert metric.set_dtype(dtype).compute() == first and metric.signature() == signed
+    assert metric.values[0].dtype == torch.float64
     batch = metric(demo.items[1]["generated"], demo.items[1]["source"])  # forward: of this batch
     assert float(metric.compute()) == pytest.approx((first + float(batch)) / 2)
 
@@ -313,6 +317,9 @@ def test_wrong_ranges_numbers_and_sounds_are_one_line() -> None:
     ):
         with pytest.raises(ClipError, match=says):
             metric.update(frames, GREY)
+    ramp = torch.linspace(0, 1, GREY.numel()).reshape(GREY.shape)
+    with pytest.raises(ClipError, match=r"values from 0 to 1, value_range is \(0, 255\)"):
+        FrechetArcFaceDistance("compact", value_range=(0, 255)).update(ramp, GREY)
     with pytest.raises(SpfemBenchError, match="2 generated clips and 1 references"):
         ExpressionSimilarity("compact").update([GREY, GREY], GREY)
     sync = LipSyncError("compact")
@@ -335,6 +342,13 @@ def test_what_a_class_cannot_compute_is_said_when_it_is_made(
         ExpressionSimilarity("papers")
     with pytest.raises(CardError, match="has no detector"):
         FrechetArcFaceDistance("compact", faces="detect")
+    for wrong, says in (
+        ({"fps": 0}, r"fps=0\. Give frames"),
+        ({"value_range": (1, 0)}, r"value_range=\(1, 0\)\. Give \(low"),
+        ({"batch_size": 0}, r"batch_size=0\. Give 1"),
+    ):
+        with pytest.raises(SpfemBenchError, match=says):
+            FrechetArcFaceDistance("compact", **wrong)
     with pytest.raises(SpfemBenchError, match="written and read again"):
         LipSyncError("official-compat")
     with pytest.raises(WeightsError, match=r"'arcface-r50' are missing.*networks fetch"):

@@ -13,6 +13,7 @@ from spfem_bench.reporting.report import words
 from spfem_bench.reporting.report.model import ReportRun, ReportSection
 from spfem_bench.reporting.report.words import clips_text, number_text, settings_lines
 from spfem_bench.reporting.tables import LEGEND, MARKS, TableColumn
+from spfem_bench.texts import count_text
 
 _LEGEND = LEGEND | {
     "published": "† published, not computed here: other networks, clips and decoding; never "
@@ -117,7 +118,7 @@ def facts(section: ReportSection) -> str:
     speakers = {item.speaker for item in section.items.values()}
     emotions = [e for e in section.emotions if e != AVERAGE]
     parts = ((section.items, "clip"), (speakers, "speaker"), (emotions, "emotion"))
-    counts = ", ".join(words.count_text(len(part), noun) for part, noun in parts)
+    counts = ", ".join(count_text(len(part), noun) for part, noun in parts)
     version = f"version {' and '.join(versions)}"
     first = f"{protocols[0].setting}, {version}, profile {section.profile}: {counts}"
     return "; ".join([first, *unverified(run.record for run in section.runs)])

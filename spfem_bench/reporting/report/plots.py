@@ -12,7 +12,8 @@ from spfem_bench.definitions.metrics import MetricCard
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.reporting.report import charts
 from spfem_bench.reporting.report.model import ReportSection
-from spfem_bench.reporting.report.words import clips_text, count_text, interval_text, number_text
+from spfem_bench.reporting.report.words import clips_text, interval_text, number_text
+from spfem_bench.texts import count_text
 
 MOST_SPEAKERS = 24  # that a plot has room for; all of them are in its table
 

@@ -29,11 +29,6 @@ def clips_text(score: Score) -> str:
     return f"{score.n_items}/{score.n_items + score.n_refused}"
 
 
-def count_text(number: int, noun: str) -> str:
-    """Return a number of things, the noun in the right number."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def settings_lines(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return nested settings as dotted keys with their values as text."""
 
