@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -82,10 +83,11 @@ def weights_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def run_ffmpeg() -> Callable[..., None]:
-    """Run the same ffmpeg that the product uses, with the given arguments."""
+    """Run the same ffmpeg that the product uses; texts are split at spaces, paths are not."""
 
-    def run(*arguments: str | Path) -> None:
-        command = [ffmpeg.program(), "-v", "error", "-y", "-nostdin", *map(str, arguments)]
+    def run(*arguments: object) -> None:
+        words = [one.split() if isinstance(one, str) else [str(one)] for one in arguments]
+        command = [ffmpeg.program(), "-v", "error", "-y", "-nostdin", *chain(*words)]
         subprocess.run(command, check=True)
 
     return run
@@ -162,12 +164,7 @@ def world(
         run_ffmpeg(
             "-i",
             samples / f"stccl-page/video_result/{name}.mp4",
-            "-t",
-            "1.6",
-            "-c:v",
-            "ffv1",
-            "-c:a",
-            "pcm_s16le",
+            "-t 1.6 -c:v ffv1 -c:a pcm_s16le",
             target,
         )
         files.append(f"{target.name},{sha256_of(target)},{target.stat().st_size}")
@@ -196,12 +193,7 @@ def own(samples: Path, tmp_path: Path, run_ffmpeg: Callable[..., None], world: W
         run_ffmpeg(
             "-i",
             world.data / "mini" / f"{name}.mkv",
-            "-vf",
-            "crop=256:256:512:0",
-            "-c:v",
-            "ffv1",
-            "-c:a",
-            "copy",
+            "-vf crop=256:256:512:0 -c:v ffv1 -c:a copy",
             folder / f"{name}.mkv",
         )
     return folder

@@ -134,11 +134,9 @@ def recompute(
 ) -> Recomputed:
     """Evaluate all that a set names, by the path that every evaluation takes.
 
-    Features that *store* holds are not computed again.
-
-    Raises:
-        CardError: the card names a method that its protocol cannot have.
-        SpfemBenchError: a network's weights are missing or wrong.
+    Features that *store* holds are not computed again. Raises CardError when the card names a
+    method that its protocol cannot have, and SpfemBenchError when a network's weights are missing
+    or wrong.
     """
     make = partial(make_plan, data=data, weights=weights, progress=progress)
     plans: list[Plan] = []
@@ -281,8 +279,7 @@ def _setting_changes(
 def check_rewritable(card: measured.MeasuredCard) -> None:
     """Find out now, not after minutes of work, whether a set can be rewritten.
 
-    Raises:
-        StorageError: its folder cannot be written.
+    Raises StorageError when its folder cannot be written.
     """
     try:
         check_writable(card.path.parent)

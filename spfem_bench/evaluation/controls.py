@@ -69,8 +69,7 @@ def _provider(protocol: Protocol) -> Provider:
 def at_level(method: MethodCard, level: float) -> MethodCard:
     """Return a control's card with another level.
 
-    Raises:
-        CardError: it is no graded control, or has no such level.
+    Raises CardError when it is no graded control, or has no such level.
     """
     control = method.control
     if not isinstance(control, GradedControl):

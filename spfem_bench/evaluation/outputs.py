@@ -41,9 +41,8 @@ def find_outputs(
 ) -> tuple[list[PlacedOutput], tuple[str, ...]]:
     """Return each item's output in a user's folder, and the names there that no item expects.
 
-    Raises:
-        CardError: the layout does not fit the protocol.
-        ClipError: the folder does not exist.
+    Raises CardError when the layout does not fit the protocol, and ClipError when the folder does
+    not exist.
     """
     videos.check()
     if videos.layout is None:

@@ -56,15 +56,12 @@ def protocol_pairs(
 ) -> Paired:
     """Pair each item's source with a method's output, or with its real clip.
 
-    Puppets against ``real`` are aligned by the exact truth of their speech, and drawn in one
-    pose. Other real clips are aligned with the source by their sound; outputs run in step
-    with it but for a constant lag of *max_lag* frames at most, which is found by motion. Items in
-    which both are the same clip (an inter-ID neutral) teach nothing and are left out. *method* is
-    one of the protocol's, or any name with *videos*.
-
-    Raises:
-        UnknownNameError: no such method in this protocol.
-        CardError: nothing can be paired.
+    Puppets against ``real`` are aligned by the exact truth of their speech, and drawn in one pose.
+    Other real clips are aligned with the source by their sound; outputs run in step with it but for
+    a constant lag of *max_lag* frames at most, which is found by motion. Items in which both are
+    the same clip (an inter-ID neutral) teach nothing and are left out. *method* is one of the
+    protocol's, or any name with *videos*. Raises UnknownNameError when the protocol has no such
+    method, and CardError when nothing can be paired.
     """
     provider = data.provider(protocol.dataset)
     if provider.has_exact_pairs and method == "real" and videos is None:
@@ -101,13 +98,10 @@ def folder_pairs(
 ) -> Paired:
     """Pair the clips of two folders by their names.
 
-    The speaker is a name's part before the first underscore: ``M003_001.mp4``. *emotion* is that
-    of the second folder. *timing* is ``motion`` for outputs that run at most *max_lag* frames out
-    of step with their source, ``sound`` for recordings.
-
-    Raises:
-        ClipError: no folder, two clips of one name, or no name in both.
-        CardError: nothing can be paired.
+    The speaker is a name's part before the first underscore: ``M003_001.mp4``. *emotion* is that of
+    the second folder. *timing* is ``motion`` for outputs that run at most *max_lag* frames out of
+    step with their source, ``sound`` for recordings. Raises ClipError for no folder, two clips of
+    one name, or no name in both, and CardError when nothing can be paired.
     """
     jobs = [
         (Clip(a), Clip(b), a.stem.partition("_")[0], emotion) for a, b in same_names(source, target)
@@ -118,8 +112,7 @@ def folder_pairs(
 def same_names(source: Path, generated: Path) -> list[tuple[Path, Path]]:
     """Return the videos of two folders that have one name but for the suffix.
 
-    Raises:
-        ClipError: no folder, two videos of one name in one, or names that only one has.
+    Raises ClipError for no folder, two videos of one name in one, or names that only one has.
     """
     a, b = _videos(source), _videos(generated)
     alone = [str((a | b)[stem]) for stem in [*a, *b] if (stem in a) != (stem in b)]

@@ -83,12 +83,9 @@ def make_plan(
 
     *method* is a registered method or control, or any name with *videos*, the user's own outputs.
     All *metrics* of the protocol are computed when none is named; each may be replaced by the
-    profile's variant of it. *level* takes the place of the
-    level on a graded control's card.
-
-    Raises:
-        UnknownNameError: no such method in this protocol, or no such metric.
-        CardError: a level that the method does not have.
+    profile's variant of it. *level* takes the place of the level on a graded control's card. Raises
+    UnknownNameError when the protocol has no such method or metric, and CardError for a level that
+    the method does not have.
     """
     provider = data.provider(protocol.dataset)
     if videos:
@@ -276,8 +273,7 @@ def _missing_weights(
 def metric_networks(metric: MetricCard, profile: ProfileCard, faces: Faces) -> list[NetworkCard]:
     """Return the networks that a metric needs: the one that it compares with, and a detector.
 
-    Raises:
-        CardError: the first has no such output, or the profile lacks one.
+    Raises CardError when the first has no such output, or the profile lacks one.
     """
     network = network_of(metric, profile)
     if metric.output == STAGES:

@@ -310,8 +310,7 @@ class RunRecord(_Recorded):
     def settings_of(self, metric: str) -> RecordedSettings:
         """Return everything that can move a metric's number.
 
-        Raises:
-            CardError: the record is damaged: it has scores of the metric, and no settings.
+        Raises CardError when the record is damaged: it has scores of the metric, and no settings.
         """
         if metric not in self.settings:
             raise CardError(
@@ -323,8 +322,7 @@ class RunRecord(_Recorded):
     def kind_of(self, metric: str) -> MetricKind[Any]:
         """Return a metric's kind, with the settings of this run.
 
-        Raises:
-            CardError: the record is damaged, or the kind's plugin is not installed.
+        Raises CardError when the record is damaged, or the kind's plugin is not installed.
         """
         statistic = self.settings_of(metric).metric.statistic
         try:
@@ -365,8 +363,7 @@ def record_path(folder: Path, protocol: str, method: str, profile: str) -> Path:
 def save(record: RunRecord | Mapping[str, Any], path: Path) -> None:
     """Write a record, of a run or of a validation, with its checksum, whole or not at all.
 
-    Raises:
-        StorageError: the folder cannot be written, or the disk is full.
+    Raises StorageError when the folder cannot be written, or the disk is full.
     """
     if isinstance(record, RunRecord):
         write_json(path, record.parts(), plain=_Recorded.parts)
@@ -377,9 +374,8 @@ def save(record: RunRecord | Mapping[str, Any], path: Path) -> None:
 def load_run(path: Path) -> RunRecord:
     """Read a record; one of an earlier version, without a checksum, gets ``unverified``.
 
-    Raises:
-        NoRunError: the file is the record of a validation.
-        CardError: the file is no run record, of a later schema, damaged, or holds a NaN.
+    Raises NoRunError when the file is the record of a validation, and CardError when the file is no
+    run record, of a later schema, damaged, or holds a NaN.
     """
     remedy = "Give files that 'spfem-bench eval' wrote"
     try:
@@ -406,8 +402,7 @@ def load_run(path: Path) -> RunRecord:
 def record_files(paths: Iterable[Path]) -> list[Path]:
     """Return files as they are given, and of folders all JSON files in them.
 
-    Raises:
-        CardError: a folder has none.
+    Raises CardError when a folder has none.
     """
     files = []
     for path in paths:

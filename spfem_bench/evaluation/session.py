@@ -59,9 +59,8 @@ def make_extractor(
 ) -> Extractor:
     """Return an extractor for a plan's clips; without a *store*, features are in the user's.
 
-    Raises:
-        ClipError: there is no such hardware decoder here.
-        CardError: no such precision, or not on this device.
+    Raises ClipError when there is no such hardware decoder here, and CardError for a precision that
+    does not exist, or not on this device.
     """
     if computing.hwaccel:
         ffmpeg.check_hardware(computing.hwaccel)
@@ -86,8 +85,7 @@ def videos_by_method(
 ) -> dict[str, Videos]:
     """Return folders of outputs by method, from texts ``NAME=DIR``, or ``DIR`` for a single method.
 
-    Raises:
-        CardError: a folder's method is not clear, is not evaluated, or has two folders.
+    Raises CardError when a folder's method is not clear, is not evaluated, or has two folders.
     """
     videos: dict[str, Videos] = {}
     for text in texts:
@@ -123,10 +121,8 @@ def make_plans(
     """Return the plans of methods on protocols, protocol by protocol.
 
     The method ``controls`` stands for all controls that a protocol has. Without a *profile*, a
-    protocol's own is used; without *metrics*, all of the protocol's.
-
-    Raises:
-        UnknownNameError: no such method, profile or metric.
+    protocol's own is used; without *metrics*, all of the protocol's. Raises UnknownNameError for no
+    such method, profile or metric.
     """
     chosen: list[tuple[Protocol, str]] = []
     for protocol in protocols:

@@ -55,9 +55,8 @@ def _list_settings(protocol: Protocol | None) -> dict[str, Any]:
 def network_of(metric: MetricCard, profile: ProfileCard) -> NetworkCard:
     """Return the network whose features a metric uses.
 
-    Raises:
-        UnknownNameError: the metric names a learnt metric that does not exist.
-        CardError: a card or record is wrong.
+    Raises UnknownNameError when the metric names a learnt metric that does not exist, and CardError
+    when a card or record is wrong.
     """
     return kind_of(metric).network(metric, profile)
 

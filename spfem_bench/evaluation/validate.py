@@ -112,11 +112,9 @@ def plan_validation(
 ) -> Validation:
     """Plan every level of the protocol's graded controls.
 
-    All *controls* and *metrics* that the protocol has are planned when none is named.
-
-    Raises:
-        UnknownNameError: no such control or metric, or the protocol cannot have it.
-        CardError: a metric's claim names no graded control.
+    All *controls* and *metrics* that the protocol has are planned when none is named. Raises
+    UnknownNameError for a control or metric that does not exist or that the protocol cannot have,
+    and CardError when a metric's claim names no graded control.
     """
     known = graded_controls()
     lacking = {name: why_not(method_card(name), protocol) for name in known}

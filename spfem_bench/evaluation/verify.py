@@ -65,8 +65,7 @@ class Verification:
 def verify_file(path: Path) -> Verification:
     """Read a record and compute it again; a protocol's card beside it is used.
 
-    Raises:
-        CardError: it is no run record, or damaged: also by its checksum.
+    Raises CardError when it is no run record, or damaged: also by its checksum.
     """
     return verify_record(load_run(path), path.parent)
 

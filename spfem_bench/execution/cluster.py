@@ -61,8 +61,7 @@ OBJECT_MEMORY = 100 << 20
 class RayWorkers(Workers):
     """Workers on Ray. Unless settings limit them, one for each GPU (cuda), else for each processor.
 
-    Raises:
-        SpfemBenchError: Ray is not installed, or the address is of another kind.
+    Raises SpfemBenchError when Ray is not installed, or the address is of another kind.
     """
 
     spreads_jobs = True
@@ -100,8 +99,7 @@ class RayWorkers(Workers):
     def connect(self) -> None:
         """Start Ray or join the cluster, once; with ``auto``, one that this program has joined.
 
-        Raises:
-            SpfemBenchError: there is no cluster, or no room in it.
+        Raises SpfemBenchError when there is no cluster, or no room in it.
         """
         if self._count:
             return

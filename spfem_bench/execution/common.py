@@ -69,8 +69,7 @@ def feature_phases(progress: Progress, clips: int) -> Iterator[None]:
 def check_device(device: str) -> None:
     """Refuse a device that torch does not have on this machine.
 
-    Raises:
-        SpfemBenchError: with torch's reason.
+    Raises SpfemBenchError with torch's reason.
     """
     if device == "cpu":
         return

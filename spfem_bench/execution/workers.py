@@ -61,10 +61,8 @@ def workers_for(computing: Computing) -> Iterator[Workers]:
     """Give the workers that settings ask for; they end with the block.
 
     Processes start with the first work. A cluster that runs is joined at once, so that a wrong
-    address is reported before the preflight.
-
-    Raises:
-        SpfemBenchError: no such device, no Ray, no cluster at the address, or no room in it.
+    address is reported before the preflight. Raises SpfemBenchError for no such device, no Ray, no
+    cluster at the address, or no room in it.
     """
     if computing.ray in (None, "local"):  # a cluster's driver may lack the GPUs of its nodes
         check_device(computing.device)

@@ -101,8 +101,7 @@ def save_figure(
 ) -> None:
     """Draw the figure into a PNG, PDF or SVG, by the path's suffix.
 
-    Raises:
-        StorageError: the file cannot be written.
+    Raises StorageError when the file cannot be written.
     """
     drawing.save_drawing(lambda: figure(rows, measure, caption), path)
 

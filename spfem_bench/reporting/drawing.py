@@ -72,8 +72,7 @@ def open_frame(axes: Axes) -> None:
 def save_drawing(draw: Callable[[], Figure], path: Path, *, dpi: int = 150) -> None:
     """Draw a figure into a PNG, PDF or SVG, by the path's suffix.
 
-    Raises:
-        StorageError: the file cannot be written.
+    Raises StorageError when the file cannot be written.
     """
     from matplotlib import rc_context
     from matplotlib.text import Text

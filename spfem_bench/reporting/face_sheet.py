@@ -15,8 +15,7 @@ from spfem_bench.features.extract import Extractor
 def face_sheet(extractor: Extractor, clip: Clip, count: int) -> tuple[bytes, str]:
     """Return a PNG of *count* frames with faces, landmarks and the networks' crops, and the counts.
 
-    Raises:
-        ClipError: the clip cannot be read, or has no face that can be followed.
+    Raises ClipError when the clip cannot be read, or has no face that can be followed.
     """
     track, n_faces = FaceTrack(), 0
     for _, face in extractor.tracked_frames(clip, track):

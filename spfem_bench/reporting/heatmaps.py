@@ -166,10 +166,8 @@ def breaks(arrays: _Arrays, space: CoherenceSpace, stages: Sequence[int]) -> _Fl
 def save_heatmap(scored: Scored, source: _Pictures, generated: _Pictures, path: Path) -> None:
     """Draw one clip's breaks over its face, and its coherence over time, as PNG.
 
-    *source* and *generated* are crops in step, uint8 (N, 112, 112, 3).
-
-    Raises:
-        StorageError: the file cannot be written.
+    *source* and *generated* are crops in step, uint8 (N, 112, 112, 3). Raises StorageError when the
+    file cannot be written.
     """
     drawing.save_drawing(lambda: figure(scored, source, generated), path, dpi=130)
 

@@ -96,8 +96,7 @@ class Board:
 def read_entries(paths: Sequence[Path]) -> tuple[list[Entry], list[str]]:
     """Read records, or all in folders, and verify each; return also what is wrong, one line each.
 
-    Raises:
-        CardError: a folder has no file.
+    Raises CardError when a folder has no file.
     """
     entries, problems = [], []
     seen: dict[str, Path] = {}

@@ -24,11 +24,8 @@ def model_index(records: Sequence[RunRecord], *, choice: Choice = ALL) -> dict[s
     """Return a model card's ``model-index``: a model for each method, a result for each record.
 
     Metrics are the headline scores, or those of the chosen emotions; interval, clips and signature
-    are in a metric's ``args``.
-
-    Raises:
-        CardError: a record has no such number.
-        UnknownNameError: a chosen method, metric or emotion is in none of them.
+    are in a metric's ``args``. Raises CardError when a record has no such number, and
+    UnknownNameError when a chosen method, metric or emotion is in none of them.
     """
     chosen, choice = choose_records(records, choice)
     models: dict[str, list[dict[str, Any]]] = {}

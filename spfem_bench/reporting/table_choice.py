@@ -29,11 +29,9 @@ def choose_records(
 ) -> tuple[Sequence[RunRecord], Choice]:
     """Return the records of the chosen methods, in order, with the chosen scores alone.
 
-    Names are matched without regard to capitals, and by label (``FAD``, ``Avg.``); the choice
-    that is returned has them as the records do.
-
-    Raises:
-        UnknownNameError: a name is in none of the records.
+    Names are matched without regard to capitals, and by label (``FAD``, ``Avg.``); the choice that
+    is returned has them as the records do. Raises UnknownNameError when a name is in none of the
+    records.
     """
     scores = [score for record in records for score in record.scores]
     labels = {record.method.label: record.method.name for record in records}

@@ -158,12 +158,10 @@ def make_table(
 ) -> Table:
     """Arrange run records as the papers do: a block of rows for each protocol.
 
-    *published* shows the papers' rows of the same methods beside them; when None, for all
-    protocols but those on drawn clips. *choice* names methods, metrics and emotions, in order.
-
-    Raises:
-        CardError: no records, or one given twice.
-        UnknownNameError: a chosen method, metric or emotion is in none of them.
+    *published* shows the papers' rows of the same methods beside them; when None, for all protocols
+    but those on drawn clips. *choice* names methods, metrics and emotions, in order. Raises
+    CardError for no records, or one given twice, and UnknownNameError when a chosen method, metric
+    or emotion is in none of them.
     """
     if not records:
         remedy = "Give files that 'spfem-bench eval' wrote"
@@ -370,9 +368,8 @@ def _is_drawn(protocol: str) -> bool:
 def make_printed_table(tables: Sequence[Printed], *, choice: Choice = ALL) -> Table:
     """Arrange printed tables again, digit by digit: a block of rows for each setting.
 
-    Raises:
-        CardError: two numbers are given for one cell.
-        UnknownNameError: a chosen method, metric or emotion is in none of them.
+    Raises CardError when two numbers are given for one cell, and UnknownNameError when a chosen
+    method, metric or emotion is in none of them.
     """
     tables, choice = choose_printed(tables, choice)
     cells: dict[CellKey, TableCell] = {}

@@ -20,8 +20,7 @@ NAMES |= {"vd": "visual disparity", "cm": "correlation matrix", "ct": "content"}
 def save_figure(record: Mapping[str, Any], path: Path) -> None:
     """Draw a metric's training into a PNG, PDF or SVG, by the path's suffix.
 
-    Raises:
-        StorageError: the file cannot be written.
+    Raises StorageError when the file cannot be written.
     """
     save_drawing(lambda: figure(record), path)
 

@@ -34,8 +34,7 @@ LEFT, RIGHT, TOP, BOTTOM = 1.35, 0.12, 0.92, 1.08  # around all panels, inches
 def save_figure(record: Mapping[str, Any], path: Path) -> None:
     """Draw a validation's record into a PNG, PDF or SVG, by the path's suffix.
 
-    Raises:
-        StorageError: the file cannot be written.
+    Raises StorageError when the file cannot be written.
     """
     drawing.save_drawing(lambda: figure(record), path, dpi=200)
 

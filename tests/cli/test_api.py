@@ -74,21 +74,8 @@ def test_python_and_the_command_line_give_the_same_record(
     from spfem_bench.cli.main import main
 
     run = spfem_bench.evaluate("source", SMALL, metrics=["csim"])
-    done = CliRunner().invoke(
-        main,
-        [
-            "eval",
-            "--method",
-            "source",
-            "--protocol",
-            SMALL,
-            "--metrics",
-            "csim",
-            "-q",
-            "--results",
-            str(tmp_path),
-        ],
-    )
+    command = f"eval --method source --protocol {SMALL} --metrics csim -q --results {tmp_path}"
+    done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output
     (path,) = tmp_path.rglob("*.json")
     other = spfem_bench.load(path).record.plain()

@@ -243,17 +243,7 @@ def test_a_generators_silent_track_is_refused(
     run_ffmpeg(
         "-i",
         puppet,
-        "-f",
-        "lavfi",
-        "-i",
-        "anullsrc=r=44100:cl=stereo",
-        "-map",
-        "0:v",
-        "-map",
-        "1:a",
-        "-c:v",
-        "copy",
-        "-shortest",
+        "-f lavfi -i anullsrc=r=44100:cl=stereo -map 0:v -map 1:a -c:v copy -shortest",
         target,
     )
     with pytest.raises(ClipError, match="its sound is silent"):
@@ -324,11 +314,7 @@ def test_what_a_lossy_codec_leaves_of_opposite_channels_is_refused(
         run_ffmpeg(
             "-i",
             samples / "stccl-page/video_result/M003_source_sad_033.mp4",
-            "-vn",
-            "-ac",
-            "1",
-            "-ar",
-            "48000",
+            "-vn -ac 1 -ar 48000",
             tmp_path / "mono.wav",
         )
         run_ffmpeg("-i", tmp_path / "mono.wav", "-af", OPPOSITE, "-c:a", codec, "-b:a", "64k", made)
@@ -347,15 +333,8 @@ def test_a_clip_of_0_9_s_has_windows_but_too_few(puppet: Path, extractor: Extrac
 def test_a_clip_that_is_silent_for_a_half_is_scored(
     puppet: Path, extractor: Extractor, tmp_path: Path, run_ffmpeg: RunFfmpeg
 ) -> None:
-    clip = muxed(
-        puppet,
-        tmp_path / "half.mkv",
-        run_ffmpeg,
-        "-af",
-        "volume=0:enable='lt(t,1.15)'",
-        "-c:a",
-        "flac",
-    )
+    silent = ("-af", "volume=0:enable='lt(t,1.15)'", "-c:a", "flac")
+    clip = muxed(puppet, tmp_path / "half.mkv", run_ffmpeg, *silent)
     assert len(sync_of(extractor, clip).frames) > 40
     with pytest.raises(ClipError, match="its sound is silent"):
         sync_of(extractor, Clip.parse(f"{clip}#t=0,1.1"))  # of this part it is the whole
@@ -482,20 +461,8 @@ def test_folders_of_pairs_may_be_no_utf_8(listed: tuple[Bench, Path], puppet: Pa
     bench, top = listed
     name = os.fsdecode(b"h\xe9.mp4")
     a, b = (outputs(top / side, puppet, name) for side in "ab")
-    scored = bench(
-        "score",
-        "--source",
-        a,
-        "--generated",
-        b,
-        "--aligned",
-        "-o",
-        top / "o.csv",
-        "--regions",
-        top / "r.json",
-        "--heatmaps",
-        top / "maps",
-    )
+    written = ("-o", top / "o.csv", "--regions", top / "r.json", "--heatmaps", top / "maps")
+    scored = bench("score", "--source", a, "--generated", b, "--aligned", *written)
     assert scored.code == 0
     assert r"h\udce9" in scored.out
     assert (top / "maps" / os.fsdecode(b"h\xe9.png")).is_file()

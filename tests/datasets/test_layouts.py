@@ -40,20 +40,14 @@ def local(tree: Path) -> SourceOf:
     return source_of
 
 
+def evaluate(bench: Bench, card: Path, folder: Path, layout: str, *options: str) -> Outcome:
+    """Score the outputs in a folder, of a method named like the layout."""
+    command = ("eval", "--method", layout, "--layout", layout, "--protocol", card, *options)
+    return bench(*command, "--videos", folder)
+
+
 def dry(bench: Bench, card: Path, folder: Path, layout: str) -> tuple[dict[str, dict], dict, int]:
-    done = bench(
-        "eval",
-        "--method",
-        "x",
-        "--protocol",
-        card,
-        "--videos",
-        folder,
-        "--layout",
-        layout,
-        "--dry-run",
-        "--json",
-    )
+    done = evaluate(bench, card, folder, layout, "--dry-run", "--json")
     said = json.loads(done.out)
     return {i["item"]: i for i in said["items"]}, said, done.code
 
@@ -90,20 +84,7 @@ def test_ned_frames_are_scored_with_the_sources_sound(
     first = found.items[0]
     assert items[first.id]["places"] == [f"M003_{first.row['source_clip']}/neutral/full_frames"]
     assert items[first.id]["sound"] == "source"
-    done = bench(
-        "eval",
-        "--method",
-        "ned",
-        "--protocol",
-        card,
-        "--videos",
-        out,
-        "--layout",
-        "ned",
-        "--metrics",
-        "lse-d,av-offset,id-sim",
-        "--json",
-    )
+    done = evaluate(bench, card, out, "ned", "--metrics", "lse-d,av-offset,id-sim", "--json")
     assert done.code == 0, done.err
     average = {s["metric"]: s["value"] for s in json.loads(done.out) if s["emotion"] == "avg"}
     assert average["av-offset"] == 0 and average["lse-d"] < 2 and average["id-sim"] > 0.98
@@ -123,9 +104,8 @@ def test_sserd_frames_are_parted_by_the_lengths_of_the_sources(
     out = tmp_path / "out"
     lengths = {}
     for item in found.items:
-        lengths[item.id] = packets.stream_times(mead_tree / item.clips["source"].path)[
-            "video"
-        ].packets
+        streams = packets.stream_times(mead_tree / item.clips["source"].path)
+        lengths[item.id] = streams["video"].packets
         folder = out / f"gen_intra/{item.emotion}/{item.speaker}"
         folder.mkdir(parents=True, exist_ok=True)
         start = len(list(folder.iterdir()))
@@ -194,24 +174,10 @@ def test_eat_names_with_absent_ambiguous_and_extra(bench: Bench, mead_tree: Path
     assert items[absent]["state"] == "absent" and len(items[double]["places"]) == 2
     assert "for one item" in items[double]["reason"]
     assert said["extra"] == ["face_hap_M003_neu_1_024.mp4"]
-    shown = bench(
-        "eval", "--method", "x", "--protocol", card, "--videos", out, "--layout", "eat", "--dry-run"
-    )
+    shown = evaluate(bench, card, out, "eat", "--dry-run")
     assert "10 found, 1 absent, 1 ambiguous, 1 extra" in shown.out
     assert "driving folder" in shown.err  # what the user has to do
-    scored = bench(
-        "eval",
-        "--method",
-        "x",
-        "--protocol",
-        card,
-        "--videos",
-        out,
-        "--layout",
-        "eat",
-        "--metrics",
-        "id-sim",
-    )
+    scored = evaluate(bench, card, out, "eat", "--metrics", "id-sim")
     assert scored.code == 2 and "extra, expected by no item: face_hap" in scored.err
 
 

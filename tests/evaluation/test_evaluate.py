@@ -240,18 +240,11 @@ def test_sound_shifted_by_known_frames_is_found_through_the_whole_path(
         wavfile.write(tmp_path / "sound.wav", 16_000, moved)
         clip_path = tmp_path / f"clip{early}.mkv"
         run_ffmpeg(
-            "-framerate",
-            "25",
-            "-i",
+            "-framerate 25 -i",
             frames / "%04d.png",
             "-i",
             tmp_path / "sound.wav",
-            "-c:v",
-            "ffv1",
-            "-pix_fmt",
-            "bgr0",
-            "-c:a",
-            "pcm_s16le",
+            "-c:v ffv1 -pix_fmt bgr0 -c:a pcm_s16le",
             clip_path,
         )
         clips[Clip(clip_path)] = early
@@ -337,12 +330,7 @@ def test_bad_videos_are_refused_one_by_one_and_the_rest_is_scored(
     run_ffmpeg(
         "-i",
         own / f"{STRIPS[1]}.mkv",
-        "-filter_complex",
-        "[0:v]split[a][b];[a][b]hstack",
-        "-c:v",
-        "ffv1",
-        "-c:a",
-        "copy",
+        "-filter_complex [0:v]split[a][b];[a][b]hstack -c:v ffv1 -c:a copy",
         own / "two.mkv",
     )
     (own / "two.mkv").replace(own / f"{STRIPS[1]}.mkv")
@@ -351,12 +339,7 @@ def test_bad_videos_are_refused_one_by_one_and_the_rest_is_scored(
     run_ffmpeg(
         "-i",
         own / f"{STRIPS[2]}.mkv",
-        "-vf",
-        "drawbox=t=fill:enable='mod(n,3)'",
-        "-c:v",
-        "ffv1",
-        "-c:a",
-        "copy",
+        "-vf drawbox=t=fill:enable='mod(n,3)' -c:v ffv1 -c:a copy",
         own / "third.mkv",
     )
     (own / "third.mkv").replace(own / f"{STRIPS[2]}.mkv")
@@ -381,17 +364,7 @@ def test_sound_missing_or_clip_too_short_refuses_lip_sync_only(
 ) -> None:
     run_ffmpeg("-i", own / f"{STRIPS[0]}.mkv", "-an", "-c:v", "copy", own / "silent.mkv")
     (own / "silent.mkv").replace(own / f"{STRIPS[0]}.mkv")
-    run_ffmpeg(
-        "-i",
-        own / f"{STRIPS[1]}.mkv",
-        "-t",
-        "0.2",
-        "-c:v",
-        "ffv1",
-        "-c:a",
-        "pcm_s16le",
-        own / "short.mkv",
-    )
+    run_ffmpeg("-i", own / f"{STRIPS[1]}.mkv", "-t 0.2 -c:v ffv1 -c:a pcm_s16le", own / "short.mkv")
     (own / "short.mkv").replace(own / f"{STRIPS[1]}.mkv")
     done = spfem_bench(
         *EVAL[:-1], "--method", "mine", "--metrics", "fad,lse-d", "--videos", own, "--partial"

@@ -36,20 +36,8 @@ def two(tmp_path: Path, run_ffmpeg: Run) -> tuple[Path, Path]:
     """Two clips of one second whose pictures and sounds differ."""
     for name, source, tone in (("a", "testsrc2", 300), ("b", "mandelbrot", 900)):
         run_ffmpeg(
-            "-f",
-            "lavfi",
-            "-i",
-            f"{source}=s=112x112:r=25",
-            "-f",
-            "lavfi",
-            "-i",
-            f"sine=f={tone}",
-            "-t",
-            "1",
-            "-c:v",
-            "libx264",
-            "-c:a",
-            "aac",
+            f"-f lavfi -i {source}=s=112x112:r=25 -f lavfi -i sine=f={tone} -t 1 -c:v libx264",
+            "-c:a aac",
             tmp_path / f"{name}.mp4",
         )
     return tmp_path / "a.mp4", tmp_path / "b.mp4"

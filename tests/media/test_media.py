@@ -70,19 +70,9 @@ def make_video(tmp_path: Path, run_ffmpeg: RunFfmpeg) -> Callable[..., Path]:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         run_ffmpeg(
-            "-f",
-            "rawvideo",
-            "-pix_fmt",
-            "rgb24",
-            "-s",
-            f"{width}x{height}",
-            "-r",
-            rate,
-            "-i",
-            raw,
-            *before,
-            *codec,
-            f"file:{path}",
+            f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r",
+            *(rate, "-i", raw, *before, *codec),
+            Path(f"file:{path}"),
         )
         return path
 
@@ -330,19 +320,7 @@ def test_a_cover_picture_is_no_video(tmp_path, run_ffmpeg):
     cv2.imwrite(str(cover), np.zeros((30, 30, 3), np.uint8))
     song = tmp_path / "song.mp3"
     run_ffmpeg(
-        "-i",
-        sound,
-        "-i",
-        cover,
-        "-map",
-        "0",
-        "-map",
-        "1",
-        "-c:v",
-        "copy",
-        "-disposition:v:0",
-        "attached_pic",
-        song,
+        "-i", sound, "-i", cover, "-map 0 -map 1 -c:v copy -disposition:v:0 attached_pic", song
     )
     with pytest.raises(ClipError, match="has no video stream"):
         read(song)
@@ -871,20 +849,8 @@ def test_a_span_of_time_cuts_frames_and_sound(
     """At 25 fps the span from 0.2 s up to 0.6 s is frames 5 to 14, samples 3,200 to 9,600."""
     path = tmp_path / "a.mkv"
     run_ffmpeg(
-        "-f",
-        "lavfi",
-        "-i",
-        "testsrc2=s=64x48:r=25:d=2",
-        "-f",
-        "lavfi",
-        "-i",
-        "sine=r=16000:d=2",
-        "-c:v",
-        "ffv1",
-        "-pix_fmt",
-        "bgr0",
-        "-c:a",
-        "pcm_s16le",
+        "-f lavfi -i testsrc2=s=64x48:r=25:d=2 -f lavfi -i sine=r=16000:d=2 -c:v ffv1",
+        "-pix_fmt bgr0 -c:a pcm_s16le",
         path,
     )
     whole, cut = Clip(path), Clip.parse(f"{path}#t=0.2,0.6")

@@ -81,17 +81,7 @@ def official_sound(clip: Path, folder: Path, run_ffmpeg: Run) -> Path:
     """Run joonson's commands (run_pipeline.py) from a clip to its sound, as they stand there."""
     run_ffmpeg("-y", "-i", clip, "-qscale:v", "2", "-async", "1", "-r", "25", folder / "v.avi")
     run_ffmpeg(
-        "-y",
-        "-i",
-        folder / "v.avi",
-        "-ac",
-        "1",
-        "-vn",
-        "-acodec",
-        "pcm_s16le",
-        "-ar",
-        "16000",
-        folder / "audio.wav",
+        "-y -i", folder / "v.avi", "-ac 1 -vn -acodec pcm_s16le -ar 16000", folder / "audio.wav"
     )
     return folder / "audio.wav"
 
@@ -142,18 +132,8 @@ def test_lse_of_a_video_file_is_the_packages(
     run_ffmpeg(
         "-i",
         samples / "stccl-page" / name,
-        "-t",
-        "1.24",
-        "-vf",
-        f"crop=256:256:{left}:0:exact=1",
-        "-c:v",
-        "libx264",
-        "-qp",
-        "0",
-        "-c:a",
-        "flac",
-        "-strict",
-        "-2",
+        f"-t 1.24 -vf crop=256:256:{left}:0:exact=1 -c:v libx264 -qp 0 -c:a flac",
+        "-strict -2",
         clip.path,
     )
     (tmp_path / "bin").mkdir()
@@ -181,35 +161,17 @@ def test_frames_and_sound_are_those_of_the_commands(
 ) -> None:
     clip = Clip(tmp_path / "clip.mp4")
     run_ffmpeg(
-        "-f",
-        "lavfi",
-        "-i",
-        f"testsrc2=size=128x96:rate={rate}:duration=1.3",
-        "-f",
-        "lavfi",
-        "-i",
-        "aevalsrc=sin(900*t*t):s=44100:d=1.3",
-        "-pix_fmt",
-        "yuv420p",
-        "-c:v",
-        "libx264",
-        "-c:a",
-        "aac",
+        f"-f lavfi -i testsrc2=size=128x96:rate={rate}:duration=1.3",
+        "-f lavfi -i aevalsrc=sin(900*t*t):s=44100:d=1.3 -pix_fmt yuv420p -c:v libx264 -c:a aac",
         clip.path,
     )
     (tmp_path / "frames").mkdir()
     with one_core():
         sound = official_sound(clip.path, tmp_path, run_ffmpeg)
         run_ffmpeg(
-            "-y",
-            "-i",
+            "-y -i",
             tmp_path / "v.avi",
-            "-qscale:v",
-            "2",
-            "-threads",
-            "1",
-            "-f",
-            "image2",
+            "-qscale:v 2 -threads 1 -f image2",
             tmp_path / "frames" / "%06d.jpg",
         )
     expected = [p.read_bytes() for p in sorted((tmp_path / "frames").iterdir())]
@@ -292,16 +254,8 @@ def test_a_clip_without_a_face_is_refused_by_its_own_name(
 ) -> None:
     clip = Clip(tmp_path / "nobody.mp4")
     run_ffmpeg(
-        "-f",
-        "lavfi",
-        "-i",
-        "testsrc2=size=128x96:rate=25:duration=0.5",
-        "-f",
-        "lavfi",
-        "-i",
-        "sine=d=0.5",
-        "-pix_fmt",
-        "yuv420p",
+        "-f lavfi -i testsrc2=size=128x96:rate=25:duration=0.5 -f lavfi -i sine=d=0.5",
+        "-pix_fmt yuv420p",
         clip.path,
     )
     x = extractor("joonson")
@@ -317,14 +271,7 @@ def test_other_networks_see_the_clip_itself(
     run_ffmpeg(
         "-i",
         samples / "stccl-page" / "neutral_036_1.mp4",
-        "-t",
-        "0.5",
-        "-vf",
-        "crop=256:256:532:0",
-        "-c:v",
-        "ffv1",
-        "-c:a",
-        "flac",
+        "-t 0.5 -vf crop=256:256:532:0 -c:v ffv1 -c:a flac",
         clip.path,
     )
     found = {}

@@ -98,18 +98,8 @@ def clip(tmp_path: Path, run_ffmpeg: RunFfmpeg) -> Path:
     """Half a second of pictures and sound."""
     path = tmp_path / "clip.mp4"
     run_ffmpeg(
-        "-f",
-        "lavfi",
-        "-i",
-        "testsrc2=s=64x64:r=25:d=0.5",
-        "-f",
-        "lavfi",
-        "-i",
-        "sine=d=0.5",
-        "-c:v",
-        "libx264",
-        "-c:a",
-        "aac",
+        "-f lavfi -i testsrc2=s=64x64:r=25:d=0.5 -f lavfi -i sine=d=0.5 -c:v libx264",
+        "-c:a aac",
         path,
     )
     return path
@@ -241,20 +231,8 @@ def test_a_clip_longer_than_an_hour_is_refused_but_its_parts_are_read(
 ) -> None:
     path = tmp_path / "long.mkv"
     run_ffmpeg(
-        "-f",
-        "lavfi",
-        "-i",
-        "color=s=16x16:r=0.1:d=3700",
-        "-f",
-        "lavfi",
-        "-i",
-        "anullsrc=r=8000:cl=mono:d=3700",
-        "-t",
-        "3700",
-        "-c:v",
-        "ffv1",
-        "-c:a",
-        "aac",
+        "-f lavfi -i color=s=16x16:r=0.1:d=3700 -f lavfi -i anullsrc=r=8000:cl=mono:d=3700",
+        "-t 3700 -c:v ffv1 -c:a aac",
         path,
     )
     for read in (lambda c: next(frames(c)), audio.samples):
@@ -274,24 +252,9 @@ def test_a_late_time_stamp_does_not_make_frames_and_sound_without_end(
     """
     path = tmp_path / "a.flv"  # an FLV says how long it lasts in a field of its own
     run_ffmpeg(
-        "-f",
-        "lavfi",
-        "-i",
-        "testsrc2=s=64x64:r=25:d=2",
-        "-f",
-        "lavfi",
-        "-i",
-        "sine=d=2",
-        "-vf",
-        "setpts='if(gt(N,45),PTS+90000/TB,PTS)'",
-        "-af",
-        "asetpts='if(gt(T,1.5),PTS+90000/TB,PTS)'",
-        "-fps_mode",
-        "vfr",
-        "-c:v",
-        "flv",
-        "-c:a",
-        "aac",
+        "-f lavfi -i testsrc2=s=64x64:r=25:d=2 -f lavfi -i sine=d=2",
+        "-vf setpts='if(gt(N,45),PTS+90000/TB,PTS)'",
+        "-af asetpts='if(gt(T,1.5),PTS+90000/TB,PTS)' -fps_mode vfr -c:v flv -c:a aac",
         path,
     )
     content = path.read_bytes()
@@ -398,16 +361,8 @@ def test_a_flipped_bit_in_a_frames_duration_does_not_fill_the_memory(
 def test_two_frames_an_hour_apart_are_refused(tmp_path: Path, run_ffmpeg: RunFfmpeg) -> None:
     path = tmp_path / "a.mkv"
     run_ffmpeg(
-        "-f",
-        "lavfi",
-        "-i",
-        "testsrc2=s=640x360:r=25:d=0.08",
-        "-vf",
-        "setpts='if(gt(N,0),3590/TB,0)'",
-        "-fps_mode",
-        "vfr",
-        "-c:v",
-        "libx264",
+        "-f lavfi -i testsrc2=s=640x360:r=25:d=0.08 -vf setpts='if(gt(N,0),3590/TB,0)'",
+        "-fps_mode vfr -c:v libx264",
         path,
     )
     with pytest.raises(ClipError, match="one picture is shown for 3,590 s"):
@@ -420,18 +375,8 @@ def test_a_long_gap_is_filled_without_a_picture_for_each_frame(
     # 25 s of 1280 x 720: 625 frames of 2.8 MB, which were queued one by one.
     path = tmp_path / "a.mkv"
     run_ffmpeg(
-        "-f",
-        "lavfi",
-        "-i",
-        "testsrc2=s=1280x720:r=25:d=0.6",
-        "-vf",
-        "setpts='if(gt(N,4),PTS+25/TB,PTS)'",
-        "-fps_mode",
-        "vfr",
-        "-c:v",
-        "libx264",
-        "-bf",
-        "0",
+        "-f lavfi -i testsrc2=s=1280x720:r=25:d=0.6 -vf setpts='if(gt(N,4),PTS+25/TB,PTS)'",
+        "-fps_mode vfr -c:v libx264 -bf 0",
         path,
     )
     assert sum(1 for _ in frames(Clip(path))) == 25 * 25 + 15
@@ -443,16 +388,8 @@ def test_converting_before_a_gap_is_filled_moves_no_pixel(
 ) -> None:
     path = tmp_path / "a.mkv"
     run_ffmpeg(
-        "-f",
-        "lavfi",
-        "-i",
-        "testsrc2=s=96x64:r=50:d=0.6",
-        "-vf",
-        "setpts='if(gt(N,7),PTS+0.7/TB,PTS)'",
-        "-fps_mode",
-        "vfr",
-        "-c:v",
-        "libx264",
+        "-f lavfi -i testsrc2=s=96x64:r=50:d=0.6 -vf setpts='if(gt(N,7),PTS+0.7/TB,PTS)'",
+        "-fps_mode vfr -c:v libx264",
         path,
     )
     before = np.array(list(frames(Clip(path))))

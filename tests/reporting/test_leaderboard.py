@@ -245,16 +245,8 @@ def test_a_model_index_of_chosen_numbers_and_hostile_names(run: Run, folder: Pat
         score["signature"] = strange
     record["method"]["name"] = strange
     write_json(folder / "a.json", record)
-    done = run(
-        "table",
-        folder / "a.json",
-        "--metrics",
-        "CSIM",
-        "--emotions",
-        "happy",
-        "--format",
-        "model-index",
-    )
+    chosen = ("--metrics", "CSIM", "--emotions", "happy")
+    done = run("table", folder / "a.json", *chosen, "--format", "model-index")
     assert done.code == 0, done.err
     (model,) = parsed(done.out)["model-index"]
     (metric,) = model["results"][0]["metrics"]

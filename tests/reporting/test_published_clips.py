@@ -24,24 +24,9 @@ def headline(
     }
     found = {}
     for method in ("ned", "stccl-ned", "stccl-cm-ned", "source"):
-        done = CliRunner().invoke(
-            main,
-            [
-                "eval",
-                "--method",
-                method,
-                "--protocol",
-                "stccl-page-ned",
-                "--profile",
-                "light",
-                "--partial",
-                "--json",
-                "-q",
-                "--results",
-                str(top / "results"),
-            ],
-            env=environment,
-        )
+        command = f"eval --method {method} --protocol stccl-page-ned --profile light --partial"
+        words = [*command.split(), "--json", "-q", "--results", str(top / "results")]
+        done = CliRunner().invoke(main, words, env=environment)
         assert done.exit_code == 0, done.stderr
         for score in json.loads(done.stdout):
             if score["emotion"] == "avg":

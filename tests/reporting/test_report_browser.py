@@ -294,16 +294,7 @@ def puppets(
             run_ffmpeg(
                 "-i",
                 take,
-                "-vf",
-                "gblur=sigma=1",
-                "-c:v",
-                "libx264",
-                "-crf",
-                "20",
-                "-c:a",
-                "copy",
-                "-strict",
-                "-2",
+                "-vf gblur=sigma=1 -c:v libx264 -crf 20 -c:a copy -strict -2",
                 top / f"own/{item.id}.mp4",
             )
         assert _run("eval", "--method", "mine", "--videos", "own", *common).code == 0

@@ -482,14 +482,7 @@ def test_lse_of_a_real_clip_is_the_packages(
     run_ffmpeg(
         "-i",
         samples / "stccl-page" / name,
-        "-t",
-        "1.8",
-        "-vf",
-        f"crop=256:256:{left}:0:exact=1",
-        "-c:v",
-        "ffv1",
-        "-c:a",
-        "pcm_s16le",
+        f"-t 1.8 -vf crop=256:256:{left}:0:exact=1 -c:v ffv1 -c:a pcm_s16le",
         clip.path,
     )
     assert random_sync.ensure({clip: frozenset({"sync"})}) == {}

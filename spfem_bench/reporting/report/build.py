@@ -32,11 +32,9 @@ def build(
 
     The same records, in the same order, with the same clips at hand, give the same bytes. *items*
     are the worst, and best, clips shown for each method and metric. A section without a run of the
-    baseline takes its first. Phase ``clips`` of *progress* advances by examples.
-
-    Raises:
-        CardError: no records, a damaged one, or two of one method.
-        StorageError: a copy cannot be written.
+    baseline takes its first. Phase ``clips`` of *progress* advances by examples. Raises CardError
+    for no records, a damaged one, or two of one method, and StorageError when a copy cannot be
+    written.
     """
     made = sections(records)
     shown = [(s, run, metric) for s in made for run in s.shown for metric in s.by_item]

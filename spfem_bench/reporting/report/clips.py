@@ -80,9 +80,8 @@ class Clips:
     def find(self, run: ReportRun, item: str, role: str) -> Clip:
         """Return an item's clip with its paths on this machine, the same that the run saw.
 
-        Raises:
-            ClipError: it is not there, or is another one now.
-            SpfemBenchError: its data set is unknown here, or its address leaves its folder.
+        Raises ClipError when it is not there, or is another one now, and SpfemBenchError when its
+        data set is unknown here, or its address leaves its folder.
         """
         recorded = run.items[item].clips.get(role)
         if recorded is None:
@@ -137,9 +136,8 @@ class Clips:
     def copy(self, run: ReportRun, clip: Clip) -> str:
         """Copy a clip as H.264 and AAC, upright, cropped and edited; return the copy's name.
 
-        Raises:
-            ClipError: it cannot be read, or its edit needs a face track that is not stored.
-            StorageError: the copy cannot be written.
+        Raises ClipError when it cannot be read, or its edit needs a face track that is not stored,
+        and StorageError when the copy cannot be written.
         """
         unchanged = Unchanged.since(clip)
         recipe = [content_id(clip), TALLEST, QUALITY, ffmpeg.version(), run.faces, __version__]
@@ -199,8 +197,7 @@ class Clips:
     def curve(self, run: ReportRun, item: str, metric: str) -> Curve:
         """Return an output's distance of mouth and sound, window by window, at its best shift.
 
-        Raises:
-            SpfemBenchError: the stored features are not here, or not those of the run.
+        Raises SpfemBenchError when the stored features are not here, or not those of the run.
         """
         features = self._features(run, *self._requests(run, item, metric)[0])
         kind = run.record.kind_of(metric)
@@ -210,8 +207,7 @@ class Clips:
     def sync(self, run: ReportRun, rival: ReportRun | None, item: str, metric: str) -> TimePlot:
         """Return the plot of an output's distances over time, and a rival's, above the sound.
 
-        Raises:
-            SpfemBenchError: the output's clip or features are not here.
+        Raises SpfemBenchError when the output's clip or features are not here.
         """
         curves = {"own": self.curve(run, item, metric)}
         if rival is not None:
@@ -242,9 +238,7 @@ class Clips:
         """Return plots of what a metric compares over time, in the output's time.
 
         The other clip is shifted by the recorded lag, and a rival so that it lies in step with it.
-
-        Raises:
-            SpfemBenchError: a clip or its features are not here, or not those of the run.
+        Raises SpfemBenchError when a clip or its features are not here, or not those of the run.
         """
         others: Mapping[str, Curves] = {}
         if rival is not None:
@@ -264,8 +258,7 @@ class Clips:
     def heatmap(self, run: ReportRun, item: str, metric: str) -> str:
         """Draw where an output's correlation with its source breaks; return the picture's name.
 
-        Raises:
-            SpfemBenchError: a clip, or the stored comparison, is not here.
+        Raises SpfemBenchError when a clip, or the stored comparison, is not here.
         """
         from spfem_bench.features.pair_extract import PairExtractor, stored_stages
         from spfem_bench.reporting.heatmaps import Scored, save_heatmap
@@ -293,8 +286,7 @@ class Clips:
 def clip_sound(clip: Clip) -> npt.NDArray[np.int16]:
     """Return a clip's sound as networks get it, edited; empty when it has none.
 
-    Raises:
-        ClipError: the sound is damaged.
+    Raises ClipError when the sound is damaged.
     """
     bare = replace(clip, edit=None)
     silent = np.zeros(0, np.int16)

@@ -46,10 +46,8 @@ def replace(folder: Path, made: Path, files: Mapping[str, bytes]) -> list[str]:
 
     Copies of clips are under ``media/`` in *made*. Files of the earlier report that the new one has
     not are removed, unless someone changed them; whatever else lies in the folder is left alone.
-
-    Raises:
-        CardError: the folder holds files that no report wrote, which would be replaced.
-        StorageError: the folder cannot be written.
+    Raises CardError when the folder holds files that no report wrote, which would be replaced, and
+    StorageError when the folder cannot be written.
     """
     before = listed(folder)
     media = sorted(p.relative_to(made).as_posix() for p in made.glob("media/*"))

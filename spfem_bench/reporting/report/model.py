@@ -62,8 +62,7 @@ class ReportRun:
     def values(self) -> Mapping[str, Mapping[str, float]]:
         """By metric, the value of each scored item; none in metrics of whole sets.
 
-        Raises:
-            CardError: the record is damaged: a value cannot be computed, or is not finite.
+        Raises CardError when the record is damaged: a value cannot be computed, or is not finite.
         """
         values: dict[str, dict[str, float]] = {}
         kinds: dict[str, MetricKind[Any]] = {}
@@ -123,8 +122,7 @@ class ReportSection:
     def table(self) -> Table:
         """The section's numbers as a table, with published rows and what is best.
 
-        Raises:
-            CardError: two records of one method.
+        Raises CardError for two records of one method.
         """
         return make_table([run.record for run in self.runs])
 
@@ -232,8 +230,7 @@ class ReportSection:
 def sections(records: Sequence[RunRecord]) -> tuple[ReportSection, ...]:
     """Sort records into sections, in the order in which protocols and profiles first come.
 
-    Raises:
-        CardError: no records, two of one method, or a damaged one.
+    Raises CardError for no records, two of one method, or a damaged one.
     """
     if not records:
         raise CardError("no run record", "Give files that 'spfem-bench eval' wrote")
