@@ -325,7 +325,7 @@ def test_a_shift_keeps_what_moves_and_takes_over_what_stays() -> None:
     assert torch.allclose(moved.diff(dim=1), source.diff(dim=1), atol=1e-5)
 
 
-def test_an_animator_opens_a_mouth_when_units_ask_for_it_and_else_draws_what_it_is_given(
+def test_an_untrained_animator_opens_a_mouth_as_asked_and_else_draws_what_it_is_given(
     morphable: Morphable,
 ) -> None:
     take = WORLD.take("P001", "surprised", "028")
@@ -345,17 +345,8 @@ def test_an_animator_opens_a_mouth_when_units_ask_for_it_and_else_draws_what_it_
     def away(drawn: Tensor) -> list[float]:
         return [float(v) for v in ((drawn - frames).abs() * lips).mean((1, 2, 3))]
 
-    torch.manual_seed(0)
-    network = Animator()
-    unchanged, first = away(shut)[1], away(network(morphable, asked, shut, known).detach())
-    assert first[0] < 0.05 * unchanged and first[1] < 0.9 * unchanged  # the points' motion alone
-    descent = torch.optim.AdamW(network.parameters(), 2e-3)
-    for _ in range(20):
-        descent.zero_grad()
-        ((network(morphable, asked, shut, known) - frames).abs() * lips).mean().backward()
-        descent.step()
-    last = away(network(morphable, asked, shut, known).detach())
-    assert last[0] < 0.3 * unchanged and last[1] < 0.8 * first[1]
+    unchanged, drawn = away(shut)[1], away(Animator()(morphable, asked, shut, known).detach())
+    assert drawn[0] < 0.05 * unchanged and drawn[1] < 0.8 * unchanged
 
 
 def test_frames_are_relit_by_a_plane_of_each_colour_and_only_where_the_weight_is() -> None:
