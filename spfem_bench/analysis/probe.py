@@ -22,7 +22,7 @@ from spfem_bench.progress import SILENT, Progress
 from spfem_bench.statistics.intervals import Resampled, drawn
 from spfem_bench.stccl.checkpoint import backbone_record, read_checkpoint
 from spfem_bench.stccl.metric import STCCL
-from spfem_bench.stccl.settings import Form
+from spfem_bench.stccl.settings import ContentSettings, Form
 
 NOTHING = "nothing"
 """The condition whose cost is the unit: the same performance, recorded by a second camera."""
@@ -234,6 +234,8 @@ def stccl_losses(
             stccl = STCCL.load(metric, form=form, weights=weights, device=device)
         if not heads:
             stccl.heads = None
+            if isinstance(stccl.settings, ContentSettings):  # the weight is in proportion to heads
+                stccl.settings = stccl.settings.model_copy(update={"identity": 0.0})
         name = f"{form}, {'learnt' if heads else 'untrained'}"
         losses[name] = stccl
         signature[name] = {
