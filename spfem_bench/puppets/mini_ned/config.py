@@ -82,6 +82,9 @@ class Supervision(Strict):
     window: int = pydantic.Field(default=5, ge=5, le=30)  # frames of a window
     # From one to the next; ct needs a window of about a second: 9 frames, every third.
     stride: int = pydantic.Field(default=1, ge=1, le=5)
+    # Weight in ct of identity on frames redrawn with the source's own expression, in place of the
+    # metric's on manipulated frames: there a model pays for it with emotion.
+    own_identity: _Weight = 0.0
 
     @property
     def span(self) -> int:
@@ -110,6 +113,8 @@ class MiniNedConfig(Strict):
 
     @pydantic.model_validator(mode="after")
     def _possible(self) -> MiniNedConfig:
+        if self.stccl.own_identity and self.stccl.form != "ct":
+            raise ValueError("own_identity is a weight in the form ct: give form = 'ct'")
         if self.parent and self.stccl.on("renders"):
             raise ValueError("a parent's manipulator is not trained: give where = ['frames']")
         if self.animator and (self.parent or self.stccl.on("renders")):
