@@ -18,9 +18,9 @@ estimator's own error is in both: compare with --anchor source (nothing changed)
 perfect (the truth, drawn).
 
 --picture FILE draws the first protocol's differences, with their intervals, against the share of
-the gradient that a configuration's name ends with, such as ct-0.4 (stccl_weights.py), a line for
-each form. With SPFEM_BENCH_CARDS=benchmarks/validation-cards, --protocol stccl-validation has the
-four validation puppets, on which weights are chosen.
+the gradient (stccl_weights.py) that a configuration's name ends with, such as ct-0p4 for 0.4. With
+SPFEM_BENCH_CARDS=benchmarks/validation-cards, --protocol stccl-validation has the four validation
+puppets, on which weights are chosen.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def picture(lines: list[Any]) -> Any:
     for line in lines:
         form, _, share = line["model"].rpartition("-")
         if "difference" in line and line["metric"] in DRAWN:
-            forms.setdefault(form, []).append((float(share), line))
+            forms.setdefault(form, []).append((float(share.replace("p", ".")), line))
     figure, grid = drawing.panel_grid(
         (9, 4.6), (2, 3), (0.6, 0.9, 0.35, 0.5), wspace=0.55, hspace=0.42
     )

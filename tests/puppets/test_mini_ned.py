@@ -27,7 +27,7 @@ from spfem_bench.execution.processes import ThisProcess
 from spfem_bench.features.store import FeatureStore
 from spfem_bench.media.video import frames as clip_frames
 from spfem_bench.networks.weights import WeightsStore
-from spfem_bench.progress import Progress
+from spfem_bench.progress import SILENT, Progress
 from spfem_bench.puppets.draw import OVERSAMPLING
 from spfem_bench.puppets.face import EXPRESSIONS, FaceState
 from spfem_bench.puppets.mini_ned import clips, learn
@@ -51,7 +51,7 @@ from spfem_bench.puppets.mini_ned.morphable import (
     training_faces,
 )
 from spfem_bench.puppets.mini_ned.networks import Animator, Manipulator, Shift, relight
-from spfem_bench.puppets.mini_ned.train import train_mini_ned
+from spfem_bench.puppets.mini_ned.train import _Work, train_mini_ned
 from spfem_bench.puppets.provider import Puppets, demo_puppets
 from spfem_bench.puppets.shots import Shot
 from spfem_bench.puppets.world import World
@@ -316,6 +316,31 @@ def test_a_one_stage_model_learns_from_the_same_takes_and_is_supervised_on_its_f
     for wrong in ({"parent": "plain"}, {"stccl": {"form": "vd"}}):
         with pytest.raises(ValueError, match="an animator has neither parent nor renders"):
             MiniNedConfig.model_validate({"animator": ANIMATOR.model_dump(), **wrong})
+
+
+def test_identity_of_the_own_expression_is_compared_on_frames_without_the_manipulation(
+    models: Path,
+) -> None:
+    how = config(form="ct", where=["frames"], own_identity=2.0, window=5, begin=0.0)
+    material = _Work(models, "cpu", 1, SILENT).prepare(how).material
+    made: list[Tensor] = []
+
+    def stccl(_: Tensor, frames: Tensor, **__: Any) -> dict[str, Tensor]:
+        made.append(frames.detach())
+        return {"loss": frames.mean(), "sct": frames.mean(), "identity": frames.mean()}
+
+    for away in (0.0, 3.0):
+
+        class Moved(Shift):
+            def forward(self, expression: Tensor, style: Tensor, away: float = away) -> Tensor:
+                return expression + away
+
+        learn.learn_renderer(how, material, Moved(), stccl, None, SILENT)  # type: ignore[arg-type]
+    still, own = made[:6], made[6:]  # in three steps, each the manipulated window and its own
+    assert torch.equal(still[0], still[1]) and not torch.equal(own[0], own[1])
+    assert torch.equal(own[1], still[1])
+    with pytest.raises(ValueError, match="own_identity is a weight in the form ct"):
+        config(form="vd", own_identity=1.0)
 
 
 def test_a_shift_keeps_what_moves_and_takes_over_what_stays() -> None:

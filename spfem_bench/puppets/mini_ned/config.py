@@ -83,6 +83,9 @@ class Supervision(Strict):
     window: int = pydantic.Field(default=5, ge=5, le=30)  # frames of a window
     # From one to the next; ct needs a window of about a second: 9 frames, every third.
     stride: int = pydantic.Field(default=1, ge=1, le=5)
+    # Weight in ct of identity on frames redrawn with the source's own expression, in place of the
+    # metric's on manipulated frames: there a model pays for it with emotion.
+    own_identity: _Weight = 0.0
 
     @property
     def span(self) -> int:
@@ -113,6 +116,8 @@ class MiniNedConfig(Strict):
 
     @pydantic.model_validator(mode="after")
     def _possible(self) -> MiniNedConfig:
+        if self.stccl.own_identity and self.stccl.form != "ct":
+            raise ValueError("own_identity is a weight in the form ct: give form = 'ct'")
         if self.parent and self.stccl.on("renders") and not self.own_manipulator:
             other = "give where = ['frames'] or own_manipulator = true"
             raise ValueError(f"a parent's manipulator is not trained: {other}")

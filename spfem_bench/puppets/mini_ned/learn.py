@@ -158,6 +158,8 @@ def supervisor(how: Supervision, weights: WeightsStore, device: str = "cpu") -> 
             how.metric, form=how.form, value_range=(0, 1), weights=weights, device=device
         )
     if isinstance(loss.settings, ContentSettings):
+        if how.own_identity:
+            loss.settings = loss.settings.model_copy(update={"identity": how.own_identity})
         if how.stride > 1:  # all frames that it is given are moments, this many frames apart
             moments = {"every": 1, "apart": -(-loss.settings.apart // how.stride)}
             loss.settings = loss.settings.model_copy(update=moments)
@@ -398,18 +400,25 @@ def learn_renderer(
             Coefficients(*(v[:, :: windows.how.stride].flatten(0, 1) for v in x))
             for x in (source, target)
         )
-        if isinstance(network, Animator):
-            made = network(morphable, target, frames.flatten(0, 1), face).reshape(frames.shape)
-            return torch.as_tensor(stccl(frames, made, generator=windows.regions))
         first = one[:, 0], torch.zeros(len(one), dtype=torch.int64)
         reference = scale_pixels(windows.frames[first]).repeat_interleave(count, 0)
         before = Coefficients(*(v[first] for v in windows.face))
         render = morphable.render(before).repeat_interleave(count, 0)
         before = Coefficients(*(v.repeat_interleave(count, 0) for v in before))
-        background, hidden = frames.flatten(0, 1), cover(morphable, target, face)
-        made = network(morphable, background, target, reference, before, render, hidden)
-        made = made.reshape(frames.shape)
-        return torch.as_tensor(stccl(frames, made, generator=windows.regions))
+
+        def compared(target: Coefficients) -> dict[str, Tensor]:
+            if isinstance(network, Animator):
+                made = network(morphable, target, frames.flatten(0, 1), face)
+            else:
+                background, hidden = frames.flatten(0, 1), cover(morphable, target, face)
+                made = network(morphable, background, target, reference, before, render, hidden)
+            made = made.reshape(frames.shape)
+            return dict(stccl(frames, made, generator=windows.regions, parts=True))
+
+        parts = compared(target)
+        if windows.how.own_identity:
+            return parts["sct"] + windows.how.own_identity * compared(face)["identity"]
+        return parts["loss"]
 
     descent = _descent(network, how.steps, how.rate)
     parts = {"network": network}
