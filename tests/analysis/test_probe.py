@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,9 +17,17 @@ from spfem_bench.analysis.probe import (
     probe_losses,
     stccl_losses,
 )
-from spfem_bench.analysis.real_probe import RealClips, real_clips
+from spfem_bench.analysis.real_probe import RealClips, pair_methods, real_clips
+from spfem_bench.datasets.folders import DataFolders
 from spfem_bench.datasets.pairs import EmotionPair, Held
+from spfem_bench.definitions.clips import Span
+from spfem_bench.definitions.networks import profile_card
+from spfem_bench.definitions.protocols import protocol
 from spfem_bench.errors import ClipError, StcclError
+from spfem_bench.features.extract import Extractor
+from spfem_bench.features.pair_extract import PairExtractor
+from spfem_bench.features.store import FeatureStore
+from spfem_bench.networks.weights import WeightsStore
 from spfem_bench.reporting import probe as reporting
 from spfem_bench.stccl.metric import STCCL
 
@@ -151,3 +162,36 @@ def test_windows_of_real_clips() -> None:
 def test_an_untrained_loss_has_every_form() -> None:
     assert isinstance(forms := stccl_losses(network="compact-identity"), ProbedForms)
     assert list(forms.forms) == ["vd, untrained", "cm, untrained", "ct, untrained"]
+
+
+def test_content_of_published_strips(samples: Path, weights_folder: Path, tmp_path: Path) -> None:
+    """Two strips in which landmarks place a different output nearer to the source.
+
+    M-LMD of the whole clips: NED 1.5 and STCCL-VD 3.6 in the first, 3.5 and 1.9 in the second.
+    """
+    names = ("M003_source_sad_033", "M030_source_disgusted_030")
+    methods = ("stccl-vd-ned", "ned")
+    listed, begin = protocol("stccl-page-ned"), Span(0.0, 1.4)
+    items = [
+        replace(
+            item,
+            clips={role: replace(clip, span=begin) for role, clip in item.clips.items()},
+            outputs={m: replace(item.outputs[m], span=begin) for m in methods},
+        )
+        for item in listed.items
+        if item.id in names
+    ]
+    weights = WeightsStore(weights_folder)
+    reader = Extractor(profile_card("light"), weights, FeatureStore(tmp_path))
+    short = replace(listed, items=tuple(items))
+    clips = pair_methods(short, PairExtractor(reader), DataFolders(samples), methods)
+    assert not clips.left_out and len(clips.items) == 2
+    ahead = [pair.numbers @ [1, -1] for pairs in clips.items.values() for pair in pairs.values()]
+    assert {frames for one in ahead for frames in one} <= {1, 2}  # the columns are not in step
+    losses = stccl_losses(network="mobilefacenet", forms=("ct",), weights=weights)
+    shown = [c for c in real_clips(clips, windows=1) if c.condition not in ("compressed", "frozen")]
+    result = probe_losses(losses, shown)["ct, untrained"]
+    nearer = result.gaps("ned", "stccl-vd-ned", "sct_positive")
+    assert nearer[0] < -0.05 and nearer[1] > 0.05
+    for method in methods:
+        assert (result.gaps("other speaker", method, "sct_positive") > 0.05).all()
