@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -214,13 +213,11 @@ def _check_names(profile: str | None, metrics: Sequence[str]) -> None:
 
 def _without_unavailable(plan: Plan) -> Plan:
     """Say which metrics have no networks here, and return the plan without them."""
-    if not plan.metrics or not plan.unavailable:
-        return plan
     from spfem_bench.evaluation.preflight import plan_summary
 
-    n_reasons = len(set(plan.unavailable.values()))
-    options.print_notes(plan_summary(plan)[:n_reasons])
-    return replace(plan, unavailable={})
+    if plan.metrics:  # else the preflight says it
+        options.print_notes(plan_summary(plan)[: len(set(plan.unavailable.values()))])
+    return plan.without_unavailable()
 
 
 def _check_demo(

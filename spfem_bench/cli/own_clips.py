@@ -210,8 +210,9 @@ def _problem_lines(made: OwnList) -> list[str]:
 
 def _unreadable(made: OwnList) -> list[str]:
     """Return which clips the preflight would refuse."""
-    lines = [f"Cannot be read: {problem}" for problem in made.unreadable[: SCREEN // 2]]
-    more = len(made.unreadable) - len(lines)
+    problems = [*dict.fromkeys(made.unreadable)]  # several outputs may have one source
+    lines = [f"Cannot be read: {problem}" for problem in problems[: SCREEN // 2]]
+    more = len(problems) - len(lines)
     lines += [f"and {more} more"] if more else []
     return [*lines, "To score the others: --partial"] if lines else []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Plan:
         note: one line for the user where a toy took the place of the system that was named, or
             clips are read in a way that the user should know.
         reading: how the data set's clips are read, where that is not as usual.
+        left_out: metrics that were not asked for by name and have no networks here.
     """
 
     method: MethodCard
@@ -52,6 +53,13 @@ class Plan:
     model: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
     reading: Mapping[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+
+    def without_unavailable(self) -> Plan:
+        """Return the plan with its unavailable metrics left out, if others remain."""
+        if not self.metrics:
+            return self
+        return replace(self, unavailable={}, left_out=tuple(self.unavailable))
 
     def scorable(self, item: PlannedItem, metric: MetricCard) -> bool:
         """Whether the preflight has found all that a metric needs of an item."""

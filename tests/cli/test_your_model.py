@@ -234,6 +234,11 @@ def test_real_clips_score_as_in_a_protocol_and_the_page_s_commands_run(
             done = spfem_bench(*shlex.split(command)[1:])
             assert done.code == 0, f"{command}: {done.err}"
     assert Path("report/index.html").is_file()
-    # Python scores a list of one's own as the command does: without networks that are not here.
-    again = evaluate("outputs", protocol="results/outputs/outputs.toml")
-    assert again.record.scores == load_run(Path("results/outputs/outputs.light.json")).scores
+    # Without references the table says why there is no CSIM, where SyncNet is not here either.
+    bare = spfem_bench("eval", "--generated", "bare=outputs", "--source", "sources")
+    assert bare.code == 0 and "CSIM↑" in bare.out and "LSE" not in bare.out
+    table = spfem_bench("table", "results/bare")
+    assert "No CSIM: not applicable: no reference clips: add --reference DIR" in table.out
+    # Python scores a list of one's own as the command does.
+    again = evaluate("bare", protocol="results/bare/bare.toml")
+    assert again.record.scores == load_run(Path("results/bare/bare.light.json")).scores
