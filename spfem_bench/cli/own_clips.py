@@ -168,6 +168,7 @@ def _named_folders(own: OwnOptions, methods: Sequence[str]) -> tuple[dict[str, P
     from spfem_bench.datasets.own_protocol import own_name
     from spfem_bench.definitions.cards import Kind, names
     from spfem_bench.definitions.methods import method_card
+    from spfem_bench.evaluation.plan import check_method_name
 
     listed = {name: method_card(name) for name in names(Kind.METHOD)}
     controls = {"controls", *(n for n, card in listed.items() if card.control)}
@@ -187,6 +188,7 @@ def _named_folders(own: OwnOptions, methods: Sequence[str]) -> tuple[dict[str, P
             raise click.UsageError(
                 f"{problem}: add --method NAME, or type --generated NAME={folder}"
             )
+        check_method_name(name)
         folders[name] = Path(folder)
     for name in named:
         if name not in folders:

@@ -135,8 +135,8 @@ def make_plan(
     return Plan(card, protocol, profile, usable, unavailable, *own)
 
 
-def _own_method(name: str, protocol: Protocol, provider: Provider) -> MethodCard:
-    """Return the card of a user's method, which must not be taken for one that has clips."""
+def check_method_name(name: str) -> None:
+    """Raise UnknownNameError for a name of a user's method that no record can be named after."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise UnknownNameError(
             f"'{name}' is no name for a method",
@@ -146,6 +146,11 @@ def _own_method(name: str, protocol: Protocol, provider: Provider) -> MethodCard
         raise UnknownNameError(
             f"'{name}' is what a validation's record is named after", "Give yours another name"
         )
+
+
+def _own_method(name: str, protocol: Protocol, provider: Provider) -> MethodCard:
+    """Return the card of a user's method, which must not be taken for one that has clips."""
+    check_method_name(name)
     made = provider.methods(protocol.items[0])
     taken = {*protocol.card.outputs, *made, *(card.stands_for for card in made.values())}
     try:
@@ -169,6 +174,7 @@ def _listed_method(name: str, protocol: Protocol, provider: Provider) -> MethodC
         card = made[name] if name in made else method_card(name)
     except UnknownNameError as error:
         if name in protocol.card.outputs:  # a user's own, on a list of their own clips
+            check_method_name(name)
             return MethodCard(name=name, title=name, label=name, path=Path(name))
         raise UnknownNameError(
             error.problem, f"{error.remedy}. To score your own clips, add --videos DIR"

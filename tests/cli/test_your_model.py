@@ -128,8 +128,20 @@ def test_bad_input_is_one_screen_and_exit_code_2(bench: Bench, puppets: Path) ->
         ("eval --generated a=out --source src --method b", "has no folder"),
         ("eval --method mine --videos out", "spfem-bench eval --generated out --source DIR"),
     ):
-        outcome = bench(*shlex.split(line)[0:])
+        outcome = bench(*shlex.split(line))
         assert outcome.code == 2 and words in outcome.err, line
+
+
+def test_names_of_methods_stay_in_the_folder_of_results(bench: Bench, puppets: Path) -> None:
+    for name in ("../out", "a b", "validation"):
+        line = ("--generated", f"{name}=out", "--source", "src", "--name", "mine", *COMPACT)
+        done = bench("eval", *line)
+        assert done.code == 1 and f"'{name}' is" in done.err and not Path("results").exists()
+    assert bench("eval", "--generated", "mine=out", "--source", "src", *COMPACT).code == 0
+    card = Path("results/mine/mine.toml")
+    card.write_text(card.read_text().replace('"mine" =', '"../out" ='))
+    done = bench("eval", "--method", "../out", "--protocol", str(card), *COMPACT[:2])
+    assert done.code == 1 and "'../out' is no name for a method" in done.err
 
 
 def test_a_mapping_says_what_names_do_not(bench: Bench, puppets: Path) -> None:
