@@ -133,7 +133,7 @@ def test_bad_input_is_one_screen_and_exit_code_2(bench: Bench, puppets: Path) ->
 
 
 def test_names_of_methods_stay_in_the_folder_of_results(bench: Bench, puppets: Path) -> None:
-    for name in ("../out", "a b", "validation"):
+    for name in ("../out", "a b", "validate"):
         line = ("--generated", f"{name}=out", "--source", "src", "--name", "mine", *COMPACT)
         done = bench("eval", *line)
         assert done.code == 1 and f"'{name}' is" in done.err and not Path("results").exists()
