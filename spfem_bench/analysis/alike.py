@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spfem_bench.datasets.own_clips import OUTPUTS
+from spfem_bench.datasets.own_clips import OWN_OUTPUTS
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.errors import CardError, listed_name, near_names
 from spfem_bench.evaluation.record import RunRecord
@@ -82,7 +82,7 @@ def shared_metrics(runs: Runs, requested: Sequence[str]) -> tuple[list[str], lis
 def _of_own_folders(record: RunRecord) -> bool:
     """Whether a record's outputs lay in folders that ``eval --generated`` was given."""
     outputs = (item.clips.get("output") for item in record.items)
-    return any(clip is not None and clip.address.startswith(OUTPUTS) for clip in outputs)
+    return any(clip is not None and clip.address.startswith(OWN_OUTPUTS) for clip in outputs)
 
 
 def check_alike(runs: Runs, metrics: Sequence[str], *, allow_versions: bool) -> list[str]:
