@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -206,8 +206,8 @@ def evaluate(
         plan = make_plan(
             method, listed, card, data=data, weights=weights, metrics=metrics, videos=own
         )
-        if plan.metrics and not metrics and listed.dataset.folders:  # as eval: what can be
-            plan = replace(plan, unavailable={})
+        if listed.dataset.folders and not metrics:  # of one's own folders, what can be computed
+            plan = plan.without_unavailable()
         _check(plan, partial=partial)
         [record] = carry_out([plan], weights, computing, workers=team, partial=partial)
     return Run(record)

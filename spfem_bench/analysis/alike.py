@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spfem_bench.datasets.own_clips import OWN_OUTPUTS
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.errors import CardError, listed_name, near_names
 from spfem_bench.evaluation.record import RunRecord
@@ -78,6 +79,12 @@ def shared_metrics(runs: Runs, requested: Sequence[str]) -> tuple[list[str], lis
     ]
 
 
+def _of_own_folders(record: RunRecord) -> bool:
+    """Whether a record's outputs lay in folders that ``eval --generated`` was given."""
+    outputs = (item.clips.get("output") for item in record.items)
+    return any(clip is not None and clip.address.startswith(OWN_OUTPUTS) for clip in outputs)
+
+
 def check_alike(runs: Runs, metrics: Sequence[str], *, allow_versions: bool) -> list[str]:
     """Return a note for each run that was made with other versions, when these are allowed.
 
@@ -90,6 +97,9 @@ def check_alike(runs: Runs, metrics: Sequence[str], *, allow_versions: bool) -> 
         again = f"spfem-bench eval --method {record.method.name} --protocol {protocol}"
         if record.protocol.name != protocol:
             problem = f"'{a}' was evaluated on {protocol}, '{b}' on {record.protocol.name}"
+            if all(_of_own_folders(one) for one in (first, record)):
+                both = f"--generated {a}=DIR --generated {b}=DIR --source DIR --name both"
+                raise CardError(problem, f"Score them together: spfem-bench eval {both}")
             raise CardError(problem, f"Compare runs on one protocol: {again}")
         unlike = _unlike_settings(first, record, metrics)
         if not unlike:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,6 @@ from spfem_bench.definitions.computing import Computing
 if TYPE_CHECKING:
     from spfem_bench.definitions.protocols import Protocol
     from spfem_bench.evaluation.outputs import Videos
-    from spfem_bench.evaluation.plan import Plan
 
 
 @click.command("eval")
@@ -112,6 +110,7 @@ def evaluate(
     from spfem_bench.evaluation import record as records
     from spfem_bench.evaluation import session
     from spfem_bench.evaluation.merging import save_beside
+    from spfem_bench.evaluation.preflight import unavailable_lines
     from spfem_bench.files import check_writable
     from spfem_bench.reporting import evaluation as reporting
 
@@ -151,7 +150,9 @@ def evaluate(
         progress=progress,
     )
     if not metrics:  # of one's own folders, what can be computed is computed
-        plans = [_without_unavailable(p) if p.protocol.dataset.folders else p for p in plans]
+        own_plans = [plan for plan in plans if plan.protocol.dataset.folders and plan.metrics]
+        options.print_notes(dict.fromkeys(line for p in own_plans for line in unavailable_lines(p)))
+        plans = [p.without_unavailable() if p.protocol.dataset.folders else p for p in plans]
     options.print_notes(dict.fromkeys(p.note for p in plans if p.note and not quiet))
     several = len(methods) > 1 or methods == ("controls",)
     half = "" if computing.precision == "float32" else f".{computing.precision}"
@@ -210,17 +211,6 @@ def _check_names(profile: str | None, metrics: Sequence[str]) -> None:
         profile_card(profile)
     for name in metrics:
         metric_card(listed_name(name, names(Kind.METRIC)))
-
-
-def _without_unavailable(plan: Plan) -> Plan:
-    """Say which metrics have no networks here, and return the plan without them."""
-    if not plan.metrics or not plan.unavailable:
-        return plan
-    from spfem_bench.evaluation.preflight import plan_summary
-
-    n_reasons = len(set(plan.unavailable.values()))
-    options.print_notes(plan_summary(plan)[:n_reasons])
-    return replace(plan, unavailable={})
 
 
 def _check_demo(

@@ -168,6 +168,7 @@ def _named_folders(own: OwnOptions, methods: Sequence[str]) -> tuple[dict[str, P
     from spfem_bench.datasets.own_protocol import own_name
     from spfem_bench.definitions.cards import Kind, names
     from spfem_bench.definitions.methods import method_card
+    from spfem_bench.evaluation.plan import check_method_name
 
     listed = {name: method_card(name) for name in names(Kind.METHOD)}
     controls = {"controls", *(n for n, card in listed.items() if card.control)}
@@ -187,6 +188,7 @@ def _named_folders(own: OwnOptions, methods: Sequence[str]) -> tuple[dict[str, P
             raise click.UsageError(
                 f"{problem}: add --method NAME, or type --generated NAME={folder}"
             )
+        check_method_name(name)
         folders[name] = Path(folder)
     for name in named:
         if name not in folders:
@@ -210,8 +212,9 @@ def _problem_lines(made: OwnList) -> list[str]:
 
 def _unreadable(made: OwnList) -> list[str]:
     """Return which clips the preflight would refuse."""
-    lines = [f"Cannot be read: {problem}" for problem in made.unreadable[: SCREEN // 2]]
-    more = len(made.unreadable) - len(lines)
+    problems = [*dict.fromkeys(made.unreadable)]  # several outputs may have one source
+    lines = [f"Cannot be read: {problem}" for problem in problems[: SCREEN // 2]]
+    more = len(problems) - len(lines)
     lines += [f"and {more} more"] if more else []
     return [*lines, "To score the others: --partial"] if lines else []
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import ClipRole
 
+OWN_OUTPUTS = "generated"
+"""What addresses of outputs begin with."""
+
 
 @dataclass(frozen=True)
 class OwnClips:
@@ -38,9 +41,9 @@ class OwnClips:
     @property
     def folders(self) -> dict[str, Path]:
         """The folders by the keys that addresses begin with."""
-        keys = {method: f"generated_{n}" for n, method in enumerate(self.generated, 1)}
+        keys = {method: f"{OWN_OUTPUTS}_{n}" for n, method in enumerate(self.generated, 1)}
         if len(keys) == 1:
-            keys = dict.fromkeys(keys, "generated")
+            keys = dict.fromkeys(keys, OWN_OUTPUTS)
         found = {keys[method]: folder for method, folder in self.generated.items()}
         others = {"source": self.source, "reference": self.reference, "real": self.real}
         return found | {key: folder for key, folder in others.items() if folder is not None}

@@ -30,10 +30,10 @@ _IN_SYNC = ("lse-d", "lse-c", "av-offset", "av-loudness")
 
 REAL_IS = {
     "real": "FAD compares with the real clips given: the distance to real frames.",
-    "reference": "FAD compares with the reference clips, as no real clips are given: it also "
-    "counts how the reference differs, in person too.",
-    "source": "FAD compares with the source clips, as no real clips are given: an output that "
-    "changes nothing scores 0, and any change costs.",
+    "reference": "FAD compares with the reference clips: it also counts how the reference differs, "
+    "in person too.",
+    "source": "FAD compares with the source clips: an output that changes nothing scores 0, and "
+    "any change costs.",
 }
 """What FAD means, by the role whose clips are taken for real."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Plan:
         note: one line for the user where a toy took the place of the system that was named, or
             clips are read in a way that the user should know.
         reading: how the data set's clips are read, where that is not as usual.
+        left_out: metrics that were not asked for by name and have no networks here.
     """
 
     method: MethodCard
@@ -52,6 +53,13 @@ class Plan:
     model: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
     reading: Mapping[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+
+    def without_unavailable(self) -> Plan:
+        """Return the plan with its unavailable metrics left out, if others remain."""
+        if not self.metrics:
+            return self
+        return replace(self, unavailable={}, left_out=tuple(self.unavailable))
 
     def scorable(self, item: PlannedItem, metric: MetricCard) -> bool:
         """Whether the preflight has found all that a metric needs of an item."""
@@ -124,8 +132,8 @@ def make_plan(
     return Plan(card, protocol, profile, usable, unavailable, *own)
 
 
-def _own_method(name: str, protocol: Protocol, provider: Provider) -> MethodCard:
-    """Return the card of a user's method, which must not be taken for one that has clips."""
+def check_method_name(name: str) -> None:
+    """Raise UnknownNameError for a name of a user's method that no record can be named after."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise UnknownNameError(
             f"'{name}' is no name for a method",
@@ -135,6 +143,11 @@ def _own_method(name: str, protocol: Protocol, provider: Provider) -> MethodCard
         raise UnknownNameError(
             f"'{name}' is what a validation's record is named after", "Give yours another name"
         )
+
+
+def _own_method(name: str, protocol: Protocol, provider: Provider) -> MethodCard:
+    """Return the card of a user's method, which must not be taken for one that has clips."""
+    check_method_name(name)
     made = provider.methods(protocol.items[0])
     taken = {*protocol.card.outputs, *made, *(card.stands_for for card in made.values())}
     try:
@@ -158,6 +171,7 @@ def _listed_method(name: str, protocol: Protocol, provider: Provider) -> MethodC
         card = made[name] if name in made else method_card(name)
     except UnknownNameError as error:
         if name in protocol.card.outputs:  # a user's own, on a list of their own clips
+            check_method_name(name)
             return MethodCard(name=name, title=name, label=name, path=Path(name))
         raise UnknownNameError(
             error.problem, f"{error.remedy}. To score your own clips, add --videos DIR"

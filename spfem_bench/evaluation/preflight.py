@@ -12,12 +12,17 @@ LISTED = 50
 """Missing files that are named one by one."""
 
 
-def plan_summary(plan: Plan, listed: int = LISTED) -> list[str]:
-    """Return the preflight's findings, one line each; of each kind so many that are *listed*."""
+def unavailable_lines(plan: Plan) -> list[str]:
+    """Return which metrics cannot be computed here, one line for each reason."""
     metrics_by_reason: dict[str, list[str]] = {}
     for name, reason in plan.unavailable.items():
         metrics_by_reason.setdefault(reason, []).append(name)
-    lines = [f"{', '.join(m)}: not available: {why}" for why, m in metrics_by_reason.items()]
+    return [f"{', '.join(m)}: not available: {why}" for why, m in metrics_by_reason.items()]
+
+
+def plan_summary(plan: Plan, listed: int = LISTED) -> list[str]:
+    """Return the preflight's findings, one line each; of each kind so many that are *listed*."""
+    lines = unavailable_lines(plan)
     items_by_file: dict[str, dict[str, set[str]]] = {}  # by remedy, then by missing file
     for r in plan.refusals:
         if r.kind == "missing":

@@ -201,7 +201,8 @@ def _scores_without_value(plan: Plan) -> list[Score]:
     card = plan.protocol.card
     scores = [_score(plan, name, reason) for name, reason in plan.unavailable.items()]
     variant = plan.profile.variant
-    if {m.name for m in plan.metrics} | plan.unavailable.keys() == set(map(variant, card.metrics)):
+    computed = {*(m.name for m in plan.metrics), *plan.unavailable, *plan.left_out}
+    if computed == set(map(variant, card.metrics)):  # none was asked for by name
         for name, reason in card.not_applicable.items():
             score = _score(plan, variant(name), f"not applicable: {reason}")
             scores.append(score.model_copy(update={"n_refused": 0, "partial": False}))

@@ -18,7 +18,7 @@ from spfem_bench.evaluation.record import RecordedProtocol, RunRecord, unverifie
 from spfem_bench.reporting.grids import emotion_label
 from spfem_bench.reporting.real_clips import real_clip_notes
 from spfem_bench.reporting.table_choice import ALL, Choice, choose_printed, choose_records
-from spfem_bench.texts import fixed
+from spfem_bench.texts import count_text, fixed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -257,7 +257,7 @@ def _basis(
             refused = f", {cell.n_refused} refused" if cell.n_refused else ""
             parts.append(
                 f"{place}{metric_card(metric).label} {fixed(cell.value)}{interval} on "
-                f"{cell.n_items} clips{refused}, {cell.n_frames} frames"
+                f"{count_text(cell.n_items or 0, 'clip')}{refused}, {cell.n_frames} frames"
             )
     return f"{column.label}, Avg. with 95 % interval: {'; '.join(parts)}" if parts else ""
 

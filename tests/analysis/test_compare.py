@@ -524,6 +524,11 @@ def test_runs_on_different_protocols_are_refused() -> None:
         "'a' was evaluated on mini, 'b' on demo-cross-id. Compare runs on one protocol: "
         "spfem-bench eval --method b --protocol mini"
     )
+    own = run("a", {"csim": RANDOM})
+    for record in (own, other):
+        record["items"][0]["clips"]["output"]["address"] = "generated/0.mp4"
+    with pytest.raises(CardError, match="--generated a=DIR --generated b=DIR --source DIR"):
+        compare([own, other])
 
 
 def damaged(change: Callable[[Record], None]) -> list[Record]:

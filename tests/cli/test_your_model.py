@@ -128,8 +128,20 @@ def test_bad_input_is_one_screen_and_exit_code_2(bench: Bench, puppets: Path) ->
         ("eval --generated a=out --source src --method b", "has no folder"),
         ("eval --method mine --videos out", "spfem-bench eval --generated out --source DIR"),
     ):
-        outcome = bench(*shlex.split(line)[0:])
+        outcome = bench(*shlex.split(line))
         assert outcome.code == 2 and words in outcome.err, line
+
+
+def test_names_of_methods_stay_in_the_folder_of_results(bench: Bench, puppets: Path) -> None:
+    for name in ("../out", "a b", "validate"):
+        line = ("--generated", f"{name}=out", "--source", "src", "--name", "mine", *COMPACT)
+        done = bench("eval", *line)
+        assert done.code == 1 and f"'{name}' is" in done.err and not Path("results").exists()
+    assert bench("eval", "--generated", "mine=out", "--source", "src", *COMPACT).code == 0
+    card = Path("results/mine/mine.toml")
+    card.write_text(card.read_text().replace('"mine" =', '"../out" ='))
+    done = bench("eval", "--method", "../out", "--protocol", str(card), *COMPACT[:2])
+    assert done.code == 1 and "'../out' is no name for a method" in done.err
 
 
 def test_a_mapping_says_what_names_do_not(bench: Bench, puppets: Path) -> None:
@@ -234,6 +246,11 @@ def test_real_clips_score_as_in_a_protocol_and_the_page_s_commands_run(
             done = spfem_bench(*shlex.split(command)[1:])
             assert done.code == 0, f"{command}: {done.err}"
     assert Path("report/index.html").is_file()
-    # Python scores a list of one's own as the command does: without networks that are not here.
-    again = evaluate("outputs", protocol="results/outputs/outputs.toml")
-    assert again.record.scores == load_run(Path("results/outputs/outputs.light.json")).scores
+    # Without references the table says why there is no CSIM, where SyncNet is not here either.
+    bare = spfem_bench("eval", "--generated", "bare=outputs", "--source", "sources")
+    assert bare.code == 0 and "CSIM↑" in bare.out and "LSE" not in bare.out
+    table = spfem_bench("table", "results/bare")
+    assert "No CSIM: not applicable: no reference clips: add --reference DIR" in table.out
+    # Python scores a list of one's own as the command does.
+    again = evaluate("bare", protocol="results/bare/bare.toml")
+    assert again.record.scores == load_run(Path("results/bare/bare.light.json")).scores
