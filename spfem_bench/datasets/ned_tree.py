@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from spfem_bench.datasets.joined import cut_joined
@@ -92,11 +93,9 @@ def _checked(index: NedIndex) -> NedIndex:
         if not folder.method and not folder.problem:
             lengths = index.lengths(cell)
             if lengths and cut_joined(lengths, folder.pictures) is None:
-                problem = index.counts_text(folder, [cell])
-                folder = FaceFolder(**{**vars(folder), "problem": problem})
+                folder = replace(folder, problem=index.counts_text(folder, [cell]))
         folders.append(folder)
-    more = (index.as_published, index.listed)
-    return NedIndex(index.root, index.layout, *more, tuple(folders), index.clips)
+    return replace(index, folders=tuple(folders))
 
 
 # ---- which layout, and which folders -------------------------------------------------------------
