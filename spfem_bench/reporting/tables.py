@@ -14,7 +14,7 @@ from spfem_bench.definitions.metrics import MetricCard, metric_card
 from spfem_bench.definitions.protocols import AVERAGE, NEAREST, in_order, load_protocol
 from spfem_bench.definitions.published import Printed, published_rows
 from spfem_bench.errors import CardError, UnknownNameError
-from spfem_bench.evaluation.record import RecordedProtocol, RunRecord, unverified
+from spfem_bench.evaluation.record import RunRecord, unverified
 from spfem_bench.reporting.grids import emotion_label
 from spfem_bench.reporting.real_clips import real_clip_notes
 from spfem_bench.reporting.table_choice import ALL, Choice, choose_printed, choose_records
@@ -200,13 +200,14 @@ def make_table(
         cells |= beside
         columns |= dict.fromkeys([column, *(key[2] for key in beside)])
     filled = {key[:2] for key in cells if key[2].kind in OWN}
+    solved = {r.protocol.name: r.protocol for r in records if r.protocol.determined}.values()
     rows = _rows(blocks.values(), filled, choice.emotions)
     kinds = {c.kind for c in columns} | ({"partial"} if partial else set())
     kinds |= {"doubt"} if any(cell.mark for cell in cells.values()) else set()
     notes = (
         *filter(None, (_basis(c, rows, metrics, cells) for c in dict.fromkeys(column_of))),
         *_reasons(records, column_of),
-        *(f"Test clips of {r.name}: {r.determined}" for r in _solved(records)),
+        *(f"Test clips of {p.name}: {p.determined}" for p in solved),
         *real_clip_notes(records),
         *(LEGEND[k] for k in LEGEND if k in kinds),
         *unverified(records),
@@ -276,12 +277,6 @@ def _reasons(records: Sequence[RunRecord], columns: Sequence[TableColumn]) -> li
         of = f" of {', '.join(sorted(methods))}" if methods < {c.label for c in columns} else ""
         lines.append(f"No {', '.join(metrics)}{of}: {reason}")
     return lines
-
-
-def _solved(records: Sequence[RunRecord]) -> list[RecordedProtocol]:
-    """Return each protocol once whose list was solved from the user's own clips."""
-    by_name = {r.protocol.name: r.protocol for r in records if r.protocol.determined}
-    return list(by_name.values())
 
 
 def _lacking(records: Sequence[RunRecord]) -> str:
