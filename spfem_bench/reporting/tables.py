@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.methods import method_card
-from spfem_bench.definitions.metrics import MetricCard, metric_card
+from spfem_bench.definitions.metrics import MetricCard, known_metric, metric_card
 from spfem_bench.definitions.protocols import AVERAGE, NEAREST, in_order, load_protocol
 from spfem_bench.definitions.published import Printed, published_rows
 from spfem_bench.errors import CardError, UnknownNameError
@@ -48,10 +48,8 @@ def heading(metric: MetricCard) -> str:
 
 def metric_heading(name: str) -> str:
     """Return :func:`heading` of a metric by name; the name of one that has no card."""
-    try:
-        return heading(metric_card(name))
-    except UnknownNameError:  # a printed table may have any
-        return name
+    card = known_metric(name)
+    return heading(card) if card else name
 
 
 def method_label(name: str) -> str:
@@ -326,10 +324,8 @@ def published_cells(
 
 def _published_metric(name: str) -> str:
     """Return the metric that papers print a metric's numbers under; the name without a card."""
-    try:
-        return metric_card(name).printed_as
-    except UnknownNameError:
-        return name
+    card = known_metric(name)
+    return card.printed_as if card else name
 
 
 def _same_recipe(record: RunRecord, metric: str) -> bool:
