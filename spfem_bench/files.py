@@ -18,12 +18,12 @@ import tempfile
 import time
 import unicodedata
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from spfem_bench.errors import CardError, StorageError
+from spfem_bench.errors import CardError, ClipError, StorageError
 
 if sys.platform == "win32":
     import msvcrt
@@ -237,6 +237,23 @@ def same_name(name: str) -> str:
     """Return a file's name as names are compared: NFC, suffixes of media in small letters."""
     name = unicodedata.normalize("NFC", name)
     return _MEDIA.sub(lambda suffix: suffix[0].lower(), name)
+
+
+def files_by_stem(folder: Path, suffixes: Collection[str], remedy: str) -> dict[str, Path]:
+    """Return a folder's files with these suffixes by their stems, as names are compared.
+
+    Raises ClipError for no folder, with the remedy, and for two files of one name.
+    """
+    if not folder.is_dir():
+        raise ClipError(f"{folder} is no folder", remedy)
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in suffixes or path.name[0] == ".":
+            continue
+        first = files.setdefault(same_name(path.stem), path)
+        if first != path:
+            raise ClipError(f"{folder} holds {first.name} and {path.name}", "Keep one of them")
+    return files
 
 
 _MEDIA = re.compile(r"(?i)\.(mp4|avi|mov|mkv|webm|png|jpe?g|bmp|wav|m4a|mp3|flac|ogg|aac)$")

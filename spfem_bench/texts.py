@@ -31,6 +31,26 @@ def count_text(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def few(names: Sequence[str]) -> str:
+    """Return the first three names, with a mark where there are more."""
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def text_table(
+    rows: Iterable[Sequence[object]],
+    heads: Sequence[str],
+    align: str = "",
+    style: str = "simple",
+    **more: Any,
+) -> str:
+    """Return texts as a table in tabulate's style; *align* has l or r for each column."""
+    from tabulate import tabulate
+
+    sides = [{"l": "left", "r": "right"}[side] for side in align] or None
+    kept: dict[str, Any] = {"disable_numparse": True, "colalign": sides, **more}
+    return tabulate([*rows], heads, tablefmt=style, **kept)
+
+
 def visible(text: str) -> str:
     r"""Return text with escapes such as ``\u001b`` for characters that could drive a terminal."""
     if all(line.isprintable() for line in text.split("\n")):

@@ -60,6 +60,45 @@ def components(metric: str, value: float) -> dict[str, Any]:
     return {**counts, "totals": totals.tolist(), "windows": 50, "windows_refused": 0}
 
 
+def score(metric: str, emotion: str, value: float | None, **other: Any) -> dict[str, Any]:
+    """One number of a record, without what all have in common; *other* fields as given."""
+    interval: dict[str, Any] = {"low": None, "high": None}
+    counts = {"n_items": 1, "n_frames": 50, "n_refused": 0, "n_frames_refused": 0}
+    words = {"partial": False, "kind": "reproduced", "note": "", "signature": ""}
+    own = {"metric": metric, "emotion": emotion, "value": value}
+    return own | interval | counts | words | other
+
+
+def named(run: dict[str, Any]) -> dict[str, Any]:
+    """What all scores of a record have in common."""
+    protocol = {"protocol": run["protocol"]["name"], "setting": run["protocol"]["setting"]}
+    return {"method": run["method"]["name"], **protocol, "profile": run["profile"]}
+
+
+def whole(
+    method: str,
+    scores: Sequence[dict[str, Any]],
+    protocol: dict[str, Any],
+    *,
+    label: str = "",
+    kind: str = "system",
+    **other: Any,
+) -> dict[str, Any]:
+    """A record with these scores, see :func:`score`, and other fields as given, else empty."""
+    about = {"name": method, "label": label or method, "kind": kind, "control": None}
+    listed = {"name": "mini", "version": 1, "setting": "inter-id", "emotions": [], "n_items": 0}
+    run: dict[str, Any] = {
+        "schema": 1,
+        "method": about | {"paper": "", "link": ""},
+        "protocol": {**listed, "list_sha256": "", "published": None, **protocol},
+        **{"profile": "light", "complete": True, "partial": False, "scores": [], "items": []},
+        **{"refused": [], "extra": [], "settings": {}, "environment": {"device": "cpu"}},
+        "timings": {},
+        **other,
+    }
+    return run | {"scores": [named(run) | one for one in scores]}
+
+
 def record(
     method: str = "model",
     *,
@@ -99,57 +138,21 @@ def record(
         )
         for emotion, mean in means.items() if listed else ():
             n = len(listed) if emotion == "avg" else len(values[emotion])
-            scores.append(
-                {
-                    "method": method,
-                    "protocol": protocol,
-                    "setting": "inter-id",
-                    "profile": "compact",
-                    "metric": metric,
-                    "emotion": emotion,
-                    "value": mean,
-                    "low": mean - 0.05,
-                    "high": mean + 0.05,
-                    "n_items": n,
-                    "n_frames": 50 * n,
-                    "n_refused": 0,
-                    "n_frames_refused": 0,
-                    "partial": False,
-                    "kind": "control" if kind == "control" else "reproduced",
-                    "note": "",
-                    "signature": sign,
-                }
-            )
-    return {
-        "schema": 1,
-        "method": {
-            "name": method,
-            "label": label or method,
-            "kind": kind,
-            "control": None,
-            "paper": "",
-            "link": "",
-        },
-        "protocol": {
-            "name": protocol,
-            "version": 1,
-            "setting": "inter-id",
-            "emotions": emotions,
-            "n_items": len(listed),
-            "list_sha256": "cd" * 32,
-            "published": None,
-        },
-        "profile": "compact",
-        "complete": True,
-        "partial": False,
-        "scores": scores,
-        "items": listed,
-        "refused": [],
-        "extra": [],
-        "settings": settings,
-        "environment": {"python": "3.11.7", "platform": "linux", "device": "cpu", "processors": 2},
-        "timings": {"started": "2026-01-02T03:04:05+00:00", "features_s": 1.0, "scores_s": 1.0},
-    }
+            own = {"low": mean - 0.05, "high": mean + 0.05, "n_items": n, "n_frames": 50 * n}
+            own |= {"kind": "control" if kind == "control" else "reproduced", "signature": sign}
+            scores.append(score(metric, emotion, mean, **own))
+    return whole(
+        method,
+        scores,
+        {"name": protocol, "emotions": emotions, "n_items": len(listed), "list_sha256": "cd" * 32},
+        label=label,
+        kind=kind,
+        profile="compact",
+        items=listed,
+        settings=settings,
+        environment={"python": "3.11.7", "platform": "linux", "device": "cpu", "processors": 2},
+        timings={"started": "2026-01-02T03:04:05+00:00", "features_s": 1.0, "scores_s": 1.0},
+    )
 
 
 def by_hand(
@@ -169,7 +172,7 @@ def by_hand(
     metrics = ("id-sim", "csim")
     of = items(2, emotions=("angry", "happy"))
     run = record(method, of=of, metrics=metrics, protocol=protocol, **options)
-    run["scores"], whole = [], not missing
+    run["scores"] = []
     for n, metric in enumerate(metrics):
         frozen = run["settings"][metric]
         frozen["protocol"]["list"] = run["protocol"]["list_sha256"]
@@ -190,27 +193,13 @@ def by_hand(
         known = [pair[n] for pair in values][: 2 - missing]
         for emotion, own in (("angry", known[:1]), ("happy", known[1:]), ("avg", known)):
             expected = 2 if emotion == "avg" else 1
-            score = {
-                "method": method,
-                "protocol": protocol,
-                "setting": "inter-id",
-                "profile": "compact",
-                "metric": metric,
-                "emotion": emotion,
-                "value": sum(own) / len(own) if own else None,
-                "low": None,
-                "high": None,
-                "n_items": len(own),
-                "n_frames": 50 * len(own),
-                "n_refused": expected - len(own),
-                "n_frames_refused": 0,
-                "partial": len(own) < expected,
-                "kind": "control" if run["method"]["kind"] == "control" else "reproduced",
-                "note": "",
-                "signature": sign,
-            }
-            run["scores"].append(score)
+            counts = {"n_items": len(own), "n_frames": 50 * len(own), "signature": sign}
+            counts |= {"n_refused": expected - len(own), "partial": len(own) < expected}
+            kind = "control" if run["method"]["kind"] == "control" else "reproduced"
+            mean = sum(own) / len(own) if own else None
+            one = score(metric, emotion, mean, kind=kind, **counts)
+            run["scores"].append(named(run) | one)
     if missing:
         refusal = {"item": run["items"][1]["id"], "clip": "x.mp4", "metrics": list(metrics)}
         run["refused"] = [refusal | {"kind": "missing", "reason": "it is gone", "remedy": ""}]
-    return run | {"complete": whole, "partial": not whole}
+    return run | {"complete": not missing, "partial": bool(missing)}

@@ -18,6 +18,35 @@ RAVDESS = {"Actor_01": "P001", "Actor_02": "P002"}
 EMOTIONS = ("neutral", "angry")
 SENTENCES = ("028", "029", "030")
 
+MINI_CARD = """
+title = "Mini"
+version = 1
+setting = "{setting}"
+dataset = "{dataset}"
+faces = "aligned"
+profile = "{profile}"
+items = "mini-{setting}.csv"
+emotions = ["neutral", "angry"]
+metrics = ["fad", "csim"]
+[clips]
+source = "{{source}}"
+reference = "{{reference}}"
+real = "{{real}}"
+[published]
+dataset = "mead"
+setting = "{setting}"
+recipe = "{profile}"
+[solve]
+cells = "mini.csv"
+candidates = "{candidates}"
+"""
+"""A protocol whose test clips are solved; cross-ID, ``REFERENCES`` follow."""
+
+REFERENCES = """[solve.references]
+M003 = "M009"
+M009 = "M003"
+"""
+
 Acted = Callable[[str, str, int], Path]
 
 
@@ -59,6 +88,14 @@ def ravdess(root: Path, acted: Acted) -> Path:
                     (root / clip.path).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(acted(puppet, emotion, k), root / clip.path)
     return root
+
+
+def mini_protocols(folder: Path, dataset: str, profile: str, candidates: str) -> None:
+    """Write the cards of the mini MEAD's protocols in both settings."""
+    names = {"dataset": dataset, "profile": profile, "candidates": candidates}
+    for setting, references in (("inter-id", ""), ("cross-id", REFERENCES)):
+        text = MINI_CARD.format(setting=setting, **names) + references
+        (folder / f"mini-{setting}.toml").write_text(text)
 
 
 def items(name: str, speaker: str, emotion: str) -> list:

@@ -153,7 +153,7 @@ _Indexed = tuple[dict[str, Any], list[str], Path]  # the report as values and as
 def _index_faces(
     provider: NedFaces, root: Path, clips: Path | None, as_published: bool, quiet: bool
 ) -> _Indexed:
-    from spfem_bench.reporting.ned_trees import tree_lines
+    from spfem_bench.reporting.indexes import tree_lines
 
     progress = options.progress(quiet)
     found, path = provider.build_index(
@@ -169,7 +169,7 @@ def _index_recordings(
     from spfem_bench.datasets.index_report import index_report
     from spfem_bench.datasets.providers.recordings import indexed_recordings
     from spfem_bench.definitions.recordings import read_mapping
-    from spfem_bench.reporting.recordings import report_lines
+    from spfem_bench.reporting.indexes import report_lines
 
     recorded = indexed_recordings(provider)
     found, path = recorded.build_index(

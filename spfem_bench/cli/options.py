@@ -19,6 +19,7 @@ from spfem_bench.definitions.computing import Computing, Precision
 from spfem_bench.machine import processors
 from spfem_bench.processes import ended_by
 from spfem_bench.progress import SILENT, Progress
+from spfem_bench.texts import text_table
 
 if TYPE_CHECKING:
     from spfem_bench.datasets.folders import DataFolders as DataFolders
@@ -330,9 +331,7 @@ def remarks(quiet: bool) -> Callable[[str], None]:
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table of texts."""
-    from tabulate import tabulate
-
-    click.echo(tabulate(rows, heads, disable_numparse=True))
+    click.echo(text_table(rows, heads))
 
 
 def print_notes(lines: Iterable[str]) -> None:

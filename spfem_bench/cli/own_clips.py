@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from spfem_bench.cli import options
-from spfem_bench.texts import count_text
+from spfem_bench.texts import count_text, few
 
 if TYPE_CHECKING:
     from spfem_bench.datasets.own_clips import OwnClips, OwnList
@@ -127,18 +127,14 @@ def make_protocol(
     from spfem_bench.datasets.own_matching import match_clips
 
     folders, others = _named_folders(own, methods)
-    source = own.source or Path()  # checked before
-    given = OwnClips(
+    source, as_given = own.source or Path(), ("reference", "real", "labels", "mapping", "pattern")
+    given = OwnClips(  # that there is a source was checked before
         folders,
         source,
-        own.reference,
-        own.real,
-        own.labels,
-        own.mapping,
-        own.pattern,
-        own.sound == "source",
-        frame_rate,
-        own.any_length,
+        sound_of_source=own.sound == "source",
+        frame_rate=frame_rate,
+        any_length=own.any_length,
+        **{name: getattr(own, name) for name in as_given},
     )
     made = match_clips(given, progress)
     if made.problems:
@@ -230,12 +226,11 @@ def _remarks(given: OwnClips, made: OwnList) -> list[str]:
         f"Real clips, for FAD: {real[made.real_is]}",
     ]
     if made.silent:
-        few = ", ".join(made.silent[:3]) + (", …" if len(made.silent) > 3 else "")
         remedy = "Add --sound source to use the sources' sound"
         if given.sound_of_source:
             remedy = "Their sources have none either"
-        count = count_text(len(made.silent), "output")
-        lines.append(f"No sound in {count} ({few}): no lip sync is measured. {remedy}")
+        what = f"{count_text(len(made.silent), 'output')} ({few(made.silent)})"
+        lines.append(f"No sound in {what}: no lip sync is measured. {remedy}")
     return lines
 
 

@@ -17,7 +17,7 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.networks import Audible
 from spfem_bench.errors import CardError, ClipError, unknown_name
 from spfem_bench.extras import extra
-from spfem_bench.files import same_name
+from spfem_bench.files import files_by_stem, same_name
 from spfem_bench.media import audio, headers, video
 from spfem_bench.media.mfcc import mfcc
 
@@ -146,7 +146,8 @@ def matched_names(
     UnknownNameError when one of them is not there, ClipError for no folder, two recordings of one
     name in one, or no name in both.
     """
-    first, second = _recordings(a), _recordings(b)
+    remedy = "Give two folders, or two recordings"
+    first, second = (files_by_stem(folder, SOUNDS, remedy) for folder in (a, b))
     if only:
         parts = [same_name(name).partition("=") for name in only]
         names = list(dict.fromkeys((own, other or own) for own, _, other in parts))
@@ -161,19 +162,3 @@ def matched_names(
         raise ClipError(f"{a} and {b} hold no recordings of one name", remedy)
     left = len(first) - len({x for x, _ in names}) + len(second) - len({y for _, y in names})
     return [(first[x], second[y]) for x, y in names], left
-
-
-def _recordings(folder: Path) -> dict[str, Path]:
-    """Return the recordings in a folder by their names without suffix."""
-    if not folder.is_dir():
-        raise ClipError(f"{folder} is no folder", "Give two folders, or two recordings")
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SOUNDS or path.name[0] == ".":
-            continue
-        name = same_name(path.stem)
-        if name in files:
-            problem = f"{folder} holds {files[name].name} and {path.name}"
-            raise ClipError(problem, "Keep one of them")
-        files[name] = path
-    return files

@@ -132,14 +132,14 @@ def _height(track: FaceTrack) -> float:
     return float(np.median(boxes[:, 3] - boxes[:, 1]))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
     """What a run has made: clips and frames written now, and clips that were complete before."""
 
-    clips: int
-    frames: int
-    complete: int
-    guessed: int  # frames without a face of their own
+    clips: int = 0
+    frames: int = 0
+    complete: int = 0
+    guessed: int = 0  # frames without a face of their own
 
 
 @dataclass(frozen=True)
@@ -176,11 +176,11 @@ def prepare_ned_faces(
     tree.write(root)
     run = _Run(root, tree, faces, progress, remark)
     progress.begin("clips", len(inputs), "clip")
-    outcome = Outcome(0, 0, 0, 0)
+    outcome = Outcome()
     failed: list[tuple[str, ClipError]] = []
     for cell, ones in cells.items():
         try:
-            outcome = _prepare_cell(run, cell, ones, outcome)
+            _prepare_cell(run, cell, ones, outcome)
         except ClipError as error:
             failed.append((cell, error))
             if len(cells) > 1:
@@ -219,7 +219,7 @@ def _check_own(root: Path, cell: str, tree: PreparedTree) -> None:
         tree.cells.append(cell)
 
 
-def _prepare_cell(run: _Run, cell: str, ones: Sequence[NedInput], outcome: Outcome) -> Outcome:
+def _prepare_cell(run: _Run, cell: str, ones: Sequence[NedInput], outcome: Outcome) -> None:
     root, tree = run.root, run.tree
     earlier = {c.clip: c for c in tree.of_cell(cell)}
     dropped = earlier.keys() - {one.name for one in ones}
@@ -234,7 +234,7 @@ def _prepare_cell(run: _Run, cell: str, ones: Sequence[NedInput], outcome: Outco
         same = before and (before.first, before.content) == (first, content)
         if before and same and _is_whole(root / cell / FACES, before):
             first += before.frames
-            outcome = _add(outcome, complete=1)
+            outcome.complete += 1
             run.progress.advance("clips")
             continue
         # What follows in the cell moves on or is made anew.
@@ -245,16 +245,13 @@ def _prepare_cell(run: _Run, cell: str, ones: Sequence[NedInput], outcome: Outco
         tree.clips.append(done)
         tree.write(root)
         first += done.frames
-        outcome = _add(outcome, clips=1, frames=done.frames, guessed=done.guessed)
+        outcome.clips += 1
+        outcome.frames += done.frames
+        outcome.guessed += done.guessed
         run.progress.advance("clips")
     for path in (root / cell / FACES).iterdir():
         if path.suffix == ".png" and path.stem.isdigit() and int(path.stem) >= first:
             path.unlink()  # of a longer clip in an earlier run
-    return outcome
-
-
-def _add(outcome: Outcome, **more: int) -> Outcome:
-    return Outcome(**{k: v + more.get(k, 0) for k, v in vars(outcome).items()})
 
 
 def _is_whole(folder: Path, clip: PreparedClip) -> bool:
@@ -290,17 +287,8 @@ def _prepare_clip(run: _Run, one: NedInput, first: int, content: str) -> Prepare
     info = videos / f"{one.name}.txt"  # NED's own --save_videos_info begins with this line
     write_atomically(info, f"{one.name} {rate:g} fps {count} frames\n")
     _say(one, rate, guessed, count, _height(track), run.remark)
-    return PreparedClip(
-        one.speaker,
-        one.emotion,
-        one.name,
-        first,
-        count,
-        rate,
-        one.sound is not None,
-        content,
-        guessed,
-    )
+    of_clip = (one.speaker, one.emotion, one.name, first, count, rate)
+    return PreparedClip(*of_clip, one.sound is not None, content, guessed)
 
 
 def _say(

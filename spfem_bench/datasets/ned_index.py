@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 import pydantic
 
 from spfem_bench.datasets.joined import Cut, cut_joined, lengths_text
+from spfem_bench.datasets.recordings_index import damage_told
 from spfem_bench.definitions.cards import Strict, Text, validate
 from spfem_bench.errors import CardError
 from spfem_bench.files import check_name, inside
@@ -196,7 +197,7 @@ def save_index(path: Path, dataset: str, index: NedIndex) -> None:
 
 def read_index(path: Path) -> NedIndex:
     """Read an index; raise CardError if the file is damaged, or of another version."""
-    try:
+    with damage_told(path, "a tree of faces"):
         content, verified = read_json(path)
         if not verified:
             raise ValueError("it has no checksum")
@@ -206,9 +207,5 @@ def read_index(path: Path) -> NedIndex:
             inside(Path(), folder.path)
         for name in (n for clip in stored.clips for n in (clip.video, clip.sound) if n):
             inside(Path(), name)
-    except (OSError, ValueError, CardError) as error:
-        reason = error.problem if isinstance(error, CardError) else error
-        remedy = f"Type 'spfem-bench data index {path.parent.name} ROOT', which writes it anew"
-        raise CardError(f"{path} is no index of a tree of faces: {reason}", remedy) from None
     root, more = Path(stored.root), (stored.as_published, stored.listed)
     return NedIndex(root, stored.layout, *more, stored.folders, stored.clips)

@@ -50,7 +50,7 @@ def ned_inputs(
     for address in addresses:
         folder = Path(address)
         if folder.is_dir():
-            paths = [p for p in sorted(folder.rglob("*")) if _is_video(p)]
+            paths = [p for p in sorted(folder.rglob("*")) if is_video(p)]
             if not paths:
                 allowed = ", ".join(VIDEO_SUFFIXES)
                 raise ClipError(f"{folder}: holds no videos", f"Looked for: {allowed}")
@@ -68,7 +68,8 @@ def ned_inputs(
     return found
 
 
-def _is_video(path: Path) -> bool:
+def is_video(path: Path) -> bool:
+    """Return whether a path is a file with the suffix of a video; hidden ones are none."""
     return path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != "." and path.is_file()
 
 

@@ -64,14 +64,10 @@ def look_at_faces(folder: Path, size: int) -> LookedAt:
         problem = error.problem.removeprefix(f"{folder}/")
         return LookedAt(len(paths), total, problem)
     odd = {kind: n for kind, n in sorted(colours.items()) if kind not in PLAIN}
-    if all(map(_is_mask, faces)):
+    if all(((face == 0) | (face == 255)).all() for face in faces):
         problem = "masks, not faces: every pixel is black or white"
         return LookedAt(len(paths), total, problem, len(faces), 0, odd)
     return LookedAt(len(paths), total, "", len(faces), sum(map(_is_unmasked, faces)), odd)
-
-
-def _is_mask(face: npt.NDArray[np.uint8]) -> bool:
-    return bool(((face == 0) | (face == 255)).all())
 
 
 def _is_unmasked(face: npt.NDArray[np.uint8]) -> bool:

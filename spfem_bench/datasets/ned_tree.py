@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from spfem_bench.datasets.joined import cut_joined
@@ -16,6 +17,7 @@ from spfem_bench.datasets.ned_index import (
     TreeLayout,
     TreeSettings,
 )
+from spfem_bench.datasets.ned_inputs import is_video
 from spfem_bench.datasets.ned_pictures import look_at_faces
 from spfem_bench.definitions.cards import located
 from spfem_bench.definitions.lists import read_list
@@ -25,7 +27,6 @@ from spfem_bench.errors import CardError, ClipError
 from spfem_bench.files import Listing, inside
 from spfem_bench.media import packets
 from spfem_bench.media.pictures import PICTURES
-from spfem_bench.media.video import VIDEO_SUFFIXES
 from spfem_bench.progress import SILENT, Progress
 
 FACES = "faces_aligned"
@@ -92,11 +93,9 @@ def _checked(index: NedIndex) -> NedIndex:
         if not folder.method and not folder.problem:
             lengths = index.lengths(cell)
             if lengths and cut_joined(lengths, folder.pictures) is None:
-                problem = index.counts_text(folder, [cell])
-                folder = FaceFolder(**{**vars(folder), "problem": problem})
+                folder = replace(folder, problem=index.counts_text(folder, [cell]))
         folders.append(folder)
-    more = (index.as_published, index.listed)
-    return NedIndex(index.root, index.layout, *more, tuple(folders), index.clips)
+    return replace(index, folders=tuple(folders))
 
 
 # ---- which layout, and which folders -------------------------------------------------------------
@@ -214,7 +213,7 @@ def _filmed_clips(files: Listing, cell: Cell, settings: TreeSettings) -> Iterato
     for template in settings.videos:
         folder = fill(template, row)
         inside(files.folder, folder)
-        names = [n for n in files.find(f"{glob.escape(folder)}/*") if _is_video(files.folder / n)]
+        names = [n for n in files.find(f"{glob.escape(folder)}/*") if is_video(files.folder / n)]
         for name in names:
             streams = packets.stream_times(files.folder / name)
             if pictures := streams.get("video"):
@@ -223,10 +222,6 @@ def _filmed_clips(files: Listing, cell: Cell, settings: TreeSettings) -> Iterato
                 yield _with_sound(files, cell, Path(name).stem, *length, settings)
         if names:
             return
-
-
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != "." and path.is_file()
 
 
 def _listed_clips(

@@ -21,7 +21,7 @@ from spfem_bench.definitions.clips import Clip
 from spfem_bench.definitions.metrics import ClipRole
 from spfem_bench.errors import CardError, ClipError
 from spfem_bench.progress import SILENT, Progress
-from spfem_bench.texts import count_text
+from spfem_bench.texts import count_text, few
 
 SHORTEST, LONGEST = 0.8, 1.25
 """An output's length as a part of its source's; others are reported, see ``any_length``."""
@@ -152,7 +152,7 @@ class _Matching:
             outputs = [name for name in outputs if name in mapped.matched]
             if rest:
                 what = f"Left out: {count_text(len(rest), 'output')} not in {mapped.path}"
-                self.made.remarks.append(f"{what}: {_few(rest)}")
+                self.made.remarks.append(f"{what}: {few(rest)}")
         several = {
             m: self._other_method(m, outputs) for m in list(self.keys)[1:]
         }  # the first method's outputs say what an item is
@@ -181,7 +181,7 @@ class _Matching:
             clips_there = self.folders[role].clips
             if rest := sorted(clips_there.keys() - taken):
                 count = f"{len(rest)} of {len(clips_there)} clips"
-                self.made.remarks.append(f"--{role}: {count} belong to no output: {_few(rest)}")
+                self.made.remarks.append(f"--{role}: {count} belong to no output: {few(rest)}")
 
     def named_items(self) -> list[NamedItem]:
         """Return the items with what is known of their names."""
@@ -295,10 +295,6 @@ def _with_near(name: str, several: Sequence[str], near: str) -> str:
     if several:
         return f"{name}: fits {' and '.join(several[:3])}"
     return f"{name}; the nearest is {near}" if near else name
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _check_media(own: OwnClips, made: OwnList, progress: Progress) -> None:

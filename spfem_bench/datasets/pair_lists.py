@@ -23,6 +23,7 @@ from spfem_bench.faces.detect import Detector
 from spfem_bench.files import inside, write_atomically
 from spfem_bench.media.video import Frame
 from spfem_bench.stored import read_bounded
+from spfem_bench.texts import few
 
 TEST_SPEAKERS = ("M003", "M009", "W029", "M012", "M030", "W015")
 """MEAD's speakers on whom the papers test; they must not be in a training list."""
@@ -56,7 +57,7 @@ def read_pair_list(path: Path, *, fewest: int = 2) -> list[ListedPair]:
                 except CardError as error:
                     wrong.append(f"{speaker}/{emotion}/{key}: {error.problem}")
     if wrong:
-        problem = f"{path}: {len(wrong)} pairs cannot be used: {_few(wrong)}"
+        problem = f"{path}: {len(wrong)} pairs cannot be used: {few(wrong)}"
         raise CardError(problem, "Align those again")
     if not pairs:
         raise CardError(f"{path}: holds no pairs", "Make a list with 'spfem-bench align'")
@@ -132,7 +133,7 @@ def listed_pairs(
         pairs.append(EmotionPair(speaker, emotion, neutral, emotional, numbers))
     absent = [file.relative_to(root).as_posix() for file in files if not file.is_file()]
     if absent:
-        problem = f"{root}: {len(absent)} of {len(files)} frames are absent: {_few(absent)}"
+        problem = f"{root}: {len(absent)} of {len(files)} frames are absent: {few(absent)}"
         raise CardError(problem, "Check the folder, the template and the number of the first frame")
     return pairs
 
@@ -225,7 +226,3 @@ def _filled(template: str, speaker: str, emotion: str, clip: str) -> str:
         raise CardError(f"the template '{template}' lacks {{frame}}", _TEMPLATES)
     inside(Path(), names.pop())
     return filled
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -49,6 +50,17 @@ class RecordingsIndex:
         return file.stretch(kind) if file and not file.problem else None
 
 
+@contextmanager
+def damage_told(path: Path, noun: str) -> Iterator[None]:
+    """Raise whatever is wrong with an index of *noun* as a CardError that says how to mend it."""
+    try:
+        yield
+    except (OSError, ValueError, CardError) as error:
+        reason = error.problem if isinstance(error, CardError) else error
+        remedy = f"Type 'spfem-bench data index {path.parent.name} ROOT', which writes it anew"
+        raise CardError(f"{path} is no index of {noun}: {reason}", remedy) from None
+
+
 class _Stored(Strict):
     """An index as its file holds it."""
 
@@ -73,14 +85,10 @@ def save_index(path: Path, card: DatasetCard, index: RecordingsIndex) -> None:
 
 def read_index(path: Path) -> RecordingsIndex:
     """Read an index; raise CardError if the file is damaged, or of another version."""
-    try:
+    with damage_told(path, "recordings"):
         content, verified = read_json(path)
         stored = validate(_Stored, content, "in it")
         check_name(stored.root)
         for file in stored.files.values():
             inside(Path(), file.file)
-    except (OSError, ValueError, CardError) as error:
-        reason = error.problem if isinstance(error, CardError) else error
-        remedy = f"Type 'spfem-bench data index {path.parent.name} ROOT', which writes it anew"
-        raise CardError(f"{path} is no index of recordings: {reason}", remedy) from None
     return RecordingsIndex(Path(stored.root), stored.files, stored.mapping, verified)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import pydantic
 
-from spfem_bench.definitions.cards import Card, Kind, Strict, load, validate
+from spfem_bench.definitions.cards import Card, Kind, Strict, load, names, validate
 from spfem_bench.definitions.networks import Role
 from spfem_bench.errors import CardError, UnknownNameError
 from spfem_bench.plugins import Registry
@@ -120,3 +120,8 @@ class MetricCard(Card):
 def metric_card(name: str) -> MetricCard:
     """Read a metric's card by name."""
     return load(MetricCard, Kind.METRIC, name)
+
+
+def known_metric(name: str) -> MetricCard | None:
+    """Read a metric's card; None where there is none, as of an old record or a printed table."""
+    return metric_card(name) if name in names(Kind.METRIC) else None

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 
 from spfem_bench.definitions.cards import Kind, card_folders
-from spfem_bench.definitions.metrics import metric_card
-from spfem_bench.errors import UnknownNameError, unknown_name
+from spfem_bench.definitions.metrics import known_metric
+from spfem_bench.errors import unknown_name
 from spfem_bench.stored import read_bounded
 
 TOOL = "spfembench"
@@ -18,17 +18,13 @@ def bibtex(metrics: Iterable[str]) -> str:
     """Return BibTeX entries of this tool and of the metrics' papers, each once.
 
     A metric without a card, such as one of an old record, has none. Entries are in
-    ``metrics/references.bib``, also of the folders that SPFEM_BENCH_CARDS names.
-
-    Raises:
-        UnknownNameError: a card names a key that no file has.
+    ``metrics/references.bib``, also of the folders that SPFEM_BENCH_CARDS names. Raises
+    UnknownNameError when a card names a key that no file has.
     """
     keys = dict.fromkeys([TOOL])
     for metric in metrics:
-        try:
-            keys |= dict.fromkeys(metric_card(metric).references)
-        except UnknownNameError:
-            continue
+        card = known_metric(metric)
+        keys |= dict.fromkeys(card.references if card else ())
     entries = entries_by_key()
     for key in keys.keys() - entries.keys():
         raise unknown_name("key in metrics/references.bib", key, entries)

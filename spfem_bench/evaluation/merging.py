@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,5 @@ def _merged(before: RunRecord, new: RunRecord, lacking: list[str]) -> RunRecord:
 
 
 def _free_name(path: Path) -> Path:
-    number, free = 1, path.with_name(f"{path.name}.old")
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.name}.old{number}")
-    return free
+    names = (path.with_name(f"{path.name}.old{n if n > 1 else ''}") for n in count(1))
+    return next(name for name in names if not name.exists())

@@ -21,9 +21,10 @@ from spfem_bench.evaluation.outputs import Videos
 from spfem_bench.evaluation.plan import make_plan
 from spfem_bench.features.crops import find_lag
 from spfem_bench.features.pair_extract import PairExtractor
-from spfem_bench.files import same_name
+from spfem_bench.files import files_by_stem
 from spfem_bench.media.video import VIDEO_SUFFIXES, content_id
 from spfem_bench.progress import SILENT, Progress
+from spfem_bench.texts import few
 
 Timing = Literal["truth", "sound", "motion"]
 """How corresponding frames are found: exactly, by what is said, or by a constant lag."""
@@ -114,12 +115,12 @@ def same_names(source: Path, generated: Path) -> list[tuple[Path, Path]]:
 
     Raises ClipError for no folder, two videos of one name in one, or names that only one has.
     """
-    a, b = _videos(source), _videos(generated)
+    remedy = "Give two folders of videos"
+    a, b = (files_by_stem(folder, VIDEO_SUFFIXES, remedy) for folder in (source, generated))
     alone = [str((a | b)[stem]) for stem in [*a, *b] if (stem in a) != (stem in b)]
     if alone:
-        few = ", ".join(alone[:3]) + (", …" if len(alone) > 3 else "")
         raise ClipError(
-            f"{len(alone)} videos have no counterpart of their name: {few}",
+            f"{len(alone)} videos have no counterpart of their name: {few(alone)}",
             "Name each output like its source, or move the others away",
         )
     if not a:
@@ -127,22 +128,6 @@ def same_names(source: Path, generated: Path) -> list[tuple[Path, Path]]:
             f"{source} and {generated} hold no videos", f"Allowed: {', '.join(VIDEO_SUFFIXES)}"
         )
     return [(path, b[stem]) for stem, path in a.items()]
-
-
-def _videos(folder: Path) -> dict[str, Path]:
-    """Return a folder's videos by their stems, in the form in which names are compared."""
-    if not folder.is_dir():
-        raise ClipError(f"{folder} is no folder", "Give two folders of videos")
-    videos: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != ".":
-            name = same_name(path.stem)
-            if name in videos:
-                raise ClipError(
-                    f"{folder} holds {videos[name].name} and {path.name}", "Keep one of them"
-                )
-            videos[name] = path
-    return videos
 
 
 def _pair_all(

@@ -252,10 +252,11 @@ def _metrics(given: Sequence[str], protocol: Protocol, profile: ProfileCard) -> 
             )
         card = metric_card(profile.variant(name))
         if name == asked and card.variant_of in allowed and asked not in allowed:
+            able = [n for n in names(Kind.PROFILE) if asked in profile_card(n).variants.values()]
             raise UnknownNameError(
                 f"the metric '{asked}' is not computed with the profile '{profile.name}'",
                 f"Type {card.variant_of}, or name a profile that has it with --profile: "
-                f"{', '.join(_profiles_with(asked))}",
+                f"{', '.join(able)}",
             )
         if lacking := set(card.compare) - {"output", *protocol.card.clips}:
             raise UnknownNameError(
@@ -265,10 +266,6 @@ def _metrics(given: Sequence[str], protocol: Protocol, profile: ProfileCard) -> 
             )
         wanted.append(card)
     return list(dict.fromkeys(wanted))
-
-
-def _profiles_with(variant: str) -> list[str]:
-    return [n for n in names(Kind.PROFILE) if variant in profile_card(n).variants.values()]
 
 
 def _missing_weights(

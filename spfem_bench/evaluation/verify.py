@@ -179,7 +179,10 @@ class _Check:
             self.unchecked.append(f"its items by the protocol's list: {error.problem}")
             return
         self.same("list", "protocol: list_sha256", record.protocol.list_sha256, listed.list_sha256)
-        of_list = {i.id: (i.speaker, i.emotion, _addresses(i.clips)) for i in listed.items}
+        of_list = {
+            i.id: (i.speaker, i.emotion, {str(role): str(clip) for role, clip in i.clips.items()})
+            for i in listed.items
+        }
         for item in record.items:
             clips = {r: c.address for r, c in item.clips.items() if r != "output"}
             own_row = item.speaker, item.emotion, clips
@@ -314,10 +317,6 @@ class _Check:
                 emotions = (*record.protocol.emotions, AVERAGE)
                 holds = emotion in emotions
                 self.need("count", holds, f"{metric} {emotion}: emotion", emotion, emotions)
-
-
-def _addresses(clips: Mapping[Any, Any]) -> dict[str, str]:
-    return {str(role): str(clip) for role, clip in clips.items()}
 
 
 def _state(scored: bool, refused: bool) -> str:

@@ -9,7 +9,7 @@ from spfem_bench.analysis import auditing
 from spfem_bench.analysis.auditing import SIGNIFICANT, Audit, Disagreement
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.reporting.grids import markdown_escape, one_line
-from spfem_bench.texts import csv_text
+from spfem_bench.texts import csv_text, text_table
 
 _TITLE = """# Audit of printed tables
 
@@ -76,8 +76,6 @@ class _Section(NamedTuple):
 
 def audit_text(audit: Audit, *, markdown: bool = False) -> str:
     """Return the whole audit as text or Markdown, contradictions first."""
-    from tabulate import tabulate
-
     parts = [_TITLE] if markdown else []
     escape = markdown_escape if markdown else one_line
     for section in _sections(audit):
@@ -86,7 +84,7 @@ def audit_text(audit: Audit, *, markdown: bool = False) -> str:
         if section.lines:
             style = "github" if markdown else "simple"
             body = [list(map(escape, line)) for line in section.lines]
-            lines += ["", tabulate(body, section.heads, tablefmt=style, disable_numparse=True)]
+            lines += ["", text_table(body, section.heads, style=style)]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 

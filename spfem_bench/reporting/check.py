@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from spfem_bench.evaluation.check import ReferenceCheck, RowChange, SettingChange
+from spfem_bench.texts import text_table
 
 SHOWN = 40  # rows printed at most; all of them are in the JSON
 VERDICTS = {
@@ -42,8 +43,6 @@ def rows_table(
     verdicts: Mapping[str, str] = VERDICTS,
 ) -> str:
     """Return a table of numbers that are not within their tolerance, the farthest first."""
-    from tabulate import tabulate
-
     worst = sorted(failing, key=lambda d: -d.share)[:SHOWN]
     lines = []
     for d in worst:
@@ -52,8 +51,7 @@ def rows_table(
         values = (_number(d.reference), _number(d.here))
         lines.append([_name(d), *values, by, f"{d.tolerance:.2g}", verdict])
     heads = ["Row", *sides, "Difference", "Tolerance", "Verdict"]
-    align = ("left", *["right"] * 4, "left")
-    shown = tabulate(lines, heads, disable_numparse=True, colalign=align)
+    shown = text_table(lines, heads, "lrrrrl")
     rest = len(failing) - len(worst)
     return shown + (f"\n… and {rest} more, less far out (--json prints all)" if rest else "")
 

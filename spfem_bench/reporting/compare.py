@@ -9,7 +9,7 @@ from spfem_bench.analysis.comparing import Comparison, Difference, p_text
 from spfem_bench.definitions.metrics import metric_card
 from spfem_bench.reporting.grids import emotion_label, markdown_escape, one_line
 from spfem_bench.reporting.tables import heading
-from spfem_bench.texts import csv_text
+from spfem_bench.texts import csv_text, text_table
 
 _HEADS = ("Metric", "Emotion", "A", "B", "B − A", "95 % interval", "p (Holm)", "Effect", "Verdict")
 
@@ -25,8 +25,6 @@ def render_comparison(comparison: Comparison, style: Literal["text", "markdown",
     """Return a comparison as text: one table for each method beside the baseline, then notes."""
     if style == "csv":
         return csv_text([[f.name for f in fields(Difference)], *map(astuple, comparison.rows)])
-    from tabulate import tabulate
-
     markdown = style == "markdown"
     escape = markdown_escape if markdown else one_line
     blocks = []
@@ -41,8 +39,7 @@ def render_comparison(comparison: Comparison, style: Literal["text", "markdown",
             effect = "–" if row.effect is None else f"{row.effect:+.2f}"
             lines.append([*names, *values, interval, p_value, effect, escape(row.verdict)])
         look = "github" if markdown else "simple"
-        align = ("left", "left", *["right"] * 6, "left")
-        printed = tabulate(lines, _HEADS, look, disable_numparse=True, colalign=align)
+        printed = text_table(lines, _HEADS, "llrrrrrrl", look)
         title = escape(f"A: {comparison.baseline}, B: {other}")
         blocks.append(f"{'### ' if markdown else ''}{title}\n\n{printed}\n")
     bullet, code = ("- ", "`") if markdown else ("", "")

@@ -11,7 +11,7 @@ from spfem_bench.analysis.discovery import DiscoveryRow
 from spfem_bench.analysis.disparities import SPACES, DiscoveryKind, Measure
 from spfem_bench.definitions.protocols import AVERAGE
 from spfem_bench.reporting import drawing
-from spfem_bench.texts import csv_text, fixed
+from spfem_bench.texts import csv_text, fixed, text_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +59,7 @@ def table(rows: Sequence[DiscoveryRow], measure: Measure = "cosine", style: str 
         intervals = [_interval(cells[key].get(kind)) for kind in _INTERVALS]
         lines.append([*map(str, key), *numbers, *intervals, str(cells[key]["positive"].pairs)])
     heads = ["Network", "Disparity", "Stage", *_NUMBERS.values(), *_INTERVALS.values(), "Pairs"]
-    return _printed(lines, heads, style)
+    return text_table(lines, heads, "r" * len(heads), style)
 
 
 def by_emotion(
@@ -76,13 +76,8 @@ def by_emotion(
     for key, of in cells.items():
         pairs = [(of.get((e, "positive")), of.get((e, "elsewhere"))) for e in emotions]
         lines.append([*key, *(f"{_number(own)} / {_number(other)}" for own, other in pairs)])
-    return _printed(lines, ["Network", f"Stage {last}", *emotions], style)
-
-
-def _printed(lines: Sequence[Sequence[str]], heads: Sequence[str], style: str) -> str:
-    from tabulate import tabulate
-
-    return tabulate(lines, heads, tablefmt=style, disable_numparse=True, stralign="right")
+    heads = ["Network", f"Stage {last}", *emotions]
+    return text_table(lines, heads, "r" * len(heads), style)
 
 
 def _number(row: DiscoveryRow | None) -> str:

@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tabulate import tabulate
-
 from spfem_bench.datasets.layouts import PlacedOutput
 from spfem_bench.errors import ClipError
 from spfem_bench.evaluation.plan import Plan
 from spfem_bench.evaluation.preflight import LISTED, plan_summary
 from spfem_bench.evaluation.record import RunRecord
 from spfem_bench.reporting.headlines import headline_table, score_lines
+from spfem_bench.texts import text_table
 
 SCREEN = 24
 """Lines of a preflight's summary of many methods."""
@@ -94,7 +93,7 @@ def mapping_text(placed: Sequence[PlacedOutput], extra: Sequence[str]) -> str:
         rows.append([p.item, p.state, " and ".join(p.places) + part, p.sound])
     rows += [["", "extra", name, ""] for name in extra]
     counts = ", ".join(f"{n} {state}" for state, n in _counts(placed, extra).items() if n)
-    table = tabulate(rows, ["Item", "", "Output", "Sound"], disable_numparse=True)
+    table = text_table(rows, ["Item", "", "Output", "Sound"])
     return f"{table}\n{counts}"
 
 

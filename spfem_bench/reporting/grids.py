@@ -11,7 +11,7 @@ from typing import Literal
 
 from spfem_bench.definitions.protocols import AVERAGE, EMOTIONS
 from spfem_bench.reporting.templating import fill_template
-from spfem_bench.texts import csv_text
+from spfem_bench.texts import csv_text, text_table
 
 Style = Literal["text", "markdown", "csv", "latex", "tabular", "html"]
 
@@ -133,11 +133,8 @@ def _rows(grid: Grid) -> Iterator[tuple[int, tuple[Label, ...], tuple[Entry, ...
 
 
 def _tabulate(stubs: Sequence[str], heads: Sequence[str], body: list[list[str]], style: str) -> str:
-    from tabulate import tabulate
-
-    align = ["left"] * len(stubs) + ["right"] * len(heads)
-    table = tabulate(body, [*stubs, *heads], tablefmt=style, disable_numparse=True, colalign=align)
-    return f"{table}\n"
+    align = "l" * len(stubs) + "r" * len(heads)
+    return text_table(body, [*stubs, *heads], align, style) + "\n"
 
 
 def _text_label(label: Label) -> str:

@@ -12,13 +12,11 @@ from spfem_bench.evaluation.record import RunRecord, Score
 from spfem_bench.reporting import tables
 from spfem_bench.reporting.report.words import clips_text
 from spfem_bench.reporting.tables import TableBlock, TableColumn, heading
-from spfem_bench.texts import fixed
+from spfem_bench.texts import fixed, text_table
 
 
 def score_lines(record: RunRecord) -> str:
     """Return one evaluation as text: each metric's headline with interval and counts."""
-    from tabulate import tabulate
-
     lines: list[list[object]] = []
     notes: set[str] = set()
     for s in record.scores:
@@ -30,14 +28,11 @@ def score_lines(record: RunRecord) -> str:
         head = heading(metric_card(s.metric))
         lines.append([head, _value(s), interval, clips_text(s), s.n_frames, note])
     heads = ["Metric", "Avg.", "95 % interval", "Clips", "Frames", "Note"]
-    align, widths = ("left", "right", "left", "right", "right"), [*[None] * 5, 70]
-    return tabulate(lines, heads, disable_numparse=True, colalign=align, maxcolwidths=widths)
+    return text_table(lines, heads, "lrlrr", maxcolwidths=[*[None] * 5, 70])
 
 
 def headline_table(records: Sequence[RunRecord]) -> str:
     """Return evaluations on one protocol, methods down, headlines across, then papers' numbers."""
-    from tabulate import tabulate
-
     metrics = list(dict.fromkeys(s.metric for r in records for s in r.scores if s.signature))
     lines: list[list[str]] = []
     printed: dict[TableColumn, dict[str, str]] = {}
@@ -56,8 +51,7 @@ def headline_table(records: Sequence[RunRecord]) -> str:
     for column, numbers in printed.items():
         lines.append([column.label, *(numbers.get(m, "–") for m in metrics), ""])
     heads = ["Method", *(heading(metric_card(m)) for m in metrics), "Clips"]
-    align = ("left", *("right" for _ in metrics), "right")
-    table = tabulate(lines, heads, disable_numparse=True, colalign=align)
+    table = text_table(lines, heads, "l" + "r" * (len(heads) - 1))
     return "\n".join(
         [table, *(tables.LEGEND[kind] for kind in dict.fromkeys(c.kind for c in printed))]
     )

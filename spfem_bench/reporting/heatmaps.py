@@ -19,7 +19,7 @@ from spfem_bench.statistics.coherence import (
     ComparedAs,
     coherence_part,
 )
-from spfem_bench.texts import csv_text
+from spfem_bench.texts import csv_text, text_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,8 +123,6 @@ def to_csv(rows: Iterator[dict[str, Any]]) -> str:
 
 def table(scored: Sequence[Scored]) -> str:
     """Return one line for each clip, and their mean."""
-    from tabulate import tabulate
-
     lines: list[list[str]] = []
     every: dict[ComparedAs, list[float]] = {space: [] for space in NAMES}
     for one in scored:
@@ -138,7 +136,7 @@ def table(scored: Sequence[Scored]) -> str:
         means = [f"{np.mean(v):.3f}" if v else "–" for v in every.values()]
         lines.append([f"mean of {len(scored)}", *means, "", ""])
     heads = ["Clip", "SCC↑", "TCC↑", "SCT↑", "Lag", "Frames"]
-    return tabulate(lines, heads, disable_numparse=True, colalign=("left", *("right",) * 5))
+    return text_table(lines, heads, "lrrrrr")
 
 
 # ---- heat-maps ----------------------------------------------------------------------------

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from spfem_bench.definitions.metrics import metric_card
-from spfem_bench.errors import UnknownNameError
+from spfem_bench.definitions.metrics import known_metric
 from spfem_bench.evaluation.record import RunRecord
 
 _MEANING = {
@@ -19,19 +18,13 @@ def real_clip_notes(records: Sequence[RunRecord]) -> list[str]:
     notes: dict[str, None] = {}
     several = len({record.protocol.name for record in records}) > 1
     for record in records:
-        labels = [metric_card(m).label for m in record.metrics if _compares_real(m)]
+        cards = filter(None, map(known_metric, record.metrics))
+        labels = [card.label for card in cards if "real" in card.compare]
         role = _real_is(record)
         if labels and role:
             place = f" on {record.protocol.name}" if several else ""
             notes[f"{', '.join(labels)}{place}: {_MEANING[role]}"] = None
     return list(notes)
-
-
-def _compares_real(metric: str) -> bool:
-    try:
-        return "real" in metric_card(metric).compare
-    except UnknownNameError:
-        return False
 
 
 def _real_is(record: RunRecord) -> str:

@@ -8,16 +8,14 @@ from xml.etree import ElementTree as Xml
 
 from spfem_bench.analysis.regression import MetricChange, RegressionCheck
 from spfem_bench.reporting.check import change_text
+from spfem_bench.texts import text_table
 
 
 def regression_text(check: RegressionCheck) -> str:
     """Return the table of all averages, what differs, and in the last line the verdict."""
-    from tabulate import tabulate
-
     heads = ["Metric", "Was", "Is", "Difference", "Allowed", "Verdict"]
     rows = [[*_numbers(row), f"{row.verdict} {row.note and f'({row.note})'}"] for row in check.rows]
-    align = ("left", *["right"] * 4, "left")
-    lines = [tabulate(rows, heads, disable_numparse=True, colalign=align), ""]
+    lines = [text_table(rows, heads, "lrrrrl"), ""]
     if check.versions:
         named = "; ".join(change_text(c) for c in check.versions)
         lines.append(f"versions and machine, which tolerances cover: {named}")

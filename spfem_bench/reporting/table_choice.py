@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from spfem_bench.definitions.methods import method_card
-from spfem_bench.definitions.metrics import metric_card
+from spfem_bench.definitions.metrics import known_metric
 from spfem_bench.definitions.published import Printed
 from spfem_bench.errors import UnknownNameError, unknown_name
 from spfem_bench.evaluation.record import RunRecord
@@ -79,7 +79,8 @@ def _resolved(
         of_methods |= {name: name, **dict.fromkeys(_aliases(name), name)}
     of_metrics: dict[str, str] = {}
     for name in dict.fromkeys(metrics):
-        of_metrics |= {name: name, _metric_label(name): name}
+        card = known_metric(name)
+        of_metrics |= {name: name, card.label if card else name: name}
     of_emotions = {name: name for name in dict.fromkeys(emotions)}
     of_emotions |= {"avg.": "avg", "average": "avg"} if "avg" in of_emotions else {}
     return Choice(
@@ -105,10 +106,3 @@ def _aliases(method: str) -> tuple[str, ...]:
         return (*method_card(method).aliases, method_card(method).label)
     except UnknownNameError:
         return ()
-
-
-def _metric_label(metric: str) -> str:
-    try:
-        return metric_card(metric).label
-    except UnknownNameError:  # a printed table may have any
-        return metric

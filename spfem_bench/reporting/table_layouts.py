@@ -33,17 +33,14 @@ def render_table(
     notes: bool = True,
     fold: int = FOLD,
 ) -> str:
-    """Return a table as text in one of the styles, with notes and signatures below it.
-
-    ``csv`` is tidy, one number a line; ``csv-wide`` has the layout's rows. ``asccl`` has emotions
-    down, methods and metrics across; ``stccl`` has metrics and methods down, emotions across. With
-    *intervals* numbers have their 95 % interval; *standalone* LaTeX is a whole document. The style
-    ``tabular`` is LaTeX's tabular alone, for a table of one's own.
+    """Return a table as text, with notes and signatures below it; CardError without a number.
 
     Args:
         table: what to print.
-        style: one of the styles.
-        layout: one of the papers' layouts.
+        style: ``csv`` is tidy, one number a line; ``csv-wide`` has the layout's rows; ``tabular``
+            is LaTeX's tabular alone, for a table of one's own.
+        layout: ``asccl`` has emotions down, methods and metrics across; ``stccl`` has metrics and
+            methods down, emotions across.
         intervals: print 95 % intervals.
         standalone: with LaTeX, a document that compiles.
         caption: in the place of the table's own; none when empty.
@@ -51,9 +48,6 @@ def render_table(
         digits: behind the point; 3 when None. Printed numbers are only ever rounded.
         notes: whether notes and signatures stand below.
         fold: columns of numbers side by side, but in CSV and HTML; 0 for all.
-
-    Raises:
-        CardError: there is no number to print.
     """
     if table.lacking:
         remedy = "Run the evaluation again, with what is missing or with --partial"

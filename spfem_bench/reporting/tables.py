@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from spfem_bench.definitions.datasets import dataset_card
 from spfem_bench.definitions.methods import method_card
-from spfem_bench.definitions.metrics import MetricCard, metric_card
+from spfem_bench.definitions.metrics import MetricCard, known_metric, metric_card
 from spfem_bench.definitions.protocols import AVERAGE, NEAREST, in_order, load_protocol
 from spfem_bench.definitions.published import Printed, published_rows
 from spfem_bench.errors import CardError, UnknownNameError
-from spfem_bench.evaluation.record import RecordedProtocol, RunRecord, unverified
+from spfem_bench.evaluation.record import RunRecord, unverified
 from spfem_bench.reporting.grids import emotion_label
 from spfem_bench.reporting.real_clips import real_clip_notes
 from spfem_bench.reporting.table_choice import ALL, Choice, choose_printed, choose_records
@@ -48,10 +48,8 @@ def heading(metric: MetricCard) -> str:
 
 def metric_heading(name: str) -> str:
     """Return :func:`heading` of a metric by name; the name of one that has no card."""
-    try:
-        return heading(metric_card(name))
-    except UnknownNameError:  # a printed table may have any
-        return name
+    card = known_metric(name)
+    return heading(card) if card else name
 
 
 def method_label(name: str) -> str:
@@ -200,13 +198,14 @@ def make_table(
         cells |= beside
         columns |= dict.fromkeys([column, *(key[2] for key in beside)])
     filled = {key[:2] for key in cells if key[2].kind in OWN}
+    solved = {r.protocol.name: r.protocol for r in records if r.protocol.determined}.values()
     rows = _rows(blocks.values(), filled, choice.emotions)
     kinds = {c.kind for c in columns} | ({"partial"} if partial else set())
     kinds |= {"doubt"} if any(cell.mark for cell in cells.values()) else set()
     notes = (
         *filter(None, (_basis(c, rows, metrics, cells) for c in dict.fromkeys(column_of))),
         *_reasons(records, column_of),
-        *(f"Test clips of {r.name}: {r.determined}" for r in _solved(records)),
+        *(f"Test clips of {p.name}: {p.determined}" for p in solved),
         *real_clip_notes(records),
         *(LEGEND[k] for k in LEGEND if k in kinds),
         *unverified(records),
@@ -278,12 +277,6 @@ def _reasons(records: Sequence[RunRecord], columns: Sequence[TableColumn]) -> li
     return lines
 
 
-def _solved(records: Sequence[RunRecord]) -> list[RecordedProtocol]:
-    """Return each protocol once whose list was solved from the user's own clips."""
-    by_name = {r.protocol.name: r.protocol for r in records if r.protocol.determined}
-    return list(by_name.values())
-
-
 def _lacking(records: Sequence[RunRecord]) -> str:
     if any(r.metrics for r in records):
         return ""
@@ -331,10 +324,8 @@ def published_cells(
 
 def _published_metric(name: str) -> str:
     """Return the metric that papers print a metric's numbers under; the name without a card."""
-    try:
-        return metric_card(name).printed_as
-    except UnknownNameError:
-        return name
+    card = known_metric(name)
+    return card.printed_as if card else name
 
 
 def _same_recipe(record: RunRecord, metric: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from spfem_bench.evaluation.claims import ClaimTest, LevelScore, number, percent
 from spfem_bench.evaluation.grading import FAILED, HARDLY, SOMEWHAT
 from spfem_bench.reporting.tables import ARROWS
-from spfem_bench.texts import csv_text
+from spfem_bench.texts import csv_text, text_table
 
 Format = Literal["text", "markdown", "csv"]
 
@@ -57,8 +57,6 @@ def table(cells: Sequence[ClaimTest], style: Format = "text") -> str:
     """Lay out cells of one protocol and profile: metrics down; as CSV, of any, a line a level."""
     if style == "csv":
         return _csv(cells)
-    from tabulate import tabulate
-
     controls = list(dict.fromkeys(c.control for c in cells))
     rows: dict[str, list[str]] = {}
     for cell in cells:
@@ -69,8 +67,7 @@ def table(cells: Sequence[ClaimTest], style: Format = "text") -> str:
         else:
             row.append(f"{change}{' ' if style == 'markdown' else chr(10)}{verdict_words(cell)}")
     look = "github" if style == "markdown" else "simple"
-    heads, align = ["Metric", *controls], ["left"] + ["right"] * len(controls)
-    return tabulate([*rows.values()], heads, look, disable_numparse=True, colalign=align)
+    return text_table(rows.values(), ["Metric", *controls], "l" + "r" * len(controls), look)
 
 
 def printed(record: Mapping[str, Any], style: Format = "text") -> str:

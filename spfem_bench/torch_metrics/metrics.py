@@ -96,7 +96,13 @@ class ExpressionSimilarity(ClipMetric):
         self._measure(_pairs(self.card, generated, reference, "reference"))
 
 
-class LipCorrelation(ClipMetric):
+class _SourceMetric(ClipMetric):
+    def update(self, generated: Tensors, source: Tensors) -> None:
+        """Take up as many sources as generated clips; see `FrechetArcFaceDistance.update`."""
+        self._measure(_pairs(self.card, generated, source, "source"))
+
+
+class LipCorrelation(_SourceMetric):
     """lip-corr: the correlation of the lips' opening with the sources', clip by clip.
 
     See :class:`ClipMetric`.
@@ -105,12 +111,8 @@ class LipCorrelation(ClipMetric):
     default = "lip-corr"
     takes = PairedLandmarksKind
 
-    def update(self, generated: Tensors, source: Tensors) -> None:
-        """Take up as many sources as generated clips; see `FrechetArcFaceDistance.update`."""
-        self._measure(_pairs(self.card, generated, source, "source"))
 
-
-class SpatialCoherence(ClipMetric):
+class SpatialCoherence(_SourceMetric):
     """SCC: the coherence of neighbouring regions with the sources', clip by clip (or TCC, SCT).
 
     See :class:`ClipMetric`.
@@ -118,10 +120,6 @@ class SpatialCoherence(ClipMetric):
 
     default = "scc"
     takes = SourceKind
-
-    def update(self, generated: Tensors, source: Tensors) -> None:
-        """Take up as many sources as generated clips; see `FrechetArcFaceDistance.update`."""
-        self._measure(_pairs(self.card, generated, source, "source"))
 
 
 class LipSyncError(ClipMetric):

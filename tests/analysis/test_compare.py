@@ -20,6 +20,7 @@ from spfem_bench.errors import CardError
 from spfem_bench.evaluation.record import SCHEMA, item_values, parse_record
 from spfem_bench.reporting.compare import render_comparison
 from tests.conftest import Outcome
+from tests.synthetic import score, whole
 
 Record = dict[str, Any]
 Clips = Sequence[tuple[str, str]]
@@ -82,67 +83,25 @@ def run(
         missing = int(np.isnan(v).sum())
         for emotion in (*emotions, "avg"):
             value = means.get(emotion) if emotion != "avg" else float(np.mean(list(means.values())))
+            mean = None if emotion == "avg" and missing else value
+            counts = {"n_items": len(clips) - missing, "n_refused": missing, "n_frames": 9}
+            sign = f"{metric}:1|mini:1|light|#0"
             scores.append(
-                {
-                    "method": method,
-                    "protocol": "mini",
-                    "setting": "inter-id",
-                    "profile": "light",
-                    "metric": metric,
-                    "emotion": emotion,
-                    "value": None if emotion == "avg" and missing else value,
-                    "low": None,
-                    "high": None,
-                    "n_items": len(clips) - missing,
-                    "n_frames": 9,
-                    "n_refused": missing,
-                    "n_frames_refused": 0,
-                    "partial": bool(missing),
-                    "kind": "reproduced",
-                    "note": "",
-                    "signature": f"{metric}:1|mini:1|light|#0",
-                }
+                score(metric, emotion, mean, partial=bool(missing), signature=sign, **counts)
             )
-    return {
-        "schema": SCHEMA,
-        "method": {
-            "name": method,
-            "label": method,
-            "kind": "method",
-            "control": None,
-            "paper": "",
-            "link": "",
-        },
-        "protocol": {
-            "name": "mini",
-            "version": 1,
-            "setting": "inter-id",
-            "published": None,
-            "emotions": emotions,
-            "n_items": len(clips),
-            "list_sha256": "",
-        },
-        "profile": "light",
-        "complete": True,
-        "partial": False,
-        "scores": scores,
-        "items": items,
-        "refused": [],
-        "extra": [],
-        "environment": {"device": "cpu"},
-        "timings": {},
-        "settings": {
-            m: {
-                "metric": {"name": m, "version": 1, "statistic": STATISTICS[m]},
-                "protocol": {"name": "mini", "dataset": "puppets"},
-                "network": {"name": "net", "files": [{"sha256": "a" * 64}]},
-                "faces": {"faces": "aligned"},
-                "media": {"frame_rate": 25, "ffmpeg": "7.1"},
-                "software": {},
-            }
-            for m in values
-        },
+    settings = {
+        m: {
+            "metric": {"name": m, "version": 1, "statistic": STATISTICS[m]},
+            "protocol": {"name": "mini", "dataset": "puppets"},
+            "network": {"name": "net", "files": [{"sha256": "a" * 64}]},
+            "faces": {"faces": "aligned"},
+            "media": {"frame_rate": 25, "ffmpeg": "7.1"},
+            "software": {},
+        }
+        for m in values
     }
+    listed = {"emotions": emotions, "n_items": len(clips)}
+    return whole(method, scores, listed, kind="method", items=items, settings=settings)
 
 
 def compare(records: Sequence[Record], **options: Any) -> Comparison:

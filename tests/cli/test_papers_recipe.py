@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from spfem_bench.cli.main import main
 from spfem_bench.definitions.cards import builtin_folder
+from tests import trees
 from tests.conftest import WHY_NOT, Outcome
 from tests.papers_networks import PROFILE, RECIPE, write_cards, write_weights
 
@@ -106,29 +107,6 @@ FRAMES = {
 }
 CELLS = {"neutral": (4, 6 + 7 + 9 + 13), "angry": (3, 6 + 7 + 9)}
 CHOSEN = {"neutral": ["001", "002", "003", "004"], "angry": ["011", "012", "013"]}
-CARD = """
-title = "Mini MEAD"
-version = 1
-setting = "{setting}"
-dataset = "ned"
-faces = "aligned"
-profile = "mini-papers"
-items = "mini-{setting}.csv"
-emotions = ["neutral", "angry"]
-metrics = ["fad", "csim"]
-[clips]
-source = "{{source}}"
-reference = "{{reference}}"
-real = "{{real}}"
-[published]
-dataset = "mead"
-setting = "{setting}"
-recipe = "mini-papers"
-[solve]
-cells = "mini.csv"
-candidates = ""
-{references}
-"""
 
 
 def write_mini_cards(folder: Path) -> None:
@@ -138,10 +116,7 @@ def write_mini_cards(folder: Path) -> None:
     rows = [[s, e, *cell, ""] for s in SPEAKERS for e, cell in CELLS.items()]
     with (protocols / "mini.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["speaker", "emotion", "clips", "frames", "known"], *rows])
-    ring = '[solve.references]\nM003 = "M009"\nM009 = "M003"\n'
-    for setting, references in (("inter-id", ""), ("cross-id", ring)):
-        text = CARD.format(setting=setting, references=references)
-        (protocols / f"mini-{setting}.toml").write_text(text)
+    trees.mini_protocols(protocols, "ned", "mini-papers", "")
     profile = (builtin_folder() / "metrics/profiles/papers.toml").read_text()
     for network, compact in (("resnet-face18", "identity"), ("efficientface", "expression")):
         profile = profile.replace(f'"{network}"', f'"compact-{compact}"')

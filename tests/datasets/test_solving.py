@@ -20,6 +20,7 @@ from spfem_bench.definitions.datasets import dataset_card, further_recordings, r
 from spfem_bench.definitions.protocols import load_protocol, protocol, ready_protocols
 from spfem_bench.errors import CardError
 from spfem_bench.media.packets import Stretch
+from tests import trees
 from tests.conftest import ROOT, Outcome
 
 Bench = Callable[..., Outcome]
@@ -166,31 +167,8 @@ def test_wrong_facts_are_refused(tmp_path: Path, rows: str, words: str) -> None:
 
 # ---- protocol solve on a mini MEAD ---------------------------------------------------------------
 
-SPEAKERS = {"M003": "M009", "M009": "M003"}
+SPEAKERS = ("M003", "M009")
 EMOTIONS = ("neutral", "angry")
-CARD = """
-title = "Mini"
-version = 1
-setting = "{setting}"
-dataset = "faces"
-faces = "aligned"
-profile = "compact"
-items = "mini-{setting}.csv"
-emotions = ["neutral", "angry"]
-metrics = ["fad"]
-[clips]
-source = "{{source}}"
-reference = "{{reference}}"
-real = "{{real}}"
-[published]
-dataset = "mead"
-setting = "{setting}"
-recipe = "compact"
-[solve]
-cells = "mini.csv"
-candidates = "videos"
-{references}
-"""
 DATASET = """
 title = "Mini"
 licence = "l"
@@ -230,10 +208,7 @@ class MiniMead:
             (cards / f"protocols/datasets/{name}.toml").write_text(DATASET.format(name=name))
             rows = [[*key, clip] for key, lengths in self.frames.items() for clip in lengths]
             self.write(f"datasets/{name}.csv", [["speaker", "emotion", "clip"], *rows])
-        ring = "[solve.references]\n" + "\n".join(f'{a} = "{b}"' for a, b in SPEAKERS.items())
-        for setting, references in (("inter-id", ""), ("cross-id", ring)):
-            text = CARD.format(setting=setting, references=references)
-            (cards / f"protocols/mini-{setting}.toml").write_text(text)
+        trees.mini_protocols(cards / "protocols", "faces", "compact", "videos")
         self.state()
 
     def write(self, name: str, rows: list[list[object]]) -> None:

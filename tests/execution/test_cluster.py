@@ -32,7 +32,7 @@ from spfem_bench.evaluation.measure import plan_requests
 from spfem_bench.evaluation.plan import Plan, make_plan
 from spfem_bench.evaluation.record import RunRecord
 from spfem_bench.evaluation.session import carry_out, evaluate
-from spfem_bench.evaluation.validate import plan_validation, run_validation
+from spfem_bench.evaluation.validate import Validation, plan_validation, run_validation
 from spfem_bench.execution import cluster, cluster_joining, cluster_results
 from spfem_bench.execution.processes import ThisProcess
 from spfem_bench.execution.workers import workers_for
@@ -155,7 +155,7 @@ def planned() -> Plan:
     )
 
 
-def extractor_of(plan: Plan, store: FeatureStore | None = None) -> Extractor:
+def extractor_of(plan: Plan | Validation, store: FeatureStore | None = None) -> Extractor:
     return Extractor(
         plan.profile,
         WeightsStore.locate(),
@@ -333,12 +333,7 @@ def test_a_validation_on_ray_is_that_of_one_process(
         controls=["blurred"],
         metrics=["csim"],
     )
-    x = Extractor(
-        validation.profile,
-        WeightsStore.locate(),
-        FeatureStore.locate(),
-        faces=validation.protocol.card.faces,
-    )
+    x = extractor_of(validation)
     spread = timeless(run_validation(validation, x, workers=team))
     monkeypatch.setattr(
         "spfem_bench.features.tracking.load_network",

@@ -117,14 +117,8 @@ def test_lip_sync_beside_the_package(weights_folder: Path, samples: Path) -> Non
     """Runs the package's own pipeline; the script itself compares LSE-D on identical frames."""
     clip = samples / "stccl-page/video_result/M003_source_sad_033.mp4"
     out = run(
-        "-m",
-        "benchmarks.official_chain",
-        f"{clip}#xywh=0,0,256,256&t=0,1.4",
-        "--repeats",
-        1,
-        "--stages",
-        "lip",
-        "score",
+        *("-m", "benchmarks.official_chain", f"{clip}#xywh=0,0,256,256&t=0,1.4"),
+        *("--repeats", 1, "--stages", "lip", "score"),
         SPFEM_BENCH_WEIGHTS=str(weights_folder),
     )
     rows = {row[0]: row for row in table(out, "")}
@@ -202,18 +196,8 @@ def test_a_gpu_s_report_ends_in_time_and_takes_the_fastest_batches(tmp_path: Pat
 
 def test_warm_scores_from_the_store_alone(weights_folder: Path) -> None:
     out = run(
-        "-m",
-        "benchmarks.warm",
-        "--methods",
-        1,
-        "--items",
-        14,
-        "--frames",
-        12,
-        "--runs",
-        1,
-        "--workers",
-        2,
+        *("-m", "benchmarks.warm", "--methods", 1, "--items", 14, "--frames", 12),
+        *("--runs", 1, "--workers", 2),
         SPFEM_BENCH_WEIGHTS=str(weights_folder),
     )
     assert "1 methods x 28 items" in out
@@ -263,13 +247,8 @@ def test_growth_with_methods_evaluates_them(
 
 def test_stccl_training_says_where_a_step_goes() -> None:
     out = run(
-        "benchmarks/stccl_training.py",
-        "--steps",
-        1,
-        "--frames",
-        5,
-        "--rows",
-        "batched, maps in memory",
+        *("benchmarks/stccl_training.py", "--steps", 1, "--frames", 5),
+        *("--rows", "batched, maps in memory"),
     )
     ((row, *numbers),) = table(out, "training")
     assert row == "batched, maps in memory" and "%" in numbers[2]

@@ -30,16 +30,8 @@ RunFfmpeg = Callable[..., None]
 @pytest.mark.skipif(sys.platform == "win32", reason="runs are forked")
 def test_killed_crowded_and_spoilt_runs_end_with_the_same_record() -> None:
     """A short turn of benchmarks/faults.py, which checks everything itself."""
-    command = [
-        sys.executable,
-        ROOT / "benchmarks/faults.py",
-        "--kills",
-        "6",
-        "--rounds",
-        "1",
-        "--cold",
-        "0",
-    ]
+    options = ("--kills", "6", "--rounds", "1", "--cold", "0")
+    command = [sys.executable, ROOT / "benchmarks/faults.py", *options]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     environment = os.environ | threads | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

@@ -20,6 +20,7 @@ from spfem_bench.reporting.table_choice import Choice
 from spfem_bench.reporting.table_layouts import render_table
 from spfem_bench.reporting.tables import Table, make_printed_table, make_table
 from tests.conftest import ROOT
+from tests.synthetic import score, whole
 
 
 def content(
@@ -36,50 +37,18 @@ def content(
     profile: str = "light",
 ) -> dict[str, Any]:
     """A run record's content without items and settings, which tables do not need."""
-    return {
-        "schema": 1,
-        "method": {"name": method, "label": label, "kind": kind, "paper": "", "link": ""},
-        "protocol": {
-            "name": protocol,
-            "version": 1,
-            "setting": setting,
-            "emotions": ["sad"],
-            "n_items": 0,
-            "list_sha256": "",
-            "published": {"dataset": "mead", "setting": "cross-id"} if published else None,
-        },
-        "profile": profile,
-        "complete": False,
-        "partial": partial,
-        "items": [],
-        "refused": [],
-        "extra": [],
-        "settings": {},
-        "environment": {"device": "cpu"},
-        "timings": {},
-        "scores": [
-            {
-                "method": method,
-                "protocol": protocol,
-                "setting": setting,
-                "profile": profile,
-                "metric": metric,
-                "emotion": emotion,
-                "value": value,
-                "low": None if value is None else value - 1,
-                "high": None if value is None else value + 1,
-                "n_items": 0 if value is None else 2,
-                "n_frames": 9,
-                "n_refused": 0,
-                "n_frames_refused": 0,
-                "partial": partial,
-                "kind": "reproduced",
-                "note": "no clips" if value is None else "",
-                "signature": "" if value is None else f"{metric}|{sign}",
-            }
-            for (metric, emotion), value in values.items()
-        ],
-    }
+    scores = []
+    for (metric, emotion), value in values.items():
+        own: dict[str, Any] = {"n_items": 0, "note": "no clips"}
+        if value is not None:
+            own = {"low": value - 1, "high": value + 1, "n_items": 2}
+            own["signature"] = f"{metric}|{sign}"
+        scores.append(score(metric, emotion, value, n_frames=9, partial=partial, **own))
+    listed = {"name": protocol, "setting": setting, "emotions": ["sad"]}
+    beside = {"dataset": "mead", "setting": "cross-id"} if published else None
+    options = {"profile": profile, "complete": False, "partial": partial}
+    about = {"label": label, "kind": kind}
+    return whole(method, scores, listed | {"published": beside}, **about, **options)
 
 
 def record(*arguments: Any, **options: Any) -> RunRecord:
