@@ -287,7 +287,7 @@ class _Matching:
             what = (
                 f"Left out: {count_text(len(rest), 'output')} of {method} that others do not have"
             )
-            self.made.remarks.append(f"{what}: {_few(rest)}")
+            self.made.remarks.append(f"{what}: {few(rest)}")
         return found
 
 
