@@ -137,9 +137,11 @@ def test_names_of_methods_stay_in_the_folder_of_results(bench: Bench, puppets: P
         line = ("--generated", f"{name}=out", "--source", "src", "--name", "mine", *COMPACT)
         done = bench("eval", *line)
         assert done.code == 1 and f"'{name}' is" in done.err and not Path("results").exists()
-    assert bench("eval", "--generated", "mine=out", "--source", "src", *COMPACT).code == 0
-    card = Path("results/mine/mine.toml")
-    card.write_text(card.read_text().replace('"mine" =', '"../out" ='))
+    line = ("--source", "src", "--metrics", "id-sim", *COMPACT)
+    assert bench("eval", "--generated", "mine=out", *line).code == 0
+    text = Path("results/mine/mine.toml").read_text().replace('"mine" =', '"../out" =')
+    card = Path("results/mine/another.toml")
+    card.write_text(text)
     done = bench("eval", "--method", "../out", "--protocol", str(card), *COMPACT[:2])
     assert done.code == 1 and "'../out' is no name for a method" in done.err
 
