@@ -113,8 +113,9 @@ class MiniNedConfig(Strict):
 
     @pydantic.model_validator(mode="after")
     def _possible(self) -> MiniNedConfig:
-        if self.stccl.own_identity and self.stccl.form != "ct":
-            raise ValueError("own_identity is a weight in the form ct: give form = 'ct'")
+        how = self.stccl
+        if how.own_identity and (how.form, how.where) != ("ct", ("frames",)):
+            raise ValueError("own_identity needs form = 'ct' and where = ['frames']")
         if self.parent and self.stccl.on("renders"):
             raise ValueError("a parent's manipulator is not trained: give where = ['frames']")
         if self.animator and (self.parent or self.stccl.on("renders")):
