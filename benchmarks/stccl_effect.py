@@ -202,7 +202,7 @@ def picture(lines: list[Any]) -> Any:
         if "difference" in line and line["metric"] in DRAWN:
             forms.setdefault(form, []).append((float(share.replace("p", ".")), line))
     figure, grid = drawing.panel_grid(
-        (9, 4.6), (2, 3), (0.6, 0.9, 0.35, 0.5), wspace=0.55, hspace=0.42
+        (9, 4.6), (2, 3), (0.75, 0.95, 0.35, 0.5), wspace=0.6, hspace=0.42
     )
     shares = sorted({share for every in forms.values() for share, _ in every})
     for k, metric in enumerate(DRAWN):
@@ -222,7 +222,7 @@ def picture(lines: list[Any]) -> Any:
                 (y - low, high - y),
                 color=colour,
                 linewidth=1.3,
-                elinewidth=0.7,
+                elinewidth=0.5,
                 marker="o",
                 markersize=3,
             )
@@ -236,17 +236,15 @@ def picture(lines: list[Any]) -> Any:
         axes.grid(axis="y", color=drawing.RULE, linewidth=0.5)
         drawing.open_frame(axes)
         low, high = axes.get_ylim()
-        place = -np.inf
-        for y, x, form, colour in sorted(ends):  # labels that would overlap are moved up
-            place = max(y, place + 0.075 * (high - low))
-            axes.annotate(
-                form,
-                (x * 1.15, place),
-                color=colour,
-                fontsize=6.5,
-                va="center",
-                annotation_clip=False,
-            )
+        height, placed = 0.085 * (high - low), list[tuple[float, float]]()
+        for y, x, form, colour in sorted(ends):  # a label that another covers is moved up
+            for other, place in placed:
+                if max(x, other) < 4 * min(x, other) and abs(y - place) < height:
+                    y = place + height
+            placed.append((x, y))
+            paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.6}
+            style: dict[str, Any] = {"color": colour, "fontsize": 6.5, "va": "center"}
+            axes.annotate(form, (x * 1.2, y), annotation_clip=False, bbox=paper, **style)
         label = metric if metric in PARTS else metric_card(metric).label
         axes.set_title(label + ("↓" if metric in LOWER else "↑"), fontsize=8.5, fontweight="bold")
         if k >= 3:

@@ -116,8 +116,8 @@ class MiniNedConfig(Strict):
 
     @pydantic.model_validator(mode="after")
     def _possible(self) -> MiniNedConfig:
-        if self.stccl.own_identity and self.stccl.form != "ct":
-            raise ValueError("own_identity is a weight in the form ct: give form = 'ct'")
+        if self.stccl.own_identity and not (self.stccl.form == "ct" and self.stccl.on("frames")):
+            raise ValueError("own_identity needs form = 'ct' and 'frames' in where")
         if self.parent and self.stccl.on("renders") and not self.own_manipulator:
             other = "give where = ['frames'] or own_manipulator = true"
             raise ValueError(f"a parent's manipulator is not trained: {other}")

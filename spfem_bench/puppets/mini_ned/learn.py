@@ -301,7 +301,9 @@ def learn_manipulator(
         some = slice(None, None, windows.how.stride)
         faces = [Coefficients(*(v[:, some] for v in (shape, e, still))) for e in (source, target)]
         renders = [morphable.render(face) for face in faces]
-        return torch.as_tensor(stccl(*renders, generator=windows.regions))
+        parts = stccl(*renders, generator=windows.regions, parts=True)
+        # Renders share the face's shape: what stays and differs is the emotion alone.
+        return torch.as_tensor(parts.get("sct", parts["loss"]))
 
     descent = _descent(network, how.steps, how.rate)
     parts = {"network": network, "critic": critic, "judge": judge}
