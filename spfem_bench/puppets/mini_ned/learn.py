@@ -332,7 +332,8 @@ def learn_renderer(
 ) -> tuple[Renderer | Animator, list[float]]:
     """Train the renderer; return it in eval mode, and the loss of each step.
 
-    The other frame is half of the time from another take, so that the expression cannot be copied.
+    The other frame is half of the time from another take, so that the expression cannot be copied;
+    an animator's is from any take of the puppet.
     *stccl* compares neutral frames with what the manipulator makes of them. *start*, of a training
     that differs in *stccl* only, is continued and gives the same weights. The first weights are
     those of *parent*, if given. A configuration with an animator trains that instead.
