@@ -6,8 +6,8 @@
 Losses of different forms have no common scale. The rule for all of them: a share is the norm of
 the loss's gradient, times its weight, over the norm of the gradient of all else that the network
 learns by. Both are means over 16 batches, in the weights with which supervision begins: those of
-the parent's renderer, or of the manipulator after three fifths of its steps. FOLDER holds face.*,
-or gets it, as in 'spfem-bench demo train-ned'.
+the parent's renderer, or of the manipulator or animator after three fifths of the steps. FOLDER holds
+face.*, or gets it, as in 'spfem-bench demo train-ned'.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from spfem_bench.progress import SILENT
 from spfem_bench.puppets.mini_ned import learn, train
 from spfem_bench.puppets.mini_ned.config import MiniNedConfig, read_ned_configs
 from spfem_bench.puppets.mini_ned.model import MiniNed, model_path
+from spfem_bench.puppets.mini_ned.networks import Shift
 
 BATCHES = 16
 LARGE = 1e4  # a weight at which the reconstruction's gradient is nothing
@@ -53,7 +54,6 @@ class Norms:
 
 def gradient(config: MiniNedConfig, where: str, work: train._Work, data: train._Data) -> float:
     """Return the mean norm of the gradient of a configuration's loss on renders or frames."""
-    parent = MiniNed.load(model_path(config.parent))
     measured: list[Norms] = []
 
     def measuring(network: nn.Module, steps: int, rate: float) -> Any:
@@ -61,16 +61,25 @@ def gradient(config: MiniNedConfig, where: str, work: train._Work, data: train._
         return measured[0]
 
     stccl = learn.supervisor(config.stccl, WeightsStore.locate(None))
-    material, start = work.with_sources(data, config), work.start("manipulator", config, data)
-    if where == "renders" and not start.path.exists():
-        learn.learn_manipulator(config, material, stccl, start, SILENT)
-    descent, learn._descent = learn._descent, measuring
-    try:
+    material = work.with_sources(data, config)
+    stage = "manipulator" if where == "renders" else "animator"
+    start = work.start(stage, config, data)
+
+    def train_part() -> None:
         if where == "renders":
             learn.learn_manipulator(config, material, stccl, start, SILENT)
+        elif config.animator:
+            learn.learn_renderer(config, material, Shift(), stccl, start, SILENT)
         else:
+            parent = MiniNed.load(model_path(config.parent))
             model = parent.manipulator, stccl, None, SILENT, parent.renderer
             learn.learn_renderer(config, material, *model)
+
+    if (where == "renders" or config.animator) and not start.path.exists():
+        train_part()
+    descent, learn._descent = learn._descent, measuring
+    try:
+        train_part()
     finally:
         learn._descent = descent
     return float(np.mean(measured[0].found))
