@@ -6,8 +6,8 @@
 Losses of different forms have no common scale. The rule for all of them: a share is the norm of
 the loss's gradient, times its weight, over the norm of the gradient of all else that the network
 learns by. Both are means over 16 batches, in the weights with which supervision begins: those of
-the parent's renderer, or of the manipulator or animator after three fifths of the steps. FOLDER holds
-face.*, or gets it, as in 'spfem-bench demo train-ned'.
+the parent's renderer, or of the manipulator or animator after three fifths of the steps. FOLDER
+holds face.*, or gets it, as in 'spfem-bench demo train-ned'.
 """
 
 from __future__ import annotations
