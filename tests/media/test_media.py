@@ -737,9 +737,8 @@ def test_any_folder_name_can_be_read(make_folder, tmp_path, monkeypatch, name):
 )
 def test_a_title_cannot_pass_for_a_stream(make_video, tmp_path, title):
     # The header is read from the text that ffmpeg prints, in which titles stand too.
-    path = make_video(
-        "a.mkv", numbered(25, 40, 24), codec=(*LOSSLESS, "-metadata", f"title={title}")
-    )
+    whole = Path(f"title={title}")  # texts are split at spaces, paths are not
+    path = make_video("a.mkv", numbered(25, 40, 24), codec=(*LOSSLESS, "-metadata", whole))
     info = headers.probe(path)
     assert (info.size, info.has_audio) == ((40, 24), False)
     assert read(path)[0].shape == (24, 40, 3)

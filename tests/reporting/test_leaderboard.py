@@ -210,7 +210,8 @@ def test_the_tool_is_cited_alike_everywhere() -> None:
     citation = (ROOT / "CITATION.cff").read_text()
     assert f"\nversion: {__version__}\n" in citation and citation.startswith("cff-version: 1.2.0\n")
     rows = dict(re.findall(r"^\| ([\w, -]+) \| (`.*`) \|$", page, re.M))
-    for name, row in (("fad", "FAD"), ("csim", "CSIM, SCC"), ("tcc", "TCC"), ("id-sim", "id-sim")):
+    named = {"fad": "FAD", "csim": "CSIM, SCC", "sct": "TCC, SCT", "id-sim": "id-sim"}
+    for name, row in named.items():
         assert re.findall(r"`(\w+)`", rows[row]) == list(metric_card(name).references)
 
 
