@@ -244,7 +244,7 @@ def write_new(files: dict[Path, str]) -> None:
 
     for path in files:
         if path.exists():
-            raise StorageError(f"{path} exists already", "Name another folder")
+            raise StorageError(f"{path} exists already", "Give another name or folder")
     for path, text in files.items():
         write_atomically(path, text)
         click.echo(str(path))

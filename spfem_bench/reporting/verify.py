@@ -11,7 +11,7 @@ _KINDS = {
     "interval": "ends of intervals",
     "count": "counts and flags",
     "signature": "signatures",
-    "list": "rows of the list",
+    "list": "facts of the list",
 }
 SHOWN = 12  # lines that one record prints at most
 
