@@ -85,13 +85,14 @@ def probe(
     \b
       nothing           the same performance; only the camera's grain is new
       grain             three times as much grain
-      emotion           another face, the same mouth movement (0.25: a quarter of it)
+      emotion           an emotion on the same face and mouth (0.25: a quarter of it)
       words             another sentence's mouth on the same head
       frozen            the mouth at rest
       head              the head half a second later, the same mouth
       later             head and mouth half a second later
       emotion, words    both; "kept" is what the words add to the emotion, as a
                         share of their cost on a neutral face
+      another face      the next puppet's, with all around it unchanged
 
     Costs are above that of nothing, in units of it, with 95 % intervals over puppets.
     With --protocol, sources are compared with what methods made of them, and with
