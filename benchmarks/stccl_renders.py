@@ -86,8 +86,8 @@ def main() -> None:
             assert loss is not None
             for what, expression in made.items():
                 chance = torch.Generator().manual_seed(number)
-                value = float(loss(render(source), render(expression), generator=chance))
-                costs.setdefault(what, {}).setdefault(name, []).append(value)
+                value = learn.cost_of_renders(loss, render(source), render(expression), chance)
+                costs.setdefault(what, {}).setdefault(name, []).append(float(value))
     means = {what: {k: float(np.mean(v)) for k, v in each.items()} for what, each in costs.items()}
     lines = [[what, *(f"{each[k]:.3f}" for k in configs)] for what, each in means.items()]
     nothing, perfect, wrong = [*means.values()][:3]

@@ -300,16 +300,25 @@ def learn_manipulator(
         still = torch.zeros(*shape.shape[:2], face.pose.shape[-1], device=device)
         some = slice(None, None, windows.how.stride)
         faces = [Coefficients(*(v[:, some] for v in (shape, e, still))) for e in (source, target)]
-        renders = [morphable.render(face) for face in faces]
-        parts = stccl(*renders, generator=windows.regions, parts=True)
-        # Renders share the face's shape: what stays and differs is the emotion alone.
-        return torch.as_tensor(parts.get("sct", parts["loss"]))
+        before, after = (morphable.render(face) for face in faces)
+        return cost_of_renders(stccl, before, after, windows.regions)
 
     descent = _descent(network, how.steps, how.rate)
     parts = {"network": network, "critic": critic, "judge": judge}
     phase = "manipulator"
     losses = _learn(descent, loss, unsupervised, start, parts, chance, progress, phase)
     return network.eval(), losses
+
+
+def cost_of_renders(
+    stccl: STCCL, source: Tensor, target: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Return the loss of renders (B, T, 3, H, W), of ``ct`` without its term for identity.
+
+    Both have the face's shape, so that what stays in them and differs is the emotion alone.
+    """
+    parts = stccl(source, target, generator=generator, parts=True)
+    return torch.as_tensor(parts.get("sct", parts["loss"]))
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:

@@ -207,8 +207,8 @@ class _Work:
 def _manipulator_key(config: MiniNedConfig) -> str:
     """Return all that decides a manipulator beside the material, which models may share."""
     how = config.model_dump_json(include={"seed": True, "data": True, "manipulator": True})
-    same = {"where", "frames"}
-    return how + config.stccl.model_dump_json(exclude=same) * config.stccl.on("renders")
+    of_frames = {"where", "frames", "own_identity"}
+    return how + config.stccl.model_dump_json(exclude=of_frames) * config.stccl.on("renders")
 
 
 def _check_shared(folder: Path, config: MiniNedConfig) -> None:
